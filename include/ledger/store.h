@@ -1,0 +1,190 @@
+/* A store: one table of entries, with its mutation log, in a database the caller already has.
+ *
+ * Streams come into being with their first entry. Every write puts its mutation event into the log
+ * in the same transaction, so a bridge sees exactly what was committed.
+ *
+ * Threads: one handle, one thread at a time. Open another handle for another thread.
+ * Every call may fail with INVALID, CLOSED, NOMEM, BUSY (retry), CONNECT (retry), IO, FULL (retry),
+ * CORRUPT; only further errors are listed below. On failure ret_ values are untouched and nothing
+ * was written. */
+#ifndef LEDGER_STORE_H
+#define LEDGER_STORE_H
+
+#include "ledger/event.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct ledger_store ledger_store;
+
+#define LEDGER_DEFAULT_TABLE "ledger_entries"
+#define LEDGER_READ_LIMIT_DEFAULT 100
+#define LEDGER_READ_LIMIT_MAX 10000
+
+typedef enum ledger_log_mode {
+    LEDGER_LOG_AUTO = 0, /* write the log if its table exists; with `create`: make it */
+    LEDGER_LOG_ON = 1,   /* the log must exist (or `create`), else SCHEMA */
+    LEDGER_LOG_OFF = 2,  /* write no events, make no log: a pure sink */
+} ledger_log_mode;
+
+enum {
+    LEDGER_STORE_CREATE = 1 << 0,      /* make what is missing: file, tables, columns, indexes */
+    LEDGER_STORE_READ_ONLY = 1 << 1,   /* every write is READ_ONLY; the file is opened read-only */
+    LEDGER_STORE_APPEND_ONLY = 1 << 2, /* set_tags and set_annotations are UNSUPPORTED */
+    LEDGER_OWN_CONN = 1 << 3,          /* ledger_store_close() also closes `connection` */
+    LEDGER_STORE_NEW_IDENTITY = 1 << 4, /* with CREATE: a new uuid, for a copied database */
+};
+
+typedef struct ledger_store_options {
+    const char *url;        /* "sqlite:PATH", "memory:NAME" (NAME is shared in the process) */
+    const char *table;      /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
+    const char *log_table;  /* NULL: "<table>_mutations" */
+    ledger_log_mode log;
+    uint32_t flags;         /* LEDGER_STORE_… */
+    int busy_timeout_ms;    /* how long a call waits for a lock before BUSY; default 5000 */
+    void *connection;       /* the caller's own sqlite3 * instead of url; see ledger_store_open() */
+} ledger_store_options;
+
+LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);
+
+/* Opens a store. Options are copied. On success *ret_store is the caller's: ledger_store_close().
+ * Tables that the Go module made are taken as they are; columns and indexes that we need are added
+ * to them (unless READ_ONLY), none is changed or dropped.
+ * With `connection` the handle stays the caller's (unless LEDGER_OWN_CONN, on success) and must
+ * outlive the store; calls made while it is inside a transaction take part in that transaction and
+ * neither commit nor roll it back.
+ * Errors: SCHEMA (tables missing without CREATE, or of another shape), PERMISSION, UNSUPPORTED
+ * (unknown or disabled URL scheme). */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_open(const ledger_store_options *options,
+                                                       ledger_store **ret_store, ledger_error *err);
+
+/* Closes; an open transaction of ledger_store_begin() is rolled back. NULL is fine; sets NULL. */
+LEDGER_API void ledger_store_close(ledger_store **store);
+
+/* Views; live as long as the store. */
+LEDGER_API const char *ledger_store_table(const ledger_store *store);
+LEDGER_API const char *ledger_store_backend(const ledger_store *store); /* "sqlite" */
+LEDGER_API const char *ledger_store_url(const ledger_store *store);     /* secrets masked */
+LEDGER_API bool ledger_store_has_log(const ledger_store *store);
+
+/* --- transactions -------------------------------------------------------------------------- */
+
+/* Several writes in one transaction of this handle. No nesting: INVALID. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err);
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_commit(ledger_store *store, ledger_error *err);
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_rollback(ledger_store *store, ledger_error *err);
+
+/* --- writing ------------------------------------------------------------------------------- */
+
+/* Appends entries to one stream, in order. An entry whose dedup_key its stream already has is left
+ * out, silently. inputs: borrowed. ret_ids (may be NULL): one id per new entry, in order; the
+ * caller's: ledger_ids_destroy(). Atomic, with one mutation event for the call.
+ * Errors: DATA (payload is not JSON, bad UTF-8), TOO_LARGE, READ_ONLY. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_append(ledger_store *store, const char *stream,
+                                                         const ledger_append_input *inputs,
+                                                         size_t count, ledger_ids *ret_ids,
+                                                         ledger_error *err);
+
+/* Replaces all tags of an entry. Errors: NOT_FOUND, DATA, TOO_LARGE, READ_ONLY, UNSUPPORTED. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_set_tags(ledger_store *store, const char *stream,
+                                                           ledger_id id, ledger_list tags,
+                                                           ledger_error *err);
+
+/* Merges annotations into an entry's; a NULL value deletes its key. Errors as set_tags. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_set_annotations(ledger_store *store,
+                                                                  const char *stream, ledger_id id,
+                                                                  ledger_map annotations,
+                                                                  ledger_error *err);
+
+/* Deletes the stream's entries with id <= before. ret_deleted may be NULL. Errors: READ_ONLY. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, const char *stream,
+                                                       ledger_id before, uint64_t *ret_deleted,
+                                                       ledger_error *err);
+
+/* --- reading ------------------------------------------------------------------------------- */
+
+/* Filters combine with "and". Zero-initialise, then set what is needed. */
+typedef struct ledger_read_options {
+    bool has_after;
+    ledger_id after;       /* ascending: id > after; descending: id < after */
+    size_t limit;          /* 0: LEDGER_READ_LIMIT_DEFAULT; at most LEDGER_READ_LIMIT_MAX */
+    bool descending;
+    const char *order_key; /* NULL or "": any */
+    const char *tag;       /* NULL or "": any */
+    ledger_list all_tags;  /* entry has each of them */
+    ledger_map metadata;   /* entry has each key with this very value */
+    ledger_map annotations;
+    size_t max_bytes;      /* ends the batch early, after at least one entry; 0: 64 MiB */
+} ledger_read_options;
+
+/* Entries of one stream, in id order. options may be NULL. *ret_batch: ledger_batch_destroy(). */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_read(ledger_store *store, const char *stream,
+                                                       const ledger_read_options *options,
+                                                       ledger_batch **ret_batch, ledger_error *err);
+
+/* Entries whose payload contains text (ASCII case ignored). stream NULL: every stream.
+ * Errors: UNSUPPORTED without the capability. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_search(ledger_store *store, const char *stream,
+                                                         const char *text,
+                                                         const ledger_read_options *options,
+                                                         ledger_batch **ret_batch,
+                                                         ledger_error *err);
+
+/* Entries in one stream; stream NULL: in the store. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_count(ledger_store *store, const char *stream,
+                                                        uint64_t *ret_count, ledger_error *err);
+
+typedef struct ledger_stream_stat {
+    uint64_t count;
+    ledger_id first_id, last_id;         /* 0 when empty */
+    int64_t first_at_us, last_at_us;     /* created_at of them; LEDGER_NO_TIME when empty */
+} ledger_stream_stat;
+/* stream NULL: of the whole store. Numeric ids only: text is NULL. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_stat(ledger_store *store, const char *stream,
+                                                       ledger_stream_stat *ret_stat,
+                                                       ledger_error *err);
+
+/* Names of streams that have entries, ascending bytewise, after `after` (NULL: from the start), at
+ * most limit (0: LEDGER_READ_LIMIT_DEFAULT). *ret_names: ledger_names_destroy(). */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_list_streams(ledger_store *store,
+                                                               const char *after, size_t limit,
+                                                               ledger_names *ret_names,
+                                                               ledger_error *err);
+
+/* The entry that was carried here under this id of its origin. Errors: NOT_FOUND. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_find_by_source_id(ledger_store *store,
+                                                                    const char *stream,
+                                                                    const char *source_id,
+                                                                    ledger_id *ret_id,
+                                                                    ledger_error *err);
+
+/* --- cursors and health -------------------------------------------------------------------- */
+
+/* A named position, as the reference's CursorStore. Text of the last set position; NOT_FOUND.
+ * text: at most LEDGER_ID_TEXT_MAX bytes with NUL. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_cursor_get(ledger_store *store, const char *name,
+                                                             char text[LEDGER_ID_TEXT_MAX],
+                                                             ledger_error *err);
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_cursor_set(ledger_store *store, const char *name,
+                                                             const char *text, ledger_error *err);
+
+/* Asks the database for a sign of life. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_health(ledger_store *store, ledger_error *err);
+
+typedef enum ledger_severity {
+    LEDGER_FINDING_OK,
+    LEDGER_FINDING_WARNING,
+    LEDGER_FINDING_ERROR,
+} ledger_severity;
+/* Called once per finding; text lives for the call. */
+typedef void (*ledger_finding_fn)(void *ctx, ledger_severity severity, const char *subject,
+                                  const char *text);
+/* Looks at tables, columns, indexes, settings and library version; writes nothing. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_check(ledger_store *store, ledger_finding_fn fn,
+                                                        void *ctx, ledger_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

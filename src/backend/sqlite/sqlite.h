@@ -1,0 +1,202 @@
+/* What the files of this backend share: the open database, its statements, its names.
+ *
+ * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
+ * query.c    append, set, trim, read, history                  log.c      source: log, witness, wake-up
+ * apply.c    sink: origins, cursors, the fenced batch          parked.c   sink: parked events
+ * durable.c  a thread that syncs the sink's WAL while it is busy                                   */
+#ifndef LDG_BACKEND_SQLITE_SQLITE_H
+#define LDG_BACKEND_SQLITE_SQLITE_H
+
+#include <sqlite3.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "event/event.h"
+#include "store/backend.h"
+
+/* Prepared once, kept until close; the text is made by schema.c from the table names at open. */
+enum ldg_sqlite_stmt_id {
+    LDG_STMT_BEGIN,
+    LDG_STMT_BEGIN_IMMEDIATE,
+    LDG_STMT_COMMIT,
+    LDG_STMT_ROLLBACK,
+    LDG_STMT_DATA_VERSION,
+    /* query.c */
+    LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
+    LDG_STMT_INSERT_PLAIN, /* a local entry without dedup key */
+    LDG_STMT_INSERT_LOG,   /* payload, created_at */
+    LDG_STMT_SET_TAGS,
+    LDG_STMT_SET_ANNOTATIONS,
+    LDG_STMT_GET_ENTRY,    /* by id: every column */
+    LDG_STMT_TRIM,
+    LDG_STMT_TRIM_ORIGINS,
+    LDG_STMT_FIND_BY_SOURCE,
+    LDG_STMT_HISTORY_LOCAL,
+    LDG_STMT_HISTORY_ORIGIN,
+    /* log.c */
+    LDG_STMT_LOG_READ,
+    LDG_STMT_LOG_ROW,
+    LDG_STMT_LOG_HEAD,
+    LDG_STMT_LOG_BACKLOG,
+    LDG_STMT_LOG_OLDEST,
+    LDG_STMT_LOG_NEAREST,
+    /* apply.c */
+    LDG_STMT_CURSOR_GET,
+    LDG_STMT_CURSOR_INSERT,
+    LDG_STMT_CURSOR_UPDATE,
+    LDG_STMT_APPLY_INSERT_1,    /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
+    LDG_STMT_APPLY_INSERT_8,
+    LDG_STMT_APPLY_INSERT_32,
+    LDG_STMT_APPLY_INSERT_SAFE, /* one row, conflict targets named */
+    LDG_STMT_APPLY_FIND,        /* by (origin, source_pos) */
+    LDG_STMT_APPLY_TAGS,
+    LDG_STMT_APPLY_TAGS_UNGUARDED,
+    LDG_STMT_APPLY_ANNOTATIONS,
+    LDG_STMT_APPLY_ANNOTATIONS_UNGUARDED,
+    LDG_STMT_APPLY_TRIM,
+    LDG_STMT_APPLY_NEXT_ID,
+    LDG_STMT_SAVEPOINT,
+    LDG_STMT_SAVEPOINT_RELEASE,
+    LDG_STMT_SAVEPOINT_ROLLBACK,
+    /* parked.c */
+    LDG_STMT_PARKED_ANY,
+    LDG_STMT_PARKED_OF_ENTRY,
+    LDG_STMT_PARKED_UNKNOWN,
+    LDG_STMT_PARK,
+    LDG_STMT_PARKED_TRIM,
+    LDG_STMT_COUNT
+};
+
+struct ldg_sqlite_durable; /* durable.c */
+struct ldg_sqlite_watch;   /* log.c: inotify */
+
+struct ldg_sqlite {
+    sqlite3 *db;
+    bool own_db;
+    bool in_user_tx;   /* between tx_begin and tx_commit */
+    bool in_snapshot;
+    bool has_log;
+    bool has_ours;     /* our columns and side tables exist (a read-only Go table may lack them) */
+    bool has_origins;  /* <table>_origins has rows: entries may be bridged ones */
+    enum ldg_role role;
+    uint32_t flags;
+    char *path;        /* absolute, for wake-ups and reopening; NULL for a nameless database */
+    char *table;       /* checked names, safe to paste */
+    char *log_table;
+    struct ldg_identity identity;
+    sqlite3_stmt *stmts[LDG_STMT_COUNT];
+    struct ldg_arena scratch;
+    struct ldg_buf event_buf;
+    struct ldg_sqlite_watch *watch;
+    struct ldg_sqlite_durable *durable;
+    uint64_t applied_count;      /* committed apply() calls */
+    bool witness_checked;        /* log.c: the first look of this handle compares the witness */
+};
+
+/* backend.c: turns a SQLite result into our code, with its text. */
+ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing, ledger_error *err);
+/* The statement, prepared on first use and reset; NULL with err set. */
+sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err);
+/* Runs a statement that returns no row. */
+ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
+                         ledger_error *err);
+/* Runs SQL text made from fmt with the checked table names (%s only). */
+ledger_rc ldg_sqlite_exec(struct ldg_sqlite *s, const char *doing, ledger_error *err,
+                          const char *fmt, ...) LEDGER_PRINTF(4, 5);
+/* BEGIN IMMEDIATE unless a transaction (tx_begin's or the caller's own) is already open; *ret_own
+ * tells whether commit or rollback is ours. */
+ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
+ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err);
+void ldg_sqlite_rollback(struct ldg_sqlite *s);
+
+/* schema.c */
+ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
+                                 ledger_error *err);
+/* Text of a statement for these table names; the caller frees with sqlite3_free. */
+char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id);
+ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
+
+/* query.c */
+ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_input *inputs,
+                            size_t count, ledger_ids *ret_ids, ledger_error *err);
+ledger_rc ldg_sqlite_set_tags(void *ctx, const char *stream, ledger_id id, ledger_list tags,
+                              ledger_error *err);
+ledger_rc ldg_sqlite_set_annotations(void *ctx, const char *stream, ledger_id id, ledger_map map,
+                                     ledger_error *err);
+ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
+                          ledger_error *err);
+ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
+                          const ledger_read_options *options, struct ldg_arena *arena,
+                          ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_sqlite_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);
+ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
+                          ledger_error *err);
+ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
+                                  ledger_names *ret_names, ledger_error *err);
+ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char *source_id,
+                                       ledger_id *ret_id, ledger_error *err);
+ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
+                                 ledger_entry **ret_entry, ledger_error *err);
+ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                             struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                             size_t *ret_count, ledger_error *err);
+/* Writes one event into the log (payload: s->event_buf), with this time. */
+ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
+                               int64_t time_us, ledger_error *err);
+
+/* log.c */
+ledger_rc ldg_sqlite_log_read(void *ctx, const char *state, const struct ldg_log_limits *limits,
+                              struct ldg_log_batch *batch, ledger_error *err);
+ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
+                                   ledger_error *err);
+ledger_rc ldg_sqlite_log_check(void *ctx, const char *state, int64_t *ret_position,
+                               ledger_error *err);
+ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
+                              ledger_error *err);
+ledger_rc ldg_sqlite_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
+void ldg_sqlite_watch_close(struct ldg_sqlite *s);
+
+/* apply.c */
+ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
+                                int *ret_origin, ledger_error *err);
+ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
+                                 struct ldg_identity **ret_items, int **ret_numbers,
+                                 size_t *ret_count, ledger_error *err);
+ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                           ledger_error *err);
+ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
+                                struct ldg_cursor *ret_cursor, ledger_error *err);
+ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
+                                const struct ldg_cursor *next, ledger_error *err);
+ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
+/* The row-wise path for some ops inside an open transaction (parked.c retries with it). */
+ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
+                               bool park_rejected, bool check_parked, uint8_t *outcomes,
+                               ledger_error *err);
+
+/* parked.c */
+ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
+                          ledger_error *err);
+ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
+/* Log position of a parked event that op must wait behind; 0: none. */
+ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op, bool entry_missing,
+                                   int64_t *ret_position, ledger_error *err);
+ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);
+ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
+                                 struct ldg_parked_row **ret_rows, size_t *ret_count,
+                                 ledger_error *err);
+ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
+                                  ledger_error *err);
+ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                                  bool *ret_applied, ledger_error *err);
+ledger_rc ldg_sqlite_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);
+ledger_rc ldg_sqlite_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
+
+/* durable.c: syncs the WAL through a descriptor of its own, never a second SQLite connection. */
+ledger_rc ldg_sqlite_durable_start(struct ldg_sqlite *s, ledger_error *err);
+void ldg_sqlite_durable_stop(struct ldg_sqlite *s);
+void ldg_sqlite_durable_committed(struct ldg_sqlite *s); /* after each commit of apply() */
+uint64_t ldg_sqlite_durable_count(void *ctx);
+
+#endif

@@ -1,0 +1,25 @@
+/* A bump allocator: many small allocations, one free. Reset keeps the first chunks for reuse. */
+#ifndef LDG_BASE_ARENA_H
+#define LDG_BASE_ARENA_H
+
+#include <stddef.h>
+
+struct ldg_arena_chunk;
+struct ldg_arena {
+    struct ldg_arena_chunk *chunks; /* newest first */
+    size_t used;                    /* bytes handed out since init or reset */
+    size_t keep;                    /* reset frees all but about this much */
+};
+
+void ldg_arena_init(struct ldg_arena *arena, size_t keep_bytes); /* allocates nothing */
+void ldg_arena_reset(struct ldg_arena *arena); /* everything handed out is gone */
+void ldg_arena_fini(struct ldg_arena *arena);
+
+/* Aligned for any type; not zeroed; NULL when out of memory. size 0 gives a valid pointer. */
+void *ldg_arena_alloc(struct ldg_arena *arena, size_t size);
+void *ldg_arena_calloc(struct ldg_arena *arena, size_t count, size_t size); /* checks, zeroes */
+char *ldg_arena_strdup(struct ldg_arena *arena, const char *s);
+char *ldg_arena_strndup(struct ldg_arena *arena, const char *s, size_t size); /* adds NUL */
+void *ldg_arena_memdup(struct ldg_arena *arena, const void *p, size_t size);
+
+#endif

@@ -1,0 +1,56 @@
+/* One mutation <-> bytes, and the small pieces of JSON that tables keep. Pure: no I/O, no state.
+ *
+ * The scanner is strict (RFC 8259), iterative with a depth limit, and checks UTF-8. Of a repeated
+ * key the last value counts, as in Go. Strings come out NUL-terminated in the arena; payloads come
+ * out as slices of the input, which must outlive the event. */
+#ifndef LDG_EVENT_EVENT_H
+#define LDG_EVENT_EVENT_H
+
+#include "ledger/event.h"
+
+#include "base/arena.h"
+#include "base/buf.h"
+
+/* Decodes into *ret_event; views json and arena. Errors: DATA, TOO_LARGE, NOMEM. On DATA,
+ * ret_event->stream and ->type_name are still set when they could be read ("" otherwise), for the
+ * one who parks the event. */
+ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
+                           ledger_mutation_event *ret_event, ledger_error *err);
+
+/* Appends the event to out. Payloads must be checked JSON (ldg_json_check); only their surrounding
+ * white space is looked at. Errors: out's (NOMEM, TOO_LARGE). */
+ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
+                           ledger_error *err);
+
+/* Is it one JSON value, no deeper than LEDGER_MAX_JSON_DEPTH, valid UTF-8? Errors: DATA with the byte offset. */
+ledger_rc ldg_json_check(ledger_bytes json, ledger_error *err);
+
+/* Valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF)? */
+bool ldg_utf8_valid(const char *s, size_t size);
+
+/* Canonical text: keys ascending, no white space, only what must be escaped is escaped.
+ * A NULL value in a map is written as null. */
+ledger_rc ldg_json_put_string(struct ldg_buf *out, const char *s);
+ledger_rc ldg_json_put_map(struct ldg_buf *out, ledger_map map);
+ledger_rc ldg_json_put_list(struct ldg_buf *out, ledger_list list);
+
+/* Reads an object of strings (null values allowed only with allow_null) or an array of strings into
+ * the arena; a map comes out sorted by key (bytewise), each key once. JSON null gives an empty one. */
+ledger_rc ldg_json_get_map(ledger_bytes json, bool allow_null, struct ldg_arena *arena,
+                           ledger_map *ret_map, ledger_error *err);
+ledger_rc ldg_json_get_list(ledger_bytes json, struct ldg_arena *arena, ledger_list *ret_list,
+                            ledger_error *err);
+
+/* base with changes merged in (NULL deletes), sorted. Views both inputs; items in the arena. */
+ledger_rc ldg_map_merge(ledger_map base, ledger_map changes, struct ldg_arena *arena,
+                        ledger_map *ret_map, ledger_error *err);
+/* Sorted copy of items in the arena, last of a repeated key wins; views the strings. */
+ledger_rc ldg_map_sort(ledger_map map, struct ldg_arena *arena, ledger_map *ret_map,
+                       ledger_error *err);
+bool ldg_map_equal(ledger_map a, ledger_map b); /* both sorted */
+bool ldg_list_equal(ledger_list a, ledger_list b);
+
+/* "123" -> 123; only digits, no sign, fits int64, no leading zero unless padded is set. */
+bool ldg_int64_parse(const char *text, bool padded, int64_t *ret_value);
+
+#endif

@@ -1,0 +1,287 @@
+/* What a backend implements. One `extern const struct ldg_backend` per backend is its only exported
+ * symbol; registry.c is the only place that names it; store.c is the only caller of a callback.
+ *
+ * Contract for every callback: arguments were checked by store.c (names valid, strings UTF-8 and
+ * within limits, payloads JSON, ids of the right kind, capability present, store not read-only).
+ * Inputs are borrowed until return. ret_ values are set on success and untouched on failure. A
+ * failed call has written nothing, unless it says otherwise. `err` is never NULL here. One thread at
+ * a time per ctx; a ctx may move between threads. */
+#ifndef LDG_STORE_BACKEND_H
+#define LDG_STORE_BACKEND_H
+
+#include "ledger/store.h"
+
+#include "base/arena.h"
+#include "base/clock.h"
+
+enum {
+    LDG_CAP_MUTATION_LOG = 1 << 0,   /* can be a source: log_* */
+    LDG_CAP_ATOMIC_BATCH = 1 << 1,   /* apply() is one transaction */
+    LDG_CAP_TX_CURSOR = 1 << 2,      /* apply() moves the cursor in that transaction: cursor_* */
+    LDG_CAP_FIND_BY_SOURCE = 1 << 3, /* finds bridged entries: replays are no-ops */
+    LDG_CAP_TAGS = 1 << 4,
+    LDG_CAP_ANNOTATIONS = 1 << 5,
+    LDG_CAP_TRIM = 1 << 6,
+    LDG_CAP_SEARCH = 1 << 7,
+    LDG_CAP_TRANSACTIONS = 1 << 8,   /* tx_* */
+    LDG_CAP_PARK = 1 << 9,           /* parked_* and parking in apply() */
+    LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
+};
+
+/* How a store was opened; strings live as long as the store. */
+struct ldg_open {
+    const char *url;      /* NULL with a connection */
+    const char *path;     /* behind the scheme; NULL with a connection */
+    const char *table;
+    const char *log_table;
+    ledger_log_mode log;
+    uint32_t flags;       /* LEDGER_STORE_… */
+    int busy_timeout_ms;
+    void *connection;
+    enum ldg_role {
+        LDG_ROLE_USER,    /* opened by a program */
+        LDG_ROLE_SOURCE,  /* a bridge's reading end: never checkpoints, never blocks writers */
+        LDG_ROLE_SINK,    /* a bridge's writing end: commits need not wait for the disk, because the
+                             cursor falls back together with the data */
+    } role;
+};
+
+/* Who a store is; travels with a backup, so it proves nothing alone. */
+struct ldg_identity {
+    char uuid[LDG_UUID_TEXT_MAX];
+    int64_t epoch;
+};
+
+#define LDG_CURSOR_STATE_MAX 4096
+
+/* One row of <table>_cursors. */
+struct ldg_cursor {
+    char state[LDG_CURSOR_STATE_MAX];   /* the cursor, as its source issued it; "" = none (new, or
+                                           left by the Go bridge, or set by SetCursor) */
+    char readable[LEDGER_ID_TEXT_MAX];  /* column `cursor`: position in the codec's form */
+    int64_t moved_at_us;                /* LEDGER_NO_TIME: unknown */
+};
+
+/* One row of the mutation log. */
+struct ldg_log_row {
+    int64_t position;      /* its id */
+    ledger_bytes payload;  /* in the batch's arena */
+    int64_t created_at_us;
+};
+
+/* Rows in commit-safe order, and the cursor behind them. */
+struct ldg_log_batch {
+    struct ldg_arena arena;      /* the reader's; reset before each read */
+    struct ldg_log_row *rows;    /* in the arena */
+    size_t count;
+    size_t bytes;
+    bool more;                   /* the log holds more behind this batch */
+    char next_state[LDG_CURSOR_STATE_MAX]; /* = the state read from, when count is 0 */
+    int64_t next_position;       /* position of the cursor after this batch */
+};
+
+struct ldg_log_limits {
+    size_t max_count; /* at least 1 */
+    size_t max_bytes; /* the batch ends when payloads reach this; at least one row */
+};
+
+struct ldg_log_stat {
+    int64_t head;           /* last position; 0 when empty */
+    uint64_t backlog_count; /* rows behind the cursor */
+    int64_t oldest_us;      /* created_at of the first of them; LEDGER_NO_TIME when none */
+};
+
+/* What apply() is to do, in log order. */
+enum ldg_op_kind {
+    LDG_OP_APPEND,
+    LDG_OP_SET_TAGS,
+    LDG_OP_SET_ANNOTATIONS,
+    LDG_OP_TRIM,
+    LDG_OP_PARK, /* the bridge could not decode or plan it: keep event and reason */
+};
+struct ldg_op {
+    enum ldg_op_kind kind;
+    int origin;               /* of the entry, from origin_get(): 0 = the sink itself */
+    int mutation_origin;      /* of the mutation; usually the same */
+    int64_t position;         /* of the mutation in its origin's log */
+    int64_t log_position;     /* of the event in the log that was read */
+    const char *stream;       /* PARK: "" when unknown */
+    int64_t source_pos;       /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
+    int64_t time_us;          /* APPEND: created_at; SET_*: updated_at */
+    const ledger_append_entry *entry; /* APPEND */
+    ledger_list tags;                 /* SET_TAGS */
+    ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
+    const int64_t *kept;              /* TRIM: ids <= source_pos that the source still has, ascending */
+    size_t kept_count;
+    const char *type_name;    /* for <table>_parked */
+    const char *reason;       /* PARK */
+    const char *source_uuid;  /* of the store whose log was read */
+    int64_t log_time_us;      /* created_at of the log row */
+    ledger_bytes event;       /* the event as read */
+    uint32_t event_index;     /* ops of one event share it; ascending */
+};
+
+/* What became of an op. Of the ops of one event the highest value counts. */
+enum ldg_outcome {
+    LDG_OUTCOME_MISSING = 0,  /* its entry is not here */
+    LDG_OUTCOME_REPLAYED,     /* was here already, unchanged */
+    LDG_OUTCOME_DEDUPLICATED, /* its dedup key was here under another id */
+    LDG_OUTCOME_APPLIED,
+    LDG_OUTCOME_PARKED,       /* kept aside: refused, undecodable, or behind a parked event */
+};
+
+/* One fenced batch. */
+struct ldg_apply {
+    const char *name;                  /* of the cursor; NULL: no fence, no cursor (no TX_CURSOR) */
+    const struct ldg_cursor *expected; /* the row as it was when the batch was read */
+    const struct ldg_cursor *next;     /* NULL: check the fence, do not move (parallel worker) */
+    const struct ldg_op *ops;
+    size_t count;
+    bool park_rejected;                /* an op that the database refuses is parked; else REJECTED */
+    int bridged_origin;                /* origin whose log is being read (for the sink's own log) */
+};
+
+struct ldg_parked_row {
+    int64_t id;
+    char source_uuid[LDG_UUID_TEXT_MAX]; /* of the store whose log was read */
+    int64_t log_position;
+    int64_t source_pos;
+    const char *type_name, *stream, *reason;
+    uint64_t attempts;
+    int64_t parked_at_us;
+    int64_t time_us; /* created_at of the log row */
+    ledger_bytes event;
+};
+
+/* An entry as verification sees it: by its origin's id. */
+struct ldg_history_row {
+    int64_t source_pos; /* id at its origin */
+    const ledger_entry *entry;
+};
+
+struct ldg_backend {
+    const char *name;    /* "sqlite" */
+    const char *scheme;  /* "sqlite" for sqlite:PATH */
+    uint64_t caps;
+    size_t ctx_size;     /* store.c allocates it zeroed */
+
+    /* --- required -------------------------------------------------------------------------- */
+    /* On failure close() is not called. Creates or migrates as the flags say. */
+    ledger_rc (*open)(void *ctx, const struct ldg_open *open, ledger_error *err);
+    void (*close)(void *ctx);
+    /* URL under which another handle on the same data can be opened; false: there is none. */
+    bool (*describe)(void *ctx, char *url, size_t url_size);
+    bool (*has_log)(void *ctx);
+    /* Key for in-process wake-ups: equal for handles on one database. */
+    const char *(*wake_key)(void *ctx);
+    ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
+                        size_t count, ledger_ids *ret_ids, ledger_error *err);
+    /* stream NULL: all (search only). search NULL: plain read. Entries and batch content in arena. */
+    ledger_rc (*read)(void *ctx, const char *stream, const char *search,
+                      const ledger_read_options *options, struct ldg_arena *arena,
+                      ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+    ledger_rc (*count)(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);
+    ledger_rc (*stat)(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
+                      ledger_error *err);
+    ledger_rc (*list_streams)(void *ctx, const char *after, size_t limit, ledger_names *ret_names,
+                              ledger_error *err);
+    ledger_rc (*health)(void *ctx, ledger_error *err);
+    ledger_rc (*check)(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
+    ledger_rc (*identity)(void *ctx, struct ldg_identity *ret_identity, ledger_error *err);
+
+    /* --- TAGS, ANNOTATIONS, TRIM, TRANSACTIONS, FIND_BY_SOURCE ------------------------------- */
+    ledger_rc (*set_tags)(void *ctx, const char *stream, ledger_id id, ledger_list tags,
+                          ledger_error *err);
+    ledger_rc (*set_annotations)(void *ctx, const char *stream, ledger_id id, ledger_map map,
+                                 ledger_error *err);
+    ledger_rc (*trim)(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
+                      ledger_error *err);
+    ledger_rc (*tx_begin)(void *ctx, ledger_error *err);
+    ledger_rc (*tx_commit)(void *ctx, ledger_error *err);
+    ledger_rc (*tx_rollback)(void *ctx, ledger_error *err);
+    ledger_rc (*find_by_source_id)(void *ctx, const char *stream, const char *source_id,
+                                   ledger_id *ret_id, ledger_error *err);
+
+    /* --- MUTATION_LOG: the source's side of a bridge ----------------------------------------- */
+    /* Rows behind `state` ("" = from the beginning), one consistent look. When rows follow, and on
+     * the first call of a handle, the witness in `state` is compared first.
+     * Errors: CURSOR_MISMATCH, SOURCE_REWOUND, DATA (not a cursor of this backend). */
+    ledger_rc (*log_read)(void *ctx, const char *state, const struct ldg_log_limits *limits,
+                          struct ldg_log_batch *batch, ledger_error *err);
+    /* A cursor at `position` (0 = beginning), its witness taken from the log as it is now. When no
+     * row has that very position the nearest one before it is the witness. */
+    ledger_rc (*log_cursor_at)(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
+                               ledger_error *err);
+    /* Compares identity and witness of `state`, and gives its position. Errors as log_read. */
+    ledger_rc (*log_check)(void *ctx, const char *state, int64_t *ret_position, ledger_error *err);
+    ledger_rc (*log_stat)(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
+                          ledger_error *err);
+    /* Waits until the log may have grown, wake_fd (an eventfd, drained by the caller) becomes
+     * readable, or timeout_ms is over. May return early. Opens no lasting transaction. */
+    ledger_rc (*log_wait)(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
+    /* The entry's row, if it is still there: payload and times as stored. For events that do not
+     * carry them byte for byte (Go compacts payloads and sends no times). *ret_entry NULL: gone. */
+    ledger_rc (*entry_by_id)(void *ctx, int64_t id, struct ldg_arena *arena,
+                             ledger_entry **ret_entry, ledger_error *err);
+
+    /* --- the sink's side of a bridge --------------------------------------------------------- */
+    /* Small number of an origin, made on first use. The sink's own identity gives 0. */
+    ledger_rc (*origin_get)(void *ctx, const struct ldg_identity *identity, const char *name,
+                            int *ret_origin, ledger_error *err);
+    /* Known origins, ascending by number, without 0; in the arena. */
+    ledger_rc (*origin_list)(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
+                             int **ret_numbers, size_t *ret_count, ledger_error *err);
+    /* Rows that the Go bridge left (source_id, no origin) get this origin and keep their source_id.
+     * In short transactions; may be repeated. ret_adopted: how many were changed. */
+    ledger_rc (*origin_adopt)(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+    /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
+     * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED,
+     * UNKNOWN_OUTCOME; all of them leave nothing behind, except UNKNOWN_OUTCOME. */
+    ledger_rc (*apply)(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                       ledger_error *err);
+
+    /* --- TX_CURSOR --------------------------------------------------------------------------- */
+    /* Reads the row; create: makes and commits it first when it is missing (state and readable "").
+     * Without create a missing row is NOT_FOUND. */
+    ledger_rc (*cursor_get)(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,
+                            ledger_error *err);
+    /* Writes the row as it is given; expected not NULL: only if it still is that, else FENCED. */
+    ledger_rc (*cursor_set)(void *ctx, const char *name, const struct ldg_cursor *expected,
+                            const struct ldg_cursor *next, ledger_error *err);
+    ledger_rc (*cursor_list)(void *ctx, ledger_names *ret_names, ledger_error *err);
+
+    /* --- PARK -------------------------------------------------------------------------------- */
+    /* Rows with id > after, in order of id, at most limit, in the arena. */
+    ledger_rc (*parked_list)(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
+                             struct ldg_parked_row **ret_rows, size_t *ret_count,
+                             ledger_error *err);
+    ledger_rc (*parked_count)(void *ctx, const char *source_uuid, uint64_t *ret_count,
+                              ledger_error *err); /* uuid NULL: all */
+    /* One transaction: applies ops as apply() without cursor and with park_rejected off; when they
+     * work, removes the row; when they are refused, counts an attempt and keeps the new reason.
+     * ops may be empty: the row is removed. *ret_applied tells which. */
+    ledger_rc (*parked_retry)(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                              bool *ret_applied, ledger_error *err);
+    /* Counts an attempt with a reason (it still cannot be decoded). */
+    ledger_rc (*parked_note)(void *ctx, int64_t id, const char *reason, ledger_error *err);
+    ledger_rc (*parked_drop)(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
+
+    /* --- verification ------------------------------------------------------------------------ */
+    /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and bytes;
+     * in the arena. origin 0: the entries written here, by their own id. */
+    ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                         size_t *ret_count, ledger_error *err);
+    /* Reads until snapshot_end see one moment. Not nested. */
+    ledger_rc (*snapshot_begin)(void *ctx, ledger_error *err);
+    void (*snapshot_end)(void *ctx);
+
+    /* --- optional ---------------------------------------------------------------------------- */
+    /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
+     * as apply() returns. Any thread. */
+    uint64_t (*durable_count)(void *ctx);
+    /* Tells the sink whether a backlog is being worked off (larger checkpoints) or a tail followed. */
+    void (*hint_backlog)(void *ctx, bool backlog);
+};
+
+#endif

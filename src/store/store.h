@@ -1,0 +1,71 @@
+/* Inside view of a store handle, for the bridge: typed wrappers around the vtable. Like the public
+ * calls they check and translate; a missing optional callback becomes UNSUPPORTED here. */
+#ifndef LDG_STORE_STORE_H
+#define LDG_STORE_STORE_H
+
+#include "store/backend.h"
+
+uint64_t ldg_store_caps(const ledger_store *store);
+/* Masks capabilities off (tests: a sink without cursors). */
+void ldg_store_mask_caps(ledger_store *store, uint64_t caps);
+/* Another handle with the same options, in a role, with the same masks; never creates. */
+ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, ledger_store **ret_store,
+                           ledger_error *err);
+
+/* One wrapper per callback below; names, contracts and errors as in backend.h. err may be NULL. */
+ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_identity,
+                             ledger_error *err);
+ledger_rc ldg_store_log_read(ledger_store *store, const char *state,
+                             const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
+                             ledger_error *err);
+ledger_rc ldg_store_log_cursor_at(ledger_store *store, int64_t position,
+                                  char state[LDG_CURSOR_STATE_MAX], ledger_error *err);
+ledger_rc ldg_store_log_check(ledger_store *store, const char *state, int64_t *ret_position,
+                              ledger_error *err);
+ledger_rc ldg_store_log_stat(ledger_store *store, const char *state, struct ldg_log_stat *ret_stat,
+                             ledger_error *err);
+ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_ms,
+                             ledger_error *err);
+ledger_rc ldg_store_entry_by_id(ledger_store *store, int64_t id, struct ldg_arena *arena,
+                                ledger_entry **ret_entry, ledger_error *err);
+ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *identity,
+                               const char *name, int *ret_origin, ledger_error *err);
+ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
+                                struct ldg_identity **ret_items, int **ret_numbers,
+                                size_t *ret_count, ledger_error *err);
+ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
+                                 ledger_error *err);
+ledger_rc ldg_store_apply(ledger_store *store, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                          ledger_error *err);
+ledger_rc ldg_store_cursor_get(ledger_store *store, const char *name, bool create,
+                               struct ldg_cursor *ret_cursor, ledger_error *err);
+ledger_rc ldg_store_cursor_set(ledger_store *store, const char *name,
+                               const struct ldg_cursor *expected, const struct ldg_cursor *next,
+                               ledger_error *err);
+ledger_rc ldg_store_cursor_list(ledger_store *store, ledger_names *ret_names, ledger_error *err);
+ledger_rc ldg_store_parked_list(ledger_store *store, int64_t after, size_t limit,
+                                struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                size_t *ret_count, ledger_error *err);
+ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, uint64_t *ret_count,
+                                 ledger_error *err);
+ledger_rc ldg_store_parked_retry(ledger_store *store, int64_t id, const struct ldg_op *ops,
+                                 size_t count, bool *ret_applied, ledger_error *err);
+ledger_rc ldg_store_parked_note(ledger_store *store, int64_t id, const char *reason,
+                                ledger_error *err);
+ledger_rc ldg_store_parked_drop(ledger_store *store, int64_t id, uint64_t *ret_dropped,
+                                ledger_error *err);
+ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size_t limit,
+                            size_t max_bytes, struct ldg_arena *arena,
+                            struct ldg_history_row **ret_rows, size_t *ret_count,
+                            ledger_error *err);
+ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err);
+void ldg_store_snapshot_end(ledger_store *store);
+uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count);
+void ldg_store_hint_backlog(ledger_store *store, bool backlog);
+
+/* Wake-ups inside one process: a successful write signals every eventfd registered for the
+ * database. Threads: any. */
+ledger_rc ldg_store_wake_add(ledger_store *store, int event_fd, ledger_error *err);
+void ldg_store_wake_remove(ledger_store *store, int event_fd);
+
+#endif
