@@ -164,6 +164,7 @@ struct ldg_backend {
     const char *scheme;  /* "sqlite" for sqlite:PATH */
     uint64_t caps;
     size_t ctx_size;     /* store.c allocates it zeroed */
+    bool text_ids;       /* ids are text; else positive numbers */
 
     /* --- required -------------------------------------------------------------------------- */
     /* On failure close() is not called. Creates or migrates as the flags say. */
@@ -277,6 +278,11 @@ struct ldg_backend {
     void (*snapshot_end)(void *ctx);
 
     /* --- optional ---------------------------------------------------------------------------- */
+    /* Ids of the stream's entries with id <= before that the source still has, ascending, in the
+     * arena, seen now or later than the log row of the trim was. Only where transactions overlap:
+     * an append with a lower id may commit around the trim. NULL: there are none. */
+    ledger_rc (*trim_kept)(void *ctx, const char *stream, int64_t before, struct ldg_arena *arena,
+                           int64_t **ret_ids, size_t *ret_count, ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
      * as apply() returns. Any thread. */
     uint64_t (*durable_count)(void *ctx);
