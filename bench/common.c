@@ -1,0 +1,623 @@
+/* See common.h. The invariant: no function returns after a failure. */
+#include "common.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static char g_folder[BENCH_PATH_MAX - 64];
+static pid_t g_folder_owner;
+
+/* --- ends ------------------------------------------------------------------------------------ */
+
+void bench_die(const char *fmt, ...)
+{
+    va_list args;
+
+    fflush(stdout);
+    fputs("bench: ", stderr);
+    va_start(args, fmt);
+    vfprintf(stderr, fmt, args);
+    va_end(args);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+void bench_check(ledger_rc rc, const ledger_error *err, const char *doing)
+{
+    if (rc != LEDGER_OK)
+        bench_die("%s: %s: %s", doing, ledger_rc_name(rc), err ? err->message : "");
+}
+
+void *bench_alloc(size_t count, size_t size)
+{
+    void *p = calloc(count ? count : 1, size);
+
+    if (!p)
+        bench_die("out of memory (%zu x %zu bytes)", count, size);
+    return p;
+}
+
+void bench_release(void *p)
+{
+    free(p);
+}
+
+/* --- counts and time ------------------------------------------------------------------------- */
+
+static double scale(void)
+{
+    const char *text = getenv("LEDGER_BENCH_SCALE");
+    char *end = NULL;
+    double value = text && *text ? strtod(text, &end) : 1.0;
+
+    if (end && (*end || !(value > 0)))
+        bench_die("LEDGER_BENCH_SCALE=%s: not a positive number", text);
+    return value;
+}
+
+size_t bench_scaled(size_t count, size_t unit)
+{
+    size_t units = (size_t)((double)count * scale() / (double)unit + 0.5);
+
+    return (units ? units : 1) * unit;
+}
+
+void bench_title(const char *name, const char *what)
+{
+    printf("%s: %s\n", name, what);
+    if (scale() != 1.0)
+        printf("*** scaled by LEDGER_BENCH_SCALE=%g: not the numbers of the goals ***\n", scale());
+    fflush(stdout);
+}
+
+int64_t bench_now_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+double bench_seconds_since(int64_t start_ns)
+{
+    return (double)(bench_now_ns() - start_ns) / 1e9;
+}
+
+int bench_compare_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+double bench_median(const double *values, size_t count)
+{
+    double sorted[BENCH_PAIR_MAX];
+
+    if (count == 0 || count > BENCH_PAIR_MAX)
+        bench_die("median of %zu values", count);
+    memcpy(sorted, values, count * sizeof(*values));
+    qsort(sorted, count, sizeof(*sorted), bench_compare_double);
+    return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+}
+
+uint64_t bench_random(uint64_t *state)
+{
+    /* splitmix64 */
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+/* --- files and processes --------------------------------------------------------------------- */
+
+static void folder_remove(void)
+{
+    struct dirent *entry;
+    char path[BENCH_PATH_MAX];
+    DIR *dir;
+
+    if (getpid() != g_folder_owner)
+        return;
+    dir = opendir(g_folder);
+    while (dir && (entry = readdir(dir))) {
+        if (snprintf(path, sizeof(path), "%s/%.60s", g_folder, entry->d_name) > 0)
+            unlink(path);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(g_folder);
+}
+
+static void on_signal(int number)
+{
+    _exit((folder_remove(), 128 + number));
+}
+
+static const char *folder(void)
+{
+    const char *base = getenv("TMPDIR");
+
+    if (!*g_folder) {
+        snprintf(g_folder, sizeof(g_folder), "%s/ledger-bench-XXXXXX",
+                 base && *base ? base : "/tmp");
+        if (!mkdtemp(g_folder))
+            bench_die("cannot make a folder under %s: %s", g_folder, strerror(errno));
+        g_folder_owner = getpid();
+        atexit(folder_remove);
+        signal(SIGINT, on_signal);
+        signal(SIGTERM, on_signal);
+    }
+    return g_folder;
+}
+
+void bench_path(char path[BENCH_PATH_MAX], const char *name)
+{
+    snprintf(path, BENCH_PATH_MAX, "%s/%.60s", folder(), name);
+}
+
+void bench_remove(const char *path)
+{
+    static const char *const suffixes[] = { "", "-wal", "-shm", "-journal" };
+    char name[BENCH_PATH_MAX + 16];
+
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(*suffixes); i++) {
+        snprintf(name, sizeof(name), "%s%s", path, suffixes[i]);
+        unlink(name);
+    }
+}
+
+void bench_settle(void)
+{
+    int fd = open(folder(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || syncfs(fd))
+        bench_die("syncfs: %s", strerror(errno));
+    close(fd);
+}
+
+pid_t bench_spawn(const char *const *args)
+{
+    char *argv[16] = { (char *)"bench" };
+    size_t count = 1;
+    pid_t pid;
+    int rc;
+
+    while (*args && count < 15)
+        argv[count++] = (char *)(uintptr_t)*args++;
+    fflush(stdout);
+    rc = posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ);
+    if (rc)
+        bench_die("cannot start a process: %s", strerror(rc));
+    return pid;
+}
+
+void bench_join(pid_t pid, struct rusage *ret_usage)
+{
+    struct rusage usage;
+    int status;
+
+    while (wait4(pid, &status, 0, &usage) < 0) {
+        if (errno != EINTR)
+            bench_die("wait4: %s", strerror(errno));
+    }
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        bench_die("a process of this benchmark failed (wait status %d)", status);
+    if (ret_usage)
+        *ret_usage = usage;
+}
+
+void *bench_shared_map(int fd, size_t size)
+{
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+    if (p == MAP_FAILED)
+        bench_die("mmap: %s", strerror(errno));
+    return p;
+}
+
+void *bench_shared_make(size_t size, int *ret_fd)
+{
+    int fd = memfd_create("bench", 0);
+
+    if (fd < 0 || ftruncate(fd, (off_t)size))
+        bench_die("shared memory: %s", strerror(errno));
+    *ret_fd = fd;
+    return bench_shared_map(fd, size);
+}
+
+/* --- plain SQLite ---------------------------------------------------------------------------- */
+
+void bench_exec(sqlite3 *db, const char *sql)
+{
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        bench_die("%s: %s", sql, sqlite3_errmsg(db));
+}
+
+sqlite3_stmt *bench_prepare(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *stmt;
+
+    if (sqlite3_prepare_v3(db, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL) != SQLITE_OK)
+        bench_die("%s: %s", sql, sqlite3_errmsg(db));
+    return stmt;
+}
+
+void bench_step(sqlite3_stmt *stmt)
+{
+    int rc = sqlite3_step(stmt);
+
+    while (rc == SQLITE_ROW)
+        rc = sqlite3_step(stmt);
+    if (rc != SQLITE_DONE)
+        bench_die("%s: %s", sqlite3_sql(stmt), sqlite3_errmsg(sqlite3_db_handle(stmt)));
+    sqlite3_reset(stmt);
+}
+
+int64_t bench_int(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *stmt = bench_prepare(db, sql);
+    int64_t value;
+
+    if (sqlite3_step(stmt) != SQLITE_ROW)
+        bench_die("%s: %s", sql, sqlite3_errmsg(db));
+    value = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    return value;
+}
+
+sqlite3 *bench_db_open(const char *path, int autocheckpoint)
+{
+    char sql[64];
+    sqlite3 *db;
+
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX,
+                        NULL) != SQLITE_OK)
+        bench_die("%s: %s", path, sqlite3_errmsg(db));
+    sqlite3_busy_timeout(db, 10000);
+    bench_exec(db, "PRAGMA journal_mode = WAL");
+    bench_exec(db, "PRAGMA synchronous = NORMAL");
+    snprintf(sql, sizeof(sql), "PRAGMA wal_autocheckpoint = %d", autocheckpoint);
+    bench_exec(db, sql);
+    return db;
+}
+
+void bench_db_close(sqlite3 *db)
+{
+    sqlite3_stmt *stmt;
+
+    while ((stmt = sqlite3_next_stmt(db, NULL)))
+        sqlite3_finalize(stmt);
+    if (sqlite3_close(db) != SQLITE_OK)
+        bench_die("close: %s", sqlite3_errmsg(db));
+}
+
+/* --- stores ---------------------------------------------------------------------------------- */
+
+ledger_store *bench_store_open(const char *path, ledger_log_mode log)
+{
+    char url[BENCH_PATH_MAX + 16];
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+
+    ledger_store_options_defaults(&options);
+    snprintf(url, sizeof(url), "sqlite:%s", path);
+    options.url = url;
+    options.log = log;
+    options.flags = LEDGER_STORE_CREATE;
+    bench_check(ledger_store_open(&options, &store, &err), &err, "open store");
+    return store;
+}
+
+void bench_sink_make(const char *path)
+{
+    ledger_store *store;
+
+    bench_remove(path);
+    store = bench_store_open(path, LEDGER_LOG_OFF);
+    ledger_store_close(&store);
+}
+
+ledger_store *bench_builder_open(const char *path, sqlite3 **ret_db)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+    sqlite3 *db;
+
+    bench_remove(path);
+    /* The tables are made by a handle of the library's own: with its settings for the file. */
+    store = bench_store_open(path, LEDGER_LOG_ON);
+    ledger_store_close(&store);
+    db = bench_db_open(path, 10000);
+    bench_exec(db, "PRAGMA synchronous = OFF");
+    bench_exec(db, "PRAGMA cache_size = -1000000");
+    ledger_store_options_defaults(&options);
+    options.connection = db;
+    options.log = LEDGER_LOG_ON;
+    bench_check(ledger_store_open(&options, &store, &err), &err, "open source");
+    *ret_db = db;
+    return store;
+}
+
+void bench_builder_close(ledger_store **store, sqlite3 **db)
+{
+    ledger_store_close(store);
+    bench_exec(*db, "PRAGMA wal_checkpoint(TRUNCATE)");
+    bench_db_close(*db);
+    *db = NULL;
+}
+
+void bench_payload(char text[BENCH_PAYLOAD_BYTES + 1], uint64_t number)
+{
+    uint64_t state = number;
+    int size =
+        snprintf(text, BENCH_PAYLOAD_BYTES + 1,
+                 "{\"order\":%llu,\"customer\":\"c-%05llu\",\"total\":%llu.%02llu,\"note\":\"",
+                 (unsigned long long)number, (unsigned long long)(bench_random(&state) % 100000),
+                 (unsigned long long)(bench_random(&state) % 1000),
+                 (unsigned long long)(bench_random(&state) % 100));
+
+    for (; size < BENCH_PAYLOAD_BYTES - 2; size++)
+        text[size] = (char)('a' + bench_random(&state) % 26);
+    text[size] = '"';
+    text[size + 1] = '}';
+    text[size + 2] = 0;
+}
+
+void bench_source_build(const char *path, size_t count, const uint32_t *stream_of)
+{
+    char stream[32], order_key[32], dedup_key[32], payload[BENCH_PAYLOAD_BYTES + 1];
+    ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
+                                  .order_key = order_key,
+                                  .dedup_key = dedup_key };
+    int64_t start = bench_now_ns();
+    ledger_error err = { 0 };
+    ledger_store *store;
+    sqlite3 *db;
+
+    store = bench_builder_open(path, &db);
+    for (size_t i = 0; i < count; i++) {
+        unsigned s = stream_of ? stream_of[i] : (unsigned)(i % 100);
+
+        if (i % 10000 == 0)
+            bench_check(ledger_store_begin(store, &err), &err, "begin");
+        snprintf(stream, sizeof(stream), "customer-%07u", s);
+        snprintf(order_key, sizeof(order_key), "order-%u", s);
+        snprintf(dedup_key, sizeof(dedup_key), "order-%010zu", i);
+        bench_payload(payload, i);
+        bench_check(ledger_store_append(store, stream, &input, 1, NULL, &err), &err, "append");
+        if (i % 10000 == 9999 || i + 1 == count)
+            bench_check(ledger_store_commit(store, &err), &err, "commit");
+    }
+    bench_builder_close(&store, &db);
+    printf("source: %zu entries, appended in %.1f s\n", count, bench_seconds_since(start));
+    fflush(stdout);
+}
+
+/* --- rows in memory -------------------------------------------------------------------------- */
+
+#define CHUNK_BYTES ((size_t)4 << 20)
+struct bench_chunk {
+    struct bench_chunk *next;
+    size_t used;
+    char data[];
+};
+
+static const char *keep(struct bench_rows *rows, const void *data, int size)
+{
+    struct bench_chunk *chunk = rows->chunks;
+    size_t need = (size_t)size + 1;
+    char *p;
+
+    if (!chunk || chunk->used + need > CHUNK_BYTES) {
+        chunk = bench_alloc(1, sizeof(*chunk) + (need > CHUNK_BYTES ? need : CHUNK_BYTES));
+        chunk->next = rows->chunks;
+        rows->chunks = chunk;
+    }
+    p = chunk->data + chunk->used;
+    if (size)
+        memcpy(p, data, (size_t)size);
+    p[size] = 0;
+    chunk->used += need;
+    return p;
+}
+
+void bench_rows_load(const char *source_path, struct bench_rows *ret_rows)
+{
+    struct bench_rows rows = { 0 };
+    sqlite3 *db = bench_db_open(source_path, 1000);
+    sqlite3_stmt *stmt;
+
+    rows.count = (size_t)bench_int(db, "SELECT count(*) FROM ledger_entries");
+    rows.items = bench_alloc(rows.count, sizeof(*rows.items));
+    stmt = bench_prepare(db, "SELECT id, stream, payload, order_key, dedup_key, created_at "
+                             "FROM ledger_entries ORDER BY id");
+    for (size_t i = 0; i < rows.count; i++) {
+        struct bench_row *row = &rows.items[i];
+
+        if (sqlite3_step(stmt) != SQLITE_ROW)
+            bench_die("the source ended early");
+        row->source_pos = sqlite3_column_int64(stmt, 0);
+#define KEEP(field, column)                                                                        \
+    row->field##_size = sqlite3_column_bytes(stmt, column),                                        \
+    row->field = keep(&rows, sqlite3_column_blob(stmt, column), row->field##_size)
+        KEEP(stream, 1);
+        KEEP(payload, 2);
+        KEEP(order_key, 3);
+        KEEP(dedup_key, 4);
+        KEEP(created_at, 5);
+#undef KEEP
+    }
+    bench_db_close(db);
+    *ret_rows = rows;
+}
+
+void bench_rows_free(struct bench_rows *rows)
+{
+    struct bench_chunk *next;
+
+    for (struct bench_chunk *chunk = rows->chunks; chunk; chunk = next) {
+        next = chunk->next;
+        bench_release(chunk);
+    }
+    bench_release(rows->items);
+    *rows = (struct bench_rows){ 0 };
+}
+
+/* --- runs ------------------------------------------------------------------------------------ */
+
+double bench_rate_first(const struct bench_progress *p)
+{
+    return (double)p->first.count / p->first.seconds;
+}
+
+double bench_rate_last(const struct bench_progress *p)
+{
+    return (double)(p->end.count - p->last.count) / (p->end.seconds - p->last.seconds);
+}
+
+static void progress_mark(struct bench_progress *p, uint64_t count, uint64_t total, int64_t start)
+{
+    struct bench_mark mark = { bench_seconds_since(start), count };
+
+    if (!p->first.count && count >= total / 10)
+        p->first = mark;
+    if (!p->last.count && count >= total - total / 10)
+        p->last = mark;
+    p->end = mark;
+}
+
+void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t per_tx,
+                       struct bench_progress *ret_progress)
+{
+    struct bench_progress progress = { 0 };
+    sqlite3 *db = bench_db_open(path, BENCH_BACKLOG_CHECKPOINT);
+    sqlite3_stmt *begin = bench_prepare(db, "BEGIN IMMEDIATE");
+    sqlite3_stmt *commit = bench_prepare(db, "COMMIT");
+    sqlite3_stmt *insert =
+        bench_prepare(db, "INSERT INTO ledger_entries (stream, payload, order_key, dedup_key, "
+                          "schema_version, created_at, origin, source_pos) "
+                          "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    int64_t start = bench_now_ns();
+
+    for (size_t i = 0; i < rows->count; i++) {
+        const struct bench_row *row = &rows->items[i];
+
+        if (i % per_tx == 0)
+            bench_step(begin);
+        sqlite3_bind_text(insert, 1, row->stream, row->stream_size, SQLITE_STATIC);
+        sqlite3_bind_blob(insert, 2, row->payload, row->payload_size, SQLITE_STATIC);
+        sqlite3_bind_text(insert, 3, row->order_key, row->order_key_size, SQLITE_STATIC);
+        sqlite3_bind_text(insert, 4, row->dedup_key, row->dedup_key_size, SQLITE_STATIC);
+        sqlite3_bind_int(insert, 5, 1);
+        sqlite3_bind_text(insert, 6, row->created_at, row->created_at_size, SQLITE_STATIC);
+        sqlite3_bind_int(insert, 7, 1);
+        sqlite3_bind_int64(insert, 8, row->source_pos);
+        bench_step(insert);
+        if (i % per_tx == per_tx - 1 || i + 1 == rows->count) {
+            bench_step(commit);
+            progress_mark(&progress, i + 1, rows->count, start);
+        }
+    }
+    if (ret_progress)
+        *ret_progress = progress;
+    bench_db_close(db);
+}
+
+void bench_bridge_drain(const char *source_path, const char *sink_path,
+                        const ledger_bridge_options *options, uint64_t expected,
+                        struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats)
+{
+    struct bench_progress progress = { 0 };
+    ledger_bridge_stats stats;
+    ledger_store *source = bench_store_open(source_path, LEDGER_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_path, LEDGER_LOG_OFF);
+    ledger_bridge *bridge = NULL;
+    ledger_error err = { 0 };
+    int64_t start = bench_now_ns();
+    ledger_rc rc;
+
+    bench_check(ledger_bridge_create(source, sink, options, &bridge, &err), &err, "create bridge");
+    bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
+    do {
+        rc = ledger_bridge_wait(bridge, true, 5, &err);
+        if (rc != LEDGER_ERR_BUSY)
+            bench_check(rc, &err, "bridge");
+        ledger_bridge_get_stats(bridge, &stats);
+        progress_mark(&progress, stats.apply_count, expected, start);
+    } while (rc == LEDGER_ERR_BUSY);
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&source);
+    ledger_store_close(&sink);
+    if (stats.apply_count + stats.skip_missing_count != expected || stats.park_count)
+        bench_die(
+            "the bridge applied %llu of %llu mutations (read %llu, skipped %llu, parked %llu, "
+            "deduplicated %llu)",
+            (unsigned long long)stats.apply_count, (unsigned long long)expected,
+            (unsigned long long)stats.read_count, (unsigned long long)stats.skip_count,
+            (unsigned long long)stats.park_count, (unsigned long long)stats.dedup_count);
+    if (ret_progress)
+        *ret_progress = progress;
+    if (ret_stats)
+        *ret_stats = stats;
+}
+
+/* --- proof ----------------------------------------------------------------------------------- */
+
+void bench_same_rows(const char *source_path, const char *sink_path, bool times)
+{
+    sqlite3 *db = bench_db_open(sink_path, 1000);
+    sqlite3_stmt *attach = bench_prepare(db, "ATTACH ? AS source");
+    int64_t source_count, sink_count, different, disordered;
+
+    bench_exec(db, "PRAGMA cache_size = -262144");
+    sqlite3_bind_text(attach, 1, source_path, -1, SQLITE_STATIC);
+    bench_step(attach);
+    source_count = bench_int(db, "SELECT count(*) FROM source.ledger_entries");
+    sink_count = bench_int(db, "SELECT count(*) FROM main.ledger_entries");
+    if (source_count != sink_count)
+        bench_die("wrong data: the source has %lld entries, the sink %lld", (long long)source_count,
+                  (long long)sink_count);
+    different = bench_int(
+        db, "SELECT count(*) FROM source.ledger_entries s LEFT JOIN main.ledger_entries k "
+            "ON k.origin = 1 AND k.source_pos = s.id "
+            "WHERE k.id IS NULL OR k.stream <> s.stream OR k.payload <> s.payload "
+            "OR k.order_key <> s.order_key OR k.dedup_key <> s.dedup_key "
+            "OR k.schema_version <> s.schema_version OR k.metadata IS NOT s.metadata "
+            "OR k.tags <> s.tags OR k.annotations IS NOT s.annotations");
+    if (different)
+        bench_die("wrong data: %lld entries differ", (long long)different);
+    if (times) {
+        different =
+            bench_int(db, "SELECT count(*) FROM source.ledger_entries s JOIN main.ledger_entries k "
+                          "ON k.origin = 1 AND k.source_pos = s.id "
+                          "WHERE k.created_at <> s.created_at OR k.updated_at IS NOT s.updated_at");
+        if (different)
+            bench_die("wrong data: %lld entries have another time", (long long)different);
+    }
+    disordered =
+        bench_int(db, "SELECT count(*) FROM (SELECT source_pos, lag(source_pos) OVER "
+                      "(PARTITION BY stream ORDER BY id) AS previous FROM main.ledger_entries) "
+                      "WHERE previous >= source_pos");
+    if (disordered)
+        bench_die("wrong data: %lld entries are out of order in their stream",
+                  (long long)disordered);
+    bench_db_close(db);
+}

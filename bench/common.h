@@ -1,0 +1,134 @@
+/* What the benchmarks share: time, a folder of their own, plain SQLite, rows to carry, one bridge
+ * run and the proof that source and sink hold the same rows.
+ *
+ * Programs, not a library: whatever goes wrong ends the process with a message and status 1, so a
+ * number is only ever printed for work that was really done. */
+#ifndef BENCH_COMMON_H
+#define BENCH_COMMON_H
+
+#include <sqlite3.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#include "ledger/ledger.h"
+
+#define BENCH_PATH_MAX 512
+#define BENCH_PAIR_MAX 15
+#define BENCH_PAYLOAD_BYTES 200
+#define BENCH_BACKLOG_CHECKPOINT                                                                   \
+    4000 /* pages: what the library sets while it works off a backlog */
+
+_Noreturn void bench_die(const char *fmt, ...) LEDGER_PRINTF(1, 2);
+void bench_check(ledger_rc rc, const ledger_error *err, const char *doing);
+void *bench_alloc(size_t count, size_t size); /* zeroed, never NULL */
+void bench_release(void *p);
+
+/* --- counts and time ------------------------------------------------------------------------ */
+
+/* count times LEDGER_BENCH_SCALE (default 1), a multiple of `unit`, at least one unit. */
+size_t bench_scaled(size_t count, size_t unit);
+/* Prints what runs, and that it is scaled where it is. */
+void bench_title(const char *name, const char *what);
+int64_t bench_now_ns(void);
+double bench_seconds_since(int64_t start_ns);
+double bench_median(const double *values, size_t count);
+int bench_compare_double(const void *a, const void *b); /* for qsort */
+/* The same numbers in each run. */
+uint64_t bench_random(uint64_t *state);
+
+/* --- files and processes -------------------------------------------------------------------- */
+
+/* Path of a file in this run's folder, which is made on first use (TMPDIR, else /tmp) and removed
+ * when the process ends. */
+void bench_path(char path[BENCH_PATH_MAX], const char *name);
+void bench_remove(const char *path); /* a database and what belongs to it */
+void bench_settle(void);             /* waits until what was written before is on disk */
+
+/* Starts this program again with these arguments (NULL-terminated, without argv[0]), so that its
+ * memory and CPU are counted from zero. */
+pid_t bench_spawn(const char *const *args);
+/* Waits; ends the process when the child failed. ret_usage may be NULL. */
+void bench_join(pid_t pid, struct rusage *ret_usage);
+/* Memory shared with spawned programs: an inherited descriptor, mapped at both ends. */
+void *bench_shared_make(size_t size, int *ret_fd);
+void *bench_shared_map(int fd, size_t size);
+
+/* --- plain SQLite ---------------------------------------------------------------------------- */
+
+/* Opens an existing or new file with the settings the library uses for its own handles, and this
+ * autocheckpoint (pages). */
+sqlite3 *bench_db_open(const char *path, int autocheckpoint);
+void bench_db_close(sqlite3 *db);
+void bench_exec(sqlite3 *db, const char *sql);
+sqlite3_stmt *bench_prepare(sqlite3 *db, const char *sql);
+void bench_step(sqlite3_stmt *stmt); /* to its end, and resets it */
+int64_t bench_int(sqlite3 *db, const char *sql);
+
+/* --- stores ---------------------------------------------------------------------------------- */
+
+/* Opens with CREATE. */
+ledger_store *bench_store_open(const char *path, ledger_log_mode log);
+/* Made by the library without a log, and closed again. Bare inserts use such a file too: so its
+ * tables, indexes and page size are the same. */
+void bench_sink_make(const char *path);
+
+/* For building sources quickly: a handle on a connection that never waits for the disk and has a
+ * large cache. *ret_db is closed by bench_builder_close(). */
+ledger_store *bench_builder_open(const char *path, sqlite3 **ret_db);
+void bench_builder_close(ledger_store **store, sqlite3 **db);
+
+/* A JSON object of exactly BENCH_PAYLOAD_BYTES, different for each number. */
+void bench_payload(char text[BENCH_PAYLOAD_BYTES + 1], uint64_t number);
+
+/* Appends `count` entries one by one, with order and dedup keys; entry i goes to the stream that
+ * stream_of says (NULL: i % 100). */
+void bench_source_build(const char *path, size_t count, const uint32_t *stream_of);
+
+/* The rows of a source, in order of id, as the sink will hold them. */
+struct bench_row {
+    const char *stream;
+    const char *payload;
+    const char *order_key;
+    const char *dedup_key;
+    const char *created_at;
+    int64_t source_pos;
+    int stream_size, payload_size, order_key_size, dedup_key_size, created_at_size;
+};
+struct bench_rows {
+    struct bench_row *items;
+    size_t count;
+    struct bench_chunk *chunks;
+};
+void bench_rows_load(const char *source_path, struct bench_rows *ret_rows);
+void bench_rows_free(struct bench_rows *rows);
+
+/* One moment of a run. */
+struct bench_mark {
+    double seconds;
+    uint64_t count;
+};
+/* A whole run: its end, and the first moments at which a tenth and nine tenths were passed. */
+struct bench_progress {
+    struct bench_mark first, last, end;
+};
+double bench_rate_first(const struct bench_progress *p);
+double bench_rate_last(const struct bench_progress *p);
+
+/* One prepared insert per row into the table of bench_sink_make(path), per_tx rows a transaction.
+ */
+void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t per_tx,
+                       struct bench_progress *ret_progress);
+/* Bridges until the source has no more, `expected` mutations; ret_ may be NULL. Creating and
+ * starting the bridge count, its end does not. */
+void bench_bridge_drain(const char *source_path, const char *sink_path,
+                        const ledger_bridge_options *options, uint64_t expected,
+                        struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats);
+
+/* By plain SQL: every entry of the source is in the sink with the same values, nothing else is, and
+ * each stream is in the same order. times: whether times must be equal, too. */
+void bench_same_rows(const char *source_path, const char *sink_path, bool times);
+
+#endif

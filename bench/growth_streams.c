@@ -1,0 +1,100 @@
+/* growth-streams: a backlog in very many streams in random order, where every index of the sink is
+ * hit at random places: the bridge's rate over the last tenth against that of bare inserts, both
+ * with 10,000 rows per transaction, and the bridge's peak memory.
+ *
+ * The bridge runs in a process of its own, so that its memory is counted from zero; the times come
+ * back through shared memory. */
+#include <stdio.h>
+
+#include "common.h"
+
+#define PER_TX 10000
+
+static int child(const char *source, const char *sink, const char *count, const char *fd)
+{
+    struct bench_progress *progress;
+    ledger_bridge_options options;
+    unsigned long long expected;
+    int number;
+
+    if (sscanf(count, "%llu", &expected) != 1 || sscanf(fd, "%d", &number) != 1)
+        bench_die("bad arguments");
+    progress = bench_shared_map(number, sizeof(*progress));
+    ledger_bridge_options_defaults(&options);
+    options.batch_size = PER_TX;
+    options.backlog_batch_size = PER_TX;
+    options.max_batch_bytes = (size_t)8 << 20; /* count ends a batch, not size */
+    bench_bridge_drain(source, sink, &options, expected, progress, NULL);
+    return 0;
+}
+
+static void print_run(const char *name, const struct bench_progress *p)
+{
+    printf("%-8s %12.2f %12.0f %12.0f %12.0f %12.3f\n", name, p->end.seconds,
+           (double)p->end.count / p->end.seconds, bench_rate_first(p), bench_rate_last(p),
+           bench_rate_last(p) / bench_rate_first(p));
+    fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+    size_t count = bench_scaled(2000000, PER_TX);
+    char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
+    char count_text[32], fd_text[32];
+    struct bench_progress *bridge_progress, bare_progress;
+    uint32_t *stream_of;
+    struct bench_rows rows;
+    struct rusage usage;
+    uint64_t random = 1;
+    double ratio;
+    int fd;
+
+    if (argc == 5)
+        return child(argv[1], argv[2], argv[3], argv[4]);
+    bench_title("growth-streams",
+                "a backlog in very many streams in random order, against bare inserts");
+    bench_path(source, "source.db");
+    bench_path(sink, "sink.db");
+    bench_path(bare, "bare.db");
+
+    /* Each stream twice, shuffled. */
+    stream_of = bench_alloc(count, sizeof(*stream_of));
+    for (size_t i = 0; i < count; i++)
+        stream_of[i] = (uint32_t)(i / 2);
+    for (size_t i = count - 1; i > 0; i--) {
+        size_t k = bench_random(&random) % (i + 1);
+        uint32_t swap = stream_of[i];
+
+        stream_of[i] = stream_of[k];
+        stream_of[k] = swap;
+    }
+    bench_source_build(source, count, stream_of);
+    bench_release(stream_of);
+
+    printf("%-8s %12s %12s %12s %12s %12s\n", "", "seconds", "all/s", "first/s", "last/s",
+           "last/first");
+    bridge_progress = bench_shared_make(sizeof(*bridge_progress), &fd);
+    bench_sink_make(sink);
+    snprintf(count_text, sizeof(count_text), "%zu", count);
+    snprintf(fd_text, sizeof(fd_text), "%d", fd);
+    bench_settle();
+    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }),
+               &usage);
+    print_run("bridge", bridge_progress);
+    bench_same_rows(source, sink, true);
+
+    bench_rows_load(source, &rows);
+    bench_sink_make(bare);
+    bench_settle();
+    bench_bare_insert(bare, &rows, PER_TX, &bare_progress);
+    bench_rows_free(&rows);
+    print_run("bare", &bare_progress);
+    bench_same_rows(source, bare, true);
+
+    ratio = bench_rate_last(bridge_progress) / bench_rate_last(&bare_progress);
+    printf("last tenth, bridge against bare: %.2f; whole: %.2f; peak RSS of the bridge %.1f MiB\n",
+           ratio, bare_progress.end.seconds / bridge_progress->end.seconds,
+           (double)usage.ru_maxrss / 1024);
+    printf("growth-streams %.2f %.1fMiB 1.2 32MiB\n", ratio, (double)usage.ru_maxrss / 1024);
+    return 0;
+}
