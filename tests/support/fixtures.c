@@ -1,0 +1,419 @@
+/* Folders, stores and bridges for tests: see fixtures.h.
+ *
+ * Memory stores live in the process under a name, so their names carry the process id and a serial
+ * number: no two tests ever meet in one. */
+#include "fixtures.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <stdlib.h>
+
+static char current_pair[64];
+static unsigned env_serial;
+
+const char *tst_kind_name(enum tst_kind kind)
+{
+    return kind == TST_MEMORY ? "memory" : "sqlite";
+}
+
+bool tst_note_pair(int source_kind, int sink_kind)
+{
+    snprintf(current_pair, sizeof current_pair, " [%s -> %s]",
+             tst_kind_name((enum tst_kind)source_kind), tst_kind_name((enum tst_kind)sink_kind));
+    return true;
+}
+
+void tst_fail_at(const char *file, int line, const char *fmt, ...)
+{
+    char text[2048];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof text, fmt, args);
+    va_end(args);
+    print_error("%s:%d:%s %s\n", file, line, current_pair, text);
+    _fail(file, line);
+    abort(); /* _fail() does not come back */
+}
+
+void tst_ok_at(ledger_rc rc, const ledger_error *err, const char *text, const char *file, int line)
+{
+    if (rc != LEDGER_OK)
+        tst_fail_at(file, line, "%s gave %s: %s", text, ledger_rc_name(rc),
+                    err != NULL ? err->message : "");
+}
+
+void tst_fails_at(ledger_rc rc, ledger_rc code, const ledger_error *err, const char *text,
+                  const char *file, int line)
+{
+    if (rc != code)
+        tst_fail_at(file, line, "%s gave %s instead of %s: %s", text, ledger_rc_name(rc),
+                    ledger_rc_name(code), err != NULL && rc != LEDGER_OK ? err->message : "");
+    if (err != NULL && err->code != code)
+        tst_fail_at(file, line, "%s: err->code is %s instead of %s", text,
+                    ledger_rc_name(err->code), ledger_rc_name(code));
+    if (err != NULL && err->message[0] == '\0')
+        tst_fail_at(file, line, "%s: no message with %s", text, ledger_rc_name(code));
+}
+
+/* --- the folder ---------------------------------------------------------------------------- */
+
+static void remove_content(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *item;
+    while (d != NULL && (item = readdir(d)) != NULL) {
+        char path[1024];
+        struct stat st;
+        if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dir, item->d_name);
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+            (void)chmod(path, 0700);
+            remove_content(path);
+            (void)rmdir(path);
+        } else {
+            (void)unlink(path);
+        }
+    }
+    if (d != NULL)
+        closedir(d);
+}
+
+int tst_setup(void **state)
+{
+    struct tst_env *env = calloc(1, sizeof *env);
+    const char *tmp = getenv("TMPDIR");
+    if (env == NULL)
+        return -1;
+    snprintf(env->dir, sizeof env->dir, "%s/ledger-test-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    if (mkdtemp(env->dir) == NULL) {
+        free(env);
+        return -1;
+    }
+    env_serial++;
+    current_pair[0] = '\0';
+    *state = env;
+    return 0;
+}
+
+static void close_all(struct tst_env *env)
+{
+    for (size_t i = env->store_count; i > 0; i--)
+        ledger_store_close(&env->stores[i - 1]);
+    env->store_count = 0;
+}
+
+int tst_teardown(void **state)
+{
+    struct tst_env *env = *state;
+    close_all(env);
+    remove_content(env->dir);
+    (void)rmdir(env->dir);
+    free(env);
+    *state = NULL;
+    current_pair[0] = '\0';
+    return 0;
+}
+
+void tst_env_reset(struct tst_env *env)
+{
+    close_all(env);
+    remove_content(env->dir);
+    env_serial++;
+}
+
+const char *tst_path(struct tst_env *env, const char *file)
+{
+    static char paths[4][600];
+    static unsigned turn;
+    char *path = paths[turn++ % 4];
+    snprintf(path, sizeof paths[0], "%s/%s", env->dir, file);
+    return path;
+}
+
+const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name)
+{
+    static char url[700];
+    if (kind == TST_SQLITE)
+        snprintf(url, sizeof url, "sqlite:%s/%s.db", env->dir, name);
+    else
+        snprintf(url, sizeof url, "memory:%d-%u-%s", (int)getpid(), env_serial, name);
+    return url;
+}
+
+/* --- stores -------------------------------------------------------------------------------- */
+
+ledger_store *tst_open_with(struct tst_env *env, enum tst_kind kind, const char *name,
+                            const ledger_store_options *options)
+{
+    ledger_store_options o = *options;
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+    if (o.url == NULL && o.connection == NULL)
+        o.url = tst_url(env, kind, name);
+    tst_ok(ledger_store_open(&o, &store, &err), &err);
+    assert_non_null(store);
+    assert_true(env->store_count < TST_STORES_MAX);
+    env->stores[env->store_count++] = store;
+    return store;
+}
+
+ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name)
+{
+    ledger_store_options o;
+    ledger_store_options_defaults(&o);
+    o.flags = LEDGER_STORE_CREATE;
+    o.log = LEDGER_LOG_ON;
+    return tst_open_with(env, kind, name, &o);
+}
+
+void tst_close(struct tst_env *env, ledger_store *store)
+{
+    for (size_t i = 0; i < env->store_count; i++) {
+        if (env->stores[i] == store) {
+            ledger_store_close(&env->stores[i]);
+            assert_null(env->stores[i]);
+            env->stores[i] = env->stores[--env->store_count];
+            return;
+        }
+    }
+    tst_fail("tst_close: not a store of this env");
+}
+
+int64_t tst_append(ledger_store *store, const char *stream, const char *payload,
+                   const char *dedup_key, const char *tag)
+{
+    ledger_append_input input = { .payload = { payload, strlen(payload) },
+                                  .dedup_key = dedup_key,
+                                  .tags = { &tag, tag != NULL } };
+    ledger_ids ids = { 0 };
+    ledger_error err = { 0 };
+    int64_t id = 0;
+    tst_ok(ledger_store_append(store, stream, &input, 1, &ids, &err), &err);
+    if (ids.count > 0)
+        id = ids.items[0].number;
+    ledger_ids_destroy(&ids);
+    return id;
+}
+
+void tst_tag(ledger_store *store, const char *stream, int64_t id, const char *tag)
+{
+    ledger_error err = { 0 };
+    tst_ok(ledger_store_set_tags(store, stream, (ledger_id){ .number = id },
+                                 (ledger_list){ &tag, tag != NULL }, &err),
+           &err);
+}
+
+void tst_annotate(ledger_store *store, const char *stream, int64_t id, const char *key,
+                  const char *value)
+{
+    ledger_error err = { 0 };
+    ledger_pair pair = { key, value };
+    tst_ok(ledger_store_set_annotations(store, stream, (ledger_id){ .number = id },
+                                        (ledger_map){ &pair, 1 }, &err),
+           &err);
+}
+
+uint64_t tst_trim(ledger_store *store, const char *stream, int64_t before)
+{
+    ledger_error err = { 0 };
+    uint64_t deleted = 0;
+    tst_ok(ledger_store_trim(store, stream, (ledger_id){ .number = before }, &deleted, &err), &err);
+    return deleted;
+}
+
+uint64_t tst_count(ledger_store *store, const char *stream)
+{
+    ledger_error err = { 0 };
+    uint64_t count = 0;
+    tst_ok(ledger_store_count(store, stream, &count, &err), &err);
+    return count;
+}
+
+/* --- bridges ------------------------------------------------------------------------------- */
+
+void tst_bridge_options(ledger_bridge_options *options)
+{
+    ledger_bridge_options_defaults(options);
+    options->retry_min_ms = 1;
+    options->retry_max_ms = 20;
+}
+
+ledger_bridge *tst_bridge(const ledger_store *source, const ledger_store *sink,
+                          const ledger_bridge_options *options)
+{
+    ledger_bridge_options o;
+    ledger_bridge *bridge = NULL;
+    ledger_error err = { 0 };
+    if (options == NULL)
+        tst_bridge_options(&o);
+    else
+        o = *options;
+    tst_ok(ledger_bridge_create(source, sink, &o, &bridge, &err), &err);
+    assert_non_null(bridge);
+    return bridge;
+}
+
+uint64_t tst_drain(ledger_bridge *bridge)
+{
+    uint64_t total = 0, read = 0;
+    do {
+        ledger_error err = { 0 };
+        ledger_rc rc = ledger_bridge_poll(bridge, &read, &err);
+        if (rc == LEDGER_ERR_FENCED) {
+            read = 1;
+            continue;
+        }
+        tst_ok_at(rc, &err, "ledger_bridge_poll", __FILE__, __LINE__);
+        total += read;
+    } while (read > 0);
+    return total;
+}
+
+void tst_check_counters(ledger_bridge *bridge)
+{
+    ledger_bridge_stats s;
+    ledger_bridge_get_stats(bridge, &s);
+    if (s.read_count != s.apply_count + s.skip_count + s.park_count + s.dedup_count)
+        tst_fail("counters: read %" PRIu64 " is not applied %" PRIu64 " + skipped %" PRIu64
+                 " + parked %" PRIu64 " + deduplicated %" PRIu64,
+                 s.read_count, s.apply_count, s.skip_count, s.park_count, s.dedup_count);
+    if (s.skip_count != s.skip_option_count + s.skip_replay_count + s.skip_missing_count +
+                            s.skip_origin_count)
+        tst_fail("counters: skipped %" PRIu64 " is not the sum of its reasons", s.skip_count);
+}
+
+uint64_t tst_bridge_once(const ledger_store *source, const ledger_store *sink,
+                         const ledger_bridge_options *options)
+{
+    ledger_bridge *bridge = tst_bridge(source, sink, options);
+    uint64_t read = tst_drain(bridge);
+    ledger_bridge_stats s;
+    ledger_bridge_get_stats(bridge, &s);
+    tst_check_counters(bridge);
+    if (s.read_count != read)
+        tst_fail("polls gave %" PRIu64 ", read_count says %" PRIu64, read, s.read_count);
+    ledger_bridge_destroy(&bridge);
+    return read;
+}
+
+/* --- behind the library's back ------------------------------------------------------------- */
+
+sqlite3 *tst_sqlite(const ledger_store *store)
+{
+    const char *url = ledger_store_url(store);
+    sqlite3 *db = NULL;
+    if (strncmp(url, "sqlite:", 7) != 0)
+        tst_fail("not a SQLite store: %s", url);
+    if (sqlite3_open_v2(url + 7, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK)
+        tst_fail("cannot open %s: %s", url, sqlite3_errmsg(db));
+    sqlite3_busy_timeout(db, 10000);
+    return db;
+}
+
+static void exec_v(sqlite3 *db, const char *fmt, va_list args)
+{
+    char *message = NULL;
+    char *sql = sqlite3_vmprintf(fmt, args);
+    assert_non_null(sql);
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
+        tst_fail("%s: %s", sql, message);
+    sqlite3_free(sql);
+}
+
+void tst_exec(sqlite3 *db, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    exec_v(db, fmt, args);
+    va_end(args);
+}
+
+void tst_exec_on(const ledger_store *store, const char *fmt, ...)
+{
+    sqlite3 *db = tst_sqlite(store);
+    va_list args;
+    va_start(args, fmt);
+    exec_v(db, fmt, args);
+    va_end(args);
+    sqlite3_close(db);
+}
+
+int64_t tst_query_int(sqlite3 *db, const char *fmt, ...)
+{
+    sqlite3_stmt *stmt = NULL;
+    int64_t value = -1;
+    va_list args;
+    va_start(args, fmt);
+    char *sql = sqlite3_vmprintf(fmt, args);
+    va_end(args);
+    assert_non_null(sql);
+    if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
+        tst_fail("%s: %s", sql, sqlite3_errmsg(db));
+    if (sqlite3_step(stmt) == SQLITE_ROW)
+        value = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    sqlite3_free(sql);
+    return value;
+}
+
+/* In a child: closing a descriptor of a database file would drop the POSIX locks that SQLite holds
+ * on it in this process. */
+void tst_copy_file(const char *from, const char *to)
+{
+    int status = 0;
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        char chunk[65536];
+        ssize_t n;
+        int in = open(from, O_RDONLY | O_CLOEXEC);
+        int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        if (in < 0 || out < 0)
+            _exit(1);
+        while ((n = read(in, chunk, sizeof chunk)) > 0)
+            if (write(out, chunk, (size_t)n) != n)
+                _exit(2);
+        _exit(n == 0 ? 0 : 3);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (status != 0)
+        tst_fail("copy %s to %s: status %d", from, to, status);
+}
+
+bool tst_file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+size_t tst_scale(size_t n)
+{
+    const char *text = getenv("LEDGER_TEST_SCALE");
+    size_t percent = 100;
+    if (text != NULL && text[0] != '\0')
+        percent = (size_t)strtoul(text, NULL, 10);
+    n = n * percent / 100;
+    return n > 0 ? n : 1;
+}
+
+int64_t tst_mono_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+void tst_sleep_us(int64_t us)
+{
+    struct timespec t = { us / 1000000, us % 1000000 * 1000 };
+    while (nanosleep(&t, &t) != 0 && errno == EINTR)
+        ;
+}

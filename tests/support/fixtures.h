@@ -1,0 +1,106 @@
+/* Folders, stores and bridges for tests: everything a test makes lives in one struct tst_env and
+ * goes away with it, also when the test fails. No test touches a path outside its folder.
+ *
+ * Names of this library start with tst_. All functions here fail the running cmocka test instead of
+ * returning an error, unless they return a ledger_rc. */
+#ifndef TESTS_SUPPORT_FIXTURES_H
+#define TESTS_SUPPORT_FIXTURES_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+#include <sqlite3.h>
+
+#include "ledger/ledger.h"
+#include "store/store.h"
+
+enum tst_kind { TST_MEMORY, TST_SQLITE, TST_KIND_COUNT };
+const char *tst_kind_name(enum tst_kind kind);
+
+#define TST_STORES_MAX 64
+
+struct tst_env {
+    char dir[256];
+    ledger_store *stores[TST_STORES_MAX];
+    size_t store_count;
+};
+
+/* cmocka setup and teardown: *state is a struct tst_env. */
+int tst_setup(void **state);
+int tst_teardown(void **state);
+/* Closes all stores and empties the folder: between the rounds of one test. */
+void tst_env_reset(struct tst_env *env);
+
+/* "sqlite:<dir>/<name>.db" or "memory:<unique>-<name>"; lives until the next call. */
+const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name);
+const char *tst_path(struct tst_env *env, const char *file); /* <dir>/<file>; four in turn */
+
+/* Opens (and creates) a store with a log; tst_open_with: with these options (url NULL: made from
+ * kind and name). The env closes it. */
+ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name);
+ledger_store *tst_open_with(struct tst_env *env, enum tst_kind kind, const char *name,
+                            const ledger_store_options *options);
+void tst_close(struct tst_env *env, ledger_store *store);
+
+/* Checks that rc is OK and shows the error otherwise. */
+#define tst_ok(rc, err) tst_ok_at((rc), (err), #rc, __FILE__, __LINE__)
+void tst_ok_at(ledger_rc rc, const ledger_error *err, const char *text, const char *file, int line);
+/* Checks that rc is that code, with a message to go with it. */
+#define tst_fails(rc, code, err) tst_fails_at((rc), (code), (err), #rc, __FILE__, __LINE__)
+void tst_fails_at(ledger_rc rc, ledger_rc code, const ledger_error *err, const char *text,
+                  const char *file, int line);
+/* Fails the test with a text. */
+#define tst_fail(...) tst_fail_at(__FILE__, __LINE__, __VA_ARGS__)
+void tst_fail_at(const char *file, int line, const char *fmt, ...) LEDGER_PRINTF(3, 4)
+    __attribute__((noreturn));
+
+/* One entry; all but stream and payload may be NULL. Returns its id, 0 when it was deduplicated. */
+int64_t tst_append(ledger_store *store, const char *stream, const char *payload,
+                   const char *dedup_key, const char *tag);
+void tst_tag(ledger_store *store, const char *stream, int64_t id, const char *tag);
+void tst_annotate(ledger_store *store, const char *stream, int64_t id, const char *key,
+                  const char *value);
+uint64_t tst_trim(ledger_store *store, const char *stream, int64_t before);
+uint64_t tst_count(ledger_store *store, const char *stream);
+
+/* A bridge that is polled by hand, or NULL options for the defaults with short pauses. */
+ledger_bridge *tst_bridge(const ledger_store *source, const ledger_store *sink,
+                          const ledger_bridge_options *options);
+void tst_bridge_options(ledger_bridge_options *options);
+/* Polls until nothing is left (FENCED: again); returns how many were read. */
+uint64_t tst_drain(ledger_bridge *bridge);
+/* Makes a bridge, drains, checks the counters, destroys it. */
+uint64_t tst_bridge_once(const ledger_store *source, const ledger_store *sink,
+                         const ledger_bridge_options *options);
+/* read = applied + skipped + parked + deduplicated, and skipped = the sum of its reasons. */
+void tst_check_counters(ledger_bridge *bridge);
+
+/* A row straight into the mutation log, as a broken or later program might write it. */
+void tst_log_raw(ledger_store *store, const void *event, size_t size);
+#define tst_log_text(store, text) tst_log_raw((store), (text), sizeof(text) - 1)
+
+/* A second connection to a SQLite store's file. */
+sqlite3 *tst_sqlite(const ledger_store *store);
+void tst_exec(sqlite3 *db, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+int64_t tst_query_int(sqlite3 *db, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+void tst_exec_on(const ledger_store *store, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+void tst_copy_file(const char *from, const char *to);
+bool tst_file_exists(const char *path);
+
+/* n per cent of LEDGER_TEST_SCALE (default 100), at least 1: for tests that are slow elsewhere. */
+size_t tst_scale(size_t n);
+int64_t tst_mono_us(void);
+void tst_sleep_us(int64_t us);
+
+/* Runs the body for each pair of backends, with a clean env each time. */
+#define TST_EACH_PAIR(env, source_kind, sink_kind)                                                 \
+    for (int source_kind = 0; source_kind < TST_KIND_COUNT; source_kind++)                         \
+        for (int sink_kind = 0; sink_kind < TST_KIND_COUNT; tst_env_reset(env), sink_kind++)       \
+            if (tst_note_pair(source_kind, sink_kind))
+bool tst_note_pair(int source_kind, int sink_kind); /* told when a check fails; always true */
+
+#endif
