@@ -6,7 +6,8 @@
 
 struct ldg_arena_chunk;
 struct ldg_arena {
-    struct ldg_arena_chunk *chunks; /* newest first */
+    struct ldg_arena_chunk *chunks; /* in use, newest first */
+    struct ldg_arena_chunk *spare;  /* kept by reset, empty */
     size_t used;                    /* bytes handed out since init or reset */
     size_t keep;                    /* reset frees all but about this much */
 };

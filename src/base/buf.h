@@ -22,7 +22,8 @@ ledger_rc ldg_buf_append(struct ldg_buf *buf, const void *data, size_t size);
 ledger_rc ldg_buf_puts(struct ldg_buf *buf, const char *s);
 ledger_rc ldg_buf_putc(struct ldg_buf *buf, char c);
 ledger_rc ldg_buf_printf(struct ldg_buf *buf, const char *fmt, ...) LEDGER_PRINTF(2, 3);
-/* Hands the memory over (ldg_free); the buffer is empty again. NULL if nothing was appended. */
+/* Hands the memory over (ldg_free); the buffer is empty again. NULL if nothing was appended, or if
+ * an append failed. */
 char *ldg_buf_take(struct ldg_buf *buf);
 
 #endif
