@@ -11,14 +11,16 @@
 #include "base/arena.h"
 #include "base/buf.h"
 
-/* Decodes into *ret_event; views json and arena. Errors: DATA, TOO_LARGE, NOMEM. On DATA,
- * ret_event->stream and ->type_name are still set when they could be read ("" otherwise), for the
- * one who parks the event. */
+/* Decodes into *ret_event; views json and arena. Errors: DATA, TOO_LARGE, NOMEM. On DATA and
+ * TOO_LARGE, ret_event->stream, ->type and ->type_name are still set when they could be read (""
+ * otherwise), for the one who parks the event; the rest of it is empty. An event of an unknown type
+ * needs only to be JSON with a type: when its other fields are not ours, they come out empty. */
 ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
                            ledger_mutation_event *ret_event, ledger_error *err);
 
 /* Appends the event to out. Payloads must be checked JSON (ldg_json_check); only their surrounding
- * white space is looked at. Errors: out's (NOMEM, TOO_LARGE). */
+ * white space is looked at. Errors: out's (NOMEM, TOO_LARGE); DATA: an empty payload, a time that
+ * RFC 3339 cannot write, an unknown type without name. Required fields are not checked. */
 ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
                            ledger_error *err);
 
