@@ -1,0 +1,253 @@
+/* ledgerctl bridge run and poll: carrying changes, with a line of progress for people and one
+ * object of counters for programs. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+#define REDRAW_MS 200
+#define REPORT_MS 10000
+
+/* --- options -------------------------------------------------------------------------------- */
+
+static void bridge_options(const struct cli *cli, int64_t retry_for_ms,
+                           ledger_bridge_options *ret_options)
+{
+    ledger_bridge_options_defaults(ret_options);
+    ledger_bridge_options *o = ret_options;
+    if (cli_is_set(cli, OPT_NAME))
+        o->name = cli_text(cli, OPT_NAME);
+    o->batch_size = (size_t)cli_number(cli, OPT_BATCH_SIZE, (int64_t)o->batch_size);
+    if (o->backlog_batch_size < o->batch_size)
+        o->backlog_batch_size = o->batch_size;
+    o->backlog_batch_size =
+        (size_t)cli_number(cli, OPT_BACKLOG_BATCH_SIZE, (int64_t)o->backlog_batch_size);
+    o->max_batch_bytes = (size_t)cli_number(cli, OPT_MAX_BATCH_BYTES, (int64_t)o->max_batch_bytes);
+    o->interval_ms = cli_number(cli, OPT_INTERVAL, o->interval_ms);
+    o->parallel_streams =
+        (size_t)cli_number(cli, OPT_PARALLEL_STREAMS, (int64_t)o->parallel_streams);
+    o->skip_types = (uint32_t)cli_number(cli, OPT_SKIP, 0);
+    o->on_bad_event = (ledger_bad_event_policy)cli_number(cli, OPT_ON_BAD_EVENT,
+                                                          LEDGER_BAD_EVENT_PARK);
+    o->cursor_file = cli_text(cli, OPT_CURSOR_FILE);
+    o->retry_for_ms = cli_number(cli, OPT_RETRY_FOR, retry_for_ms);
+    o->logger.log = cli_log;
+    if (cli_quiet() && cli_verbosity() == 0)
+        o->logger.log = NULL;
+}
+
+/* --- opening, with patience ----------------------------------------------------------------- */
+
+/* A store that cannot be reached now is waited for like one that goes away later. */
+static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_up_us,
+                          ledger_store **ret_store)
+{
+    ledger_store_options options;
+    ledger_error err = { 0 };
+    useconds_t pause_us = 50000;
+    if (!cli_store_options(cli, end, &options))
+        return CLI_EXIT_USAGE;
+    for (bool told = false;; told = true) {
+        ledger_rc rc = ledger_store_open(&options, ret_store, &err);
+        if (rc == LEDGER_OK)
+            return CLI_EXIT_OK;
+        bool transient = rc == LEDGER_ERR_BUSY || rc == LEDGER_ERR_FULL ||
+                         rc == LEDGER_ERR_CONNECT || rc == LEDGER_ERR_IO;
+        const char *what = end == CLI_SOURCE ? "source" : "sink";
+        if (!transient || (err.flags & LEDGER_ERROR_RETRY) == 0 || cli_stop_asked() ||
+            cli_mono_us() >= give_up_us) {
+            int exit_code = cli_fail(rc, &err, what);
+            cli_store_hint(cli, end, &err);
+            return exit_code;
+        }
+        if (!told)
+            cli_note("warn %s: %s; trying again", what, err.message);
+        usleep(pause_us);
+        pause_us = pause_us < 5000000 ? pause_us * 2 : 10000000;
+    }
+}
+
+/* Opens both ends and makes the bridge. 0, or the exit code after a message. */
+static int make_bridge(const struct cli *cli, int64_t retry_for_ms, ledger_bridge **ret_bridge)
+{
+    ledger_bridge_options options;
+    ledger_store *source = NULL, *sink = NULL;
+    ledger_error err = { 0 };
+    bridge_options(cli, retry_for_ms, &options);
+    int64_t give_up_us =
+        options.retry_for_ms < 0 ? INT64_MAX : cli_mono_us() + options.retry_for_ms * 1000;
+    int exit_code = open_patiently(cli, CLI_SOURCE, give_up_us, &source);
+    if (exit_code == 0)
+        exit_code = open_patiently(cli, CLI_SINK, give_up_us, &sink);
+    if (exit_code == 0) {
+        ledger_rc rc = ledger_bridge_create(source, sink, &options, ret_bridge, &err);
+        if (rc != LEDGER_OK)
+            exit_code = cli_fail(rc, &err, NULL);
+    }
+    ledger_store_close(&sink);
+    ledger_store_close(&source);
+    return exit_code;
+}
+
+/* --- counters ------------------------------------------------------------------------------- */
+
+static void print_stats_json(const ledger_bridge_stats *s)
+{
+    json_begin(stdout);
+    json_count(stdout, "polls", s->poll_count);
+    json_count(stdout, "read", s->read_count);
+    json_count(stdout, "applied", s->apply_count);
+    json_count(stdout, "skipped", s->skip_count);
+    json_count(stdout, "parked", s->park_count);
+    json_count(stdout, "deduplicated", s->dedup_count);
+    json_count(stdout, "errors", s->error_count);
+    json_object_begin(stdout, "skipped_by");
+    json_count(stdout, "option", s->skip_option_count);
+    json_count(stdout, "replay", s->skip_replay_count);
+    json_count(stdout, "missing", s->skip_missing_count);
+    json_count(stdout, "origin", s->skip_origin_count);
+    json_object_end(stdout);
+    json_count(stdout, "backlog", s->backlog_count);
+    json_seconds(stdout, "lag_seconds", s->lag_seconds);
+    json_text(stdout, "position", s->position);
+    json_text(stdout, "durable_position", s->durable_position);
+    json_time(stdout, "last_success", s->last_success_us);
+    json_time(stdout, "last_progress", s->last_progress_us);
+    json_end(stdout);
+}
+
+/* --- progress ------------------------------------------------------------------------------- */
+
+struct progress {
+    int64_t start_us, last_us, report_us;
+    uint64_t last_read;
+    double rate; /* per second, smoothed over about two seconds */
+};
+
+static void progress_text(struct progress *p, const ledger_bridge_stats *s, char *out,
+                          size_t out_size)
+{
+    char moved[CLI_NUMBER_MAX], rate[CLI_NUMBER_MAX], backlog[CLI_NUMBER_MAX];
+    char lag[CLI_NUMBER_MAX], eta[CLI_NUMBER_MAX] = "-";
+    int64_t now = cli_mono_us();
+    double seconds = (double)(now - p->last_us) / 1e6;
+    if (seconds > 0) {
+        double current = (double)(s->read_count - p->last_read) / seconds;
+        double weight = p->last_us == p->start_us ? 1 : seconds / (seconds + 2);
+        p->rate += (current - p->rate) * weight;
+    }
+    p->last_us = now;
+    p->last_read = s->read_count;
+    if (s->backlog_count == 0)
+        snprintf(eta, sizeof eta, "0s");
+    else if (p->rate >= 1)
+        cli_span_text((double)s->backlog_count / p->rate, eta);
+    snprintf(out, out_size, "moved %s  %s/s  backlog %s  lag %s  ETA %s",
+             cli_grouped(s->read_count, moved), cli_grouped((uint64_t)(p->rate + 0.5), rate),
+             cli_grouped(s->backlog_count, backlog), cli_span_text(s->lag_seconds, lag), eta);
+    if (s->park_count > 0)
+        snprintf(out + strlen(out), out_size - strlen(out), "  parked %llu",
+                 (unsigned long long)s->park_count);
+    if (s->error_count > 0)
+        snprintf(out + strlen(out), out_size - strlen(out), "  errors %llu",
+                 (unsigned long long)s->error_count);
+}
+
+/* Waits for the end, showing how it goes. */
+static ledger_rc wait_for_end(const struct cli *cli, ledger_bridge *bridge, struct progress *p,
+                              ledger_error *err)
+{
+    bool draw = cli_progress_possible(cli);
+    bool report = !draw && cli_verbosity() > 0 && !cli_quiet();
+    int64_t timeout_ms = draw ? REDRAW_MS : report ? REPORT_MS : -1;
+    char line[256];
+    for (;;) {
+        int64_t began_us = cli_mono_us();
+        ledger_rc rc = ledger_bridge_wait(bridge, cli_flag(cli, OPT_UNTIL_EMPTY), timeout_ms, err);
+        /* BUSY is also what a bridge gives up with; that comes before the time is over. */
+        bool over = rc != LEDGER_ERR_BUSY || timeout_ms < 0 ||
+                    cli_mono_us() - began_us < timeout_ms * 1000 / 2;
+        if (over) {
+            cli_progress_clear();
+            return rc;
+        }
+        ledger_bridge_stats stats;
+        ledger_bridge_get_stats(bridge, &stats);
+        progress_text(p, &stats, line, sizeof line);
+        if (draw)
+            cli_progress_show(line);
+        else
+            cli_note("%s", line);
+    }
+}
+
+static void print_summary(const struct cli *cli, const struct progress *p,
+                          const ledger_bridge_stats *s)
+{
+    char read[CLI_NUMBER_MAX], applied[CLI_NUMBER_MAX], rate[CLI_NUMBER_MAX], took[CLI_NUMBER_MAX];
+    char skipped[CLI_NUMBER_MAX], parked[CLI_NUMBER_MAX], dedup[CLI_NUMBER_MAX];
+    double seconds = (double)(cli_mono_us() - p->start_us) / 1e6;
+    uint64_t per_second = seconds > 0 ? (uint64_t)((double)s->read_count / seconds) : 0;
+    cli_note("moved %s mutations in %s (%s/s): %s applied, %s skipped, %s parked, %s deduplicated; "
+             "position %s",
+             cli_grouped(s->read_count, read), cli_span_text(seconds, took),
+             cli_grouped(per_second, rate), cli_grouped(s->apply_count, applied),
+             cli_grouped(s->skip_count, skipped), cli_grouped(s->park_count, parked),
+             cli_grouped(s->dedup_count, dedup), s->position[0] != '\0' ? s->position : "0");
+    if (s->park_count > 0)
+        cli_error("warning: %s parked by this run: see `ledgerctl bridge parked list`",
+                  s->park_count == 1 ? "one event was" : "events were");
+}
+
+int cli_bridge_run(const struct cli *cli)
+{
+    ledger_bridge *bridge = NULL;
+    ledger_bridge_stats stats;
+    ledger_error err = { 0 };
+    struct progress progress = { 0 };
+    cli_stop_catch();
+    int exit_code = make_bridge(cli, cli_flag(cli, OPT_UNTIL_EMPTY) ? 30000 : -1, &bridge);
+    if (exit_code != 0)
+        return cli_stop_asked() ? CLI_EXIT_OK : exit_code;
+    progress.start_us = progress.last_us = cli_mono_us();
+    cli_stop_bridge(bridge);
+    ledger_rc rc = ledger_bridge_start(bridge, &err);
+    cli_stop_bridge(bridge); /* a signal that came in between asks again */
+    if (rc == LEDGER_OK)
+        rc = wait_for_end(cli, bridge, &progress, &err);
+    cli_stop_bridge(NULL);
+    ledger_bridge_stop(bridge);
+    ledger_bridge_get_stats(bridge, &stats);
+    if (rc != LEDGER_OK)
+        exit_code = cli_fail(rc, &err, NULL);
+    print_summary(cli, &progress, &stats);
+    if (cli_flag(cli, OPT_JSON))
+        print_stats_json(&stats);
+    ledger_bridge_destroy(&bridge);
+    return exit_code;
+}
+
+int cli_bridge_poll(const struct cli *cli)
+{
+    ledger_bridge *bridge = NULL;
+    ledger_bridge_stats stats;
+    ledger_error err = { 0 };
+    uint64_t read = 0;
+    int exit_code = make_bridge(cli, 0, &bridge);
+    if (exit_code != 0)
+        return exit_code;
+    ledger_rc rc = ledger_bridge_poll(bridge, &read, &err);
+    ledger_bridge_get_stats(bridge, &stats);
+    if (rc != LEDGER_OK)
+        exit_code = cli_fail(rc, &err, NULL);
+    else if (cli_flag(cli, OPT_JSON))
+        print_stats_json(&stats);
+    else
+        printf("%llu\n", (unsigned long long)read);
+    if (rc == LEDGER_OK && stats.park_count > 0)
+        cli_error("warning: %llu parked: see `ledgerctl bridge parked list`",
+                  (unsigned long long)stats.park_count);
+    ledger_bridge_destroy(&bridge);
+    return exit_code;
+}

@@ -1,0 +1,86 @@
+/* ledgerctl store: making and checking the tables. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+static void print_made(const struct cli *cli, const ledger_store *store,
+                       const ledger_store_options *options)
+{
+    char log_table[LEDGER_MAX_TABLE_BYTES * 4];
+    bool log = ledger_store_has_log(store);
+    if (options->log_table != NULL)
+        snprintf(log_table, sizeof log_table, "%s", options->log_table);
+    else
+        snprintf(log_table, sizeof log_table, "%s_mutations", ledger_store_table(store));
+    if (cli_flag(cli, OPT_JSON)) {
+        json_begin(stdout);
+        json_text(stdout, "store", ledger_store_url(store));
+        json_text(stdout, "table", ledger_store_table(store));
+        json_text(stdout, "log_table", log ? log_table : NULL);
+        json_end(stdout);
+        return;
+    }
+    printf("%s: table %s is ready, %s%s\n", ledger_store_url(store), ledger_store_table(store),
+           log ? "with its mutation log " : "without a mutation log", log ? log_table : "");
+}
+
+int cli_store_init(const struct cli *cli)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+    if (!cli_store_options(cli, CLI_STORE, &options))
+        return CLI_EXIT_USAGE;
+    options.flags = LEDGER_STORE_CREATE;
+    if (cli_flag(cli, OPT_NEW_IDENTITY))
+        options.flags |= LEDGER_STORE_NEW_IDENTITY;
+    options.log = cli_flag(cli, OPT_NO_LOG) ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
+    ledger_rc rc = ledger_store_open(&options, &store, &err);
+    if (rc != LEDGER_OK)
+        return cli_fail(rc, &err, "store");
+    print_made(cli, store, &options);
+    ledger_store_close(&store);
+    return CLI_EXIT_OK;
+}
+
+struct check {
+    bool json;
+    bool failed;
+};
+
+static void print_finding(void *ctx, ledger_severity severity, const char *subject,
+                          const char *text)
+{
+    static const char *const names[] = { "ok", "warning", "error" };
+    struct check *check = ctx;
+    const char *name = severity <= LEDGER_FINDING_ERROR ? names[severity] : "error";
+    check->failed = check->failed || severity >= LEDGER_FINDING_ERROR;
+    if (check->json) {
+        json_begin(stdout);
+        json_text(stdout, "severity", name);
+        json_text(stdout, "subject", subject);
+        json_text(stdout, "text", text);
+        json_end(stdout);
+    } else {
+        printf("%-7s  %s: ", name, subject);
+        print_plain(stdout, text, strlen(text));
+        putchar('\n');
+    }
+}
+
+int cli_store_check(const struct cli *cli)
+{
+    struct check check = { .json = cli_flag(cli, OPT_JSON) };
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+    int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
+    if (exit_code != 0)
+        return exit_code;
+    ledger_rc rc = ledger_store_check(store, print_finding, &check, &err);
+    if (rc != LEDGER_OK)
+        exit_code = cli_fail(rc, &err, "store");
+    else if (check.failed)
+        exit_code = CLI_EXIT_CONFIG;
+    ledger_store_close(&store);
+    return exit_code;
+}

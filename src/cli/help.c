@@ -1,0 +1,294 @@
+/* Help, completion and docs/CONFIG.md, all printed from the tables of options and commands. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+static bool takes_value(const struct cli_option *option)
+{
+    return option->type != CLI_FLAG;
+}
+
+/* "  -q, --quiet            no progress, …" */
+static void print_option(const struct cli_option *option, FILE *to)
+{
+    char left[48];
+    char letter[8] = "";
+    if (option->letter != 0)
+        snprintf(letter, sizeof letter, "-%c, ", option->letter);
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name,
+             takes_value(option) ? " " : "", takes_value(option) ? option->arg : "");
+    fprintf(to, "  %-26s %s", left, option->help);
+    if (option->type == CLI_TYPES || option->type == CLI_CHOICE)
+        fprintf(to, ": %s", option->choices);
+    if (option->fallback != NULL)
+        fprintf(to, " (default %s)", option->fallback);
+    putc('\n', to);
+}
+
+static void print_examples(const char *examples, FILE *to)
+{
+    for (const char *at = examples; *at != '\0';) {
+        size_t length = strcspn(at, "\n");
+        fprintf(to, "  %.*s\n", (int)length, at);
+        at += length + (at[length] == '\n');
+    }
+}
+
+static void print_command_help(const struct cli_command *command, FILE *to)
+{
+    fprintf(to, "usage: ledgerctl %s%s%s [options]\n\n%s.\n", command->words,
+            command->args[0] != '\0' ? " " : "", command->args, command->summary);
+    if (command->text != NULL)
+        fprintf(to, "\n%s\n", command->text);
+    fputs("\noptions:\n", to);
+    for (size_t id = 0; id < OPT_COUNT; id++) {
+        if (cli_command_has_option(command, (enum cli_option_id)id))
+            print_option(&cli_options[id], to);
+    }
+    fputs("\nexamples:\n", to);
+    print_examples(command->examples, to);
+    if (command->options[0] != OPT_END) {
+        char name[64];
+        cli_option_env(&cli_options[command->options[0]], name, sizeof name);
+        fprintf(to, "\nEach option can come from the environment, --%s from %s; an argument wins.\n",
+                cli_options[command->options[0]].name, name);
+    }
+}
+
+static void print_command_lines(const char *prefix, FILE *to)
+{
+    size_t length = strlen(prefix);
+    for (size_t i = 0; i < cli_command_count; i++) {
+        const struct cli_command *command = &cli_commands[i];
+        bool inside = strncmp(command->words, prefix, length) == 0 &&
+                      (length == 0 || command->words[length] == ' ');
+        if (inside && !command->hidden)
+            fprintf(to, "  %-21s %s\n", command->words, command->summary);
+    }
+}
+
+static void print_program_help(FILE *to)
+{
+    fputs("usage: ledgerctl COMMAND [options]\n\n"
+          "Append-only ledgers in a database you already have, and bridges that carry every change\n"
+          "of one into another.\n\ncommands:\n",
+          to);
+    print_command_lines("", to);
+    fputs("\nA store is named by a URL: sqlite:PATH. Data goes to stdout, words go to stderr.\n"
+          "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from the\n"
+          "environment as well: --batch-size from LEDGER_BATCH_SIZE.\n\n"
+          "first steps:\n",
+          to);
+    print_examples("ledgerctl store init --store sqlite:orders.db\n"
+                   "ledgerctl store init --store sqlite:copy.db\n"
+                   "ledgerctl stream append --store sqlite:orders.db '{\"total\": 12}'\n"
+                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db --until-empty\n"
+                   "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
+                   to);
+    fputs("\nexit codes: 0 ok, 1 failed, 2 usage, 10 verify found differences, 11 lag above --max-lag,\n"
+          "12 something is parked, 65 bad data, 69 backend unavailable, 75 temporary, 77 permission,\n"
+          "78 configuration\n",
+          to);
+}
+
+bool cli_help_print(const char *words, FILE *to)
+{
+    size_t length = strlen(words);
+    if (length == 0) {
+        print_program_help(to);
+        return true;
+    }
+    for (size_t i = 0; i < cli_command_count; i++) {
+        if (strcmp(cli_commands[i].words, words) == 0) {
+            print_command_help(&cli_commands[i], to);
+            return true;
+        }
+    }
+    for (size_t i = 0; i < cli_command_count; i++) {
+        if (strncmp(cli_commands[i].words, words, length) == 0 &&
+            cli_commands[i].words[length] == ' ') {
+            fprintf(to, "usage: ledgerctl %s COMMAND [options]\n\ncommands:\n", words);
+            print_command_lines(words, to);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- completion ----------------------------------------------------------------------------- */
+
+/* Calls fn once for each distinct beginning of a command's words: "", "bridge", "bridge parked". */
+static void print_completion_case(const char *prefix, FILE *to)
+{
+    size_t length = strlen(prefix), last_size = 0;
+    const char *last = "";
+    fprintf(to, "    \"%s\") words=\"", prefix);
+    for (size_t i = 0; i < cli_command_count; i++) {
+        const char *words = cli_commands[i].words;
+        if (cli_commands[i].hidden || strncmp(words, prefix, length) != 0 ||
+            (length > 0 && words[length] != ' '))
+            continue;
+        const char *next = words + length + (length > 0);
+        size_t size = strcspn(next, " ");
+        if (size == last_size && strncmp(next, last, size) == 0)
+            continue; /* same group as the line before */
+        fprintf(to, "%s%.*s", last_size > 0 ? " " : "", (int)size, next);
+        last = next;
+        last_size = size;
+    }
+    fputs("\" ;;\n", to);
+}
+
+static void print_completion_options(const struct cli_command *command, FILE *to)
+{
+    fprintf(to, "    \"%s\") words=\"", command->words);
+    const char *blank = "";
+    for (size_t id = 0; id < OPT_COUNT; id++) {
+        if (!cli_command_has_option(command, (enum cli_option_id)id))
+            continue;
+        fprintf(to, "%s--%s", blank, cli_options[id].name);
+        blank = " ";
+    }
+    fputs("\" ;;\n", to);
+}
+
+static void print_completion_values(FILE *to)
+{
+    fputs("  case $option in\n", to);
+    for (size_t id = 0; id < OPT_COUNT; id++) {
+        const struct cli_option *option = &cli_options[id];
+        if (option->choices == NULL)
+            continue;
+        fprintf(to, "    --%s) words=\"", option->name);
+        for (const char *c = option->choices; *c != '\0'; c++)
+            putc(*c == ',' ? ' ' : *c, to);
+        fputs("\" ;;\n", to);
+    }
+    fputs("    --store|--source|--sink)\n"
+          "      if [[ $value == sqlite:* ]]; then files=1; cur=${value#sqlite:}\n"
+          "      else words=\"sqlite:\"; nospace=1; fi ;;\n"
+          "    --cursor-file) files=1 ;;\n"
+          "    *) return ;;\n  esac\n",
+          to);
+}
+
+static void print_with_value_pattern(FILE *to)
+{
+    const char *bar = "";
+    for (size_t id = 0; id < OPT_COUNT; id++) {
+        if (takes_value(&cli_options[id])) {
+            fprintf(to, "%s--%s", bar, cli_options[id].name);
+            bar = "|";
+        }
+    }
+}
+
+int cli_completion(const struct cli *cli)
+{
+    FILE *to = stdout;
+    fputs("# bash completion for ledgerctl\n"
+          "_ledgerctl() {\n"
+          "  local path=\"\" option=\"\" value=\"\" words=\"\" files=\"\" nospace=\"\" cur=\"\" word i\n"
+          "  COMPREPLY=()\n"
+          "  # bash cuts words at = and :, so values are put together again here\n"
+          "  for ((i = 1; i <= COMP_CWORD; i++)); do\n"
+          "    word=${COMP_WORDS[i]}\n"
+          "    if [[ -n $option && ( $word == \"=\" || $word == \":\" || ${COMP_WORDS[i-1]} == [=:] || -z $value ) ]]; then\n"
+          "      [[ $word == \"=\" ]] && continue\n"
+          "      value+=$word; cur=$word; [[ $word == \":\" ]] && cur=\"\"\n"
+          "      continue\n"
+          "    fi\n"
+          "    option=\"\" value=\"\" cur=$word\n"
+          "    [[ $i == \"$COMP_CWORD\" ]] && break\n"
+          "    case $word in\n      ",
+          to);
+    print_with_value_pattern(to);
+    fputs(") option=$word ;;\n"
+          "      -*) ;;\n"
+          "      *) path=${path:+$path }$word ;;\n"
+          "    esac\n"
+          "  done\n"
+          "  if [[ -n $option ]]; then\n",
+          to);
+    print_completion_values(to);
+    fputs("  elif [[ $cur == -* ]]; then\n  case $path in\n", to);
+    for (size_t i = 0; i < cli_command_count; i++) {
+        if (!cli_commands[i].hidden)
+            print_completion_options(&cli_commands[i], to);
+    }
+    fputs("    *) words=\"--help --json --quiet --verbose\" ;;\n  esac\n"
+          "  else\n  case ${path#help} in\n",
+          to);
+    print_completion_case("", to);
+    static const char *const groups[] = { "store", "stream", "bridge", "bridge parked",
+                                          "bridge cursor", "completion" };
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
+        print_completion_case(groups[i], to);
+    fputs("  esac\n  fi\n"
+          "  if [[ -n $files ]]; then COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames 2>/dev/null\n"
+          "  else COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")); fi\n"
+          "  [[ -n $nospace ]] && compopt -o nospace 2>/dev/null\n"
+          "  return 0\n"
+          "}\n"
+          "complete -F _ledgerctl ledgerctl\n",
+          to);
+    return CLI_EXIT_OK;
+}
+
+/* --- docs/CONFIG.md ------------------------------------------------------------------------- */
+
+static void print_escaped(const char *text, FILE *to)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|' || *text == '<')
+            putc('\\', to);
+        putc(*text, to);
+    }
+}
+
+static void print_option_row(enum cli_option_id id, FILE *to)
+{
+    const struct cli_option *option = &cli_options[id];
+    char env[64];
+    cli_option_env(option, env, sizeof env);
+    fprintf(to, "| `%s%.1s%s--%s%s%s` | ", option->letter != 0 ? "-" : "",
+            option->letter != 0 ? &option->letter : "", option->letter != 0 ? ", " : "", option->name,
+            takes_value(option) ? " " : "", takes_value(option) ? option->arg : "");
+    if (id != OPT_HELP && id != OPT_VERSION)
+        fprintf(to, "`%s`", env);
+    fputs(" | ", to);
+    print_escaped(option->fallback != NULL ? option->fallback : "", to);
+    fputs(" | ", to);
+    print_escaped(option->help, to);
+    if (option->choices != NULL)
+        fprintf(to, ": %s", option->choices);
+    fputs(" |\n", to);
+}
+
+int cli_config_doc(const struct cli *cli)
+{
+    FILE *to = stdout;
+    fputs("# Options of ledgerctl\n\n"
+          "Printed by `ledgerctl config-doc`; a test compares. An argument wins over the environment,\n"
+          "the environment over the default. An empty variable counts as unset. A variable of a\n"
+          "repeatable option holds one value per line; one of a flag holds 0 or 1.\n\n"
+          "Times: `250ms`, `5s`, `1m30s`, `2h`. Sizes: bytes, or with `K`, `M`, `G` (1024 each).\n\n"
+          "| Option | Environment | Default | Meaning |\n|---|---|---|---|\n",
+          to);
+    for (size_t id = 0; id < OPT_COUNT; id++)
+        print_option_row((enum cli_option_id)id, to);
+    fputs("\n## Commands\n\n| Command | What it does | Options |\n|---|---|---|\n", to);
+    for (size_t i = 0; i < cli_command_count; i++) {
+        const struct cli_command *command = &cli_commands[i];
+        if (command->hidden)
+            continue;
+        fprintf(to, "| `%s%s", command->words, command->args[0] != '\0' ? " " : "");
+        print_escaped(command->args, to);
+        fprintf(to, "` | %s |", command->summary);
+        for (const unsigned char *id = command->options; *id != OPT_END; id++)
+            fprintf(to, " `--%s`", cli_options[*id].name);
+        fputs(" |\n", to);
+    }
+    fputs("\nEvery command also takes `--json`, `--quiet`, `--verbose` and `--help`.\n", to);
+    return CLI_EXIT_OK;
+}

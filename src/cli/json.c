@@ -1,0 +1,341 @@
+/* Writing JSON lines, and lines for people. Hides commas and escapes: whatever bytes a database
+ * holds, one object stays one line of valid UTF-8. */
+#include <math.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static bool first = true; /* no comma before the next member; one object at a time */
+
+static void comma(FILE *to)
+{
+    if (!first)
+        putc(',', to);
+    first = false;
+}
+
+static void put_key(FILE *to, const char *key)
+{
+    comma(to);
+    fprintf(to, "\"%s\":", key);
+}
+
+/* Length of the valid UTF-8 sequence at s, 0: there is none. */
+static size_t utf8_length(const unsigned char *s, size_t size)
+{
+    static const unsigned lowest[] = { 0, 0, 0x80, 0x800, 0x10000 };
+    size_t length = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 :
+                    s[0] < 0xf5 ? 4 : 0;
+    if (length == 0 || length > size)
+        return 0;
+    if (length == 1)
+        return 1;
+    unsigned point = s[0] & (0x7fu >> length);
+    for (size_t i = 1; i < length; i++) {
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+        point = point << 6 | (s[i] & 0x3f);
+    }
+    bool surrogate = point >= 0xd800 && point <= 0xdfff;
+    return point < lowest[length] || surrogate || point > 0x10ffff ? 0 : length;
+}
+
+void json_string(FILE *to, const char *value, size_t size)
+{
+    const unsigned char *s = (const unsigned char *)value;
+    putc('"', to);
+    for (size_t i = 0; i < size;) {
+        size_t length = utf8_length(s + i, size - i);
+        if (length == 0) {
+            fputs("\\ufffd", to);
+            i++;
+        } else if (s[i] == '"' || s[i] == '\\') {
+            putc('\\', to);
+            putc(s[i++], to);
+        } else if (s[i] == '\n') {
+            fputs("\\n", to);
+            i++;
+        } else if (s[i] < ' ' || s[i] == 127) {
+            fprintf(to, "\\u%04x", s[i++]);
+        } else {
+            fwrite(s + i, 1, length, to);
+            i += length;
+        }
+    }
+    putc('"', to);
+}
+
+void json_begin(FILE *to)
+{
+    putc('{', to);
+    first = true;
+}
+
+void json_end(FILE *to)
+{
+    fputs("}\n", to);
+    first = true;
+}
+
+void json_object_begin(FILE *to, const char *key)
+{
+    put_key(to, key);
+    putc('{', to);
+    first = true;
+}
+
+void json_object_end(FILE *to)
+{
+    putc('}', to);
+    first = false;
+}
+
+void json_array_begin(FILE *to, const char *key)
+{
+    put_key(to, key);
+    putc('[', to);
+    first = true;
+}
+
+void json_array_end(FILE *to)
+{
+    putc(']', to);
+    first = false;
+}
+
+void json_item_begin(FILE *to)
+{
+    comma(to);
+    putc('{', to);
+    first = true;
+}
+
+void json_text(FILE *to, const char *key, const char *value)
+{
+    comma(to);
+    json_string(to, key, strlen(key)); /* keys of metadata come here too */
+    putc(':', to);
+    if (value == NULL)
+        fputs("null", to);
+    else
+        json_string(to, value, strlen(value));
+}
+
+void json_item(FILE *to, const char *value)
+{
+    comma(to);
+    json_string(to, value, strlen(value));
+}
+
+void json_count(FILE *to, const char *key, uint64_t value)
+{
+    put_key(to, key);
+    fprintf(to, "%llu", (unsigned long long)value);
+}
+
+void json_signed(FILE *to, const char *key, int64_t value)
+{
+    put_key(to, key);
+    fprintf(to, "%lld", (long long)value);
+}
+
+void json_bool(FILE *to, const char *key, bool value)
+{
+    put_key(to, key);
+    fputs(value ? "true" : "false", to);
+}
+
+void json_seconds(FILE *to, const char *key, double value)
+{
+    put_key(to, key);
+    fprintf(to, "%.3f", isfinite(value) ? value : 0.0);
+}
+
+void json_time(FILE *to, const char *key, int64_t time_us)
+{
+    char text[CLI_TIME_MAX];
+    json_text(to, key, time_us == LEDGER_NO_TIME ? NULL : cli_time_text(time_us, text));
+}
+
+void json_id(FILE *to, const char *key, ledger_id id)
+{
+    char text[CLI_NUMBER_MAX];
+    json_text(to, key, cli_id_text(id, text));
+}
+
+/* The public decoder checks JSON; a value is one if it comes out of an event as it went in. */
+bool cli_json_valid(ledger_bytes json, ledger_error *err)
+{
+    static const char head[] =
+        "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"1\",\"payload\":";
+    static const char tail[] = "}]}";
+    const char *data = json.data;
+    size_t size = json.size, head_size = sizeof head - 1, tail_size = sizeof tail - 1;
+    while (size > 0 && memchr(" \t\r\n", data[0], 4) != NULL)
+        data++, size--;
+    while (size > 0 && memchr(" \t\r\n", data[size - 1], 4) != NULL)
+        size--;
+    char *text = cli_alloc(NULL, head_size + size + tail_size);
+    memcpy(text, head, head_size);
+    memcpy(text + head_size, data, size);
+    memcpy(text + head_size + size, tail, tail_size);
+    ledger_event *event = NULL;
+    ledger_bytes whole = { text, head_size + size + tail_size };
+    bool valid = ledger_event_decode(whole, &event, err) == LEDGER_OK;
+    if (valid) {
+        const ledger_mutation_event *got = ledger_event_get(event);
+        valid = got->entry_count == 1 && got->entries[0].payload.size == size;
+        if (!valid)
+            snprintf(err->message, sizeof err->message, "not one JSON value");
+    }
+    ledger_event_destroy(&event);
+    cli_free(text);
+    return valid;
+}
+
+static void put_base64(FILE *to, ledger_bytes bytes)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *s = bytes.data;
+    for (size_t i = 0; i < bytes.size; i += 3) {
+        size_t left = bytes.size - i;
+        unsigned group = (unsigned)s[i] << 16 | (left > 1 ? (unsigned)s[i + 1] << 8 : 0) |
+                         (left > 2 ? s[i + 2] : 0);
+        putc(digits[group >> 18], to);
+        putc(digits[group >> 12 & 63], to);
+        putc(left > 1 ? digits[group >> 6 & 63] : '=', to);
+        putc(left > 2 ? digits[group & 63] : '=', to);
+    }
+}
+
+/* White space between tokens may hold line ends; strings cannot. */
+static void put_on_one_line(FILE *to, ledger_bytes json)
+{
+    const char *at = json.data, *end = at + json.size;
+    while (at < end) {
+        const char *stop = at;
+        while (stop < end && *stop != '\n' && *stop != '\r')
+            stop++;
+        fwrite(at, 1, (size_t)(stop - at), to);
+        if (stop < end)
+            putc(' ', to);
+        at = stop + 1;
+    }
+}
+
+void json_payload(FILE *to, ledger_bytes payload)
+{
+    ledger_error err = { 0 };
+    put_key(to, "payload");
+    if (cli_json_valid(payload, &err)) {
+        put_on_one_line(to, payload);
+        return;
+    }
+    fputs("null", to); /* somebody else wrote it; the bytes are not lost */
+    put_key(to, "payload_base64");
+    putc('"', to);
+    put_base64(to, payload);
+    putc('"', to);
+}
+
+void print_plain(FILE *to, const char *text, size_t size)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    for (size_t i = 0; i < size;) {
+        size_t length = utf8_length(s + i, size - i);
+        bool control = s[i] < ' ' || s[i] == 127 || (length == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0);
+        if (length == 0 || control) {
+            fprintf(to, "\\u%04x", control && length == 2 ? s[i + 1] : s[i]);
+            i += length == 2 ? 2 : 1;
+        } else {
+            fwrite(s + i, 1, length, to);
+            i += length;
+        }
+    }
+}
+
+static void json_map(FILE *to, const char *key, ledger_map map)
+{
+    json_object_begin(to, key);
+    for (size_t i = 0; i < map.count; i++)
+        json_text(to, map.items[i].key, map.items[i].value);
+    json_object_end(to);
+}
+
+static void print_entry_json(FILE *to, const ledger_entry *entry)
+{
+    json_begin(to);
+    json_id(to, "id", entry->id);
+    json_text(to, "stream", entry->stream);
+    json_payload(to, entry->payload);
+    json_text(to, "order_key", entry->order_key);
+    json_text(to, "dedup_key", entry->dedup_key);
+    json_signed(to, "schema_version", entry->schema_version);
+    json_map(to, "metadata", entry->metadata);
+    json_array_begin(to, "tags");
+    for (size_t i = 0; i < entry->tags.count; i++)
+        json_item(to, entry->tags.items[i]);
+    json_array_end(to);
+    json_map(to, "annotations", entry->annotations);
+    json_text(to, "source_id", entry->source_id);
+    json_time(to, "created_at", entry->created_at_us);
+    json_time(to, "updated_at", entry->updated_at_us);
+    json_end(to);
+}
+
+static void print_word(FILE *to, const char *name, const char *value)
+{
+    if (value == NULL || value[0] == '\0')
+        return;
+    fprintf(to, "  %s=", name);
+    print_plain(to, value, strlen(value));
+}
+
+static void print_words(FILE *to, const char *name, ledger_map map)
+{
+    for (size_t i = 0; i < map.count; i++) {
+        fprintf(to, "  %s.", name);
+        print_plain(to, map.items[i].key, strlen(map.items[i].key));
+        putc('=', to);
+        print_plain(to, map.items[i].value, strlen(map.items[i].value));
+    }
+}
+
+static void print_payload(FILE *to, ledger_bytes payload)
+{
+    /* Line ends become blanks first, the rest is escaped where it must be. */
+    const char *at = payload.data, *end = at + payload.size;
+    while (at < end) {
+        const char *stop = at;
+        while (stop < end && *stop != '\n' && *stop != '\r' && *stop != '\t')
+            stop++;
+        print_plain(to, at, (size_t)(stop - at));
+        if (stop < end)
+            putc(' ', to);
+        at = stop + 1;
+    }
+}
+
+void print_entry(FILE *to, const ledger_entry *entry, bool json, bool with_stream)
+{
+    if (json) {
+        print_entry_json(to, entry);
+        return;
+    }
+    char id[CLI_NUMBER_MAX], when[CLI_TIME_MAX];
+    fprintf(to, "%s  %s  ", cli_id_text(entry->id, id), cli_time_text(entry->created_at_us, when));
+    if (with_stream) {
+        print_plain(to, entry->stream, strlen(entry->stream));
+        fputs("  ", to);
+    }
+    print_payload(to, entry->payload);
+    print_word(to, "order_key", entry->order_key);
+    print_word(to, "dedup_key", entry->dedup_key);
+    if (entry->schema_version != 1)
+        fprintf(to, "  schema_version=%d", entry->schema_version);
+    for (size_t i = 0; i < entry->tags.count; i++)
+        print_word(to, "tag", entry->tags.items[i]);
+    print_words(to, "meta", entry->metadata);
+    print_words(to, "note", entry->annotations);
+    putc('\n', to);
+}

@@ -1,0 +1,83 @@
+/* Opening the stores that the options name, and saying what to do when that fails. */
+#include <string.h>
+
+#include "cli/cli.h"
+
+static const struct {
+    enum cli_option_id url, table, log_table;
+    const char *what;
+} ends[] = {
+    [CLI_STORE] = { OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, "store" },
+    [CLI_SOURCE] = { OPT_SOURCE, OPT_SOURCE_TABLE, OPT_SOURCE_LOG_TABLE, "source" },
+    [CLI_SINK] = { OPT_SINK, OPT_SINK_TABLE, OPT_SINK_LOG_TABLE, "sink" },
+};
+
+static const char *first_text(const struct cli *cli, enum cli_option_id id, enum cli_option_id other)
+{
+    const char *text = cli_text(cli, id);
+    return text != NULL ? text : cli_text(cli, other);
+}
+
+/* One log for both ends of a bridge inside one database would feed the bridge its own writes. */
+static bool log_tables_clash(const struct cli *cli)
+{
+    const char *source = cli_text(cli, OPT_SOURCE), *sink = cli_text(cli, OPT_SINK);
+    const char *source_log = first_text(cli, OPT_SOURCE_LOG_TABLE, OPT_LOG_TABLE);
+    const char *sink_log = first_text(cli, OPT_SINK_LOG_TABLE, OPT_LOG_TABLE);
+    return source != NULL && sink != NULL && strcmp(source, sink) == 0 && source_log != NULL &&
+           sink_log != NULL && strcmp(source_log, sink_log) == 0;
+}
+
+bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options)
+{
+    const struct cli_option *option = &cli_options[ends[end].url];
+    const char *url = cli_text(cli, ends[end].url);
+    if (url == NULL) {
+        char env[64];
+        cli_option_env(option, env, sizeof env);
+        cli_error("no %s: give --%s URL (or %s), for example --%s sqlite:orders.db",
+                  ends[end].what, option->name, env, option->name);
+        return false;
+    }
+    if (end != CLI_STORE && log_tables_clash(cli)) {
+        cli_error("source and sink would share one mutation log: give --source-log-table and "
+                  "--sink-log-table");
+        return false;
+    }
+    ledger_store_options_defaults(ret_options);
+    ret_options->url = url;
+    ret_options->table = first_text(cli, ends[end].table, OPT_TABLE);
+    ret_options->log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);
+    ret_options->busy_timeout_ms = (int)cli_number(cli, OPT_BUSY_TIMEOUT, 5000);
+    return true;
+}
+
+void cli_store_hint(const struct cli *cli, enum cli_end end, const ledger_error *err)
+{
+    const char *url = cli_text(cli, ends[end].url);
+    if (err->code != LEDGER_ERR_SCHEMA || url == NULL)
+        return;
+    const char *table = first_text(cli, ends[end].table, OPT_TABLE);
+    const char *log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);
+    char *masked = cli_masked_url(url);
+    cli_error("to make what is missing: ledgerctl store init --store %s%s%s%s%s", masked,
+              table != NULL ? " --table " : "", table != NULL ? table : "",
+              log_table != NULL ? " --log-table " : "", log_table != NULL ? log_table : "");
+    cli_free(masked);
+}
+
+int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
+                   ledger_store **ret_store)
+{
+    ledger_store_options options;
+    ledger_error err = { 0 };
+    if (!cli_store_options(cli, end, &options))
+        return CLI_EXIT_USAGE;
+    options.flags = flags;
+    ledger_rc rc = ledger_store_open(&options, ret_store, &err);
+    if (rc == LEDGER_OK)
+        return CLI_EXIT_OK;
+    int exit_code = cli_fail(rc, &err, ends[end].what);
+    cli_store_hint(cli, end, &err);
+    return exit_code;
+}

@@ -1,0 +1,322 @@
+/* Everything that ledgerctl prints goes through here, except data of one command. Hides buffering,
+ * closed and full outputs, the progress line, masking of secrets, and JSON.
+ *
+ * Invariant: a failed write to stdout never ends in exit code 0. */
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static bool quiet, output_failed;
+static int verbosity;
+/* Log lines come from the bridge's thread. */
+static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
+static size_t progress_width; /* of the line that stands on the terminal, 0: none */
+
+/* --- descriptors ---------------------------------------------------------------------------- */
+
+void cli_output_init(void)
+{
+    /* A closed 0, 1 or 2 would be given to the first file that is opened, a database for instance.
+     * The stand-ins are opened the wrong way round, so that using them fails. */
+    for (int fd = 0; fd <= 2; fd++) {
+        if (fcntl(fd, F_GETFD) == -1 && errno == EBADF) {
+            int flags = fd == 1 ? O_RDONLY : O_WRONLY; /* words on a closed stderr just vanish */
+            if (open("/dev/null", flags) != fd)
+                _exit(CLI_EXIT_FAILED);
+        }
+    }
+    signal(SIGPIPE, SIG_IGN); /* both become errors of write() */
+    signal(SIGXFSZ, SIG_IGN);
+    setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+}
+
+void cli_output_setup(const struct cli *cli)
+{
+    quiet = cli_flag(cli, OPT_QUIET);
+    verbosity = (int)cli_number(cli, OPT_VERBOSE, 0);
+}
+
+bool cli_quiet(void)
+{
+    return quiet;
+}
+
+int cli_verbosity(void)
+{
+    return verbosity;
+}
+
+bool cli_flush(void)
+{
+    errno = 0;
+    bool failed = fflush(stdout) != 0 || ferror(stdout);
+    if (failed && !output_failed) {
+        output_failed = true;
+        cli_error("cannot write the output: %s", errno != 0 ? strerror(errno) : "write error");
+    }
+    return !output_failed;
+}
+
+int cli_finish(int rc)
+{
+    if (!cli_flush())
+        return CLI_EXIT_FAILED;
+    /* Some file systems tell of a full disk or quota only at close. */
+    if (close(STDOUT_FILENO) != 0 && errno != EBADF) {
+        cli_error("cannot write the output: %s", strerror(errno));
+        return CLI_EXIT_FAILED;
+    }
+    return rc;
+}
+
+/* --- words ---------------------------------------------------------------------------------- */
+
+static void rub_out(void)
+{
+    if (progress_width > 0)
+        fprintf(stderr, "\r%*s\r", (int)progress_width, "");
+    progress_width = 0;
+}
+
+static void LEDGER_PRINTF(2, 0) say(const char *prefix, const char *fmt, va_list args)
+{
+    pthread_mutex_lock(&words_lock);
+    rub_out();
+    fputs(prefix, stderr);
+    vfprintf(stderr, fmt, args);
+    fputc('\n', stderr);
+    fflush(stderr);
+    pthread_mutex_unlock(&words_lock);
+}
+
+void cli_error(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    say("ledgerctl: ", fmt, args);
+    va_end(args);
+}
+
+void cli_note(const char *fmt, ...)
+{
+    if (quiet)
+        return;
+    va_list args;
+    va_start(args, fmt);
+    say("", fmt, args);
+    va_end(args);
+}
+
+int cli_fail(ledger_rc rc, const ledger_error *err, const char *what)
+{
+    const char *message = err->message[0] != '\0' ? err->message : ledger_rc_text(rc);
+    cli_error("%s%s%s", what != NULL ? what : "", what != NULL ? ": " : "", message);
+    if (verbosity > 0)
+        cli_note("(%s%s%s, native code %d)", ledger_rc_name(rc), err->backend[0] ? ", " : "",
+                 err->backend, err->native_code);
+    return ledger_rc_exit_code(rc);
+}
+
+void cli_log(void *ctx, ledger_log_level level, const char *message, const ledger_attr *attrs,
+             size_t attr_count)
+{
+    static const char *const names[] = { "debug", "info", "warn", "error" };
+    ledger_log_level lowest = verbosity >= 2   ? LEDGER_LOG_DEBUG
+                              : verbosity == 1 ? LEDGER_LOG_INFO
+                                               : LEDGER_LOG_WARN;
+    if (level < lowest || level > LEDGER_LOG_ERROR)
+        return;
+    pthread_mutex_lock(&words_lock);
+    rub_out();
+    fprintf(stderr, "%s ", names[level]);
+    print_plain(stderr, message, strlen(message));
+    for (size_t i = 0; i < attr_count; i++) {
+        const char *value = attrs[i].value != NULL ? attrs[i].value : "";
+        fprintf(stderr, " %s=", attrs[i].key);
+        if (value[0] == '\0' || strpbrk(value, " \t\n\"=") != NULL)
+            json_string(stderr, value, strlen(value));
+        else
+            print_plain(stderr, value, strlen(value));
+    }
+    fputc('\n', stderr);
+    fflush(stderr);
+    pthread_mutex_unlock(&words_lock);
+}
+
+/* --- progress line -------------------------------------------------------------------------- */
+
+bool cli_progress_possible(const struct cli *cli)
+{
+    return isatty(STDERR_FILENO) && !quiet && !cli_flag(cli, OPT_JSON);
+}
+
+void cli_progress_show(const char *text)
+{
+    struct winsize window = { 0 };
+    size_t columns = 80;
+    if (ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 1)
+        columns = window.ws_col;
+    size_t width = strlen(text); /* ASCII */
+    if (width > columns - 1)
+        width = columns - 1; /* never wraps */
+    pthread_mutex_lock(&words_lock);
+    size_t blanks = progress_width > width ? progress_width - width : 0;
+    if (width + blanks > columns - 1)
+        blanks = columns - 1 - width; /* the window was made narrower */
+    fprintf(stderr, "\r%.*s%*s", (int)width, text, (int)blanks, "");
+    fflush(stderr);
+    progress_width = width;
+    pthread_mutex_unlock(&words_lock);
+}
+
+void cli_progress_clear(void)
+{
+    pthread_mutex_lock(&words_lock);
+    rub_out();
+    fflush(stderr);
+    pthread_mutex_unlock(&words_lock);
+}
+
+/* --- secrets -------------------------------------------------------------------------------- */
+
+const char *cli_shown(const char *text)
+{
+    static char slots[4][96];
+    static unsigned next;
+    char *out = slots[next++ % 4];
+    const char *scheme = strstr(text, "://");
+    size_t length = strlen(text);
+    if (scheme != NULL || strcasestr(text, "passw") != NULL || strcasestr(text, "secret") != NULL ||
+        strcasestr(text, "token") != NULL) {
+        /* It may hold a password: only the scheme is repeated. */
+        size_t keep = scheme != NULL && scheme - text < 20 ? (size_t)(scheme + 3 - text) : 0;
+        snprintf(out, sizeof slots[0], "%.*s***", (int)keep, text);
+    } else {
+        snprintf(out, sizeof slots[0], "%.80s%s", text, length > 80 ? "..." : "");
+    }
+    for (char *c = out; *c != '\0'; c++) {
+        if ((unsigned char)*c < ' ' || *c == 127)
+            *c = '?';
+    }
+    return out;
+}
+
+char *cli_masked_url(const char *url)
+{
+    size_t length = strlen(url);
+    char *out = cli_alloc(NULL, length + 8);
+    const char *host = strstr(url, "://");
+    const char *at = host != NULL ? strchr(host + 3, '@') : NULL;
+    memcpy(out, url, length + 1);
+    if (host == NULL)
+        return out;
+    /* The last @ before the path ends user and password; a password may hold one too. */
+    for (const char *c = host + 3; *c != '\0' && *c != '/' && *c != '?'; c++)
+        at = *c == '@' ? c : at;
+    if (at != NULL)
+        snprintf(out, length + 8, "%.*s***%s", (int)(host + 3 - url), url, at);
+    char *query = strchr(out, '?');
+    if (query != NULL)
+        *query = '\0'; /* may hold password= */
+    return out;
+}
+
+/* --- memory, numbers, times ----------------------------------------------------------------- */
+
+void *cli_alloc(void *old, size_t size)
+{
+    void *p = realloc(old, size > 0 ? size : 1); /* the program's only allocation */
+    if (p == NULL) {
+        cli_error("out of memory");
+        exit(CLI_EXIT_TEMPORARY);
+    }
+    return p;
+}
+
+void cli_free(void *p)
+{
+    free(p);
+}
+
+static int64_t clock_us(clockid_t id)
+{
+    struct timespec now;
+    clock_gettime(id, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t cli_mono_us(void)
+{
+    return clock_us(CLOCK_MONOTONIC);
+}
+
+int64_t cli_now_us(void)
+{
+    return clock_us(CLOCK_REALTIME);
+}
+
+const char *cli_time_text(int64_t time_us, char out[CLI_TIME_MAX])
+{
+    if (time_us == LEDGER_NO_TIME)
+        return snprintf(out, CLI_TIME_MAX, "-"), out;
+    int64_t rest = time_us % 1000000, seconds = time_us / 1000000;
+    if (rest < 0) {
+        rest += 1000000;
+        seconds--;
+    }
+    struct tm tm;
+    time_t when = (time_t)seconds;
+    if (gmtime_r(&when, &tm) == NULL)
+        return snprintf(out, CLI_TIME_MAX, "-"), out;
+    size_t size = strftime(out, CLI_TIME_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + size, CLI_TIME_MAX - size, ".%03dZ", (int)(rest / 1000));
+    return out;
+}
+
+const char *cli_grouped(uint64_t number, char out[CLI_NUMBER_MAX])
+{
+    char digits[24];
+    int size = snprintf(digits, sizeof digits, "%llu", (unsigned long long)number), to = 0;
+    for (int i = 0; i < size; i++) {
+        if (i > 0 && (size - i) % 3 == 0)
+            out[to++] = ',';
+        out[to++] = digits[i];
+    }
+    out[to] = '\0';
+    return out;
+}
+
+const char *cli_span_text(double seconds, char out[CLI_NUMBER_MAX])
+{
+    if (!isfinite(seconds) || seconds > 1e9)
+        snprintf(out, CLI_NUMBER_MAX, "-");
+    else if (seconds < 10)
+        snprintf(out, CLI_NUMBER_MAX, "%.1fs", seconds);
+    else if (seconds < 120)
+        snprintf(out, CLI_NUMBER_MAX, "%.0fs", seconds);
+    else if (seconds < 7200)
+        snprintf(out, CLI_NUMBER_MAX, "%dm%02ds", (int)(seconds / 60), (int)seconds % 60);
+    else if (seconds < 172800)
+        snprintf(out, CLI_NUMBER_MAX, "%dh%02dm", (int)(seconds / 3600), (int)seconds / 60 % 60);
+    else
+        snprintf(out, CLI_NUMBER_MAX, "%dd", (int)(seconds / 86400));
+    return out;
+}
+
+const char *cli_id_text(ledger_id id, char out[CLI_NUMBER_MAX])
+{
+    if (id.text != NULL)
+        return id.text;
+    snprintf(out, CLI_NUMBER_MAX, "%lld", (long long)id.number);
+    return out;
+}
