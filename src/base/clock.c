@@ -93,8 +93,16 @@ static int64_t days_from_civil(int64_t year, int month, int day)
     return era * 146097 + doe - 719468;
 }
 
-/* Date and time to the second; returns the microseconds that are left. */
-static int format_seconds(int64_t time_us, char text[LDG_TIME_TEXT_MAX], size_t *ret_size)
+/* value as count digits at p, zero padded. By hand: every row and event has a time or two. */
+static char *put_digits(char *p, int value, int count)
+{
+    for (int i = count - 1; i >= 0; i--, value /= 10)
+        p[i] = (char)('0' + value % 10);
+    return p + count;
+}
+
+/* Date and time to the second; returns the end of the text. */
+static char *put_seconds(int64_t time_us, char text[LDG_TIME_TEXT_MAX], int *ret_us)
 {
     int64_t days = time_us / US_PER_DAY;
     int64_t rest = time_us % US_PER_DAY;
@@ -104,27 +112,41 @@ static int format_seconds(int64_t time_us, char text[LDG_TIME_TEXT_MAX], size_t 
     }
     struct civil date = civil_from_days(days);
     int seconds = (int)(rest / US_PER_S);
-    *ret_size = (size_t)snprintf(text, LDG_TIME_TEXT_MAX, "%04lld-%02d-%02dT%02d:%02d:%02d",
-                                 (long long)date.year, date.month, date.day, seconds / 3600,
-                                 seconds / 60 % 60, seconds % 60);
-    return (int)(rest % US_PER_S);
+    char *p = text;
+    if (date.year < 0 || date.year > 9999)
+        p += snprintf(p, LDG_TIME_TEXT_MAX / 2, "%05lld", (long long)date.year);
+    else
+        p = put_digits(p, (int)date.year, 4);
+    *p++ = '-';
+    p = put_digits(p, date.month, 2);
+    *p++ = '-';
+    p = put_digits(p, date.day, 2);
+    *p++ = 'T';
+    p = put_digits(p, seconds / 3600, 2);
+    *p++ = ':';
+    p = put_digits(p, seconds / 60 % 60, 2);
+    *p++ = ':';
+    p = put_digits(p, seconds % 60, 2);
+    *p++ = '.';
+    *ret_us = (int)(rest % US_PER_S);
+    return p;
 }
 
 void ldg_time_format_ms(int64_t time_us, char text[LDG_TIME_TEXT_MAX])
 {
-    size_t size;
-    int us = format_seconds(time_us, text, &size);
-    snprintf(text + size, LDG_TIME_TEXT_MAX - size, ".%03d", us / 1000);
+    int us;
+    char *p = put_seconds(time_us, text, &us);
+    p = put_digits(p, us / 1000, 3);
+    *p = '\0';
 }
 
 void ldg_time_format_rfc3339(int64_t time_us, char text[LDG_TIME_TEXT_MAX])
 {
-    size_t size;
-    int us = format_seconds(time_us, text, &size);
-    if (us % 1000 == 0)
-        snprintf(text + size, LDG_TIME_TEXT_MAX - size, ".%03dZ", us / 1000);
-    else
-        snprintf(text + size, LDG_TIME_TEXT_MAX - size, ".%06dZ", us);
+    int us;
+    char *p = put_seconds(time_us, text, &us);
+    p = us % 1000 == 0 ? put_digits(p, us / 1000, 3) : put_digits(p, us, 6);
+    *p++ = 'Z';
+    *p = '\0';
 }
 
 /* Reads exactly count digits into *ret_value and moves on. */
