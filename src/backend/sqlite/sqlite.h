@@ -1,7 +1,8 @@
 /* What the files of this backend share: the open database, its statements, its names.
  *
  * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
- * query.c    append, set, trim, read, history                  log.c      source: log, witness, wake-up
+ * sql.c      the texts of the statements                       write.c    append, set, trim
+ * query.c    read, search, history                             log.c      source: log, witness, wake-up
  * apply.c    sink: origins, cursors, the fenced batch          parked.c   sink: parked events
  * durable.c  a thread that syncs the sink's WAL while it is busy                                   */
 #ifndef LDG_BACKEND_SQLITE_SQLITE_H
@@ -21,6 +22,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_COMMIT,
     LDG_STMT_ROLLBACK,
     LDG_STMT_DATA_VERSION,
+    LDG_STMT_TOUCH,        /* a read that starts a snapshot */
+    LDG_STMT_HAS_ORIGINS,
     /* query.c */
     LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
     LDG_STMT_INSERT_PLAIN, /* a local entry without dedup key */
@@ -28,8 +31,15 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_SET_TAGS,
     LDG_STMT_SET_ANNOTATIONS,
     LDG_STMT_GET_ENTRY,    /* by id: every column */
+    LDG_STMT_GET_MUTABLE,  /* by id and stream: annotations and where the entry came from */
+    LDG_STMT_DELETE,       /* one entry by id: an append that takes itself back */
     LDG_STMT_TRIM,
     LDG_STMT_TRIM_ORIGINS,
+    LDG_STMT_COUNT_STREAM,
+    LDG_STMT_COUNT_ALL,
+    LDG_STMT_STAT_STREAM,
+    LDG_STMT_STAT_ALL,
+    LDG_STMT_LIST_STREAMS,
     LDG_STMT_FIND_BY_SOURCE,
     LDG_STMT_HISTORY_LOCAL,
     LDG_STMT_HISTORY_ORIGIN,
@@ -44,16 +54,29 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_CURSOR_GET,
     LDG_STMT_CURSOR_INSERT,
     LDG_STMT_CURSOR_UPDATE,
+    LDG_STMT_CURSOR_LIST,
+    LDG_STMT_ORIGIN_GET,
+    LDG_STMT_ORIGIN_INSERT,
+    LDG_STMT_ORIGIN_LIST,
+    LDG_STMT_ORIGIN_IDENTITY,
+    LDG_STMT_ADOPT,
+    LDG_STMT_ADOPT_NEXT,
+    LDG_STMT_ADOPT_MARK,
     LDG_STMT_APPLY_INSERT_1,    /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
     LDG_STMT_APPLY_INSERT_8,
     LDG_STMT_APPLY_INSERT_32,
     LDG_STMT_APPLY_INSERT_SAFE, /* one row, conflict targets named */
-    LDG_STMT_APPLY_FIND,        /* by (origin, source_pos) */
+    LDG_STMT_APPLY_FIND,        /* the whole entry, to compare */
+    LDG_STMT_APPLY_FIND_DEDUP,
+    LDG_STMT_APPLY_LOOK,        /* what a change needs to know; _LOCAL: origin 0, by id */
+    LDG_STMT_APPLY_LOOK_LOCAL,
     LDG_STMT_APPLY_TAGS,
     LDG_STMT_APPLY_TAGS_UNGUARDED,
     LDG_STMT_APPLY_ANNOTATIONS,
-    LDG_STMT_APPLY_ANNOTATIONS_UNGUARDED,
     LDG_STMT_APPLY_TRIM,
+    LDG_STMT_APPLY_TRIM_LOCAL,
+    LDG_STMT_APPLY_TRIM_LIST,   /* what would be trimmed, where some are kept */
+    LDG_STMT_APPLY_TRIM_LIST_LOCAL,
     LDG_STMT_APPLY_NEXT_ID,
     LDG_STMT_SAVEPOINT,
     LDG_STMT_SAVEPOINT_RELEASE,
@@ -63,7 +86,13 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_PARKED_OF_ENTRY,
     LDG_STMT_PARKED_UNKNOWN,
     LDG_STMT_PARK,
+    LDG_STMT_PARKED_DONE,
     LDG_STMT_PARKED_TRIM,
+    LDG_STMT_PARKED_TRIM_LIST,
+    LDG_STMT_PARKED_LIST,
+    LDG_STMT_PARKED_COUNT,
+    LDG_STMT_PARKED_NOTE,
+    LDG_STMT_PARKED_DROP,
     LDG_STMT_COUNT
 };
 
@@ -77,7 +106,8 @@ struct ldg_sqlite {
     bool in_snapshot;
     bool has_log;
     bool has_ours;     /* our columns and side tables exist (a read-only Go table may lack them) */
-    bool has_origins;  /* <table>_origins has rows: entries may be bridged ones */
+    bool has_source_id; /* the column; a read-only table of an old Go module may lack it */
+    bool has_origins;  /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;
     uint32_t flags;
     char *path;        /* absolute, for wake-ups and reopening; NULL for a nameless database */
@@ -87,6 +117,9 @@ struct ldg_sqlite {
     sqlite3_stmt *stmts[LDG_STMT_COUNT];
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
+    struct ldg_arena merge_arena; /* of ldg_merge_annotations() */
+    struct ldg_buf merge_buf;
+    char wake_name[32];          /* of a nameless database */
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count;      /* committed apply() calls */
@@ -109,14 +142,24 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
 ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err);
 void ldg_sqlite_rollback(struct ldg_sqlite *s);
 
+/* sql.c */
+/* text with %T (table), %L (log table) and %C (the columns of an entry) put in; sqlite3_free. */
+char *ldg_sqlite_expand(const struct ldg_sqlite *s, const char *text);
+/* Text of a statement for these table names; the caller frees with sqlite3_free. */
+char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id);
+
 /* schema.c */
 ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
                                  ledger_error *err);
-/* Text of a statement for these table names; the caller frees with sqlite3_free. */
-char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id);
 ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
-/* query.c */
+/* write.c */
+/* Merges changes into the annotations text of a row (NULL data: none yet) and appends the canonical
+ * text to out. Errors: DATA (old is no object of strings), NOMEM, TOO_LARGE. The SQL function
+ * ldg_merge_annotations(old, changes), on connections of our own, does the same. */
+ledger_rc ldg_sqlite_merge(struct ldg_sqlite *s, ledger_bytes old, ledger_map changes,
+                           struct ldg_buf *out, ledger_error *err);
+int ldg_sqlite_register_functions(struct ldg_sqlite *s);
 ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_input *inputs,
                             size_t count, ledger_ids *ret_ids, ledger_error *err);
 ledger_rc ldg_sqlite_set_tags(void *ctx, const char *stream, ledger_id id, ledger_list tags,
@@ -125,6 +168,20 @@ ledger_rc ldg_sqlite_set_annotations(void *ctx, const char *stream, ledger_id id
                                      ledger_error *err);
 ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
                           ledger_error *err);
+/* Writes one event into the log (payload: s->event_buf), with this time. */
+ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
+                               int64_t time_us, ledger_error *err);
+
+/* query.c */
+#define LDG_SQLITE_INT64_MAX 24
+const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX]); /* a view of text */
+int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text); /* borrowed until reset */
+/* DATA: what another program has written into this row cannot be read. */
+ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
+                              const char *why, ledger_error *err);
+/* Fills an entry from a row of the columns that %C stands for (sql.c), in the arena. */
+ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct ldg_arena *arena,
+                                ledger_entry *entry, ledger_error *err);
 ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
                           const ledger_read_options *options, struct ldg_arena *arena,
                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
@@ -140,9 +197,6 @@ ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
 ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err);
-/* Writes one event into the log (payload: s->event_buf), with this time. */
-ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
-                               int64_t time_us, ledger_error *err);
 
 /* log.c */
 ledger_rc ldg_sqlite_log_read(void *ctx, const char *state, const struct ldg_log_limits *limits,
@@ -170,19 +224,27 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
 ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                                 const struct ldg_cursor *next, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
-/* The row-wise path for some ops inside an open transaction (parked.c retries with it). */
+/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
+ * or one that has to wait behind another parked row than parked_id, is REJECTED. */
 ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
-                               bool park_rejected, bool check_parked, uint8_t *outcomes,
-                               ledger_error *err);
+                               int64_t parked_id, ledger_error *err);
+/* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what was
+ * done between: commits what worked, takes back what did not, returns the result of both. */
+ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
+ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err);
 
 /* parked.c */
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
                           ledger_error *err);
 ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
-/* Log position of a parked event that op must wait behind; 0: none. */
+/* Log position of a parked event that op must wait behind; 0: none. own_id: op's own parked row, or
+ * INT64_MAX. entry_missing: asks for events that may hold the entry but could not be read. */
 ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op, bool entry_missing,
-                                   int64_t *ret_position, ledger_error *err);
-ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);
+                                   int64_t own_id, int64_t *ret_position, ledger_error *err);
+/* op was applied: a row of an earlier attempt goes. */
+ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);
+ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, bool *ret_any,
+                                 ledger_error *err);
 ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                                  struct ldg_parked_row **ret_rows, size_t *ret_count,
                                  ledger_error *err);

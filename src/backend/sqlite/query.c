@@ -1,0 +1,640 @@
+/* Reading entries.
+ *
+ * Hides the text forms of the columns. Invariants: every value is bound; a row that other programs
+ * have left unreadable is named by its id; a large payload is in memory once. */
+#include "backend/sqlite/sqlite.h"
+
+#include <string.h>
+
+#define SEARCH_CHUNK_BYTES ((size_t)256 * 1024)
+#define READ_MAX_BYTES ((size_t)64 * 1024 * 1024)
+
+/* --- one row --------------------------------------------------------------------------------- */
+
+const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX])
+{
+    uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
+    char *p = text + LDG_SQLITE_INT64_MAX - 1;
+    *p = '\0';
+    do {
+        *--p = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest);
+    if (value < 0)
+        *--p = '-';
+    return p;
+}
+
+int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text)
+{
+    return sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC);
+}
+
+ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
+                              const char *why, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_DATA,
+                    "table \"%s\", row %lld: column %s is damaged (%s); correct it with an UPDATE, "
+                    "or delete the row", s->table, (long long)id, column, why);
+}
+
+/* Columns of %C, schema.c. */
+enum {
+    COL_ID,
+    COL_STREAM,
+    COL_PAYLOAD,
+    COL_LARGE_SIZE,
+    COL_ORDER_KEY,
+    COL_DEDUP_KEY,
+    COL_SCHEMA_VERSION,
+    COL_METADATA,
+    COL_TAGS,
+    COL_ANNOTATIONS,
+    COL_CREATED_AT,
+    COL_UPDATED_AT,
+    COL_SOURCE_ID,
+    COL_ORIGIN,
+    COL_SOURCE_POS,
+    COL_ORIGIN_UUID,
+};
+
+static ledger_bytes column_bytes(sqlite3_stmt *stmt, int column)
+{
+    const void *data = sqlite3_column_blob(stmt, column);
+    return (ledger_bytes){ .data = data, .size = (size_t)sqlite3_column_bytes(stmt, column) };
+}
+
+static ledger_rc get_text(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, const char *name,
+                          struct ldg_arena *arena, const char **ret_text, ledger_error *err)
+{
+    int64_t id = sqlite3_column_int64(stmt, COL_ID);
+    ledger_bytes bytes = column_bytes(stmt, column);
+    if (!bytes.size) {
+        *ret_text = "";
+        return LEDGER_OK;
+    }
+    if (!bytes.data)
+        return ldg_fail_nomem(err);
+    if (memchr(bytes.data, 0, bytes.size))
+        return ldg_sqlite_fail_row(s, id, name, "it holds a NUL character", err);
+    if (!ldg_utf8_valid(bytes.data, bytes.size))
+        return ldg_sqlite_fail_row(s, id, name, "not valid UTF-8", err);
+    char *text = ldg_arena_strndup(arena, bytes.data, bytes.size);
+    if (!text)
+        return ldg_fail_nomem(err);
+    *ret_text = text;
+    return LEDGER_OK;
+}
+
+/* An object or a list of strings; SQL NULL is an empty one. Exactly one of map and list is given. */
+static ledger_rc get_json(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, const char *name,
+                          struct ldg_arena *arena, ledger_map *map, ledger_list *list,
+                          ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if (sqlite3_column_type(stmt, column) == SQLITE_NULL) {
+        if (map)
+            *map = (ledger_map){ 0 };
+        else
+            *list = (ledger_list){ 0 };
+        return rc;
+    }
+    ledger_bytes json = column_bytes(stmt, column);
+    if (json.size && !json.data)
+        return ldg_fail_nomem(err);
+    if (list && json.size == 2 && memcmp(json.data, "[]", 2) == 0) {
+        *list = (ledger_list){ 0 };
+        return rc;
+    }
+    if (!json.data)
+        json.data = "";
+    rc = map ? ldg_json_get_map(json, false, arena, map, err)
+             : ldg_json_get_list(json, arena, list, err);
+    if (rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_TOO_LARGE) {
+        ledger_error why = *err;
+        rc = ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, COL_ID), name, why.message, err);
+    }
+    return rc;
+}
+
+static ledger_rc get_time(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, const char *name,
+                          int64_t *ret_time_us, ledger_error *err)
+{
+    ledger_bytes text;
+    if (sqlite3_column_type(stmt, column) == SQLITE_NULL) {
+        *ret_time_us = LEDGER_NO_TIME;
+        return LEDGER_OK;
+    }
+    text = column_bytes(stmt, column);
+    if (text.size && !text.data)
+        return ldg_fail_nomem(err);
+    if (!text.size || !ldg_time_parse(text.data, text.size, ret_time_us))
+        return ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, COL_ID), name,
+                        "no time of the form 2006-01-02T15:04:05.000", err);
+    return LEDGER_OK;
+}
+
+/* The payload goes straight from the pages of the database to its place: a large one is never held
+ * twice. */
+static ledger_rc read_large(struct ldg_sqlite *s, int64_t id, struct ldg_arena *arena, size_t size,
+                            ledger_bytes *ret_payload, ledger_error *err)
+{
+    sqlite3_blob *blob = NULL;
+    ledger_rc result = LEDGER_OK;
+    void *data = ldg_arena_alloc(arena, size);
+    if (!data)
+        return ldg_fail_nomem(err);
+    int rc = sqlite3_blob_open(s->db, "main", s->table, "payload", id, 0, &blob);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_blob_read(blob, data, (int)size, 0);
+    if (rc != SQLITE_OK)
+        result = ldg_sqlite_fail(s, rc, "reading a payload", err);
+    sqlite3_blob_close(blob);
+    if (result == LEDGER_OK)
+        *ret_payload = (ledger_bytes){ .data = data, .size = size };
+    return result;
+}
+
+ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct ldg_arena *arena,
+                                ledger_entry *entry, ledger_error *err)
+{
+    ledger_entry e = { .id = { .number = sqlite3_column_int64(stmt, COL_ID) } };
+    char number[LDG_SQLITE_INT64_MAX];
+    ledger_rc rc = get_text(s, stmt, COL_STREAM, "stream", arena, &e.stream, err);
+    if (rc == LEDGER_OK && sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
+        rc = read_large(s, e.id.number, arena, (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE),
+                        &e.payload, err);
+    } else if (rc == LEDGER_OK) {
+        ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
+        e.payload.size = payload.size;
+        if (payload.data || !payload.size)
+            e.payload.data = ldg_arena_memdup(arena, payload.size ? payload.data : "", payload.size);
+        if (!e.payload.data)
+            rc = ldg_fail_nomem(err);
+    }
+    if (rc == LEDGER_OK)
+        rc = get_text(s, stmt, COL_ORDER_KEY, "order_key", arena, &e.order_key, err);
+    if (rc == LEDGER_OK)
+        rc = get_text(s, stmt, COL_DEDUP_KEY, "dedup_key", arena, &e.dedup_key, err);
+    e.schema_version = sqlite3_column_int(stmt, COL_SCHEMA_VERSION);
+    if (rc == LEDGER_OK)
+        rc = get_json(s, stmt, COL_METADATA, "metadata", arena, &e.metadata, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = get_json(s, stmt, COL_TAGS, "tags", arena, NULL, &e.tags, err);
+    if (rc == LEDGER_OK)
+        rc = get_json(s, stmt, COL_ANNOTATIONS, "annotations", arena, &e.annotations, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = get_time(s, stmt, COL_CREATED_AT, "created_at", &e.created_at_us, err);
+    if (rc == LEDGER_OK)
+        rc = get_time(s, stmt, COL_UPDATED_AT, "updated_at", &e.updated_at_us, err);
+    if (rc == LEDGER_OK)
+        rc = get_text(s, stmt, COL_SOURCE_ID, "source_id", arena, &e.source_id, err);
+    if (rc == LEDGER_OK)
+        rc = get_text(s, stmt, COL_ORIGIN_UUID, "origin", arena, &e.origin, err);
+    if (rc == LEDGER_OK && !*e.source_id && sqlite3_column_int(stmt, COL_ORIGIN) != 0 &&
+        sqlite3_column_type(stmt, COL_SOURCE_POS) != SQLITE_NULL) {
+        e.source_id =
+            ldg_arena_strdup(arena, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, COL_SOURCE_POS), number));
+        if (!e.source_id)
+            rc = ldg_fail_nomem(err);
+    }
+    if (rc == LEDGER_OK)
+        *entry = e;
+    return rc;
+}
+
+/* --- many rows ------------------------------------------------------------------------------- */
+
+static size_t row_bytes(sqlite3_stmt *stmt)
+{
+    size_t size = sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL
+                      ? (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE)
+                      : (size_t)sqlite3_column_bytes(stmt, COL_PAYLOAD);
+    return size + (size_t)sqlite3_column_bytes(stmt, COL_STREAM) +
+           (size_t)sqlite3_column_bytes(stmt, COL_ORDER_KEY) +
+           (size_t)sqlite3_column_bytes(stmt, COL_DEDUP_KEY) +
+           (size_t)sqlite3_column_bytes(stmt, COL_METADATA) +
+           (size_t)sqlite3_column_bytes(stmt, COL_TAGS) +
+           (size_t)sqlite3_column_bytes(stmt, COL_ANNOTATIONS) + sizeof(ledger_entry);
+}
+
+static unsigned char lower(unsigned char c)
+{
+    return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 'a' - 'A') : c;
+}
+
+static bool contains(const unsigned char *data, size_t size, const char *text, size_t text_size)
+{
+    const unsigned char *needle = (const unsigned char *)text;
+    if (text_size == 0)
+        return true;
+    for (size_t i = 0; i + text_size <= size; i++) {
+        size_t j = 0;
+        while (j < text_size && lower(data[i + j]) == lower(needle[j]))
+            j++;
+        if (j == text_size)
+            return true;
+    }
+    return false;
+}
+
+/* Looks through a large payload piece by piece; pieces overlap by the length of the text. */
+static ledger_rc large_contains(struct ldg_sqlite *s, int64_t id, size_t size, const char *text,
+                                bool *ret_found, ledger_error *err)
+{
+    const size_t text_size = strlen(text);
+    const size_t chunk = SEARCH_CHUNK_BYTES > 2 * text_size ? SEARCH_CHUNK_BYTES : 2 * text_size;
+    size_t kept = 0, done = 0;
+    bool found = false;
+    sqlite3_blob *blob = NULL;
+    ledger_rc result = LEDGER_OK;
+    unsigned char *buf = ldg_malloc(chunk);
+    if (!buf)
+        return ldg_fail_nomem(err);
+    int rc = sqlite3_blob_open(s->db, "main", s->table, "payload", id, 0, &blob);
+    while (rc == SQLITE_OK && !found && done < size) {
+        size_t take = size - done < chunk - kept ? size - done : chunk - kept;
+        rc = sqlite3_blob_read(blob, buf + kept, (int)take, (int)done);
+        if (rc != SQLITE_OK)
+            break;
+        done += take;
+        take += kept;
+        found = contains(buf, take, text, text_size);
+        kept = text_size && text_size - 1 < take ? text_size - 1 : 0;
+        memmove(buf, buf + take - kept, kept);
+    }
+    if (rc != SQLITE_OK)
+        result = ldg_sqlite_fail(s, rc, "searching a payload", err);
+    sqlite3_blob_close(blob);
+    ldg_free(buf);
+    if (result == LEDGER_OK)
+        *ret_found = found;
+    return result;
+}
+
+static bool list_has(ledger_list list, const char *text)
+{
+    for (size_t i = 0; i < list.count; i++) {
+        if (strcmp(list.items[i], text) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool map_has(ledger_map map, ledger_map wanted)
+{
+    for (size_t i = 0; i < wanted.count; i++) {
+        size_t low = 0, high = map.count;
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if (strcmp(map.items[middle].key, wanted.items[i].key) < 0)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        if (low == map.count || strcmp(map.items[low].key, wanted.items[i].key) != 0 ||
+            strcmp(map.items[low].value, wanted.items[i].value) != 0)
+            return false;
+    }
+    return true;
+}
+
+static bool by_tags(const ledger_read_options *o)
+{
+    return (o->tag && *o->tag) || o->all_tags.count;
+}
+
+/* Tags and maps are compared here and not in SQL: both sides may write the same string with other
+ * escapes, and a damaged row can be named. */
+static ledger_rc matches(struct ldg_sqlite *s, sqlite3_stmt *stmt, const ledger_read_options *o,
+                         const char *search, bool *ret_match, ledger_error *err)
+{
+    ledger_list tags = { 0 };
+    ledger_map map = { 0 };
+    bool match = true;
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_reset(&s->scratch);
+    if (by_tags(o)) {
+        rc = get_json(s, stmt, COL_TAGS, "tags", &s->scratch, NULL, &tags, err);
+        match = rc == LEDGER_OK && (!o->tag || !*o->tag || list_has(tags, o->tag));
+        for (size_t i = 0; match && i < o->all_tags.count; i++)
+            match = list_has(tags, o->all_tags.items[i]);
+    }
+    if (match && o->metadata.count) {
+        rc = get_json(s, stmt, COL_METADATA, "metadata", &s->scratch, &map, NULL, err);
+        match = rc == LEDGER_OK && map_has(map, o->metadata);
+    }
+    if (match && o->annotations.count) {
+        rc = get_json(s, stmt, COL_ANNOTATIONS, "annotations", &s->scratch, &map, NULL, err);
+        match = rc == LEDGER_OK && map_has(map, o->annotations);
+    }
+    if (match && search && sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
+        rc = large_contains(s, sqlite3_column_int64(stmt, COL_ID),
+                            (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE), search, &match, err);
+    } else if (match && search) {
+        ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
+        match = contains(payload.data, payload.size, search, strlen(search));
+    }
+    if (rc == LEDGER_OK)
+        *ret_match = match;
+    return rc;
+}
+
+static ledger_rc prepare_read(struct ldg_sqlite *s, const char *stream,
+                              const ledger_read_options *o, bool filtered, size_t limit,
+                              sqlite3_stmt **ret_stmt, ledger_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    char *sql = NULL;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_str *text = sqlite3_str_new(s->db);
+    sqlite3_str_appendall(text, "SELECT %C FROM main.\"%T\" AS e WHERE 1");
+    if (stream)
+        sqlite3_str_appendall(text, " AND stream = ?1");
+    if (o->has_after)
+        sqlite3_str_appendall(text, o->descending ? " AND id < ?2" : " AND id > ?2");
+    if (o->order_key && *o->order_key)
+        sqlite3_str_appendall(text, " AND order_key = ?3");
+    sqlite3_str_appendall(text, o->descending ? " ORDER BY id DESC" : " ORDER BY id");
+    if (!filtered)
+        sqlite3_str_appendall(text, " LIMIT ?4");
+    char *pattern = sqlite3_str_finish(text);
+    if (pattern)
+        sql = ldg_sqlite_expand(s, pattern);
+    if (!sql) {
+        result = ldg_fail_nomem(err);
+        goto out;
+    }
+    int rc = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
+    if (rc == SQLITE_OK && stream)
+        rc = ldg_sqlite_bind_text(stmt, 1, stream);
+    if (rc == SQLITE_OK && o->has_after)
+        rc = sqlite3_bind_int64(stmt, 2, o->after.number);
+    if (rc == SQLITE_OK && o->order_key && *o->order_key)
+        rc = ldg_sqlite_bind_text(stmt, 3, o->order_key);
+    if (rc == SQLITE_OK && !filtered)
+        rc = sqlite3_bind_int64(stmt, 4, (sqlite3_int64)limit);
+    if (rc != SQLITE_OK)
+        result = ldg_sqlite_fail(s, rc, "reading entries", err);
+out:
+    if (result == LEDGER_OK)
+        *ret_stmt = stmt;
+    else
+        sqlite3_finalize(stmt);
+    sqlite3_free(pattern);
+    sqlite3_free(sql);
+    return result;
+}
+
+/* Makes room for one item more in an array of the arena. */
+static bool grow(struct ldg_arena *arena, void **items, size_t item_size, size_t count,
+                 size_t *capacity)
+{
+    if (count < *capacity)
+        return true;
+    size_t next = *capacity ? *capacity * 2 : 16;
+    void *more = ldg_arena_alloc(arena, next * item_size);
+    if (!more)
+        return false;
+    if (count)
+        memcpy(more, *items, count * item_size);
+    *items = more;
+    *capacity = next;
+    return true;
+}
+
+ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
+                          const ledger_read_options *options, struct ldg_arena *arena,
+                          ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    const ledger_read_options none = { 0 };
+    const ledger_read_options *o = options ? options : &none;
+    const size_t limit = o->limit ? o->limit : LEDGER_READ_LIMIT_DEFAULT;
+    const size_t max_bytes = o->max_bytes ? o->max_bytes : READ_MAX_BYTES;
+    const bool filtered = search || by_tags(o) || o->metadata.count || o->annotations.count;
+    size_t count = 0, capacity = 0, bytes = 0;
+    void *entries = NULL;
+    sqlite3_stmt *stmt = NULL;
+    int step = SQLITE_ROW;
+    ledger_rc rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
+    while (rc == LEDGER_OK && count < limit && (step = sqlite3_step(stmt)) == SQLITE_ROW) {
+        bool match = true;
+        if (filtered)
+            rc = matches(s, stmt, o, search, &match, err);
+        if (rc != LEDGER_OK || !match)
+            continue;
+        bytes += row_bytes(stmt);
+        if (count && bytes > max_bytes)
+            break;
+        if (!grow(arena, &entries, sizeof(ledger_entry), count, &capacity))
+            rc = ldg_fail_nomem(err);
+        else
+            rc = ldg_sqlite_fill_entry(s, stmt, arena, (ledger_entry *)entries + count, err);
+        count += rc == LEDGER_OK;
+    }
+    if (rc == LEDGER_OK && step != SQLITE_ROW && step != SQLITE_DONE)
+        rc = ldg_sqlite_fail(s, step, "reading entries", err);
+    sqlite3_finalize(stmt);
+    if (rc == LEDGER_OK) {
+        *ret_entries = entries;
+        *ret_count = count;
+    }
+    return rc;
+}
+
+ledger_rc ldg_sqlite_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, stream ? LDG_STMT_COUNT_STREAM : LDG_STMT_COUNT_ALL, err);
+    if (!stmt)
+        return err->code;
+    int rc = stream ? ldg_sqlite_bind_text(stmt, 1, stream) : SQLITE_OK;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW)
+        *ret_count = (uint64_t)sqlite3_column_int64(stmt, 0);
+    else
+        result = ldg_sqlite_fail(s, rc, "counting entries", err);
+    sqlite3_reset(stmt);
+    return result;
+}
+
+ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
+                          ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    ledger_stream_stat stat = { .first_at_us = LEDGER_NO_TIME, .last_at_us = LEDGER_NO_TIME };
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, stream ? LDG_STMT_STAT_STREAM : LDG_STMT_STAT_ALL, err);
+    if (!stmt)
+        return err->code;
+    int rc = stream ? ldg_sqlite_bind_text(stmt, 1, stream) : SQLITE_OK;
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc != SQLITE_ROW) {
+        result = ldg_sqlite_fail(s, rc, "reading statistics", err);
+    } else {
+        stat.count = (uint64_t)sqlite3_column_int64(stmt, 0);
+        stat.first_id.number = sqlite3_column_int64(stmt, 1);
+        stat.last_id.number = sqlite3_column_int64(stmt, 2);
+        int64_t *times[] = { &stat.first_at_us, &stat.last_at_us };
+        for (int i = 0; result == LEDGER_OK && i < 2; i++) {
+            ledger_bytes text = column_bytes(stmt, 3 + i);
+            if (text.size && (!text.data || !ldg_time_parse(text.data, text.size, times[i])))
+                result = ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, 1 + i), "created_at",
+                                  "no time of the form 2006-01-02T15:04:05.000", err);
+        }
+    }
+    sqlite3_reset(stmt);
+    if (result == LEDGER_OK)
+        *ret_stat = stat;
+    return result;
+}
+
+ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
+                                  ledger_names *ret_names, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    ledger_names names = { 0 };
+    size_t capacity = 0;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LIST_STREAMS, err);
+    if (!stmt)
+        return err->code;
+    int rc = after ? ldg_sqlite_bind_text(stmt, 1, after) : sqlite3_bind_null(stmt, 1);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(stmt, 2,
+                                (sqlite3_int64)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
+    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
+        rc = sqlite3_step(stmt);
+        if (rc != SQLITE_ROW)
+            break;
+        const char *name = (const char *)sqlite3_column_text(stmt, 0);
+        if (names.count == capacity) {
+            size_t next = capacity ? capacity * 2 : 16;
+            char **more = ldg_realloc(names.items, next * sizeof(*more));
+            if (!more) {
+                result = ldg_fail_nomem(err);
+                break;
+            }
+            names.items = more;
+            capacity = next;
+        }
+        char *copy = name ? ldg_strdup(name) : NULL;
+        if (!copy) {
+            result = ldg_fail_nomem(err);
+            break;
+        }
+        names.items[names.count++] = copy;
+    }
+    if (result == LEDGER_OK && rc != SQLITE_DONE)
+        result = ldg_sqlite_fail(s, rc, "listing streams", err);
+    sqlite3_reset(stmt);
+    if (result == LEDGER_OK)
+        *ret_names = names;
+    else
+        ledger_names_destroy(&names);
+    return result;
+}
+
+ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char *source_id,
+                                       ledger_id *ret_id, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    int64_t number = 0;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_FIND_BY_SOURCE, err);
+    if (!stmt)
+        return err->code;
+    int rc = SQLITE_OK;
+    if (sqlite3_bind_parameter_count(stmt) >= 1)
+        rc = ldg_sqlite_bind_text(stmt, 1, stream);
+    if (rc == SQLITE_OK && sqlite3_bind_parameter_count(stmt) >= 2)
+        rc = ldg_sqlite_bind_text(stmt, 2, source_id);
+    if (rc == SQLITE_OK && sqlite3_bind_parameter_count(stmt) >= 3)
+        rc = ldg_int64_parse(source_id, false, &number) ? sqlite3_bind_int64(stmt, 3, number)
+                                                        : sqlite3_bind_null(stmt, 3);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW)
+        *ret_id = (ledger_id){ .number = sqlite3_column_int64(stmt, 0) };
+    else if (rc == SQLITE_DONE)
+        result = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
+                          "stream \"%s\" has no entry with the id %s of another store", stream,
+                          source_id);
+    else
+        result = ldg_sqlite_fail(s, rc, "looking for a bridged entry", err);
+    sqlite3_reset(stmt);
+    return result;
+}
+
+ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
+                                 ledger_entry **ret_entry, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    ledger_entry *entry = NULL;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_ENTRY, err);
+    if (!stmt)
+        return err->code;
+    int rc = sqlite3_bind_int64(stmt, 1, id);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW) {
+        entry = ldg_arena_alloc(arena, sizeof(*entry));
+        result = entry ? ldg_sqlite_fill_entry(s, stmt, arena, entry, err) : ldg_fail_nomem(err);
+    } else if (rc != SQLITE_DONE) {
+        result = ldg_sqlite_fail(s, rc, "reading an entry", err);
+    }
+    sqlite3_reset(stmt);
+    if (result == LEDGER_OK)
+        *ret_entry = entry;
+    return result;
+}
+
+ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                             struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    void *rows = NULL;
+    size_t count = 0, capacity = 0, bytes = 0;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt =
+        ldg_sqlite_stmt(s, origin ? LDG_STMT_HISTORY_ORIGIN : LDG_STMT_HISTORY_LOCAL, err);
+    if (!stmt)
+        return err->code;
+    int rc = sqlite3_bind_int64(stmt, 1, after);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(stmt, 2, (sqlite3_int64)limit);
+    if (rc == SQLITE_OK && origin)
+        rc = sqlite3_bind_int(stmt, 3, origin);
+    if (rc != SQLITE_OK)
+        result = ldg_sqlite_fail(s, rc, "reading the history", err);
+    while (result == LEDGER_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        bytes += row_bytes(stmt);
+        if (count && max_bytes && bytes > max_bytes)
+            break;
+        ledger_entry *entry = ldg_arena_alloc(arena, sizeof(*entry));
+        if (!entry || !grow(arena, &rows, sizeof(struct ldg_history_row), count, &capacity)) {
+            result = ldg_fail_nomem(err);
+            break;
+        }
+        result = ldg_sqlite_fill_entry(s, stmt, arena, entry, err);
+        if (result == LEDGER_OK)
+            ((struct ldg_history_row *)rows)[count++] = (struct ldg_history_row){
+                .source_pos = origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
+                .entry = entry,
+            };
+    }
+    if (result == LEDGER_OK && rc != SQLITE_ROW && rc != SQLITE_DONE)
+        result = ldg_sqlite_fail(s, rc, "reading the history", err);
+    sqlite3_reset(stmt);
+    if (result == LEDGER_OK) {
+        *ret_rows = rows;
+        *ret_count = count;
+    }
+    return result;
+}

@@ -1,0 +1,300 @@
+/* The text of every statement, and how table names come into it.
+ *
+ * Statements are prepared once per handle and kept. Every name is main.-qualified and quoted, so no
+ * attached database and no keyword can stand in for a table of ours. */
+#include "backend/sqlite/sqlite.h"
+
+#include <string.h>
+
+#define ENTRY_INSERT_COLUMNS                                                                       \
+    "(id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, created_at, "     \
+    "origin, source_pos)"
+#define ENTRY_INSERT_VALUES 11
+#define LOCAL_INSERT                                                                               \
+    "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
+    "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+/* Go's index on the log's stream would sort all of the log; the plus keeps SQLite from it. */
+#define LOG_ROWS "FROM main.\"%L\" WHERE +stream = '_' AND "
+/* A payload over 1 MiB comes as NULL with its size, and is then read straight into its place. */
+#define LARGE_PAYLOAD "typeof(payload) = 'blob' AND length(payload) > 1048576"
+#define SMALL_PAYLOAD "CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END"
+#define LARGE_SIZE "CASE WHEN " LARGE_PAYLOAD " THEN length(payload) ELSE 0 END"
+#define STAT_OF(where)                                                                             \
+    "SELECT n, first, last, "                                                                      \
+    "(SELECT created_at FROM main.\"%T\" WHERE id = first), "                                      \
+    "(SELECT created_at FROM main.\"%T\" WHERE id = last) "                                        \
+    "FROM (SELECT count(*) AS n, min(id) AS first, max(id) AS last FROM main.\"%T\" " where ")"
+
+/* %T table, %L log table, %C columns of an entry. Texts of the multi-row inserts are made below. */
+static const char *const statements[LDG_STMT_COUNT] = {
+    [LDG_STMT_BEGIN] = "BEGIN",
+    [LDG_STMT_BEGIN_IMMEDIATE] = "BEGIN IMMEDIATE",
+    [LDG_STMT_COMMIT] = "COMMIT",
+    [LDG_STMT_ROLLBACK] = "ROLLBACK",
+    [LDG_STMT_DATA_VERSION] = "PRAGMA main.data_version",
+    [LDG_STMT_TOUCH] = "SELECT 1 FROM main.\"%T\" LIMIT 1",
+    [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
+
+    /* query.c */
+    [LDG_STMT_INSERT] = LOCAL_INSERT
+        " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
+    [LDG_STMT_INSERT_PLAIN] = LOCAL_INSERT,
+    [LDG_STMT_INSERT_LOG] =
+        "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
+        "VALUES ('_', ?1, 1, ?2)",
+    /* ?1 id, ?2 text, ?3 time */
+    [LDG_STMT_SET_TAGS] = "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1",
+    [LDG_STMT_SET_ANNOTATIONS] =
+        "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3 WHERE id = ?1",
+    [LDG_STMT_GET_ENTRY] = "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1",
+    [LDG_STMT_DELETE] = "DELETE FROM main.\"%T\" WHERE id = ?1",
+    /* ?1 stream, ?2 id */
+    [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
+    [LDG_STMT_TRIM_ORIGINS] =
+        "SELECT o.uuid, o.epoch, max(e.source_pos) FROM main.\"%T\" AS e "
+        "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
+        "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
+        "GROUP BY e.origin ORDER BY e.origin",
+    [LDG_STMT_COUNT_STREAM] = "SELECT count(*) FROM main.\"%T\" WHERE stream = ?1",
+    [LDG_STMT_COUNT_ALL] = "SELECT count(*) FROM main.\"%T\"",
+    [LDG_STMT_STAT_STREAM] = STAT_OF("WHERE stream = ?1"),
+    [LDG_STMT_STAT_ALL] = STAT_OF(""),
+    /* Each step jumps to the next name in the index: a stream of a million rows costs one step. */
+    [LDG_STMT_LIST_STREAMS] =
+        "WITH RECURSIVE names(name) AS ("
+        "SELECT CASE WHEN ?1 IS NULL THEN (SELECT min(stream) FROM main.\"%T\") "
+        "ELSE (SELECT min(stream) FROM main.\"%T\" WHERE stream > ?1) END UNION ALL "
+        "SELECT (SELECT min(stream) FROM main.\"%T\" WHERE stream > name) FROM names "
+        "WHERE name IS NOT NULL) SELECT name FROM names WHERE name IS NOT NULL LIMIT ?2",
+    /* ?1 stream, ?2 text, ?3 number or NULL */
+    [LDG_STMT_FIND_BY_SOURCE] =
+        "SELECT id FROM main.\"%T\" WHERE origin IN (SELECT id FROM main.\"%T_origins\") "
+        "AND source_pos = ?3 AND +stream = ?1 "
+        "UNION ALL SELECT id FROM main.\"%T\" "
+        "WHERE source_id = ?2 AND source_id != '' AND stream = ?1 LIMIT 1",
+    /* ?1 after, ?2 limit; what the Go bridge left and nobody adopted was not written here */
+    [LDG_STMT_HISTORY_LOCAL] =
+        "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
+        "AND +source_id = '' ORDER BY id LIMIT ?2",
+    /* ?1 after, ?2 limit, ?3 origin */
+    [LDG_STMT_HISTORY_ORIGIN] =
+        "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
+        "ORDER BY source_pos LIMIT ?2",
+
+    /* log.c: ?1 position, ?2 limit. A large payload is left out, and its size given. */
+    [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE
+                          " " LOG_ROWS "id > ?1 ORDER BY id LIMIT ?2",
+    [LDG_STMT_LOG_ROW] =
+        "SELECT " SMALL_PAYLOAD ", " LARGE_SIZE " > 0 FROM main.\"%L\" WHERE id = ?1",
+    [LDG_STMT_LOG_HEAD] = "SELECT id " LOG_ROWS "1 ORDER BY id DESC LIMIT 1",
+    [LDG_STMT_LOG_BACKLOG] =
+        "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 100001)",
+    [LDG_STMT_LOG_OLDEST] = "SELECT created_at " LOG_ROWS "id > ?1 ORDER BY id LIMIT 1",
+    [LDG_STMT_LOG_NEAREST] = "SELECT id " LOG_ROWS "id <= ?1 ORDER BY id DESC LIMIT 1",
+
+    /* apply.c. Cursors: ?1 name, ?2 cursor, ?3 state, ?4 moved_at */
+    [LDG_STMT_CURSOR_GET] =
+        "SELECT state, cursor, moved_at FROM main.\"%T_cursors\" WHERE name = ?1",
+    [LDG_STMT_CURSOR_INSERT] =
+        "INSERT INTO main.\"%T_cursors\"(name, cursor, state, moved_at) VALUES (?1, ?2, ?3, ?4) "
+        "ON CONFLICT (name) DO NOTHING",
+    [LDG_STMT_CURSOR_UPDATE] =
+        "UPDATE main.\"%T_cursors\" SET cursor = ?2, state = ?3, moved_at = ?4 WHERE name = ?1",
+    [LDG_STMT_CURSOR_LIST] = "SELECT name FROM main.\"%T_cursors\" ORDER BY name",
+    /* ?1 uuid, ?2 epoch, ?3 name */
+    [LDG_STMT_ORIGIN_GET] = "SELECT id FROM main.\"%T_origins\" WHERE uuid = ?1 AND epoch = ?2",
+    [LDG_STMT_ORIGIN_INSERT] =
+        "INSERT INTO main.\"%T_origins\"(uuid, epoch, name) VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (uuid, epoch) DO NOTHING",
+    [LDG_STMT_ORIGIN_LIST] = "SELECT id, uuid, epoch FROM main.\"%T_origins\" ORDER BY id",
+    [LDG_STMT_ORIGIN_IDENTITY] = "SELECT uuid, epoch FROM main.\"%T_origins\" WHERE id = ?1",
+    /* ?1 origin, ?2 after, ?3 up to and with; only ids that are numbers have a position */
+    [LDG_STMT_ADOPT] =
+        "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = CAST(source_id AS INTEGER) "
+        "WHERE id > ?2 AND id <= ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != '' "
+        "AND source_id NOT GLOB '*[^0-9]*' "
+        "AND CAST(CAST(source_id AS INTEGER) AS TEXT) = ltrim(source_id, '0')",
+    [LDG_STMT_ADOPT_NEXT] = "SELECT max(id) FROM (SELECT id FROM main.\"%T\" WHERE id > ?1 "
+                            "ORDER BY id LIMIT 5000)",
+    [LDG_STMT_ADOPT_MARK] = "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
+    [LDG_STMT_APPLY_INSERT_SAFE] =
+        "INSERT INTO main.\"%T\"" ENTRY_INSERT_COLUMNS
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) "
+        "ON CONFLICT (origin, source_pos) WHERE source_pos IS NOT NULL DO NOTHING "
+        "ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
+    /* ?1 origin, ?2 source_pos */
+    [LDG_STMT_APPLY_FIND] =
+        "SELECT stream, payload, order_key, dedup_key, schema_version, metadata, source_id "
+        "FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
+    [LDG_STMT_APPLY_FIND_DEDUP] =
+        "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND dedup_key = ?2 AND dedup_key != ''",
+    [LDG_STMT_APPLY_LOOK] = "SELECT id, annotations, mutation_pos FROM main.\"%T\" "
+                            "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
+    [LDG_STMT_APPLY_LOOK_LOCAL] = "SELECT id, annotations, NULL FROM main.\"%T\" "
+                                  "WHERE id = ?2 AND +origin = ?1 AND +stream = ?3",
+    /* ?1 origin, ?2 source_pos, ?3 stream, ?4 tags, ?5 time, ?6 mutation position */
+    [LDG_STMT_APPLY_TAGS] =
+        "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5, mutation_pos = ?6 "
+        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
+        "AND (mutation_pos IS NULL OR mutation_pos < ?6)",
+    [LDG_STMT_APPLY_TAGS_UNGUARDED] =
+        "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5 "
+        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
+    /* ?1 id, ?2 annotations, ?3 time, ?4 mutation position or NULL: keep it */
+    [LDG_STMT_APPLY_ANNOTATIONS] =
+        "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3, "
+        "mutation_pos = coalesce(?4, mutation_pos) WHERE id = ?1",
+    /* ?1 origin, ?2 source_pos, ?3 stream; the index of the origin would visit other streams too */
+    [LDG_STMT_APPLY_TRIM] =
+        "DELETE FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",
+    [LDG_STMT_APPLY_TRIM_LOCAL] = "DELETE FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
+                                  "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
+    [LDG_STMT_APPLY_TRIM_LIST] =
+        "SELECT id, source_pos FROM main.\"%T\" "
+        "WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",
+    [LDG_STMT_APPLY_TRIM_LIST_LOCAL] =
+        "SELECT id, id FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
+        "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
+    [LDG_STMT_APPLY_NEXT_ID] =
+        "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = '%T' COLLATE NOCASE), "
+        "0), coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",
+    [LDG_STMT_SAVEPOINT] = "SAVEPOINT ldg",
+    [LDG_STMT_SAVEPOINT_RELEASE] = "RELEASE ldg",
+    [LDG_STMT_SAVEPOINT_ROLLBACK] = "ROLLBACK TO ldg",
+
+    /* parked.c */
+    [LDG_STMT_PARKED_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_parked\")",
+    /* ?1 origin, ?2 entry, ?3 source_uuid, ?4 log_position, ?5 own id. Positions of two logs cannot
+     * be compared: there the one that was parked first goes first. */
+    [LDG_STMT_PARKED_OF_ENTRY] =
+        "SELECT min(log_position) FROM main.\"%T_parked\" WHERE origin = ?1 AND entry = ?2 "
+        "AND id != ?5 AND CASE WHEN source_uuid = ?3 THEN log_position < ?4 ELSE id < ?5 END",
+    /* ?1 source_uuid, ?2 stream, ?3 log_position, ?4 own id */
+    [LDG_STMT_PARKED_UNKNOWN] =
+        "SELECT min(log_position) FROM main.\"%T_parked\" WHERE source_uuid = ?1 AND +entry = 0 "
+        "AND stream IN ('', ?2) AND log_position < ?3 AND id != ?4",
+    [LDG_STMT_PARK] =
+        "INSERT INTO main.\"%T_parked\"(source_uuid, origin, log_position, entry, stream, type, "
+        "reason, parked_at, event_time, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
+        "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET reason = excluded.reason, "
+        "attempts = attempts + 1, attempted_at = excluded.parked_at",
+    /* ?1 source_uuid, ?2 log_position, ?3 entry */
+    [LDG_STMT_PARKED_DONE] = "DELETE FROM main.\"%T_parked\" WHERE source_uuid = ?1 "
+                             "AND log_position = ?2 AND entry IN (0, ?3)",
+    /* ?1 origin, ?2 entry, ?3 stream */
+    [LDG_STMT_PARKED_TRIM] =
+        "DELETE FROM main.\"%T_parked\" WHERE origin = ?1 AND entry > 0 AND entry <= ?2 "
+        "AND stream = ?3",
+    [LDG_STMT_PARKED_TRIM_LIST] =
+        "SELECT id, entry FROM main.\"%T_parked\" WHERE origin = ?1 AND entry > 0 AND entry <= ?2 "
+        "AND stream = ?3",
+    /* ?1 after, ?2 limit */
+    [LDG_STMT_PARKED_LIST] =
+        "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
+        "event_time, event FROM main.\"%T_parked\" WHERE id > ?1 ORDER BY id LIMIT ?2",
+    [LDG_STMT_PARKED_COUNT] =
+        "SELECT count(*) FROM main.\"%T_parked\" WHERE ?1 IS NULL OR source_uuid = ?1",
+    /* ?1 id, ?2 reason, ?3 time */
+    [LDG_STMT_PARKED_NOTE] = "UPDATE main.\"%T_parked\" SET attempts = attempts + 1, reason = ?2, "
+                             "attempted_at = ?3 WHERE id = ?1",
+    [LDG_STMT_PARKED_DROP] = "DELETE FROM main.\"%T_parked\" WHERE ?1 = 0 OR id = ?1",
+};
+
+/* The columns of an entry, in the order ldg_sqlite_fill_entry() reads them. A payload over 1 MiB
+ * comes as NULL with its size, and is then read straight into its place. */
+#define ENTRY_COLUMNS                                                                              \
+    "id, stream, CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END, "                         \
+    "CASE WHEN " LARGE_PAYLOAD " THEN length(payload) END, "                                       \
+    "order_key, dedup_key, schema_version, metadata, tags, annotations, created_at, updated_at"
+
+char *ldg_sqlite_expand(const struct ldg_sqlite *s, const char *text)
+{
+    sqlite3_str *out = sqlite3_str_new(s->db);
+    for (const char *p = text; *p; p++) {
+        if (*p != '%') {
+            size_t size = strcspn(p, "%");
+            sqlite3_str_append(out, p, (int)size);
+            p += size - 1;
+            continue;
+        }
+        switch (*++p) {
+        case 'T':
+            sqlite3_str_appendall(out, s->table);
+            break;
+        case 'L':
+            sqlite3_str_appendall(out, s->log_table);
+            break;
+        case 'C':
+            sqlite3_str_appendall(out, ENTRY_COLUMNS);
+            sqlite3_str_appendall(out, s->has_source_id ? ", source_id" : ", ''");
+            sqlite3_str_appendall(out, ", ");
+            if (!s->has_ours) {
+                sqlite3_str_appendall(out, "0, NULL, NULL");
+                break;
+            }
+            sqlite3_str_appendall(out, "origin, source_pos, CASE WHEN origin = 0 THEN NULL ELSE "
+                                       "(SELECT o.uuid FROM main.\"");
+            sqlite3_str_appendall(out, s->table);
+            sqlite3_str_appendall(out, "_origins\" AS o WHERE o.id = e.origin) END");
+            break;
+        default: /* of strftime(): stays */
+            sqlite3_str_appendchar(out, 1, '%');
+            sqlite3_str_appendchar(out, 1, *p);
+            break;
+        }
+    }
+    return sqlite3_str_finish(out);
+}
+
+/* OR FAIL needs no statement journal; whoever runs it rolls back everything when it fails. */
+static char *multi_row_insert(const struct ldg_sqlite *s, int rows)
+{
+    sqlite3_str *out = sqlite3_str_new(s->db);
+    sqlite3_str_appendf(out, "INSERT OR FAIL INTO main.\"%s\"" ENTRY_INSERT_COLUMNS " VALUES ",
+                        s->table);
+    for (int row = 0; row < rows; row++) {
+        sqlite3_str_appendall(out, row ? ", (?" : "(?");
+        for (int i = 1; i < ENTRY_INSERT_VALUES; i++)
+            sqlite3_str_appendall(out, ", ?");
+        sqlite3_str_appendall(out, ")");
+    }
+    return sqlite3_str_finish(out);
+}
+
+char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
+{
+    const char *text = statements[id];
+    switch (id) {
+    case LDG_STMT_APPLY_INSERT_1:
+        return multi_row_insert(s, 1);
+    case LDG_STMT_APPLY_INSERT_8:
+        return multi_row_insert(s, 8);
+    case LDG_STMT_APPLY_INSERT_32:
+        return multi_row_insert(s, 32);
+    case LDG_STMT_FIND_BY_SOURCE:
+        if (!s->has_source_id)
+            text = "SELECT id FROM main.\"%T\" WHERE 0";
+        else if (!s->has_ours)
+            text = "SELECT id FROM main.\"%T\" WHERE source_id = ?2 AND source_id != '' "
+                   "AND stream = ?1 LIMIT 1";
+        break;
+    case LDG_STMT_HISTORY_LOCAL:
+        if (!s->has_source_id)
+            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
+        else if (!s->has_ours)
+            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +source_id = '' "
+                   "ORDER BY id LIMIT ?2";
+        break;
+    case LDG_STMT_GET_MUTABLE: /* ?1 id, ?2 stream */
+        text = s->has_ours
+                   ? "SELECT e.annotations, e.source_pos, o.uuid, o.epoch FROM main.\"%T\" AS e "
+                     "LEFT JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
+                     "WHERE e.id = ?1 AND +e.stream = ?2"
+                   : "SELECT annotations, NULL, NULL, NULL FROM main.\"%T\" "
+                     "WHERE id = ?1 AND +stream = ?2";
+        break;
+    default:
+        break;
+    }
+    return ldg_sqlite_expand(s, text);
+}
