@@ -128,7 +128,7 @@ void cli_option_env(const struct cli_option *option, char *out, size_t out_size)
 
 bool cli_flag(const struct cli *cli, enum cli_option_id id);
 bool cli_is_set(const struct cli *cli, enum cli_option_id id);
-const char *cli_text(const struct cli *cli, enum cli_option_id id); /* NULL: not given, no default */
+const char *cli_text(const struct cli *cli, enum cli_option_id id); /* NULL: not given */
 int64_t cli_number(const struct cli *cli, enum cli_option_id id, int64_t fallback);
 ledger_list cli_list(const struct cli *cli, enum cli_option_id id);
 /* Caller: cli_free((void *)map.items). Key and value are cut from the option's text; an empty value
@@ -245,6 +245,7 @@ const char *cli_time_text(int64_t time_us, char out[CLI_TIME_MAX]); /* RFC 3339,
 const char *cli_grouped(uint64_t number, char out[CLI_NUMBER_MAX]);   /* 63,441 */
 const char *cli_span_text(double seconds, char out[CLI_NUMBER_MAX]);  /* 0.4s, 12s, 3m10s */
 const char *cli_id_text(ledger_id id, char out[CLI_NUMBER_MAX]);
+const char *cli_position_text(const char *position); /* without leading zeros; "0" for "" */
 
 /* JSON on `to`: one object per line. */
 void json_begin(FILE *to);

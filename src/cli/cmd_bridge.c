@@ -47,8 +47,8 @@ static void print_status_json(const struct cli *cli, const ledger_bridge_status 
     json_begin(stdout);
     json_text(stdout, "name", bridge_name(cli));
     json_text(stdout, "source_uuid", s->source_uuid);
-    json_text(stdout, "position", s->has_cursor ? s->position : NULL);
-    json_text(stdout, "head", s->head);
+    json_text(stdout, "position", s->has_cursor ? cli_position_text(s->position) : NULL);
+    json_text(stdout, "head", cli_position_text(s->head));
     json_count(stdout, "backlog", s->backlog_count);
     json_seconds(stdout, "lag_seconds", s->lag_seconds);
     json_count(stdout, "parked", s->parked_count);
@@ -79,10 +79,8 @@ static void print_ends(const struct cli *cli, const struct pair *pair)
 
 static void print_position(const ledger_bridge_status *s)
 {
-    if (s->has_cursor)
-        printf("position  %s of %s\n", s->position, s->head[0] != '\0' ? s->head : "0");
-    else
-        printf("position  none yet, of %s\n", s->head[0] != '\0' ? s->head : "0");
+    printf("position  %s of %s\n", s->has_cursor ? cli_position_text(s->position) : "none yet,",
+           cli_position_text(s->head));
 }
 
 int cli_bridge_status(const struct cli *cli)
@@ -177,7 +175,7 @@ static void show_compared(void *ctx, uint64_t compared)
 static void print_verdict(const struct verify *verify, const ledger_verify_result *r)
 {
     char a[CLI_NUMBER_MAX], b[CLI_NUMBER_MAX], c[CLI_NUMBER_MAX], d[CLI_NUMBER_MAX];
-    const char *position = r->position[0] != '\0' ? r->position : "0";
+    const char *position = cli_position_text(r->position);
     if (r->difference_count == 0)
         printf("equal: %s entries in %s streams, position %s\n", cli_grouped(r->source_count, a),
                cli_grouped(r->stream_count, b), position);
@@ -209,7 +207,7 @@ static void print_verdict_json(const struct verify *verify, const ledger_verify_
     json_count(stdout, "pending", r->pending_count);
     json_count(stdout, "parked", r->parked_count);
     json_count(stdout, "time_differences", r->time_difference_count);
-    json_text(stdout, "position", r->position);
+    json_text(stdout, "position", cli_position_text(r->position));
     json_array_begin(stdout, "first_differences");
     fwrite(verify->text, 1, verify->size, stdout);
     json_array_end(stdout);
@@ -438,8 +436,9 @@ int cli_cursor_show(const struct cli *cli)
         json_begin(stdout);
         json_text(stdout, "name", bridge_name(cli));
         json_text(stdout, "source_uuid", status.source_uuid);
-        json_text(stdout, "position", status.has_cursor ? status.position : NULL);
-        json_text(stdout, "head", status.head);
+        json_text(stdout, "position",
+                  status.has_cursor ? cli_position_text(status.position) : NULL);
+        json_text(stdout, "head", cli_position_text(status.head));
         json_time(stdout, "moved_at", status.moved_at_us);
         json_end(stdout);
     } else if (exit_code == 0) {

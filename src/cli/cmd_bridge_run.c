@@ -110,8 +110,8 @@ static void print_stats_json(const ledger_bridge_stats *s)
     json_object_end(stdout);
     json_count(stdout, "backlog", s->backlog_count);
     json_seconds(stdout, "lag_seconds", s->lag_seconds);
-    json_text(stdout, "position", s->position);
-    json_text(stdout, "durable_position", s->durable_position);
+    json_text(stdout, "position", cli_position_text(s->position));
+    json_text(stdout, "durable_position", cli_position_text(s->durable_position));
     json_time(stdout, "last_success", s->last_success_us);
     json_time(stdout, "last_progress", s->last_progress_us);
     json_end(stdout);
@@ -194,7 +194,7 @@ static void print_summary(const struct cli *cli, const struct progress *p,
              cli_grouped(s->read_count, read), cli_span_text(seconds, took),
              cli_grouped(per_second, rate), cli_grouped(s->apply_count, applied),
              cli_grouped(s->skip_count, skipped), cli_grouped(s->park_count, parked),
-             cli_grouped(s->dedup_count, dedup), s->position[0] != '\0' ? s->position : "0");
+             cli_grouped(s->dedup_count, dedup), cli_position_text(s->position));
     if (s->park_count > 0)
         cli_error("warning: %s parked by this run: see `ledgerctl bridge parked list`",
                   s->park_count == 1 ? "one event was" : "events were");

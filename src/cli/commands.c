@@ -17,7 +17,8 @@
 const struct cli_command cli_commands[] = {
     { .words = "store init", .args = "",
       .summary = "make the tables of a store, or what is missing of them",
-      .text = "Makes the file, the table of entries, its mutation log and what bridges need. What is\n"
+      .text =
+          "Makes the file, the table of entries, its mutation log and what bridges need. What is\n"
               "there already is kept; running it again changes nothing.",
       .examples = "ledgerctl store init --store sqlite:orders.db\n"
                   "ledgerctl store init --store sqlite:copy.db --no-log",
@@ -30,13 +31,19 @@ const struct cli_command cli_commands[] = {
 
     { .words = "stream append", .args = "PAYLOAD | - | --lines", .max_args = 1,
       .summary = "append entries; prints their ids",
-      .text = "PAYLOAD is JSON and is kept byte for byte; `-` reads it from stdin, without the line end\n"
+      .text =
+          "PAYLOAD is JSON and is kept byte for byte; `-` reads it from stdin, without the line "
+          "end\n"
               "that closes it. --lines reads one JSON object per line from stdin, with the fields\n"
-              "stream, payload, order_key, dedup_key, schema_version, metadata and tags; only payload is\n"
-              "required. Lines are appended in transactions of up to 500. The first bad line ends it:\n"
+              "stream, payload, order_key, dedup_key, schema_version, metadata and tags; only "
+              "payload is\n"
+              "required. Lines are appended in transactions of up to 500. The first bad line ends "
+              "it:\n"
               "the lines before it are appended, that line and all behind it are not.",
-      .examples = "ledgerctl stream append --store sqlite:orders.db --stream user-1 '{\"total\": 12}'\n"
-                  "ledgerctl stream append --store sqlite:orders.db --tag new --meta by=me - < order.json\n"
+      .examples =
+          "ledgerctl stream append --store sqlite:orders.db --stream user-1 '{\"total\": 12}'\n"
+                  "ledgerctl stream append --store sqlite:orders.db --tag new --meta by=me - < "
+                  "order.json\n"
                   "ledgerctl stream append --store sqlite:orders.db --lines < orders.ndjson",
       .options = LIST(STORE_OPTIONS, OPT_STREAM, OPT_ORDER_KEY, OPT_DEDUP_KEY, OPT_META, OPT_TAG,
                       OPT_SCHEMA_VERSION, OPT_LINES),
@@ -51,7 +58,8 @@ const struct cli_command cli_commands[] = {
       .run = cli_stream_read },
     { .words = "stream tail", .args = "",
       .summary = "print entries as they come, until it is interrupted",
-      .text = "Starts at the first entry; with --after ID behind that one, with --after end at the\n"
+      .text =
+          "Starts at the first entry; with --after ID behind that one, with --after end at the\n"
               "present end. SIGINT and SIGTERM end it with exit 0.",
       .examples = "ledgerctl stream tail --store sqlite:orders.db --stream user-1 --after end\n"
                   "ledgerctl stream tail --store sqlite:orders.db --stream user-1 --json",
@@ -60,7 +68,8 @@ const struct cli_command cli_commands[] = {
       .run = cli_stream_tail },
     { .words = "stream search", .args = "TEXT", .min_args = 1, .max_args = 1,
       .summary = "print entries whose payload contains a text",
-      .text = "The text is looked for as it stands, ASCII letters in either case. Without --stream:\n"
+      .text =
+          "The text is looked for as it stands, ASCII letters in either case. Without --stream:\n"
               "every stream.",
       .examples = "ledgerctl stream search --store sqlite:orders.db 'blue shoes'",
       .options = LIST(STORE_OPTIONS, OPT_STREAM, OPT_AFTER, OPT_LIMIT, OPT_DESC, OPT_ORDER_KEY,
@@ -95,11 +104,15 @@ const struct cli_command cli_commands[] = {
 
     { .words = "bridge run", .args = "",
       .summary = "carry every change of the source to the sink, until it is stopped",
-      .text = "Both stores must exist (`ledgerctl store init`). SIGTERM and SIGINT finish the batch in\n"
+      .text =
+          "Both stores must exist (`ledgerctl store init`). SIGTERM and SIGINT finish the batch "
+          "in\n"
               "hand and end it with exit 0. Any number of bridges may run on one pair.",
       .examples = "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db\n"
-                  "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db --until-empty --json\n"
-                  "LEDGER_SOURCE=sqlite:orders.db LEDGER_SINK=sqlite:copy.db ledgerctl bridge run -v",
+                  "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
+                  "--until-empty --json\n"
+                  "LEDGER_SOURCE=sqlite:orders.db LEDGER_SINK=sqlite:copy.db ledgerctl bridge run "
+                  "-v",
       .options = LIST(PAIR_OPTIONS, CARRY_OPTIONS, OPT_INTERVAL, OPT_UNTIL_EMPTY, OPT_RETRY_FOR),
       .run = cli_bridge_run },
     { .words = "bridge poll", .args = "",
@@ -109,11 +122,13 @@ const struct cli_command cli_commands[] = {
     { .words = "bridge status", .args = "",
       .summary = "print position, backlog and lag; exit 11 over --max-lag, 12 when parked",
       .examples = "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db\n"
-                  "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db --max-lag 5s",
+                  "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db "
+                  "--max-lag 5s",
       .options = LIST(PAIR_OPTIONS, OPT_MAX_LAG), .run = cli_bridge_status },
     { .words = "bridge verify", .args = "",
       .summary = "compare both histories; exit 0 when equal, 10 when not",
-      .text = "Compares every field of every entry up to the cursor. Writers and bridges may go on.",
+      .text =
+          "Compares every field of every entry up to the cursor. Writers and bridges may go on.",
       .examples = "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_MAX_REPORTED), .run = cli_bridge_verify },
     { .words = "bridge parked list", .args = "",
@@ -126,7 +141,8 @@ const struct cli_command cli_commands[] = {
       .options = LIST(SINK_OPTIONS, OPT_BUSY_TIMEOUT), .run = cli_parked_show },
     { .words = "bridge parked retry", .args = "ID | --all", .max_args = 1,
       .summary = "try parked events again, in order; exit 12 when some stay",
-      .examples = "ledgerctl bridge parked retry --all --source sqlite:orders.db --sink sqlite:copy.db",
+      .examples =
+          "ledgerctl bridge parked retry --all --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_ALL), .run = cli_parked_retry },
     { .words = "bridge parked drop", .args = "ID | --all", .max_args = 1,
       .summary = "delete parked events: they are never applied",
@@ -138,9 +154,11 @@ const struct cli_command cli_commands[] = {
       .options = LIST(PAIR_OPTIONS), .run = cli_cursor_show },
     { .words = "bridge cursor set", .args = "POSITION", .min_args = 1, .max_args = 1,
       .summary = "set the cursor to a position of the source's log",
-      .text = "Going back is safe: what the sink has already is left alone. Going forward leaves out\n"
+      .text =
+          "Going back is safe: what the sink has already is left alone. Going forward leaves out\n"
               "what lies between for good, and needs --allow-skip.",
-      .examples = "ledgerctl bridge cursor set 1200 --source sqlite:orders.db --sink sqlite:copy.db",
+      .examples =
+          "ledgerctl bridge cursor set 1200 --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_ALLOW_SKIP), .run = cli_cursor_set },
     { .words = "bridge cursor reset", .args = "",
       .summary = "set the cursor to the beginning of the log",

@@ -50,7 +50,8 @@ static void print_command_help(const struct cli_command *command, FILE *to)
     if (command->options[0] != OPT_END) {
         char name[64];
         cli_option_env(&cli_options[command->options[0]], name, sizeof name);
-        fprintf(to, "\nEach option can come from the environment, --%s from %s; an argument wins.\n",
+        fprintf(to, "\nEach option can come from the environment, --%s from %s; an argument "
+                    "wins.\n",
                 cli_options[command->options[0]].name, name);
     }
 }
@@ -70,23 +71,28 @@ static void print_command_lines(const char *prefix, FILE *to)
 static void print_program_help(FILE *to)
 {
     fputs("usage: ledgerctl COMMAND [options]\n\n"
-          "Append-only ledgers in a database you already have, and bridges that carry every change\n"
+          "Append-only ledgers in a database you already have, and bridges that carry every "
+          "change\n"
           "of one into another.\n\ncommands:\n",
           to);
     print_command_lines("", to);
     fputs("\nA store is named by a URL: sqlite:PATH. Data goes to stdout, words go to stderr.\n"
-          "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from the\n"
+          "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from "
+          "the\n"
           "environment as well: --batch-size from LEDGER_BATCH_SIZE.\n\n"
           "first steps:\n",
           to);
     print_examples("ledgerctl store init --store sqlite:orders.db\n"
                    "ledgerctl store init --store sqlite:copy.db\n"
                    "ledgerctl stream append --store sqlite:orders.db '{\"total\": 12}'\n"
-                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db --until-empty\n"
+                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
+                   "--until-empty\n"
                    "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
                    to);
-    fputs("\nexit codes: 0 ok, 1 failed, 2 usage, 10 verify found differences, 11 lag above --max-lag,\n"
-          "12 something is parked, 65 bad data, 69 backend unavailable, 75 temporary, 77 permission,\n"
+    fputs("\nexit codes: 0 ok, 1 failed, 2 usage, 10 verify found differences, 11 lag above "
+          "--max-lag,\n"
+          "12 something is parked, 65 bad data, 69 backend unavailable, 75 temporary, 77 "
+          "permission,\n"
           "78 configuration\n",
           to);
 }
@@ -117,7 +123,7 @@ bool cli_help_print(const char *words, FILE *to)
 
 /* --- completion ----------------------------------------------------------------------------- */
 
-/* Calls fn once for each distinct beginning of a command's words: "", "bridge", "bridge parked". */
+/* The words that may follow a beginning of a command: "" or "bridge" or "bridge parked". */
 static void print_completion_case(const char *prefix, FILE *to)
 {
     size_t length = strlen(prefix), last_size = 0;
@@ -137,6 +143,22 @@ static void print_completion_case(const char *prefix, FILE *to)
         last_size = size;
     }
     fputs("\" ;;\n", to);
+}
+
+/* Each beginning of a command's words, once: "store", "bridge", "bridge parked". */
+static void print_completion_groups(FILE *to)
+{
+    for (size_t i = 0; i < cli_command_count; i++) {
+        const char *words = cli_commands[i].words;
+        const char *blank = strchr(words, ' ');
+        for (; blank != NULL; blank = strchr(blank + 1, ' ')) {
+            char prefix[64];
+            size_t size = (size_t)(blank - words);
+            snprintf(prefix, sizeof prefix, "%.*s", (int)size, words);
+            if (i == 0 || strncmp(cli_commands[i - 1].words, words, size + 1) != 0)
+                print_completion_case(prefix, to);
+        }
+    }
 }
 
 static void print_completion_options(const struct cli_command *command, FILE *to)
@@ -188,13 +210,15 @@ int cli_completion(const struct cli *cli)
     FILE *to = stdout;
     fputs("# bash completion for ledgerctl\n"
           "_ledgerctl() {\n"
-          "  local path=\"\" option=\"\" value=\"\" words=\"\" files=\"\" nospace=\"\" cur=\"\" word i\n"
+          "  local path=\"\" option=\"\" value=\"\" words=\"\" files=\"\" nospace=\"\" cur=\"\" "
+          "word i\n"
           "  COMPREPLY=()\n"
           "  # bash cuts words at = and :, so values are put together again here\n"
           "  for ((i = 1; i <= COMP_CWORD; i++)); do\n"
           "    word=${COMP_WORDS[i]}\n"
-          "    if [[ -n $option && ( $word == \"=\" || $word == \":\" || ${COMP_WORDS[i-1]} == [=:] || -z $value ) ]]; then\n"
-          "      [[ $word == \"=\" ]] && continue\n"
+          "    if [[ -n $option && ( $word == \"=\" || $word == \":\" || ${COMP_WORDS[i-1]} == "
+          "[=:] || -z $value ) ]]; then\n"
+          "      [[ $word == \"=\" ]] && cur=\"\" && continue\n"
           "      value+=$word; cur=$word; [[ $word == \":\" ]] && cur=\"\"\n"
           "      continue\n"
           "    fi\n"
@@ -217,15 +241,13 @@ int cli_completion(const struct cli *cli)
             print_completion_options(&cli_commands[i], to);
     }
     fputs("    *) words=\"--help --json --quiet --verbose\" ;;\n  esac\n"
-          "  else\n  case ${path#help} in\n",
+          "  else\n  path=${path#help} path=${path# }\n  case $path in\n",
           to);
     print_completion_case("", to);
-    static const char *const groups[] = { "store", "stream", "bridge", "bridge parked",
-                                          "bridge cursor", "completion" };
-    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++)
-        print_completion_case(groups[i], to);
+    print_completion_groups(to);
     fputs("  esac\n  fi\n"
-          "  if [[ -n $files ]]; then COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames 2>/dev/null\n"
+          "  if [[ -n $files ]]; then COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames "
+          "2>/dev/null\n"
           "  else COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")); fi\n"
           "  [[ -n $nospace ]] && compopt -o nospace 2>/dev/null\n"
           "  return 0\n"
@@ -251,9 +273,11 @@ static void print_option_row(enum cli_option_id id, FILE *to)
     const struct cli_option *option = &cli_options[id];
     char env[64];
     cli_option_env(option, env, sizeof env);
-    fprintf(to, "| `%s%.1s%s--%s%s%s` | ", option->letter != 0 ? "-" : "",
-            option->letter != 0 ? &option->letter : "", option->letter != 0 ? ", " : "", option->name,
-            takes_value(option) ? " " : "", takes_value(option) ? option->arg : "");
+    fputs("| `", to);
+    if (option->letter != 0)
+        fprintf(to, "-%c, ", option->letter);
+    fprintf(to, "--%s%s%s` | ", option->name, takes_value(option) ? " " : "",
+            takes_value(option) ? option->arg : "");
     if (id != OPT_HELP && id != OPT_VERSION)
         fprintf(to, "`%s`", env);
     fputs(" | ", to);
@@ -269,10 +293,12 @@ int cli_config_doc(const struct cli *cli)
 {
     FILE *to = stdout;
     fputs("# Options of ledgerctl\n\n"
-          "Printed by `ledgerctl config-doc`; a test compares. An argument wins over the environment,\n"
+          "Printed by `ledgerctl config-doc`; a test compares. An argument wins over the "
+          "environment,\n"
           "the environment over the default. An empty variable counts as unset. A variable of a\n"
           "repeatable option holds one value per line; one of a flag holds 0 or 1.\n\n"
-          "Times: `250ms`, `5s`, `1m30s`, `2h`. Sizes: bytes, or with `K`, `M`, `G` (1024 each).\n\n"
+          "Times: `250ms`, `5s`, `1m30s`, `2h`. Sizes: bytes, or with `K`, `M`, `G` (1024 "
+          "each).\n\n"
           "| Option | Environment | Default | Meaning |\n|---|---|---|---|\n",
           to);
     for (size_t id = 0; id < OPT_COUNT; id++)

@@ -243,7 +243,8 @@ void print_plain(FILE *to, const char *text, size_t size)
     const unsigned char *s = (const unsigned char *)text;
     for (size_t i = 0; i < size;) {
         size_t length = utf8_length(s + i, size - i);
-        bool control = s[i] < ' ' || s[i] == 127 || (length == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0);
+        bool high = length == 2 && s[i] == 0xc2 && s[i + 1] < 0xa0;
+        bool control = s[i] < ' ' || s[i] == 127 || high;
         if (length == 0 || control) {
             fprintf(to, "\\u%04x", control && length == 2 ? s[i + 1] : s[i]);
             i += length == 2 ? 2 : 1;

@@ -5,7 +5,7 @@
  * payload itself is cut out of the line, so it stays byte for byte. Lines are collected without
  * holding a transaction and appended up to 500 at a time, or when stdin pauses.
  *
- * Invariant: what a message calls appended is committed; lines behind a bad one are never appended. */
+ * Invariant: what a message calls appended is committed; nothing behind a bad line is appended. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -112,7 +112,8 @@ static bool find_members(uint64_t number, const char *at, ledger_bytes members[F
         if (field == FIELD_COUNT) {
             char name[64];
             snprintf(name, sizeof name, "%.*s", (int)(key_size < 60 ? key_size : 60), key);
-            cli_error("line %llu: unknown field %s; known are stream, payload, order_key, dedup_key, "
+            cli_error("line %llu: unknown field %s; known are stream, payload, order_key, "
+                      "dedup_key, "
                       "schema_version, metadata, tags",
                       (unsigned long long)number, cli_shown(name));
             return false;

@@ -149,8 +149,8 @@ static int check_args(const struct cli *cli)
 {
     const struct cli_command *command = cli->command;
     if (cli->arg_count < command->min_args) {
-        cli_error("`ledgerctl %s` needs %s; see `ledgerctl %s --help`", command->words, command->args,
-                  command->words);
+        cli_error("`ledgerctl %s` needs %s; see `ledgerctl %s --help`", command->words,
+                  command->args, command->words);
         return CLI_EXIT_USAGE;
     }
     if (cli->arg_count > command->max_args) {

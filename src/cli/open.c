@@ -12,7 +12,8 @@ static const struct {
     [CLI_SINK] = { OPT_SINK, OPT_SINK_TABLE, OPT_SINK_LOG_TABLE, "sink" },
 };
 
-static const char *first_text(const struct cli *cli, enum cli_option_id id, enum cli_option_id other)
+static const char *first_text(const struct cli *cli, enum cli_option_id id,
+                              enum cli_option_id other)
 {
     const char *text = cli_text(cli, id);
     return text != NULL ? text : cli_text(cli, other);

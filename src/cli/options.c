@@ -36,7 +36,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
     [OPT_NEW_IDENTITY] = { "new-identity", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                            "give a copied database a new identity" },
     [OPT_STREAM] = { "stream", 0, CLI_TEXT, "NAME", "default", 0, 0, NULL,
-                     "the stream; search, count, stat and tail: every stream without it" },
+                     "the stream; without it search, count, stat and tail take every one" },
     [OPT_LINES] = { "lines", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                     "read one JSON object per line from stdin" },
     [OPT_ORDER_KEY] = { "order-key", 0, CLI_TEXT, "KEY", NULL, 0, 0, NULL,

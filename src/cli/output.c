@@ -313,6 +313,17 @@ const char *cli_span_text(double seconds, char out[CLI_NUMBER_MAX])
     return out;
 }
 
+const char *cli_position_text(const char *position)
+{
+    if (position[0] == '\0')
+        return "0";
+    if (position[strspn(position, "0123456789")] != '\0')
+        return position; /* not a number: some other database's */
+    while (position[0] == '0' && position[1] != '\0')
+        position++;
+    return position;
+}
+
 const char *cli_id_text(ledger_id id, char out[CLI_NUMBER_MAX])
 {
     if (id.text != NULL)

@@ -1,0 +1,78 @@
+"""An output that cannot be written never ends in exit code 0, and harms nothing else."""
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+
+from harness import CTL, Skip, contains, ctl, environment, equal, init, main
+
+
+def run(*args, **streams):
+    return subprocess.run([CTL] + list(args), env=environment(), stderr=subprocess.PIPE,
+                          timeout=60, check=False, **streams)
+
+
+def shell(line):
+    return subprocess.run(['bash', '-c', line.replace('ledgerctl', CTL)], env=environment(),
+                          capture_output=True, timeout=60, check=False)
+
+
+def test_a_full_device():
+    if not os.path.exists('/dev/full'):
+        raise Skip('there is no /dev/full')
+    url = init('a')
+    ctl('stream', 'append', '--store', url, '1')
+    for args in (['help'], ['version'], ['stream', 'read', '--store', url],
+                 ['stream', 'count', '--store', url], ['stream', 'append', '--store', url, '2'],
+                 ['store', 'check', '--store', url], ['completion', 'bash']):
+        with open('/dev/full', 'wb') as full:
+            done = run(*args, stdout=full)
+        equal((args, done.returncode), (args, 1))
+        contains(done.stderr.decode(), 'cannot write the output')
+
+
+def test_a_closed_stdout_does_not_hit_the_database():
+    url = init('a')
+    for line in (f'ledgerctl stream append --store {url} 1 >&-',
+                 f'ledgerctl stream read --store {url} >&-', 'ledgerctl help >&-'):
+        done = shell(line)
+        equal((line, done.returncode), (line, 1))
+        contains(done.stderr.decode(), 'cannot write the output')
+    # A command without output needs none.
+    equal(shell(f'ledgerctl stream tag --store {url} --id 1 --tag x >&-').returncode, 0)
+    # Nothing at all is open.
+    equal(shell(f'ledgerctl stream append --store {url} 1 <&- >&- 2>&-').returncode, 1)
+    equal(shell(f'ledgerctl stream tag --store {url} --id 1 --tag y 2>&-').returncode, 0)
+    equal(shell(f'ledgerctl stream append --store {url} - <&-').returncode, 1)
+    with sqlite3.connect('a.db') as db:
+        equal(db.execute('PRAGMA integrity_check').fetchone()[0], 'ok')
+    equal(ctl('stream', 'count', '--store', url).out, '2\n')
+
+
+def test_a_pipe_whose_reader_has_gone():
+    url = init('a')
+    ctl('stream', 'append', '--store', url, '--lines',
+        stdin=''.join('{"payload":"%s"}\n' % ('x' * 200) for _ in range(3000)))
+    done = shell(f'ledgerctl stream read --store {url} --limit 0 | head -n 1; '
+                 'echo "${PIPESTATUS[0]}"')
+    equal(done.stdout.decode().splitlines()[-1], '1')
+    contains(done.stderr.decode(), 'cannot write the output')
+
+
+def test_a_file_over_its_limit():
+    url = init('a')
+    ctl('stream', 'append', '--store', url, '"%s"' % ('x' * 20000))
+
+    def limit():
+        # SIGXFSZ would kill; Python ignores it, which a child would inherit.
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    with open('out', 'wb') as out:
+        done = run('stream', 'read', '--store', url, stdout=out, preexec_fn=limit)
+    equal(done.returncode, 1)
+    contains(done.stderr.decode(), 'cannot write the output')
+
+
+main(globals())
