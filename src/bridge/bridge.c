@@ -1,0 +1,497 @@
+/* The bridge's life: made, started, looped, stopped; and the one place that decides on retries.
+ *
+ * The loop: look at the source; carry what is there; when nothing is, wait for a change. An error
+ * that may pass by itself is retried after a growing pause, from what the sink says its cursor is.
+ * Any other ends the loop, and ledger_bridge_wait() tells why. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "bridge/stages.h"
+
+void ledger_bridge_options_defaults(ledger_bridge_options *options)
+{
+    memset(options, 0, sizeof(*options));
+    options->name = LEDGER_BRIDGE_DEFAULT_NAME;
+    options->interval_ms = 5000;
+    options->batch_size = 500;
+    options->backlog_batch_size = 5000;
+    options->max_batch_bytes = (size_t)4 * 1024 * 1024;
+    options->retry_min_ms = 50;
+    options->retry_max_ms = 10000;
+    options->retry_for_ms = -1;
+    options->id_codec = &ledger_int64_codec;
+    options->meter_name = LEDGER_BRIDGE_DEFAULT_METER;
+    options->tracer_name = LEDGER_BRIDGE_DEFAULT_METER;
+}
+
+/* --- making ---------------------------------------------------------------------------------- */
+
+static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err)
+{
+    const char *wrong = NULL;
+    if (o->name == NULL || o->name[0] == '\0' || strlen(o->name) > 200 ||
+        !ldg_utf8_valid(o->name, strlen(o->name)))
+        wrong = "name must be 1 to 200 bytes of UTF-8";
+    else if (o->interval_ms < 1)
+        wrong = "interval must be at least 1 ms";
+    else if (o->batch_size < 1 || o->batch_size > 1000000)
+        wrong = "batch_size must be 1 to 1000000";
+    else if (o->backlog_batch_size > 1000000)
+        wrong = "backlog_batch_size must be at most 1000000";
+    else if (o->max_batch_bytes < 1)
+        wrong = "max_batch_bytes must be at least 1";
+    else if (o->parallel_streams > 256)
+        wrong = "parallel_streams must be at most 256";
+    else if (o->skip_types >> LEDGER_MUTATION_UNKNOWN != 0)
+        wrong = "skip_types names a type that does not exist";
+    else if (o->on_bad_event != LEDGER_BAD_EVENT_PARK && o->on_bad_event != LEDGER_BAD_EVENT_STOP)
+        wrong = "on_bad_event must be park or stop";
+    else if (o->retry_min_ms < 1 || o->retry_max_ms < o->retry_min_ms)
+        wrong = "retry_min must be at least 1 ms and not over retry_max";
+    else if (o->id_codec == NULL)
+        wrong = "id_codec is missing";
+    else if (o->metrics_enabled && (o->meter.instrument == NULL || o->meter.record == NULL))
+        wrong = "metrics are enabled without a meter";
+    return wrong == NULL ? LEDGER_OK : ldg_fail(err, LEDGER_ERR_INVALID, "bridge: %s", wrong);
+}
+
+static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_options *options,
+                              ledger_error *err)
+{
+    const char *from[4] = {options->name, options->cursor_file,
+                           options->meter_name ? options->meter_name : LEDGER_BRIDGE_DEFAULT_METER,
+                           options->tracer_name ? options->tracer_name
+                                                : LEDGER_BRIDGE_DEFAULT_METER};
+    bridge->options = *options;
+    for (int i = 0; i < 4; i++) {
+        bridge->strings[i] = from[i] == NULL ? NULL : ldg_strdup(from[i]);
+        if (from[i] != NULL && bridge->strings[i] == NULL)
+            return ldg_fail_nomem(err);
+    }
+    bridge->options.name = bridge->strings[0];
+    bridge->options.cursor_file = bridge->strings[1];
+    bridge->options.meter_name = bridge->strings[2];
+    bridge->options.tracer_name = bridge->strings[3];
+    if (bridge->options.backlog_batch_size < bridge->options.batch_size)
+        bridge->options.backlog_batch_size = bridge->options.batch_size;
+    return LEDGER_OK;
+}
+
+/* What the sink cannot do must be skipped on purpose, and is said at once, not at the first event. */
+static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_error *err)
+{
+    static const struct {
+        ledger_mutation_type type;
+        uint64_t caps;
+    } needs[] = {
+        {LEDGER_MUTATION_SET_TAGS, LDG_CAP_TAGS | LDG_CAP_FIND_BY_SOURCE},
+        {LEDGER_MUTATION_SET_ANNOTATIONS, LDG_CAP_ANNOTATIONS | LDG_CAP_FIND_BY_SOURCE},
+        {LEDGER_MUTATION_TRIM, LDG_CAP_TRIM | LDG_CAP_FIND_BY_SOURCE},
+    };
+    uint64_t caps = ldg_store_caps(bridge->sink);
+    if ((ldg_store_caps(bridge->source) & LDG_CAP_MUTATION_LOG) == 0)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "%s stores cannot be a source: no mutation log",
+                        ledger_store_backend(bridge->source));
+    if (!ledger_store_has_log(bridge->source))
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "source %s, table %s, has no mutation log; make one with `ledgerctl store "
+                        "init --store %s --table %s`",
+                        ledger_store_url(bridge->source), ledger_store_table(bridge->source),
+                        ledger_store_url(bridge->source), ledger_store_table(bridge->source));
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
+        if ((caps & needs[i].caps) != needs[i].caps &&
+            (bridge->options.skip_types >> needs[i].type & 1) == 0)
+            return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                            "the sink (%s) cannot take %s events; skip them on purpose with --skip %s",
+                            ledger_store_backend(bridge->sink),
+                            ledger_mutation_type_name(needs[i].type),
+                            ledger_mutation_type_name(needs[i].type));
+    if ((caps & LDG_CAP_PARK) == 0 && bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "the sink (%s) cannot park events; use --on-bad-event stop",
+                        ledger_store_backend(bridge->sink));
+    return LEDGER_OK;
+}
+
+static ledger_rc check_identities(const struct ledger_bridge *bridge, ledger_error *err)
+{
+    struct ldg_identity source, sink;
+    ledger_rc rc = ldg_store_identity(bridge->source, &source, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_identity(bridge->sink, &sink, err);
+    if (rc == LEDGER_OK && strcmp(source.uuid, sink.uuid) == 0)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "source and sink are the same table, or one is a copy of the other (both have "
+                      "identity %s); give a copy an identity of its own with `ledgerctl store init "
+                      "--new-identity`",
+                      source.uuid);
+    return rc;
+}
+
+/* A sink without cursors: a file when the caller named one, else memory that lives with the bridge. */
+static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
+{
+    if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
+        return LEDGER_OK;
+    char url[4096 + 16], uuid[LDG_UUID_TEXT_MAX];
+    ledger_store_options options;
+    ledger_store_options_defaults(&options);
+    ldg_uuid_new(uuid);
+    int n = bridge->options.cursor_file != NULL
+                ? snprintf(url, sizeof(url), "sqlite:%s", bridge->options.cursor_file)
+                : snprintf(url, sizeof(url), "memory:cursors-%s", uuid);
+    if (n < 0 || (size_t)n >= sizeof(url))
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the path of the cursor file is too long");
+    options.url = url;
+    options.log = LEDGER_LOG_OFF;
+    options.flags = LEDGER_STORE_CREATE;
+    return ledger_store_open(&options, &bridge->side, err);
+}
+
+ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *sink,
+                               const ledger_bridge_options *options, ledger_bridge **ret_bridge,
+                               ledger_error *err)
+{
+    ledger_error local;
+    ledger_bridge_options defaults;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || ret_bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge: source, sink or result is NULL");
+    if (options == NULL) {
+        ledger_bridge_options_defaults(&defaults);
+        options = &defaults;
+    }
+    ledger_rc rc = check_options(options, err);
+    if (rc != LEDGER_OK)
+        return rc;
+
+    struct ledger_bridge *bridge = ldg_calloc(1, sizeof(*bridge));
+    if (bridge == NULL)
+        return ldg_fail_nomem(err);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&bridge->mutex, NULL);
+    pthread_mutex_init(&bridge->poll_mutex, NULL);
+    pthread_mutex_init(&bridge->lone_mutex, NULL);
+    pthread_cond_init(&bridge->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    bridge->stats.last_success_us = bridge->stats.last_progress_us = LEDGER_NO_TIME;
+    bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    bridge->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (bridge->wake_fd < 0 || bridge->stop_fd < 0)
+        rc = ldg_fail_native(err, LEDGER_ERR_IO, "", errno, "eventfd: %s", strerror(errno));
+    if (rc == LEDGER_OK)
+        rc = copy_options(bridge, options, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_reopen(source, LDG_ROLE_USER, &bridge->source, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_reopen(sink, LDG_ROLE_USER, &bridge->sink, err);
+    if (rc == LEDGER_OK)
+        rc = check_capabilities(bridge, err);
+    if (rc == LEDGER_OK)
+        rc = check_identities(bridge, err);
+    if (rc == LEDGER_OK)
+        rc = open_side(bridge, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_telemetry_init(&bridge->telemetry, &bridge->options, err);
+    if (rc == LEDGER_OK) {
+        *ret_bridge = bridge;
+        bridge = NULL;
+    }
+    ledger_bridge_destroy(&bridge);
+    return rc;
+}
+
+void ledger_bridge_destroy(ledger_bridge **bridge)
+{
+    if (bridge == NULL || *bridge == NULL)
+        return;
+    struct ledger_bridge *b = *bridge;
+    ledger_bridge_stop(b);
+    ldg_pipe_close(&b->poll_pipe);
+    ledger_store_close(&b->side);
+    ledger_store_close(&b->sink);
+    ledger_store_close(&b->source);
+    for (int i = 0; i < 4; i++)
+        ldg_free(b->strings[i]);
+    if (b->wake_fd >= 0)
+        close(b->wake_fd);
+    if (b->stop_fd >= 0)
+        close(b->stop_fd);
+    pthread_mutex_destroy(&b->mutex);
+    pthread_mutex_destroy(&b->poll_mutex);
+    pthread_mutex_destroy(&b->lone_mutex);
+    pthread_cond_destroy(&b->cond);
+    ldg_free(b);
+    *bridge = NULL;
+}
+
+/* --- retries --------------------------------------------------------------------------------- */
+
+struct retry {
+    int64_t pause_ms;       /* the next one; 0: no failure since the last success */
+    int64_t failing_since_us;
+};
+
+static bool may_retry(ledger_rc rc, const ledger_error *err)
+{
+    return (err->flags & LEDGER_ERROR_RETRY) != 0 || rc == LEDGER_ERR_PARTIAL;
+}
+
+/* Needs new handles: what is known of the old ones can no longer be trusted. */
+static bool wants_reopen(ledger_rc rc)
+{
+    return rc != LEDGER_ERR_FENCED && rc != LEDGER_ERR_BUSY && rc != LEDGER_ERR_FULL;
+}
+
+/* Waits, unless it is told to stop. */
+static void pause_ms(struct ledger_bridge *bridge, int64_t ms)
+{
+    struct pollfd fd = {.fd = bridge->stop_fd, .events = POLLIN};
+    (void)poll(&fd, 1, (int)ms);
+}
+
+/* False: it has been failing for too long. */
+static bool back_off(struct ledger_bridge *bridge, struct retry *retry, ledger_rc rc,
+                     const ledger_error *err)
+{
+    const ledger_bridge_options *o = &bridge->options;
+    if (rc == LEDGER_ERR_FENCED) { /* somebody else makes progress */
+        pause_ms(bridge, 1 + (int64_t)(ldg_random_u64() % 4));
+        return true;
+    }
+    int64_t now = ldg_clock_mono_us();
+    if (retry->pause_ms == 0) {
+        retry->pause_ms = o->retry_min_ms;
+        retry->failing_since_us = now;
+    }
+    if (o->retry_for_ms >= 0 && now - retry->failing_since_us >= o->retry_for_ms * 1000)
+        return false;
+    ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, "poll failed, will try again", err);
+    /* Half fixed, half random: several bridges do not come back in step. */
+    int64_t half = retry->pause_ms / 2;
+    pause_ms(bridge, half + (int64_t)(ldg_random_u64() % (uint64_t)(half + 1)) + 1);
+    retry->pause_ms = retry->pause_ms * 2 < o->retry_max_ms ? retry->pause_ms * 2 : o->retry_max_ms;
+    return true;
+}
+
+/* --- polling --------------------------------------------------------------------------------- */
+
+#define POLL_FENCED_TRIES 20
+
+ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_error *err)
+{
+    ledger_error local;
+    size_t read = 0;
+    ledger_rc rc = LEDGER_ERR_FENCED;
+    err = err != NULL ? err : &local;
+    if (bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
+    memset(err, 0, sizeof(*err));
+    pthread_mutex_lock(&bridge->poll_mutex);
+    for (int i = 0; i < POLL_FENCED_TRIES && rc == LEDGER_ERR_FENCED; i++) {
+        rc = LEDGER_OK;
+        if (bridge->poll_pipe == NULL)
+            rc = ldg_pipe_open(bridge, &bridge->poll_pipe, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_pipe_cycle(bridge->poll_pipe, false, &read, err);
+    }
+    if (rc != LEDGER_OK && wants_reopen(rc))
+        ldg_pipe_close(&bridge->poll_pipe);
+    pthread_mutex_unlock(&bridge->poll_mutex);
+    if (rc == LEDGER_OK && ret_read != NULL)
+        *ret_read = read;
+    return rc;
+}
+
+/* --- the loop -------------------------------------------------------------------------------- */
+
+static void drain_wake(struct ledger_bridge *bridge)
+{
+    uint64_t value;
+    ssize_t n = read(bridge->wake_fd, &value, sizeof(value));
+    (void)n; /* nothing there is fine */
+}
+
+static void note_look(struct ledger_bridge *bridge, uint64_t *look)
+{
+    pthread_mutex_lock(&bridge->mutex);
+    *look = ++bridge->looks;
+    pthread_mutex_unlock(&bridge->mutex);
+}
+
+static void note_empty(struct ledger_bridge *bridge, uint64_t look)
+{
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->empty_looks = look;
+    pthread_cond_broadcast(&bridge->cond);
+    pthread_mutex_unlock(&bridge->mutex);
+}
+
+static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
+{
+    struct ldg_pipe *pipe = NULL;
+    struct retry retry = {0};
+    ledger_rc rc = LEDGER_OK;
+
+    while (!atomic_load(&bridge->stopping)) {
+        size_t read = 0;
+        uint64_t look;
+        drain_wake(bridge);
+        note_look(bridge, &look);
+        rc = LEDGER_OK;
+        memset(err, 0, sizeof(*err));
+        if (pipe == NULL) {
+            rc = ldg_pipe_open(bridge, &pipe, err);
+            if (rc == LEDGER_OK)
+                rc = ldg_store_wake_add(pipe->source, bridge->wake_fd, err);
+        }
+        if (rc == LEDGER_OK)
+            rc = ldg_pipe_cycle(pipe, true, &read, err);
+        if (rc == LEDGER_OK) {
+            retry.pause_ms = 0;
+            if (read == 0) {
+                note_empty(bridge, look);
+                rc = ldg_store_log_wait(pipe->source, bridge->wake_fd,
+                                        bridge->options.interval_ms, err);
+            }
+        }
+        if (rc == LEDGER_OK)
+            continue;
+        if (pipe != NULL && wants_reopen(rc)) {
+            ldg_store_wake_remove(pipe->source, bridge->wake_fd);
+            ldg_pipe_close(&pipe);
+        }
+        if (!may_retry(rc, err) || !back_off(bridge, &retry, rc, err))
+            break;
+        rc = LEDGER_OK;
+    }
+    if (pipe != NULL)
+        ldg_store_wake_remove(pipe->source, bridge->wake_fd);
+    ldg_pipe_close(&pipe);
+    return rc;
+}
+
+static void *bridge_main(void *arg)
+{
+    struct ledger_bridge *bridge = arg;
+    ledger_error err = {0};
+    ldg_log(&bridge->telemetry, LEDGER_LOG_INFO, "bridge started", NULL);
+    ledger_rc rc = run(bridge, &err);
+    if (rc == LEDGER_OK)
+        ldg_log(&bridge->telemetry, LEDGER_LOG_INFO, "bridge stopped", NULL);
+    else
+        ldg_log(&bridge->telemetry, LEDGER_LOG_ERROR, "bridge gave up", &err);
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->running = false;
+    bridge->end_rc = rc;
+    bridge->end_err = err;
+    pthread_cond_broadcast(&bridge->cond);
+    pthread_mutex_unlock(&bridge->mutex);
+    return NULL;
+}
+
+ledger_rc ledger_bridge_start(ledger_bridge *bridge, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if (bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
+    pthread_mutex_lock(&bridge->mutex);
+    if (!bridge->started) {
+        int error = pthread_create(&bridge->thread, NULL, bridge_main, bridge);
+        if (error != 0)
+            rc = ldg_fail_native(err, LEDGER_ERR_NOMEM, "", error, "cannot start a thread: %s",
+                                 strerror(error));
+        else
+            bridge->started = bridge->running = true;
+    }
+    pthread_mutex_unlock(&bridge->mutex);
+    return rc;
+}
+
+void ledger_bridge_request_stop(ledger_bridge *bridge)
+{
+    uint64_t one = 1;
+    if (bridge == NULL)
+        return;
+    int saved = errno;
+    atomic_store(&bridge->stopping, true);
+    ssize_t n = write(bridge->stop_fd, &one, sizeof(one));
+    n += write(bridge->wake_fd, &one, sizeof(one));
+    (void)n; /* a full eventfd is readable, which is all that is wanted */
+    errno = saved;
+}
+
+void ledger_bridge_stop(ledger_bridge *bridge)
+{
+    if (bridge == NULL)
+        return;
+    ledger_bridge_request_stop(bridge);
+    pthread_mutex_lock(&bridge->mutex);
+    while (bridge->running)
+        pthread_cond_wait(&bridge->cond, &bridge->mutex);
+    bool join = bridge->started && !bridge->joined;
+    bridge->joined = true;
+    pthread_mutex_unlock(&bridge->mutex);
+    if (join)
+        pthread_join(bridge->thread, NULL);
+}
+
+ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t timeout_ms,
+                             ledger_error *err)
+{
+    struct timespec deadline;
+    uint64_t one = 1;
+    ledger_rc rc = LEDGER_OK;
+    int waited = 0;
+    if (bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    if (timeout_ms >= 0) {
+        deadline.tv_sec += timeout_ms / 1000;
+        deadline.tv_nsec += timeout_ms % 1000 * 1000000;
+        if (deadline.tv_nsec >= 1000000000) {
+            deadline.tv_sec++;
+            deadline.tv_nsec -= 1000000000;
+        }
+    }
+    pthread_mutex_lock(&bridge->mutex);
+    if (!bridge->started) {
+        pthread_mutex_unlock(&bridge->mutex);
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the bridge was not started");
+    }
+    uint64_t wanted = bridge->looks + 1; /* a look that begins after this call */
+    if (until_empty) {
+        ssize_t n = write(bridge->wake_fd, &one, sizeof(one));
+        (void)n;
+    }
+    while (bridge->running && !(until_empty && bridge->empty_looks >= wanted) && waited == 0)
+        waited = timeout_ms < 0
+                     ? pthread_cond_wait(&bridge->cond, &bridge->mutex)
+                     : pthread_cond_timedwait(&bridge->cond, &bridge->mutex, &deadline);
+    bool empty = until_empty && bridge->empty_looks >= wanted;
+    if (!bridge->running && bridge->end_rc != LEDGER_OK) {
+        rc = bridge->end_rc;
+        if (err != NULL)
+            *err = bridge->end_err;
+    } else if (bridge->running && !empty) {
+        rc = ldg_fail(err, LEDGER_ERR_BUSY, "still running after %lld ms", (long long)timeout_ms);
+    } else if (!bridge->running && until_empty && !empty) {
+        rc = ldg_fail(err, LEDGER_ERR_CANCELLED, "stopped before the log was empty");
+    }
+    pthread_mutex_unlock(&bridge->mutex);
+    return rc;
+}
+
+void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_stats *ret_stats)
+{
+    pthread_mutex_lock(&bridge->mutex);
+    *ret_stats = bridge->stats;
+    pthread_mutex_unlock(&bridge->mutex);
+}

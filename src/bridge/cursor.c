@@ -1,0 +1,86 @@
+/* The cursor: where the next batch begins. The only owner of positions.
+ *
+ * The text that counts is the row's `state`, issued by the source; the column `cursor` beside it is
+ * the position in the reference's form. The Go bridge knows only that column, and so does a person
+ * with a SQL prompt. So when the two disagree the lower one wins: going back only repeats what the
+ * sink already has, going forward would lose events.
+ *
+ * A sink that keeps no cursors has them in a side store: a local file, or the process's memory. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+/* Position in the column `cursor`; false: it holds none. */
+static ledger_rc readable_position(const struct ldg_cursor_keeper *cursor, int64_t *ret_position,
+                                   ledger_error *err)
+{
+    ledger_id id = {0};
+    if (cursor->row.readable[0] == '\0') {
+        *ret_position = 0;
+        return LEDGER_OK;
+    }
+    if (cursor->codec->decode(cursor->row.readable, &id, NULL) != LEDGER_OK || id.text != NULL)
+        return ldg_fail(err, LEDGER_ERR_DATA,
+                        "cursor \"%s\" holds \"%s\", which is no position; set it with "
+                        "`ledgerctl bridge cursor set`",
+                        cursor->name, cursor->row.readable);
+    *ret_position = id.number;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
+                          bool *ret_adopt, ledger_error *err)
+{
+    int64_t readable = 0, position = 0;
+    bool adopt = false;
+    ledger_rc rc = ldg_store_cursor_get(cursor->store, cursor->name, create, &cursor->row, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = readable_position(cursor, &readable, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (cursor->row.state[0] == '\0') {
+        cursor->from[0] = '\0';
+        if (readable > 0) { /* the Go bridge was here */
+            adopt = true;
+            rc = ldg_store_log_cursor_at(source, readable, cursor->from, err);
+        }
+    } else {
+        rc = ldg_store_log_check(source, cursor->row.state, &position, err);
+        if (rc != LEDGER_OK)
+            return rc;
+        (void)snprintf(cursor->from, sizeof(cursor->from), "%s", cursor->row.state);
+        if (cursor->row.readable[0] != '\0' && readable < position)
+            rc = ldg_store_log_cursor_at(source, readable, cursor->from, err);
+        else if (readable > position)
+            adopt = true;
+    }
+    if (rc == LEDGER_OK) {
+        cursor->loaded = true;
+        *ret_adopt = adopt;
+    }
+    return rc;
+}
+
+ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
+                          struct ldg_cursor *ret_next, ledger_error *err)
+{
+    ledger_id id = {.number = batch->next_position};
+    ret_next->moved_at_us = LEDGER_NO_TIME;
+    (void)snprintf(ret_next->state, sizeof(ret_next->state), "%s", batch->next_state);
+    return cursor->codec->encode(id, ret_next->readable, err);
+}
+
+ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
+                           ledger_error *err)
+{
+    if (!cursor->in_sink) {
+        ledger_rc rc = ldg_store_cursor_set(cursor->store, cursor->name, &cursor->row, next, err);
+        if (rc != LEDGER_OK)
+            return rc;
+    }
+    cursor->row = *next;
+    (void)snprintf(cursor->from, sizeof(cursor->from), "%s", next->state);
+    return LEDGER_OK;
+}

@@ -1,0 +1,259 @@
+/* Parked events: listed, tried again, dropped.
+ *
+ * A retry goes through the same decode and plan as the bridge, in order of position. An event stays
+ * behind an earlier one of its entry that still cannot be applied, and what the source has trimmed
+ * since is let go. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+#define PAGE_ROWS 64
+
+ledger_rc ledger_bridge_parked_list(ledger_store *sink, ledger_parked_fn fn, void *ctx,
+                                    ledger_error *err)
+{
+    ledger_error local;
+    err = err != NULL ? err : &local;
+    if (sink == NULL || fn == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "parked list: sink or function is NULL");
+    struct ldg_arena arena;
+    int64_t after = 0;
+    bool go_on = true;
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_init(&arena, 1 << 20);
+    while (rc == LEDGER_OK && go_on) {
+        struct ldg_parked_row *rows = NULL;
+        size_t count = 0;
+        ldg_arena_reset(&arena);
+        rc = ldg_store_parked_list(sink, after, PAGE_ROWS, &arena, &rows, &count, err);
+        if (rc != LEDGER_OK || count == 0)
+            break;
+        for (size_t i = 0; i < count && go_on; i++) {
+            char entry_id[LEDGER_ID_TEXT_MAX] = "";
+            if (rows[i].source_pos != 0)
+                (void)snprintf(entry_id, sizeof(entry_id), "%lld", (long long)rows[i].source_pos);
+            ledger_parked parked = {
+                .id = rows[i].id,
+                .source_uuid = rows[i].source_uuid,
+                .position = rows[i].log_position,
+                .type = rows[i].type_name,
+                .stream = rows[i].stream,
+                .entry_id = entry_id,
+                .reason = rows[i].reason,
+                .attempts = rows[i].attempts,
+                .parked_at_us = rows[i].parked_at_us,
+                .event = rows[i].event,
+            };
+            after = rows[i].id;
+            go_on = fn(ctx, &parked);
+        }
+    }
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+ledger_rc ledger_bridge_parked_drop(ledger_store *sink, int64_t id, uint64_t *ret_dropped,
+                                    ledger_error *err)
+{
+    uint64_t dropped = 0;
+    if (sink == NULL || id < 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "parked drop: sink is NULL or id negative");
+    ledger_rc rc = ldg_store_parked_drop(sink, id, &dropped, err);
+    if (rc == LEDGER_OK && id != 0 && dropped == 0)
+        rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no parked event has id %lld", (long long)id);
+    if (rc == LEDGER_OK && ret_dropped != NULL)
+        *ret_dropped = dropped;
+    return rc;
+}
+
+struct retry_run {
+    ledger_store *source, *sink;
+    struct ldg_origin_cache origins;
+    struct ldg_arena arena;
+    int64_t *left;      /* entries that an earlier event of this run still waits for */
+    size_t left_count, left_cap;
+    bool unknown_left;  /* one of unknown entry is still there */
+    int64_t only;       /* 0: all */
+    uint64_t applied, stay;
+};
+
+static ledger_rc remember_left(struct retry_run *run, int64_t entry, ledger_error *err)
+{
+    if (entry == 0) {
+        run->unknown_left = true;
+        return LEDGER_OK;
+    }
+    if (run->left_count == run->left_cap) {
+        size_t cap = run->left_cap == 0 ? 64 : run->left_cap * 2;
+        int64_t *left = ldg_realloc(run->left, cap * sizeof(*left));
+        if (left == NULL)
+            return ldg_fail_nomem(err);
+        run->left = left;
+        run->left_cap = cap;
+    }
+    run->left[run->left_count++] = entry;
+    return LEDGER_OK;
+}
+
+/* Must it wait behind an earlier parked event? */
+static bool must_wait(struct retry_run *run, const struct ldg_parked_row *row,
+                      const ledger_mutation_event *event)
+{
+    ledger_id id;
+    for (size_t i = 0; i < run->left_count; i++)
+        if (row->source_pos != 0 && run->left[i] == row->source_pos)
+            return true;
+    bool sets = event->type == LEDGER_MUTATION_SET_TAGS ||
+                event->type == LEDGER_MUTATION_SET_ANNOTATIONS;
+    return run->unknown_left && sets &&
+           ledger_store_find_by_source_id(run->sink, event->stream, event->entry_id, &id, NULL) ==
+               LEDGER_ERR_NOT_FOUND;
+}
+
+/* Appends whose entry the source has trimmed meanwhile have nothing left to do; the others get what
+ * a Go event lacks from the entry's row, as when the bridge reads. */
+static ledger_rc complete_appends(struct retry_run *run, struct ldg_op *ops, size_t *count,
+                              ledger_error *err)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < *count; i++) {
+        ledger_entry *entry = NULL;
+        if (ops[i].kind == LDG_OP_APPEND && ops[i].origin == run->origins.source) {
+            ledger_rc rc = ldg_store_entry_by_id(run->source, ops[i].source_pos, &run->arena,
+                                                 &entry, err);
+            if (rc != LEDGER_OK)
+                return rc;
+            if (entry == NULL)
+                continue;
+            if (ops[i].entry->created_at_us == LEDGER_NO_TIME &&
+                ldg_json_check(entry->payload, NULL) == LEDGER_OK) {
+                ledger_append_entry *copy =
+                    ldg_arena_memdup(&run->arena, ops[i].entry, sizeof(*copy));
+                if (copy == NULL)
+                    return ldg_fail_nomem(err);
+                copy->payload = entry->payload;
+                ops[i].entry = copy;
+                ops[i].time_us = entry->created_at_us;
+            }
+        }
+        ops[kept++] = ops[i];
+    }
+    *count = kept;
+    return LEDGER_OK;
+}
+
+static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *row,
+                           ledger_error *err)
+{
+    struct ldg_batch_event item = {0};
+    struct ldg_plan_rules rules = {.origins = &run->origins};
+    ledger_error why = {0};
+    const char *bad = NULL;
+    uint8_t fate = LDG_FATE_OPS;
+    bool applied = false;
+    size_t count = 0;
+    struct ldg_op *ops = NULL;
+
+    ledger_rc rc = ldg_event_decode(row->event, &run->arena, &item.event, &why);
+    if (rc == LEDGER_ERR_NOMEM)
+        return ldg_fail_nomem(err);
+    if (rc != LEDGER_OK) {
+        bad = why.message;
+        rc = LEDGER_OK;
+    } else if (must_wait(run, row, &item.event)) {
+        run->stay++;
+        return remember_left(run, row->source_pos, err);
+    } else {
+        struct ldg_log_row log_row = {.position = row->log_position,
+                                      .payload = row->event,
+                                      .created_at_us = row->time_us};
+        rc = ldg_origins_resolve(&run->origins, run->sink, &item.event, err);
+        if (rc == LEDGER_OK) {
+            ops = ldg_arena_calloc(&run->arena, ldg_plan_op_count(&item), sizeof(*ops));
+            rc = ops == NULL ? ldg_fail_nomem(err)
+                             : ldg_plan_event(&item, &log_row, 0, &rules, &run->arena, ops, &count,
+                                              &bad, &fate, err);
+        }
+        if (rc == LEDGER_OK && bad == NULL)
+            rc = complete_appends(run, ops, &count, err);
+    }
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = bad != NULL ? ldg_store_parked_note(run->sink, row->id, bad, err)
+                     : ldg_store_parked_retry(run->sink, row->id, ops, count, &applied, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (applied) {
+        run->applied++;
+        return LEDGER_OK;
+    }
+    run->stay++;
+    return remember_left(run, row->source_pos, err);
+}
+
+static ledger_rc retry_all(struct retry_run *run, ledger_error *err)
+{
+    struct ldg_arena page;
+    int64_t after = 0;
+    bool found = false;
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_init(&page, 1 << 20);
+    for (;;) {
+        struct ldg_parked_row *rows = NULL;
+        size_t count = 0;
+        ldg_arena_reset(&page);
+        rc = ldg_store_parked_list(run->sink, after, PAGE_ROWS, &page, &rows, &count, err);
+        if (rc != LEDGER_OK || count == 0)
+            break;
+        for (size_t i = 0; i < count && rc == LEDGER_OK; i++) {
+            after = rows[i].id;
+            if (strcmp(rows[i].source_uuid, run->origins.source_identity.uuid) != 0)
+                continue;
+            if (run->only != 0 && rows[i].id > run->only)
+                break;
+            ldg_arena_reset(&run->arena);
+            if (run->only == 0 || rows[i].id == run->only) {
+                found = true;
+                rc = retry_row(run, &rows[i], err);
+            } else {
+                rc = remember_left(run, rows[i].source_pos, err);
+            }
+        }
+        if (rc != LEDGER_OK || (run->only != 0 && after >= run->only))
+            break;
+    }
+    if (rc == LEDGER_OK && run->only != 0 && !found)
+        rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no parked event of this source has id %lld",
+                      (long long)run->only);
+    ldg_arena_fini(&page);
+    return rc;
+}
+
+ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, int64_t id,
+                                     uint64_t *ret_applied, uint64_t *ret_left, ledger_error *err)
+{
+    ledger_error local;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || id < 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
+    struct retry_run run = {.source = source, .sink = sink, .only = id};
+    ldg_arena_init(&run.arena, 1 << 20);
+    ledger_rc rc = ldg_store_identity(source, &run.origins.source_identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_identity(sink, &run.origins.sink_identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_get(sink, &run.origins.source_identity, "", &run.origins.source, err);
+    if (rc == LEDGER_OK)
+        rc = retry_all(&run, err);
+    if (rc == LEDGER_OK) {
+        if (ret_applied != NULL)
+            *ret_applied = run.applied;
+        if (ret_left != NULL)
+            *ret_left = run.stay;
+    }
+    ldg_free(run.left);
+    ldg_origins_fini(&run.origins);
+    ldg_arena_fini(&run.arena);
+    return rc;
+}

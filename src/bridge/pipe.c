@@ -1,0 +1,369 @@
+/* One set of handles with the stages on them, and one trip through the stages. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+#define STAT_INTERVAL_US 250000
+
+static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
+{
+    struct ldg_origin_cache *origins = &pipe->origins;
+    ledger_rc rc = ldg_store_identity(pipe->source, &origins->source_identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_identity(pipe->sink, &origins->sink_identity, err);
+    if (rc == LEDGER_OK && strcmp(origins->source_identity.uuid, origins->sink_identity.uuid) == 0)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "source and sink are the same table, or one is a copy of the other (both have "
+                      "identity %s); give a copy an identity of its own with `ledgerctl store init "
+                      "--new-identity`",
+                      origins->source_identity.uuid);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_get(pipe->sink, &origins->source_identity, pipe->bridge->options.name,
+                                  &origins->source, err);
+    return rc;
+}
+
+ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
+                        ledger_error *err)
+{
+    struct ldg_pipe *pipe = ldg_calloc(1, sizeof(*pipe));
+    if (pipe == NULL)
+        return ldg_fail_nomem(err);
+    pipe->bridge = bridge;
+    ldg_reader_init(&pipe->reader, NULL);
+    ledger_rc rc = ldg_store_reopen(bridge->source, LDG_ROLE_SOURCE, &pipe->source, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_reopen(bridge->sink, LDG_ROLE_SINK, &pipe->sink, err);
+    if (rc == LEDGER_OK && bridge->side != NULL)
+        rc = ldg_store_reopen(bridge->side, LDG_ROLE_USER, &pipe->side, err);
+    if (rc == LEDGER_OK)
+        rc = find_origins(pipe, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams, err);
+    if (rc == LEDGER_OK) {
+        pipe->reader.source = pipe->source;
+        pipe->cursor = (struct ldg_cursor_keeper){
+            .store = pipe->side != NULL ? pipe->side : pipe->sink,
+            .name = bridge->options.name,
+            .codec = bridge->options.id_codec,
+            .in_sink = pipe->side == NULL,
+        };
+        *ret_pipe = pipe;
+        pipe = NULL;
+    }
+    ldg_pipe_close(&pipe);
+    return rc;
+}
+
+void ldg_pipe_close(struct ldg_pipe **pipe)
+{
+    if (*pipe == NULL)
+        return;
+    ldg_reader_fini(&(*pipe)->reader);
+    ldg_applier_fini(&(*pipe)->applier);
+    ldg_origins_fini(&(*pipe)->origins);
+    ledger_store_close(&(*pipe)->side);
+    ledger_store_close(&(*pipe)->sink);
+    ledger_store_close(&(*pipe)->source);
+    ldg_free(*pipe);
+    *pipe = NULL;
+}
+
+static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
+{
+    bool adopt = false;
+    uint64_t adopted = 0;
+    ledger_rc rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &adopt, err);
+    if (rc == LEDGER_OK && adopt && pipe->cursor.in_sink) {
+        rc = ldg_store_origin_adopt(pipe->sink, pipe->origins.source, &adopted, err);
+        if (rc == LEDGER_OK && adopted > 0)
+            ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_INFO,
+                    "took over the cursor and the entries that the Go bridge left", NULL);
+        if (rc != LEDGER_OK)
+            pipe->cursor.loaded = false;
+    }
+    return rc;
+}
+
+/* --- accounting ------------------------------------------------------------------------------ */
+
+static void note_durable(struct ldg_pipe *pipe)
+{
+    uint64_t durable = ldg_store_durable_count(pipe->sink, pipe->applier.applied_count);
+    const size_t slots = sizeof(pipe->pending_durable) / sizeof(pipe->pending_durable[0]);
+    while (pipe->durable_tail != pipe->durable_head &&
+           pipe->pending_durable[pipe->durable_tail % slots].applied_count <= durable) {
+        (void)snprintf(pipe->bridge->stats.durable_position,
+                       sizeof(pipe->bridge->stats.durable_position), "%s",
+                       pipe->pending_durable[pipe->durable_tail % slots].position);
+        pipe->durable_tail++;
+    }
+}
+
+/* Remembers which position the last commit stands for; a full ring forgets the one before. */
+static void push_durable(struct ldg_pipe *pipe)
+{
+    const size_t slots = sizeof(pipe->pending_durable) / sizeof(pipe->pending_durable[0]);
+    if (pipe->durable_head - pipe->durable_tail == slots)
+        pipe->durable_head--;
+    size_t slot = pipe->durable_head++ % slots;
+    pipe->pending_durable[slot].applied_count = pipe->applier.applied_count;
+    (void)snprintf(pipe->pending_durable[slot].position,
+                   sizeof(pipe->pending_durable[slot].position), "%s", pipe->cursor.row.readable);
+}
+
+struct tally {
+    uint64_t applied[LEDGER_MUTATION_TYPE_COUNT];
+    uint64_t skipped[LEDGER_MUTATION_TYPE_COUNT];
+    uint64_t parked[LEDGER_MUTATION_TYPE_COUNT];
+    uint64_t apply, skip_option, skip_origin, skip_missing, skip_replay, dedup, park;
+};
+
+static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
+                        enum ldg_outcome outcome)
+{
+    ledger_mutation_type type = item->event.type <= LEDGER_MUTATION_UNKNOWN
+                                    ? item->event.type
+                                    : LEDGER_MUTATION_UNKNOWN;
+    uint64_t *skip = NULL;
+    if (item->bad != NULL)
+        type = LEDGER_MUTATION_UNKNOWN;
+    if (item->fate == LDG_FATE_SKIP_OPTION) {
+        skip = &tally->skip_option;
+    } else if (item->fate == LDG_FATE_SKIP_ORIGIN) {
+        skip = &tally->skip_origin;
+    } else {
+        switch (outcome) {
+        case LDG_OUTCOME_MISSING:
+            skip = &tally->skip_missing;
+            break;
+        case LDG_OUTCOME_REPLAYED:
+            skip = &tally->skip_replay;
+            break;
+        case LDG_OUTCOME_DEDUPLICATED:
+            tally->dedup++;
+            break;
+        case LDG_OUTCOME_APPLIED:
+            tally->apply++;
+            tally->applied[type]++;
+            break;
+        case LDG_OUTCOME_PARKED:
+            tally->park++;
+            tally->parked[type]++;
+            break;
+        }
+    }
+    if (skip != NULL) {
+        (*skip)++;
+        tally->skipped[type]++;
+    }
+}
+
+static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
+{
+    struct ledger_bridge *bridge = pipe->bridge;
+    struct tally tally = {0};
+    size_t op = 0;
+    for (size_t i = 0; i < batch->log.count; i++) {
+        uint8_t outcome = LDG_OUTCOME_MISSING;
+        for (; op < batch->op_count && batch->ops[op].event_index == i; op++)
+            if (batch->outcomes[op] > outcome)
+                outcome = batch->outcomes[op];
+        tally_event(&tally, &batch->events[i], outcome);
+    }
+    for (int type = 0; type < LEDGER_MUTATION_TYPE_COUNT; type++) {
+        const struct ldg_telemetry *t = &bridge->telemetry;
+        ldg_telemetry_count(t, t->applied, (ledger_mutation_type)type, tally.applied[type]);
+        ldg_telemetry_count(t, t->skipped, (ledger_mutation_type)type, tally.skipped[type]);
+        ldg_telemetry_count(t, t->errors, (ledger_mutation_type)type, tally.parked[type]);
+    }
+    if (tally.park > 0)
+        ldg_log(&bridge->telemetry, LEDGER_LOG_WARN,
+                "events were parked; `ledgerctl bridge parked list` shows why", NULL);
+
+    push_durable(pipe);
+    pthread_mutex_lock(&bridge->mutex);
+    ledger_bridge_stats *stats = &bridge->stats;
+    stats->read_count += batch->log.count;
+    stats->apply_count += tally.apply;
+    stats->skip_option_count += tally.skip_option;
+    stats->skip_origin_count += tally.skip_origin;
+    stats->skip_missing_count += tally.skip_missing;
+    stats->skip_replay_count += tally.skip_replay;
+    stats->skip_count +=
+        tally.skip_option + tally.skip_origin + tally.skip_missing + tally.skip_replay;
+    stats->dedup_count += tally.dedup;
+    stats->park_count += tally.park;
+    stats->last_progress_us = ldg_clock_now_us();
+    stats->backlog_count =
+        batch->log.more && stats->backlog_count > batch->log.count
+            ? stats->backlog_count - batch->log.count
+            : batch->log.more;
+    (void)snprintf(stats->position, sizeof(stats->position), "%s", pipe->cursor.row.readable);
+    note_durable(pipe);
+    pthread_mutex_unlock(&bridge->mutex);
+}
+
+static double age_seconds(int64_t time_us)
+{
+    int64_t age = time_us == LEDGER_NO_TIME ? 0 : ldg_clock_now_us() - time_us;
+    return age > 0 ? (double)age / 1e6 : 0;
+}
+
+/* How far behind, at the last look: asks the source now and then, never while it is read ahead. */
+static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
+{
+    struct ledger_bridge *bridge = pipe->bridge;
+    struct ldg_log_stat stat;
+    bool asked = false;
+    double lag = batch->log.count == 0 ? 0 : age_seconds(batch->log.rows[0].created_at_us);
+    int64_t now = ldg_clock_mono_us();
+    if (batch->log.more && now - pipe->stat_at_us >= STAT_INTERVAL_US) {
+        pipe->stat_at_us = now;
+        asked = ldg_store_log_stat(pipe->source, pipe->cursor.from, &stat, NULL) == LEDGER_OK;
+    }
+    ldg_telemetry_lag(&bridge->telemetry, lag);
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->stats.lag_seconds = lag;
+    if (asked)
+        bridge->stats.backlog_count = stat.backlog_count;
+    else if (!batch->log.more)
+        bridge->stats.backlog_count = batch->log.count;
+    note_durable(pipe);
+    if (bridge->stats.position[0] == '\0')
+        (void)snprintf(bridge->stats.position, sizeof(bridge->stats.position), "%s",
+                       pipe->cursor.row.readable);
+    pthread_mutex_unlock(&bridge->mutex);
+}
+
+/* --- the trip -------------------------------------------------------------------------------- */
+
+static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_error *err)
+{
+    struct ldg_plan_rules rules = {.skip_types = pipe->bridge->options.skip_types,
+                                   .origins = &pipe->origins};
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; batch->has_origins && i < batch->log.count && rc == LEDGER_OK; i++)
+        if (batch->events[i].bad == NULL)
+            rc = ldg_origins_resolve(&pipe->origins, pipe->sink, &batch->events[i].event, err);
+    return rc == LEDGER_OK ? ldg_plan(batch, &rules, err) : rc;
+}
+
+/* Index of the event that the batch must end before: batch->log.count when there is none. */
+static size_t first_bad(const struct ldg_batch *batch)
+{
+    size_t i = 0;
+    while (i < batch->log.count && batch->events[i].bad == NULL)
+        i++;
+    return i;
+}
+
+static ledger_rc fail_bad(const struct ldg_batch *batch, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_DATA,
+                    "event at log position %lld cannot be applied: %s; mend the log, or run the "
+                    "bridge with on_bad_event=park",
+                    (long long)batch->log.rows[0].position, batch->events[0].bad);
+}
+
+static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
+{
+    const ledger_bridge_options *options = &pipe->bridge->options;
+    bool park = options->on_bad_event == LEDGER_BAD_EVENT_PARK;
+    struct ldg_batch *batch = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    /* 1. Where to begin: the sink's word, not ours, after anything went wrong. */
+    if (!pipe->cursor.loaded)
+        rc = load_cursor(pipe, err);
+
+    /* 2. Read and decode; while there is a backlog, batches are joined and the next is read ahead. */
+    struct ldg_log_limits limits = {.max_count = joined && pipe->backlog
+                                                     ? options->backlog_batch_size
+                                                     : options->batch_size,
+                                    .max_bytes = options->max_batch_bytes};
+    if (pipe->limit_once > 0 && pipe->limit_once < limits.max_count)
+        limits.max_count = pipe->limit_once;
+    if (rc == LEDGER_OK)
+        rc = ldg_read_next(&pipe->reader, pipe->cursor.from, &limits, &batch, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (pipe->backlog != batch->log.more) {
+        pipe->backlog = batch->log.more;
+        ldg_store_hint_backlog(pipe->sink, pipe->backlog);
+    }
+    note_backlog(pipe, batch);
+    if (batch->log.count == 0) {
+        *ret_read = 0;
+        return LEDGER_OK;
+    }
+    if (joined && batch->log.more && pipe->limit_once == 0 && pipe->side == NULL) {
+        limits.max_count = options->backlog_batch_size;
+        ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);
+    }
+
+    /* 3. Plan. With the policy STOP a batch ends before its first bad event. */
+    rc = plan(pipe, batch, err);
+    if (rc == LEDGER_OK && batch->has_bad && !park) {
+        size_t index = first_bad(batch);
+        if (index == 0)
+            return fail_bad(batch, err);
+        pipe->limit_once = index;
+        return LEDGER_OK; /* nothing done yet: *ret_read still says "again" */
+    }
+
+    /* 4. and 5. Apply and move the cursor, in one transaction where the sink has them. */
+    if (rc == LEDGER_OK)
+        rc = ldg_apply(&pipe->applier, &pipe->cursor, batch, pipe->origins.source, park, err);
+    if (rc == LEDGER_ERR_REJECTED && err->done_count < batch->op_count) {
+        size_t index = batch->ops[err->done_count].event_index;
+        if (index > 0) {
+            pipe->limit_once = index;
+            return LEDGER_OK;
+        }
+    }
+    if (rc != LEDGER_OK)
+        return rc;
+    pipe->limit_once = 0;
+    account(pipe, batch);
+    *ret_read = batch->log.count;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
+{
+    struct ledger_bridge *bridge = pipe->bridge;
+    int64_t start = ldg_clock_mono_us();
+    void *span = ldg_telemetry_poll_start(&bridge->telemetry);
+    const size_t again = SIZE_MAX;
+    size_t read = again;
+    ledger_rc rc = LEDGER_OK;
+
+    if (bridge->side != NULL) {
+        pthread_mutex_lock(&bridge->lone_mutex);
+        pipe->cursor.loaded = false;
+    }
+    while (rc == LEDGER_OK && read == again)
+        rc = trip(pipe, joined, &read, err);
+    if (rc != LEDGER_OK) {
+        ldg_read_discard(&pipe->reader);
+        pipe->cursor.loaded = false;
+    }
+    if (bridge->side != NULL)
+        pthread_mutex_unlock(&bridge->lone_mutex);
+
+    bool failed = rc != LEDGER_OK && rc != LEDGER_ERR_FENCED;
+    ldg_telemetry_poll_end(&bridge->telemetry, span,
+                           (double)(ldg_clock_mono_us() - start) / 1e6, failed ? err : NULL);
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->stats.poll_count++;
+    if (failed)
+        bridge->stats.error_count++;
+    if (rc == LEDGER_OK)
+        bridge->stats.last_success_us = ldg_clock_now_us();
+    pthread_mutex_unlock(&bridge->mutex);
+    if (rc == LEDGER_OK)
+        *ret_read = read;
+    return rc;
+}

@@ -1,0 +1,211 @@
+/* Reading: rows behind a cursor, decoded and completed, from the source alone.
+ *
+ * While one batch is applied a reader thread may already read the next. Two batches take turns: the
+ * pipe works on one, the thread fills the other. A batch read ahead counts only if it begins where
+ * the cursor now stands; else it is thrown away, so that nothing is ever applied from a guess. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+#define KEEP_BYTES ((size_t)8 * 1024 * 1024)
+
+void ldg_batch_init(struct ldg_batch *batch)
+{
+    memset(batch, 0, sizeof(*batch));
+    ldg_arena_init(&batch->log.arena, KEEP_BYTES);
+}
+
+void ldg_batch_fini(struct ldg_batch *batch)
+{
+    ldg_arena_fini(&batch->log.arena);
+    memset(batch, 0, sizeof(*batch));
+}
+
+void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
+{
+    memset(reader, 0, sizeof(*reader));
+    reader->source = source;
+    ldg_batch_init(&reader->batches[0]);
+    ldg_batch_init(&reader->batches[1]);
+    pthread_mutex_init(&reader->mutex, NULL);
+    pthread_cond_init(&reader->cond, NULL);
+}
+
+/* Go compacts and escapes payloads in its events and sends no times, so such events are completed
+ * from the entry's row while that is still there. */
+static ledger_rc complete_append(struct ldg_reader *reader, struct ldg_batch *batch,
+                                 struct ldg_batch_event *item, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    ledger_append_entry *copy = NULL;
+    for (size_t i = 0; i < item->event.entry_count && rc == LEDGER_OK; i++) {
+        const ledger_append_entry *entry = &item->event.entries[i];
+        int64_t id;
+        ledger_entry *row = NULL;
+        if (entry->created_at_us != LEDGER_NO_TIME || !ldg_int64_parse(entry->id, false, &id))
+            continue;
+        rc = ldg_store_entry_by_id(reader->source, id, &batch->log.arena, &row, err);
+        if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, item->event.stream) != 0)
+            continue;
+        if (copy == NULL) {
+            copy = ldg_arena_memdup(&batch->log.arena, item->event.entries,
+                                    item->event.entry_count * sizeof(*copy));
+            if (copy == NULL)
+                return ldg_fail_nomem(err);
+            item->event.entries = copy;
+        }
+        /* A row that holds no JSON came from somebody else's hands; the event is what was logged. */
+        if (ldg_json_check(row->payload, NULL) == LEDGER_OK)
+            copy[i].payload = row->payload;
+        copy[i].created_at_us = row->created_at_us;
+    }
+    return rc;
+}
+
+static ledger_rc complete_trim(struct ldg_reader *reader, struct ldg_batch *batch,
+                               struct ldg_batch_event *item, ledger_error *err)
+{
+    int64_t before;
+    int64_t *kept = NULL;
+    size_t count = 0;
+    if (!ldg_int64_parse(item->event.before_id, false, &before))
+        return LEDGER_OK;
+    ledger_rc rc = ldg_store_trim_kept(reader->source, item->event.stream, before,
+                                       &batch->log.arena, &kept, &count, err);
+    if (rc == LEDGER_OK) {
+        item->kept = kept;
+        item->kept_count = count;
+    }
+    return rc;
+}
+
+static ledger_rc complete(struct ldg_reader *reader, struct ldg_batch *batch, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; i < batch->log.count && rc == LEDGER_OK; i++) {
+        struct ldg_batch_event *item = &batch->events[i];
+        if (item->bad != NULL || item->event.origin[0] != '\0')
+            continue;
+        if (item->event.type == LEDGER_MUTATION_APPEND)
+            rc = complete_append(reader, batch, item, err);
+        else if (item->event.type == LEDGER_MUTATION_TRIM)
+            rc = complete_trim(reader, batch, item, err);
+    }
+    return rc;
+}
+
+static ledger_rc read_batch(struct ldg_reader *reader, struct ldg_batch *batch, const char *from,
+                            const struct ldg_log_limits *limits, ledger_error *err)
+{
+    batch->events = NULL;
+    batch->ops = NULL;
+    batch->op_count = 0;
+    batch->outcomes = NULL;
+    batch->has_origins = batch->has_bad = false;
+    ledger_rc rc = ldg_store_log_read(reader->source, from, limits, &batch->log, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_decode(batch, err);
+    if (rc == LEDGER_OK)
+        rc = complete(reader, batch, err);
+    return rc;
+}
+
+static void *reader_main(void *arg)
+{
+    struct ldg_reader *reader = arg;
+    pthread_mutex_lock(&reader->mutex);
+    for (;;) {
+        while (reader->state != LDG_READER_ASKED && reader->state != LDG_READER_QUIT)
+            pthread_cond_wait(&reader->cond, &reader->mutex);
+        if (reader->state == LDG_READER_QUIT)
+            break;
+        pthread_mutex_unlock(&reader->mutex);
+        ledger_error err = {0};
+        ledger_rc rc = read_batch(reader, &reader->batches[1 - reader->current], reader->from,
+                                  &reader->limits, &err);
+        pthread_mutex_lock(&reader->mutex);
+        reader->rc = rc;
+        reader->err = err;
+        if (reader->state == LDG_READER_ASKED)
+            reader->state = LDG_READER_DONE;
+        pthread_cond_broadcast(&reader->cond);
+    }
+    pthread_mutex_unlock(&reader->mutex);
+    return NULL;
+}
+
+/* Waits until the thread no longer uses the source; true: it has read a batch. */
+static bool reader_settle(struct ldg_reader *reader)
+{
+    if (!reader->has_thread)
+        return false;
+    pthread_mutex_lock(&reader->mutex);
+    while (reader->state == LDG_READER_ASKED)
+        pthread_cond_wait(&reader->cond, &reader->mutex);
+    bool done = reader->state == LDG_READER_DONE;
+    reader->state = LDG_READER_IDLE;
+    pthread_mutex_unlock(&reader->mutex);
+    return done;
+}
+
+void ldg_read_discard(struct ldg_reader *reader)
+{
+    (void)reader_settle(reader);
+}
+
+void ldg_reader_fini(struct ldg_reader *reader)
+{
+    if (reader->has_thread) {
+        (void)reader_settle(reader);
+        pthread_mutex_lock(&reader->mutex);
+        reader->state = LDG_READER_QUIT;
+        pthread_cond_broadcast(&reader->cond);
+        pthread_mutex_unlock(&reader->mutex);
+        pthread_join(reader->thread, NULL);
+        reader->has_thread = false;
+    }
+    ldg_batch_fini(&reader->batches[0]);
+    ldg_batch_fini(&reader->batches[1]);
+    pthread_mutex_destroy(&reader->mutex);
+    pthread_cond_destroy(&reader->cond);
+}
+
+void ldg_read_ahead(struct ldg_reader *reader, const char *from,
+                    const struct ldg_log_limits *limits)
+{
+    (void)reader_settle(reader);
+    if (!reader->has_thread) {
+        /* Without the thread everything still works, one stage after the other. */
+        if (pthread_create(&reader->thread, NULL, reader_main, reader) != 0)
+            return;
+        reader->has_thread = true;
+    }
+    pthread_mutex_lock(&reader->mutex);
+    (void)snprintf(reader->from, sizeof(reader->from), "%s", from);
+    reader->limits = *limits;
+    reader->state = LDG_READER_ASKED;
+    pthread_cond_broadcast(&reader->cond);
+    pthread_mutex_unlock(&reader->mutex);
+}
+
+ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
+                        const struct ldg_log_limits *limits, struct ldg_batch **ret_batch,
+                        ledger_error *err)
+{
+    ledger_rc rc;
+    /* A batch read ahead that is larger than asked for now is no use either. */
+    if (reader_settle(reader) && strcmp(reader->from, from) == 0 &&
+        (reader->rc != LEDGER_OK ||
+         reader->batches[1 - reader->current].log.count <= limits->max_count)) {
+        rc = reader->rc;
+        reader->current = 1 - reader->current;
+        if (rc != LEDGER_OK && err != NULL)
+            *err = reader->err;
+    } else {
+        rc = read_batch(reader, &reader->batches[reader->current], from, limits, err);
+    }
+    if (rc == LEDGER_OK)
+        *ret_batch = &reader->batches[reader->current];
+    return rc;
+}

@@ -1,0 +1,230 @@
+/* The stages of a bridge and what passes between them:
+ *
+ *   read.c    rows behind the cursor, completed where the event lacks bytes   (source only)
+ *   decode.c  rows -> events                                                  (pure)
+ *   plan.c    events + capabilities -> ops, or why there are none             (pure)
+ *   apply.c   ops -> sink, in one fenced transaction or by parallel workers   (only writer)
+ *   cursor.c  where the next batch begins                                     (only owner of positions)
+ *   bridge.c  the loop over them
+ *
+ * One ldg_pipe is one set of handles with these stages; a bridge has one for its thread and one for
+ * poll(). A pipe belongs to one thread; its reader thread borrows the source handle between
+ * ldg_read_ahead() and ldg_read_next(). */
+#ifndef LDG_BRIDGE_STAGES_H
+#define LDG_BRIDGE_STAGES_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "ledger/bridge.h"
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "event/event.h"
+#include "store/store.h"
+
+/* --- what passes between the stages --------------------------------------------------------- */
+
+enum ldg_fate {
+    LDG_FATE_OPS = 0,     /* it has ops; their outcomes decide */
+    LDG_FATE_SKIP_OPTION, /* its type is in skip_types */
+    LDG_FATE_SKIP_ORIGIN, /* it came from the sink */
+};
+
+/* One decoded row. */
+struct ldg_batch_event {
+    ledger_mutation_event event;
+    const char *bad;        /* why it cannot be decoded or planned; NULL: it can */
+    const int64_t *kept;    /* trim: entries that the source still has */
+    size_t kept_count;
+    uint8_t fate;           /* enum ldg_fate, from plan */
+};
+
+struct ldg_batch {
+    struct ldg_log_batch log;       /* rows; its arena holds everything below too */
+    struct ldg_batch_event *events; /* log.count of them */
+    struct ldg_op *ops;
+    size_t op_count;
+    uint8_t *outcomes;              /* one per op */
+    bool has_origins;               /* some event names an origin */
+    bool has_bad;
+};
+
+/* Small numbers of the origins that events name, as the sink knows them. */
+struct ldg_origin_cache {
+    struct ldg_origin_item {
+        struct ldg_identity identity;
+        int number;
+    } *items;
+    size_t count, cap;
+    int source; /* of the store whose log is read */
+    struct ldg_identity source_identity, sink_identity;
+};
+
+/* What plan() needs to know; no I/O behind it. */
+struct ldg_plan_rules {
+    uint32_t skip_types;
+    const struct ldg_origin_cache *origins;
+};
+
+/* --- the parts of a pipe --------------------------------------------------------------------- */
+
+/* cursor.c */
+struct ldg_cursor_keeper {
+    ledger_store *store;            /* the sink; for a sink without TX_CURSOR the side store */
+    const char *name;
+    const ledger_id_codec *codec;
+    bool in_sink;                   /* the sink keeps it: moves in apply()'s transaction */
+    bool loaded;
+    struct ldg_cursor row;          /* as it stands in that store */
+    char from[LDG_CURSOR_STATE_MAX]; /* where the next batch begins */
+};
+
+/* read.c */
+struct ldg_reader {
+    ledger_store *source;
+    bool complete_from_rows;
+    struct ldg_batch batches[2];
+    int current;                    /* the batch that the pipe works on */
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    enum { LDG_READER_IDLE, LDG_READER_ASKED, LDG_READER_DONE, LDG_READER_QUIT } state;
+    struct ldg_log_limits limits;   /* of the asked batch */
+    char from[LDG_CURSOR_STATE_MAX];
+    ledger_rc rc;
+    ledger_error err;
+};
+
+/* apply.c */
+struct ldg_applier {
+    ledger_store *sink;
+    struct ldg_apply_worker *workers; /* parallel streams; NULL: serial */
+    size_t worker_count;
+    uint64_t applied_count;           /* committed batches of `sink` */
+};
+
+struct ldg_pipe {
+    struct ledger_bridge *bridge;
+    ledger_store *source, *sink, *side;
+    struct ldg_reader reader;
+    struct ldg_applier applier;
+    struct ldg_cursor_keeper cursor;
+    struct ldg_origin_cache origins;
+    size_t limit_once;              /* next batch ends before a bad event; 0: no such limit */
+    struct {
+        uint64_t applied_count;
+        char position[LEDGER_ID_TEXT_MAX];
+    } pending_durable[32];          /* ring: positions not yet known to be on disk */
+    size_t durable_head, durable_tail;
+    bool backlog;                   /* more was waiting at the last look */
+    int64_t stat_at_us;             /* monotonic: when the backlog was last counted */
+};
+
+/* telemetry.c */
+struct ldg_telemetry {
+    ledger_logger logger;
+    bool metrics_enabled, traces_enabled;
+    ledger_meter meter;
+    ledger_tracer tracer;
+    const char *tracer_name, *bridge_name;
+    void *polls, *poll_duration, *applied, *skipped, *errors, *lag;
+};
+
+struct ledger_bridge {
+    ledger_bridge_options options; /* strings are ours */
+    char *strings[4];              /* name, cursor_file, meter_name, tracer_name */
+    ledger_store *source, *sink;   /* templates: every pipe opens its own from them */
+    ledger_store *side;            /* keeps the cursors of a sink that does not; else NULL */
+    pthread_mutex_t lone_mutex;    /* with a side store nothing fences, so cycles take turns */
+    struct ldg_telemetry telemetry;
+    int wake_fd, stop_fd;          /* eventfds; stop_fd stays readable once set */
+    atomic_bool stopping;
+    pthread_mutex_t poll_mutex;    /* poll() calls take turns */
+    struct ldg_pipe *poll_pipe;
+    pthread_mutex_t mutex;         /* everything below */
+    pthread_cond_t cond;
+    bool started, running, joined;
+    pthread_t thread;
+    uint64_t looks, empty_looks;   /* looks begun; the last of them that found nothing */
+    ledger_rc end_rc;
+    ledger_error end_err;
+    ledger_bridge_stats stats;
+};
+
+/* --- the stages ------------------------------------------------------------------------------ */
+
+void ldg_batch_init(struct ldg_batch *batch);
+void ldg_batch_fini(struct ldg_batch *batch);
+
+void ldg_reader_init(struct ldg_reader *reader, ledger_store *source);
+void ldg_reader_fini(struct ldg_reader *reader);
+/* The next batch behind `from`: the one read ahead, if it began there, else read now. The previous
+ * one is gone. *ret_batch belongs to the reader. */
+ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
+                        const struct ldg_log_limits *limits, struct ldg_batch **ret_batch,
+                        ledger_error *err);
+/* Lets the reader thread read the batch behind `from` while the present one is applied. */
+void ldg_read_ahead(struct ldg_reader *reader, const char *from,
+                    const struct ldg_log_limits *limits);
+/* Waits for the reader thread and throws away what it read. */
+void ldg_read_discard(struct ldg_reader *reader);
+
+/* Fills batch->events from batch->log. What cannot be decoded gets its reason. Errors: NOMEM. */
+ledger_rc ldg_decode(struct ldg_batch *batch, ledger_error *err);
+
+/* "uuid:epoch" -> identity. */
+bool ldg_identity_parse(const char *text, struct ldg_identity *ret_identity);
+int ldg_origin_find(const struct ldg_origin_cache *origins, const char *text); /* -1: unknown */
+/* Asks the sink for the origins that events of the batch name and the cache does not have. */
+ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *sink,
+                              const ledger_mutation_event *event, ledger_error *err);
+void ldg_origins_fini(struct ldg_origin_cache *origins);
+
+/* Fills batch->ops, ->outcomes and each event's fate. Errors: NOMEM. */
+ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err);
+/* The same for one event; ops go to the arena. *ret_bad: why it has none. */
+ledger_rc ldg_plan_event(const struct ldg_batch_event *event, const struct ldg_log_row *row,
+                         uint32_t index, const struct ldg_plan_rules *rules,
+                         struct ldg_arena *arena, struct ldg_op *ops, size_t *ret_count,
+                         const char **ret_bad, uint8_t *ret_fate, ledger_error *err);
+size_t ldg_plan_op_count(const struct ldg_batch_event *event); /* upper bound */
+
+ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
+                           ledger_error *err);
+void ldg_applier_fini(struct ldg_applier *applier);
+/* Applies the batch and moves the cursor to its end. All or nothing for a serial sink with atomic
+ * batches; whatever happened, a repeated apply of the same events is a no-op. */
+ledger_rc ldg_apply(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
+                    struct ldg_batch *batch, int bridged_origin, bool park, ledger_error *err);
+
+/* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
+ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
+                          bool *ret_adopt, ledger_error *err);
+/* The row that a batch leads to. */
+ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
+                          struct ldg_cursor *ret_next, ledger_error *err);
+/* The row was written by apply(), or is written now to the side store. */
+ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
+                           ledger_error *err);
+
+ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_options *options,
+                             ledger_error *err);
+void ldg_log(const struct ldg_telemetry *t, ledger_log_level level, const char *message,
+             const ledger_error *err);
+void *ldg_telemetry_poll_start(const struct ldg_telemetry *t);
+void ldg_telemetry_poll_end(const struct ldg_telemetry *t, void *span, double seconds,
+                            const ledger_error *err);
+void ldg_telemetry_count(const struct ldg_telemetry *t, void *counter, ledger_mutation_type type,
+                         uint64_t n);
+void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds);
+
+/* Opens handles, compares identities, finds the origin. */
+ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
+                        ledger_error *err);
+void ldg_pipe_close(struct ldg_pipe **pipe);
+/* One trip through the stages; counts its outcomes. *ret_read 0: the log was empty behind the cursor. */
+ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err);
+
+#endif

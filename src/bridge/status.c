@@ -1,0 +1,143 @@
+/* Looking at a pair of stores from outside, and moving its cursor on purpose. */
+#include <stdio.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+static ledger_rc keeper_init(struct ldg_cursor_keeper *keeper, ledger_store *sink, const char *name,
+                             ledger_error *err)
+{
+    memset(keeper, 0, sizeof(*keeper));
+    if ((ldg_store_caps(sink) & LDG_CAP_TX_CURSOR) == 0)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "the sink (%s) keeps no cursors; look into the bridge's cursor file",
+                        ledger_store_backend(sink));
+    keeper->store = sink;
+    keeper->name = name != NULL ? name : LEDGER_BRIDGE_DEFAULT_NAME;
+    keeper->codec = &ledger_int64_codec;
+    keeper->in_sink = true;
+    return LEDGER_OK;
+}
+
+static void position_text(int64_t position, char text[LEDGER_ID_TEXT_MAX])
+{
+    ledger_id id = {.number = position};
+    if (ledger_int64_codec.encode(id, text, NULL) != LEDGER_OK)
+        text[0] = '\0';
+}
+
+ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, const char *name,
+                                   ledger_bridge_status *ret_status, ledger_error *err)
+{
+    ledger_error local;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || ret_status == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "status: source, sink or result is NULL");
+    ledger_bridge_status status = {.moved_at_us = LEDGER_NO_TIME};
+    struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
+    struct ldg_identity identity;
+    struct ldg_log_stat stat;
+    bool adopt = false;
+    if (keeper == NULL)
+        return ldg_fail_nomem(err);
+
+    ledger_rc rc = keeper_init(keeper, sink, name, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_identity(source, &identity, err);
+    if (rc == LEDGER_OK) {
+        rc = ldg_cursor_load(keeper, source, false, &adopt, err);
+        status.has_cursor = rc == LEDGER_OK;
+        if (rc == LEDGER_ERR_NOT_FOUND)
+            rc = LEDGER_OK;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_store_log_stat(source, keeper->from, &stat, err);
+    if (rc == LEDGER_OK && (ldg_store_caps(sink) & LDG_CAP_PARK) != 0)
+        rc = ldg_store_parked_count(sink, identity.uuid, &status.parked_count, err);
+    if (rc == LEDGER_OK) {
+        (void)snprintf(status.source_uuid, sizeof(status.source_uuid), "%s", identity.uuid);
+        if (status.has_cursor) {
+            (void)snprintf(status.position, sizeof(status.position), "%s", keeper->row.readable);
+            if (status.position[0] == '\0')
+                position_text(0, status.position);
+            status.moved_at_us = keeper->row.moved_at_us;
+        }
+        position_text(stat.head, status.head);
+        status.backlog_count = stat.backlog_count;
+        if (stat.backlog_count > 0 && stat.oldest_us != LEDGER_NO_TIME) {
+            int64_t age = ldg_clock_now_us() - stat.oldest_us;
+            status.lag_seconds = age > 0 ? (double)age / 1e6 : 0;
+        }
+        *ret_status = status;
+    }
+    ldg_free(keeper);
+    return rc;
+}
+
+/* Where the cursor stands, also when the source no longer agrees with it. */
+static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store *source,
+                                  int64_t *ret_position, ledger_error *err)
+{
+    bool adopt = false;
+    ledger_id id = {0};
+    ledger_rc rc = ldg_cursor_load(keeper, source, true, &adopt, err);
+    switch (rc) {
+    case LEDGER_OK:
+        if (keeper->from[0] != '\0')
+            return ldg_store_log_check(source, keeper->from, ret_position, err);
+        *ret_position = 0;
+        return LEDGER_OK;
+    case LEDGER_ERR_SOURCE_REWOUND:
+        (void)keeper->codec->decode(keeper->row.readable, &id, NULL);
+        *ret_position = id.number;
+        return LEDGER_OK;
+    case LEDGER_ERR_CURSOR_MISMATCH:
+    case LEDGER_ERR_DATA:
+        *ret_position = 0;
+        return LEDGER_OK;
+    default:
+        return rc;
+    }
+}
+
+ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, const char *name,
+                                   const char *position, bool allow_skip, ledger_error *err)
+{
+    ledger_error local;
+    int64_t wanted, present = 0;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || position == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "cursor set: source, sink or position is NULL");
+    if (!ldg_int64_parse(position, true, &wanted))
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "\"%s\" is not a position: give a log position of the source, or 0 for the "
+                        "beginning",
+                        position);
+    struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
+    struct ldg_cursor *next = ldg_calloc(1, sizeof(*next));
+    struct ldg_log_stat stat;
+    ledger_rc rc = keeper == NULL || next == NULL ? ldg_fail_nomem(err)
+                                                  : keeper_init(keeper, sink, name, err);
+    if (rc == LEDGER_OK)
+        rc = present_position(keeper, source, &present, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_log_stat(source, "", &stat, err);
+    if (rc == LEDGER_OK && wanted > stat.head)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "position %lld is behind the end of the log (%lld)",
+                      (long long)wanted, (long long)stat.head);
+    if (rc == LEDGER_OK && wanted > present && !allow_skip)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "the cursor stands at %lld; going forward to %lld would skip events for good "
+                      "(--allow-skip does it)",
+                      (long long)present, (long long)wanted);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_log_cursor_at(source, wanted, next->state, err);
+    if (rc == LEDGER_OK) {
+        position_text(wanted, next->readable);
+        next->moved_at_us = LEDGER_NO_TIME;
+        rc = ldg_store_cursor_set(sink, keeper->name, &keeper->row, next, err);
+    }
+    ldg_free(next);
+    ldg_free(keeper);
+    return rc;
+}

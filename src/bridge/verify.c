@@ -1,0 +1,633 @@
+/* The proof that both sides are equal: every entry, every field, up to the cursor.
+ *
+ * 1. Both sides are read in pages, in order of the entries' ids at their origin, and merged. What
+ *    differs becomes a candidate: (pair of origins, id).
+ * 2. Candidates are settled together: the sink's rows and its cursor are read in one snapshot, then
+ *    the source's rows and the events behind that cursor in another. A candidate that such an event
+ *    touches is pending, one that still differs is a difference. So writers and bridges may go on.
+ * Memory: two pages, and at most CANDIDATES_MAX candidates before they are settled. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "bridge/stages.h"
+
+#define PAGE_ROWS 1000
+#define PAGE_BYTES ((size_t)4 * 1024 * 1024)
+#define CANDIDATES_MAX 100000
+#define PROGRESS_US 100000
+
+enum field {
+    FIELD_STREAM = 1 << 0,
+    FIELD_PAYLOAD = 1 << 1,
+    FIELD_ORDER_KEY = 1 << 2,
+    FIELD_DEDUP_KEY = 1 << 3,
+    FIELD_SCHEMA_VERSION = 1 << 4,
+    FIELD_METADATA = 1 << 5,
+    FIELD_TAGS = 1 << 6,
+    FIELD_ANNOTATIONS = 1 << 7,
+    FIELD_CREATED_AT = 1 << 8,
+    FIELD_UPDATED_AT = 1 << 9,
+};
+#define FIELDS_TIME ((uint32_t)(FIELD_CREATED_AT | FIELD_UPDATED_AT))
+
+static const char *const field_names[] = {"stream",      "payload",  "order_key", "dedup_key",
+                                          "schema_version", "metadata", "tags",   "annotations",
+                                          "created_at",  "updated_at"};
+
+/* One origin, as each side numbers it. */
+struct pair {
+    struct ldg_identity identity;
+    int source, sink; /* sink -1: it knows nothing from there */
+};
+
+struct candidate {
+    uint32_t pair;
+    bool pending;          /* an event behind the cursor touches it */
+    bool parked;
+    bool no_created_at;    /* the log did not carry this time */
+    bool no_updated_at;
+    int64_t pos;           /* id at the origin */
+    uint64_t stream_hash;
+};
+
+struct verify {
+    ledger_store *source, *sink;
+    const ledger_verify_options *options;
+    ledger_verify_result result;
+    struct ldg_cursor_keeper cursor;
+    struct ldg_identity source_identity;
+    struct pair *pairs;
+    size_t pair_count;
+    struct candidate *candidates;
+    size_t candidate_count;
+    bool times_differ; /* some candidate differs in a time */
+    uint64_t compared;
+    int64_t progress_at_us;
+    uint64_t reported;
+    struct ldg_arena pairs_arena;
+};
+
+/* --- comparing two entries ------------------------------------------------------------------- */
+
+static bool time_equal(int64_t a, int64_t b)
+{
+    if (a == LEDGER_NO_TIME || b == LEDGER_NO_TIME)
+        return a == b;
+    return a / 1000 == b / 1000; /* the coarser precision of the two stores */
+}
+
+static uint32_t compare(const ledger_entry *a, const ledger_entry *b)
+{
+    uint32_t fields = 0;
+    fields |= strcmp(a->stream, b->stream) != 0 ? FIELD_STREAM : 0;
+    fields |= a->payload.size != b->payload.size ||
+                      memcmp(a->payload.data, b->payload.data, a->payload.size) != 0
+                  ? FIELD_PAYLOAD
+                  : 0;
+    fields |= strcmp(a->order_key, b->order_key) != 0 ? FIELD_ORDER_KEY : 0;
+    fields |= strcmp(a->dedup_key, b->dedup_key) != 0 ? FIELD_DEDUP_KEY : 0;
+    fields |= a->schema_version != b->schema_version ? FIELD_SCHEMA_VERSION : 0;
+    fields |= !ldg_map_equal(a->metadata, b->metadata) ? FIELD_METADATA : 0;
+    fields |= !ldg_list_equal(a->tags, b->tags) ? FIELD_TAGS : 0;
+    fields |= !ldg_map_equal(a->annotations, b->annotations) ? FIELD_ANNOTATIONS : 0;
+    fields |= !time_equal(a->created_at_us, b->created_at_us) ? FIELD_CREATED_AT : 0;
+    fields |= !time_equal(a->updated_at_us, b->updated_at_us) ? FIELD_UPDATED_AT : 0;
+    return fields;
+}
+
+#define VALUE_MAX 120
+
+static void shorten(const void *data, size_t size, char text[VALUE_MAX])
+{
+    size_t n = size < VALUE_MAX - 1 ? size : VALUE_MAX - 4;
+    while (n < size && n > 0 && (((const unsigned char *)data)[n] & 0xC0) == 0x80)
+        n--; /* no half character */
+    memcpy(text, data, n);
+    text[n] = '\0';
+    for (size_t i = 0; i < n; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7F)
+            text[i] = ' '; /* stored text is not trusted with a terminal */
+    if (n < size)
+        memcpy(text + n, "...", 4);
+}
+
+static void value_text(const ledger_entry *e, enum field field, char text[VALUE_MAX])
+{
+    struct ldg_buf buf;
+    ldg_buf_init(&buf, LEDGER_MAX_PAYLOAD_BYTES);
+    switch (field) {
+    case FIELD_STREAM:
+        (void)ldg_buf_puts(&buf, e->stream);
+        break;
+    case FIELD_PAYLOAD:
+        (void)ldg_buf_append(&buf, e->payload.data,
+                             e->payload.size < VALUE_MAX ? e->payload.size : VALUE_MAX);
+        break;
+    case FIELD_ORDER_KEY:
+        (void)ldg_buf_puts(&buf, e->order_key);
+        break;
+    case FIELD_DEDUP_KEY:
+        (void)ldg_buf_puts(&buf, e->dedup_key);
+        break;
+    case FIELD_SCHEMA_VERSION:
+        (void)ldg_buf_printf(&buf, "%d", e->schema_version);
+        break;
+    case FIELD_METADATA:
+        (void)ldg_json_put_map(&buf, e->metadata);
+        break;
+    case FIELD_TAGS:
+        (void)ldg_json_put_list(&buf, e->tags);
+        break;
+    case FIELD_ANNOTATIONS:
+        (void)ldg_json_put_map(&buf, e->annotations);
+        break;
+    case FIELD_CREATED_AT:
+    case FIELD_UPDATED_AT: {
+        int64_t t = field == FIELD_CREATED_AT ? e->created_at_us : e->updated_at_us;
+        char time_text[LDG_TIME_TEXT_MAX] = "none";
+        if (t != LEDGER_NO_TIME)
+            ldg_time_format_rfc3339(t, time_text);
+        (void)ldg_buf_puts(&buf, time_text);
+        break;
+    }
+    }
+    shorten(buf.size > 0 ? buf.data : "", buf.size, text);
+    ldg_buf_fini(&buf);
+}
+
+/* --- reading one side page by page ----------------------------------------------------------- */
+
+struct side {
+    ledger_store *store;
+    int origin;
+    struct ldg_arena arena;
+    struct ldg_history_row *rows;
+    size_t count, next;
+    int64_t after;
+    bool end;
+};
+
+static void side_init(struct side *side, ledger_store *store, int origin)
+{
+    memset(side, 0, sizeof(*side));
+    side->store = store;
+    side->origin = origin;
+    side->end = origin < 0;
+    ldg_arena_init(&side->arena, PAGE_BYTES * 2);
+}
+
+/* *ret_row NULL: the end. */
+static ledger_rc side_peek(struct side *side, const struct ldg_history_row **ret_row,
+                           ledger_error *err)
+{
+    if (side->next == side->count && !side->end) {
+        ldg_arena_reset(&side->arena);
+        side->next = side->count = 0;
+        ledger_rc rc = ldg_store_history(side->store, side->origin, side->after, PAGE_ROWS,
+                                         PAGE_BYTES, &side->arena, &side->rows, &side->count, err);
+        if (rc != LEDGER_OK)
+            return rc;
+        side->end = side->count == 0;
+        if (!side->end)
+            side->after = side->rows[side->count - 1].source_pos;
+    }
+    *ret_row = side->next < side->count ? &side->rows[side->next] : NULL;
+    return LEDGER_OK;
+}
+
+/* --- settling candidates --------------------------------------------------------------------- */
+
+static int candidate_order(const void *a, const void *b)
+{
+    const struct candidate *x = a, *y = b;
+    if (x->pair != y->pair)
+        return x->pair < y->pair ? -1 : 1;
+    return x->pos < y->pos ? -1 : x->pos > y->pos;
+}
+
+static struct candidate *find_candidate(struct verify *v, int pair, int64_t pos)
+{
+    struct candidate key = {.pair = (uint32_t)pair, .pos = pos};
+    return pair < 0 ? NULL
+                    : bsearch(&key, v->candidates, v->candidate_count, sizeof(key),
+                              candidate_order);
+}
+
+static int pair_of_text(const struct verify *v, const char *text)
+{
+    struct ldg_identity identity;
+    if (!ldg_identity_parse(text, &identity))
+        return -1;
+    for (size_t i = 0; i < v->pair_count; i++)
+        if (v->pairs[i].identity.epoch == identity.epoch &&
+            strcmp(v->pairs[i].identity.uuid, identity.uuid) == 0)
+            return (int)i;
+    return -1;
+}
+
+/* What an event says about candidates; `pending`: it lies behind the cursor. */
+static void see_event(struct verify *v, const ledger_mutation_event *event, bool pending)
+{
+    bool by_source = event->origin[0] != '\0' || event->entry_origin[0] != '\0';
+    int pair = !by_source ? 0
+                          : pair_of_text(v, event->entry_origin[0] != '\0' ? event->entry_origin
+                                                                           : event->origin);
+    struct candidate *c;
+    int64_t id;
+    switch (event->type) {
+    case LEDGER_MUTATION_APPEND:
+        for (size_t i = 0; i < event->entry_count; i++) {
+            const ledger_append_entry *entry = &event->entries[i];
+            if (!ldg_int64_parse(by_source ? entry->source_id : entry->id, false, &id) ||
+                (c = find_candidate(v, pair, id)) == NULL)
+                continue;
+            c->pending |= pending;
+            c->no_created_at = entry->created_at_us == LEDGER_NO_TIME;
+        }
+        break;
+    case LEDGER_MUTATION_SET_TAGS:
+    case LEDGER_MUTATION_SET_ANNOTATIONS:
+        if (!ldg_int64_parse(by_source ? event->source_id : event->entry_id, false, &id) ||
+            (c = find_candidate(v, pair, id)) == NULL)
+            break;
+        c->pending |= pending;
+        c->no_updated_at = event->created_at_us == LEDGER_NO_TIME;
+        break;
+    case LEDGER_MUTATION_TRIM: {
+        uint64_t hash = ldg_hash64(event->stream, strlen(event->stream), 0);
+        if (!pending || !ldg_int64_parse(by_source ? event->source_id : event->before_id, false, &id))
+            break;
+        for (size_t i = 0; i < v->candidate_count; i++)
+            if (v->candidates[i].pos <= id && v->candidates[i].stream_hash == hash &&
+                (int)v->candidates[i].pair == pair)
+                v->candidates[i].pending = true;
+        break;
+    }
+    case LEDGER_MUTATION_UNKNOWN:
+        break;
+    }
+}
+
+/* Passes the events behind `from` by the candidates, up to position `until` (INT64_MAX: the end). */
+static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, bool pending,
+                          ledger_error *err)
+{
+    const struct ldg_log_limits limits = {.max_count = 2000, .max_bytes = PAGE_BYTES};
+    struct ldg_batch *batch = ldg_calloc(1, sizeof(*batch));
+    char *state = ldg_strdup(from);
+    ledger_rc rc = LEDGER_OK;
+    bool more = true;
+    if (batch == NULL || state == NULL)
+        rc = ldg_fail_nomem(err);
+    else
+        ldg_batch_init(batch);
+    while (rc == LEDGER_OK && more) {
+        rc = ldg_store_log_read(v->source, state, &limits, &batch->log, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_decode(batch, err);
+        if (rc != LEDGER_OK)
+            break;
+        more = batch->log.more;
+        for (size_t i = 0; i < batch->log.count; i++) {
+            if (batch->log.rows[i].position > until) {
+                more = false;
+                break;
+            }
+            if (batch->events[i].bad == NULL)
+                see_event(v, &batch->events[i].event, pending);
+        }
+        ldg_free(state);
+        state = ldg_strdup(batch->log.next_state);
+        if (state == NULL)
+            rc = ldg_fail_nomem(err);
+    }
+    if (batch != NULL)
+        ldg_batch_fini(batch);
+    ldg_free(batch);
+    ldg_free(state);
+    return rc;
+}
+
+static ledger_rc mark_parked(struct verify *v, struct ldg_arena *arena, ledger_error *err)
+{
+    int64_t after = 0;
+    if ((ldg_store_caps(v->sink) & LDG_CAP_PARK) == 0)
+        return LEDGER_OK;
+    for (;;) {
+        struct ldg_parked_row *rows = NULL;
+        size_t count = 0;
+        ldg_arena_reset(arena);
+        ledger_rc rc = ldg_store_parked_list(v->sink, after, 100, arena, &rows, &count, err);
+        if (rc != LEDGER_OK || count == 0)
+            return rc;
+        for (size_t i = 0; i < count; i++) {
+            after = rows[i].id;
+            struct candidate *c = strcmp(rows[i].source_uuid, v->source_identity.uuid) == 0
+                                      ? find_candidate(v, 0, rows[i].source_pos)
+                                      : NULL;
+            if (c != NULL)
+                c->parked = true;
+        }
+    }
+}
+
+static void report(struct verify *v, ledger_difference_kind kind, const ledger_entry *entry,
+                   int64_t pos, const char *field, const char *source_value,
+                   const char *sink_value)
+{
+    size_t max = v->options->max_reported;
+    char id[LEDGER_ID_TEXT_MAX];
+    if (v->reported >= max || v->options->fn == NULL)
+        return;
+    v->reported++;
+    (void)snprintf(id, sizeof(id), "%" PRId64, pos);
+    ledger_difference difference = {.kind = kind,
+                                    .stream = entry->stream,
+                                    .source_id = id,
+                                    .field = field,
+                                    .source_value = source_value,
+                                    .sink_value = sink_value};
+    v->options->fn(v->options->ctx, &difference);
+}
+
+static ledger_rc fetch(ledger_store *store, int origin, int64_t pos, struct ldg_arena *arena,
+                       const ledger_entry **ret_entry, ledger_error *err)
+{
+    struct ldg_history_row *rows = NULL;
+    size_t count = 0;
+    *ret_entry = NULL;
+    if (origin < 0)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_store_history(store, origin, pos - 1, 1, PAGE_BYTES, arena, &rows, &count,
+                                     err);
+    if (rc == LEDGER_OK && count == 1 && rows[0].source_pos == pos)
+        *ret_entry = rows[0].entry;
+    return rc;
+}
+
+static void judge(struct verify *v, const struct candidate *c, const ledger_entry *a,
+                  const ledger_entry *b)
+{
+    if (a == NULL && b == NULL)
+        return; /* trimmed meanwhile, on both sides */
+    if (c->pending) {
+        v->result.pending_count++;
+        if (b == NULL)
+            v->result.source_count--; /* the cursor has not passed it */
+        return;
+    }
+    if (a == NULL || b == NULL) {
+        report(v, a == NULL ? LEDGER_DIFF_EXTRA : LEDGER_DIFF_MISSING, a == NULL ? b : a, c->pos,
+               "", "", "");
+    } else {
+        uint32_t fields = compare(a, b);
+        uint32_t uncarried = (c->no_created_at ? (uint32_t)FIELD_CREATED_AT : 0) |
+                             (c->no_updated_at ? (uint32_t)FIELD_UPDATED_AT : 0);
+        if (fields != 0 && (fields & ~uncarried) == 0)
+            v->result.time_difference_count++;
+        fields &= ~uncarried;
+        if (fields == 0)
+            return;
+        for (uint32_t i = 0; i < sizeof(field_names) / sizeof(field_names[0]); i++) {
+            char va[VALUE_MAX], vb[VALUE_MAX];
+            if ((fields >> i & 1) == 0)
+                continue;
+            value_text(a, (enum field)(1U << i), va);
+            value_text(b, (enum field)(1U << i), vb);
+            report(v, LEDGER_DIFF_FIELD, a, c->pos, field_names[i], va, vb);
+        }
+    }
+    v->result.difference_count++;
+    if (c->parked)
+        v->result.parked_count++;
+}
+
+static ledger_rc settle(struct verify *v, ledger_error *err)
+{
+    struct ldg_arena arena;
+    bool sink_snapshot = false, source_snapshot = false, adopt = false;
+    int64_t position = 0;
+    ledger_rc rc = LEDGER_OK;
+    if (v->candidate_count == 0)
+        return LEDGER_OK;
+    ldg_arena_init(&arena, PAGE_BYTES);
+    qsort(v->candidates, v->candidate_count, sizeof(*v->candidates), candidate_order);
+
+    /* The sink first: whatever it lacks of the source's later snapshot is behind its cursor. */
+    sink_snapshot = ldg_store_snapshot_begin(v->sink, NULL) == LEDGER_OK;
+    rc = ldg_cursor_load(&v->cursor, v->source, false, &adopt, err);
+    if (rc == LEDGER_OK && v->cursor.from[0] != '\0')
+        rc = ldg_store_log_check(v->source, v->cursor.from, &position, err);
+    if (rc == LEDGER_OK)
+        rc = mark_parked(v, &arena, err);
+    source_snapshot = rc == LEDGER_OK && ldg_store_snapshot_begin(v->source, NULL) == LEDGER_OK;
+    if (rc == LEDGER_OK && v->times_differ)
+        rc = scan_log(v, "", position, false, err);
+    if (rc == LEDGER_OK)
+        rc = scan_log(v, v->cursor.from, INT64_MAX, true, err);
+    for (size_t i = 0; i < v->candidate_count && rc == LEDGER_OK; i++) {
+        struct candidate *c = &v->candidates[i];
+        const ledger_entry *a = NULL, *b = NULL;
+        ldg_arena_reset(&arena);
+        rc = fetch(v->source, v->pairs[c->pair].source, c->pos, &arena, &a, err);
+        if (rc == LEDGER_OK)
+            rc = fetch(v->sink, v->pairs[c->pair].sink, c->pos, &arena, &b, err);
+        if (rc == LEDGER_OK)
+            judge(v, c, a, b);
+    }
+    if (source_snapshot)
+        ldg_store_snapshot_end(v->source);
+    if (sink_snapshot)
+        ldg_store_snapshot_end(v->sink);
+    v->candidate_count = 0;
+    v->times_differ = false;
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+/* --- the merge ------------------------------------------------------------------------------- */
+
+static ledger_rc add_candidate(struct verify *v, size_t pair, int64_t pos,
+                               const ledger_entry *entry, ledger_error *err)
+{
+    ledger_rc rc = v->candidate_count == CANDIDATES_MAX ? settle(v, err) : LEDGER_OK;
+    if (rc == LEDGER_OK)
+        v->candidates[v->candidate_count++] = (struct candidate){
+            .pair = (uint32_t)pair,
+            .pos = pos,
+            .no_created_at = false,
+            .stream_hash = ldg_hash64(entry->stream, strlen(entry->stream), 0),
+        };
+    return rc;
+}
+
+static void note_progress(struct verify *v)
+{
+    if (++v->compared % 256 != 0 || v->options->progress == NULL)
+        return;
+    int64_t now = ldg_clock_mono_us();
+    if (now - v->progress_at_us < PROGRESS_US)
+        return;
+    v->progress_at_us = now;
+    v->options->progress(v->options->ctx, v->compared);
+}
+
+static ledger_rc merge_pair(struct verify *v, size_t index, ledger_error *err)
+{
+    const struct pair *pair = &v->pairs[index];
+    struct side source, sink;
+    ledger_rc rc = LEDGER_OK;
+    side_init(&source, v->source, pair->source);
+    side_init(&sink, v->sink, pair->sink);
+    while (rc == LEDGER_OK) {
+        const struct ldg_history_row *a = NULL, *b = NULL;
+        rc = side_peek(&source, &a, err);
+        if (rc == LEDGER_OK)
+            rc = side_peek(&sink, &b, err);
+        if (rc != LEDGER_OK || (a == NULL && b == NULL))
+            break;
+        bool use_a = a != NULL && (b == NULL || a->source_pos <= b->source_pos);
+        bool use_b = b != NULL && (a == NULL || b->source_pos <= a->source_pos);
+        uint32_t fields = use_a && use_b ? compare(a->entry, b->entry) : 0;
+        v->result.source_count += use_a;
+        v->result.sink_count += use_b;
+        if (fields != 0 || use_a != use_b) {
+            v->times_differ |= (fields & FIELDS_TIME) != 0;
+            rc = add_candidate(v, index, use_a ? a->source_pos : b->source_pos,
+                               use_a ? a->entry : b->entry, err);
+        }
+        source.next += use_a;
+        sink.next += use_b;
+        note_progress(v);
+    }
+    ldg_arena_fini(&source.arena);
+    ldg_arena_fini(&sink.arena);
+    return rc;
+}
+
+/* Pair 0 is the source itself; the others are origins that it has entries of. */
+static ledger_rc find_pairs(struct verify *v, ledger_error *err)
+{
+    struct ldg_identity sink_identity, *source_items = NULL, *sink_items = NULL;
+    int *source_numbers = NULL, *sink_numbers = NULL;
+    size_t source_count = 0, sink_count = 0;
+    struct ldg_arena *arena = &v->pairs_arena;
+    ledger_rc rc = ldg_store_identity(v->source, &v->source_identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_identity(v->sink, &sink_identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_list(v->source, arena, &source_items, &source_numbers, &source_count,
+                                   err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_list(v->sink, arena, &sink_items, &sink_numbers, &sink_count, err);
+    if (rc == LEDGER_OK) {
+        v->pairs = ldg_arena_calloc(arena, source_count + 1, sizeof(*v->pairs));
+        if (v->pairs == NULL)
+            rc = ldg_fail_nomem(err);
+    }
+    for (size_t i = 0; i <= source_count && rc == LEDGER_OK; i++) {
+        struct pair pair = {.sink = -1};
+        if (i == 0) {
+            pair.identity = v->source_identity;
+        } else {
+            pair.identity = source_items[i - 1];
+            pair.source = source_numbers[i - 1];
+        }
+        if (strcmp(pair.identity.uuid, sink_identity.uuid) == 0)
+            continue; /* came from the sink: never carried back */
+        for (size_t k = 0; k < sink_count; k++)
+            if (sink_items[k].epoch == pair.identity.epoch &&
+                strcmp(sink_items[k].uuid, pair.identity.uuid) == 0)
+                pair.sink = sink_numbers[k];
+        v->pairs[v->pair_count++] = pair;
+    }
+    return rc;
+}
+
+static ledger_rc count_streams(struct verify *v, ledger_error *err)
+{
+    ledger_names names = {0};
+    char *after = NULL;
+    ledger_rc rc = LEDGER_OK;
+    for (;;) {
+        rc = ledger_store_list_streams(v->source, after, LEDGER_READ_LIMIT_MAX, &names, err);
+        if (rc != LEDGER_OK || names.count == 0)
+            break;
+        v->result.stream_count += names.count;
+        ldg_free(after);
+        after = ldg_strdup(names.items[names.count - 1]);
+        ledger_names_destroy(&names);
+        if (after == NULL) {
+            rc = ldg_fail_nomem(err);
+            break;
+        }
+    }
+    ledger_names_destroy(&names);
+    ldg_free(after);
+    return rc;
+}
+
+void ledger_verify_options_defaults(ledger_verify_options *options)
+{
+    memset(options, 0, sizeof(*options));
+    options->name = LEDGER_BRIDGE_DEFAULT_NAME;
+    options->max_reported = 10;
+}
+
+ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
+                               const ledger_verify_options *options,
+                               ledger_verify_result *ret_result, ledger_error *err)
+{
+    ledger_error local;
+    ledger_verify_options defaults;
+    bool adopt = false;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || ret_result == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "verify: source, sink or result is NULL");
+    ledger_verify_options_defaults(&defaults);
+    struct verify *v = ldg_calloc(1, sizeof(*v));
+    if (v == NULL)
+        return ldg_fail_nomem(err);
+    v->source = source;
+    v->sink = sink;
+    v->options = options != NULL ? options : &defaults;
+    ldg_arena_init(&v->pairs_arena, 0);
+    v->cursor = (struct ldg_cursor_keeper){
+        .store = sink,
+        .name = v->options->name != NULL ? v->options->name : LEDGER_BRIDGE_DEFAULT_NAME,
+        .codec = &ledger_int64_codec,
+        .in_sink = true,
+    };
+    ledger_rc rc = LEDGER_OK;
+    v->candidates = ldg_malloc(CANDIDATES_MAX * sizeof(*v->candidates));
+    if (v->candidates == NULL)
+        rc = ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_load(&v->cursor, source, false, &adopt, err);
+    if (rc == LEDGER_ERR_NOT_FOUND)
+        rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
+                      "the sink has no cursor \"%s\": no bridge of that name has run (see --name)",
+                      v->cursor.name);
+    if (rc == LEDGER_OK)
+        rc = find_pairs(v, err);
+    for (size_t i = 0; i < v->pair_count && rc == LEDGER_OK; i++)
+        rc = merge_pair(v, i, err);
+    if (rc == LEDGER_OK)
+        rc = settle(v, err);
+    if (rc == LEDGER_OK)
+        rc = count_streams(v, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_load(&v->cursor, source, false, &adopt, err);
+    if (rc == LEDGER_OK) {
+        (void)snprintf(v->result.position, sizeof(v->result.position), "%s",
+                       v->cursor.row.readable[0] != '\0' ? v->cursor.row.readable : "0");
+        *ret_result = v->result;
+    }
+    ldg_arena_fini(&v->pairs_arena);
+    ldg_free(v->candidates);
+    ldg_free(v);
+    return rc;
+}
