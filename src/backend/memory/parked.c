@@ -1,0 +1,253 @@
+/* Parked events: kept aside with their reason, listed, tried again, dropped.
+ *
+ * Invariant: no event on an entry passes an older parked one of the same entry. */
+#include "backend/memory/memory.h"
+
+#include <string.h>
+
+static bool live(const struct ldg_memory *m, const struct ldg_mem_parked *parked)
+{
+    return ldg_mem_state(&parked->stamp, &m->tx) == LDG_MEM_LIVE;
+}
+
+bool ldg_mem_parked_any(const struct ldg_memory *m)
+{
+    return m->table->parked_count > 0;
+}
+
+/* Positions of two logs cannot be compared: there the one that was parked first goes first. */
+static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op *op, int64_t own_id)
+{
+    if (strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
+        return parked->row.log_position < op->log_position;
+    return own_id == 0 || parked->row.id < own_id;
+}
+
+int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
+                              bool entry_missing)
+{
+    int64_t found = 0;
+    for (size_t i = 0; i < m->table->parked_count; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        const struct ldg_parked_row *row = &parked->row;
+        if (!live(m, parked) || row->id == own_id || !goes_before(parked, op, own_id))
+            continue;
+        const bool same_entry =
+            row->source_pos != 0 && row->source_pos == op->source_pos && parked->origin == op->origin;
+        const bool may_hold_it =
+            entry_missing && row->source_pos == 0 &&
+            strcmp(row->source_uuid, op->source_uuid ? op->source_uuid : "") == 0 &&
+            (!*row->stream || strcmp(row->stream, op->stream) == 0);
+        if ((same_entry || may_hold_it) && (found == 0 || row->log_position < found))
+            found = row->log_position;
+    }
+    return found;
+}
+
+ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
+                              ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
+        struct ldg_mem_parked *parked = m->table->parked[i];
+        if (live(m, parked) && parked->row.id != own_id &&
+            parked->row.log_position == op->log_position &&
+            (parked->row.source_pos == 0 || parked->row.source_pos == op->source_pos) &&
+            strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
+            rc = ldg_mem_unpark(m, parked, err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uint64_t *ret_deleted,
+                              ledger_error *err)
+{
+    uint64_t deleted = 0;
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
+        struct ldg_mem_parked *parked = m->table->parked[i];
+        bool kept = false;
+        if (!live(m, parked) || parked->origin != op->origin || parked->row.source_pos == 0 ||
+            parked->row.source_pos > op->source_pos || strcmp(parked->row.stream, op->stream) != 0)
+            continue;
+        for (size_t k = 0; k < op->kept_count; k++)
+            kept = kept || op->kept[k] == parked->row.source_pos;
+        if (kept)
+            continue;
+        rc = ldg_mem_unpark(m, parked, err);
+        deleted++;
+    }
+    if (rc == LEDGER_OK)
+        *ret_deleted = deleted;
+    return rc;
+}
+
+static struct ldg_mem_parked *find_parked(const struct ldg_memory *m, int64_t id)
+{
+    for (size_t i = 0; i < m->table->parked_count; i++) {
+        if (m->table->parked[i]->row.id == id && live(m, m->table->parked[i]))
+            return m->table->parked[i];
+    }
+    return NULL;
+}
+
+static ledger_rc fail_no_parked(int64_t id, ledger_error *err)
+{
+    return ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0, "there is no parked event %lld",
+                           (long long)id);
+}
+
+static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
+                      struct ldg_arena *arena, struct ldg_parked_row **ret_rows, size_t *ret_count,
+                      ledger_error *err)
+{
+    const size_t most = m->table->parked_count < limit ? m->table->parked_count : limit;
+    struct ldg_parked_row *rows = ldg_arena_calloc(arena, most, sizeof(*rows));
+    size_t count = 0;
+    if (!rows)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < m->table->parked_count && count < most; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        struct ldg_parked_row *row = &rows[count];
+        if (parked->row.id <= after || !ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)))
+            continue;
+        *row = parked->row;
+        row->type_name = ldg_arena_strdup(arena, parked->row.type_name);
+        row->stream = ldg_arena_strdup(arena, parked->row.stream);
+        row->reason = ldg_arena_strdup(arena, parked->reason);
+        row->event.data = ldg_arena_strndup(arena, parked->row.event.data, parked->row.event.size);
+        if (!row->type_name || !row->stream || !row->reason || !row->event.data)
+            return ldg_fail_nomem(err);
+        count++;
+    }
+    *ret_rows = rows;
+    *ret_count = count;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_mem_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
+                              struct ldg_parked_row **ret_rows, size_t *ret_count,
+                              ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "parked_list", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    return ldg_mem_leave(m, list(m, after, limit, arena, ret_rows, ret_count, err), err);
+}
+
+ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
+                               ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    uint64_t count = 0;
+    ledger_rc rc = ldg_mem_enter(m, "parked_count", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < m->table->parked_count; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        if (ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)) &&
+            (!source_uuid || strcmp(parked->row.source_uuid, source_uuid) == 0))
+            count++;
+    }
+    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    if (rc == LEDGER_OK)
+        *ret_count = count;
+    return rc;
+}
+
+/* One attempt more that did not work. */
+static ledger_rc note(struct ldg_mem_parked *parked, const char *reason, ledger_error *err)
+{
+    char *copy = ldg_strdup(reason);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    ldg_free(parked->reason);
+    parked->reason = copy;
+    parked->row.attempts++;
+    parked->attempted_at_us = ldg_mem_now_us();
+    return LEDGER_OK;
+}
+
+static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *ops, size_t count,
+                       bool *ret_applied, ledger_error *err)
+{
+    struct ldg_mem_parked *parked = find_parked(m, id);
+    const size_t mark = m->tx.count;
+    uint8_t *outcomes = NULL;
+    bool applied = false;
+    ledger_rc rc = LEDGER_OK;
+    if (!parked)
+        return fail_no_parked(id, err);
+    outcomes = ldg_calloc(count + 1, 1);
+    if (!outcomes)
+        return ldg_fail_nomem(err);
+    rc = ldg_mem_apply_ops(m, ops, count, false, id, outcomes, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_mem_unpark(m, parked, err);
+    if (rc == LEDGER_OK) {
+        applied = true;
+    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
+        ldg_mem_undo(m, mark);
+        rc = note(find_parked(m, id), err->message, err);
+    }
+    ldg_free(outcomes);
+    rc = ldg_mem_finish(m, mark, rc);
+    if (rc == LEDGER_OK)
+        *ret_applied = applied;
+    return rc;
+}
+
+ledger_rc ldg_mem_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                               bool *ret_applied, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "parked_retry", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    return ldg_mem_leave(m, retry(m, id, ops, count, ret_applied, err), err);
+}
+
+ledger_rc ldg_mem_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "parked_note", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    struct ldg_mem_parked *parked = find_parked(m, id);
+    rc = parked ? note(parked, reason, err) : fail_no_parked(id, err);
+    return ldg_mem_leave(m, rc, err);
+}
+
+static ledger_rc drop(struct ldg_memory *m, int64_t id, uint64_t *ret_dropped, ledger_error *err)
+{
+    uint64_t dropped = 0;
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
+        struct ldg_mem_parked *parked = m->table->parked[i];
+        if (!live(m, parked) || (id != 0 && parked->row.id != id))
+            continue;
+        rc = ldg_mem_unpark(m, parked, err);
+        dropped++;
+    }
+    if (rc == LEDGER_OK && id != 0 && dropped == 0)
+        rc = fail_no_parked(id, err);
+    if (rc == LEDGER_OK)
+        *ret_dropped = dropped;
+    return rc;
+}
+
+ledger_rc ldg_mem_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    uint64_t dropped = 0;
+    ledger_rc rc = ldg_mem_enter(m, "parked_drop", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const size_t mark = m->tx.count;
+    rc = drop(m, id, &dropped, err);
+    rc = ldg_mem_leave(m, ldg_mem_finish(m, mark, rc), err);
+    if (rc == LEDGER_OK)
+        *ret_dropped = dropped;
+    return rc;
+}

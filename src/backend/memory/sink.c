@@ -1,0 +1,669 @@
+/* The sink's side: origins, cursors, and the batch that a bridge applies.
+ *
+ * Invariant: fence, changes, the sink's own log and the cursor are one transaction. An op is keyed
+ * by (origin, source_pos), so applying it again changes nothing. */
+#include "backend/memory/memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- origins --------------------------------------------------------------------------------- */
+
+static int origin_number(const struct ldg_mem_table *table, const struct ldg_identity *identity)
+{
+    if (strcmp(table->identity.uuid, identity->uuid) == 0 &&
+        table->identity.epoch == identity->epoch)
+        return 0;
+    for (size_t i = 0; i < table->origin_count; i++) {
+        const struct ldg_identity *known = &table->origins[i].identity;
+        if (strcmp(known->uuid, identity->uuid) == 0 && known->epoch == identity->epoch)
+            return (int)i + 1;
+    }
+    return -1;
+}
+
+static ledger_rc origin_add(struct ldg_mem_table *table, const struct ldg_identity *identity,
+                            const char *name, int *ret_number, ledger_error *err)
+{
+    struct ldg_mem_origin *origins =
+        ldg_realloc(table->origins, (table->origin_count + 1) * sizeof(*origins));
+    if (!origins)
+        return ldg_fail_nomem(err);
+    table->origins = origins;
+    char *copy = ldg_strdup(name);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    origins[table->origin_count++] = (struct ldg_mem_origin){
+        .identity = *identity,
+        .name = copy,
+        .sorted = true,
+    };
+    *ret_number = (int)table->origin_count;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_mem_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
+                             int *ret_origin, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "origin_get", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    int number = origin_number(m->table, identity);
+    if (number < 0)
+        rc = origin_add(m->table, identity, name, &number, err);
+    rc = ldg_mem_leave(m, rc, err);
+    if (rc == LEDGER_OK)
+        *ret_origin = number;
+    return rc;
+}
+
+ledger_rc ldg_mem_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
+                              int **ret_numbers, size_t *ret_count, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "origin_list", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const size_t count = m->table->origin_count;
+    struct ldg_identity *items = ldg_arena_calloc(arena, count, sizeof(*items));
+    int *numbers = ldg_arena_calloc(arena, count, sizeof(*numbers));
+    if (!items || !numbers)
+        rc = ldg_fail_nomem(err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        items[i] = m->table->origins[i].identity;
+        numbers[i] = (int)i + 1;
+    }
+    rc = ldg_mem_leave(m, rc, err);
+    if (rc == LEDGER_OK) {
+        *ret_items = items;
+        *ret_numbers = numbers;
+        *ret_count = count;
+    }
+    return rc;
+}
+
+/* The row of an origin; FOREIGN ones are BUSY. *ret_row NULL: it is not here. */
+static ledger_rc find_row(struct ldg_memory *m, int origin, int64_t source_pos,
+                          struct ldg_mem_row **ret_row, ledger_error *err)
+{
+    struct ldg_mem_row *row = NULL;
+    *ret_row = NULL;
+    if (origin == 0) {
+        row = ldg_mem_row_by_id(m->table, source_pos);
+        if (row && !row->origin && !*row->source_id &&
+            ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_LIVE)
+            *ret_row = row;
+        return LEDGER_OK;
+    }
+    const uint64_t hash = ldg_mem_hash_origin(origin, source_pos);
+    while ((row = ldg_mem_index_next(m->table, LDG_MEM_BY_ORIGIN, hash, row))) {
+        if (row->origin != origin || row->source_pos != source_pos)
+            continue;
+        enum ldg_mem_state state = ldg_mem_state(&row->stamp, &m->tx);
+        if (state == LDG_MEM_FOREIGN)
+            return ldg_mem_fail_locked("the entry", err);
+        if (state == LDG_MEM_LIVE)
+            *ret_row = row;
+    }
+    return LEDGER_OK;
+}
+
+/* Not undone when it fails half-way: what is adopted stays adopted, and a second call goes on. */
+static ledger_rc adopt(struct ldg_memory *m, int origin, uint64_t *ret_adopted, ledger_error *err)
+{
+    struct ldg_mem_table *table = m->table;
+    uint64_t adopted = 0;
+    ledger_rc rc = LEDGER_OK;
+    if (origin < 1 || (size_t)origin > table->origin_count)
+        return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d", origin);
+    table->origins[origin - 1].adopted = true;
+    for (size_t i = 0; rc == LEDGER_OK && i < table->rows.count; i++) {
+        struct ldg_mem_row *row = table->rows.items[i], *other = NULL;
+        int64_t source_pos = 0;
+        if (row->origin || !*row->source_id || row->stamp.created_by ||
+            ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_GONE ||
+            !ldg_int64_parse(row->source_id, true, &source_pos) || source_pos == 0)
+            continue;
+        rc = find_row(m, origin, source_pos, &other, err);
+        if (rc != LEDGER_OK || other)
+            continue; /* that entry was carried again already */
+        row->origin = origin;
+        row->source_pos = source_pos;
+        rc = ldg_mem_index_add(table, LDG_MEM_BY_ORIGIN, row,
+                               ldg_mem_hash_origin(origin, source_pos), err);
+        if (rc == LEDGER_OK)
+            rc = ldg_mem_origin_rows_add(table, row, err);
+        if (rc == LEDGER_OK) {
+            adopted++;
+        } else {
+            ldg_mem_index_remove(table, LDG_MEM_BY_ORIGIN, row);
+            row->origin = 0;
+            row->source_pos = 0;
+        }
+    }
+    if (rc == LEDGER_OK)
+        *ret_adopted = adopted;
+    return rc;
+}
+
+ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    uint64_t adopted = 0;
+    ledger_rc rc = ldg_mem_enter(m, "origin_adopt", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_mem_leave(m, adopt(m, origin, &adopted, err), err);
+    if (rc == LEDGER_OK)
+        *ret_adopted = adopted;
+    return rc;
+}
+
+/* --- cursors --------------------------------------------------------------------------------- */
+
+static const struct ldg_cursor *cursor_seen(const struct ldg_memory *m,
+                                            const struct ldg_mem_cursor *cursor)
+{
+    const int64_t seq = ldg_mem_seq(m);
+    const struct ldg_mem_cursor_value *value = cursor ? cursor->value : NULL;
+    while (value && value->seq > seq)
+        value = value->next;
+    return value ? &value->cursor : NULL;
+}
+
+static ledger_rc cursor_get(struct ldg_memory *m, const char *name, bool create,
+                            struct ldg_cursor *ret_cursor, ledger_error *err)
+{
+    struct ldg_mem_cursor *cursor = ldg_mem_cursor_find(m->table, name);
+    ledger_rc rc = LEDGER_OK;
+    if (!cursor_seen(m, cursor) && create && !m->in_snapshot) {
+        const struct ldg_cursor fresh = { .moved_at_us = LEDGER_NO_TIME };
+        const size_t mark = m->tx.count;
+        if (!cursor && !(cursor = ldg_mem_cursor_make(m->table, name)))
+            return ldg_fail_nomem(err);
+        rc = ldg_mem_finish(m, mark, ldg_mem_cursor_write(m, cursor, &fresh, err));
+    }
+    const struct ldg_cursor *seen = cursor_seen(m, cursor);
+    if (rc == LEDGER_OK && !seen)
+        rc = ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0, "there is no cursor \"%.64s\"",
+                             name);
+    if (rc == LEDGER_OK)
+        *ret_cursor = *seen;
+    return rc;
+}
+
+ledger_rc ldg_mem_cursor_get(void *ctx, const char *name, bool create,
+                             struct ldg_cursor *ret_cursor, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    struct ldg_cursor cursor;
+    ledger_rc rc = ldg_mem_enter(m, "cursor_get", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_mem_leave(m, cursor_get(m, name, create, &cursor, err), err);
+    if (rc == LEDGER_OK)
+        *ret_cursor = cursor;
+    return rc;
+}
+
+/* Is the row still what the batch was read from? */
+static ledger_rc check_fence(const struct ldg_memory *m, const struct ldg_mem_cursor *cursor,
+                             const char *name, const struct ldg_cursor *expected,
+                             ledger_error *err)
+{
+    const struct ldg_cursor *now = cursor_seen(m, cursor);
+    if (!now || strcmp(now->state, expected->state) != 0 ||
+        strcmp(now->readable, expected->readable) != 0)
+        return ldg_fail_native(err, LEDGER_ERR_FENCED, "memory", 0,
+                               "cursor \"%.64s\" was moved by another bridge", name);
+    return LEDGER_OK;
+}
+
+static ledger_rc cursor_set(struct ldg_memory *m, const char *name,
+                            const struct ldg_cursor *expected, const struct ldg_cursor *next,
+                            ledger_error *err)
+{
+    struct ldg_mem_cursor *cursor = ldg_mem_cursor_find(m->table, name);
+    if (cursor && (cursor->locked_by || cursor->share_count))
+        return ldg_mem_fail_locked("the cursor", err);
+    if (expected) {
+        ledger_rc rc = check_fence(m, cursor, name, expected, err);
+        if (rc != LEDGER_OK)
+            return rc;
+    }
+    if (!cursor && !(cursor = ldg_mem_cursor_make(m->table, name)))
+        return ldg_fail_nomem(err);
+    return ldg_mem_cursor_write(m, cursor, next, err);
+}
+
+ledger_rc ldg_mem_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
+                             const struct ldg_cursor *next, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "cursor_set", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const size_t mark = m->tx.count;
+    rc = cursor_set(m, name, expected, next, err);
+    return ldg_mem_leave(m, ldg_mem_finish(m, mark, rc), err);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    char *const *x = a, *const *y = b;
+    return strcmp(*x, *y);
+}
+
+static ledger_rc cursor_list(const struct ldg_memory *m, ledger_names *names, ledger_error *err)
+{
+    size_t most = 0;
+    for (const struct ldg_mem_cursor *cursor = m->table->cursors; cursor; cursor = cursor->next)
+        most++;
+    names->items = ldg_calloc(most + 1, sizeof(*names->items));
+    if (!names->items)
+        return ldg_fail_nomem(err);
+    for (const struct ldg_mem_cursor *cursor = m->table->cursors; cursor; cursor = cursor->next) {
+        if (!cursor_seen(m, cursor))
+            continue;
+        if (!(names->items[names->count] = ldg_strdup(cursor->name)))
+            return ldg_fail_nomem(err);
+        names->count++;
+    }
+    qsort(names->items, names->count, sizeof(*names->items), compare_names);
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_mem_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_names names = { 0 };
+    ledger_rc rc = ldg_mem_enter(m, "cursor_list", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_mem_leave(m, cursor_list(m, &names, err), err);
+    if (rc == LEDGER_OK)
+        *ret_names = names;
+    else
+        ledger_names_destroy(&names);
+    return rc;
+}
+
+/* --- ops ------------------------------------------------------------------------------------- */
+
+static int64_t op_time(const struct ldg_op *op)
+{
+    if (op->time_us != LEDGER_NO_TIME)
+        return ldg_mem_trunc_ms(op->time_us);
+    return op->log_time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->log_time_us) : ldg_mem_now_us();
+}
+
+static bool same_entry(const struct ldg_mem_row *row, const struct ldg_op *op)
+{
+    const ledger_append_entry *entry = op->entry;
+    return strcmp(row->stream->name, op->stream) == 0 &&
+           row->payload.size == entry->payload.size &&
+           memcmp(row->payload.data, entry->payload.data, entry->payload.size) == 0 &&
+           strcmp(row->order_key, entry->order_key) == 0 &&
+           strcmp(row->dedup_key, entry->dedup_key) == 0 &&
+           row->schema_version == entry->schema_version &&
+           ldg_map_equal(row->metadata, entry->metadata);
+}
+
+static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
+                              int64_t *ret_id, ledger_error *err)
+{
+    struct ldg_mem_row *row = NULL;
+    bool known = false;
+    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (row) {
+        /* What the Go bridge carried may differ in form: it compacts payloads. */
+        if (!same_entry(row, op) && !*row->source_id)
+            return ldg_fail_native(err, LEDGER_ERR_POSITION_REUSED, "memory", 0,
+                                   "entry %lld of stream \"%.128s\" is here already with another "
+                                   "content: the source has used its id twice",
+                                   (long long)op->source_pos, op->stream);
+        *outcome = LDG_OUTCOME_REPLAYED;
+        return LEDGER_OK;
+    }
+    if (op->origin == 0) { /* written here and gone since */
+        *outcome = LDG_OUTCOME_MISSING;
+        return LEDGER_OK;
+    }
+    rc = ldg_mem_dedup_known(m, op->stream, op->entry->dedup_key, &known, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (known) {
+        *outcome = LDG_OUTCOME_DEDUPLICATED;
+        return LEDGER_OK;
+    }
+    const struct ldg_mem_new_row fresh = {
+        .stream = op->stream,
+        .payload = op->entry->payload,
+        .order_key = op->entry->order_key,
+        .dedup_key = op->entry->dedup_key,
+        .source_id = "",
+        .schema_version = op->entry->schema_version,
+        .metadata = op->entry->metadata,
+        .tags = op->entry->tags,
+        .created_at_us = op_time(op),
+        .origin = op->origin,
+        .source_pos = op->source_pos,
+    };
+    rc = ldg_mem_insert(m, &fresh, &row, err);
+    if (rc == LEDGER_OK) {
+        *outcome = LDG_OUTCOME_APPLIED;
+        *ret_id = row->id;
+    }
+    return rc;
+}
+
+static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
+                           int64_t *ret_id, ledger_error *err)
+{
+    struct ldg_mem_row *row = NULL;
+    ledger_map merged;
+    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (!row || strcmp(row->stream->name, op->stream) != 0) {
+        *outcome = LDG_OUTCOME_MISSING;
+        return LEDGER_OK;
+    }
+    /* Positions of two logs cannot be compared: only the entry's own origin guards. */
+    const bool guarded = op->origin != 0 && op->mutation_origin == op->origin;
+    const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
+    if (guarded && old->mutation_pos && old->mutation_pos >= op->position) {
+        *outcome = LDG_OUTCOME_REPLAYED;
+        return LEDGER_OK;
+    }
+    const int64_t mutation_pos = guarded ? op->position : 0;
+    if (op->kind == LDG_OP_SET_TAGS) {
+        rc = ldg_mem_update(m, row, op->tags, old->annotations, op_time(op), mutation_pos, err);
+    } else {
+        rc = ldg_map_merge(old->annotations, op->annotations, &m->scratch, &merged, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_mem_update(m, row, old->tags, merged, op_time(op), mutation_pos, err);
+    }
+    if (rc == LEDGER_OK) {
+        *outcome = LDG_OUTCOME_APPLIED;
+        *ret_id = row->id;
+    }
+    return rc;
+}
+
+static bool kept(const struct ldg_op *op, int64_t source_pos)
+{
+    for (size_t i = 0; i < op->kept_count; i++) {
+        if (op->kept[i] == source_pos)
+            return true;
+    }
+    return false;
+}
+
+static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
+                            ledger_error *err)
+{
+    const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, op->stream);
+    uint64_t deleted = 0, unparked = 0;
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && stream && i < stream->rows.count; i++) {
+        struct ldg_mem_row *row = stream->rows.items[i];
+        const int64_t pos = op->origin ? row->source_pos : row->id;
+        if (row->origin != op->origin || (!op->origin && *row->source_id) || pos == 0 ||
+            pos > op->source_pos || !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW) ||
+            kept(op, pos))
+            continue;
+        rc = ldg_mem_delete(m, row, err);
+        deleted++;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_mem_parked_trim(m, op, &unparked, err);
+    if (rc == LEDGER_OK)
+        *outcome = deleted + unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+    return rc;
+}
+
+static ledger_rc park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
+                      uint8_t *outcome, ledger_error *err)
+{
+    ledger_rc rc = ldg_mem_park(m, op, reason, err);
+    if (rc == LEDGER_OK)
+        *outcome = LDG_OUTCOME_PARKED;
+    return rc;
+}
+
+/* Parks op, or, when a parked event is tried again, refuses it. */
+static ledger_rc set_aside(struct ldg_memory *m, const struct ldg_op *op, bool may_park,
+                           const char *reason, uint8_t *outcome, ledger_error *err)
+{
+    if (may_park)
+        return park(m, op, reason, outcome, err);
+    return ldg_fail_native(err, LEDGER_ERR_REJECTED, "memory", 0, "%s", reason);
+}
+
+static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool park_rejected,
+                          int64_t own_id, uint8_t *outcome, int64_t *ret_id, ledger_error *err)
+{
+    const bool on_entry = op->kind == LDG_OP_APPEND || op->kind == LDG_OP_SET_TAGS ||
+                          op->kind == LDG_OP_SET_ANNOTATIONS;
+    const bool any_parked = ldg_mem_parked_any(m);
+    char reason[128];
+    ledger_rc rc = LEDGER_OK;
+
+    if (op->kind == LDG_OP_PARK)
+        return park(m, op, op->reason ? op->reason : "", outcome, err);
+    if (on_entry && any_parked) {
+        const int64_t before = ldg_mem_parked_before(m, op, own_id, false);
+        if (before) {
+            snprintf(reason, sizeof(reason), "behind parked event %lld", (long long)before);
+            return set_aside(m, op, own_id == 0, reason, outcome, err);
+        }
+    }
+    if (ldg_mem_refuses(m, op))
+        return set_aside(m, op, park_rejected, "the database refuses this event", outcome, err);
+    switch (op->kind) {
+    case LDG_OP_APPEND:
+        rc = apply_append(m, op, outcome, ret_id, err);
+        break;
+    case LDG_OP_SET_TAGS:
+    case LDG_OP_SET_ANNOTATIONS:
+        rc = apply_set(m, op, outcome, ret_id, err);
+        if (rc == LEDGER_OK && *outcome == LDG_OUTCOME_MISSING && any_parked) {
+            const int64_t before = ldg_mem_parked_before(m, op, own_id, true);
+            if (before) {
+                snprintf(reason, sizeof(reason), "its entry may be in parked event %lld",
+                         (long long)before);
+                return set_aside(m, op, own_id == 0, reason, outcome, err);
+            }
+        }
+        break;
+    case LDG_OP_TRIM:
+        rc = apply_trim(m, op, outcome, err);
+        break;
+    case LDG_OP_PARK:
+        break;
+    }
+    if (rc == LEDGER_OK && any_parked)
+        rc = ldg_mem_parked_done(m, op, own_id, err);
+    return rc;
+}
+
+/* --- the sink's own log ---------------------------------------------------------------------- */
+
+static char *int64_text(struct ldg_arena *arena, int64_t number)
+{
+    char *text = ldg_arena_alloc(arena, LDG_MEM_ID_TEXT_MAX);
+    if (text)
+        snprintf(text, LDG_MEM_ID_TEXT_MAX, "%lld", (long long)number);
+    return text;
+}
+
+static ledger_mutation_type op_type(enum ldg_op_kind kind)
+{
+    switch (kind) {
+    case LDG_OP_APPEND:
+        return LEDGER_MUTATION_APPEND;
+    case LDG_OP_SET_TAGS:
+        return LEDGER_MUTATION_SET_TAGS;
+    case LDG_OP_SET_ANNOTATIONS:
+        return LEDGER_MUTATION_SET_ANNOTATIONS;
+    default:
+        return LEDGER_MUTATION_TRIM;
+    }
+}
+
+/* Entries of an append event: those of the ops that were applied. */
+static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
+                               const uint8_t *outcomes, const int64_t *ids,
+                               ledger_mutation_event *event, ledger_error *err)
+{
+    ledger_append_entry *entries = ldg_arena_calloc(&m->scratch, count, sizeof(*entries));
+    size_t used = 0;
+    if (!entries)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++) {
+        if (outcomes[i] != LDG_OUTCOME_APPLIED || ops[i].kind != LDG_OP_APPEND)
+            continue;
+        entries[used] = *ops[i].entry;
+        entries[used].id = int64_text(&m->scratch, ids[i]);
+        entries[used].source_id = int64_text(&m->scratch, ops[i].source_pos);
+        entries[used].created_at_us = op_time(&ops[i]);
+        if (!entries[used].id || !entries[used].source_id)
+            return ldg_fail_nomem(err);
+        used++;
+    }
+    event->entries = entries;
+    event->entry_count = used;
+    return LEDGER_OK;
+}
+
+/* The event of one group of ops (one event of the log that was read), for the next in the chain. */
+static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
+                           const uint8_t *outcomes, const int64_t *ids, ledger_error *err)
+{
+    char origin[LDG_MEM_ORIGIN_TEXT_MAX], entry_origin[LDG_MEM_ORIGIN_TEXT_MAX] = "";
+    size_t first = 0;
+    while (first < count && outcomes[first] != LDG_OUTCOME_APPLIED)
+        first++;
+    if (first == count || !m->log)
+        return LEDGER_OK;
+    const struct ldg_op *op = &ops[first];
+    ldg_mem_origin_text(m->table, op->mutation_origin, origin);
+    if (op->origin != op->mutation_origin)
+        ldg_mem_origin_text(m->table, op->origin, entry_origin);
+    ledger_mutation_event event = {
+        .type = op_type(op->kind),
+        .type_name = ledger_mutation_type_name(op_type(op->kind)),
+        .stream = op->stream,
+        .entry_id = "",
+        .tags = op->tags,
+        .annotations = op->annotations,
+        .before_id = "",
+        .created_at_us = op_time(op),
+        .origin = origin,
+        .origin_pos = op->position,
+        .entry_origin = entry_origin,
+        .source_id = "",
+    };
+    ledger_rc rc = LEDGER_OK;
+    if (op->kind == LDG_OP_APPEND) {
+        rc = chain_entries(m, ops, count, outcomes, ids, &event, err);
+    } else {
+        event.source_id = int64_text(&m->scratch, op->source_pos);
+        if (op->kind != LDG_OP_TRIM)
+            event.entry_id = int64_text(&m->scratch, ids[first]);
+        if (!event.source_id || !event.entry_id)
+            rc = ldg_fail_nomem(err);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_mem_log_event(m, &event, ldg_mem_now_us(), err);
+    return rc;
+}
+
+ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
+                            bool park_rejected, int64_t own_id, uint8_t *outcomes,
+                            ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_reset(&m->scratch);
+    int64_t *ids = ldg_arena_calloc(&m->scratch, count, sizeof(*ids));
+    if (!ids)
+        return ldg_fail_nomem(err);
+    for (size_t begin = 0, end = 0; rc == LEDGER_OK && begin < count; begin = end) {
+        for (; rc == LEDGER_OK && end < count && ops[end].event_index == ops[begin].event_index;
+             end++) {
+            rc = apply_op(m, &ops[end], park_rejected, own_id, &outcomes[end], &ids[end], err);
+            if (rc != LEDGER_OK)
+                err->done_count = end;
+        }
+        if (rc == LEDGER_OK)
+            rc = log_group(m, &ops[begin], end - begin, &outcomes[begin], &ids[begin], err);
+    }
+    return rc;
+}
+
+/* --- the batch ------------------------------------------------------------------------------- */
+
+/* Fence, ops, cursor; in m->tx. */
+static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply, size_t count,
+                             struct ldg_mem_cursor *cursor, uint8_t *outcomes, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if (apply->name) {
+        if (cursor && (cursor->locked_by || (apply->next && cursor->share_count)))
+            return ldg_mem_fail_locked("the cursor", err);
+        rc = check_fence(m, cursor, apply->name, apply->expected, err);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_mem_apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);
+    if (rc == LEDGER_OK && apply->name && apply->next && count == apply->count)
+        rc = ldg_mem_cursor_write(m, cursor, apply->next, err);
+    return rc;
+}
+
+static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *apply,
+                              uint8_t *ret_outcomes, ledger_error *err)
+{
+    const bool half = m->apply_half && apply->count > 1;
+    const size_t count = half ? apply->count / 2 : apply->count;
+    struct ldg_mem_cursor *cursor =
+        apply->name ? ldg_mem_cursor_find(m->table, apply->name) : NULL;
+    uint8_t *outcomes = ldg_calloc(apply->count + 1, 1);
+    if (!outcomes)
+        return ldg_fail_nomem(err);
+    ledger_rc rc = apply_batch(m, apply, count, cursor, outcomes, err);
+    if (rc == LEDGER_OK) {
+        const bool shares = cursor && !apply->next;
+        cursor = cursor && shares ? cursor : NULL;
+        if (cursor)
+            cursor->share_count++;
+        ldg_mem_hold(m); /* others may come in here; rows and cursor are ours */
+        if (cursor)
+            cursor->share_count--;
+    }
+    rc = ldg_mem_finish(m, 0, rc);
+    if (rc == LEDGER_OK && half) {
+        rc = ldg_fail_native(err, LEDGER_ERR_PARTIAL, "memory", 0,
+                             "%zu of %zu operations were done, as the test's script says", count,
+                             apply->count);
+        err->done_count = count;
+    }
+    if (rc == LEDGER_OK && !m->lose_ack)
+        memcpy(ret_outcomes, outcomes, apply->count);
+    ldg_free(outcomes);
+    return rc;
+}
+
+ledger_rc ldg_mem_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                        ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "apply", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    return ldg_mem_leave(m, apply_locked(m, apply, ret_outcomes, err), err);
+}
