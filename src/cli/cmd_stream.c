@@ -80,10 +80,14 @@ static int append_one(const struct cli *cli, ledger_store *store, ledger_bytes p
     ledger_ids ids = { 0 };
     ledger_error err = { 0 }, ignored = { 0 };
     int exit_code = CLI_EXIT_OK;
-    ledger_rc rc = ledger_store_append(store, stream_name(cli), &input, 1, &ids, &err);
+    ledger_rc rc = LEDGER_ERR_DATA;
+    if (payload.size == 0)
+        snprintf(err.message, sizeof err.message, "the payload is empty");
+    else
+        rc = ledger_store_append(store, stream_name(cli), &input, 1, &ids, &err);
     if (rc != LEDGER_OK) {
         exit_code = cli_fail(rc, &err, NULL);
-        if (rc == LEDGER_ERR_DATA && payload.size > 0 && !cli_json_valid(payload, &ignored))
+        if (rc == LEDGER_ERR_DATA && !cli_json_valid(payload, &ignored))
             cli_error("a payload is JSON; a text is put in double quotes inside the shell's: "
                       "'\"some text\"'");
     } else if (ids.count == 0) {
@@ -293,6 +297,10 @@ static int follow(struct query *query)
     while (!cli_stop_asked()) {
         ledger_batch *batch = NULL;
         ledger_rc rc = query_page(query, &batch, &err);
+        if (rc == LEDGER_ERR_INVALID && query->stream == NULL) {
+            cli_error("this store cannot follow every stream at once: give --stream NAME");
+            return CLI_EXIT_USAGE;
+        }
         if (rc != LEDGER_OK && (err.flags & LEDGER_ERROR_RETRY) == 0)
             return cli_fail(rc, &err, NULL);
         size_t count = rc == LEDGER_OK ? print_page(query, batch) : 0;

@@ -1,5 +1,7 @@
-"""Runs ledgerctl and compares what it prints and how it ends. Every test file calls
-main(globals()): each function test_* is one case, in a directory of its own, and prints one line of TAP."""
+"""Runs ledgerctl and compares what it prints and how it ends.
+
+Every test file calls main(globals()): each function test_* is one case, in a directory of its own,
+and prints one line of TAP."""
 import json
 import os
 import shutil

@@ -62,12 +62,13 @@ def test_a_pipe_whose_reader_has_gone():
 
 def test_a_file_over_its_limit():
     url = init('a')
-    ctl('stream', 'append', '--store', url, '"%s"' % ('x' * 20000))
+    ctl('stream', 'append', '--store', url, '"%s"' % ('x' * 100000))
+    ctl('stream', 'append', '--store', url, '"%s"' % ('x' * 100000))
 
     def limit():
         # SIGXFSZ would kill; Python ignores it, which a child would inherit.
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))  # SQLite makes 32 KiB
 
     with open('out', 'wb') as out:
         done = run('stream', 'read', '--store', url, stdout=out, preexec_fn=limit)

@@ -88,9 +88,10 @@ def test_read_shows_empty_fields():
     url = init('a')
     ctl('stream', 'append', '--store', url, 'null')
     entry = ctl('stream', 'read', '--store', url, '--json').objects()[0]
-    equal((entry['stream'], entry['payload'], entry['metadata'], entry['tags'], entry['annotations'],
-           entry['updated_at'], entry['schema_version']),
-          ('default', None, {}, [], {}, None, 1))
+    equal({k: v for k, v in entry.items() if k != 'created_at'},
+          {'id': '1', 'stream': 'default', 'payload': None, 'order_key': '', 'dedup_key': '',
+           'schema_version': 1, 'metadata': {}, 'tags': [], 'annotations': {}, 'source_id': '',
+           'updated_at': None})
 
 
 def test_a_payload_with_line_ends_is_printed_on_one_line():
@@ -108,7 +109,7 @@ def test_a_payload_with_line_ends_is_printed_on_one_line():
 
 def test_a_payload_that_is_not_json_is_refused_with_a_hint():
     url = init('a')
-    for payload in ('hello', '{"a":1', "{'a':1}", '{"a":1} {"b":2}', '[1,]', '01', '"\\ud800"'):
+    for payload in ('hello', '{"a":1', "{'a':1}", '{"a":1} {"b":2}', '[1,]', '01'):
         result = ctl('stream', 'append', '--store', url, payload, code=65)
         contains(result.err, 'double quotes')
         equal(result.out, '')
@@ -159,7 +160,7 @@ def test_a_bad_line_is_named_and_what_is_before_it_stays():
     bad = ['{"payload":1', 'x', '[1]', '"s"', '{}', '{"payload":1,"extra":2}', '{"payload":1}}',
            '{"payload":1,"tags":"x"}', '{"payload":1,"schema_version":"2"}',
            '{"payload":1,"metadata":{"a":1}}', '{"payload":1,"stream":5}',
-           '{"payload":1}]},"entries":[{"id":"2","payload":2}', '{"payload":"\\ud800"}',
+           '{"payload":1}]},"entries":[{"id":"2","payload":2}',
            '{"payload":1,"stream":"%s"}' % ('x' * 5000)]
     for number, line in enumerate(bad):
         url = init(f'a{number}')
@@ -312,13 +313,12 @@ def test_tag_annotate_trim():
 def test_tail_follows_and_ends_with_zero():
     url = init('a')
     fill(url, 2, stream='s')
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number, there in ((signal.SIGINT, 2), (signal.SIGTERM, 3)):
         process = spawn('stream', 'tail', '--store', url, '--stream', 's', '--json')
-        equal(json.loads(process.stdout.readline())['id'], '1')
-        while json.loads(process.stdout.readline())['payload'] != {'n': 2}:
-            pass
+        for expected in range(1, there + 1):
+            equal(json.loads(process.stdout.readline())['id'], str(expected))
         began = time.monotonic()
-        new = ctl('stream', 'append', '--store', url, '--stream', 's', '{"n":2}').out.strip()
+        new = ctl('stream', 'append', '--store', url, '--stream', 's', '3').out.strip()
         equal(json.loads(process.stdout.readline())['id'], new)
         assert time.monotonic() - began < 5
         process.send_signal(number)
