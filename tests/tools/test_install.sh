@@ -57,8 +57,9 @@ result "an example links with the static library" $? "$out"
 "$dir/quickstart-static" "$dir/c.db" "$dir/d.db" >/dev/null 2>&1
 result "and runs without the shared one" $?
 
-got=$(readelf -d "$library/libledger.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' | sort |
-    tr '\n' ' ')
+# The loader is named when there are thread-local variables; it is a part of libc.
+got=$(readelf -d "$library/libledger.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
+    grep -v '^ld-linux' | sort | tr '\n' ' ')
 test "$got" = "libc.so.6 libsqlite3.so.0 "
 result "the shared library needs libsqlite3 and libc alone" $? "got: $got"
 
