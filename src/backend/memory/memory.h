@@ -285,8 +285,12 @@ ledger_rc ldg_mem_delete(struct ldg_memory *m, struct ldg_mem_row *row, ledger_e
 /* Encodes the event into the log, if there is one. */
 ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *event,
                             int64_t time_us, ledger_error *err);
+/* The event of one op; one that is parked already counts an attempt more. */
 ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
                        ledger_error *err);
+/* Counts an attempt, with its reason. Not undone. */
+ledger_rc ldg_mem_parked_again(struct ldg_mem_parked *parked, const char *reason,
+                               ledger_error *err);
 ledger_rc ldg_mem_unpark(struct ldg_memory *m, struct ldg_mem_parked *parked, ledger_error *err);
 ledger_rc ldg_mem_cursor_write(struct ldg_memory *m, struct ldg_mem_cursor *cursor,
                                const struct ldg_cursor *next, ledger_error *err);
@@ -387,8 +391,7 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
                               bool entry_missing);
 bool ldg_mem_parked_any(const struct ldg_memory *m);
 /* The op was applied: a row in which it was parked before goes. */
-ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
-                              ledger_error *err);
+ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, ledger_error *err);
 ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uint64_t *ret_deleted,
                               ledger_error *err);
 ledger_rc ldg_mem_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,

@@ -44,14 +44,12 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
     return found;
 }
 
-ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
-                              ledger_error *err)
+ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
         struct ldg_mem_parked *parked = m->table->parked[i];
-        if (live(m, parked) && parked->row.id != own_id &&
-            parked->row.log_position == op->log_position &&
+        if (live(m, parked) && parked->row.log_position == op->log_position &&
             (parked->row.source_pos == 0 || parked->row.source_pos == op->source_pos) &&
             strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
             rc = ldg_mem_unpark(m, parked, err);
@@ -156,19 +154,6 @@ ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret
     return rc;
 }
 
-/* One attempt more that did not work. */
-static ledger_rc note(struct ldg_mem_parked *parked, const char *reason, ledger_error *err)
-{
-    char *copy = ldg_strdup(reason);
-    if (!copy)
-        return ldg_fail_nomem(err);
-    ldg_free(parked->reason);
-    parked->reason = copy;
-    parked->row.attempts++;
-    parked->attempted_at_us = ldg_mem_now_us();
-    return LEDGER_OK;
-}
-
 static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *ops, size_t count,
                        bool *ret_applied, ledger_error *err)
 {
@@ -189,7 +174,7 @@ static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *op
         applied = true;
     } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
         ldg_mem_undo(m, mark);
-        rc = note(find_parked(m, id), err->message, err);
+        rc = ldg_mem_parked_again(find_parked(m, id), err->message, err);
     }
     ldg_free(outcomes);
     rc = ldg_mem_finish(m, mark, rc);
@@ -215,7 +200,7 @@ ledger_rc ldg_mem_parked_note(void *ctx, int64_t id, const char *reason, ledger_
     if (rc != LEDGER_OK)
         return rc;
     struct ldg_mem_parked *parked = find_parked(m, id);
-    rc = parked ? note(parked, reason, err) : fail_no_parked(id, err);
+    rc = parked ? ldg_mem_parked_again(parked, reason, err) : fail_no_parked(id, err);
     return ldg_mem_leave(m, rc, err);
 }
 

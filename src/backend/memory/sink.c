@@ -405,10 +405,11 @@ static bool kept(const struct ldg_op *op, int64_t source_pos)
 }
 
 static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
-                            ledger_error *err)
+                            int64_t *ret_deleted, ledger_error *err)
 {
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, op->stream);
-    uint64_t deleted = 0, unparked = 0;
+    uint64_t unparked = 0;
+    int64_t deleted = 0;
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && stream && i < stream->rows.count; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
@@ -422,8 +423,10 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
     }
     if (rc == LEDGER_OK)
         rc = ldg_mem_parked_trim(m, op, &unparked, err);
-    if (rc == LEDGER_OK)
-        *outcome = deleted + unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+    if (rc == LEDGER_OK) {
+        *outcome = deleted || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+        *ret_deleted = deleted;
+    }
     return rc;
 }
 
@@ -445,6 +448,7 @@ static ledger_rc set_aside(struct ldg_memory *m, const struct ldg_op *op, bool m
     return ldg_fail_native(err, LEDGER_ERR_REJECTED, "memory", 0, "%s", reason);
 }
 
+/* *ret_id: the entry's id here; of a trim: how many entries it deleted. */
 static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool park_rejected,
                           int64_t own_id, uint8_t *outcome, int64_t *ret_id, ledger_error *err)
 {
@@ -456,6 +460,10 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
 
     if (op->kind == LDG_OP_PARK)
         return park(m, op, op->reason ? op->reason : "", outcome, err);
+    if (op->kind != LDG_OP_APPEND && op->mutation_origin == 0) { /* our own came round */
+        *outcome = LDG_OUTCOME_REPLAYED;
+        return LEDGER_OK;
+    }
     if (on_entry && any_parked) {
         const int64_t before = ldg_mem_parked_before(m, op, own_id, false);
         if (before) {
@@ -482,13 +490,13 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         }
         break;
     case LDG_OP_TRIM:
-        rc = apply_trim(m, op, outcome, err);
+        rc = apply_trim(m, op, outcome, ret_id, err);
         break;
     case LDG_OP_PARK:
         break;
     }
-    if (rc == LEDGER_OK && any_parked)
-        rc = ldg_mem_parked_done(m, op, own_id, err);
+    if (rc == LEDGER_OK && any_parked && own_id == 0 && op->kind != LDG_OP_TRIM)
+        rc = ldg_mem_parked_done(m, op, err);
     return rc;
 }
 
@@ -547,7 +555,7 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
 {
     char origin[LDG_MEM_ORIGIN_TEXT_MAX], entry_origin[LDG_MEM_ORIGIN_TEXT_MAX] = "";
     size_t first = 0;
-    while (first < count && outcomes[first] != LDG_OUTCOME_APPLIED)
+    while (first < count && (outcomes[first] != LDG_OUTCOME_APPLIED || ids[first] == 0))
         first++;
     if (first == count || !m->log)
         return LEDGER_OK;

@@ -361,44 +361,67 @@ ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *e
     return LEDGER_OK;
 }
 
-ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
-                       ledger_error *err)
+ledger_rc ldg_mem_parked_again(struct ldg_mem_parked *parked, const char *reason, ledger_error *err)
 {
-    struct ldg_mem_table *table = m->table;
+    char *copy = ldg_strdup(reason);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    ldg_free(parked->reason);
+    parked->reason = copy;
+    parked->row.attempts++;
+    parked->attempted_at_us = ldg_mem_now_us();
+    return LEDGER_OK;
+}
+
+/* The event of one entry out of an append of several, so that each can be tried again alone. */
+static ledger_rc cut_event(struct ldg_memory *m, const struct ldg_op *op, ledger_bytes *ret_event,
+                           ledger_error *err)
+{
+    ledger_mutation_event event;
+    ledger_append_entry entry;
+    ledger_error ignored;
+    struct ldg_arena arena;
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_event = op->event;
+    ldg_arena_init(&arena, 0);
+    if (op->kind != LDG_OP_APPEND)
+        goto out;
+    rc = ldg_event_decode(op->event, &arena, &event, &ignored);
+    if (rc == LEDGER_ERR_NOMEM) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    if (rc != LEDGER_OK || event.entry_count <= 1) { /* best as it was read */
+        rc = LEDGER_OK;
+        goto out;
+    }
+    entry = *op->entry;
+    if (entry.created_at_us == LEDGER_NO_TIME)
+        entry.created_at_us = op->time_us;
+    event.entries = &entry;
+    event.entry_count = 1;
+    ldg_buf_reset(&m->event_buf);
+    rc = ldg_event_encode(&event, &m->event_buf, err);
+    *ret_event = (ledger_bytes){ .data = m->event_buf.data, .size = m->event_buf.size };
+out:
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes event,
+                                         const char *reason)
+{
     const char *stream = op->stream ? op->stream : "";
     const char *type = op->type_name ? op->type_name : "";
-    const char *uuid = op->source_uuid ? op->source_uuid : "";
-    struct ldg_mem_parked *parked = NULL;
-
-    for (size_t i = 0; i < table->parked_count; i++) {
-        const struct ldg_mem_parked *old = table->parked[i];
-        enum ldg_mem_state state = ldg_mem_state(&old->stamp, &m->tx);
-        if (state == LDG_MEM_GONE || old->row.log_position != op->log_position ||
-            old->row.source_pos != op->source_pos ||
-            strcmp(old->row.source_uuid, uuid) != 0)
-            continue;
-        return state == LDG_MEM_LIVE ? LEDGER_OK /* parked already: a replay */
-                                     : ldg_mem_fail_locked("a parked event", err);
-    }
-    struct ldg_mem_action *action = action_next(&m->tx, err);
-    if (!action)
-        return LEDGER_ERR_NOMEM;
-    if (table->parked_count == table->parked_cap) {
-        size_t cap = table->parked_cap ? table->parked_cap * 2 : 16;
-        struct ldg_mem_parked **rows = ldg_realloc(table->parked, cap * sizeof(*rows));
-        if (!rows)
-            return ldg_fail_nomem(err);
-        table->parked = rows;
-        table->parked_cap = cap;
-    }
-    parked = ldg_calloc(1, sizeof(*parked) + strlen(stream) + strlen(type) + op->event.size + 3);
+    struct ldg_mem_parked *parked =
+        ldg_calloc(1, sizeof(*parked) + strlen(stream) + strlen(type) + event.size + 3);
     if (!parked || !(parked->reason = ldg_strdup(reason))) {
         ldg_free(parked);
-        return ldg_fail_nomem(err);
+        return NULL;
     }
     char *at = (char *)(parked + 1);
     parked->row = (struct ldg_parked_row){
-        .id = ++table->last_parked_id,
         .log_position = op->log_position,
         .source_pos = op->source_pos,
         .type_name = put_string(&at, type),
@@ -408,12 +431,51 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
                                                      : ldg_mem_trunc_ms(op->log_time_us),
     };
     parked->row.stream = put_string(&at, stream);
-    strncat(parked->row.source_uuid, uuid, sizeof(parked->row.source_uuid) - 1);
-    if (op->event.size)
-        memcpy(at, op->event.data, op->event.size);
-    parked->row.event = (ledger_bytes){ .data = at, .size = op->event.size };
+    if (op->source_uuid)
+        strncat(parked->row.source_uuid, op->source_uuid, sizeof(parked->row.source_uuid) - 1);
+    if (event.size)
+        memcpy(at, event.data, event.size);
+    parked->row.event = (ledger_bytes){ .data = at, .size = event.size };
     parked->origin = op->origin;
     parked->attempted_at_us = parked->row.parked_at_us;
+    return parked;
+}
+
+ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
+                       ledger_error *err)
+{
+    struct ldg_mem_table *table = m->table;
+    const char *uuid = op->source_uuid ? op->source_uuid : "";
+    struct ldg_mem_parked *parked = NULL;
+    ledger_bytes event;
+
+    for (size_t i = 0; i < table->parked_count; i++) {
+        struct ldg_mem_parked *old = table->parked[i];
+        enum ldg_mem_state state = ldg_mem_state(&old->stamp, &m->tx);
+        if (state == LDG_MEM_GONE || old->row.log_position != op->log_position ||
+            old->row.source_pos != op->source_pos || strcmp(old->row.source_uuid, uuid) != 0)
+            continue;
+        return state == LDG_MEM_LIVE ? ldg_mem_parked_again(old, reason, err)
+                                     : ldg_mem_fail_locked("a parked event", err);
+    }
+    struct ldg_mem_action *action = action_next(&m->tx, err);
+    if (!action)
+        return LEDGER_ERR_NOMEM;
+    ledger_rc rc = cut_event(m, op, &event, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (table->parked_count == table->parked_cap) {
+        size_t cap = table->parked_cap ? table->parked_cap * 2 : 16;
+        struct ldg_mem_parked **rows = ldg_realloc(table->parked, cap * sizeof(*rows));
+        if (!rows)
+            return ldg_fail_nomem(err);
+        table->parked = rows;
+        table->parked_cap = cap;
+    }
+    parked = parked_new(op, event, reason);
+    if (!parked)
+        return ldg_fail_nomem(err);
+    parked->row.id = ++table->last_parked_id;
     parked->stamp.created_by = &m->tx;
     table->parked[table->parked_count++] = parked;
     action->kind = LDG_MEM_PARK;
