@@ -88,7 +88,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
     case SQLITE_ERROR:
         /* The statements are ours and were right when the store was opened: when SQLite misses a
          * name, somebody changed the tables since. Our code has no other use for the text. */
-        if (strncmp(text, "no such ", 8) == 0 || strstr(text, " has no column named ")) {
+        if (strncmp(text, "no such ", 8) == 0 || strstr(text, " has no column named ") ||
+            strncmp(text, "ON CONFLICT clause ", 19) == 0) {
             *ret_hint = "; somebody dropped or changed it: run `ledgerctl store init`";
             return LEDGER_ERR_SCHEMA;
         }

@@ -3,15 +3,10 @@
  * A row stands for one op: an append of several entries is cut, so that each can be retried and
  * waited for alone. Invariant: while a row of an entry is here no later event of that entry is
  * applied; it is parked behind. */
-#include "backend/sqlite/sqlite.h"
+#include "backend/sqlite/apply.h"
 
 #include <inttypes.h>
 #include <string.h>
-
-static int bind_text(sqlite3_stmt *stmt, int at, const char *text)
-{
-    return sqlite3_bind_text(stmt, at, text != NULL ? text : "", -1, SQLITE_STATIC);
-}
 
 /* Steps a statement that changes rows, and gives it back. */
 static ledger_rc run_change(struct ldg_sqlite *s, sqlite3_stmt *stmt, int bound, const char *doing,
@@ -99,22 +94,16 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
         goto out;
     }
     ldg_time_format_ms(ldg_clock_now_us(), now);
-    const int codes[] = {
-        bind_text(stmt, 1, op->source_uuid),
-        sqlite3_bind_int(stmt, 2, op->origin),
-        sqlite3_bind_int64(stmt, 3, op->log_position),
-        sqlite3_bind_int64(stmt, 4, op->source_pos),
-        bind_text(stmt, 5, op->stream),
-        bind_text(stmt, 6, op->type_name),
-        bind_text(stmt, 7, reason),
-        bind_text(stmt, 8, now),
-        op->log_time_us == LEDGER_NO_TIME
-            ? sqlite3_bind_null(stmt, 9)
-            : (ldg_time_format_ms(op->log_time_us, time), bind_text(stmt, 9, time)),
-        sqlite3_bind_blob64(stmt, 10, event.size > 0 ? event.data : "", event.size, SQLITE_STATIC),
-    };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        code = codes[i] != SQLITE_OK ? codes[i] : code;
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
+    LDG_BIND(code, sqlite3_bind_int(stmt, 2, op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->source_pos));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, op->stream));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 6, op->type_name));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 7, reason));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 8, now));
+    LDG_BIND(code, op->log_time_us == LEDGER_NO_TIME ? sqlite3_bind_null(stmt, 9) : (ldg_time_format_ms(op->log_time_us, time), ldg_sqlite_bind_text(stmt, 9, time)));
+    LDG_BIND(code, sqlite3_bind_blob64(stmt, 10, event.size > 0 ? event.data : "", event.size, SQLITE_STATIC));
     rc = run_change(s, stmt, code, "parking an event", err);
 out:
     ldg_buf_fini(&buf);
@@ -145,19 +134,16 @@ ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op
     if (stmt == NULL)
         return err->code;
     if (entry_missing) {
-        const int codes[] = { bind_text(stmt, 1, op->source_uuid), bind_text(stmt, 2, op->stream),
-                              sqlite3_bind_int64(stmt, 3, op->log_position),
-                              sqlite3_bind_int64(stmt, 4, own_id) };
-        for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-            code = codes[i] != SQLITE_OK ? codes[i] : code;
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, op->stream));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, own_id));
     } else {
-        const int codes[] = { sqlite3_bind_int(stmt, 1, op->origin),
-                              sqlite3_bind_int64(stmt, 2, op->source_pos),
-                              bind_text(stmt, 3, op->source_uuid),
-                              sqlite3_bind_int64(stmt, 4, op->log_position),
-                              sqlite3_bind_int64(stmt, 5, own_id) };
-        for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-            code = codes[i] != SQLITE_OK ? codes[i] : code;
+        LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->source_uuid));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->log_position));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 5, own_id));
     }
     return run_number(s, stmt, code, ret_position, err);
 }
@@ -169,24 +155,13 @@ ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, 
 
     if (stmt == NULL)
         return err->code;
-    const int codes[] = { bind_text(stmt, 1, op->source_uuid),
-                          sqlite3_bind_int64(stmt, 2, op->log_position),
-                          sqlite3_bind_int64(stmt, 3, op->source_pos) };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        code = codes[i] != SQLITE_OK ? codes[i] : code;
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->log_position));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->source_pos));
     return run_change(s, stmt, code, "taking an event off the parked ones", err);
 }
 
 /* --- trim ------------------------------------------------------------------------------------ */
-
-static bool is_kept(const struct ldg_op *op, int64_t entry)
-{
-    bool kept = false;
-
-    for (size_t i = 0; !kept && i < op->kept_count && op->kept[i] <= entry; i++)
-        kept = op->kept[i] == entry;
-    return kept;
-}
 
 static ledger_rc drop_id(struct ldg_sqlite *s, int64_t id, ledger_error *err)
 {
@@ -200,12 +175,9 @@ static ledger_rc drop_id(struct ldg_sqlite *s, int64_t id, ledger_error *err)
 static int bind_trim(sqlite3_stmt *stmt, const struct ldg_op *op)
 {
     int code = SQLITE_OK;
-    const int codes[] = { sqlite3_bind_int(stmt, 1, op->origin),
-                          sqlite3_bind_int64(stmt, 2, op->source_pos),
-                          bind_text(stmt, 3, op->stream) };
-
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        code = codes[i] != SQLITE_OK ? codes[i] : code;
+    LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->stream));
     return code;
 }
 
@@ -227,7 +199,7 @@ static ledger_rc trim_but_kept(struct ldg_sqlite *s, const struct ldg_op *op, bo
         rc = LEDGER_OK;
         if (code == SQLITE_OK)
             code = sqlite3_step(stmt);
-        while (code == SQLITE_ROW && is_kept(op, sqlite3_column_int64(stmt, 1)))
+        while (code == SQLITE_ROW && ldg_sqlite_is_kept(op, sqlite3_column_int64(stmt, 1)))
             code = sqlite3_step(stmt);
         if (code == SQLITE_ROW)
             id = sqlite3_column_int64(stmt, 0);
@@ -383,7 +355,7 @@ ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *
         if (stmt == NULL)
             return err->code;
         rc = run_number(s, stmt,
-                        source_uuid != NULL ? bind_text(stmt, 1, source_uuid)
+                        source_uuid != NULL ? ldg_sqlite_bind_text(stmt, 1, source_uuid)
                                             : sqlite3_bind_null(stmt, 1),
                         &count, err);
     }
@@ -404,10 +376,9 @@ static ledger_rc note(struct ldg_sqlite *s, int64_t id, const char *reason, ledg
     if (stmt == NULL)
         return err->code;
     ldg_time_format_ms(ldg_clock_now_us(), now);
-    const int codes[] = { sqlite3_bind_int64(stmt, 1, id), bind_text(stmt, 2, reason),
-                          bind_text(stmt, 3, now) };
-    for (size_t i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
-        code = codes[i] != SQLITE_OK ? codes[i] : code;
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 1, id));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, reason));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, now));
     rc = run_change(s, stmt, code, "noting an attempt", err);
     if (rc == LEDGER_OK && sqlite3_changes(s->db) == 0)
         rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no parked event %" PRId64, id);

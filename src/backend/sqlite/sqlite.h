@@ -2,9 +2,10 @@
  *
  * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
  * sql.c      the texts of the statements                       write.c    append, set, trim
- * query.c    read, search, history                             log.c      source: log, witness, wake-up
- * apply.c    sink: origins, cursors, the fenced batch          parked.c   sink: parked events
- * durable.c  a thread that syncs the sink's WAL while it is busy                                   */
+ * query.c    read, search, history
+ * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's side:
+ * cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the fenced
+ * batch), parked.c (parked events), durable.c (a thread that syncs the WAL while it is busy). */
 #ifndef LDG_BACKEND_SQLITE_SQLITE_H
 #define LDG_BACKEND_SQLITE_SQLITE_H
 
@@ -97,7 +98,7 @@ enum ldg_sqlite_stmt_id {
 };
 
 struct ldg_sqlite_durable; /* durable.c */
-struct ldg_sqlite_watch;   /* log.c: inotify */
+struct ldg_sqlite_watch;   /* watch.c: inotify */
 
 struct ldg_sqlite {
     sqlite3 *db;
@@ -124,6 +125,8 @@ struct ldg_sqlite {
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count;      /* committed apply() calls */
     bool witness_checked;        /* log.c: the first look of this handle compares the witness */
+    int64_t seen_version;        /* data_version of the last log_read */
+    bool seen;                   /* there was one */
 };
 
 /* backend.c: turns a SQLite result into our code, with its text. */
@@ -207,6 +210,8 @@ ledger_rc ldg_sqlite_log_check(void *ctx, const char *state, int64_t *ret_positi
                                ledger_error *err);
 ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
                               ledger_error *err);
+/* watch.c */
+ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err);
 ledger_rc ldg_sqlite_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
 void ldg_sqlite_watch_close(struct ldg_sqlite *s);
 

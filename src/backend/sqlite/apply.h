@@ -1,0 +1,108 @@
+/* What the files of the sink's side share: one batch under way.
+ *
+ * cursors.c  origins, cursors, small transactions    ops.c    one op on one row
+ * chain.c    events for the sink's own log           apply.c  the batch: in bulk, or op by op       */
+#ifndef LDG_BACKEND_SQLITE_APPLY_H
+#define LDG_BACKEND_SQLITE_APPLY_H
+
+#include "backend/sqlite/sqlite.h"
+
+#define LDG_INSERT_COLUMNS 11
+#define LDG_NOT_PENDING UINT32_MAX
+
+/* Keeps the first failure of a row of binds. */
+#define LDG_BIND(code, call)                                                                       \
+    do {                                                                                           \
+        int bind_code_ = (call);                                                                   \
+        if (bind_code_ != SQLITE_OK)                                                               \
+            (code) = bind_code_;                                                                   \
+    } while (0)
+
+/* An append that waits for its group. Texts are in the scratch arena. */
+struct ldg_sqlite_pending {
+    const struct ldg_op *op;
+    size_t index;         /* of op */
+    int64_t id;
+    const char *time;
+    const char *metadata; /* NULL: none */
+    const char *tags;
+    uint32_t slot;        /* in `slots`, if it made its stream's entry; else LDG_NOT_PENDING */
+};
+
+struct ldg_sqlite_batch {
+    struct ldg_sqlite *s;
+    const struct ldg_op *ops;
+    size_t count;
+    uint8_t *outcomes;
+    bool park_rejected;
+    bool parked_any;       /* some event is parked, perhaps one of an entry in this batch */
+    bool can_park;
+    int64_t parked_id;     /* the row that is retried; else INT64_MAX */
+    const char **forced;   /* reason to park this op without trying it; NULL: none at all */
+    struct ldg_buf text;   /* of the op in hand */
+    char now[LDG_TIME_TEXT_MAX];
+    int64_t now_us;
+    /* The time text made last: neighbours mostly share it. */
+    int64_t time_ms;
+    const char *time_text;
+    /* bulk */
+    struct ldg_sqlite_pending *pending;
+    const struct ldg_sqlite_pending **sorted;
+    uint32_t *slots;       /* open hash of the pending streams: index in pending + 1 */
+    size_t slot_mask, pending_count, stream_count;
+    bool ascending;        /* pending source positions rise and have one origin */
+    int64_t lowest, highest;
+    int64_t next_id;       /* 0: not asked yet */
+    /* events for the sink's own log */
+    ledger_append_entry *chain;
+    size_t chain_count;
+    const struct ldg_op *chain_op;
+    struct origin_text {
+        int number;
+        char text[LDG_UUID_TEXT_MAX + 24];
+    } origin_texts[2];
+    size_t origin_text_count;
+};
+
+/* cursors.c */
+/* Runs a statement with integers; *ret_value (may be NULL): its first column, if a row came. */
+ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
+                              const int64_t *values, int count, int64_t *ret_value,
+                              ledger_error *err);
+/* Copies uuid and epoch, two columns of a row of <table>_origins. */
+ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
+                                   struct ldg_identity *identity, ledger_error *err);
+/* *ret_found false: there is no such row. */
+ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
+                                 struct ldg_cursor *cursor, ledger_error *err);
+ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
+                                  const char *name, const struct ldg_cursor *cursor,
+                                  int64_t moved_at_us, ledger_error *err);
+/* FENCED unless the row still is what the batch was read from. */
+ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
+                                  const struct ldg_cursor *expected, ledger_error *err);
+
+/* chain.c; all do nothing without a log. append gathers the entries of one event until flush. */
+ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                                  ledger_error *err);
+ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err);
+/* A change (id: of the entry here) or a trim. */
+ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                  ledger_mutation_type type, int64_t id, ledger_error *err);
+
+/* ops.c */
+int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int at, const char *text); /* borrowed; NULL is "" */
+/* A result of running an op: what this very row runs into is REJECTED. */
+ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
+/* Does the source still have this entry below a trim? */
+bool ldg_sqlite_is_kept(const struct ldg_op *op, int64_t source_pos);
+/* Makes the texts of an append. */
+ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                  struct ldg_sqlite_pending *p, ledger_error *err);
+/* Binds one row of an insert from parameter `at`; id 0: SQLite gives one. */
+int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pending *p);
+/* Does it. REJECTED may leave a part behind, for the caller's savepoint. */
+ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                            uint8_t *ret_outcome, ledger_error *err);
+
+#endif

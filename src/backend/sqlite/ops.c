@@ -1,0 +1,597 @@
+/* One op on one row: what it finds here decides what becomes of it.
+ *
+ * Hides the statements of appends, changes and trims, and which failures are the row's own.
+ * Invariants: a replay changes nothing and is compared with what is stored; a change older than the
+ * last one of its log loses; a duplicate key is told from a refusal. */
+#include "backend/sqlite/apply.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- values ---------------------------------------------------------------------------------- */
+
+/* A result of running an op: what this very row runs into is REJECTED, with SQLite's (or a
+ * trigger's) own words; anything else would hit every row. The statements were prepared before, so
+ * an SQLITE_ERROR while one runs comes from a trigger or a generated column. */
+ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
+{
+    int primary = code & 0xff;
+    bool known = (sqlite3_errcode(s->db) & 0xff) == primary;
+
+    if (primary == SQLITE_CONSTRAINT || primary == SQLITE_TOOBIG || primary == SQLITE_MISMATCH ||
+        (primary == SQLITE_ERROR && strncmp(sqlite3_errmsg(s->db), "no such ", 8) != 0))
+        return ldg_fail_native(err, LEDGER_ERR_REJECTED, "sqlite",
+                               known ? sqlite3_extended_errcode(s->db) : code, "%s",
+                               known ? sqlite3_errmsg(s->db) : sqlite3_errstr(code));
+    return ldg_sqlite_fail(s, code, doing, err);
+}
+
+int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int at, const char *text)
+{
+    return sqlite3_bind_text(stmt, at, text != NULL ? text : "", -1, SQLITE_STATIC);
+}
+
+static int bind_bytes(sqlite3_stmt *stmt, int at, ledger_bytes bytes)
+{
+    /* A NULL pointer would bind NULL. */
+    return sqlite3_bind_blob64(stmt, at, bytes.size > 0 ? bytes.data : "", bytes.size,
+                               SQLITE_STATIC);
+}
+
+static int bind_origin_stream(sqlite3_stmt *stmt, const struct ldg_op *op)
+{
+    int code = SQLITE_OK;
+
+    LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->stream));
+    return code;
+}
+
+/* Text of a time in the arena. */
+static const char *time_text(struct ldg_sqlite_batch *b, int64_t time_us)
+{
+    if (time_us == LEDGER_NO_TIME)
+        time_us = b->now_us;
+    int64_t ms = time_us / 1000 - (time_us % 1000 < 0);
+    if (b->time_text == NULL || b->time_ms != ms) {
+        char text[LDG_TIME_TEXT_MAX];
+
+        ldg_time_format_ms(time_us, text);
+        b->time_text = ldg_arena_strdup(&b->s->scratch, text);
+        b->time_ms = ms;
+    }
+    return b->time_text;
+}
+
+static ledger_rc put_fail(const struct ldg_buf *buf, ledger_error *err)
+{
+    return buf->rc == LEDGER_ERR_NOMEM
+               ? ldg_fail_nomem(err)
+               : ldg_fail(err, LEDGER_ERR_REJECTED, "tags, metadata or annotations are too large");
+}
+
+/* Canonical text of a map in the arena; NULL for an empty one. */
+static ledger_rc map_text(struct ldg_sqlite_batch *b, ledger_map map, const char **ret_text, ledger_error *err)
+{
+    ledger_map sorted;
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_text = NULL;
+    if (map.count == 0)
+        goto out;
+    rc = ldg_map_sort(map, &b->s->scratch, &sorted, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    ldg_buf_reset(&b->text);
+    if (ldg_json_put_map(&b->text, sorted) != LEDGER_OK) {
+        rc = put_fail(&b->text, err);
+        goto out;
+    }
+    *ret_text = ldg_arena_strndup(&b->s->scratch, b->text.data, b->text.size);
+    if (*ret_text == NULL)
+        rc = ldg_fail_nomem(err);
+out:
+    return rc;
+}
+
+static ledger_rc list_text(struct ldg_sqlite_batch *b, ledger_list list, const char **ret_text,
+                           ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_text = "[]";
+    if (list.count == 0)
+        goto out;
+    ldg_buf_reset(&b->text);
+    if (ldg_json_put_list(&b->text, list) != LEDGER_OK) {
+        rc = put_fail(&b->text, err);
+        goto out;
+    }
+    *ret_text = ldg_arena_strndup(&b->s->scratch, b->text.data, b->text.size);
+    if (*ret_text == NULL)
+        rc = ldg_fail_nomem(err);
+out:
+    return rc;
+}
+
+/* --- one op ---------------------------------------------------------------------------------- */
+
+ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_op *op, struct ldg_sqlite_pending *p,
+                              ledger_error *err)
+{
+    ledger_rc rc;
+
+    p->op = op;
+    p->slot = LDG_NOT_PENDING;
+    p->time = time_text(b, op->time_us);
+    if (p->time == NULL)
+        return ldg_fail_nomem(err);
+    rc = map_text(b, op->entry->metadata, &p->metadata, err);
+    if (rc == LEDGER_OK)
+        rc = list_text(b, op->entry->tags, &p->tags, err);
+    return rc;
+}
+
+/* Binds one row of an insert from parameter `at`; id 0: SQLite gives one. */
+int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pending *p)
+{
+    const ledger_append_entry *entry = p->op->entry;
+    int code = SQLITE_OK;
+
+    LDG_BIND(code, p->id != 0 ? sqlite3_bind_int64(stmt, at, p->id) : sqlite3_bind_null(stmt, at));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 1, p->op->stream));
+    LDG_BIND(code, bind_bytes(stmt, at + 2, entry->payload));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 3, entry->order_key));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 4, entry->dedup_key));
+    LDG_BIND(code, sqlite3_bind_int(stmt, at + 5, entry->schema_version));
+    LDG_BIND(code, p->metadata != NULL ? ldg_sqlite_bind_text(stmt, at + 6, p->metadata)
+                                   : sqlite3_bind_null(stmt, at + 6));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 7, p->tags));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 8, p->time));
+    LDG_BIND(code, sqlite3_bind_int(stmt, at + 9, p->op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, at + 10, p->op->source_pos));
+    return code;
+}
+
+static bool column_is(sqlite3_stmt *stmt, int column, const char *text)
+{
+    const void *value = sqlite3_column_blob(stmt, column);
+    size_t size = (size_t)sqlite3_column_bytes(stmt, column);
+
+    return size == strlen(text) && (size == 0 || (value != NULL && memcmp(value, text, size) == 0));
+}
+
+/* Is the stored row what this append would write? One that the Go bridge carried was written with
+ * its payload compacted: there the names must do. */
+static ledger_rc same_entry(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt, const struct ldg_op *op,
+                            bool *ret_same, ledger_error *err)
+{
+    const ledger_append_entry *entry = op->entry;
+    ledger_map stored = { NULL, 0 }, sorted;
+    ledger_rc rc = LEDGER_OK;
+    bool same;
+
+    same = column_is(stmt, 0, op->stream) && column_is(stmt, 2, entry->order_key) &&
+           column_is(stmt, 3, entry->dedup_key) &&
+           sqlite3_column_int(stmt, 4) == entry->schema_version;
+    if (!same || !column_is(stmt, 6, ""))
+        goto out;
+    const void *payload = sqlite3_column_blob(stmt, 1);
+    size_t size = (size_t)sqlite3_column_bytes(stmt, 1);
+    same = size == entry->payload.size &&
+           (size == 0 || (payload != NULL && memcmp(payload, entry->payload.data, size) == 0));
+    if (!same)
+        goto out;
+    const char *metadata = (const char *)sqlite3_column_text(stmt, 5);
+    size = metadata != NULL ? (size_t)sqlite3_column_bytes(stmt, 5) : 0;
+    if (size > 0) {
+        rc = ldg_json_get_map((ledger_bytes){ metadata, size }, false, &b->s->scratch, &stored, err);
+        if (rc == LEDGER_ERR_DATA) {
+            same = false;
+            rc = LEDGER_OK;
+            goto out;
+        }
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_map_sort(entry->metadata, &b->s->scratch, &sorted, err);
+    same = rc == LEDGER_OK && ldg_map_equal(stored, sorted);
+out:
+    *ret_same = same;
+    return rc;
+}
+
+/* An insert changed nothing: which of the two keys was there? */
+static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                                 ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND, err);
+    bool same = false;
+    ledger_rc rc = LEDGER_OK;
+    int code = SQLITE_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW) {
+        rc = same_entry(b, stmt, op, &same, err);
+        if (rc == LEDGER_OK && !same)
+            rc = ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
+                          "entry %" PRId64 " of stream \"%.100s\" was carried before with another "
+                          "content: the source has given the id out twice, as it does when it was "
+                          "restored from a backup or lost commits. Put the newer source back, or "
+                          "give the restored one a new identity and a bridge name of its own",
+                          op->source_pos, op->stream);
+        *ret_outcome = LDG_OUTCOME_REPLAYED;
+        goto out;
+    }
+    sqlite3_reset(stmt);
+    if (code == SQLITE_DONE) {
+        stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND_DEDUP, err);
+        if (stmt == NULL)
+            return err->code;
+        code = SQLITE_OK;
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->stream));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, op->entry->dedup_key));
+        if (code == SQLITE_OK)
+            code = sqlite3_step(stmt);
+        if (code == SQLITE_ROW)
+            *ret_outcome = LDG_OUTCOME_DEDUPLICATED;
+        else if (code == SQLITE_DONE)
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops the row",
+                          b->s->table);
+    }
+    if (rc == LEDGER_OK && code != SQLITE_ROW)
+        rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
+out:
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+/* What is here of the entry that op changes. *ret_id 0: nothing. merged: op's annotations go in. */
+static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_id,
+                      int64_t *ret_mutation_pos, struct ldg_buf *merged, ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(
+        b->s, op->origin == 0 ? LDG_STMT_APPLY_LOOK_LOCAL : LDG_STMT_APPLY_LOOK, err);
+    ledger_rc rc = LEDGER_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    int code = bind_origin_stream(stmt, op);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    *ret_id = 0;
+    if (code == SQLITE_ROW) {
+        *ret_id = sqlite3_column_int64(stmt, 0);
+        *ret_mutation_pos =
+            sqlite3_column_type(stmt, 2) == SQLITE_NULL ? INT64_MIN : sqlite3_column_int64(stmt, 2);
+        if (merged != NULL) {
+            const void *old = sqlite3_column_blob(stmt, 1);
+
+            ldg_buf_reset(merged);
+            rc = ldg_sqlite_merge(
+                b->s, (ledger_bytes){ old, (size_t)sqlite3_column_bytes(stmt, 1) }, op->annotations,
+                merged, err);
+            if (rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_TOO_LARGE)
+                err->code = rc = LEDGER_ERR_REJECTED;
+        }
+    } else if (code != SQLITE_DONE) {
+        rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
+    }
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                            ledger_error *err)
+{
+    struct ldg_sqlite_pending p = { 0 };
+    sqlite3_stmt *stmt = NULL;
+    int64_t id = 0, ignored;
+    ledger_rc rc;
+
+    if (op->origin == 0) { /* our own entry came round: it is here, or was trimmed since */
+        rc = look(b, op, &id, &ignored, NULL, err);
+        *ret_outcome = id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
+        goto out;
+    }
+    rc = ldg_sqlite_pending_fill(b, op, &p, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_INSERT_SAFE, err);
+    if (stmt == NULL) {
+        rc = err->code;
+        goto out;
+    }
+    int code = ldg_sqlite_bind_row(stmt, 1, &p);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE) {
+        rc = ldg_sqlite_op_fail(b->s, code, "adding an entry", err);
+        goto out;
+    }
+    sqlite3_reset(stmt);
+    if (sqlite3_changes(b->s->db) == 0) {
+        rc = append_conflict(b, op, ret_outcome, err);
+    } else {
+        *ret_outcome = LDG_OUTCOME_APPLIED;
+        rc = ldg_sqlite_chain_append(b, op, sqlite3_last_insert_rowid(b->s->db), err);
+    }
+out:
+    if (stmt != NULL)
+        sqlite3_reset(stmt);
+    return rc;
+}
+
+/* Positions compare only within one log, and the guard is for the entry's own: a change made
+ * elsewhere (a chain's local tag) is taken as it comes. */
+static bool is_guarded(const struct ldg_op *op)
+{
+    return op->origin != 0 && op->mutation_origin == op->origin;
+}
+
+static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op *op, const char *tags,
+                                 const char *time, bool *ret_changed, ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(
+        b->s, is_guarded(op) ? LDG_STMT_APPLY_TAGS : LDG_STMT_APPLY_TAGS_UNGUARDED, err);
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    if (stmt == NULL)
+        return err->code;
+    code = bind_origin_stream(stmt, op);
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 4, tags));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, time));
+    if (is_guarded(op))
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 6, op->position));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_DONE)
+        *ret_changed = sqlite3_changes(b->s->db) > 0;
+    else
+        rc = ldg_sqlite_op_fail(b->s, code, "setting tags", err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+/* By id: tags or annotations, with the mutation's position where it counts. */
+static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id statement, int64_t id,
+                           const char *text, const char *time, const struct ldg_op *op,
+                           ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, statement, err);
+    ledger_rc rc = LEDGER_OK;
+    int code = SQLITE_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 1, id));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, text));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, time));
+    if (statement == LDG_STMT_APPLY_ANNOTATIONS)
+        LDG_BIND(code, is_guarded(op) ? sqlite3_bind_int64(stmt, 4, op->position)
+                                  : sqlite3_bind_null(stmt, 4));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_op_fail(b->s, code, "changing an entry", err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                              ledger_error *err)
+{
+    const char *tags, *time = time_text(b, op->time_us);
+    int64_t id = 0, mutation_pos;
+    bool changed = false;
+    ledger_rc rc;
+
+    if (time == NULL)
+        return ldg_fail_nomem(err);
+    rc = list_text(b, op->tags, &tags, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    if (op->origin == 0) {
+        rc = look(b, op, &id, &mutation_pos, NULL, err);
+        if (rc == LEDGER_OK && id != 0) {
+            rc = set_by_id(b, LDG_STMT_SET_TAGS, id, tags, time, op, err);
+            changed = true;
+        }
+    } else {
+        rc = set_tags_remote(b, op, tags, time, &changed, err);
+        if (rc == LEDGER_OK && (!changed || b->s->has_log))
+            rc = look(b, op, &id, &mutation_pos, NULL, err);
+    }
+    if (rc != LEDGER_OK)
+        goto out;
+    *ret_outcome = changed   ? LDG_OUTCOME_APPLIED
+                   : id != 0 ? LDG_OUTCOME_REPLAYED
+                             : LDG_OUTCOME_MISSING;
+    if (changed)
+        rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_SET_TAGS, id, err);
+out:
+    return rc;
+}
+
+static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                                     ledger_error *err)
+{
+    const char *time = time_text(b, op->time_us);
+    int64_t id, mutation_pos = INT64_MIN;
+    ledger_rc rc;
+
+    if (time == NULL)
+        return ldg_fail_nomem(err);
+    rc = look(b, op, &id, &mutation_pos, &b->text, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    if (id == 0) {
+        *ret_outcome = LDG_OUTCOME_MISSING;
+    } else if (is_guarded(op) && mutation_pos >= op->position) {
+        *ret_outcome = LDG_OUTCOME_REPLAYED;
+    } else {
+        rc = set_by_id(b, LDG_STMT_APPLY_ANNOTATIONS, id, b->text.data, time, op, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_SET_ANNOTATIONS, id, err);
+        *ret_outcome = LDG_OUTCOME_APPLIED;
+    }
+out:
+    return rc;
+}
+
+bool ldg_sqlite_is_kept(const struct ldg_op *op, int64_t source_pos)
+{
+    size_t low = 0, high = op->kept_count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (op->kept[middle] < source_pos)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < op->kept_count && op->kept[low] == source_pos;
+}
+
+/* Ids, in the arena, of what a trim deletes when the source keeps some of it. */
+static ledger_rc trim_list(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t **ret_ids,
+                           size_t *ret_count, ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(
+        b->s, op->origin == 0 ? LDG_STMT_APPLY_TRIM_LIST_LOCAL : LDG_STMT_APPLY_TRIM_LIST, err);
+    int64_t *ids = NULL;
+    size_t count = 0, cap = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    int code = bind_origin_stream(stmt, op);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    for (; code == SQLITE_ROW; code = sqlite3_step(stmt)) {
+        if (ldg_sqlite_is_kept(op, sqlite3_column_int64(stmt, 1)))
+            continue;
+        if (count == cap) {
+            size_t next = cap == 0 ? 64 : cap * 2;
+            int64_t *more = ldg_arena_calloc(&b->s->scratch, next, sizeof(*more));
+
+            if (more == NULL) {
+                rc = ldg_fail_nomem(err);
+                goto out;
+            }
+            if (count > 0)
+                memcpy(more, ids, count * sizeof(*more));
+            ids = more;
+            cap = next;
+        }
+        ids[count++] = sqlite3_column_int64(stmt, 0);
+    }
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
+    *ret_ids = ids;
+    *ret_count = count;
+out:
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_deleted,
+                                ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(
+        b->s, op->origin == 0 ? LDG_STMT_APPLY_TRIM_LOCAL : LDG_STMT_APPLY_TRIM, err);
+    ledger_rc rc = LEDGER_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    int code = bind_origin_stream(stmt, op);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_DONE)
+        *ret_deleted = sqlite3_changes(b->s->db);
+    else
+        rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+static ledger_rc delete_id(struct ldg_sqlite_batch *b, int64_t id, ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_DELETE, err);
+    ledger_rc rc = LEDGER_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    int code = sqlite3_bind_int64(stmt, 1, id);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                          ledger_error *err)
+{
+    int64_t deleted = 0, *ids = NULL;
+    size_t count = 0;
+    bool unparked = false;
+    ledger_rc rc;
+
+    if (op->kept_count == 0) {
+        rc = trim_statement(b, op, &deleted, err);
+    } else {
+        rc = trim_list(b, op, &ids, &count, err);
+        for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+            rc = delete_id(b, ids[i], err);
+        deleted = rc == LEDGER_OK ? (int64_t)count : 0;
+    }
+    if (rc == LEDGER_OK && b->parked_any)
+        rc = ldg_sqlite_parked_trim(b->s, op, &unparked, err);
+    if (rc == LEDGER_OK && deleted > 0)
+        rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_TRIM, 0, err);
+    *ret_outcome = deleted > 0 || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+    return rc;
+}
+
+ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
+                         ledger_error *err)
+{
+    ledger_rc rc;
+
+    /* Our own mutation came round. */
+    if (op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK) {
+        *ret_outcome = LDG_OUTCOME_REPLAYED;
+        return LEDGER_OK;
+    }
+    switch (op->kind) {
+    case LDG_OP_APPEND:
+        rc = append_one(b, op, ret_outcome, err);
+        break;
+    case LDG_OP_SET_TAGS:
+        rc = set_tags_one(b, op, ret_outcome, err);
+        break;
+    case LDG_OP_SET_ANNOTATIONS:
+        rc = set_annotations_one(b, op, ret_outcome, err);
+        break;
+    case LDG_OP_TRIM:
+        rc = trim_one(b, op, ret_outcome, err);
+        break;
+    case LDG_OP_PARK:
+    default:
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "%s",
+                      op->reason != NULL ? op->reason : "this operation is not known here");
+        break;
+    }
+    return rc;
+}
+
