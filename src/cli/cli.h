@@ -197,8 +197,6 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
 /* Opens one end. Prints what went wrong and returns its exit code; 0 = *ret_store is set. */
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
                    ledger_store **ret_store);
-/* How to make the tables that are missing. */
-void cli_store_hint(const struct cli *cli, enum cli_end end, const ledger_error *err);
 
 /* --- output --------------------------------------------------------------------------------- */
 
@@ -225,8 +223,6 @@ void cli_log(void *ctx, ledger_log_level level, const char *message, const ledge
 /* Text of the user for a message: shortened, without control characters and without what may be a
  * secret. Valid until four calls later. */
 const char *cli_shown(const char *text);
-/* "postgresql://u:***@host/db". Caller: cli_free(). */
-char *cli_masked_url(const char *url);
 
 /* Memory: ends the program (exit 75) when there is none. */
 void *cli_alloc(void *old, size_t size);
@@ -269,6 +265,9 @@ void json_payload(FILE *to, ledger_bytes payload);          /* "payload":… on 
 void print_plain(FILE *to, const char *text, size_t size);
 /* Is it one JSON value? On false err says why. */
 bool cli_json_valid(ledger_bytes json, ledger_error *err);
+/* Makes the decoder's message one about the text that was wrapped into an event: without the path,
+ * and with bytes counted from head_size (0: without the place). */
+void cli_event_words(ledger_error *err, size_t head_size);
 /* One entry as a line, JSON or for people. */
 void print_entry(FILE *to, const ledger_entry *entry, bool json, bool with_stream);
 

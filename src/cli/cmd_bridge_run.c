@@ -56,11 +56,8 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
                          rc == LEDGER_ERR_CONNECT || rc == LEDGER_ERR_IO;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
         if (!transient || (err.flags & LEDGER_ERROR_RETRY) == 0 || cli_stop_asked() ||
-            cli_mono_us() >= give_up_us) {
-            int exit_code = cli_fail(rc, &err, what);
-            cli_store_hint(cli, end, &err);
-            return exit_code;
-        }
+            cli_mono_us() >= give_up_us)
+            return cli_fail(rc, &err, what);
         if (!told)
             cli_note("warn %s: %s; trying again", what, err.message);
         usleep(pause_us);

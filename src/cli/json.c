@@ -163,6 +163,28 @@ void json_id(FILE *to, const char *key, ledger_id id)
     json_text(to, key, cli_id_text(id, text));
 }
 
+void cli_event_words(ledger_error *err, size_t head_size)
+{
+    static const char *const prefixes[] = { "event: ", "entries[0].", "entries: ", "payload: " };
+    char *at = NULL;
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        size_t size = strlen(prefixes[i]);
+        if (strncmp(err->message, prefixes[i], size) == 0)
+            memmove(err->message, err->message + size, strlen(err->message + size) + 1);
+    }
+    for (char *next = strstr(err->message, " at byte "); next != NULL;
+         next = strstr(next + 1, " at byte "))
+        at = next;
+    int64_t byte = 0;
+    if (at == NULL || !cli_parse_number(at + 9, 0, INT32_MAX, &byte))
+        return;
+    size_t left = sizeof err->message - (size_t)(at - err->message);
+    if (head_size == 0 || (size_t)byte < head_size)
+        *at = '\0';
+    else
+        snprintf(at, left, " at byte %lld", (long long)byte - (long long)head_size);
+}
+
 /* The public decoder checks JSON; a value is one if it comes out of an event as it went in. */
 bool cli_json_valid(ledger_bytes json, ledger_error *err)
 {
@@ -182,7 +204,9 @@ bool cli_json_valid(ledger_bytes json, ledger_error *err)
     ledger_event *event = NULL;
     ledger_bytes whole = { text, head_size + size + tail_size };
     bool valid = ledger_event_decode(whole, &event, err) == LEDGER_OK;
-    if (valid) {
+    if (!valid) {
+        cli_event_words(err, head_size);
+    } else {
         const ledger_mutation_event *got = ledger_event_get(event);
         valid = got->entry_count == 1 && got->entries[0].payload.size == size;
         if (!valid)

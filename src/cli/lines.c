@@ -122,6 +122,8 @@ static bool find_members(uint64_t number, const char *at, ledger_bytes members[F
         members[field].data = at;
         at = skip_value(at);
         members[field].size = (size_t)(at - (const char *)members[field].data);
+        if (field != PAYLOAD && memcmp(members[field].data, "null", 4) == 0)
+            members[field] = (ledger_bytes){ 0 }; /* as if it were not there */
         at = skip_blanks(at);
         if (*at == ',')
             at = skip_blanks(at + 1);
@@ -158,10 +160,12 @@ static ledger_event *decode_members(uint64_t number, const ledger_bytes members[
         fwrite(members[field].data, 1, members[field].size, to);
     }
     fputs("}]}", to);
-    if (fclose(to) != 0)
+    if (fclose(to) != 0) {
         cli_error("out of memory");
-    else if (ledger_event_decode((ledger_bytes){ text, size }, &event, &err) != LEDGER_OK)
+    } else if (ledger_event_decode((ledger_bytes){ text, size }, &event, &err) != LEDGER_OK) {
+        cli_event_words(&err, 0);
         cli_error("line %llu: %s", (unsigned long long)number, err.message);
+    }
     cli_free(text);
     return event;
 }
@@ -423,7 +427,9 @@ int cli_stream_append_lines(const struct cli *cli, ledger_store *store, const ch
     input->store = store;
     input->stream = stream;
     int exit_code = append_all(input);
-    if (exit_code != 0)
+    if (exit_code != 0 && input->done == 0)
+        cli_error("nothing was appended");
+    else if (exit_code != 0)
         cli_error("%s %s appended: the lines up to line %llu are in, the rest is not",
                   cli_grouped(input->appended, number), input->appended == 1 ? "entry" : "entries",
                   (unsigned long long)input->done);

@@ -49,22 +49,12 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
     ret_options->url = url;
     ret_options->table = first_text(cli, ends[end].table, OPT_TABLE);
     ret_options->log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);
+    /* A log that is named must be there: a misspelt name must not leave writes out of the log. Of
+     * --log-table alone the sink need not have one. */
+    if (cli_text(cli, ends[end].log_table) != NULL || (end == CLI_SOURCE && ret_options->log_table))
+        ret_options->log = LEDGER_LOG_ON;
     ret_options->busy_timeout_ms = (int)cli_number(cli, OPT_BUSY_TIMEOUT, 5000);
     return true;
-}
-
-void cli_store_hint(const struct cli *cli, enum cli_end end, const ledger_error *err)
-{
-    const char *url = cli_text(cli, ends[end].url);
-    if (err->code != LEDGER_ERR_SCHEMA || url == NULL)
-        return;
-    const char *table = first_text(cli, ends[end].table, OPT_TABLE);
-    const char *log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);
-    char *masked = cli_masked_url(url);
-    cli_error("to make what is missing: ledgerctl store init --store %s%s%s%s%s", masked,
-              table != NULL ? " --table " : "", table != NULL ? table : "",
-              log_table != NULL ? " --log-table " : "", log_table != NULL ? log_table : "");
-    cli_free(masked);
 }
 
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
@@ -78,7 +68,5 @@ int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
     ledger_rc rc = ledger_store_open(&options, ret_store, &err);
     if (rc == LEDGER_OK)
         return CLI_EXIT_OK;
-    int exit_code = cli_fail(rc, &err, ends[end].what);
-    cli_store_hint(cli, end, &err);
-    return exit_code;
+    return cli_fail(rc, &err, ends[end].what);
 }

@@ -211,26 +211,6 @@ const char *cli_shown(const char *text)
     return out;
 }
 
-char *cli_masked_url(const char *url)
-{
-    size_t length = strlen(url);
-    char *out = cli_alloc(NULL, length + 8);
-    const char *host = strstr(url, "://");
-    const char *at = host != NULL ? strchr(host + 3, '@') : NULL;
-    memcpy(out, url, length + 1);
-    if (host == NULL)
-        return out;
-    /* The last @ before the path ends user and password; a password may hold one too. */
-    for (const char *c = host + 3; *c != '\0' && *c != '/' && *c != '?'; c++)
-        at = *c == '@' ? c : at;
-    if (at != NULL)
-        snprintf(out, length + 8, "%.*s***%s", (int)(host + 3 - url), url, at);
-    char *query = strchr(out, '?');
-    if (query != NULL)
-        *query = '\0'; /* may hold password= */
-    return out;
-}
-
 /* --- memory, numbers, times ----------------------------------------------------------------- */
 
 void *cli_alloc(void *old, size_t size)

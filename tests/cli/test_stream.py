@@ -43,7 +43,14 @@ def test_missing_tables_are_an_error_with_the_command_that_makes_them():
     sqlite3.connect('a.db').execute('CREATE TABLE other(x)').connection.close()
     result = ctl('stream', 'append', '--store', 'sqlite:a.db', '--table', 'orders', '1',
                  code=78)
-    contains(result.err, 'ledgerctl store init --store sqlite:a.db --table orders')
+    contains(result.err, 'ledgerctl store init --store sqlite:', 'a.db --table orders')
+
+
+def test_a_log_that_is_named_must_be_there():
+    url = init('a')
+    result = ctl('stream', 'append', '--store', url, '--log-table', 'misspelt', '1', code=78)
+    contains(result.err, 'misspelt')
+    equal(ctl('stream', 'count', '--store', url).out, '0\n')
 
 
 def test_a_missing_file_is_not_made():
@@ -137,10 +144,11 @@ def test_lines_take_every_field():
     text = lines({'payload': 1}, '', '   ',
                  '{"stream":"s", "payload": {"n":1.0e+2, "m" : "}\\"{"} ,"order_key":"o",'
                  '"dedup_key":"d","schema_version":2,"metadata":{"k":"v"},"tags":["x"]}',
-                 {'payload': 'x', 'stream': 's\u00e9"', 'tags': None})
+                 {'payload': 'x', 'stream': 's\u00e9"', 'tags': None},
+                 {'payload': None, 'stream': None})
     result = ctl('stream', 'append', '--store', url, '--stream', 'mine', '--lines', stdin=text)
-    equal(result.lines(), ['1', '2', '3'])
-    equal(ctl('stream', 'count', '--store', url, '--stream', 'mine').out, '1\n')
+    equal(result.lines(), ['1', '2', '3', '4'])
+    equal(ctl('stream', 'count', '--store', url, '--stream', 'mine').out, '2\n')
     read = ctl('stream', 'read', '--store', url, '--stream', 's', '--json')
     contains(read.out, '"payload":{"n":1.0e+2, "m" : "}\\"{"},')
     entry = read.objects()[0]
@@ -169,6 +177,18 @@ def test_a_bad_line_is_named_and_what_is_before_it_stays():
         contains(result.err, 'line 3', '2 entries appended', 'up to line 2')
         equal(result.lines(), ['1', '2'])
         equal(ctl('stream', 'count', '--store', url).out, '2\n')
+
+
+def test_a_bad_line_says_what_is_wrong_where():
+    url = init('a')
+    for line, words in [('{"payload":1,}', 'line 1: not a JSON object'), ('x', 'at byte 0'),
+                        ('{"payload":1,"tags":"x"}', 'line 1: tags: '),
+                        ('{"payload":1,"stream":5}', 'line 1: stream: '),
+                        ('{"payload":1,"a":5}', 'unknown field "a"'),
+                        ('{"stream":"s"}', 'no field payload'), ('[]', 'not a JSON object')]:
+        result = ctl('stream', 'append', '--store', url, '--lines', stdin=line, code=65)
+        contains(result.err, words, 'nothing was appended')
+        assert 'entries[0]' not in result.err, str(result)
 
 
 def test_many_lines_in_many_transactions():
