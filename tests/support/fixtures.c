@@ -4,10 +4,14 @@
  * number: no two tests ever meet in one. */
 #include "fixtures.h"
 
+#include "backend/memory/faults.h"
+#include "backend/memory/memory.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -29,6 +33,12 @@ bool tst_note_pair(int source_kind, int sink_kind)
     snprintf(current_pair, sizeof current_pair, " [%s -> %s]",
              tst_kind_name((enum tst_kind)source_kind), tst_kind_name((enum tst_kind)sink_kind));
     return true;
+}
+
+bool tst_pairs_done(void)
+{
+    current_pair[0] = '\0';
+    return false;
 }
 
 void tst_fail_at(const char *file, int line, const char *fmt, ...)
@@ -106,14 +116,20 @@ int tst_setup(void **state)
 
 static void close_all(struct tst_env *env)
 {
-    for (size_t i = env->store_count; i > 0; i--)
+    for (size_t i = env->store_count; i > 0; i--) {
+        const char *url = ledger_store_url(env->stores[i - 1]);
+        if (strncmp(url, "memory:", 7) == 0)
+            ldg_memory_faults_clear(url + 7);
         ledger_store_close(&env->stores[i - 1]);
+    }
     env->store_count = 0;
 }
 
 int tst_teardown(void **state)
 {
     struct tst_env *env = *state;
+    if (current_pair[0] != '\0') /* it ended in the middle */
+        print_error("with the pair%s\n", current_pair);
     close_all(env);
     remove_content(env->dir);
     (void)rmdir(env->dir);
@@ -394,14 +410,151 @@ bool tst_file_exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
+/* --- bad logs and refusing databases --------------------------------------------------------- */
+
+static void log_raw_memory(const char *name, const char *log_name, const void *event, size_t size)
+{
+    struct ldg_mem_db *db = ldg_mem_db_ref(name, false);
+    assert_non_null(db);
+    pthread_mutex_lock(&db->mutex);
+    struct ldg_mem_log *log = ldg_mem_log_find(db, log_name);
+    struct ldg_mem_log_row *row = ldg_malloc(sizeof *row + size);
+    assert_non_null(log);
+    assert_non_null(row);
+    row->position = (int64_t)log->count + 1;
+    row->created_at_us = ldg_clock_now_us();
+    row->size = size;
+    if (size > 0)
+        memcpy(row->payload, event, size);
+    if (log->cap < log->count + log->reserved + 1) {
+        log->cap = log->count + log->reserved + 64;
+        log->rows = ldg_realloc(log->rows, log->cap * sizeof(struct ldg_mem_log_row *));
+        assert_non_null(log->rows);
+    }
+    log->rows[log->count++] = row;
+    pthread_mutex_unlock(&db->mutex);
+    ldg_mem_db_unref(db);
+}
+
+void tst_log_raw(ledger_store *store, const void *event, size_t size)
+{
+    const char *url = ledger_store_url(store);
+    char log_name[128];
+    snprintf(log_name, sizeof log_name, "%s_mutations", ledger_store_table(store));
+    if (strncmp(url, "memory:", 7) == 0) {
+        log_raw_memory(url + 7, log_name, event, size);
+    } else {
+        sqlite3 *db = tst_sqlite(store);
+        sqlite3_stmt *stmt = NULL;
+        char *sql = sqlite3_mprintf("INSERT INTO \"%w\" (stream, payload) VALUES ('_', ?1)", log_name);
+        assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_bind_blob(stmt, 1, size > 0 ? event : "", (int)size, SQLITE_STATIC),
+                         SQLITE_OK);
+        if (sqlite3_step(stmt) != SQLITE_DONE)
+            tst_fail("%s: %s", sql, sqlite3_errmsg(db));
+        sqlite3_finalize(stmt);
+        sqlite3_free(sql);
+        sqlite3_close(db);
+    }
+}
+
+static bool is_stream(void *refuse_ctx, const struct ldg_op *op)
+{
+    const char *stream = refuse_ctx;
+    return op->kind != LDG_OP_TRIM && op->kind != LDG_OP_PARK && strcmp(op->stream, stream) == 0;
+}
+
+void tst_refuse(ledger_store *store, const char *stream)
+{
+    static char refused[64]; /* one at a time */
+    const char *url = ledger_store_url(store);
+    snprintf(refused, sizeof refused, "%s", stream != NULL ? stream : "");
+    if (strncmp(url, "memory:", 7) == 0) {
+        assert_int_equal(ldg_memory_set_refuse(url + 7, stream != NULL ? is_stream : NULL, refused),
+                         LEDGER_OK);
+        return;
+    }
+    tst_exec_on(store, "DROP TRIGGER IF EXISTS refuse_insert; DROP TRIGGER IF EXISTS refuse_update");
+    if (stream != NULL)
+        tst_exec_on(store,
+                    "CREATE TRIGGER refuse_insert BEFORE INSERT ON %s WHEN new.stream = '%s'"
+                    " BEGIN SELECT raise(ABORT, 'stream is refused'); END;"
+                    "CREATE TRIGGER refuse_update BEFORE UPDATE ON %s WHEN new.stream = '%s'"
+                    " BEGIN SELECT raise(ABORT, 'stream is refused'); END",
+                    ledger_store_table(store), stream, ledger_store_table(store), stream);
+}
+
+/* --- another process ------------------------------------------------------------------------- */
+
+void tst_writer(struct tst_child *child, const char *verb, ...)
+{
+    const char *program = getenv("LEDGER_TEST_WRITER");
+    const char *args[8] = { "writer", verb };
+    size_t count = 2;
+    int to[2], from[2];
+    va_list list;
+    if (program == NULL)
+        tst_fail("LEDGER_TEST_WRITER is not set; run the tests through meson");
+    va_start(list, verb);
+    while ((args[count] = va_arg(list, const char *)) != NULL)
+        count++;
+    va_end(list);
+    assert_int_equal(pipe2(to, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(from, O_CLOEXEC), 0);
+    child->pid = fork();
+    assert_true(child->pid >= 0);
+    if (child->pid == 0) {
+        if (dup2(to[0], 0) >= 0 && dup2(from[1], 1) >= 0)
+            execv(program, (char *const *)(uintptr_t)args);
+        _exit(127);
+    }
+    close(to[0]);
+    close(from[1]);
+    child->in = fdopen(to[1], "w");
+    child->out = fdopen(from[0], "r");
+    assert_non_null(child->in);
+    assert_non_null(child->out);
+}
+
+void tst_child_expect(struct tst_child *child, const char *line)
+{
+    char text[256];
+    if (fgets(text, sizeof text, child->out) == NULL)
+        tst_fail("the writer has ended instead of saying '%s'", line);
+    text[strcspn(text, "\n")] = '\0';
+    assert_string_equal(text, line);
+}
+
+int tst_child_end(struct tst_child *child, int signal)
+{
+    int status = -1;
+    if (signal != 0)
+        (void)kill(child->pid, signal);
+    fclose(child->in);
+    assert_int_equal(waitpid(child->pid, &status, 0), child->pid);
+    fclose(child->out);
+    return status;
+}
+
+static bool sanitized(const char *how)
+{
+    const char *text = getenv("LEDGER_TEST_SANITIZED");
+    return text != NULL && text[0] != '\0' && (how == NULL || strcmp(text, how) == 0);
+}
+
 size_t tst_scale(size_t n)
 {
     const char *text = getenv("LEDGER_TEST_SCALE");
-    size_t percent = 100;
+    size_t percent = sanitized("valgrind") ? 5 : sanitized(NULL) ? 30 : 100;
     if (text != NULL && text[0] != '\0')
         percent = (size_t)strtoul(text, NULL, 10);
     n = n * percent / 100;
     return n > 0 ? n : 1;
+}
+
+int64_t tst_slow(int64_t us)
+{
+    return us * (sanitized("valgrind") ? 30 : sanitized(NULL) ? 6 : 1);
 }
 
 int64_t tst_mono_us(void)

@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/types.h>
 
 #include <cmocka.h>
 #include <sqlite3.h>
@@ -81,7 +83,10 @@ void tst_check_counters(ledger_bridge *bridge);
 
 /* A row straight into the mutation log, as a broken or later program might write it. */
 void tst_log_raw(ledger_store *store, const void *event, size_t size);
-#define tst_log_text(store, text) tst_log_raw((store), (text), sizeof(text) - 1)
+#define tst_log_text(store, text) tst_log_raw((store), (text), strlen(text))
+/* The database refuses new entries and changes in this stream (a constraint of the user's own);
+ * NULL: in none any more. */
+void tst_refuse(ledger_store *store, const char *stream);
 
 /* A second connection to a SQLite store's file. */
 sqlite3 *tst_sqlite(const ledger_store *store);
@@ -91,16 +96,30 @@ void tst_exec_on(const ledger_store *store, const char *fmt, ...) LEDGER_PRINTF(
 void tst_copy_file(const char *from, const char *to);
 bool tst_file_exists(const char *path);
 
-/* n per cent of LEDGER_TEST_SCALE (default 100), at least 1: for tests that are slow elsewhere. */
+/* A program in a process of its own, with pipes at its stdin and stdout. */
+struct tst_child {
+    pid_t pid;
+    FILE *in;  /* we write */
+    FILE *out; /* we read */
+};
+/* The tests' writer (tests/bridge/writer.c), found by LEDGER_TEST_WRITER; NULL ends the arguments. */
+void tst_writer(struct tst_child *child, const char *verb, ...) __attribute__((sentinel));
+void tst_child_expect(struct tst_child *child, const char *line);
+int tst_child_end(struct tst_child *child, int signal); /* 0: waits; gives the status of waitpid */
+
+/* n per cent of LEDGER_TEST_SCALE (default 100; less where LEDGER_TEST_SANITIZED names a slow way of
+ * running), at least 1. */
 size_t tst_scale(size_t n);
+int64_t tst_slow(int64_t us); /* a time limit, larger in a slow run */
 int64_t tst_mono_us(void);
 void tst_sleep_us(int64_t us);
 
 /* Runs the body for each pair of backends, with a clean env each time. */
 #define TST_EACH_PAIR(env, source_kind, sink_kind)                                                 \
-    for (int source_kind = 0; source_kind < TST_KIND_COUNT; source_kind++)                         \
+    for (int source_kind = 0; source_kind < TST_KIND_COUNT || tst_pairs_done(); source_kind++)     \
         for (int sink_kind = 0; sink_kind < TST_KIND_COUNT; tst_env_reset(env), sink_kind++)       \
             if (tst_note_pair(source_kind, sink_kind))
 bool tst_note_pair(int source_kind, int sink_kind); /* told when a check fails; always true */
+bool tst_pairs_done(void);                          /* always false */
 
 #endif

@@ -1,0 +1,532 @@
+/* The bridge matrix: every source with every sink. Whatever happens in between, at the end the sink
+ * equals the source, a second run has nothing to do, and the counters add up. */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fixtures.h"
+#include "oracle.h"
+#include "workload.h"
+
+static void drain_and_second_run(void **state)
+{
+    struct tst_env *env = *state;
+    uint64_t seed = tst_seed();
+    print_message("seed %" PRIu64 "\n", seed);
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        struct tst_workload w;
+        tst_workload_init(&w, seed);
+        assert_int_equal(tst_bridge_once(source, sink, NULL), 0); /* nothing yet */
+        for (int round = 0; round < 4; round++) {
+            tst_workload_run(&w, source, tst_scale(250));
+            assert_true(tst_bridge_once(source, sink, NULL) > 0);
+            tst_assert_equal(source, sink, 0);
+            assert_int_equal(tst_bridge_once(source, sink, NULL), 0);
+            tst_assert_equal(source, sink, 0);
+        }
+        if (from == TST_SQLITE)
+            tst_assert_log_agrees(source);
+    }
+}
+
+/* A new bridge for each poll, with batches of every small size. */
+static void restart_after_each_batch(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        struct tst_workload w;
+        ledger_error err = { 0 };
+        uint64_t read = 1;
+        tst_workload_init(&w, tst_seed());
+        tst_workload_run(&w, source, tst_scale(200));
+        for (size_t size = 1; read > 0; size = size % 7 + 1) {
+            ledger_bridge_options o;
+            tst_bridge_options(&o);
+            o.batch_size = size;
+            ledger_bridge *bridge = tst_bridge(source, sink, &o);
+            tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+            assert_true(read <= size);
+            tst_check_counters(bridge);
+            ledger_bridge_destroy(&bridge);
+        }
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
+static void batches_end_by_bytes(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        const size_t size = 300 * 1000;
+        char *payload = malloc(size + 1);
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        uint64_t read = 0, polls = 0;
+        assert_non_null(payload);
+        memset(payload, 'x', size);
+        payload[0] = payload[size - 1] = '"';
+        payload[size] = '\0';
+        for (int i = 0; i < 10; i++)
+            tst_append(source, "s", payload, NULL, NULL);
+        tst_bridge_options(&o);
+        o.max_batch_bytes = 1000 * 1000;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        do {
+            tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+            assert_true(read <= 4);
+            polls++;
+        } while (read > 0);
+        assert_true(polls >= 4);
+        ledger_bridge_destroy(&bridge);
+        o.max_batch_bytes = 1000; /* less than one event: one at a time */
+        tst_append(source, "s", payload, NULL, NULL);
+        tst_append(source, "s", payload, NULL, NULL);
+        bridge = tst_bridge(source, sink, &o);
+        tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+        assert_int_equal(read, 1);
+        assert_int_equal(tst_drain(bridge), 1);
+        ledger_bridge_destroy(&bridge);
+        tst_assert_equal(source, sink, 0);
+        free(payload);
+    }
+}
+
+static void skipped_types_are_counted(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_bridge_options o;
+        ledger_bridge_stats stats;
+        struct tst_history h;
+        for (int i = 0; i < 10; i++) {
+            int64_t id = tst_append(source, "s", "{}", NULL, "first");
+            tst_tag(source, "s", id, "second");
+            tst_annotate(source, "s", id, "k", "v");
+        }
+        assert_int_equal(tst_trim(source, "s", 3), 3);
+        tst_bridge_options(&o);
+        o.skip_types = 1U << LEDGER_MUTATION_SET_TAGS | 1U << LEDGER_MUTATION_SET_ANNOTATIONS |
+                       1U << LEDGER_MUTATION_TRIM;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        assert_int_equal(tst_drain(bridge), 31);
+        ledger_bridge_get_stats(bridge, &stats);
+        tst_check_counters(bridge);
+        assert_int_equal(stats.apply_count, 10);
+        assert_int_equal(stats.skip_option_count, 21);
+        ledger_bridge_destroy(&bridge);
+        tst_history_load(sink, &h);
+        assert_int_equal(h.count, 10);
+        for (size_t i = 0; i < h.count; i++) {
+            assert_string_equal(h.entries[i].tags, "[\"first\"]");
+            assert_string_equal(h.entries[i].annotations, "{}");
+            assert_true(h.entries[i].updated_ms == INT64_MIN);
+        }
+        tst_history_free(&h);
+        /* Not skipped, from the beginning: the rest follows. */
+        ledger_error err = { 0 };
+        tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
+static void parallel_streams(void **state)
+{
+    struct tst_env *env = *state;
+    static const size_t widths[] = { 1, 2, 8 };
+    TST_EACH_PAIR(env, from, to)
+    {
+        for (size_t i = 0; i < 3; i++) {
+            char name[2][32];
+            struct tst_workload w;
+            ledger_bridge_options o;
+            snprintf(name[0], sizeof name[0], "source%zu", i);
+            snprintf(name[1], sizeof name[1], "sink%zu", i);
+            ledger_store *source = tst_open(env, from, name[0]);
+            ledger_store *sink = tst_open(env, to, name[1]);
+            tst_workload_init(&w, tst_seed() + i);
+            w.stream_count = 20;
+            tst_bridge_options(&o);
+            o.parallel_streams = widths[i];
+            o.batch_size = 50;
+            ledger_bridge *bridge = tst_bridge(source, sink, &o);
+            for (int round = 0; round < 4; round++) {
+                tst_workload_run(&w, source, tst_scale(200));
+                (void)tst_drain(bridge);
+                tst_check_counters(bridge);
+                tst_assert_equal(source, sink, 0);
+            }
+            ledger_bridge_destroy(&bridge);
+            assert_int_equal(tst_bridge_once(source, sink, &o), 0);
+        }
+    }
+}
+
+struct poller {
+    pthread_t thread;
+    ledger_bridge *bridge;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+static void *poll_some(void *arg)
+{
+    struct poller *p = arg;
+    for (int i = 0; i < 50; i++) {
+        uint64_t read = 0;
+        ledger_rc rc = ledger_bridge_poll(p->bridge, &read, &p->err);
+        if (rc != LEDGER_OK && rc != LEDGER_ERR_FENCED)
+            p->rc = rc;
+    }
+    return NULL;
+}
+
+static void polls_beside_start_and_stop(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        struct poller pollers[3] = { { 0 } };
+        struct tst_workload w;
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        tst_bridge_options(&o);
+        o.batch_size = 9;
+        o.interval_ms = 5;
+        tst_workload_init(&w, tst_seed());
+        w.small = true;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        tst_workload_run(&w, source, 100);
+        for (int i = 0; i < 3; i++) {
+            pollers[i].bridge = bridge;
+            assert_int_equal(pthread_create(&pollers[i].thread, NULL, poll_some, &pollers[i]), 0);
+        }
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        tst_workload_run(&w, source, 200);
+        ledger_bridge_stop(bridge);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(pthread_join(pollers[i].thread, NULL), 0);
+            tst_ok(pollers[i].rc, &pollers[i].err);
+        }
+        (void)tst_drain(bridge);
+        tst_check_counters(bridge);
+        ledger_bridge_destroy(&bridge);
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
+static void cursor_never_goes_back(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_bridge *bridges[3];
+        struct tst_workload w;
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        int64_t last = 0;
+        tst_bridge_options(&o);
+        o.batch_size = 3;
+        o.backlog_batch_size = 3;
+        o.interval_ms = 2;
+        for (int i = 0; i < 3; i++) {
+            o.parallel_streams = (size_t)i;
+            bridges[i] = tst_bridge(source, sink, &o);
+            tst_ok(ledger_bridge_start(bridges[i], &err), &err);
+        }
+        tst_workload_init(&w, tst_seed());
+        w.small = true;
+        for (size_t i = 0; i < tst_scale(60); i++) {
+            ledger_bridge_status status;
+            tst_workload_run(&w, source, 5);
+            tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
+            int64_t position = strtoll(status.position, NULL, 10);
+            if (position < last)
+                tst_fail("cursor went from %" PRId64 " to %" PRId64, last, position);
+            last = position;
+        }
+        for (int i = 0; i < 3; i++) {
+            tst_ok(ledger_bridge_wait(bridges[i], true, 60000, &err), &err);
+            ledger_bridge_destroy(&bridges[i]);
+        }
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
+/* --- chains and meshes ------------------------------------------------------------------------- */
+
+static void chain_of_three(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *a = tst_open(env, from, "a");
+        ledger_store *b = tst_open(env, to, "b");
+        ledger_store *c = tst_open(env, from, "c");
+        struct tst_workload wa, wb;
+        ledger_error err = { 0 };
+        tst_workload_init(&wa, tst_seed());
+        tst_workload_init(&wb, tst_seed() + 1);
+        wa.no_dedup = wb.no_dedup = true;
+        wb.prefix = "own"; /* b has entries of its own too */
+        for (int round = 0; round < 4; round++) {
+            tst_workload_run(&wa, a, tst_scale(100));
+            tst_workload_run(&wb, b, tst_scale(50));
+            (void)tst_bridge_once(a, b, NULL);
+            (void)tst_bridge_once(b, c, NULL);
+            tst_assert_equal(a, b, TST_CMP_OWN);
+            tst_assert_equal(a, c, TST_CMP_OWN);
+            tst_assert_equal(b, c, 0);
+            assert_int_equal(tst_bridge_once(b, c, NULL), 0);
+        }
+        /* A replay of either part changes nothing. */
+        tst_ok(ledger_bridge_cursor_set(a, b, "default", "0", false, &err), &err);
+        tst_ok(ledger_bridge_cursor_set(b, c, "default", "0", false, &err), &err);
+        (void)tst_bridge_once(a, b, NULL);
+        (void)tst_bridge_once(b, c, NULL);
+        tst_assert_equal(a, b, TST_CMP_OWN);
+        tst_assert_equal(b, c, 0);
+    }
+}
+
+static void settle(ledger_store *a, ledger_store *b)
+{
+    ledger_bridge_options o;
+    tst_bridge_options(&o);
+    for (int round = 0; round < 10; round++) {
+        o.name = "a-b";
+        uint64_t there = tst_bridge_once(a, b, &o);
+        o.name = "b-a";
+        uint64_t back = tst_bridge_once(b, a, &o);
+        if (there + back == 0)
+            return;
+    }
+    tst_fail("opposite bridges do not settle");
+}
+
+static void opposite_bridges_settle(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *a = tst_open(env, from, "a");
+        ledger_store *b = tst_open(env, to, "b");
+        struct tst_workload wa, wb;
+        tst_workload_init(&wa, tst_seed());
+        tst_workload_init(&wb, tst_seed() + 1);
+        wa.no_dedup = wb.no_dedup = true;
+        wa.prefix = "a";
+        wb.prefix = "b";
+        for (int round = 0; round < 4; round++) {
+            tst_workload_run(&wa, a, tst_scale(80));
+            tst_workload_run(&wb, b, tst_scale(80));
+            settle(a, b);
+            tst_assert_equal(a, b, 0);
+        }
+    }
+}
+
+/* Each side changes and trims what the other wrote, one side at a time. */
+static void changes_at_the_other_side_come_back(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *a = tst_open(env, from, "a");
+        ledger_store *b = tst_open(env, to, "b");
+        uint64_t random = tst_seed();
+        for (int round = 0; round < 6; round++) {
+            ledger_store *side = round % 2 == 0 ? a : b;
+            struct tst_workload w;
+            tst_workload_init(&w, tst_random(&random));
+            w.no_dedup = true;
+            w.stream_count = 3; /* the same streams at both sides */
+            tst_workload_learn(&w, side);
+            tst_workload_run(&w, side, tst_scale(80));
+            settle(a, b);
+            tst_assert_equal(a, b, 0);
+        }
+    }
+}
+
+static void many_sources_one_sink_and_its_own(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_store *sources[5];
+        uint64_t own = 0;
+        for (int i = 0; i < 5; i++) {
+            char name[32];
+            ledger_bridge_options o;
+            struct tst_workload w;
+            snprintf(name, sizeof name, "source%d", i);
+            sources[i] = tst_open(env, from, name);
+            tst_bridge_options(&o);
+            o.name = name;
+            tst_workload_init(&w, tst_seed() + (uint64_t)i);
+            w.no_dedup = true;
+            w.small = true;
+            tst_workload_run(&w, sources[i], 60);
+            tst_append(sink, "s", "{\"own\":1}", NULL, NULL);
+            own++;
+            (void)tst_bridge_once(sources[i], sink, &o);
+        }
+        uint64_t total = own;
+        for (int i = 0; i < 5; i++) {
+            tst_assert_equal(sources[i], sink, TST_CMP_OWN);
+            total += tst_count(sources[i], NULL);
+        }
+        assert_int_equal(tst_count(sink, NULL), total);
+    }
+}
+
+/* --- verify ------------------------------------------------------------------------------------ */
+
+static void count_difference(void *ctx, const ledger_difference *d)
+{
+    size_t *count = ctx;
+    (*count)++;
+    assert_non_null(d->stream);
+    assert_string_not_equal(d->source_id, "");
+    assert_non_null(d->source_value);
+    assert_non_null(d->sink_value);
+    if (d->kind == LEDGER_DIFF_FIELD)
+        assert_string_not_equal(d->field, "");
+}
+
+static uint64_t differences(ledger_store *source, ledger_store *sink)
+{
+    ledger_verify_options o;
+    ledger_verify_result result;
+    ledger_error err = { 0 };
+    size_t reported = 0;
+    ledger_verify_options_defaults(&o);
+    o.fn = count_difference;
+    o.ctx = &reported;
+    tst_ok(ledger_bridge_verify(source, sink, &o, &result, &err), &err);
+    assert_int_equal(reported, result.difference_count < o.max_reported ? result.difference_count
+                                                                        : o.max_reported);
+    return result.difference_count;
+}
+
+static void verify_finds_every_difference(void **state)
+{
+    struct tst_env *env = *state;
+    static const char *const tampers[] = {
+        "UPDATE ledger_entries SET payload = CAST('{\"n\":7}' AS BLOB) WHERE source_pos = 5",
+        "UPDATE ledger_entries SET payload = CAST('{\"n\": 5}' AS BLOB) WHERE source_pos = 5",
+        "UPDATE ledger_entries SET order_key = 'x' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET dedup_key = 'x' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET schema_version = 9 WHERE source_pos = 5",
+        "UPDATE ledger_entries SET metadata = '{\"a\":\"b\"}' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET tags = '[\"tampered\"]' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET annotations = '{\"a\":\"b\"}' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET created_at = '2001-01-01T00:00:00.000' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET updated_at = '2001-01-01T00:00:00.000' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET stream = 'elsewhere' WHERE source_pos = 5",
+        "DELETE FROM ledger_entries WHERE source_pos = 1",
+        "DELETE FROM ledger_entries WHERE source_pos = 5",
+        "DELETE FROM ledger_entries WHERE source_pos = 20",
+        "UPDATE ledger_entries SET source_pos = 5000 WHERE source_pos = 5",
+        "INSERT INTO ledger_entries (stream, payload, origin, source_pos)"
+        " VALUES ('s', CAST('{}' AS BLOB), 1, 1000)",
+    };
+    for (int from = 0; from < TST_KIND_COUNT; from++) {
+        for (size_t i = 0; i < sizeof tampers / sizeof tampers[0]; i++, tst_env_reset(env)) {
+            ledger_store *source = tst_open(env, (enum tst_kind)from, "source");
+            ledger_store *sink = tst_open(env, TST_SQLITE, "sink");
+            char payload[32];
+            for (int n = 1; n <= 20; n++) {
+                snprintf(payload, sizeof payload, "{\"n\":%d}", n);
+                tst_append(source, "s", payload, NULL, NULL);
+            }
+            (void)tst_bridge_once(source, sink, NULL);
+            assert_int_equal(differences(source, sink), 0);
+            tst_exec_on(sink, "%s", tampers[i]);
+            if (differences(source, sink) == 0)
+                tst_fail("verify does not see: %s", tampers[i]);
+        }
+    }
+}
+
+static void verify_while_writers_go_on(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *looking = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_bridge_options o;
+        struct tst_workload w;
+        ledger_error err = { 0 };
+        ledger_verify_options v;
+        ledger_verify_result result;
+        ledger_verify_options_defaults(&v);
+        tst_fails(ledger_bridge_verify(looking, sink, &v, &result, &err), LEDGER_ERR_NOT_FOUND, &err);
+        tst_bridge_options(&o);
+        o.interval_ms = 5;
+        o.batch_size = 5;
+        o.backlog_batch_size = 10;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        tst_workload_init(&w, tst_seed());
+        w.small = true;
+        tst_workload_run(&w, source, 50);
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        for (size_t i = 0; i < tst_scale(30); i++) {
+            tst_workload_run(&w, source, 15);
+            if (i == 0) /* the cursor's row may be a moment away */
+                tst_ok(ledger_bridge_wait(bridge, true, 10000, &err), &err);
+            assert_int_equal(differences(looking, sink), 0);
+        }
+        tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
+        ledger_bridge_destroy(&bridge);
+        assert_int_equal(differences(looking, sink), 0);
+        tst_assert_equal(source, sink, 0);
+        /* What the cursor has not reached is no difference. */
+        tst_workload_run(&w, source, 40);
+        assert_int_equal(differences(looking, sink), 0);
+        tst_ok(ledger_bridge_verify(looking, sink, &v, &result, &err), &err);
+        assert_true(result.pending_count > 0);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
+        T(drain_and_second_run),
+        T(restart_after_each_batch),
+        T(batches_end_by_bytes),
+        T(skipped_types_are_counted),
+        T(parallel_streams),
+        T(polls_beside_start_and_stop),
+        T(cursor_never_goes_back),
+        T(chain_of_three),
+        T(opposite_bridges_settle),
+        T(changes_at_the_other_side_come_back),
+        T(many_sources_one_sink_and_its_own),
+        T(verify_finds_every_difference),
+        T(verify_while_writers_go_on),
+    };
+    return cmocka_run_group_tests_name("matrix", tests, NULL, NULL);
+}
