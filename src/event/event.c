@@ -193,7 +193,7 @@ static bool finish_payload(struct decoder *decoder, const char *head, const char
     }
     if (size == payload->size)
         return true;
-    char *glued = ldg_arena_strndup(decoder->arena, "", size);
+    char *glued = ldg_arena_alloc(decoder->arena, size);
     if (glued == NULL) {
         decoder->json.nomem = true;
         return ldg_json_fault(&decoder->json, "out of memory", at);
