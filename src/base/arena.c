@@ -1,7 +1,7 @@
 /* Chunked bump allocator. Only the newest chunk is filled; what does not fit a chunk well gets one
  * of its own behind it, so that a large payload does not waste the rest of the present chunk.
  * Chunks grow with what was handed out, from CHUNK_MIN to CHUNK_MAX. Under AddressSanitizer the
- * unused parts and a gap behind each allocation are poisoned, so an overrun is seen as on the heap. */
+ * unused parts and a gap behind each allocation are poisoned: an overrun is seen as on the heap. */
 #include "base/arena.h"
 
 #include <stdalign.h>

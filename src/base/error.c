@@ -225,7 +225,7 @@ static const char *plain_end(const char *p, char before)
     return p;
 }
 
-/* If a key=value with a secret starts at p: copies the key and the mask, and returns what follows. */
+/* If a key=value with a secret starts at p: copies the key and the mask. Returns what follows. */
 static const char *mask_pair(const char *p, char before, struct sink *sink)
 {
     const char *key_end = p;
@@ -238,7 +238,8 @@ static const char *mask_pair(const char *p, char before, struct sink *sink)
     }
     value++;
     const char *start = value + strspn(value, " \t");
-    const char *end = *start == '\'' || *start == '"' ? quoted_end(start) : plain_end(start, before);
+    bool quoted = *start == '\'' || *start == '"';
+    const char *end = quoted ? quoted_end(start) : plain_end(start, before);
     emit(sink, p, start);
     if (end > start)
         emit_mask(sink);

@@ -1,7 +1,7 @@
 /* Mutation events to bytes and back: the one place that knows the format of the log. Fields and
  * omission rules are those of the Go module; ours are added behind them, where Go ignores them.
- * Decoding is one pass over the text. Only when that fails is the text walked once more, to find out
- * whose event it was, or that its type is one of a later version. */
+ * Decoding is one pass over the text. Only when that fails is the text walked once more, to find
+ * out whose event it was, or that its type is one of a later version. */
 #include "ledger/event.h"
 
 #include <stdio.h>
@@ -325,7 +325,8 @@ static bool read_entries(struct decoder *decoder, ledger_mutation_event *event)
     return json->fault == NULL;
 }
 
-static bool read_event_field(struct decoder *decoder, enum field field, ledger_mutation_event *event)
+static bool read_event_field(struct decoder *decoder, enum field field,
+                             ledger_mutation_event *event)
 {
     switch (field) {
     case FIELD_TYPE:

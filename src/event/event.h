@@ -24,7 +24,8 @@ ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
 ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
                            ledger_error *err);
 
-/* Is it one JSON value, no deeper than LEDGER_MAX_JSON_DEPTH, valid UTF-8? Errors: DATA with the byte offset. */
+/* Is it one JSON value, no deeper than LEDGER_MAX_JSON_DEPTH, valid UTF-8? Errors: DATA with the
+ * byte offset. */
 ledger_rc ldg_json_check(ledger_bytes json, ledger_error *err);
 
 /* Valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF)? */
@@ -37,7 +38,7 @@ ledger_rc ldg_json_put_map(struct ldg_buf *out, ledger_map map);
 ledger_rc ldg_json_put_list(struct ldg_buf *out, ledger_list list);
 
 /* Reads an object of strings (null values allowed only with allow_null) or an array of strings into
- * the arena; a map comes out sorted by key (bytewise), each key once. JSON null gives an empty one. */
+ * the arena; a map comes out sorted by key (bytewise), each key once. JSON null: an empty one. */
 ledger_rc ldg_json_get_map(ledger_bytes json, bool allow_null, struct ldg_arena *arena,
                            ledger_map *ret_map, ledger_error *err);
 ledger_rc ldg_json_get_list(ledger_bytes json, struct ldg_arena *arena, ledger_list *ret_list,

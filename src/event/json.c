@@ -1,9 +1,9 @@
 /* Strict RFC 8259 scanning and the canonical writing of strings, maps and lists.
  *
- * Iterative: open brackets are one bit each in a fixed array, so hostile nesting costs neither stack
- * nor heap. Strings are looked at eight bytes at a time; only a quote, a backslash, a control byte
- * or a byte of a multi-byte character makes it slow down. UTF-8 is checked on the way, so whatever
- * the scanner has passed is valid text. */
+ * Iterative: open brackets are one bit each in a fixed array, so hostile nesting costs neither
+ * stack nor heap. Strings are looked at eight bytes at a time; only a quote, a backslash, a control
+ * byte or a byte of a multi-byte character makes it slow down. UTF-8 is checked on the way, so
+ * whatever the scanner has passed is valid text. */
 #include "event/json.h"
 
 #include <string.h>

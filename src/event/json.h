@@ -21,7 +21,8 @@ struct ldg_json_str {
 };
 
 void ldg_json_init(struct ldg_json *json, ledger_bytes bytes);
-bool ldg_json_fault(struct ldg_json *json, const char *fault, const char *at); /* false; first wins */
+/* Notes the first fault. Always false. */
+bool ldg_json_fault(struct ldg_json *json, const char *fault, const char *at);
 /* The fault as an error: "<what>: <fault> at byte N". */
 ledger_rc ldg_json_fail(const struct ldg_json *json, const char *what, ledger_error *err);
 

@@ -13,7 +13,7 @@ const char *event_difference(const ledger_mutation_event *a, const ledger_mutati
 /* A seeded generator (splitmix64). */
 uint64_t random_next(uint64_t *seed);
 size_t random_below(uint64_t *seed, size_t limit);
-/* Up to max_size bytes of UTF-8 without NUL, with quotes, controls and characters of all lengths. */
+/* Up to max_size bytes of UTF-8 without NUL: quotes, controls, characters of all lengths. */
 const char *random_text(uint64_t *seed, size_t max_size, struct ldg_arena *arena);
 /* A JSON value with white space around it. */
 ledger_bytes random_json(uint64_t *seed, struct ldg_arena *arena);

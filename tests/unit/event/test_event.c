@@ -79,8 +79,8 @@ static const char *const our_samples[] = {
     "\"schema_version\":1,\"created_at\":\"2026-11-23T03:42:14.123Z\",\"source_id\":\"9\","
     "\"payload_head\":\"\\n \",\"payload_tail\":\"\\t\"}],"
     "\"created_at\":\"2026-11-23T03:42:14.123456Z\",\"origin\":\"u:1\",\"origin_pos\":77}",
-    "{\"type\":\"set_annotations\",\"stream\":\"s\",\"entry_id\":\"5\",\"annotations\":{\"a\":\"<\"},"
-    "\"entry_origin\":\"u:2\",\"source_id\":\"3\"}",
+    "{\"type\":\"set_annotations\",\"stream\":\"s\",\"entry_id\":\"5\",\"annotations\":"
+    "{\"a\":\"<\"},\"entry_origin\":\"u:2\",\"source_id\":\"3\"}",
     "{\"type\":\"trim\",\"stream\":\"s\",\"origin\":\"u:1\",\"source_id\":\"3\"}",
     "{\"type\":\"trim\",\"stream\":\"s\",\"entry_origin\":\"u:1\",\"source_id\":\"3\"}",
     "{\"type\":\"rename\",\"stream\":\"s\"}",
@@ -216,7 +216,8 @@ static void encodes_what_go_would(void **state)
     assert_int_equal(ldg_event_encode(&event, &buf, NULL), LEDGER_OK);
     assert_string_equal(
         buf.data, "{\"type\":\"append\",\"stream\":\"\",\"entries\":[{\"id\":\"\",\"payload\":"
-                  "{\"a\":1},\"schema_version\":-3,\"payload_head\":\" \",\"payload_tail\":\"\\n\"},"
+                  "{\"a\":1},\"schema_version\":-3,\"payload_head\":\" \","
+                  "\"payload_tail\":\"\\n\"},"
                   "{\"id\":\"2\",\"payload\":[],\"order_key\":\"o\",\"dedup_key\":\"d\","
                   "\"schema_version\":1,\"metadata\":{\"a\":\"2\",\"b\":\"1\"},"
                   "\"tags\":[\"z\",\"<\"],\"created_at\":\"1970-01-01T00:00:00.000Z\"}]}");
@@ -318,7 +319,8 @@ static void says_what_is_wrong(void **state)
         {"{\"type\":\"append\",\"stream\":\"s\",\"entries\":{}}",
          "event: entries: an array is expected at byte 40"},
         {APPEND("1"), "event: entries[0]: an object is expected at byte 41"},
-        {APPEND("{\"id\":1,\"payload\":1}"), "event: entries[0].id: a string is expected at byte 47"},
+        {APPEND("{\"id\":1,\"payload\":1}"),
+         "event: entries[0].id: a string is expected at byte 47"},
         {APPEND("{\"id\":\"1\",\"payload\":}"),
          "event: entries[0].payload: a value is expected at byte 61"},
         {APPEND("{\"id\":\"1\",\"payload\":1} {"),
@@ -344,7 +346,8 @@ static void says_what_is_wrong(void **state)
          "event: entries[0].tags: an array of strings is expected at byte 49"},
         {APPEND("{\"created_at\":\"yesterday\"}"),
          "event: entries[0].created_at: an RFC 3339 time is expected at byte 55"},
-        {APPEND("{\"created_at\":1}"), "event: entries[0].created_at: a string is expected at byte 55"},
+        {APPEND("{\"created_at\":1}"),
+         "event: entries[0].created_at: a string is expected at byte 55"},
         {APPEND("{\"payload_head\":\"x\"}"),
          "event: entries[0].payload_head: only white space is expected at byte 57"},
         {APPEND("{\"payload_tail\":\"\\f\"}"),
@@ -457,13 +460,14 @@ static void names_match_exactly(void **state)
     event = decoded("{\"\\u0074ype\":\"tr\\u0069m\",\"str\\u0065am\":\"s\",\"before_id\":\"1\"}");
     assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
     assert_string_equal(event.stream, "s");
-    assert_int_equal(decode("{\"Type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}", &event, NULL),
-                     LEDGER_ERR_DATA);
+    assert_int_equal(
+        decode("{\"Type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}", &event, NULL),
+        LEDGER_ERR_DATA);
     assert_int_equal(decode("{\"type\\u0000\":\"trim\",\"stream\":\"s\"}", &event, NULL),
                      LEDGER_ERR_DATA);
     /* An unknown name may hold what a name of ours may not. */
-    event = decoded("{\"\\ud800\":1,\"\\u0000\":2,\"a very long name, escaped \\u0041 and so on, of "
-                    "more than all the bytes that any name of ours could have in any form\":3,"
+    event = decoded("{\"\\ud800\":1,\"\\u0000\":2,\"a very long name, escaped \\u0041 and so on, "
+                    "of more than all the bytes that any name of ours could have in any form\":3,"
                     "\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}");
     assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
 }
@@ -662,7 +666,8 @@ static void public_calls_leave_results_alone_on_failure(void **state)
 /* A payload must not be able to add fields to its entry. */
 static void public_encode_checks_payloads(void **state)
 {
-    static const char *const payloads[] = {"", " ", "{", "1,\"dedup_key\":\"x\"", "1 2", "\"\xff\"", "]"};
+    static const char *const payloads[] = {"", " ", "{", "1,\"dedup_key\":\"x\"", "1 2",
+                                           "\"\xff\"", "]"};
     for (size_t i = 0; i < LENGTH(payloads); i++) {
         ledger_append_entry entry = {.id = "1", .payload = {payloads[i], strlen(payloads[i])},
                                      .created_at_us = LEDGER_NO_TIME};
@@ -747,8 +752,9 @@ static void every_allocation_may_fail(void **state)
     ldg_buf_puts(&buf, "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[");
     for (int i = 0; i < 700; i++)
         ldg_buf_printf(&buf,
-                       "%s{\"id\":\"%d\",\"payload\":{},\"order_key\":\"o%d\",\"payload_head\":\" \","
-                       "\"metadata\":{\"b\":\"1\",\"a\":\"2\"},\"tags\":[\"a\\n\",\"b\"]}",
+                       "%s{\"id\":\"%d\",\"payload\":{},\"order_key\":\"o%d\","
+                       "\"payload_head\":\" \",\"metadata\":{\"b\":\"1\",\"a\":\"2\"},"
+                       "\"tags\":[\"a\\n\",\"b\"]}",
                        i > 0 ? "," : "", i, i);
     ldg_buf_puts(&buf, "]}");
     assert_in_range(alloc_fail_each(decode_sample, buf.data), 5, 200);

@@ -46,7 +46,8 @@ static const char *const good[] = {
     "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\u0000\"", "\"\\uD800\"", "\"\\udc00\\ud800\"",
     "\"\\ud83d\\ude00\"", "\"\\uABcd\"", "\"\x7f\"", "\"\xc2\x80\xe2\x80\xa8\xf4\x8f\xbf\xbf\"",
     "[]", "{}", "[ ]", "{ }", "[1]", "[1,2]", "[[]]", "[{}]", "{\"\":0}", "{\"a\":1,\"a\":2}",
-    " \t\r\n1 \t\r\n", "[1 , 2 ]", "{ \"a\" : [ ] , \"b\" : { } }", "[null,true,false,\"x\",-1.5e3]",
+    " \t\r\n1 \t\r\n", "[1 , 2 ]", "{ \"a\" : [ ] , \"b\" : { } }",
+    "[null,true,false,\"x\",-1.5e3]",
     "{\"\\u0061\":{\"b\":[{\"c\":[]}]}}", "\"0123456\"", "\"01234567\"", "\"012345678\"",
     "\"0123456789abcde\\n\"", "[0,0.1,\"]\",\"}\"]",
 };
@@ -55,7 +56,8 @@ static const char *const bad[] = {
     "", " ", "nul", "nulll", "NULL", "True", "tru", "fals", "undefined", "NaN", "Infinity", "-",
     "+1", "01", "-01", "00", "1.", ".5", "-.5", "1.e5", "1e", "1e+", "1e5.5", "1 2", "0x10", "1_0",
     "--1", "\"", "\"a", "\"\\", "\"\\\"", "\"\\x41\"", "\"\\u\"", "\"\\u12\"", "\"\\u123\"",
-    "\"\\u123g\"", "\"\\u 123\"", "\"\\U0041\"", "'a'", "\"a\nb\"", "\"\t\"", "\"\x01\"", "\"\x1f\"",
+    "\"\\u123g\"", "\"\\u 123\"", "\"\\U0041\"", "'a'", "\"a\nb\"", "\"\t\"", "\"\x01\"",
+    "\"\x1f\"",
     "[", "]", "[1", "[1,", "[1,]", "[,1]", "[,]", "[1 2]", "[1,,2]", "[1}", "{", "}", "{\"a\"",
     "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{,}", "{\"a\"}", "{\"a\",1}", "{a:1}",
     "{1:1}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\":1]", "{\"a\":1,,\"b\":2}", "[1]]", "[]{}",
@@ -163,12 +165,12 @@ static void nesting_has_a_limit(void **state)
             size_t size;
             LDG_AUTO_FREE char *text = nested(depths[i], objects == 1, &size);
             ledger_error err = {0};
+            const char *fault = objects == 1 ? "invalid JSON: nested too deeply at byte 5000"
+                                             : "invalid JSON: nested too deeply at byte 1000";
             ledger_rc rc = check((ledger_bytes){text, size}, &err);
             assert_int_equal(rc, depths[i] <= LEDGER_MAX_JSON_DEPTH ? LEDGER_OK : LEDGER_ERR_DATA);
             if (rc != LEDGER_OK)
-                assert_string_equal(err.message, objects == 1
-                                                     ? "invalid JSON: nested too deeply at byte 5000"
-                                                     : "invalid JSON: nested too deeply at byte 1000");
+                assert_string_equal(err.message, fault);
             /* Brackets that never close. */
             assert_int_equal(check((ledger_bytes){text, size / 2}, NULL), LEDGER_ERR_DATA);
         }
@@ -273,7 +275,8 @@ static void utf8_in_strings(void **state)
 
 /* --- jansson as the judge ------------------------------------------------------------------ */
 
-/* jansson also refuses numbers that do not fit, NUL, and half pairs; and goes deeper than we do. */
+/* jansson also refuses numbers that do not fit, escaped NUL, and half pairs. It goes deeper than we
+ * do, and takes a raw NUL between values for the end of the text. */
 static void compare(const char *text, size_t size)
 {
     json_error_t why;
@@ -284,8 +287,10 @@ static void compare(const char *text, size_t size)
                                      json_error_code(&why) == json_error_null_character ||
                                      json_error_code(&why) == json_error_null_byte_in_key ||
                                      strstr(why.text, "invalid Unicode") != NULL);
+    bool nul = memchr(text, '\0', size) != NULL;
     bool deeper = rc != LEDGER_OK && strstr(err.message, "too deeply") != NULL;
-    if ((json != NULL) != (rc == LEDGER_OK) && !narrower && !deeper)
+    if ((json != NULL) != (rc == LEDGER_OK) && !narrower && !deeper &&
+        (!nul || rc == LEDGER_OK))
         fail_msg("jansson: %s; we: %s; text: %.*s", json != NULL ? "good" : why.text,
                  rc == LEDGER_OK ? "good" : err.message, (int)size, text);
     json_decref(json);
@@ -293,7 +298,8 @@ static void compare(const char *text, size_t size)
 
 static void compare_mutated(const char *text, size_t size, int rounds, uint64_t *seed)
 {
-    static const char alphabet[] = "{}[]:,\"\\ud8x0123456789-+.eEtfn \n\x01\x7f\x80\xc3\xa9\xed\xff";
+    static const char alphabet[] =
+        "{}[]:,\"\\ud8x0123456789-+.eEtfn \n\x01\x7f\x80\xc3\xa9\xed\xff";
     compare(text, size);
     char *copy = malloc(size + 8);
     assert_non_null(copy);
@@ -518,8 +524,8 @@ static void large_maps_read(void **state)
     for (int i = 0; i < LEDGER_MAX_ITEMS; i++)
         ldg_buf_printf(&buf, "%s\"k%zu\":\"%d\"", i > 0 ? "," : "", random_below(&seed, 8000), i);
     ldg_buf_putc(&buf, '}');
-    assert_int_equal(ldg_json_get_map((ledger_bytes){buf.data, buf.size}, false, &arena, &map, NULL),
-                     LEDGER_OK);
+    ledger_bytes text = {buf.data, buf.size};
+    assert_int_equal(ldg_json_get_map(text, false, &arena, &map, NULL), LEDGER_OK);
     json_t *json = json_loadb(buf.data, buf.size, 0, NULL);
     assert_int_equal(json_object_size(json), map.count);
     for (size_t i = 0; i < map.count; i++)
@@ -562,7 +568,8 @@ static void random_strings_survive(void **state)
 
 static ledger_rc read_and_write(void *ctx)
 {
-    static const char text[] = "{\"z\":\"\\n\",\"y\":\"a long enough value\",\"x\":null,\"z\":\"1\"}";
+    static const char text[] =
+        "{\"z\":\"\\n\",\"y\":\"a long enough value\",\"x\":null,\"z\":\"1\"}";
     static const char list_text[] = "[\"a\",\"b\",\"c\\u0041\",\"d\",\"e\",\"f\"]";
     struct ldg_arena arena;
     struct ldg_buf buf;
