@@ -218,55 +218,71 @@ static size_t row_bytes(sqlite3_stmt *stmt)
            (size_t)sqlite3_column_bytes(stmt, COL_ANNOTATIONS) + sizeof(ledger_entry);
 }
 
-static unsigned char lower(unsigned char c)
-{
-    return c >= 'A' && c <= 'Z' ? (unsigned char)(c + 'a' - 'A') : c;
-}
+/* What a search looks for, in lower case, and the piece of payload it is looking at. */
+struct needle {
+    char *text; /* NULL: no search */
+    size_t size;
+    char *piece;
+    size_t capacity;
+};
 
-static bool contains(const unsigned char *data, size_t size, const char *text, size_t text_size)
+static void to_lower(char *text, size_t size)
 {
-    const unsigned char *needle = (const unsigned char *)text;
-    if (text_size == 0)
-        return true;
-    for (size_t i = 0; i + text_size <= size; i++) {
-        size_t j = 0;
-        while (j < text_size && lower(data[i + j]) == lower(needle[j]))
-            j++;
-        if (j == text_size)
-            return true;
+    for (size_t i = 0; i < size; i++) {
+        if (text[i] >= 'A' && text[i] <= 'Z')
+            text[i] = (char)(text[i] + 'a' - 'A');
     }
-    return false;
 }
 
-/* Looks through a large payload piece by piece; pieces overlap by the length of the text. */
-static ledger_rc large_contains(struct ldg_sqlite *s, int64_t id, size_t size, const char *text,
-                                bool *ret_found, ledger_error *err)
+static ledger_rc needle_init(struct needle *needle, const char *search, ledger_error *err)
 {
-    const size_t text_size = strlen(text);
-    const size_t chunk = SEARCH_CHUNK_BYTES > 2 * text_size ? SEARCH_CHUNK_BYTES : 2 * text_size;
+    needle->size = strlen(search);
+    needle->capacity =
+        SEARCH_CHUNK_BYTES > 2 * needle->size ? SEARCH_CHUNK_BYTES : 2 * needle->size;
+    needle->text = ldg_strdup(search);
+    needle->piece = ldg_malloc(needle->capacity);
+    if (!needle->text || !needle->piece)
+        return ldg_fail_nomem(err);
+    to_lower(needle->text, needle->size);
+    return LEDGER_OK;
+}
+
+static void needle_fini(struct needle *needle)
+{
+    ldg_free(needle->text);
+    ldg_free(needle->piece);
+}
+
+/* Looks through a payload piece by piece; pieces overlap by the length of the text. It is in memory,
+ * or (data NULL) read from the row. */
+static ledger_rc find_needle(struct ldg_sqlite *s, struct needle *needle, int64_t id,
+                             const char *data, size_t size, bool *ret_found, ledger_error *err)
+{
     size_t kept = 0, done = 0;
-    bool found = false;
+    bool found = needle->size == 0;
     sqlite3_blob *blob = NULL;
     ledger_rc result = LEDGER_OK;
-    unsigned char *buf = ldg_malloc(chunk);
-    if (!buf)
-        return ldg_fail_nomem(err);
-    int rc = sqlite3_blob_open(s->db, "main", s->table, "payload", id, 0, &blob);
+    int rc = data || !size ? SQLITE_OK
+                           : sqlite3_blob_open(s->db, "main", s->table, "payload", id, 0, &blob);
     while (rc == SQLITE_OK && !found && done < size) {
-        size_t take = size - done < chunk - kept ? size - done : chunk - kept;
-        rc = sqlite3_blob_read(blob, buf + kept, (int)take, (int)done);
+        size_t room = needle->capacity - kept;
+        size_t take = size - done < room ? size - done : room;
+        if (data)
+            memcpy(needle->piece + kept, data + done, take);
+        else
+            rc = sqlite3_blob_read(blob, needle->piece + kept, (int)take, (int)done);
         if (rc != SQLITE_OK)
             break;
+        to_lower(needle->piece + kept, take);
         done += take;
         take += kept;
-        found = contains(buf, take, text, text_size);
-        kept = text_size && text_size - 1 < take ? text_size - 1 : 0;
-        memmove(buf, buf + take - kept, kept);
+        found = memmem(needle->piece, take, needle->text, needle->size) != NULL;
+        kept = needle->size - 1 < take ? needle->size - 1 : take;
+        memmove(needle->piece, needle->piece + take - kept, kept);
     }
     if (rc != SQLITE_OK)
         result = ldg_sqlite_fail(s, rc, "searching a payload", err);
     sqlite3_blob_close(blob);
-    ldg_free(buf);
     if (result == LEDGER_OK)
         *ret_found = found;
     return result;
@@ -307,7 +323,7 @@ static bool by_tags(const ledger_read_options *o)
 /* Tags and maps are compared here and not in SQL: both sides may write the same string with other
  * escapes, and a damaged row can be named. */
 static ledger_rc matches(struct ldg_sqlite *s, sqlite3_stmt *stmt, const ledger_read_options *o,
-                         const char *search, bool *ret_match, ledger_error *err)
+                         struct needle *needle, bool *ret_match, ledger_error *err)
 {
     ledger_list tags = { 0 };
     ledger_map map = { 0 };
@@ -328,12 +344,17 @@ static ledger_rc matches(struct ldg_sqlite *s, sqlite3_stmt *stmt, const ledger_
         rc = get_json(s, stmt, COL_ANNOTATIONS, "annotations", &s->scratch, &map, NULL, err);
         match = rc == LEDGER_OK && map_has(map, o->annotations);
     }
-    if (match && search && sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
-        rc = large_contains(s, sqlite3_column_int64(stmt, COL_ID),
-                            (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE), search, &match, err);
-    } else if (match && search) {
-        ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
-        match = contains(payload.data, payload.size, search, strlen(search));
+    if (match && needle->text) {
+        const int64_t id = sqlite3_column_int64(stmt, COL_ID);
+        if (sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
+            rc = find_needle(s, needle, id, NULL, (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE),
+                             &match, err);
+        } else {
+            ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
+            rc = payload.size && !payload.data
+                     ? ldg_fail_nomem(err)
+                     : find_needle(s, needle, id, payload.data, payload.size, &match, err);
+        }
     }
     if (rc == LEDGER_OK)
         *ret_match = match;
@@ -415,13 +436,16 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     const bool filtered = search || by_tags(o) || o->metadata.count || o->annotations.count;
     size_t count = 0, capacity = 0, bytes = 0;
     void *entries = NULL;
+    struct needle needle = { 0 };
     sqlite3_stmt *stmt = NULL;
     int step = SQLITE_ROW;
-    ledger_rc rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
+    ledger_rc rc = search ? needle_init(&needle, search, err) : LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
     while (rc == LEDGER_OK && count < limit && (step = sqlite3_step(stmt)) == SQLITE_ROW) {
         bool match = true;
         if (filtered)
-            rc = matches(s, stmt, o, search, &match, err);
+            rc = matches(s, stmt, o, &needle, &match, err);
         if (rc != LEDGER_OK || !match)
             continue;
         bytes += row_bytes(stmt);
@@ -436,6 +460,7 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     if (rc == LEDGER_OK && step != SQLITE_ROW && step != SQLITE_DONE)
         rc = ldg_sqlite_fail(s, step, "reading entries", err);
     sqlite3_finalize(stmt);
+    needle_fini(&needle);
     if (rc == LEDGER_OK) {
         *ret_entries = entries;
         *ret_count = count;

@@ -239,7 +239,7 @@ char *ldg_sqlite_expand(const struct ldg_sqlite *s, const char *text)
             break;
         default: /* of strftime(): stays */
             sqlite3_str_appendchar(out, 1, '%');
-            sqlite3_str_appendchar(out, 1, *p);
+            p--;
             break;
         }
     }

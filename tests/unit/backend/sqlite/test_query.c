@@ -1,0 +1,452 @@
+/* Reading, searching, statistics, history: filters, text forms of other writers, damaged rows. */
+#include "handle.h"
+
+#include <stdlib.h>
+
+#include "alloc_fail.h"
+#include "go_tables.h"
+
+struct fixture {
+    struct tst_env *env;
+    ledger_store *store;
+    sqlite3 *db;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = test_malloc(sizeof(*f));
+    void *env = NULL;
+    if (tst_setup(&env) != 0)
+        return -1;
+    f->env = env;
+    f->store = tst_open(f->env, TST_SQLITE, "a");
+    f->db = tst_sqlite(f->store);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    void *env = f->env;
+    sqlite3_close(f->db);
+    test_free(f);
+    return tst_teardown(&env);
+}
+
+/* Ids of what a read gives, as "1 2 3". */
+static const char *ids_of(struct fixture *f, const char *stream, const char *search,
+                          const ledger_read_options *o)
+{
+    static char text[256];
+    ledger_error err = { 0 };
+    ledger_batch *batch = NULL;
+    if (search)
+        tst_ok(ledger_store_search(f->store, stream, search, o, &batch, &err), &err);
+    else
+        tst_ok(ledger_store_read(f->store, stream, o, &batch, &err), &err);
+    text[0] = '\0';
+    for (size_t i = 0; i < ledger_batch_count(batch); i++)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
+                 (long long)ledger_batch_entry(batch, i)->id.number);
+    ledger_batch_destroy(&batch);
+    return text;
+}
+
+static ledger_rc read_rc(struct fixture *f, const char *stream, ledger_error *err)
+{
+    ledger_batch *batch = NULL;
+    ledger_rc rc = ledger_store_read(f->store, stream, NULL, &batch, err);
+    ledger_batch_destroy(&batch);
+    return rc;
+}
+
+static void test_filters(void **state)
+{
+    struct fixture *f = *state;
+    const char *ab[] = { "a", "b" }, *b[] = { "b" };
+    const ledger_pair x1[] = { { "x", "1" } }, x1y2[] = { { "x", "1" }, { "y", "2" } };
+    const ledger_append_input inputs[] = {
+        { .payload = { "1", 1 }, .order_key = "o", .tags = { ab, 2 }, .metadata = { x1, 1 } },
+        { .payload = { "2", 1 }, .tags = { b, 1 }, .metadata = { x1y2, 2 } },
+        { .payload = { "3", 1 }, .order_key = "o", .metadata = { x1, 1 } },
+        { .payload = { "4", 1 } },
+        { .payload = { "5", 1 }, .order_key = "o", .tags = { ab, 2 } },
+    };
+    ledger_error err = { 0 };
+    tst_ok(ledger_store_append(f->store, "s", inputs, 5, NULL, &err), &err);
+    tst_append(f->store, "t", "6", NULL, "a");
+    tst_annotate(f->store, "s", 3, "n", "v");
+    tst_annotate(f->store, "s", 5, "n", "w");
+
+#define READ(...) ids_of(f, "s", NULL, &(ledger_read_options){ __VA_ARGS__ })
+    assert_string_equal(ids_of(f, "s", NULL, NULL), "1 2 3 4 5");
+    assert_string_equal(READ(.descending = true), "5 4 3 2 1");
+    assert_string_equal(READ(.limit = 2), "1 2");
+    assert_string_equal(READ(.has_after = true, .after = { .number = 2 }), "3 4 5");
+    assert_string_equal(READ(.has_after = true, .after = { .number = 4 }, .descending = true),
+                        "3 2 1");
+    assert_string_equal(READ(.has_after = true, .after = { .number = 5 }), "");
+    assert_string_equal(READ(.order_key = "o"), "1 3 5");
+    assert_string_equal(READ(.order_key = ""), "1 2 3 4 5");
+    assert_string_equal(READ(.tag = "a"), "1 5");
+    assert_string_equal(READ(.tag = "b", .limit = 1, .descending = true), "5");
+    assert_string_equal(READ(.all_tags = { ab, 2 }), "1 5");
+    assert_string_equal(READ(.tag = "b", .all_tags = { b, 1 }), "1 2 5");
+    assert_string_equal(READ(.metadata = { x1, 1 }), "1 2 3");
+    assert_string_equal(READ(.metadata = { x1y2, 2 }), "2");
+    assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "n", "v" } }, 1 }), "3");
+    assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "m", "v" } }, 1 }), "");
+    assert_string_equal(READ(.order_key = "o", .tag = "a", .metadata = { x1, 1 }), "1");
+    assert_string_equal(READ(.order_key = "o", .tag = "a", .has_after = true,
+                             .after = { .number = 1 }), "5");
+    assert_string_equal(ids_of(f, "none", NULL, NULL), "");
+    assert_string_equal(ids_of(f, "", NULL, NULL), "");
+
+    /* Go writes the same strings with other escapes. */
+    tst_exec(f->db, "UPDATE ledger_entries SET tags = '[\"\\u0061\"]', "
+                    "metadata = '{ \"\\u0078\" : \"\\u0031\" }' WHERE id = 4");
+    assert_string_equal(READ(.tag = "a", .metadata = { x1, 1 }), "1 4");
+#undef READ
+}
+
+static void test_max_bytes(void **state)
+{
+    struct fixture *f = *state;
+    char payload[3000];
+    memset(payload, '1', sizeof(payload));
+    const ledger_append_input inputs[] = { { .payload = { payload, sizeof(payload) } },
+                                           { .payload = { payload, sizeof(payload) } },
+                                           { .payload = { payload, sizeof(payload) } } };
+    ledger_error err = { 0 };
+    tst_ok(ledger_store_append(f->store, "s", inputs, 3, NULL, &err), &err);
+    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 1 }), "1");
+    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 7500 }), "1 2");
+    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 100000 }),
+                        "1 2 3");
+}
+
+static void test_search(void **state)
+{
+    struct fixture *f = *state;
+    const size_t size = 3 * 1024 * 1024;
+    ledger_error err = { 0 };
+    char *big = test_malloc(size);
+    tst_append(f->store, "s", "{\"Name\":\"Ada\"}", NULL, "x");
+    tst_append(f->store, "s", "{\"name\":\"grace\"}", NULL, NULL);
+    tst_append(f->store, "t", "\"ADA\"", NULL, "x");
+    /* Across the border of two pieces, and only there. */
+    memset(big, '.', size);
+    big[0] = big[size - 1] = '"';
+    memcpy(big + 256 * 1024 - 3, "nEEdle", 6);
+    const ledger_append_input input = { .payload = { big, size } };
+    tst_ok(ledger_store_append(f->store, "s", &input, 1, NULL, &err), &err);
+    test_free(big);
+
+    assert_string_equal(ids_of(f, "s", "ada", NULL), "1");
+    assert_string_equal(ids_of(f, NULL, "ada", NULL), "1 3");
+    assert_string_equal(ids_of(f, NULL, "NAME", &(ledger_read_options){ .descending = true }),
+                        "2 1");
+    assert_string_equal(ids_of(f, NULL, "a", &(ledger_read_options){ .tag = "x", .limit = 1 }), "1");
+    assert_string_equal(ids_of(f, NULL, "%", NULL), "");
+    assert_string_equal(ids_of(f, NULL, "_", NULL), "");
+    assert_string_equal(ids_of(f, "s", "needle", NULL), "4");
+    assert_string_equal(ids_of(f, "s", "needles", NULL), "");
+    assert_string_equal(ids_of(f, "s", ".\"", NULL), "4");
+    /* Longer than a piece. */
+    char *needle = test_malloc(size);
+    memset(needle, '.', size);
+    needle[300 * 1024] = '\0';
+    assert_string_equal(ids_of(f, "s", needle, NULL), "4");
+    needle[300 * 1024 - 1] = 'x';
+    assert_string_equal(ids_of(f, "s", needle, NULL), "");
+    test_free(needle);
+}
+
+/* Rows of other programs: text payloads, other precisions of time. */
+static void test_plain_rows(void **state)
+{
+    struct fixture *f = *state;
+    ledger_error err = { 0 };
+    ledger_batch *batch = NULL;
+    tst_exec(f->db, "INSERT INTO ledger_entries(stream, payload, created_at, updated_at, "
+                    "annotations) VALUES "
+                    "('s', '{\"a\":\"ä\"}', '2026-11-23T03:42:14', '2026-11-23 03:42:14.5', 'null'), "
+                    "('s', 17, '2026-11-23T03:42:14.123456Z', NULL, NULL), "
+                    "('s', '', '2026-11-23T05:42:14+02:00', NULL, '{}')");
+    tst_ok(ledger_store_read(f->store, "s", NULL, &batch, &err), &err);
+    assert_int_equal(ledger_batch_count(batch), 3);
+    const ledger_entry *e = ledger_batch_entry(batch, 0);
+    assert_int_equal(e->payload.size, 10);
+    assert_memory_equal(e->payload.data, "{\"a\":\"\xc3\xa4\"}", 10);
+    assert_int_equal(e->created_at_us, 1795405334000000);
+    assert_int_equal(e->updated_at_us, 1795405334500000);
+    assert_int_equal(e->annotations.count, 0);
+    e = ledger_batch_entry(batch, 1);
+    assert_memory_equal(e->payload.data, "17", 2);
+    assert_int_equal(e->created_at_us, 1795405334123456);
+    assert_true(e->updated_at_us == LEDGER_NO_TIME);
+    e = ledger_batch_entry(batch, 2);
+    assert_int_equal(e->payload.size, 0);
+    assert_int_equal(e->created_at_us, 1795405334000000);
+    ledger_batch_destroy(&batch);
+}
+
+static void test_damaged_rows(void **state)
+{
+    struct fixture *f = *state;
+    static const struct {
+        const char *set, *said;
+    } cases[] = {
+        { "metadata = '{'", "metadata" },
+        { "metadata = '[]'", "metadata" },
+        { "metadata = '{\"a\":1}'", "metadata" },
+        { "tags = '{}'", "tags" },
+        { "tags = ''", "tags" },
+        { "annotations = '{\"a\":null}'", "annotations" },
+        { "created_at = 'yesterday'", "created_at" },
+        { "created_at = 1700000000", "created_at" },
+        { "updated_at = ''", "updated_at" },
+        { "order_key = CAST(x'610062' AS TEXT)", "order_key" },
+        { "dedup_key = CAST(x'ff' AS TEXT)", "dedup_key" },
+    };
+    tst_append(f->store, "s", "1", NULL, NULL);
+    tst_append(f->store, "s", "2", NULL, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        ledger_error err = { 0 };
+        tst_exec(f->db, "SAVEPOINT x; UPDATE ledger_entries SET %s WHERE id = 2; RELEASE x",
+                 cases[i].set);
+        tst_fails(read_rc(f, "s", &err), LEDGER_ERR_DATA, &err);
+        if (!strstr(err.message, cases[i].said) || !strstr(err.message, "row 2"))
+            tst_fail("%s: %s", cases[i].set, err.message);
+        tst_exec(f->db, "UPDATE ledger_entries SET metadata = NULL, tags = '[]', "
+                        "annotations = NULL, created_at = '2026-01-01T00:00:00.000', "
+                        "updated_at = NULL, order_key = '', dedup_key = ''");
+    }
+    ledger_error err = { 0 };
+    ledger_stream_stat stat;
+    tst_exec(f->db, "UPDATE ledger_entries SET created_at = 'never' WHERE id = 2");
+    tst_fails(ledger_store_stat(f->store, "s", &stat, &err), LEDGER_ERR_DATA, &err);
+    /* A row that a filter passes over is not looked at further. */
+    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){
+                                                  .metadata = { (ledger_pair[]){ { "a", "b" } }, 1 } }),
+                        "");
+}
+
+static void test_stat_count_list(void **state)
+{
+    struct fixture *f = *state;
+    ledger_error err = { 0 };
+    ledger_stream_stat stat;
+    ledger_names names = { 0 };
+    uint64_t count = 99;
+    tst_ok(ledger_store_stat(f->store, NULL, &stat, &err), &err);
+    assert_int_equal(stat.count, 0);
+    assert_int_equal(stat.first_id.number, 0);
+    assert_true(stat.first_at_us == LEDGER_NO_TIME);
+    tst_ok(ledger_store_count(f->store, NULL, &count, &err), &err);
+    assert_int_equal(count, 0);
+    tst_ok(ledger_store_list_streams(f->store, NULL, 0, &names, &err), &err);
+    assert_int_equal(names.count, 0);
+    ledger_names_destroy(&names);
+
+    static const char *const streams[] = { "b", "", "a", "B", "b", "\xc3\xa4" };
+    for (size_t i = 0; i < 6; i++)
+        tst_append(f->store, streams[i], "1", NULL, NULL);
+    tst_ok(ledger_store_stat(f->store, "b", &stat, &err), &err);
+    assert_int_equal(stat.count, 2);
+    assert_int_equal(stat.first_id.number, 1);
+    assert_int_equal(stat.last_id.number, 5);
+    assert_true(stat.first_at_us <= stat.last_at_us);
+    assert_int_equal(tst_count(f->store, "b"), 2);
+    tst_ok(ledger_store_stat(f->store, NULL, &stat, &err), &err);
+    assert_int_equal(stat.count, 6);
+    tst_ok(ledger_store_list_streams(f->store, NULL, 0, &names, &err), &err);
+    assert_int_equal(names.count, 5);
+    assert_string_equal(names.items[0], "");
+    assert_string_equal(names.items[1], "B");
+    assert_string_equal(names.items[4], "\xc3\xa4");
+    ledger_names_destroy(&names);
+    tst_ok(ledger_store_list_streams(f->store, "B", 2, &names, &err), &err);
+    assert_int_equal(names.count, 2);
+    assert_string_equal(names.items[0], "a");
+    assert_string_equal(names.items[1], "b");
+    ledger_names_destroy(&names);
+    tst_ok(ledger_store_list_streams(f->store, "", 0, &names, &err), &err);
+    assert_int_equal(names.count, 4);
+    ledger_names_destroy(&names);
+
+    /* Many rows in one stream cost one step. */
+    tst_exec(f->db, "INSERT INTO ledger_entries(stream, payload) SELECT 'm', '1' FROM "
+                    "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
+                    "WHERE i < 50000) SELECT i FROM n)");
+    struct ldg_sqlite s;
+    handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_USER, 0);
+    tst_ok(ldg_sqlite_list_streams(&s, "a", 10, &names, &err), &err);
+    assert_int_equal(names.count, 3);
+    assert_true(sqlite3_stmt_status(s.stmts[LDG_STMT_LIST_STREAMS], SQLITE_STMTSTATUS_VM_STEP, 0) <
+                1000);
+    ledger_names_destroy(&names);
+    handle_close(&s);
+}
+
+static void test_history_and_sources(void **state)
+{
+    struct fixture *f = *state;
+    struct ldg_sqlite s;
+    struct ldg_arena arena;
+    struct ldg_history_row *rows = NULL;
+    ledger_entry *entry = NULL;
+    ledger_id id = { 0 };
+    size_t count = 0;
+    ledger_error err = { 0 };
+    ldg_arena_init(&arena, 0);
+    tst_exec(f->db, "INSERT INTO ledger_entries_origins(id, uuid, epoch) VALUES (1, 'u1', 2); "
+                    "INSERT INTO ledger_entries(id, stream, payload, origin, source_pos, source_id) "
+                    "VALUES (1, 's', '1', 0, NULL, ''), (2, 's', '1', 1, 70, ''), "
+                    "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
+                    "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
+    handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
+    tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    assert_int_equal(count, 2);
+    assert_int_equal(rows[0].source_pos, 1);
+    assert_int_equal(rows[1].source_pos, 5);
+    assert_string_equal(rows[1].entry->source_id, "");
+    tst_ok(ldg_sqlite_history(&s, 0, 1, 10, 0, &arena, &rows, &count, &err), &err);
+    assert_int_equal(count, 1);
+    tst_ok(ldg_sqlite_history(&s, 1, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    assert_int_equal(count, 3);
+    assert_int_equal(rows[0].source_pos, 60);
+    assert_int_equal(rows[0].entry->id.number, 4);
+    assert_string_equal(rows[0].entry->source_id, "60");
+    assert_string_equal(rows[1].entry->source_id, "70");
+    assert_string_equal(rows[1].entry->origin, "u1");
+    tst_ok(ldg_sqlite_history(&s, 1, 60, 1, 0, &arena, &rows, &count, &err), &err);
+    assert_int_equal(count, 1);
+    assert_int_equal(rows[0].source_pos, 70);
+    tst_ok(ldg_sqlite_history(&s, 1, 0, 10, 1, &arena, &rows, &count, &err), &err);
+    assert_int_equal(count, 1);
+
+    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "70", &id, &err), &err);
+    assert_int_equal(id.number, 2);
+    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "00009", &id, &err), &err);
+    assert_int_equal(id.number, 3);
+    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "60", &id, &err), &err);
+    assert_int_equal(id.number, 4);
+    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "80", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "070", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "1", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
+    assert_int_equal(id.number, 4);
+
+    tst_ok(ldg_sqlite_entry_by_id(&s, 2, &arena, &entry, &err), &err);
+    assert_string_equal(entry->source_id, "70");
+    assert_string_equal(entry->origin, "u1");
+    tst_ok(ldg_sqlite_entry_by_id(&s, 99, &arena, &entry, &err), &err);
+    assert_null(entry);
+    handle_close(&s);
+    ldg_arena_fini(&arena);
+}
+
+static void test_large_values(void **state)
+{
+    struct fixture *f = *state;
+    const size_t size = 2 * 1024 * 1024;
+    ledger_error err = { 0 };
+    char *big = test_malloc(size);
+    memset(big, '7', size);
+    big[0] = big[size - 1] = '"';
+    const ledger_append_input input = { .payload = { big, size } };
+    tst_ok(ledger_store_append(f->store, "s", &input, 1, NULL, &err), &err);
+    /* The same as text, which plain SQL writes. */
+    tst_exec(f->db, "INSERT INTO ledger_entries(stream, payload) SELECT 's', "
+                    "CAST(payload AS TEXT) FROM ledger_entries");
+    ledger_batch *batch = NULL;
+    tst_ok(ledger_store_read(f->store, "s", NULL, &batch, &err), &err);
+    assert_int_equal(ledger_batch_count(batch), 2);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(ledger_batch_entry(batch, i)->payload.size, size);
+        assert_memory_equal(ledger_batch_entry(batch, i)->payload.data, big, size);
+    }
+    ledger_batch_destroy(&batch);
+    test_free(big);
+}
+
+struct job {
+    struct ldg_sqlite *s;
+    int what;
+};
+
+static ledger_rc do_job(void *ctx)
+{
+    struct job *job = ctx;
+    ledger_error err;
+    struct ldg_arena arena;
+    ledger_entry *entries;
+    struct ldg_history_row *rows;
+    ledger_names names = { 0 };
+    size_t count;
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_init(&arena, 0);
+    switch (job->what) {
+    case 0:
+        rc = ldg_sqlite_read(job->s, NULL, "x", &(ledger_read_options){ .tag = "t" }, &arena,
+                             &entries, &count, &err);
+        break;
+    case 1:
+        rc = ldg_sqlite_read(job->s, "s", NULL, NULL, &arena, &entries, &count, &err);
+        break;
+    case 2:
+        rc = ldg_sqlite_history(job->s, 0, 0, 100, 0, &arena, &rows, &count, &err);
+        break;
+    case 3:
+        rc = ldg_sqlite_list_streams(job->s, NULL, 100, &names, &err);
+        ledger_names_destroy(&names);
+        break;
+    case 4:
+        rc = ldg_sqlite_entry_by_id(job->s, 1, &arena, &entries, &err);
+        break;
+    }
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+static void test_allocations(void **state)
+{
+    struct fixture *f = *state;
+    struct ldg_sqlite s;
+    ledger_error err = { 0 };
+    const size_t size = 1200 * 1024;
+    char *big = test_malloc(size);
+    memset(big, 'x', size);
+    big[0] = big[size - 1] = '"';
+    const char *tag = "t";
+    const ledger_append_input input = { .payload = { big, size }, .tags = { &tag, 1 } };
+    tst_ok(ledger_store_append(f->store, "s", &input, 1, NULL, &err), &err);
+    test_free(big);
+    tst_append(f->store, "s", "\"x\"", NULL, "t");
+    tst_annotate(f->store, "s", 2, "a", "b");
+    tst_append(f->store, "t", "\"x\"", NULL, "t");
+    handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_USER, 0);
+    for (int what = 0; what < 5; what++) {
+        struct job job = { &s, what };
+        alloc_fail_each(do_job, &job);
+    }
+    handle_close(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_filters, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_max_bytes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_search, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_plain_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stat_count_list, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_history_and_sources, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large_values, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_allocations, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
