@@ -35,6 +35,7 @@ void bench_title(const char *name, const char *what);
 int64_t bench_now_ns(void);
 double bench_seconds_since(int64_t start_ns);
 double bench_median(const double *values, size_t count);
+double bench_cpu_seconds(const struct rusage *usage);   /* user and system */
 int bench_compare_double(const void *a, const void *b); /* for qsort */
 /* The same numbers in each run. */
 uint64_t bench_random(uint64_t *state);
@@ -50,6 +51,9 @@ void bench_settle(void);             /* waits until what was written before is o
 /* Starts this program again with these arguments (NULL-terminated, without argv[0]), so that its
  * memory and CPU are counted from zero. */
 pid_t bench_spawn(const char *const *args);
+/* The most this process has had in memory since it was started. Not ru_maxrss, which also knows of
+ * the process that started it. */
+double bench_peak_rss_mib(void);
 /* Waits; ends the process when the child failed. ret_usage may be NULL. */
 void bench_join(pid_t pid, struct rusage *ret_usage);
 /* Memory shared with spawned programs: an inherited descriptor, mapped at both ends. */
@@ -128,7 +132,7 @@ void bench_bridge_drain(const char *source_path, const char *sink_path,
                         struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats);
 
 /* By plain SQL: every entry of the source is in the sink with the same values, nothing else is, and
- * each stream is in the same order. times: whether times must be equal, too. */
-void bench_same_rows(const char *source_path, const char *sink_path, bool times);
+ * each stream is in the same order. exact: times and the order of the keys of annotations, too. */
+void bench_same_rows(const char *source_path, const char *sink_path, bool exact);
 
 #endif

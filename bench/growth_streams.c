@@ -5,26 +5,29 @@
  * The bridge runs in a process of its own, so that its memory is counted from zero; the times come
  * back through shared memory. */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "common.h"
 
 #define PER_TX 10000
 
+struct shared {
+    struct bench_progress progress;
+    double peak_mib;
+};
+
 static int child(const char *source, const char *sink, const char *count, const char *fd)
 {
-    struct bench_progress *progress;
+    size_t expected = (size_t)strtoull(count, NULL, 10);
+    struct shared *shared = bench_shared_map((int)strtol(fd, NULL, 10), sizeof(*shared));
     ledger_bridge_options options;
-    unsigned long long expected;
-    int number;
 
-    if (sscanf(count, "%llu", &expected) != 1 || sscanf(fd, "%d", &number) != 1)
-        bench_die("bad arguments");
-    progress = bench_shared_map(number, sizeof(*progress));
     ledger_bridge_options_defaults(&options);
     options.batch_size = PER_TX;
     options.backlog_batch_size = PER_TX;
     options.max_batch_bytes = (size_t)8 << 20; /* count ends a batch, not size */
-    bench_bridge_drain(source, sink, &options, expected, progress, NULL);
+    bench_bridge_drain(source, sink, &options, expected, &shared->progress, NULL);
+    shared->peak_mib = bench_peak_rss_mib();
     return 0;
 }
 
@@ -41,10 +44,10 @@ int main(int argc, char **argv)
     size_t count = bench_scaled(2000000, PER_TX);
     char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
     char count_text[32], fd_text[32];
-    struct bench_progress *bridge_progress, bare_progress;
+    struct bench_progress bare_progress;
+    struct shared *shared;
     uint32_t *stream_of;
     struct bench_rows rows;
-    struct rusage usage;
     uint64_t random = 1;
     double ratio;
     int fd;
@@ -73,14 +76,13 @@ int main(int argc, char **argv)
 
     printf("%-8s %12s %12s %12s %12s %12s\n", "", "seconds", "all/s", "first/s", "last/s",
            "last/first");
-    bridge_progress = bench_shared_make(sizeof(*bridge_progress), &fd);
+    shared = bench_shared_make(sizeof(*shared), &fd);
     bench_sink_make(sink);
     snprintf(count_text, sizeof(count_text), "%zu", count);
     snprintf(fd_text, sizeof(fd_text), "%d", fd);
     bench_settle();
-    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }),
-               &usage);
-    print_run("bridge", bridge_progress);
+    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }), NULL);
+    print_run("bridge", &shared->progress);
     bench_same_rows(source, sink, true);
 
     bench_rows_load(source, &rows);
@@ -91,10 +93,9 @@ int main(int argc, char **argv)
     print_run("bare", &bare_progress);
     bench_same_rows(source, bare, true);
 
-    ratio = bench_rate_last(bridge_progress) / bench_rate_last(&bare_progress);
+    ratio = bench_rate_last(&shared->progress) / bench_rate_last(&bare_progress);
     printf("last tenth, bridge against bare: %.2f; whole: %.2f; peak RSS of the bridge %.1f MiB\n",
-           ratio, bare_progress.end.seconds / bridge_progress->end.seconds,
-           (double)usage.ru_maxrss / 1024);
-    printf("growth-streams %.2f %.1fMiB 1.2 32MiB\n", ratio, (double)usage.ru_maxrss / 1024);
+           ratio, bare_progress.end.seconds / shared->progress.end.seconds, shared->peak_mib);
+    printf("growth-streams %.2f %.1fMiB 1.2 32MiB\n", ratio, shared->peak_mib);
     return 0;
 }

@@ -9,8 +9,7 @@ static double cpu_seconds(void)
     struct rusage usage;
 
     getrusage(RUSAGE_SELF, &usage);
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+    return bench_cpu_seconds(&usage);
 }
 
 static void pause_seconds(double seconds)

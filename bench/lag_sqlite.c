@@ -186,14 +186,8 @@ static void round_run(const char *source, const char *sink, struct shared *share
            (double)(count - WARM_UP) / ((double)end / 1e9), *ret_p50,
            percentile(lags, lag_count, 0.9), *ret_p99, percentile(lags, lag_count, 0.999),
            lags[lag_count - 1], percentile(gaps, gap_count, 0.5), percentile(gaps, gap_count, 0.99),
-           100 *
-               ((double)bridge_usage.ru_utime.tv_sec + (double)bridge_usage.ru_stime.tv_sec +
-                (double)(bridge_usage.ru_utime.tv_usec + bridge_usage.ru_stime.tv_usec) / 1e6) /
-               ((double)count / PER_SECOND),
-           100 *
-               ((double)writer_usage.ru_utime.tv_sec + (double)writer_usage.ru_stime.tv_sec +
-                (double)(writer_usage.ru_utime.tv_usec + writer_usage.ru_stime.tv_usec) / 1e6) /
-               ((double)count / PER_SECOND));
+           100 * bench_cpu_seconds(&bridge_usage) / ((double)count / PER_SECOND),
+           100 * bench_cpu_seconds(&writer_usage) / ((double)count / PER_SECOND));
     fflush(stdout);
     bench_release(gaps);
     bench_release(lags);

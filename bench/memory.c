@@ -3,24 +3,27 @@
  *
  * The bridge runs in a process of its own, started anew: its peak is counted from zero. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common.h"
 
 #define LARGE_BYTES ((size_t)64 << 20)
 
-static int child(const char *source, const char *sink, const char *count)
-{
-    ledger_bridge_options options;
+struct shared {
     struct bench_progress progress;
-    unsigned long long expected;
+    double peak_mib;
+};
 
-    if (sscanf(count, "%llu", &expected) != 1)
-        bench_die("not a count: %s", count);
+static int child(const char *source, const char *sink, const char *count, const char *fd)
+{
+    size_t expected = (size_t)strtoull(count, NULL, 10);
+    struct shared *shared = bench_shared_map((int)strtol(fd, NULL, 10), sizeof(*shared));
+    ledger_bridge_options options;
+
     ledger_bridge_options_defaults(&options);
-    bench_bridge_drain(source, sink, &options, expected, &progress, NULL);
-    printf("bridge: %llu mutations in %.1f s, %.0f/s\n", (unsigned long long)progress.end.count,
-           progress.end.seconds, (double)progress.end.count / progress.end.seconds);
+    bench_bridge_drain(source, sink, &options, expected, &shared->progress, NULL);
+    shared->peak_mib = bench_peak_rss_mib();
     return 0;
 }
 
@@ -61,23 +64,28 @@ static void source_make(const char *path, size_t count)
 int main(int argc, char **argv)
 {
     size_t count = bench_scaled(2000000, 10000);
-    char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], text[32];
+    char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], count_text[32], fd_text[32];
+    struct shared *shared;
     struct rusage usage;
+    int fd;
 
-    if (argc == 4)
-        return child(argv[1], argv[2], argv[3]);
+    if (argc == 5)
+        return child(argv[1], argv[2], argv[3], argv[4]);
     bench_title("memory", "peak memory of a bridge with a large backlog and one large payload");
     bench_path(source, "source.db");
     bench_path(sink, "sink.db");
     source_make(source, count);
     bench_sink_make(sink);
-    snprintf(text, sizeof(text), "%zu", count);
-    bench_join(bench_spawn((const char *const[]){ source, sink, text, NULL }), &usage);
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads; CPU %.1f s\n",
-           (double)usage.ru_maxrss / 1024, 2 * LARGE_BYTES >> 20,
-           (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-               (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+    shared = bench_shared_make(sizeof(*shared), &fd);
+    snprintf(count_text, sizeof(count_text), "%zu", count);
+    snprintf(fd_text, sizeof(fd_text), "%d", fd);
+    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }),
+               &usage);
     bench_same_rows(source, sink, true);
-    printf("memory %.1fMiB %zuMiB\n", (double)usage.ru_maxrss / 1024, 32 + (2 * LARGE_BYTES >> 20));
+    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", shared->progress.end.seconds,
+           (double)count / shared->progress.end.seconds, bench_cpu_seconds(&usage));
+    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", shared->peak_mib,
+           2 * LARGE_BYTES >> 20);
+    printf("memory %.1fMiB %zuMiB\n", shared->peak_mib, 32 + (2 * LARGE_BYTES >> 20));
     return 0;
 }
