@@ -103,8 +103,6 @@ static struct ldg_arena_chunk *get_chunk(struct ldg_arena *arena, size_t size)
             return chunk;
         }
     }
-    if (size > SIZE_MAX - sizeof(struct ldg_arena_chunk))
-        return NULL;
     struct ldg_arena_chunk *chunk = ldg_malloc(sizeof *chunk + size);
     if (chunk == NULL)
         return NULL;
@@ -141,7 +139,7 @@ static void *alloc_aligned(struct ldg_arena *arena, size_t size, size_t align)
 {
     struct ldg_arena_chunk *head = arena->chunks;
     if (size > SIZE_MAX / 2)
-        return NULL;
+        return NULL; /* below, sums cannot overflow */
     if (head != NULL) {
         size_t start = align_up(head->used, align);
         if (start <= head->size && size + GAP <= head->size - start)

@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hash.h"
+
 #define US_PER_S INT64_C(1000000)
 #define US_PER_DAY (INT64_C(86400) * US_PER_S)
 
@@ -51,13 +53,11 @@ uint64_t ldg_random_u64(void)
     /* Up to 256 bytes come whole once the pool is ready, and wait for it before. */
     if (getrandom(&value, sizeof value, 0) == (ssize_t)sizeof value)
         return value;
-    /* uncovered: a kernel without getrandom. Distinct, though not secret. */
+    /* A kernel without getrandom: distinct, though not secret. */
     static _Atomic uint64_t counter;
-    value = (uint64_t)read_clock(CLOCK_REALTIME) ^ ((uint64_t)getpid() << 44) ^
-            (atomic_fetch_add(&counter, 1) * UINT64_C(0x9e3779b97f4a7c15));
-    value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return value ^ (value >> 31);
+    uint64_t salt = atomic_fetch_add(&counter, 1) << 32; /* uncovered: needs such a kernel */
+    salt ^= (uint64_t)getpid();                          /* uncovered: as above */
+    return ldg_hash64(&salt, sizeof salt, (uint64_t)ldg_clock_now_us()); /* uncovered: as above */
 }
 
 /* Days since 1970-01-01 to a date and back. Years are counted from March, so that the leap day is

@@ -26,7 +26,8 @@ static const struct code_info code_infos[] = {
 static const struct code_info *code_info(ledger_rc code)
 {
     size_t number = (size_t)code;
-    if (number >= sizeof code_infos / sizeof code_infos[0] || code_infos[number].name == NULL)
+    if (number >= sizeof code_infos / sizeof code_infos[0] ||
+        code_infos[number].name == NULL) /* uncovered: no code was ever taken back */
         number = LEDGER_ERR_INTERNAL;
     return &code_infos[number];
 }
@@ -51,14 +52,12 @@ int ledger_rc_exit_code(ledger_rc code)
     return code_info(code)->exit_code;
 }
 
-/* Drops a character that the end of the message cut in two. */
+/* Drops a character that the end of the message cut in two. size > 3. */
 static void trim_cut_character(char *message, size_t size)
 {
     size_t back = 0;
-    while (back < 3 && back < size && ((unsigned char)message[size - 1 - back] & 0xc0) == 0x80)
+    while (back < 3 && ((unsigned char)message[size - 1 - back] & 0xc0) == 0x80)
         back++;
-    if (back == size)
-        return;
     unsigned char lead = (unsigned char)message[size - 1 - back];
     size_t need = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : 0;
     if (back < need)
@@ -179,8 +178,8 @@ static bool is_secret_key(const char *key, size_t size)
     static const char *const words[] = {"password", "passwd", "passphrase", "pwd",   "pass",
                                         "secret",   "token",  "apikey",     "api_key"};
     char plain[128];
-    size_t count = 0;
-    for (size_t i = 0; i < size && count < sizeof plain - 1; i++) {
+    size_t count = 0, i = size < sizeof plain ? 0 : size - (sizeof plain - 1); /* the end counts */
+    for (; i < size; i++) {
         char c = key[i];
         if (c == '%' && i + 2 < size && hex_value(key[i + 1]) >= 0 && hex_value(key[i + 2]) >= 0) {
             c = (char)(hex_value(key[i + 1]) * 16 + hex_value(key[i + 2]));
@@ -189,9 +188,9 @@ static bool is_secret_key(const char *key, size_t size)
         plain[count++] = c;
     }
     plain[count] = '\0';
-    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        size_t word_size = strlen(words[i]);
-        if (count >= word_size && strcasecmp(plain + count - word_size, words[i]) == 0)
+    for (size_t w = 0; w < sizeof words / sizeof words[0]; w++) {
+        size_t word_size = strlen(words[w]);
+        if (count >= word_size && strcasecmp(plain + count - word_size, words[w]) == 0)
             return true;
     }
     return false;

@@ -159,9 +159,11 @@ static bool read_time(struct decoder *decoder, int64_t *ret_time_us)
         return ldg_json_read_null(json);
     }
     const char *at = json->p;
-    return ldg_json_scan_string(json, &str) &&
-           (ldg_time_parse(str.raw, str.size, ret_time_us) ||
-            ldg_json_fault(json, "an RFC 3339 time is expected", at));
+    if (!ldg_json_scan_string(json, &str))
+        return false;
+    if (!ldg_time_parse(str.raw, str.size, ret_time_us))
+        return ldg_json_fault(json, "an RFC 3339 time is expected", at);
+    return true;
 }
 
 /* payload_head and payload_tail: white space only. */
@@ -170,8 +172,9 @@ static bool read_space(struct decoder *decoder, const char **ret_text)
     const char *at = decoder->json.p;
     if (!read_text(decoder, ret_text))
         return false;
-    return *ret_text == NULL || (*ret_text)[strspn(*ret_text, " \t\r\n")] == '\0' ||
-           ldg_json_fault(&decoder->json, "only white space is expected", at);
+    if (*ret_text != NULL && (*ret_text)[strspn(*ret_text, " \t\r\n")] != '\0')
+        return ldg_json_fault(&decoder->json, "only white space is expected", at);
+    return true;
 }
 
 static bool read_payload(struct decoder *decoder, ledger_bytes *ret_payload)
@@ -207,8 +210,11 @@ static bool finish_payload(struct decoder *decoder, const char *head, const char
     return true;
 }
 
-static bool missing(struct decoder *decoder, const char *field, const char *at)
+/* False, unless the field is there. */
+static bool require(struct decoder *decoder, bool there, const char *field, const char *at)
 {
+    if (there)
+        return true;
     decoder->field = field;
     return ldg_json_fault(&decoder->json, "required field is missing", at);
 }
@@ -278,11 +284,9 @@ static bool read_entry(struct decoder *decoder, ledger_append_entry *ret_entry)
     }
     if (json->fault != NULL)
         return false;
-    if (entry.id == NULL)
-        return missing(decoder, "id", at);
-    if (entry.payload.data == NULL)
-        return missing(decoder, "payload", at);
-    if (!finish_payload(decoder, head, tail, at, &entry.payload))
+    if (!require(decoder, entry.id != NULL, "id", at) ||
+        !require(decoder, entry.payload.data != NULL, "payload", at) ||
+        !finish_payload(decoder, head, tail, at, &entry.payload))
         return false;
     set_absent(&entry.order_key);
     set_absent(&entry.dedup_key);
@@ -367,24 +371,23 @@ static bool is_set(const char *text)
 static bool check_required(struct decoder *decoder, const ledger_mutation_event *event,
                            const char *at)
 {
-    if (event->type_name == NULL)
-        return missing(decoder, "type", at);
+    if (!require(decoder, event->type_name != NULL, "type", at))
+        return false;
     if (event->type == LEDGER_MUTATION_UNKNOWN)
         return true;
-    if (event->stream == NULL)
-        return missing(decoder, "stream", at);
+    if (!require(decoder, event->stream != NULL, "stream", at))
+        return false;
     switch (event->type) {
     case LEDGER_MUTATION_APPEND:
-        return event->entry_count > 0 || missing(decoder, "entries", at);
+        return require(decoder, event->entry_count > 0, "entries", at);
     case LEDGER_MUTATION_SET_TAGS:
     case LEDGER_MUTATION_SET_ANNOTATIONS:
-        return is_set(event->entry_id) || missing(decoder, "entry_id", at);
-    default:
-        if (is_set(event->before_id))
-            return true;
-        if (!is_set(event->origin) && !is_set(event->entry_origin))
-            return missing(decoder, "before_id", at);
-        return is_set(event->source_id) || missing(decoder, "source_id", at);
+        return require(decoder, is_set(event->entry_id), "entry_id", at);
+    default: /* a trim */
+        if (is_set(event->origin) || is_set(event->entry_origin))
+            return is_set(event->before_id) ||
+                   require(decoder, is_set(event->source_id), "source_id", at);
+        return require(decoder, is_set(event->before_id), "before_id", at);
     }
 }
 

@@ -149,7 +149,9 @@ bool ldg_json_expect(struct ldg_json *json, char c, const char *fault)
 bool ldg_json_finish(struct ldg_json *json)
 {
     ldg_json_skip_space(json);
-    return json->p == json->end || ldg_json_fault(json, "more text after the value", json->p);
+    if (json->p < json->end)
+        return ldg_json_fault(json, "more text after the value", json->p);
+    return true;
 }
 
 /* Four hex digits; -1: not that. */
@@ -234,7 +236,9 @@ static bool skip_digits(struct ldg_json *json)
     const char *start = json->p;
     while (json->p < json->end && is_digit(*json->p))
         json->p++;
-    return json->p > start || ldg_json_fault(json, "a digit is expected", json->p);
+    if (json->p == start)
+        return ldg_json_fault(json, "a digit is expected", json->p);
+    return true;
 }
 
 static bool skip_number(struct ldg_json *json)
@@ -493,8 +497,8 @@ bool ldg_json_grow(struct ldg_arena *arena, void **items, size_t count, size_t *
     if (count < *cap)
         return true;
     size_t next = *cap > 0 ? *cap * 4 : 1; /* one item is by far the most frequent count */
-    if (next > SIZE_MAX / item_size / 4)
-        return false;
+    if (next > SIZE_MAX / item_size) /* uncovered: needs more memory than there is */
+        return false;                /* uncovered: as above */
     void *grown = ldg_arena_alloc(arena, next * item_size);
     if (grown == NULL)
         return false;

@@ -68,8 +68,7 @@ ledger_rc ldg_map_merge(ledger_map base, ledger_map changes, struct ldg_arena *a
         rc = ldg_map_sort(changes, arena, &right, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (left.count > SIZE_MAX / sizeof(ledger_pair) - right.count)
-        return ldg_fail_nomem(err);
+    /* Both are in memory, so the product fits. */
     ledger_pair *items = ldg_arena_alloc(arena, (left.count + right.count) * sizeof *items);
     if (items == NULL)
         return ldg_fail_nomem(err);

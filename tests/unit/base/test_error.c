@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <wchar.h>
 
 #include <cmocka.h>
 
@@ -81,6 +82,15 @@ static void a_message_is_one_line(void **state)
     assert_string_equal(err.message, "a b  c [31m ");
 }
 
+/* A wide character that cannot be written: printf itself fails. */
+static void a_message_that_cannot_be_made(void **state)
+{
+    static const wchar_t wide[] = {0x10ffff, 0};
+    ledger_error err;
+    assert_int_equal(ldg_fail(&err, LEDGER_ERR_DATA, "%ls", wide), LEDGER_ERR_DATA);
+    assert_string_equal(err.message, "malformed data");
+}
+
 static void a_long_message_ends_between_characters(void **state)
 {
     static const char *const pieces[] = {"x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
@@ -117,6 +127,8 @@ static void masks(void **state)
         {"http://:secret@host", "http://:***@host"},
         {"http://u:@host", "http://u:***@host"},
         {"http://u@host", "http://u@host"},
+        {"http://u@host:80/x", "http://u@host:80/x"},
+        {"http://a:b/c", "http://a:b/c"},
         {"http://u:a@b@host/x", "http://u:***@host/x"},   /* '@' in the password */
         {"http://u:a:b@host/x", "http://u:***@host/x"},   /* ':' in it */
         {"http://u:a/b@host/x", "http://u:***@host/x"},   /* '/' in it: still a secret */
@@ -141,6 +153,10 @@ static void masks(void **state)
         {"postgresql://h/db?password=secret&user=u", "postgresql://h/db?password=***&user=u"},
         {"postgresql://h/db?PASSWORD=secret#x", "postgresql://h/db?PASSWORD=***#x"},
         {"postgresql://h/db?pass%77ord=secret", "postgresql://h/db?pass%77ord=***"},
+        {"postgresql://h/db?passw%6frd=secret", "postgresql://h/db?passw%6frd=***"},
+        {"postgresql://h/db?passw%6Frd=secret", "postgresql://h/db?passw%6Frd=***"},
+        {"postgresql://h/db?passw%6xrd=1&%x6=2&password%=3",
+         "postgresql://h/db?passw%6xrd=1&%x6=2&password%=3"},
         {"postgresql://h/db?%70assword=secret", "postgresql://h/db?%70assword=***"},
         {"postgresql://h/db?sslpassword=s;e=c&x=1", "postgresql://h/db?sslpassword=***&x=1"},
         {"https://h/?access_token=abc&secret=def&api_key=ghi&q=1",
@@ -184,6 +200,17 @@ static void masks(void **state)
     }
 }
 
+/* Also when the word is behind a lot of others. */
+static void masks_long_keys(void **state)
+{
+    char url[400], out[400];
+    memset(url, 'x', sizeof url);
+    memcpy(url + 300, "_password=secret", 17);
+    ldg_mask_url(url, out, sizeof out);
+    assert_int_equal(strlen(out), 313);
+    assert_string_equal(out + 300, "_password=***");
+}
+
 static void masks_into_little_room(void **state)
 {
     const char *url = "postgresql://user:secret@host/db?password=secret&x=y";
@@ -207,8 +234,10 @@ int main(void)
         cmocka_unit_test(fills),
         cmocka_unit_test(arguments_may_be_the_struct_itself),
         cmocka_unit_test(a_message_is_one_line),
+        cmocka_unit_test(a_message_that_cannot_be_made),
         cmocka_unit_test(a_long_message_ends_between_characters),
         cmocka_unit_test(masks),
+        cmocka_unit_test(masks_long_keys),
         cmocka_unit_test(masks_into_little_room),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -79,8 +80,8 @@ static const char *const our_samples[] = {
     "\"schema_version\":1,\"created_at\":\"2026-11-23T03:42:14.123Z\",\"source_id\":\"9\","
     "\"payload_head\":\"\\n \",\"payload_tail\":\"\\t\"}],"
     "\"created_at\":\"2026-11-23T03:42:14.123456Z\",\"origin\":\"u:1\",\"origin_pos\":77}",
-    "{\"type\":\"set_annotations\",\"stream\":\"s\",\"entry_id\":\"5\",\"annotations\":"
-    "{\"a\":\"<\"},\"entry_origin\":\"u:2\",\"source_id\":\"3\"}",
+    ("{\"type\":\"set_annotations\",\"stream\":\"s\",\"entry_id\":\"5\",\"annotations\":"
+     "{\"a\":\"<\"},\"entry_origin\":\"u:2\",\"source_id\":\"3\"}"),
     "{\"type\":\"trim\",\"stream\":\"s\",\"origin\":\"u:1\",\"source_id\":\"3\"}",
     "{\"type\":\"trim\",\"stream\":\"s\",\"entry_origin\":\"u:1\",\"source_id\":\"3\"}",
     "{\"type\":\"rename\",\"stream\":\"s\"}",
@@ -240,6 +241,13 @@ static void refuses_to_encode(void **state)
     ldg_buf_init(&buf, 60);
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
     assert_string_equal(err.message, "event: entries[0].payload: is empty");
+    ledger_append_entry two[2] = {entry, entry};
+    event.entries = two;
+    event.entry_count = 2;
+    assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
+    assert_string_equal(err.message, "event: entries[0].payload: is empty");
+    event.entries = &entry;
+    event.entry_count = 1;
     entry.payload = (ledger_bytes){" \n", 2};
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
     entry.payload = (ledger_bytes){"1", LEDGER_MAX_PAYLOAD_BYTES + 1};
@@ -726,8 +734,7 @@ static ledger_rc decode_broken(void *ctx)
     ledger_mutation_event event;
     ledger_error err;
     ldg_arena_init(&own, 0);
-    static const char text[] = "{\"type\":\"append\",\"stream\":\"s\",\"entries\":5}";
-    ledger_rc rc = ldg_event_decode((ledger_bytes){text, sizeof text - 1}, &own, &event, &err);
+    ledger_rc rc = ldg_event_decode((ledger_bytes){ctx, strlen(ctx)}, &own, &event, &err);
     assert_true(rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_NOMEM);
     ldg_arena_fini(&own);
     return rc == LEDGER_ERR_DATA ? LEDGER_OK : rc;
@@ -739,7 +746,17 @@ static void every_allocation_may_fail(void **state)
         alloc_fail_each(decode_sample, (void *)(uintptr_t)go_samples[i]);
     for (size_t i = 0; i < LENGTH(our_samples); i++)
         alloc_fail_each(decode_sample, (void *)(uintptr_t)our_samples[i]);
-    alloc_fail_each(decode_broken, NULL);
+    /* Strings that fill a chunk each, so that the second look allocates too. */
+    char large[10000], text[20100];
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    snprintf(text, sizeof text, "{\"type\":\"append\",\"stream\":\"%s\",\"entries\":5}", large);
+    assert_int_equal(alloc_fail_each(decode_broken, text), 3);
+    snprintf(text, sizeof text, "{\"type\":5,\"stream\":\"%s\",\"entries\":5}", large);
+    assert_int_equal(alloc_fail_each(decode_broken, text), 1);
+    snprintf(text, sizeof text, APPEND("{\"id\":\"1\",\"payload\":\"%s\",\"payload_tail\":\" \"}"),
+             large);
+    assert_in_range(alloc_fail_each(decode_sample, text), 2, 5);
     uint64_t seed = 12;
     for (int round = 0; round < 30; round++) {
         ledger_mutation_event event = random_event(&seed, &arena);

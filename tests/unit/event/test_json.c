@@ -602,9 +602,9 @@ static ledger_rc read_large(void *ctx)
     ledger_list list;
     ldg_arena_init(&arena, 0);
     ledger_bytes *texts = ctx;
-    ledger_rc rc = ldg_json_get_map(texts[0], true, &arena, &map, NULL);
+    ledger_rc rc = ldg_json_get_list(texts[1], &arena, &list, NULL);
     if (rc == LEDGER_OK)
-        rc = ldg_json_get_list(texts[1], &arena, &list, NULL);
+        rc = ldg_json_get_map(texts[0], true, &arena, &map, NULL);
     ldg_arena_fini(&arena);
     return rc;
 }

@@ -183,8 +183,21 @@ static ledger_rc merge_once(void *ctx)
     return rc;
 }
 
+/* Sorted inputs, too many for one chunk: the result is the only allocation. */
+static ledger_rc merge_sorted(void *ctx)
+{
+    struct ldg_arena arena;
+    ledger_map map, sorted = *(ledger_map *)ctx;
+    ldg_arena_init(&arena, 0);
+    ledger_rc rc = ldg_map_merge(sorted, sorted, &arena, &map, NULL);
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
 static void every_allocation_may_fail(void **state)
 {
+    ledger_map sorted = MAP({"a", "1"}, {"b", "2"});
+    assert_int_equal(alloc_fail_each(merge_sorted, &sorted), 1);
     assert_in_range(alloc_fail_each(merge_once, NULL), 2, 10);
 }
 
