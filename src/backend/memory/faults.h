@@ -48,6 +48,9 @@ void ldg_memory_faults_clear(const char *name);
 ledger_rc ldg_memory_put_legacy(const char *name, const char *table, const char *stream,
                                 const char *payload, const char *source_id, int64_t *ret_id);
 
+/* Changes the log row at a position, as a source does that was restored and went another way. */
+ledger_rc ldg_memory_log_damage(const char *name, const char *log_table, int64_t position);
+
 /* Makes the content of database `to` that of `from`, as it is committed now: a backup, or one that
  * is put back. Identities are copied too. Both must have an open handle, and `to` no transaction. */
 ledger_rc ldg_memory_copy(const char *from, const char *to);

@@ -1,0 +1,254 @@
+/* Parked events: kept, waited for, tried again, dropped. */
+#include "sink.h"
+
+static size_t list(struct sink *sink, struct ldg_parked_row **ret_rows)
+{
+    size_t count = 0;
+    ledger_error err;
+    ok(ldg_store_parked_list(sink->store, 0, 1000, &sink->env->arena, ret_rows, &count, &err));
+    return count;
+}
+
+static void parked_are_kept(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    uint64_t count = 0;
+    size_t listed;
+    ledger_error err;
+    assert_int_equal(list(sink, &rows), 0);
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_park(sink, 0, "", "not JSON")->event = conf_bytes("\x01 odd bytes");
+    sink_park(sink, 9, "s", "unknown type");
+    sink_append(sink, sink->a, 2, "s", "2", NULL);
+    sink_run(sink);
+    sink_is(sink, "appa");
+    sink_holds(sink, "s", "1 2");
+    assert_int_equal(list(sink, &rows), 2);
+    assert_string_equal(rows[0].source_uuid, sink->a_identity.uuid);
+    assert_int_equal(rows[0].log_position, 2);
+    assert_int_equal(rows[0].source_pos, 0);
+    assert_string_equal(rows[0].stream, "");
+    assert_string_equal(rows[0].type_name, "odd");
+    assert_string_equal(rows[0].reason, "not JSON");
+    assert_int_equal(rows[0].attempts, 1);
+    assert_true(rows[0].parked_at_us != LEDGER_NO_TIME);
+    assert_true(rows[0].time_us / 1000 == SINK_TIME_US / 1000);
+    assert_int_equal(rows[0].event.size, 11);
+    assert_memory_equal(rows[0].event.data, "\x01 odd bytes", 11);
+    assert_int_equal(rows[1].source_pos, 9);
+    assert_string_equal(rows[1].stream, "s");
+    assert_true(rows[1].id > rows[0].id);
+    ok(ldg_store_parked_list(sink->store, rows[0].id, 1, &env->arena, &rows, &listed, &err));
+    assert_int_equal(listed, 1);
+    assert_int_equal(rows[0].source_pos, 9);
+    ok(ldg_store_parked_count(sink->store, NULL, &count, &err));
+    assert_int_equal(count, 2);
+    ok(ldg_store_parked_count(sink->store, sink->a_identity.uuid, &count, &err));
+    assert_int_equal(count, 2);
+    ok(ldg_store_parked_count(sink->store, sink->b_identity.uuid, &count, &err));
+    assert_int_equal(count, 0);
+    /* again: the same rows */
+    sink->position = 1;
+    sink_park(sink, 0, "", "not JSON");
+    sink_run(sink);
+    sink_is(sink, "p");
+    assert_int_equal(list(sink, &rows), 2);
+    assert_int_equal(rows[0].attempts, 2);
+}
+
+static void events_wait_behind_parked_ones(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_append(sink, sink->a, 2, "s", "2", NULL);
+    sink_park(sink, 1, "s", "first");             /* log position 3 */
+    sink_tags(sink, sink->a, 1, "s", "behind");   /* 4 */
+    sink_tags(sink, sink->a, 2, "s", "free");     /* 5 */
+    sink_annotate(sink, sink->a, 1, "s", "k", "behind too");
+    sink_tags(sink, sink->b, 1, "s", "of another origin");
+    sink_run(sink);
+    sink_is(sink, "aappapm");
+    sink_holds(sink, "s", "1 2[free]");
+    assert_int_equal(list(sink, &rows), 3);
+    assert_string_equal(rows[1].reason, "behind parked event 3");
+    sink_tags(sink, sink->a, 1, "s", "in a later batch");
+    sink_run(sink);
+    sink_is(sink, "p");
+    assert_int_equal(list(sink, &rows), 4);
+}
+
+static void changes_wait_for_unknown_entries(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_park(sink, 0, "", "cannot be read");
+    sink_tags(sink, sink->a, 1, "s", "here");      /* its entry is here */
+    sink_tags(sink, sink->a, 2, "s", "perhaps");   /* its entry may be in the parked event */
+    sink_append(sink, sink->a, 3, "s", "3", NULL);
+    sink_run(sink);
+    sink_is(sink, "apapa");
+    sink_holds(sink, "s", "1[here] 3");
+    assert_int_equal(list(sink, &rows), 2);
+    assert_int_equal(rows[1].source_pos, 2);
+}
+
+static void trim_drops_what_is_parked(struct conf_env *env)
+{
+    static const int64_t kept[] = { 4 };
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    for (int64_t i = 2; i <= 6; i++)
+        sink_park(sink, i, i == 5 ? "t" : "s", "r");
+    sink_park(sink, 0, "s", "unknown entry");
+    sink_run(sink);
+    struct ldg_op *op = sink_trim(sink, sink->a, 5, "s");
+    op->kept = kept;
+    op->kept_count = 1;
+    sink_run(sink);
+    sink_is(sink, "a");
+    assert_int_equal(list(sink, &rows), 4); /* 4 is kept, 5 is of t, 6 is later, and the unknown */
+    assert_int_equal(rows[0].source_pos, 4);
+    assert_int_equal(rows[1].source_pos, 5);
+    sink_trim(sink, sink->b, 100, "s");
+    sink_run(sink);
+    assert_int_equal(list(sink, &rows), 4);
+    sink_trim(sink, sink->a, 100, "s");
+    sink_run(sink);
+    assert_int_equal(list(sink, &rows), 2);
+}
+
+static void parked_are_tried_again(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    bool applied = false;
+    ledger_error err;
+    sink_park(sink, 1, "s", "later");
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_tags(sink, sink->a, 1, "s", "t");
+    struct ldg_op append = sink->ops[1], tags = sink->ops[2];
+    sink->ops[1].log_position = sink->ops[0].log_position + 1;
+    sink_run(sink);
+    sink_is(sink, "ppp");
+    assert_int_equal(list(sink, &rows), 3);
+    /* not before the one in front of it */
+    ok(ldg_store_parked_retry(sink->store, rows[2].id, &tags, 1, &applied, &err));
+    assert_false(applied);
+    assert_int_equal(list(sink, &rows), 3);
+    assert_int_equal(rows[2].attempts, 2);
+    assert_string_equal(rows[2].reason, "behind parked event 1");
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, NULL, 0, &applied, &err));
+    assert_true(applied);
+    ok(ldg_store_parked_retry(sink->store, rows[1].id, &append, 1, &applied, &err));
+    assert_true(applied);
+    ok(ldg_store_parked_retry(sink->store, rows[2].id, &tags, 1, &applied, &err));
+    assert_true(applied);
+    sink_holds(sink, "s", "1[t]");
+    assert_int_equal(list(sink, &rows), 0);
+    fails(ldg_store_parked_retry(sink->store, 1, &append, 1, &applied, &err), NOT_FOUND);
+}
+
+static void parked_go_when_they_work(struct conf_env *env)
+{
+    /* The cursor was set back, and what could not be done then can be done now. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_park(sink, 1, "s", "refused");
+    sink_run(sink);
+    sink->position = 0;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_run(sink);
+    sink_is(sink, "a");
+    sink_holds(sink, "s", "1");
+    assert_int_equal(list(sink, &rows), 0);
+}
+
+static void parked_notes_and_drops(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    uint64_t dropped = 0;
+    ledger_error err;
+    for (int64_t i = 1; i <= 4; i++)
+        sink_park(sink, i, "s", "r");
+    sink_run(sink);
+    list(sink, &rows);
+    ok(ldg_store_parked_note(sink->store, rows[1].id, "still no", &err));
+    fails(ldg_store_parked_note(sink->store, rows[3].id + 1, "x", &err), NOT_FOUND);
+    list(sink, &rows);
+    assert_int_equal(rows[1].attempts, 2);
+    assert_string_equal(rows[1].reason, "still no");
+    ok(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err));
+    assert_int_equal(dropped, 1);
+    fails(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err), NOT_FOUND);
+    ok(ldg_store_parked_drop(sink->store, 0, &dropped, &err));
+    assert_int_equal(dropped, 3);
+    ok(ldg_store_parked_drop(sink->store, 0, &dropped, &err));
+    assert_int_equal(dropped, 0);
+}
+
+static void refused_events_stop_or_park(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    ledger_mutation_event *events;
+    bool applied = true;
+    ledger_error err;
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "bad");
+    for (int park = 0; park < 2; park++) {
+        sink->park_rejected = park;
+        sink->position = 0;
+        sink_append(sink, sink->a, 1, "good", "1", NULL);
+        sink_append(sink, sink->a, 2, "bad", "2", NULL);
+        sink_append(sink, sink->a, 3, "good", "3", NULL);
+        sink_tags(sink, sink->a, 2, "bad", "t");
+        sink_tags(sink, sink->a, 3, "good", "t");
+        if (!park) {
+            fails(sink_try(sink, &err), REJECTED);
+            assert_int_equal(err.done_count, 1);
+            assert_int_equal(conf_count(sink->store, NULL), 0);
+            assert_int_equal(conf_events(env, sink->store, &events, NULL), 0);
+        } else {
+            sink_run(sink);
+            sink_is(sink, "apapa");
+        }
+    }
+    sink_holds(sink, "good", "1 3[t]");
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 3);
+    assert_int_equal(list(sink, &rows), 2);
+    assert_true(*rows[0].reason);
+    assert_string_equal(rows[1].reason, "behind parked event 2");
+
+    sink->position = 1;
+    sink_append(sink, sink->a, 2, "bad", "2", NULL);
+    struct ldg_op op = sink->ops[0];
+    sink->count = 0;
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, &op, 1, &applied, &err));
+    assert_false(applied);
+    assert_int_equal(list(sink, &rows), 2);
+    assert_int_equal(rows[0].attempts, 2);
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, NULL);
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, &op, 1, &applied, &err));
+    assert_true(applied);
+    sink_holds(sink, "bad", "2");
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
+}
+
+#define PARKING                                                                                    \
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
+     LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
+const struct conf_case conf_parked_cases[] = {
+    { "parked are kept", parked_are_kept, PARKING, 0 },
+    { "events wait behind parked ones", events_wait_behind_parked_ones, PARKING, 0 },
+    { "changes wait for unknown entries", changes_wait_for_unknown_entries, PARKING, 0 },
+    { "trim drops what is parked", trim_drops_what_is_parked, PARKING, 0 },
+    { "parked are tried again", parked_are_tried_again, PARKING, 0 },
+    { "parked go when they work", parked_go_when_they_work, PARKING, 0 },
+    { "parked notes and drops", parked_notes_and_drops, PARKING, 0 },
+    { "refused events stop or park", refused_events_stop_or_park, PARKING,
+      offsetof(struct conf_backend, refuse) },
+};
+const size_t conf_parked_case_count = sizeof(conf_parked_cases) / sizeof(conf_parked_cases[0]);
