@@ -26,8 +26,8 @@ static ledger_rc next_id(struct ldg_sqlite_batch *b, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     if (b->next_id == 0)
-        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_APPLY_NEXT_ID, "asking for the next id", NULL, 0, &b->next_id,
-                      err);
+        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_APPLY_NEXT_ID, "asking for the next id", NULL, 0,
+                                 &b->next_id, err);
     /* Over the end SQLite picks free ids itself: no order can be kept. */
     if (rc == LEDGER_OK && (b->next_id <= 0 || b->next_id > INT64_MAX - (int64_t)b->count))
         rc = ldg_fail(err, LEDGER_ERR_REJECTED, "table \"%s\" has run out of ids", b->s->table);
@@ -75,7 +75,8 @@ static void arrange(struct ldg_sqlite_batch *b)
     b->next_id += (int64_t)n;
 }
 
-static ledger_rc insert_group(struct ldg_sqlite_batch *b, const struct ldg_sqlite_pending *const *rows, size_t count,
+static ledger_rc insert_group(struct ldg_sqlite_batch *b,
+                              const struct ldg_sqlite_pending *const *rows, size_t count,
                               ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s,
@@ -95,7 +96,8 @@ static ledger_rc insert_group(struct ldg_sqlite_batch *b, const struct ldg_sqlit
     if (code != SQLITE_DONE)
         rc = ldg_sqlite_op_fail(b->s, code, "adding entries", err);
     else if (sqlite3_changes(b->s->db) != (int)count) /* a trigger left one out: find out which */
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops rows", b->s->table);
+        rc =
+            ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops rows", b->s->table);
     sqlite3_reset(stmt);
     return rc;
 }
@@ -242,7 +244,8 @@ static bool bulk_suits(const struct ldg_apply *apply)
 
 /* --- op by op -------------------------------------------------------------------------------- */
 
-static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reason, ledger_error *err)
+static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+                      ledger_error *err)
 {
     ledger_rc rc = ldg_sqlite_chain_flush(b, err);
 
@@ -256,8 +259,8 @@ static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reas
 }
 
 /* Must the op wait behind a parked event? *ret_parked: it was parked too. */
-static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entry_missing, bool *ret_parked,
-                             ledger_error *err)
+static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entry_missing,
+                             bool *ret_parked, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
     char reason[80];
@@ -287,7 +290,8 @@ out:
 
 /* SQLite has ended the transaction by itself (a trigger's RAISE(ROLLBACK)): the batch starts again
  * with this op parked from the beginning. */
-static ledger_rc force_park(struct ldg_sqlite_batch *b, size_t index, const char *reason, ledger_error *err)
+static ledger_rc force_park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+                            ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
 
@@ -309,7 +313,8 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
     ledger_rc rc = LEDGER_OK;
 
     if (b->can_park && b->park_rejected) {
-        rc = ldg_sqlite_chain_flush(b, err); /* what came before stays, whatever becomes of this op */
+        rc = ldg_sqlite_chain_flush(b,
+                                    err); /* what came before stays, whatever becomes of this op */
         if (rc == LEDGER_OK)
             rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT, "setting a savepoint", err);
     }
@@ -335,7 +340,8 @@ out:
 }
 
 /* An op that the database refused: parked, or the end of the batch. *ret_again: start again. */
-static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_again, ledger_error *err)
+static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_again,
+                         ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
     char reason[LEDGER_ERROR_MESSAGE_MAX];
@@ -343,11 +349,14 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
 
     memcpy(reason, err->message, sizeof(reason));
     b->chain_count = 0; /* at most what this op had gathered */
-    if (!b->can_park || !b->park_rejected) {
+    if (!b->can_park) {
+        err->done_count = index;
+        rc = err->code;
+    } else if (!b->park_rejected) {
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "sqlite", err->native_code,
                              "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
-                             op->log_position, op->type_name != NULL ? op->type_name : "", op->stream,
-                             reason);
+                             op->log_position, op->type_name != NULL ? op->type_name : "",
+                             op->stream, reason);
         err->done_count = index;
     } else if (sqlite3_get_autocommit(b->s->db)) {
         rc = force_park(b, index, reason, err);
@@ -390,7 +399,8 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
     return rc;
 }
 
-static void batch_init(struct ldg_sqlite_batch *b, struct ldg_sqlite *s, const struct ldg_op *ops, size_t count)
+static void batch_init(struct ldg_sqlite_batch *b, struct ldg_sqlite *s, const struct ldg_op *ops,
+                       size_t count)
 {
     memset(b, 0, sizeof(*b));
     b->s = s;
@@ -450,10 +460,9 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
         goto out;
     }
     if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL)
-        rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_UPDATE, apply->name, apply->next,
-                          apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us
-                                                                     : b->now_us,
-                          err);
+        rc = ldg_sqlite_cursor_write(
+            s, LDG_STMT_CURSOR_UPDATE, apply->name, apply->next,
+            apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us : b->now_us, err);
     bool committing = rc == LEDGER_OK;
     rc = ldg_sqlite_write_end(s, own, rc, err);
     /* Where the commit itself met an I/O error only the file knows: the cursor moved with the data,

@@ -1,7 +1,7 @@
 /* What the files of the sink's side share: one batch under way.
  *
  * cursors.c  origins, cursors, small transactions    ops.c    one op on one row
- * chain.c    events for the sink's own log           apply.c  the batch: in bulk, or op by op       */
+ * chain.c    events for the sink's own log           apply.c  the batch: in bulk, or op by op */
 #ifndef LDG_BACKEND_SQLITE_APPLY_H
 #define LDG_BACKEND_SQLITE_APPLY_H
 
@@ -21,12 +21,12 @@
 /* An append that waits for its group. Texts are in the scratch arena. */
 struct ldg_sqlite_pending {
     const struct ldg_op *op;
-    size_t index;         /* of op */
+    size_t index; /* of op */
     int64_t id;
     const char *time;
     const char *metadata; /* NULL: none */
     const char *tags;
-    uint32_t slot;        /* in `slots`, if it made its stream's entry; else LDG_NOT_PENDING */
+    uint32_t slot; /* in `slots`, if it made its stream's entry; else LDG_NOT_PENDING */
 };
 
 struct ldg_sqlite_batch {
@@ -35,11 +35,11 @@ struct ldg_sqlite_batch {
     size_t count;
     uint8_t *outcomes;
     bool park_rejected;
-    bool parked_any;       /* some event is parked, perhaps one of an entry in this batch */
+    bool parked_any; /* some event is parked, perhaps one of an entry in this batch */
     bool can_park;
-    int64_t parked_id;     /* the row that is retried; else INT64_MAX */
-    const char **forced;   /* reason to park this op without trying it; NULL: none at all */
-    struct ldg_buf text;   /* of the op in hand */
+    int64_t parked_id;   /* the row that is retried; else INT64_MAX */
+    const char **forced; /* reason to park this op without trying it; NULL: none at all */
+    struct ldg_buf text; /* of the op in hand */
     char now[LDG_TIME_TEXT_MAX];
     int64_t now_us;
     /* The time text made last: neighbours mostly share it. */
@@ -48,11 +48,11 @@ struct ldg_sqlite_batch {
     /* bulk */
     struct ldg_sqlite_pending *pending;
     const struct ldg_sqlite_pending **sorted;
-    uint32_t *slots;       /* open hash of the pending streams: index in pending + 1 */
+    uint32_t *slots; /* open hash of the pending streams: index in pending + 1 */
     size_t slot_mask, pending_count, stream_count;
-    bool ascending;        /* pending source positions rise and have one origin */
+    bool ascending; /* pending source positions rise and have one origin */
     int64_t lowest, highest;
-    int64_t next_id;       /* 0: not asked yet */
+    int64_t next_id; /* 0: not asked yet */
     /* events for the sink's own log */
     ledger_append_entry *chain;
     size_t chain_count;
@@ -91,7 +91,6 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
                                   ledger_mutation_type type, int64_t id, ledger_error *err);
 
 /* ops.c */
-int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int at, const char *text); /* borrowed; NULL is "" */
 /* A result of running an op: what this very row runs into is REJECTED. */
 ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* Does the source still have this entry below a trim? */

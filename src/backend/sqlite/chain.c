@@ -9,7 +9,8 @@
 #include <string.h>
 
 /* "uuid:epoch" of an origin; lives as long as the batch, unless two others are asked for. */
-static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char **ret_text, ledger_error *err)
+static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char **ret_text,
+                             ledger_error *err)
 {
     struct ldg_identity identity = b->s->identity;
     struct origin_text *item = NULL;
@@ -32,8 +33,8 @@ static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char 
         if (code == SQLITE_ROW)
             rc = ldg_sqlite_take_identity(b->s, stmt, 0, &identity, err);
         else if (code == SQLITE_DONE)
-            rc = ldg_fail(err, LEDGER_ERR_SCHEMA, "table \"%s_origins\" has no row %d",
-                          b->s->table, number);
+            rc = ldg_fail(err, LEDGER_ERR_SCHEMA, "table \"%s_origins\" has no row %d", b->s->table,
+                          number);
         else
             rc = ldg_sqlite_fail(b->s, code, "looking for an origin", err);
         sqlite3_reset(stmt);
@@ -50,8 +51,9 @@ out:
 }
 
 /* What all events of a mutation share. */
-static ledger_rc chain_event(struct ldg_sqlite_batch *b, const struct ldg_op *op, ledger_mutation_type type,
-                             ledger_mutation_event *event, ledger_error *err)
+static ledger_rc chain_event(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                             ledger_mutation_type type, ledger_mutation_event *event,
+                             ledger_error *err)
 {
     memset(event, 0, sizeof(*event));
     event->type = type;
@@ -85,7 +87,8 @@ out:
     return rc;
 }
 
-static ledger_rc id_text(struct ldg_sqlite_batch *b, int64_t id, const char **ret_text, ledger_error *err)
+static ledger_rc id_text(struct ldg_sqlite_batch *b, int64_t id, const char **ret_text,
+                         ledger_error *err)
 {
     char text[24];
 
@@ -95,7 +98,7 @@ static ledger_rc id_text(struct ldg_sqlite_batch *b, int64_t id, const char **re
 }
 
 ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
-                              ledger_error *err)
+                                  ledger_error *err)
 {
     ledger_append_entry entry = *op->entry;
     ledger_rc rc = LEDGER_OK;
@@ -128,8 +131,8 @@ out:
 }
 
 /* A change (id: of the entry here) or a trim. */
-ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, ledger_mutation_type type,
-                              int64_t id, ledger_error *err)
+ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                  ledger_mutation_type type, int64_t id, ledger_error *err)
 {
     ledger_mutation_event event;
     ledger_rc rc = LEDGER_OK;
@@ -153,4 +156,3 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
 out:
     return rc;
 }
-

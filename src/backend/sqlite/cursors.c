@@ -39,7 +39,8 @@ ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, led
 
 /* Runs a statement with up to three integers; *ret_value (may be NULL): its first column. */
 ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                          const int64_t *values, int count, int64_t *ret_value, ledger_error *err)
+                              const int64_t *values, int count, int64_t *ret_value,
+                              ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
     ledger_rc rc = LEDGER_OK;
@@ -134,7 +135,7 @@ out:
 
 /* Copies one row's identity; SCHEMA when it is none. */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
-                               struct ldg_identity *identity, ledger_error *err)
+                                   struct ldg_identity *identity, ledger_error *err)
 {
     const char *uuid = (const char *)sqlite3_column_text(stmt, column);
     ledger_rc rc = LEDGER_OK;
@@ -204,7 +205,8 @@ out:
     return rc;
 }
 
-/* One short transaction of adoption, so that writers get their turn. *after moves; 0: at the end. */
+/* One short transaction of adoption, so that writers get their turn. *after moves; 0: at the end.
+ */
 static ledger_rc adopt_some(struct ldg_sqlite *s, int origin, int64_t *after, uint64_t *adopted,
                             ledger_error *err)
 {
@@ -220,12 +222,13 @@ static ledger_rc adopt_some(struct ldg_sqlite *s, int origin, int64_t *after, ui
     if (rc != LEDGER_OK)
         goto out;
     if (last != 0) {
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, doing, (const int64_t[]){ origin, *after, last }, 3, NULL,
-                      err);
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, doing,
+                                 (const int64_t[]){ origin, *after, last }, 3, NULL, err);
         if (rc == LEDGER_OK)
             *adopted += (uint64_t)sqlite3_changes(s->db);
     } else {
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, doing, (const int64_t[]){ origin }, 1, NULL, err);
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, doing, (const int64_t[]){ origin }, 1,
+                                 NULL, err);
     }
     rc = ldg_sqlite_write_end(s, own, rc, err);
     *after = last;
@@ -266,7 +269,7 @@ static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_si
 
 /* *ret_found false: there is no such row. */
 ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
-                             struct ldg_cursor *cursor, ledger_error *err)
+                                 struct ldg_cursor *cursor, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_CURSOR_GET, err);
     ledger_rc rc = LEDGER_OK;
@@ -281,8 +284,8 @@ ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *r
         const char *time = (const char *)sqlite3_column_text(stmt, 2);
 
         cursor->moved_at_us = LEDGER_NO_TIME;
-        if (time != NULL && !ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 2),
-                                            &cursor->moved_at_us))
+        if (time != NULL &&
+            !ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 2), &cursor->moved_at_us))
             cursor->moved_at_us = LEDGER_NO_TIME;
         if (!take_text(stmt, 0, cursor->state, sizeof(cursor->state)) ||
             !take_text(stmt, 1, cursor->readable, sizeof(cursor->readable)))
@@ -297,9 +300,9 @@ ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *r
     return rc;
 }
 
-ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *name,
-                              const struct ldg_cursor *cursor, int64_t moved_at_us,
-                              ledger_error *err)
+ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
+                                  const char *name, const struct ldg_cursor *cursor,
+                                  int64_t moved_at_us, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
     char time[LDG_TIME_TEXT_MAX];
@@ -382,7 +385,8 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
         goto out;
     rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_INSERT, name, &cursor, LEDGER_NO_TIME, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_cursor_read(s, name, &found, &cursor, err); /* another program may have been first */
+        rc = ldg_sqlite_cursor_read(s, name, &found, &cursor,
+                                    err); /* another program may have been first */
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
     if (rc == LEDGER_OK)
@@ -392,7 +396,7 @@ out:
 
 /* The row must still be what the batch was read from. */
 ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
-                              const struct ldg_cursor *expected, ledger_error *err)
+                                  const struct ldg_cursor *expected, ledger_error *err)
 {
     struct ldg_cursor cursor;
     bool found;
@@ -478,4 +482,3 @@ out:
     sqlite3_reset(stmt);
     return rc;
 }
-

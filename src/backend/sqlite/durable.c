@@ -22,9 +22,9 @@ struct ldg_sqlite_durable {
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t cond;
-    bool running;              /* the thread was started */
-    bool stop;                 /* under mutex, as the next two */
-    bool idle;                 /* the thread waits for a commit */
+    bool running; /* the thread was started */
+    bool stop;    /* under mutex, as the next two */
+    bool idle;    /* the thread waits for a commit */
     uint64_t committed;
     _Atomic uint64_t durable;
     /* The thread's own. */

@@ -568,8 +568,8 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
     if (rc == LEDGER_OK && stat.head > state.position) {
         rc = query_int(s, LDG_STMT_LOG_BACKLOG, state.position, &found, &count, err);
         /* Beyond that, counting costs more than it tells: ids have few gaps. */
-        stat.backlog_count = count > BACKLOG_COUNT_MAX ? (uint64_t)(stat.head - state.position)
-                                                       : (uint64_t)count;
+        stat.backlog_count =
+            count > BACKLOG_COUNT_MAX ? (uint64_t)(stat.head - state.position) : (uint64_t)count;
         if (rc == LEDGER_OK)
             rc = log_oldest(s, state.position, &stat.oldest_us, err);
     }

@@ -27,11 +27,6 @@ ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, 
     return ldg_sqlite_fail(s, code, doing, err);
 }
 
-int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int at, const char *text)
-{
-    return sqlite3_bind_text(stmt, at, text != NULL ? text : "", -1, SQLITE_STATIC);
-}
-
 static int bind_bytes(sqlite3_stmt *stmt, int at, ledger_bytes bytes)
 {
     /* A NULL pointer would bind NULL. */
@@ -73,7 +68,8 @@ static ledger_rc put_fail(const struct ldg_buf *buf, ledger_error *err)
 }
 
 /* Canonical text of a map in the arena; NULL for an empty one. */
-static ledger_rc map_text(struct ldg_sqlite_batch *b, ledger_map map, const char **ret_text, ledger_error *err)
+static ledger_rc map_text(struct ldg_sqlite_batch *b, ledger_map map, const char **ret_text,
+                          ledger_error *err)
 {
     ledger_map sorted;
     ledger_rc rc = LEDGER_OK;
@@ -118,8 +114,8 @@ out:
 
 /* --- one op ---------------------------------------------------------------------------------- */
 
-ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_op *op, struct ldg_sqlite_pending *p,
-                              ledger_error *err)
+ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                  struct ldg_sqlite_pending *p, ledger_error *err)
 {
     ledger_rc rc;
 
@@ -147,7 +143,7 @@ int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pend
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 4, entry->dedup_key));
     LDG_BIND(code, sqlite3_bind_int(stmt, at + 5, entry->schema_version));
     LDG_BIND(code, p->metadata != NULL ? ldg_sqlite_bind_text(stmt, at + 6, p->metadata)
-                                   : sqlite3_bind_null(stmt, at + 6));
+                                       : sqlite3_bind_null(stmt, at + 6));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 7, p->tags));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 8, p->time));
     LDG_BIND(code, sqlite3_bind_int(stmt, at + 9, p->op->origin));
@@ -187,7 +183,8 @@ static ledger_rc same_entry(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt, cons
     const char *metadata = (const char *)sqlite3_column_text(stmt, 5);
     size = metadata != NULL ? (size_t)sqlite3_column_bytes(stmt, 5) : 0;
     if (size > 0) {
-        rc = ldg_json_get_map((ledger_bytes){ metadata, size }, false, &b->s->scratch, &stored, err);
+        rc =
+            ldg_json_get_map((ledger_bytes){ metadata, size }, false, &b->s->scratch, &stored, err);
         if (rc == LEDGER_ERR_DATA) {
             same = false;
             rc = LEDGER_OK;
@@ -203,8 +200,8 @@ out:
 }
 
 /* An insert changed nothing: which of the two keys was there? */
-static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
-                                 ledger_error *err)
+static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 uint8_t *ret_outcome, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND, err);
     bool same = false;
@@ -274,9 +271,9 @@ static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64
             const void *old = sqlite3_column_blob(stmt, 1);
 
             ldg_buf_reset(merged);
-            rc = ldg_sqlite_merge(
-                b->s, (ledger_bytes){ old, (size_t)sqlite3_column_bytes(stmt, 1) }, op->annotations,
-                merged, err);
+            rc =
+                ldg_sqlite_merge(b->s, (ledger_bytes){ old, (size_t)sqlite3_column_bytes(stmt, 1) },
+                                 op->annotations, merged, err);
             if (rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_TOO_LARGE)
                 err->code = rc = LEDGER_ERR_REJECTED;
         }
@@ -287,8 +284,8 @@ static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64
     return rc;
 }
 
-static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
-                            ledger_error *err)
+static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                            uint8_t *ret_outcome, ledger_error *err)
 {
     struct ldg_sqlite_pending p = { 0 };
     sqlite3_stmt *stmt = NULL;
@@ -335,8 +332,9 @@ static bool is_guarded(const struct ldg_op *op)
     return op->origin != 0 && op->mutation_origin == op->origin;
 }
 
-static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op *op, const char *tags,
-                                 const char *time, bool *ret_changed, ledger_error *err)
+static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 const char *tags, const char *time, bool *ret_changed,
+                                 ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(
         b->s, is_guarded(op) ? LDG_STMT_APPLY_TAGS : LDG_STMT_APPLY_TAGS_UNGUARDED, err);
@@ -361,8 +359,8 @@ static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op
 }
 
 /* By id: tags or annotations, with the mutation's position where it counts. */
-static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id statement, int64_t id,
-                           const char *text, const char *time, const struct ldg_op *op,
+static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id statement,
+                           int64_t id, const char *text, const char *time, const struct ldg_op *op,
                            ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, statement, err);
@@ -376,7 +374,7 @@ static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id s
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, time));
     if (statement == LDG_STMT_APPLY_ANNOTATIONS)
         LDG_BIND(code, is_guarded(op) ? sqlite3_bind_int64(stmt, 4, op->position)
-                                  : sqlite3_bind_null(stmt, 4));
+                                      : sqlite3_bind_null(stmt, 4));
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
@@ -385,8 +383,8 @@ static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id s
     return rc;
 }
 
-static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
-                              ledger_error *err)
+static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                              uint8_t *ret_outcome, ledger_error *err)
 {
     const char *tags, *time = time_text(b, op->time_us);
     int64_t id = 0, mutation_pos;
@@ -420,8 +418,8 @@ out:
     return rc;
 }
 
-static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
-                                     ledger_error *err)
+static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                     uint8_t *ret_outcome, ledger_error *err)
 {
     const char *time = time_text(b, op->time_us);
     int64_t id, mutation_pos = INT64_MIN;
@@ -503,8 +501,8 @@ out:
     return rc;
 }
 
-static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_deleted,
-                                ledger_error *err)
+static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                int64_t *ret_deleted, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(
         b->s, op->origin == 0 ? LDG_STMT_APPLY_TRIM_LOCAL : LDG_STMT_APPLY_TRIM, err);
@@ -563,8 +561,8 @@ static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, u
     return rc;
 }
 
-ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
-                         ledger_error *err)
+ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                            uint8_t *ret_outcome, ledger_error *err)
 {
     ledger_rc rc;
 
@@ -594,4 +592,3 @@ ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op,
     }
     return rc;
 }
-

@@ -36,6 +36,11 @@ static ledger_rc run_number(struct ldg_sqlite *s, sqlite3_stmt *stmt, int bound,
     return rc;
 }
 
+static const char *or_empty(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
 /* --- parking --------------------------------------------------------------------------------- */
 
 /* The event of one entry out of an append of several: everything else of it as it was. */
@@ -94,16 +99,19 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
         goto out;
     }
     ldg_time_format_ms(ldg_clock_now_us(), now);
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
     LDG_BIND(code, sqlite3_bind_int(stmt, 2, op->origin));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->source_pos));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, op->stream));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 6, op->type_name));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, or_empty(op->stream)));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 6, or_empty(op->type_name)));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 7, reason));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 8, now));
-    LDG_BIND(code, op->log_time_us == LEDGER_NO_TIME ? sqlite3_bind_null(stmt, 9) : (ldg_time_format_ms(op->log_time_us, time), ldg_sqlite_bind_text(stmt, 9, time)));
-    LDG_BIND(code, sqlite3_bind_blob64(stmt, 10, event.size > 0 ? event.data : "", event.size, SQLITE_STATIC));
+    LDG_BIND(code, op->log_time_us == LEDGER_NO_TIME ? sqlite3_bind_null(stmt, 9)
+                                                     : (ldg_time_format_ms(op->log_time_us, time),
+                                                        ldg_sqlite_bind_text(stmt, 9, time)));
+    LDG_BIND(code, sqlite3_bind_blob64(stmt, 10, event.size > 0 ? event.data : "", event.size,
+                                       SQLITE_STATIC));
     rc = run_change(s, stmt, code, "parking an event", err);
 out:
     ldg_buf_fini(&buf);
@@ -124,24 +132,25 @@ ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_erro
     return rc;
 }
 
-ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op, bool entry_missing,
-                                   int64_t own_id, int64_t *ret_position, ledger_error *err)
+ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op,
+                                   bool entry_missing, int64_t own_id, int64_t *ret_position,
+                                   ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(
-        s, entry_missing ? LDG_STMT_PARKED_UNKNOWN : LDG_STMT_PARKED_OF_ENTRY, err);
+    sqlite3_stmt *stmt =
+        ldg_sqlite_stmt(s, entry_missing ? LDG_STMT_PARKED_UNKNOWN : LDG_STMT_PARKED_OF_ENTRY, err);
     int code = SQLITE_OK;
 
     if (stmt == NULL)
         return err->code;
     if (entry_missing) {
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, op->stream));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, or_empty(op->stream)));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 4, own_id));
     } else {
         LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->source_uuid));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, or_empty(op->source_uuid)));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->log_position));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 5, own_id));
     }
@@ -155,7 +164,7 @@ ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, 
 
     if (stmt == NULL)
         return err->code;
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->source_uuid));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->log_position));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->source_pos));
     return run_change(s, stmt, code, "taking an event off the parked ones", err);
@@ -177,7 +186,7 @@ static int bind_trim(sqlite3_stmt *stmt, const struct ldg_op *op)
     int code = SQLITE_OK;
     LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->stream));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, or_empty(op->stream)));
     return code;
 }
 

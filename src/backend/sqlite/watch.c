@@ -1,8 +1,8 @@
 /* Waiting for another process's commit: inotify, and PRAGMA data_version behind it.
  *
- * A file event comes before its commit is visible, and one event may stand for two commits, so after
- * an event data_version is looked at in growing steps. Invariants: a commit between the last read and
- * the wait is seen before the wait begins; nothing wakes an idle wait but the interval. */
+ * A file event comes before its commit is visible, and one event may stand for two commits, so
+ * after an event data_version is looked at in growing steps. Invariants: a commit between the last
+ * read and the wait is seen before the wait begins; nothing wakes an idle wait but the interval. */
 #include "backend/sqlite/sqlite.h"
 
 #include <poll.h>
@@ -15,13 +15,13 @@
 /* With a rollback journal the database file itself is watched, else the WAL, which comes and goes.
  * Names are views into `folder`. */
 struct ldg_sqlite_watch {
-    int64_t event_us;     /* of the last file event: its commit may not have shown yet */
-    int inotify_fd;       /* -1: not available */
+    int64_t event_us; /* of the last file event: its commit may not have shown yet */
+    int inotify_fd;   /* -1: not available */
     int folder_wd;
-    int file_wd;          /* of the WAL, or of the database file; -1: none */
+    int file_wd; /* of the WAL, or of the database file; -1: none */
     bool file_is_wal;
     char *folder;
-    const char *name;     /* of the database file in the folder */
+    const char *name; /* of the database file in the folder */
     size_t name_size;
     char *wal_path;
 };
@@ -132,8 +132,8 @@ out:
 }
 
 struct events {
-    bool file;   /* something that a commit may have caused */
-    bool moved;  /* the database file itself came or went */
+    bool file;  /* something that a commit may have caused */
+    bool moved; /* the database file itself came or went */
 };
 
 /* Reads what inotify has; never blocks. */

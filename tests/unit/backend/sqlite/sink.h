@@ -1,4 +1,5 @@
-/* Batches for the sink's side of the SQLite backend: ops made by hand, applied through the vtable. */
+/* Batches for the sink's side of the SQLite backend: ops made by hand, applied through the vtable.
+ */
 #ifndef TESTS_UNIT_BACKEND_SQLITE_SINK_H
 #define TESTS_UNIT_BACKEND_SQLITE_SINK_H
 
@@ -90,14 +91,14 @@ static inline struct ldg_op *sink_append(struct sink *k, const char *stream, int
     char id[24];
 
     snprintf(id, sizeof(id), "%lld", (long long)source_pos);
-    *entry = (ledger_append_entry){ .id = ldg_arena_strdup(&k->arena, id),
-                                    .payload = { ldg_arena_strdup(&k->arena, payload),
-                                                 strlen(payload) },
-                                    .order_key = "o",
-                                    .dedup_key = ldg_arena_strdup(&k->arena, dedup_key),
-                                    .schema_version = 1,
-                                    .created_at_us = op->time_us,
-                                    .source_id = "" };
+    *entry =
+        (ledger_append_entry){ .id = ldg_arena_strdup(&k->arena, id),
+                               .payload = { ldg_arena_strdup(&k->arena, payload), strlen(payload) },
+                               .order_key = "o",
+                               .dedup_key = ldg_arena_strdup(&k->arena, dedup_key),
+                               .schema_version = 1,
+                               .created_at_us = op->time_us,
+                               .source_id = "" };
     op->entry = entry;
     return op;
 }
@@ -185,7 +186,8 @@ static inline const char *sink_text(struct sink *k, const char *sql)
 
 /* What is in the sink, one line, without ids of the sink. */
 #define SINK_ALL                                                                                   \
-    "SELECT group_concat(stream || '|' || source_pos || '|' || payload || '|' || dedup_key || '|' "\
+    "SELECT group_concat(stream || '|' || source_pos || '|' || payload || '|' || dedup_key || "    \
+    "'|' "                                                                                         \
     "|| tags || '|' || coalesce(annotations, '-') || '|' || coalesce(updated_at, '-') || '|' || "  \
     "coalesce(mutation_pos, '-'), ' ') FROM (SELECT * FROM t ORDER BY source_pos)"
 

@@ -23,7 +23,8 @@ static int teardown(void **state)
     return tst_teardown(state);
 }
 
-/* --- cursor and fence -------------------------------------------------------------------------- */
+/* --- cursor and fence --------------------------------------------------------------------------
+ */
 
 static void test_cursor_moves_with_data(void **state)
 {
@@ -67,7 +68,8 @@ static void test_no_cursor_name(void **state)
     sink_is(&k, "SELECT state FROM t_cursors", "");
 }
 
-/* --- replay, duplicates, refusals -------------------------------------------------------------- */
+/* --- replay, duplicates, refusals --------------------------------------------------------------
+ */
 
 static void test_w6_replay_changes_nothing(void **state)
 {
@@ -99,8 +101,8 @@ static void test_t2_position_reused(void **state)
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         sink_begin(&k);
         sink_append(&k, "other", 9, "{}", ""); /* goes with the batch */
-        struct ldg_op *op = sink_append(&k, i == 0 ? "S" : "s", 1, i == 1 ? "{ }" : "{}",
-                                        i == 3 ? "K" : "k");
+        struct ldg_op *op =
+            sink_append(&k, i == 0 ? "S" : "s", 1, i == 1 ? "{ }" : "{}", i == 3 ? "K" : "k");
         ledger_append_entry entry = *op->entry;
         const ledger_pair pair = { "a", "b" };
         if (i == 2)
@@ -177,8 +179,9 @@ static void test_t6_append_trim_append_fallback(void **state)
 
 static void refuse_bad(void)
 {
-    tst_exec(k.db, "CREATE TRIGGER refuse BEFORE INSERT ON t WHEN CAST(NEW.payload AS TEXT) = '\"bad\"' "
-                   "BEGIN SELECT RAISE(ABORT, 'no bad ones'); END");
+    tst_exec(k.db,
+             "CREATE TRIGGER refuse BEFORE INSERT ON t WHEN CAST(NEW.payload AS TEXT) = '\"bad\"' "
+             "BEGIN SELECT RAISE(ABORT, 'no bad ones'); END");
 }
 
 static void test_w19_refused_is_parked(void **state)
@@ -195,8 +198,9 @@ static void test_w19_refused_is_parked(void **state)
     assert_int_equal(k.outcomes[2], LDG_OUTCOME_PARKED);
     assert_int_equal(k.outcomes[3], LDG_OUTCOME_APPLIED);
     assert_int_equal(k.outcomes[4], LDG_OUTCOME_APPLIED);
-    sink_is(&k, "SELECT group_concat(log_position || ' ' || entry || ' ' || type || ': ' || reason, "
-                "'; ') FROM t_parked",
+    sink_is(&k,
+            "SELECT group_concat(log_position || ' ' || entry || ' ' || type || ': ' || reason, "
+            "'; ') FROM t_parked",
             "2 2 append: no bad ones; 3 2 set_tags: behind parked event 2");
     /* And in the next batch. */
     sink_begin(&k);
@@ -296,7 +300,8 @@ static void test_replay_clears_parked(void **state)
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 0);
 }
 
-/* --- changes ----------------------------------------------------------------------------------- */
+/* --- changes -----------------------------------------------------------------------------------
+ */
 
 static void test_w9_older_change_loses(void **state)
 {
@@ -388,13 +393,14 @@ static void test_own_entry(void **state)
             "2[\"own\"]{\"a\":\"own\"} 3[] 4[\"bridged\"]");
 }
 
-/* --- trim -------------------------------------------------------------------------------------- */
+/* --- trim --------------------------------------------------------------------------------------
+ */
 
 static void test_w8_trim_by_source_position(void **state)
 {
     for (int64_t pos = 5; pos <= 12; pos++)
         sink_append(&k, pos % 2 ? "odd" : "even", pos * 10, "{}", "");
-    sink_trim(&k, "odd", 91);  /* an id that is not here; nothing of "even" goes */
+    sink_trim(&k, "odd", 91); /* an id that is not here; nothing of "even" goes */
     sink_trim(&k, "none", 91);
     sink_apply(&k);
     assert_int_equal(k.outcomes[8], LDG_OUTCOME_APPLIED);
@@ -445,7 +451,8 @@ static void test_trim_plan(void **state)
     sqlite3_free(sql);
 }
 
-/* --- order ------------------------------------------------------------------------------------- */
+/* --- order -------------------------------------------------------------------------------------
+ */
 
 /* Ids of a stream follow its log, however many streams there are. */
 static void test_ids_follow_the_log(void **state)
@@ -465,10 +472,10 @@ static void test_ids_follow_the_log(void **state)
         sink_apply(&k);
     }
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t"), 3000);
-    assert_int_equal(
-        tst_query_int(k.db, "SELECT count(*) FROM t AS a JOIN t AS b ON a.stream = b.stream "
-                            "AND a.id < b.id AND a.source_pos > b.source_pos"),
-        0);
+    assert_int_equal(tst_query_int(k.db,
+                                   "SELECT count(*) FROM t AS a JOIN t AS b ON a.stream = b.stream "
+                                   "AND a.id < b.id AND a.source_pos > b.source_pos"),
+                     0);
     /* What the store writes itself goes on behind. */
     const ledger_append_input input = { .payload = { "{}", 2 } };
     ledger_ids ids = { 0 };
@@ -497,7 +504,8 @@ static void test_ids_are_never_used_again(void **state)
     sink_is(&k, "SELECT state FROM t_cursors", "state:4");
 }
 
-/* --- random against a model -------------------------------------------------------------------- */
+/* --- random against a model --------------------------------------------------------------------
+ */
 
 #define MODEL_STREAMS 5
 #define MODEL_MAX 2048
@@ -554,8 +562,8 @@ static uint8_t model_step(uint64_t *random, bool duplicates)
     } else if (dice < 18) {
         /* Mostly what was just written: it may be pending. */
         size_t back = 1 + tst_random_below(random, model_count < 8 ? model_count : 8);
-        struct model_entry *e = dice == 10 ? &model[tst_random_below(random, model_count)]
-                                           : &model[model_count - back];
+        struct model_entry *e =
+            dice == 10 ? &model[tst_random_below(random, model_count)] : &model[model_count - back];
         struct ldg_op *op;
 
         stream_name(e->stream, name);
@@ -614,10 +622,10 @@ static void model_compare(uint64_t seed)
     }
     sqlite3_finalize(stmt);
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t"), here);
-    assert_int_equal(
-        tst_query_int(k.db, "SELECT count(*) FROM t AS a JOIN t AS b ON a.stream = b.stream "
-                            "AND a.id < b.id AND a.source_pos > b.source_pos"),
-        0);
+    assert_int_equal(tst_query_int(k.db,
+                                   "SELECT count(*) FROM t AS a JOIN t AS b ON a.stream = b.stream "
+                                   "AND a.id < b.id AND a.source_pos > b.source_pos"),
+                     0);
 }
 
 /* Without duplicates every batch goes in bulk; with them most go op by op: both as the model. */
@@ -652,7 +660,8 @@ static void test_random_against_model(void **state)
     }
 }
 
-/* --- full disk, out of memory ------------------------------------------------------------------ */
+/* --- full disk, out of memory ------------------------------------------------------------------
+ */
 
 static void test_full_leaves_nothing(void **state)
 {
@@ -701,7 +710,8 @@ static void test_out_of_memory(void **state)
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 1);
 }
 
-/* --- inside somebody else's transaction -------------------------------------------------------- */
+/* --- inside somebody else's transaction --------------------------------------------------------
+ */
 
 static void test_inside_a_transaction(void **state)
 {
@@ -721,7 +731,8 @@ static void test_inside_a_transaction(void **state)
     sink_is(&k, "SELECT group_concat(source_pos) FROM t", "1");
 }
 
-/* --- the sink's own log ------------------------------------------------------------------------ */
+/* --- the sink's own log ------------------------------------------------------------------------
+ */
 
 static void reopen_with_log(struct tst_env *env)
 {
@@ -746,8 +757,8 @@ static void test_chain_events(void **state)
     op->mutation_origin = number;
     op->position = 7;
     sink_trim(&k, "s", 41);
-    sink_trim(&k, "s", 41);       /* nothing left */
-    sink_tags(&k, "s", 41, "y");  /* not here */
+    sink_trim(&k, "s", 41);      /* nothing left */
+    sink_tags(&k, "s", 41, "y"); /* not here */
     sink_apply(&k);
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_mutations"), 4);
     sink_is(&k, "SELECT payload FROM t_mutations WHERE id = 1",
@@ -764,8 +775,7 @@ static void test_chain_events(void **state)
     sink_is(&k, "SELECT payload FROM t_mutations WHERE id = 3",
             "{\"type\":\"set_annotations\",\"stream\":\"s\",\"entry_id\":\"2\",\"annotations\":"
             "{\"a\":null},\"created_at\":\"2025-11-24T16:00:00.004Z\",\"origin\":\"" OTHER_UUID
-            ":3\",\"origin_pos\":7,\"entry_origin\":\"" SOURCE_UUID
-            ":1\",\"source_id\":\"42\"}");
+            ":3\",\"origin_pos\":7,\"entry_origin\":\"" SOURCE_UUID ":1\",\"source_id\":\"42\"}");
     sink_is(&k, "SELECT payload FROM t_mutations WHERE id = 4",
             "{\"type\":\"trim\",\"stream\":\"s\",\"created_at\":\"2025-11-24T16:00:00.005Z\","
             "\"origin\":\"" SOURCE_UUID ":1\",\"origin_pos\":5,\"source_id\":\"41\"}");
@@ -776,14 +786,15 @@ static void test_chain_writes_what_happened(void **state)
     reopen_with_log(*state);
     refuse_bad();
     sink_append(&k, "s", 1, "{}", "k");
-    sink_append(&k, "s", 2, "{}", "k");      /* duplicate */
-    sink_append(&k, "s", 3, "\"bad\"", "");  /* parked */
+    sink_append(&k, "s", 2, "{}", "k");     /* duplicate */
+    sink_append(&k, "s", 3, "\"bad\"", ""); /* parked */
     sink_append(&k, "s", 4, "{}", "");
     sink_tags(&k, "s", 4, "x");
     sink_apply(&k);
     sink_apply(&k); /* and again: replayed */
-    sink_is(&k, "SELECT group_concat(json_extract(CAST(payload AS TEXT), '$.origin_pos')) "
-                "FROM t_mutations",
+    sink_is(&k,
+            "SELECT group_concat(json_extract(CAST(payload AS TEXT), '$.origin_pos')) "
+            "FROM t_mutations",
             "1,4,5");
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_mutations"), 3);
 }

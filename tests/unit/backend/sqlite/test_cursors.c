@@ -1,0 +1,258 @@
+/* Origins, adoption and cursors of the SQLite backend. */
+#include "sink.h"
+
+#include "alloc_fail.h"
+
+static struct sink k;
+
+static int setup(void **state)
+{
+    int rc = tst_setup(state);
+
+    if (rc == 0)
+        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_LOG_OFF);
+    return rc;
+}
+
+static int teardown(void **state)
+{
+    sink_close(&k);
+    return tst_teardown(state);
+}
+
+static void test_origin_numbers(void **state)
+{
+    struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = 1 }, *items;
+    ledger_error err = { 0 };
+    struct ldg_arena arena;
+    int first, again, later, own, *numbers;
+    size_t count;
+
+    tst_ok(SINK->origin_get(&k.s, &identity, "n", &first, &err), &err);
+    tst_ok(SINK->origin_get(&k.s, &identity, "other", &again, &err), &err);
+    assert_int_equal(first, again);
+    identity.epoch = 2;
+    tst_ok(SINK->origin_get(&k.s, &identity, "", &later, &err), &err);
+    assert_int_not_equal(first, later);
+    tst_ok(SINK->origin_get(&k.s, &k.s.identity, "", &own, &err), &err);
+    assert_int_equal(own, 0);
+    assert_true(k.s.has_origins);
+
+    ldg_arena_init(&arena, 0);
+    tst_ok(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
+    assert_int_equal(count, 3);
+    assert_int_equal(numbers[0], k.origin);
+    assert_string_equal(items[0].uuid, SOURCE_UUID);
+    assert_int_equal(items[2].epoch, 2);
+    ldg_arena_fini(&arena);
+
+    tst_exec(k.db, "UPDATE t_origins SET uuid = printf('%%.100c', 'x') WHERE id = 1");
+    ldg_arena_init(&arena, 0);
+    tst_fails(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), LEDGER_ERR_SCHEMA,
+              &err);
+    ldg_arena_fini(&arena);
+}
+
+static void test_many_origins(void **state)
+{
+    ledger_error err = { 0 };
+    struct ldg_identity *items;
+    struct ldg_arena arena;
+    int number, *numbers;
+    size_t count;
+
+    for (int64_t i = 0; i < 40; i++) {
+        const struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = i };
+        tst_ok(SINK->origin_get(&k.s, &identity, NULL, &number, &err), &err);
+    }
+    ldg_arena_init(&arena, 0);
+    tst_ok(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
+    assert_int_equal(count, 41);
+    assert_int_equal(items[40].epoch, 39);
+    ldg_arena_fini(&arena);
+}
+
+static void test_adopt(void **state)
+{
+    ledger_error err = { 0 };
+    uint64_t adopted = 0;
+
+    /* What the Go bridge left: ids as text, some that are no numbers, some of our own between. */
+    tst_exec(k.db, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 12000) "
+                   "INSERT INTO t(stream, payload, source_id) SELECT 's', '{}', "
+                   "CASE WHEN i %% 4 = 0 THEN '' WHEN i %% 1000 = 1 THEN 'oid' || i ELSE "
+                   "printf('%%019d', i) END FROM n");
+    tst_exec(k.db, "INSERT INTO t(stream, payload, source_id) VALUES "
+                   "('s', '{}', '99999999999999999999'), ('s', '{}', '-5'), ('s', '{}', '5 '), "
+                   "('s', '{}', '2')");
+    tst_ok(SINK->origin_adopt(&k.s, k.origin, &adopted, &err), &err);
+    assert_int_equal(adopted, 12000 * 3 / 4 - 12);
+    assert_int_equal(tst_query_int(k.db,
+                                   "SELECT count(*) FROM t WHERE origin = %d AND source_pos = "
+                                   "id AND source_id != ''",
+                                   k.origin),
+                     (int)adopted);
+    assert_int_equal(tst_query_int(k.db, "SELECT adopted FROM t_origins WHERE id = %d", k.origin),
+                     1);
+    tst_ok(SINK->origin_adopt(&k.s, k.origin, &adopted, &err), &err);
+    assert_int_equal(adopted, 0);
+
+    /* A replay of what Go carried: its payload was compacted on the way, which is no other entry.
+     */
+    sink_append(&k, "s", 2, "{ \"as\" : \"written\" }", "");
+    tst_exec(k.db, "UPDATE t SET order_key = 'o' WHERE source_pos = 2");
+    sink_append(&k, "s", 20000, "{}", "");
+    sink_tags(&k, "s", 3, "x");
+    sink_apply(&k);
+    assert_int_equal(k.outcomes[0], LDG_OUTCOME_REPLAYED);
+    assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
+    assert_int_equal(k.outcomes[2], LDG_OUTCOME_APPLIED);
+}
+
+static void test_cursor_get_and_set(void **state)
+{
+    struct ldg_cursor cursor = { .moved_at_us = 1 }, next = { .moved_at_us = 1764000000123000 };
+    ledger_error err = { 0 };
+    ledger_names names = { 0 };
+
+    tst_fails(SINK->cursor_get(&k.s, "b", false, &cursor, &err), LEDGER_ERR_NOT_FOUND, &err);
+    assert_int_equal(cursor.moved_at_us, 1);
+    tst_ok(SINK->cursor_get(&k.s, "b", true, &cursor, &err), &err);
+    assert_string_equal(cursor.state, "");
+    assert_string_equal(cursor.readable, "");
+    assert_int_equal(cursor.moved_at_us, LEDGER_NO_TIME);
+    /* Committed at once. */
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_cursors WHERE name = 'b'"), 1);
+
+    strcpy(next.state, "state");
+    strcpy(next.readable, "7");
+    tst_ok(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), &err);
+    tst_fails(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
+    tst_fails(SINK->cursor_set(&k.s, "none", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
+    tst_ok(SINK->cursor_get(&k.s, "b", false, &cursor, &err), &err);
+    assert_string_equal(cursor.state, "state");
+    assert_int_equal(cursor.moved_at_us, 1764000000123000);
+    next.moved_at_us = LEDGER_NO_TIME;
+    tst_ok(SINK->cursor_set(&k.s, "a", NULL, &next, &err), &err); /* a new one */
+    tst_ok(SINK->cursor_set(&k.s, "b", NULL, &next, &err), &err);
+    sink_is(&k, "SELECT moved_at FROM t_cursors WHERE name = 'b'", "");
+
+    tst_ok(SINK->cursor_list(&k.s, &names, &err), &err);
+    assert_int_equal(names.count, 3);
+    assert_string_equal(names.items[0], "a");
+    assert_string_equal(names.items[2], "default");
+    ledger_names_destroy(&names);
+}
+
+static void test_cursor_of_another_kind(void **state)
+{
+    struct ldg_cursor cursor;
+    ledger_error err = { 0 };
+
+    tst_exec(k.db, "INSERT INTO t_cursors(name, cursor) VALUES ('go', '0000000000000000042')");
+    tst_ok(SINK->cursor_get(&k.s, "go", true, &cursor, &err), &err);
+    assert_string_equal(cursor.state, "");
+    assert_string_equal(cursor.readable, "0000000000000000042");
+    tst_exec(k.db, "UPDATE t_cursors SET cursor = printf('%%.100c', 'x') WHERE name = 'go'");
+    tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
+    tst_exec(k.db, "UPDATE t_cursors SET cursor = '', state = printf('%%.5000c', 'x'), "
+                   "moved_at = 'soon' WHERE name = 'go'");
+    tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
+}
+
+/* A table that only Go has opened, in a file we may only read. */
+static void test_cursor_of_a_go_table(void **state)
+{
+    struct tst_env *env = *state;
+    struct ldg_cursor cursor;
+    ledger_error err = { 0 };
+    struct ldg_sqlite s;
+    sqlite3 *db;
+    const char *path = tst_path(env, "go.db");
+    const struct ldg_open open = { .path = path,
+                                   .table = "t",
+                                   .log_table = "t_mutations",
+                                   .log = LEDGER_LOG_OFF,
+                                   .flags = LEDGER_STORE_READ_ONLY };
+
+    db = raw_open(path);
+    tst_exec(db,
+             "CREATE TABLE t(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, "
+             "payload BLOB NOT NULL, order_key TEXT NOT NULL DEFAULT '', dedup_key TEXT NOT NULL "
+             "DEFAULT '', schema_version INTEGER NOT NULL DEFAULT 1, metadata TEXT, tags TEXT "
+             "NOT NULL DEFAULT '[]', annotations TEXT, source_id TEXT NOT NULL DEFAULT '', "
+             "created_at TEXT NOT NULL DEFAULT '', updated_at TEXT)");
+    for (int round = 0; round < 2; round++) {
+        memset(&s, 0, sizeof(s));
+        tst_ok(SINK->open(&s, &open, &err), &err);
+        if (round == 0) {
+            tst_fails(SINK->cursor_get(&s, "default", false, &cursor, &err), LEDGER_ERR_NOT_FOUND,
+                      &err);
+        } else {
+            tst_ok(SINK->cursor_get(&s, "default", false, &cursor, &err), &err);
+            assert_string_equal(cursor.readable, "0000000000000000042");
+        }
+        SINK->close(&s);
+        if (round == 0)
+            tst_exec(db, "CREATE TABLE t_cursors(name TEXT NOT NULL PRIMARY KEY, cursor TEXT NOT "
+                         "NULL); INSERT INTO t_cursors VALUES ('default', '0000000000000000042')");
+    }
+    sqlite3_close(db);
+}
+
+static ledger_rc oom_run(void *ctx)
+{
+    struct ldg_identity *items;
+    ledger_error err = { 0 };
+    ledger_names names = { 0 };
+    struct ldg_arena arena;
+    int *numbers;
+    size_t count;
+    ledger_rc rc;
+
+    ldg_arena_init(&arena, 0);
+    rc = SINK->cursor_list(&k.s, &names, &err);
+    if (rc == LEDGER_OK) {
+        ledger_names_destroy(&names);
+        rc = SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err);
+    }
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+static void test_out_of_memory(void **state)
+{
+    for (int i = 0; i < 20; i++)
+        tst_exec(k.db, "INSERT INTO t_cursors(name, cursor) VALUES ('n%d', '')", i);
+    alloc_fail_each(oom_run, NULL);
+}
+
+static void test_busy(void **state)
+{
+    struct ldg_cursor next = { .moved_at_us = LEDGER_NO_TIME };
+    ledger_error err = { 0 };
+
+    sqlite3_busy_timeout(k.s.db, 10);
+    tst_exec(k.db, "BEGIN IMMEDIATE");
+    tst_fails(SINK->cursor_set(&k.s, "default", NULL, &next, &err), LEDGER_ERR_BUSY, &err);
+    sink_append(&k, "s", 1, "{}", "");
+    tst_fails(sink_try(&k, &err), LEDGER_ERR_BUSY, &err);
+    tst_exec(k.db, "COMMIT");
+    sink_apply(&k);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_origin_numbers),
+        TEST(test_many_origins),
+        TEST(test_adopt),
+        TEST(test_cursor_get_and_set),
+        TEST(test_cursor_of_another_kind),
+        TEST(test_cursor_of_a_go_table),
+        TEST(test_out_of_memory),
+        TEST(test_busy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
