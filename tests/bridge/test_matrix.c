@@ -270,6 +270,58 @@ static void cursor_never_goes_back(void **state)
     }
 }
 
+/* Replaying anything is a no-op: also a trim up to an id that nobody had yet, with entries after it
+ * that got lower ones. */
+static void replayed_trim_leaves_later_entries(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        struct tst_history before;
+        ledger_error err = { 0 };
+        int64_t id = 0;
+        for (int i = 0; i < 3; i++)
+            tst_append(source, "s", "{}", NULL, NULL);
+        assert_int_equal(tst_trim(source, "s", 6), 3);
+        for (int i = 0; i < 6; i++)
+            id = tst_append(source, "s", "{}", i == 1 ? "K" : NULL, "a");
+        tst_tag(source, "s", id, "b");
+        tst_annotate(source, "s", 4, "k", "v");
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_equal(source, sink, 0);
+        tst_history_load(sink, &before);
+        for (int i = 0; i < 6; i++) { /* from every position up to the trim, one event at a time */
+            ledger_bridge_options o;
+            uint64_t read = 1;
+            char text[8];
+            tst_bridge_options(&o);
+            o.batch_size = 1;
+            snprintf(text, sizeof text, "%d", i);
+            tst_ok(ledger_bridge_cursor_set(source, sink, "default", text, false, &err), &err);
+            ledger_bridge *bridge = tst_bridge(source, sink, &o);
+            while (read > 0) {
+                struct tst_history now;
+                tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+                tst_history_load(sink, &now);
+                for (size_t k = 0; k < before.count; k++) {
+                    const struct tst_entry *e = tst_history_find(&now, before.entries[k].id);
+                    if (e == NULL || e->source_id != before.entries[k].source_id)
+                        tst_fail("from position %d: entry %" PRId64 " has lost its place", i,
+                                 before.entries[k].source_id);
+                    assert_string_equal(e->tags, before.entries[k].tags);
+                    assert_string_equal(e->annotations, before.entries[k].annotations);
+                }
+                tst_history_free(&now);
+            }
+            ledger_bridge_destroy(&bridge);
+            tst_assert_unchanged(&before, sink);
+        }
+        tst_history_free(&before);
+    }
+}
+
 /* --- chains and meshes ------------------------------------------------------------------------- */
 
 static void chain_of_three(void **state)
@@ -521,6 +573,7 @@ int main(void)
         T(parallel_streams),
         T(polls_beside_start_and_stop),
         T(cursor_never_goes_back),
+        T(replayed_trim_leaves_later_entries),
         T(chain_of_three),
         T(opposite_bridges_settle),
         T(changes_at_the_other_side_come_back),

@@ -331,7 +331,8 @@ static bool entry_equal(const struct tst_entry *a, const struct tst_entry *b, ui
         differs_int(ret_text, size, a, "schema_version", a->schema_version, b->schema_version) ||
         differs(ret_text, size, a, "metadata", a->metadata, b->metadata) ||
         differs(ret_text, size, a, "tags", a->tags, b->tags) ||
-        differs(ret_text, size, a, "annotations", a->annotations, b->annotations))
+        differs(ret_text, size, a, "annotations", a->annotations, b->annotations) ||
+        ((flags & TST_CMP_IDS) && differs_int(ret_text, size, a, "id", a->id, b->id)))
         return false;
     if (flags & TST_CMP_ANY_TIME)
         return true;
@@ -401,7 +402,7 @@ void tst_assert_unchanged_at(const struct tst_history *before, ledger_store *sto
     struct tst_history now;
     char text[2048];
     tst_history_load(store, &now);
-    if (!tst_history_equal(before, &now, 0, text, sizeof text))
+    if (!tst_history_equal(before, &now, TST_CMP_IDS, text, sizeof text))
         tst_fail_at(file, line, "the store has changed: %s", text);
     tst_history_free(&now);
 }

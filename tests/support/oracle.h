@@ -40,6 +40,7 @@ enum {
     TST_CMP_OWN = 1 << 0,         /* only what `source` itself wrote; else all origins */
     TST_CMP_ANY_ORDER = 1 << 1,   /* some entries were parked and retried */
     TST_CMP_ANY_TIME = 1 << 2,    /* Go wrote the events: they carry no times */
+    TST_CMP_IDS = 1 << 3,         /* the same store at two moments: its own ids too */
 };
 /* False: ret_text says the first difference. */
 bool tst_history_equal(const struct tst_history *source, const struct tst_history *sink,
@@ -50,7 +51,7 @@ bool tst_history_equal(const struct tst_history *source, const struct tst_histor
     tst_assert_equal_at((source), (sink), (flags), __FILE__, __LINE__)
 void tst_assert_equal_at(ledger_store *source, ledger_store *sink, uint32_t flags, const char *file,
                          int line);
-/* The sink holds the same as before. */
+/* The sink holds the same as before, under the same ids. */
 #define tst_assert_unchanged(before, store)                                                        \
     tst_assert_unchanged_at((before), (store), __FILE__, __LINE__)
 void tst_assert_unchanged_at(const struct tst_history *before, ledger_store *store,

@@ -225,7 +225,7 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
                            err);
     if (kind < 72)
         return step_change(w, store, true, err);
-    if (kind < 89 || w->no_trim)
+    if (kind < 90 || w->no_trim)
         return step_change(w, store, false, err);
     return step_trim(w, store, err);
 }

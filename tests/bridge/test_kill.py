@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""test_kill.py WRITER LEDGERCTL: kill -9 at random moments, on real files.
+
+A writer and one, two and four bridges work on one pair of SQLite files and are killed and started
+again; then the rest is carried over, `ledgerctl bridge verify` must say "equal", and so must a
+comparison of its own in plain SQL. The source's log and its entries must agree too: a killed writer
+leaves no half write. LEDGER_TEST_KILLS=n: how often in all (default 100); LEDGER_TEST_SEED=n: same
+choices again (the moments differ, of course). Prints TAP."""
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+
+WRITER, LEDGERCTL = sys.argv[1], sys.argv[2]
+KILLS = int(os.environ.get('LEDGER_TEST_KILLS') or 100)
+SEED = int(os.environ.get('LEDGER_TEST_SEED') or time.time())
+SLOW = 8 if os.environ.get('LEDGER_TEST_SANITIZED') else 1
+TABLE = 'ledger_entries'
+
+
+class Failure(Exception):
+    pass
+
+
+class Process:
+    """A child that may only end because we ended it."""
+
+    def __init__(self, args, folder, name):
+        self.args, self.name = args, name
+        self.log = os.path.join(folder, name + '.log')
+        self.start()
+
+    def start(self):
+        with open(self.log, 'ab') as log:
+            self.child = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def output(self):
+        with open(self.log, errors='replace') as log:
+            return log.read()[-3000:]
+
+    def check(self):
+        status = self.child.poll()
+        if status is not None:
+            raise Failure(f'{self.name} ended by itself with {status}:\n{self.output()}')
+
+    def kill(self):
+        self.check()
+        self.child.kill()
+        self.child.wait()
+
+    def terminate(self):
+        """SIGTERM or SIGINT: finishes the batch and exits 0 (or dies of it while it starts)."""
+        self.check()
+        number = random.choice([signal.SIGTERM, signal.SIGINT])
+        self.child.send_signal(number)
+        try:
+            status = self.child.wait(timeout=60 * SLOW)
+        except subprocess.TimeoutExpired:
+            raise Failure(f'{self.name} does not end on {number.name}:\n{self.output()}') from None
+        if status not in (0, -number):
+            raise Failure(f'{self.name} ended with {status} on {number.name}:\n{self.output()}')
+
+
+def ledgerctl(*args, expect=(0,)):
+    done = subprocess.run([LEDGERCTL, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=600 * SLOW)
+    if done.returncode not in expect:
+        raise Failure(f'ledgerctl {" ".join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}')
+    return done
+
+
+# ---- the comparison of its own -------------------------------------------------------------------
+
+def connect(path):
+    db = sqlite3.connect(f'file:{path}?mode=ro', uri=True)
+    db.text_factory = str
+    return db
+
+
+def history(db, where):
+    """{id at the origin: every field}, and the ids here by stream in the order of the origin."""
+    entries, order = {}, {}
+    key = 'id' if where == 'source' else 'source_pos'
+    for row in db.execute(
+            f'SELECT {key}, id, stream, CAST(payload AS BLOB), order_key, dedup_key, schema_version,'
+            f' metadata, tags, annotations, created_at, updated_at FROM {TABLE} ORDER BY {key}'):
+        ident, own, stream, payload, order_key, dedup_key, version, metadata, tags, notes, made, set_at = row
+        if ident in entries:
+            raise Failure(f'{where}: entry {ident} is there twice')
+        entries[ident] = (stream, payload, order_key, dedup_key, version, json.loads(metadata or '{}'),
+                          json.loads(tags or '[]'), json.loads(notes or '{}'), made, set_at)
+        order.setdefault(stream, []).append(own)
+    return entries, order
+
+
+def compare(source, sink):
+    with connect(source) as a, connect(sink) as b:
+        for name, db in (('source', a), ('sink', b)):
+            state = db.execute('PRAGMA integrity_check').fetchone()[0]
+            if state != 'ok':
+                raise Failure(f'{name}: {state}')
+        entries_a, _ = history(a, 'source')
+        entries_b, order_b = history(b, 'sink')
+        for ident in sorted(entries_a.keys() | entries_b.keys()):
+            if entries_a.get(ident) != entries_b.get(ident):
+                raise Failure(f'entry {ident} differs:\n source {str(entries_a.get(ident))[:1000]}\n'
+                              f' sink   {str(entries_b.get(ident))[:1000]}')
+        for stream, ids in order_b.items():
+            if ids != sorted(ids):
+                raise Failure(f'stream {stream!r}: ids in the sink do not follow the source')
+        parked = b.execute(f'SELECT count(*) FROM {TABLE}_parked').fetchone()[0]
+        if parked:
+            raise Failure(f'{parked} events are parked')
+        head = a.execute(f'SELECT max(id) FROM {TABLE}_mutations').fetchone()[0] or 0
+        cursor = int(b.execute(f"SELECT cursor FROM {TABLE}_cursors WHERE name = 'default'").fetchone()[0])
+        if cursor != head:
+            raise Failure(f'cursor is {cursor}, the end of the log is {head}')
+        return len(entries_a), head
+
+
+def log_agrees(source):
+    """What the log leads to is what the entries are."""
+    played = {}
+    with connect(source) as db:
+        for number, event in db.execute(f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
+            event = json.loads(event, parse_float=str, parse_int=str)
+            stream = event['stream']
+            if event['type'] == 'append':
+                for entry in event['entries']:
+                    if int(entry['id']) in played:
+                        raise Failure(f'log {number}: entry {entry["id"]} appended twice')
+                    played[int(entry['id'])] = [stream, entry.get('tags', []), {}, True]
+            elif event['type'] == 'trim':
+                last = int(event['before_id'])
+                for ident, entry in played.items():
+                    if ident <= last and entry[0] == stream:
+                        entry[3] = False
+            else:
+                entry = played[int(event['entry_id'])]
+                if event['type'] == 'set_tags':
+                    entry[1] = event.get('tags', [])
+                else:
+                    for key, value in event.get('annotations', {}).items():
+                        if value is None:
+                            entry[2].pop(key, None)
+                        else:
+                            entry[2][key] = value
+        entries, _ = history(db, 'source')
+    live = {ident: (e[0], e[1], e[2]) for ident, e in played.items() if e[3]}
+    there = {ident: (e[0], e[6], e[7]) for ident, e in entries.items()}
+    for ident in sorted(live.keys() | there.keys()):
+        if live.get(ident) != there.get(ident):
+            raise Failure(f'entry {ident}: the log leads to {live.get(ident)}, the table has {there.get(ident)}')
+
+
+# ---- the killing ---------------------------------------------------------------------------------
+
+def round_of(bridge_count, kills):
+    folder = tempfile.mkdtemp(prefix='ledger-kill-')
+    source, sink = os.path.join(folder, 'source.db'), os.path.join(folder, 'sink.db')
+    pair = ['--source', 'sqlite:' + source, '--sink', 'sqlite:' + sink]
+    everybody = []
+    done = verified = stopped = 0
+    try:
+        ledgerctl('store', 'init', '--store', 'sqlite:' + source)
+        ledgerctl('store', 'init', '--store', 'sqlite:' + sink)
+        writer = Process([WRITER, 'random', source, str(random.getrandbits(60))], folder, 'writer')
+        everybody.append(writer)
+        for i in range(bridge_count):
+            # Small batches: more moments between two commits. One of them joins batches.
+            size = [] if i == 1 else ['--backlog-batch-size', str(random.choice([20, 100, 500]))]
+            everybody.append(Process(
+                [LEDGERCTL, 'bridge', 'run', *pair, '--quiet', '--interval', '200ms',
+                 '--batch-size', '20', *size], folder, f'bridge{i}'))
+        while done < kills:
+            time.sleep(random.choice([0.002, 0.03, 0.1, 0.4]) * 2 * random.random() * min(SLOW, 3))
+            victims = random.sample(everybody, random.choice([1, 1, 1, min(2, len(everybody))]))
+            if random.random() < 0.5 and writer in victims and len(everybody) > 1:
+                victims = [random.choice(everybody[1:])]  # mostly bridges
+            for victim in victims:
+                victim.kill()
+                done += 1
+            for victim in victims:
+                if victim is writer:
+                    writer.args[3] = str(random.getrandbits(60))
+                victim.start()
+            if random.random() < 0.05:
+                victim = random.choice(everybody[1:])
+                victim.terminate()
+                victim.start()
+                stopped += 1
+            if random.random() < 0.04:  # equal up to the cursor at any moment
+                time.sleep(0.1 * SLOW)
+                ledgerctl('bridge', 'verify', *pair, '--quiet')
+                verified += 1
+        for process in everybody:
+            process.kill()
+            done += 1
+        log_agrees(source)
+        ledgerctl('bridge', 'run', *pair, '--until-empty', '--quiet')
+        verdict = ledgerctl('bridge', 'verify', *pair)
+        if 'equal' not in verdict.stdout + verdict.stderr:
+            raise Failure(f'verify does not say "equal": {verdict.stdout}{verdict.stderr}')
+        entries, events = compare(source, sink)
+        again = ledgerctl('bridge', 'run', *pair, '--until-empty', '--quiet')
+        entries_again, _ = compare(source, sink)
+        if entries_again != entries or again.returncode != 0:
+            raise Failure('a second run changed something')
+        print(f'# {done} kills, {stopped} stops, {verified} verified on the way,'
+              f' {events} events, {entries} entries', flush=True)
+    finally:
+        for process in everybody:
+            if process.child.poll() is None:
+                process.child.kill()
+                process.child.wait()
+        if os.environ.get('LEDGER_TEST_KEEP'):
+            print(f'# kept {folder}')
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    return done
+
+
+def main():
+    random.seed(SEED)
+    print(f'# seed {SEED}', flush=True)
+    rounds = [(1, 0.3), (2, 0.3), (4, 0.4)]
+    failed = total = 0
+    for number, (bridges, share) in enumerate(rounds, 1):
+        name = f'killed writer and {bridges} bridge{"s" if bridges > 1 else ""}'
+        try:
+            total += round_of(bridges, max(1, round(KILLS * share)))
+            print(f'ok {number} - {name}', flush=True)
+        except Failure as failure:
+            failed += 1
+            for line in str(failure).splitlines():
+                print('# ' + line)
+            print(f'not ok {number} - {name}', flush=True)
+    print(f'# {total} kills in all')
+    print(f'1..{len(rounds)}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
