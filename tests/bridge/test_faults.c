@@ -243,12 +243,10 @@ static const struct {
 };
 #define FILE_FAULT_COUNT (sizeof file_faults / sizeof file_faults[0])
 
-/* The test is worth something only if the fault came: how often n was reached, at least. */
-static void check_reached(size_t fault, uint64_t last_n, bool is_written)
+/* The test is worth something only if faults came: of these kinds at least two. */
+static void check_reached(size_t fault, uint64_t last_n, uint32_t sure)
 {
-    bool rare = (file_faults[fault].ops & (TST_FAULT_TRUNCATE | TST_FAULT_SYNC)) != 0;
-    bool write = (file_faults[fault].ops & TST_FAULT_WRITE) != 0;
-    if (!rare && (!write || is_written) && last_n < 3)
+    if ((file_faults[fault].ops & sure) != 0 && last_n < 3)
         tst_fail("no %s came before call %" PRIu64, file_faults[fault].what, last_n);
 }
 
@@ -276,7 +274,7 @@ static void sqlite_sink_fails(struct tst_env *env, bool same_bridge)
             tst_assert_equal(source, sink, 0);
             tst_close(env, sink);
         }
-        check_reached(f, n, true);
+        check_reached(f, n, TST_FAULT_WRITE | TST_FAULT_READ | TST_FAULT_OPEN | TST_FAULT_LOCK);
     }
     tst_env_reset(env);
     tst_fault_vfs_remove();
@@ -314,7 +312,7 @@ static void sqlite_source_fails_on_call_n(void **state)
             tst_assert_equal(source, sink, 0);
             tst_close(env, sink);
         }
-        check_reached(f, n, false);
+        check_reached(f, n, TST_FAULT_READ | TST_FAULT_OPEN | TST_FAULT_LOCK);
     }
     tst_env_reset(env);
     tst_fault_vfs_remove();
@@ -361,7 +359,7 @@ static void sqlite_writer_fails_on_call_n(void **state)
             tst_assert_equal(source, sink, 0);
             tst_env_reset(env);
         }
-        check_reached(f, n, true);
+        check_reached(f, n, TST_FAULT_WRITE | TST_FAULT_LOCK);
     }
     tst_fault_vfs_remove();
 }
@@ -455,7 +453,7 @@ static void cursor_file_fails_on_call_n(void **state)
             tst_assert_equal(source, sink, 0);
             tst_close(env, sink);
         }
-        check_reached(f, n, true);
+        check_reached(f, n, TST_FAULT_WRITE | TST_FAULT_OPEN | TST_FAULT_LOCK);
     }
     tst_env_reset(env);
     tst_fault_vfs_remove();
