@@ -1,11 +1,11 @@
 /* What a backend implements. One `extern const struct ldg_backend` per backend is its only exported
- * symbol; registry.c is the only place that names it; store.c is the only caller of a callback.
+ * symbol; registry.c is the only place that names it; only this folder calls a callback.
  *
- * Contract for every callback: arguments were checked by store.c (names valid, strings UTF-8 and
+ * Contract for every callback: arguments were checked before (names valid, strings UTF-8 and
  * within limits, payloads JSON, ids of the right kind, capability present, store not read-only).
  * Inputs are borrowed until return. ret_ values are set on success and untouched on failure. A
- * failed call has written nothing, unless it says otherwise. `err` is never NULL here. One thread at
- * a time per ctx; a ctx may move between threads. */
+ * failed call has written nothing, unless it says otherwise. `err` is never NULL here. One thread
+ * at a time per ctx; a ctx may move between threads. */
 #ifndef LDG_STORE_BACKEND_H
 #define LDG_STORE_BACKEND_H
 
@@ -23,26 +23,26 @@ enum {
     LDG_CAP_ANNOTATIONS = 1 << 5,
     LDG_CAP_TRIM = 1 << 6,
     LDG_CAP_SEARCH = 1 << 7,
-    LDG_CAP_TRANSACTIONS = 1 << 8,   /* tx_* */
-    LDG_CAP_PARK = 1 << 9,           /* parked_* and parking in apply() */
+    LDG_CAP_TRANSACTIONS = 1 << 8,    /* tx_* */
+    LDG_CAP_PARK = 1 << 9,            /* parked_* and parking in apply() */
     LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
 };
 
 /* How a store was opened; strings live as long as the store. */
 struct ldg_open {
-    const char *url;      /* NULL with a connection */
-    const char *path;     /* behind the scheme; NULL with a connection */
+    const char *url;  /* NULL with a connection */
+    const char *path; /* behind the scheme; NULL with a connection */
     const char *table;
     const char *log_table;
     ledger_log_mode log;
-    uint32_t flags;       /* LEDGER_STORE_… */
+    uint32_t flags; /* LEDGER_STORE_… */
     int busy_timeout_ms;
     void *connection;
     enum ldg_role {
-        LDG_ROLE_USER,    /* opened by a program */
-        LDG_ROLE_SOURCE,  /* a bridge's reading end: never checkpoints, never blocks writers */
-        LDG_ROLE_SINK,    /* a bridge's writing end: commits need not wait for the disk, because the
-                             cursor falls back together with the data */
+        LDG_ROLE_USER,   /* opened by a program */
+        LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
+        LDG_ROLE_SINK,   /* a bridge's writing end: commits need not wait for the disk, because the
+                            cursor falls back together with the data */
     } role;
 };
 
@@ -56,28 +56,28 @@ struct ldg_identity {
 
 /* One row of <table>_cursors. */
 struct ldg_cursor {
-    char state[LDG_CURSOR_STATE_MAX];   /* the cursor, as its source issued it; "" = none (new, or
-                                           left by the Go bridge, or set by SetCursor) */
-    char readable[LEDGER_ID_TEXT_MAX];  /* column `cursor`: position in the codec's form */
-    int64_t moved_at_us;                /* LEDGER_NO_TIME: unknown */
+    char state[LDG_CURSOR_STATE_MAX];  /* the cursor, as its source issued it; "" = none (new, or
+                                          left by the Go bridge, or set by SetCursor) */
+    char readable[LEDGER_ID_TEXT_MAX]; /* column `cursor`: position in the codec's form */
+    int64_t moved_at_us;               /* LEDGER_NO_TIME: unknown */
 };
 
 /* One row of the mutation log. */
 struct ldg_log_row {
-    int64_t position;      /* its id */
-    ledger_bytes payload;  /* in the batch's arena */
+    int64_t position;     /* its id */
+    ledger_bytes payload; /* in the batch's arena */
     int64_t created_at_us;
 };
 
 /* Rows in commit-safe order, and the cursor behind them. */
 struct ldg_log_batch {
-    struct ldg_arena arena;      /* the reader's; reset before each read */
-    struct ldg_log_row *rows;    /* in the arena */
+    struct ldg_arena arena;   /* the reader's; reset before each read */
+    struct ldg_log_row *rows; /* in the arena */
     size_t count;
     size_t bytes;
-    bool more;                   /* the log holds more behind this batch */
+    bool more;                             /* the log holds more behind this batch */
     char next_state[LDG_CURSOR_STATE_MAX]; /* = the state read from, when count is 0 */
-    int64_t next_position;       /* position of the cursor after this batch */
+    int64_t next_position;                 /* position of the cursor after this batch */
 };
 
 struct ldg_log_limits {
@@ -101,24 +101,24 @@ enum ldg_op_kind {
 };
 struct ldg_op {
     enum ldg_op_kind kind;
-    int origin;               /* of the entry, from origin_get(): 0 = the sink itself */
-    int mutation_origin;      /* of the mutation; usually the same */
-    int64_t position;         /* of the mutation in its origin's log */
-    int64_t log_position;     /* of the event in the log that was read */
-    const char *stream;       /* PARK: "" when unknown */
-    int64_t source_pos;       /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
-    int64_t time_us;          /* APPEND: created_at; SET_*: updated_at */
+    int origin;           /* of the entry, from origin_get(): 0 = the sink itself */
+    int mutation_origin;  /* of the mutation; usually the same */
+    int64_t position;     /* of the mutation in its origin's log */
+    int64_t log_position; /* of the event in the log that was read */
+    const char *stream;   /* PARK: "" when unknown */
+    int64_t source_pos; /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
+    int64_t time_us;    /* APPEND: created_at; SET_*: updated_at */
     const ledger_append_entry *entry; /* APPEND */
     ledger_list tags;                 /* SET_TAGS */
     ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
-    const int64_t *kept;              /* TRIM: ids <= source_pos that the source still has, ascending */
+    const int64_t *kept; /* TRIM: ids <= source_pos that the source still has, ascending */
     size_t kept_count;
-    const char *type_name;    /* for <table>_parked */
-    const char *reason;       /* PARK */
-    const char *source_uuid;  /* of the store whose log was read */
-    int64_t log_time_us;      /* created_at of the log row */
-    ledger_bytes event;       /* the event as read */
-    uint32_t event_index;     /* ops of one event share it; ascending */
+    const char *type_name;   /* for <table>_parked */
+    const char *reason;      /* PARK */
+    const char *source_uuid; /* of the store whose log was read */
+    int64_t log_time_us;     /* created_at of the log row */
+    ledger_bytes event;      /* the event as read */
+    uint32_t event_index;    /* ops of one event share it; ascending */
 };
 
 /* What became of an op. Of the ops of one event the highest value counts. */
@@ -127,7 +127,7 @@ enum ldg_outcome {
     LDG_OUTCOME_REPLAYED,     /* was here already, unchanged */
     LDG_OUTCOME_DEDUPLICATED, /* its dedup key was here under another id */
     LDG_OUTCOME_APPLIED,
-    LDG_OUTCOME_PARKED,       /* kept aside: refused, undecodable, or behind a parked event */
+    LDG_OUTCOME_PARKED, /* kept aside: refused, undecodable, or behind a parked event */
 };
 
 /* One fenced batch. */
@@ -137,8 +137,8 @@ struct ldg_apply {
     const struct ldg_cursor *next;     /* NULL: check the fence, do not move (parallel worker) */
     const struct ldg_op *ops;
     size_t count;
-    bool park_rejected;                /* an op that the database refuses is parked; else REJECTED */
-    int bridged_origin;                /* origin whose log is being read (for the sink's own log) */
+    bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
+    int bridged_origin; /* origin whose log is being read (for the sink's own log) */
 };
 
 struct ldg_parked_row {
@@ -160,11 +160,11 @@ struct ldg_history_row {
 };
 
 struct ldg_backend {
-    const char *name;    /* "sqlite" */
-    const char *scheme;  /* "sqlite" for sqlite:PATH */
+    const char *name;   /* "sqlite" */
+    const char *scheme; /* "sqlite" for sqlite:PATH */
     uint64_t caps;
-    size_t ctx_size;     /* store.c allocates it zeroed */
-    bool text_ids;       /* ids are text; else positive numbers */
+    size_t ctx_size; /* store.c allocates it zeroed */
+    bool text_ids;   /* ids are text; else positive numbers */
 
     /* --- required -------------------------------------------------------------------------- */
     /* On failure close() is not called. Creates or migrates as the flags say. */
@@ -177,7 +177,7 @@ struct ldg_backend {
     const char *(*wake_key)(void *ctx);
     ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_ids *ret_ids, ledger_error *err);
-    /* stream NULL: all (search only). search NULL: plain read. Entries and batch content in arena. */
+    /* stream NULL: all (search only). search NULL: plain read. All in the arena. */
     ledger_rc (*read)(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
@@ -268,8 +268,8 @@ struct ldg_backend {
     ledger_rc (*parked_drop)(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
 
     /* --- verification ------------------------------------------------------------------------ */
-    /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and bytes;
-     * in the arena. origin 0: the entries written here, by their own id. */
+    /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and
+     * bytes; in the arena. origin 0: the entries written here, by their own id. */
     ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
@@ -286,7 +286,7 @@ struct ldg_backend {
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
      * as apply() returns. Any thread. */
     uint64_t (*durable_count)(void *ctx);
-    /* Tells the sink whether a backlog is being worked off (larger checkpoints) or a tail followed. */
+    /* Is a backlog worked off (larger checkpoints), or a tail followed? */
     void (*hint_backlog)(void *ctx, bool backlog);
 };
 

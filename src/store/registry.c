@@ -62,7 +62,8 @@ ledger_rc ldg_registry_find(const char *url, const struct ldg_backend **ret_back
     if (size == 0 || url[size] != ':')
         return ldg_fail(err, LEDGER_ERR_INVALID,
                         "the store's URL has no scheme; write one of %s in front, for example "
-                        "sqlite:orders.db", known);
+                        "sqlite:orders.db",
+                        known);
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
         if (strlen(backends[i]->scheme) == size && memcmp(backends[i]->scheme, url, size) == 0) {
             assert(!ldg_registry_problem(backends[i]));
@@ -97,10 +98,10 @@ ledger_rc ldg_registry_find_connection(const struct ldg_backend **ret_backend, l
 const char *ldg_registry_problem(const struct ldg_backend *b)
 {
     const bool cursor = b->cursor_get && b->cursor_set && b->cursor_list;
-    const bool park = b->parked_list && b->parked_count && b->parked_retry && b->parked_note &&
-                      b->parked_drop;
-    const bool any_park = b->parked_list || b->parked_count || b->parked_retry || b->parked_note ||
-                          b->parked_drop;
+    const bool park =
+        b->parked_list && b->parked_count && b->parked_retry && b->parked_note && b->parked_drop;
+    const bool any_park =
+        b->parked_list || b->parked_count || b->parked_retry || b->parked_note || b->parked_drop;
     const bool tx = b->tx_begin && b->tx_commit && b->tx_rollback;
     const struct {
         bool wrong;

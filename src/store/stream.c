@@ -62,7 +62,8 @@ static ledger_rc check_options(const ledger_stream_options *options, ledger_erro
         if (u->from < 1 || u->from >= options->schema_version)
             return ldg_fail(err, LEDGER_ERR_INVALID,
                             "upcaster from version %d: the stream's versions are 1 to %d, the last "
-                            "needs none", u->from, options->schema_version);
+                            "needs none",
+                            u->from, options->schema_version);
     }
     return LEDGER_OK;
 }
@@ -298,9 +299,11 @@ static ledger_rc decode_entry(const ledger_stream *stream, const ledger_entry *e
 
     id_text(entry->id, id, sizeof(id));
     if (entry->schema_version > stream->schema_version) {
-        rc = ldg_fail(err, LEDGER_ERR_UPCAST,
-                      "stream \"%.128s\", entry %s has schema version %d, newer than this program's "
-                      "%d", stream->id, id, entry->schema_version, stream->schema_version);
+        rc =
+            ldg_fail(err, LEDGER_ERR_UPCAST,
+                     "stream \"%.128s\", entry %s has schema version %d, newer than this program's "
+                     "%d",
+                     stream->id, id, entry->schema_version, stream->schema_version);
         goto out;
     }
     for (int version = entry->schema_version; version < stream->schema_version; version++) {
@@ -310,8 +313,9 @@ static ledger_rc decode_entry(const ledger_stream *stream, const ledger_entry *e
         if (!upcaster) {
             rc = ldg_fail(err, LEDGER_ERR_UPCAST,
                           "stream \"%.128s\", entry %s has schema version %d; no upcaster leads "
-                          "from version %d to %d (the stream's version is %d)", stream->id, id,
-                          entry->schema_version, version, version + 1, stream->schema_version);
+                          "from version %d to %d (the stream's version is %d)",
+                          stream->id, id, entry->schema_version, version, version + 1,
+                          stream->schema_version);
             goto out;
         }
         err->code = LEDGER_OK;
@@ -416,8 +420,7 @@ ledger_rc ledger_read_only_stream_read(ledger_read_only_stream *stream,
                                        const ledger_read_options *options,
                                        ledger_values **ret_values, ledger_error *err)
 {
-    return stream ? ledger_stream_read(stream->stream, options, ret_values, err)
-                  : fail_closed(err);
+    return stream ? ledger_stream_read(stream->stream, options, ret_values, err) : fail_closed(err);
 }
 
 static ledger_rc fail_read_only(ledger_error *err)

@@ -65,7 +65,8 @@ void ldg_wake_signal(const char *key)
     for (struct waiter *waiter = waiters; waiter; waiter = waiter->next) {
         if (strcmp(waiter->key, key) == 0) {
             const uint64_t one = 1;
-            /* Fails only when the counter is full or the fd is none: the waiter is awake, or gone. */
+            /* Fails only when the counter is full or the fd is none: the waiter is awake, or gone.
+             */
             ssize_t ignored = write(waiter->event_fd, &one, sizeof(one));
             (void)ignored;
         }

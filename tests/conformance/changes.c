@@ -42,8 +42,8 @@ static void annotations_merge(struct conf_env *env)
     ledger_store *store = conf_open(env, "a");
     int64_t id = conf_append(store, "s", "1");
     ledger_error err;
-    ok(ledger_store_set_annotations(store, "s", conf_id(id),
-                                    conf_map({ "k.x", "1" }, { "a", "2" }, { "gone", NULL }), &err));
+    ok(ledger_store_set_annotations(
+        store, "s", conf_id(id), conf_map({ "k.x", "1" }, { "a", "2" }, { "gone", NULL }), &err));
     ok(ledger_store_set_annotations(store, "s", conf_id(id),
                                     conf_map({ "b", "" }, { "a", NULL }, { "c", "q\"\\" }), &err));
     ledger_batch *batch = conf_read(store, "s", NULL);
@@ -67,7 +67,8 @@ static void annotations_merge(struct conf_env *env)
 static void tags_and_annotations_live_side_by_side(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
-    const ledger_append_input input = { .payload = conf_bytes("1"), .tags = conf_list("first"),
+    const ledger_append_input input = { .payload = conf_bytes("1"),
+                                        .tags = conf_list("first"),
                                         .metadata = conf_map({ "m", "1" }) };
     ledger_ids ids;
     ledger_error err;
@@ -97,7 +98,8 @@ static void trim_deletes_up_to(struct conf_env *env)
         ids[i] = conf_append_dedup(store, i % 2 ? "t" : "s", "1", i == 0 ? "k" : NULL);
     ok(ledger_store_trim(store, "none", conf_id(ids[5]), &deleted, &err));
     assert_int_equal(deleted, 0);
-    ok(ledger_store_trim(store, "s", conf_id(ids[3]), &deleted, &err)); /* an id of the other stream */
+    ok(ledger_store_trim(store, "s", conf_id(ids[3]), &deleted,
+                         &err)); /* an id of the other stream */
     assert_int_equal(deleted, 2);
     conf_check_ids(store, "s", NULL, &ids[4], 1);
     assert_int_equal(conf_count(store, "t"), 3);
@@ -133,8 +135,7 @@ static void read_only_handle(struct conf_env *env)
 {
     ledger_store *writer = conf_open(env, "a");
     int64_t id = conf_append(writer, "s", "1");
-    ledger_store *store =
-        conf_open_with(env, "a", NULL, LEDGER_LOG_AUTO, LEDGER_STORE_READ_ONLY);
+    ledger_store *store = conf_open_with(env, "a", NULL, LEDGER_LOG_AUTO, LEDGER_STORE_READ_ONLY);
     const ledger_append_input input = { .payload = conf_bytes("1") };
     struct ldg_cursor cursor;
     ledger_error err;
@@ -239,7 +240,8 @@ static void transaction_holds_its_rows(struct conf_env *env)
     ok(ledger_store_set_tags(b, "s", conf_id(id), conf_list("b"), &err));
 }
 
-/* Only where transactions overlap: ids are drawn before the commit, the log is read in its order. */
+/* Only where transactions overlap: ids are drawn before the commit, the log is read in its order.
+ */
 static void transactions_overlap(struct conf_env *env)
 {
     if (!env->backend->overlapping)
@@ -291,8 +293,11 @@ static void log_holds_the_appends(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
     const ledger_append_input inputs[] = {
-        { .payload = conf_bytes(" {\"a\" : 1.0} "), .order_key = "o", .dedup_key = "d",
-          .schema_version = 3, .metadata = conf_map({ "z", "1" }, { "a", "2" }),
+        { .payload = conf_bytes(" {\"a\" : 1.0} "),
+          .order_key = "o",
+          .dedup_key = "d",
+          .schema_version = 3,
+          .metadata = conf_map({ "z", "1" }, { "a", "2" }),
           .tags = conf_list("y", "x") },
         { .payload = conf_bytes("2") },
     };
@@ -416,7 +421,8 @@ static void cursors_by_name(struct conf_env *env)
     fails(ledger_store_cursor_get(store, "c", NULL, &err), INVALID);
 }
 
-static void count_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
+static void count_finding(void *ctx, ledger_severity severity, const char *subject,
+                          const char *text)
 {
     size_t *counts = ctx;
     assert_true((unsigned)severity <= LEDGER_FINDING_ERROR);
@@ -476,8 +482,8 @@ const struct conf_case conf_change_cases[] = {
       0 },
     { "transaction commits", transaction_commits, LDG_CAP_TRANSACTIONS | ALL_CHANGES, 0 },
     { "transaction rolls back", transaction_rolls_back, LDG_CAP_TRANSACTIONS | ALL_CHANGES, 0 },
-    { "transaction holds its rows", transaction_holds_its_rows,
-      LDG_CAP_TRANSACTIONS | LDG_CAP_TAGS, 0 },
+    { "transaction holds its rows", transaction_holds_its_rows, LDG_CAP_TRANSACTIONS | LDG_CAP_TAGS,
+      0 },
     { "transactions overlap", transactions_overlap, LDG_CAP_TRANSACTIONS | ALL_CHANGES, 0 },
     { "log holds the appends", log_holds_the_appends, LDG_CAP_MUTATION_LOG, 0 },
     { "log holds the changes", log_holds_the_changes, ALL_CHANGES, 0 },

@@ -46,8 +46,8 @@ static void memory_refuse(const char *url, const char *table, const char *stream
 {
     static char refused[64];
     snprintf(refused, sizeof(refused), "%s", stream ? stream : "");
-    assert_int_equal(
-        ldg_memory_set_refuse(memory_name(url), stream ? is_refused : NULL, refused), 0);
+    assert_int_equal(ldg_memory_set_refuse(memory_name(url), stream ? is_refused : NULL, refused),
+                     0);
 }
 
 /* --- sqlite ---------------------------------------------------------------------------------- */
@@ -81,8 +81,9 @@ static void sqlite_put_legacy(const char *url, const char *table, const char *st
 
 static void sqlite_damage_log(const char *url, const char *log_table, int64_t position)
 {
-    sqlite_run(url, sqlite3_mprintf("UPDATE \"%w\" SET payload = CAST('{}' AS BLOB) WHERE id = %lld",
-                                    log_table, (long long)position));
+    sqlite_run(url,
+               sqlite3_mprintf("UPDATE \"%w\" SET payload = CAST('{}' AS BLOB) WHERE id = %lld",
+                               log_table, (long long)position));
 }
 
 static void sqlite_refuse(const char *url, const char *table, const char *stream)
@@ -319,8 +320,10 @@ int main(void)
         const struct conf_case *cases;
         size_t count;
     } parts[] = {
-        { conf_user_cases, conf_user_case_count },     { conf_change_cases, conf_change_case_count },
-        { conf_source_cases, conf_source_case_count }, { conf_sink_cases, conf_sink_case_count },
+        { conf_user_cases, conf_user_case_count },
+        { conf_change_cases, conf_change_case_count },
+        { conf_source_cases, conf_source_case_count },
+        { conf_sink_cases, conf_sink_case_count },
         { conf_parked_cases, conf_parked_case_count },
     };
     const size_t backend_count = sizeof(backends) / sizeof(backends[0]);

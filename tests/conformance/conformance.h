@@ -1,7 +1,8 @@
 /* The conformance suite: what every backend must do, case by case, through the store's own calls.
  *
- * A backend takes part by one line in the table of conformance.c. Cases that need a capability which
- * it does not have are left out; so are those that need a door of the table line that is NULL. */
+ * A backend takes part by one line in the table of conformance.c. Cases that need a capability
+ * which it does not have are left out; so are those that need a door of the table line that is
+ * NULL. */
 #ifndef TEST_CONFORMANCE_H
 #define TEST_CONFORMANCE_H
 

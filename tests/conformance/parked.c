@@ -63,9 +63,9 @@ static void events_wait_behind_parked_ones(struct conf_env *env)
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_append(sink, sink->a, 2, "s", "2", NULL);
-    sink_park(sink, 1, "s", "first");             /* log position 3 */
-    sink_tags(sink, sink->a, 1, "s", "behind");   /* 4 */
-    sink_tags(sink, sink->a, 2, "s", "free");     /* 5 */
+    sink_park(sink, 1, "s", "first");           /* log position 3 */
+    sink_tags(sink, sink->a, 1, "s", "behind"); /* 4 */
+    sink_tags(sink, sink->a, 2, "s", "free");   /* 5 */
     sink_annotate(sink, sink->a, 1, "s", "k", "behind too");
     sink_tags(sink, sink->b, 1, "s", "of another origin");
     sink_run(sink);
@@ -85,8 +85,8 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_park(sink, 0, "", "cannot be read");
-    sink_tags(sink, sink->a, 1, "s", "here");      /* its entry is here */
-    sink_tags(sink, sink->a, 2, "s", "perhaps");   /* its entry may be in the parked event */
+    sink_tags(sink, sink->a, 1, "s", "here");    /* its entry is here */
+    sink_tags(sink, sink->a, 2, "s", "perhaps"); /* its entry may be in the parked event */
     sink_append(sink, sink->a, 3, "s", "3", NULL);
     sink_run(sink);
     sink_is(sink, "apapa");

@@ -65,8 +65,8 @@ struct ldg_op *sink_append(struct sink *sink, int origin, int64_t source_pos, co
         .source_id = "",
     };
     /* the literals above die with this function */
-    ledger_pair *pairs = ldg_arena_memdup(&sink->env->arena, entry->metadata.items,
-                                          2 * sizeof(ledger_pair));
+    ledger_pair *pairs =
+        ldg_arena_memdup(&sink->env->arena, entry->metadata.items, 2 * sizeof(ledger_pair));
     entry->metadata.items = pairs;
     op->entry = entry;
     return op;
@@ -204,7 +204,8 @@ static void origins_have_numbers(struct conf_env *env)
 static void cursor_rows(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
-    struct ldg_cursor row, next_row = { .state = "s1", .readable = "1", .moved_at_us = SINK_TIME_US };
+    struct ldg_cursor row,
+        next_row = { .state = "s1", .readable = "1", .moved_at_us = SINK_TIME_US };
     char text[LEDGER_ID_TEXT_MAX];
     ledger_error err;
     assert_string_equal(sink->cursor.state, "");
@@ -304,8 +305,9 @@ static void apply_notices_a_used_position(struct conf_env *env)
     const struct {
         const char *stream, *payload, *dedup_key;
         int schema_version;
-    } rows[] = { { "t", "1", NULL, 2 }, { "s", "2", NULL, 2 }, { "s", "1", "k", 2 },
-                 { "s", "1", NULL, 3 } };
+    } rows[] = {
+        { "t", "1", NULL, 2 }, { "s", "2", NULL, 2 }, { "s", "1", "k", 2 }, { "s", "1", NULL, 3 }
+    };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         sink_append(sink, sink->a, 100 + (int64_t)i, "s", "5", NULL);
         struct ldg_op *op =
@@ -384,8 +386,9 @@ static void apply_is_fenced(struct conf_env *env)
     apply = (struct ldg_apply){ .ops = sink->ops, .count = 1 };
     ok(ldg_store_apply(sink->store, &apply, sink->outcomes, &err));
     sink_holds(sink, "s", "1 2 3");
-    apply = (struct ldg_apply){ .name = "none", .expected = &first, .next = &second,
-                                .ops = sink->ops, .count = 1 };
+    apply = (struct ldg_apply){
+        .name = "none", .expected = &first, .next = &second, .ops = sink->ops, .count = 1
+    };
     fails(ldg_store_apply(sink->store, &apply, sink->outcomes, &err), FENCED);
     /* an empty batch moves the cursor */
     sink->count = 0;
@@ -481,7 +484,8 @@ static void apply_trims_by_source_position(struct conf_env *env)
     }
     sink_append(sink, sink->a, 3, "t", "3", NULL);
     sink_run(sink);
-    struct ldg_op *op = sink_trim(sink, sink->a, 10, "s"); /* by number, though "9" > "10" as text */
+    struct ldg_op *op =
+        sink_trim(sink, sink->a, 10, "s"); /* by number, though "9" > "10" as text */
     op->kept = kept;
     op->kept_count = 2;
     sink_run(sink);
@@ -653,7 +657,8 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
     sink_run(sink);
     conf_append(sink->store, "s", "4");
     ledger_batch *batch = conf_read(sink->store, "s", NULL);
-    const ledger_id first = ledger_batch_entry(batch, 0)->id, last = ledger_batch_entry(batch, 3)->id;
+    const ledger_id first = ledger_batch_entry(batch, 0)->id,
+                    last = ledger_batch_entry(batch, 3)->id;
     ledger_batch_destroy(&batch);
     ok(ledger_store_set_tags(sink->store, "s", first, conf_list("here"), &err));
     ok(ledger_store_set_annotations(sink->store, "s", first, conf_map({ "k", "v" }), &err));

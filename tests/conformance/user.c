@@ -122,7 +122,11 @@ static void append_keeps_every_byte(struct conf_env *env)
         " { \"a\" : 1.00e+2 , \"a\" : [ ] }\n",
         "\t123456789012345678901234567890.00000000001\r\n",
         "\"<script>&\\u003c\\/ \xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80\"",
-        "null", "true", "\"\"", "[]", "-0",
+        "null",
+        "true",
+        "\"\"",
+        "[]",
+        "-0",
     };
     const size_t count = sizeof(payloads) / sizeof(payloads[0]);
     ledger_store *store = conf_open(env, "a");
@@ -131,8 +135,8 @@ static void append_keeps_every_byte(struct conf_env *env)
         .order_key = "order \xe2\x82\xac '\"",
         .dedup_key = "dedup%_",
         .schema_version = 7,
-        .metadata = conf_map({ "z", "" }, { "a\"b", "c\\d\n" }, { "k.l", "\xc3\xa9" },
-                             { "z", "last" }),
+        .metadata =
+            conf_map({ "z", "" }, { "a\"b", "c\\d\n" }, { "k.l", "\xc3\xa9" }, { "z", "last" }),
         .tags = conf_list("two words", "a\"b", "a\"b", ""),
     };
     ledger_error err;
@@ -256,12 +260,18 @@ static void bad_payloads(struct conf_env *env)
         const char *payload;
         ledger_rc want;
     } rows[] = {
-        { "", LEDGER_ERR_INVALID },         { " ", LEDGER_ERR_DATA },
-        { "hello", LEDGER_ERR_DATA },       { "{\"a\":1", LEDGER_ERR_DATA },
-        { "{'a':1}", LEDGER_ERR_DATA },     { "[1,]", LEDGER_ERR_DATA },
-        { "1 2", LEDGER_ERR_DATA },         { "01", LEDGER_ERR_DATA },
-        { "NaN", LEDGER_ERR_DATA },         { "\"\xff\"", LEDGER_ERR_DATA },
-        { "\"\xed\xa0\x80\"", LEDGER_ERR_DATA }, { "\"a\nb\"", LEDGER_ERR_DATA },
+        { "", LEDGER_ERR_INVALID },
+        { " ", LEDGER_ERR_DATA },
+        { "hello", LEDGER_ERR_DATA },
+        { "{\"a\":1", LEDGER_ERR_DATA },
+        { "{'a':1}", LEDGER_ERR_DATA },
+        { "[1,]", LEDGER_ERR_DATA },
+        { "1 2", LEDGER_ERR_DATA },
+        { "01", LEDGER_ERR_DATA },
+        { "NaN", LEDGER_ERR_DATA },
+        { "\"\xff\"", LEDGER_ERR_DATA },
+        { "\"\xed\xa0\x80\"", LEDGER_ERR_DATA },
+        { "\"a\nb\"", LEDGER_ERR_DATA },
         { deep, LEDGER_ERR_DATA },
     };
     ledger_error err;
@@ -464,9 +474,13 @@ static void read_with_filters(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
     const ledger_append_input inputs[] = {
-        { .payload = conf_bytes("0"), .order_key = "a", .tags = conf_list("x", "y"),
+        { .payload = conf_bytes("0"),
+          .order_key = "a",
+          .tags = conf_list("x", "y"),
           .metadata = conf_map({ "k", "1" }, { "l", "2" }) },
-        { .payload = conf_bytes("1"), .order_key = "a", .tags = conf_list("x"),
+        { .payload = conf_bytes("1"),
+          .order_key = "a",
+          .tags = conf_list("x"),
           .metadata = conf_map({ "k", "1" }) },
         { .payload = conf_bytes("2"), .order_key = "b", .tags = conf_list("y", "z", "x") },
         { .payload = conf_bytes("3"), .metadata = conf_map({ "k", "2" }) },
@@ -495,8 +509,12 @@ static void read_with_filters(struct conf_env *env)
     conf_check_ids(store, "s", &o, id, 1);
     o = (ledger_read_options){ .metadata = conf_map({ "k", "" }) };
     conf_check_ids(store, "s", &o, NULL, 0);
-    o = (ledger_read_options){ .order_key = "a", .tag = "x", .all_tags = conf_list("x", "x"),
-                               .metadata = conf_map({ "k", "1" }), .descending = true, .limit = 1 };
+    o = (ledger_read_options){ .order_key = "a",
+                               .tag = "x",
+                               .all_tags = conf_list("x", "x"),
+                               .metadata = conf_map({ "k", "1" }),
+                               .descending = true,
+                               .limit = 1 };
     conf_check_ids(store, "s", &o, &id[1], 1);
     o.has_after = true;
     o.after = conf_id(id[1]);
@@ -528,9 +546,10 @@ static void search_payloads(struct conf_env *env)
         const char *stream, *text;
         size_t count;
     } rows[] = {
-        { "s", "brown", 2 }, { "s", "BROWN", 2 }, { "s", "100%", 1 }, { "s", "%", 1 },
-        { "s", "_", 0 },     { NULL, "brown", 3 }, { "s", "fox\"", 1 }, { "none", "brown", 0 },
-        { NULL, "\xc3\xa9", 1 }, { NULL, "\xc3\x89", 0 },
+        { "s", "brown", 2 },     { "s", "BROWN", 2 },    { "s", "100%", 1 },
+        { "s", "%", 1 },         { "s", "_", 0 },        { NULL, "brown", 3 },
+        { "s", "fox\"", 1 },     { "none", "brown", 0 }, { NULL, "\xc3\xa9", 1 },
+        { NULL, "\xc3\x89", 0 },
     };
     ledger_batch *batch = NULL;
     ledger_error err;

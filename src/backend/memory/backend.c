@@ -36,7 +36,8 @@ static ledger_rc open_tables(struct ldg_memory *m, const struct ldg_open *open, 
     if (!m->log && open->log == LEDGER_LOG_ON)
         return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "memory", 0,
                                "database \"%.64s\" has no mutation log \"%s\"; open it with create "
-                               "once", m->db->name, open->log_table);
+                               "once",
+                               m->db->name, open->log_table);
     return LEDGER_OK;
 }
 

@@ -1,8 +1,8 @@
 /* The data: databases by name, their tables, rows and indexes, and who sees what.
  *
  * Invariant: the list of databases has its own mutex, which is never held while a database's is
- * waited for. Rows stand in their arrays by ascending id from the moment they are written; dead ones
- * are swept when they are many and no snapshot can see them. */
+ * waited for. Rows stand in their arrays by ascending id from the moment they are written; dead
+ * ones are swept when they are many and no snapshot can see them. */
 #include "backend/memory/memory.h"
 
 #include <stdio.h>

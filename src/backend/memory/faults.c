@@ -519,7 +519,8 @@ ledger_rc ldg_memory_copy(const char *from_name, const char *to_name)
     struct ldg_mem_db *from = ldg_mem_db_ref(from_name, false);
     struct ldg_mem_db *to = ldg_mem_db_ref(to_name, false);
     if (from && to && from != to) {
-        /* The one place with two mutexes: by address, so that two copies cannot wait for each other. */
+        /* The one place with two mutexes: by address, so that two copies cannot wait for each
+         * other. */
         pthread_mutex_lock(from < to ? &from->mutex : &to->mutex);
         pthread_mutex_lock(from < to ? &to->mutex : &from->mutex);
         rc = copy_db(from, to, &err);

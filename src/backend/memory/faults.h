@@ -1,7 +1,7 @@
 /* Faults by script, for tests: what a memory database does to its callers on purpose. By name of
  * the database ("NAME" of memory:NAME), which need not be open yet. Threads: any.
  *
- * Callback names are those of struct ldg_backend ("append", "apply", "log_read", "tx_commit", …). */
+ * Callback names are those of struct ldg_backend: "append", "apply", "log_read", "tx_commit"… */
 #ifndef LDG_BACKEND_MEMORY_FAULTS_H
 #define LDG_BACKEND_MEMORY_FAULTS_H
 
@@ -13,17 +13,17 @@
 enum ldg_memory_fault_kind {
     LDG_MEMORY_FAIL,       /* does nothing and fails */
     LDG_MEMORY_LOSE_ACK,   /* does it, then fails: default UNKNOWN_OUTCOME */
-    LDG_MEMORY_APPLY_HALF, /* apply: commits the first half of the ops, not the cursor, then PARTIAL */
-    LDG_MEMORY_HOLD,       /* apply: stops before its commit, rows and cursor locked, until released */
+    LDG_MEMORY_APPLY_HALF, /* apply: commits half of the ops, not the cursor, then PARTIAL */
+    LDG_MEMORY_HOLD, /* apply: stops before its commit, rows and cursor locked, until released */
 };
 
 struct ldg_memory_fault {
     const char *callback; /* NULL: any */
     enum ldg_memory_fault_kind kind;
-    uint64_t nth;         /* which call from now on: 1 = the next; 0 counts as 1 */
-    uint64_t times;       /* how many calls from there; 0 counts as 1; UINT64_MAX: all */
-    ledger_rc code;       /* 0: CONNECT for FAIL, UNKNOWN_OUTCOME for LOSE_ACK */
-    uint32_t flags;       /* added to the code's own */
+    uint64_t nth;   /* which call from now on: 1 = the next; 0 counts as 1 */
+    uint64_t times; /* how many calls from there; 0 counts as 1; UINT64_MAX: all */
+    ledger_rc code; /* 0: CONNECT for FAIL, UNKNOWN_OUTCOME for LOSE_ACK */
+    uint32_t flags; /* added to the code's own */
 };
 ledger_rc ldg_memory_fault_add(const char *name, const struct ldg_memory_fault *fault);
 
@@ -52,7 +52,7 @@ ledger_rc ldg_memory_put_legacy(const char *name, const char *table, const char 
 ledger_rc ldg_memory_log_damage(const char *name, const char *log_table, int64_t position);
 
 /* Makes the content of database `to` that of `from`, as it is committed now: a backup, or one that
- * is put back. Identities are copied too. Both must have an open handle, and `to` no transaction. */
+ * is put back, identities too. Both must have an open handle, and `to` no transaction. */
 ledger_rc ldg_memory_copy(const char *from, const char *to);
 
 #endif

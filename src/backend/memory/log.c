@@ -1,8 +1,9 @@
 /* The source's side: the log in commit order, and the cursor into it.
  *
- * A row's position is drawn at its commit, so `position > cursor` misses nothing, whatever order the
- * entries' ids were drawn in. A cursor is memory:1:<uuid>:<epoch>:<position>:<witness position>:
- * <witness hash>; the witness is the last row at or before the position, 0:0… when there is none. */
+ * A row's position is drawn at its commit, so `position > cursor` misses nothing, whatever order
+ * the entries' ids were drawn in. A cursor is
+ *     memory:1:<uuid>:<epoch>:<position>:<witness position>:<witness hash>
+ * The witness is the last row at or before the position; 0:0000000000000000 when there is none. */
 #include "backend/memory/memory.h"
 
 #include <errno.h>
@@ -37,10 +38,10 @@ static uint64_t row_hash(const struct ldg_mem_log_row *row)
 static void format_state(const struct ldg_memory *m, int64_t position, int64_t witness_position,
                          char state[LDG_CURSOR_STATE_MAX])
 {
-    const uint64_t hash =
-        witness_position ? row_hash(m->log->rows[witness_position - 1]) : 0;
-    snprintf(state, LDG_CURSOR_STATE_MAX, "memory:1:%s:%" PRId64 ":%" PRId64 ":%" PRId64 ":%016" PRIx64,
-             m->table->identity.uuid, m->table->identity.epoch, position, witness_position, hash);
+    const uint64_t hash = witness_position ? row_hash(m->log->rows[witness_position - 1]) : 0;
+    snprintf(state, LDG_CURSOR_STATE_MAX,
+             "memory:1:%s:%" PRId64 ":%" PRId64 ":%" PRId64 ":%016" PRIx64, m->table->identity.uuid,
+             m->table->identity.epoch, position, witness_position, hash);
 }
 
 static bool parse_hex(const char *text, uint64_t *ret_value)
@@ -106,7 +107,8 @@ static ledger_rc check_state(const struct ldg_memory *m, const char *state,
              row_hash(m->log->rows[p.witness_position - 1]) != p.witness_hash))
             return ldg_fail_native(err, LEDGER_ERR_SOURCE_REWOUND, "memory", 0,
                                    "log position %" PRId64 " is not what was carried over: the "
-                                   "source was restored or has lost commits", p.witness_position);
+                                   "source was restored or has lost commits",
+                                   p.witness_position);
     }
     *ret_position = p;
     return LEDGER_OK;

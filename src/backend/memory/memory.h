@@ -30,9 +30,9 @@ struct ldg_mem_stream;
 struct ldg_mem_stamp {
     struct ldg_mem_tx *created_by; /* still open; NULL with created_seq 0: rolled back */
     int64_t created_seq;
-    struct ldg_mem_tx *locked_by;  /* changes or deletes it */
+    struct ldg_mem_tx *locked_by; /* changes or deletes it */
     bool deleting;
-    int64_t deleted_seq;           /* 0: never */
+    int64_t deleted_seq; /* 0: never */
 };
 
 /* What tags and annotations were from one commit to the next. */
@@ -42,7 +42,7 @@ struct ldg_mem_version {
     ledger_list tags;
     ledger_map annotations;
     int64_t updated_at_us;
-    int64_t mutation_pos;         /* 0: none */
+    int64_t mutation_pos; /* 0: none */
 };
 
 enum { LDG_MEM_BY_DEDUP, LDG_MEM_BY_ORIGIN, LDG_MEM_BY_SOURCE, LDG_MEM_INDEX_COUNT };
@@ -56,9 +56,9 @@ struct ldg_mem_row {
     int schema_version;
     ledger_map metadata;
     int64_t created_at_us;
-    int origin;            /* 0: written here, or left by the Go bridge (source_id set) */
-    int64_t source_pos;    /* id at its origin; 0: none */
-    const char *source_id; /* as the Go bridge left it; "" */
+    int origin;                      /* 0: written here, or left by the Go bridge (source_id set) */
+    int64_t source_pos;              /* id at its origin; 0: none */
+    const char *source_id;           /* as the Go bridge left it; "" */
     struct ldg_mem_version *version; /* newest committed first */
     struct ldg_mem_version *pending; /* of stamp.locked_by */
     bool indexed[LDG_MEM_INDEX_COUNT];
@@ -75,7 +75,7 @@ struct ldg_mem_rows {
 struct ldg_mem_stream {
     struct ldg_mem_stream *next; /* in its bucket */
     uint64_t hash;
-    struct ldg_mem_rows rows;    /* ascending by id, dead ones among them */
+    struct ldg_mem_rows rows; /* ascending by id, dead ones among them */
     size_t dead_count;
     char name[];
 };
@@ -149,15 +149,15 @@ struct ldg_mem_log {
     struct ldg_mem_log *next;
     struct ldg_mem_log_row **rows; /* position - 1 */
     size_t count, cap;
-    size_t reserved;               /* rows of open transactions: cap >= count + reserved */
+    size_t reserved; /* rows of open transactions: cap >= count + reserved */
     char name[];
 };
 
 struct ldg_mem_db {
     struct ldg_mem_db *next;
-    size_t refs;            /* open handles; under the list's mutex */
+    size_t refs; /* open handles; under the list's mutex */
     pthread_mutex_t mutex;
-    int64_t seq;            /* of the last commit */
+    int64_t seq; /* of the last commit */
     size_t snapshot_count;
     struct ldg_mem_table *tables;
     struct ldg_mem_log *logs;
@@ -200,7 +200,7 @@ struct ldg_memory {
     bool in_snapshot;
     int64_t snapshot_seq;
     size_t snapshot_log_count;
-    char *wake_key;          /* "memory:NAME" */
+    char *wake_key; /* "memory:NAME" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
     /* faults.c: what the script says about the call in hand */
@@ -211,7 +211,8 @@ struct ldg_memory {
 
 /* --- data.c: databases ----------------------------------------------------------------------- */
 
-/* The database of that name; create: made if missing. NULL: there is none, or out of memory (create). */
+/* The database of that name; create: made if missing. NULL: there is none, or out of memory
+ * (create). */
 struct ldg_mem_db *ldg_mem_db_ref(const char *name, bool create);
 void ldg_mem_db_unref(struct ldg_mem_db *db); /* the last one frees it */
 struct ldg_mem_table *ldg_mem_table_find(struct ldg_mem_db *db, const char *name);
@@ -243,7 +244,8 @@ ledger_rc ldg_mem_fail_locked(const char *what, ledger_error *err);
 struct ldg_mem_stream *ldg_mem_stream_find(const struct ldg_mem_table *table, const char *name);
 /* By name, rebuilt when streams came; NULL: out of memory (or no stream). */
 struct ldg_mem_stream **ldg_mem_streams_sorted(struct ldg_mem_table *table);
-size_t ldg_mem_rows_after(const struct ldg_mem_rows *rows, int64_t id); /* first index with a larger id */
+size_t ldg_mem_rows_after(const struct ldg_mem_rows *rows,
+                          int64_t id); /* first index with a larger id */
 struct ldg_mem_row *ldg_mem_row_by_id(const struct ldg_mem_table *table, int64_t id);
 /* Rows of one hash; the caller compares. Begin with row NULL. */
 struct ldg_mem_row *ldg_mem_index_next(const struct ldg_mem_table *table, int index, uint64_t hash,
@@ -311,7 +313,7 @@ void ldg_mem_commit(struct ldg_memory *m);
 /* End of a call that wrote: commits unless a user's transaction is open; rc: takes back to mark. */
 ledger_rc ldg_mem_finish(struct ldg_memory *m, size_t mark, ledger_rc rc);
 
-int64_t ldg_mem_now_us(void);             /* whole milliseconds */
+int64_t ldg_mem_now_us(void); /* whole milliseconds */
 int64_t ldg_mem_trunc_ms(int64_t time_us);
 int64_t ldg_mem_seq(const struct ldg_memory *m); /* what this handle's reads may see */
 

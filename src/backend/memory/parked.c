@@ -16,7 +16,8 @@ bool ldg_mem_parked_any(const struct ldg_memory *m)
 }
 
 /* Positions of two logs cannot be compared: there the one that was parked first goes first. */
-static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op *op, int64_t own_id)
+static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op *op,
+                        int64_t own_id)
 {
     if (strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
         return parked->row.log_position < op->log_position;
@@ -32,8 +33,8 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
         const struct ldg_parked_row *row = &parked->row;
         if (!live(m, parked) || row->id == own_id || !goes_before(parked, op, own_id))
             continue;
-        const bool same_entry =
-            row->source_pos != 0 && row->source_pos == op->source_pos && parked->origin == op->origin;
+        const bool same_entry = row->source_pos != 0 && row->source_pos == op->source_pos &&
+                                parked->origin == op->origin;
         const bool may_hold_it =
             entry_missing && row->source_pos == 0 &&
             strcmp(row->source_uuid, op->source_uuid ? op->source_uuid : "") == 0 &&

@@ -16,8 +16,8 @@ static ledger_rc fail_not_found(const char *stream, int64_t id, ledger_error *er
                            "stream \"%.128s\" has no entry %lld", stream, (long long)id);
 }
 
-ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream_name,
-                              const char *dedup_key, bool *ret_known, ledger_error *err)
+ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream_name, const char *dedup_key,
+                              bool *ret_known, ledger_error *err)
 {
     struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
     struct ldg_mem_row *row = NULL;
@@ -37,9 +37,8 @@ ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream_name,
     return LEDGER_OK;
 }
 
-static ledger_rc append(struct ldg_memory *m, const char *stream,
-                        const ledger_append_input *inputs, size_t count, ledger_id *ids,
-                        size_t *ret_count, ledger_error *err)
+static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_append_input *inputs,
+                        size_t count, ledger_id *ids, size_t *ret_count, ledger_error *err)
 {
     const int64_t now_us = ldg_mem_now_us();
     ledger_append_entry *entries = NULL;
@@ -55,7 +54,8 @@ static ledger_rc append(struct ldg_memory *m, const char *stream,
         struct ldg_mem_row *row = NULL;
         bool known = false;
         char *id_text = ldg_arena_alloc(&m->scratch, LDG_MEM_ID_TEXT_MAX);
-        rc = id_text ? ldg_mem_dedup_known(m, stream, in->dedup_key, &known, err) : ldg_fail_nomem(err);
+        rc = id_text ? ldg_mem_dedup_known(m, stream, in->dedup_key, &known, err)
+                     : ldg_fail_nomem(err);
         if (rc != LEDGER_OK)
             return rc;
         if (known)
@@ -582,8 +582,7 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
     while ((row = ldg_mem_index_next(m->table, LDG_MEM_BY_SOURCE, hash, row))) {
         if (strcmp(row->stream->name, stream) == 0 &&
             strcmp(ldg_mem_row_source_id(row, text), source_id) == 0 &&
-            ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m)) &&
-            (!found || row->id < found->id))
+            ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m)) && (!found || row->id < found->id))
             found = row;
     }
     if (!found)
@@ -690,7 +689,8 @@ static ledger_rc history(struct ldg_memory *m, int origin, int64_t after, size_t
     size_t count = 0, cap = 0, bytes = 0, begin = 0;
 
     if (origin < 0 || (size_t)origin > m->table->origin_count)
-        return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d", origin);
+        return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d",
+                               origin);
     if (origin)
         rows = origin_rows(m, origin, after, &begin);
     else
@@ -705,7 +705,8 @@ static ledger_rc history(struct ldg_memory *m, int origin, int64_t after, size_t
         out = entry ? arena_grow(arena, out, count, &cap, sizeof(*out)) : NULL;
         if (!out)
             return ldg_fail_nomem(err);
-        ledger_rc rc = copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), arena, entry, err);
+        ledger_rc rc =
+            copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), arena, entry, err);
         if (rc != LEDGER_OK)
             return rc;
         out[count++] = (struct ldg_history_row){

@@ -117,7 +117,8 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, uint64_t *ret_adopted, 
     uint64_t adopted = 0;
     ledger_rc rc = LEDGER_OK;
     if (origin < 1 || (size_t)origin > table->origin_count)
-        return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d", origin);
+        return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d",
+                               origin);
     table->origins[origin - 1].adopted = true;
     for (size_t i = 0; rc == LEDGER_OK && i < table->rows.count; i++) {
         struct ldg_mem_row *row = table->rows.items[i], *other = NULL;
@@ -210,8 +211,7 @@ ledger_rc ldg_mem_cursor_get(void *ctx, const char *name, bool create,
 
 /* Is the row still what the batch was read from? */
 static ledger_rc check_fence(const struct ldg_memory *m, const struct ldg_mem_cursor *cursor,
-                             const char *name, const struct ldg_cursor *expected,
-                             ledger_error *err)
+                             const char *name, const struct ldg_cursor *expected, ledger_error *err)
 {
     const struct ldg_cursor *now = cursor_seen(m, cursor);
     if (!now || strcmp(now->state, expected->state) != 0 ||
@@ -302,8 +302,7 @@ static int64_t op_time(const struct ldg_op *op)
 static bool same_entry(const struct ldg_mem_row *row, const struct ldg_op *op)
 {
     const ledger_append_entry *entry = op->entry;
-    return strcmp(row->stream->name, op->stream) == 0 &&
-           row->payload.size == entry->payload.size &&
+    return strcmp(row->stream->name, op->stream) == 0 && row->payload.size == entry->payload.size &&
            memcmp(row->payload.data, entry->payload.data, entry->payload.size) == 0 &&
            strcmp(row->order_key, entry->order_key) == 0 &&
            strcmp(row->dedup_key, entry->dedup_key) == 0 &&
@@ -638,8 +637,7 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
 {
     const bool half = m->apply_half && apply->count > 1;
     const size_t count = half ? apply->count / 2 : apply->count;
-    struct ldg_mem_cursor *cursor =
-        apply->name ? ldg_mem_cursor_find(m->table, apply->name) : NULL;
+    struct ldg_mem_cursor *cursor = apply->name ? ldg_mem_cursor_find(m->table, apply->name) : NULL;
     uint8_t *outcomes = ldg_calloc(apply->count + 1, 1);
     if (!outcomes)
         return ldg_fail_nomem(err);

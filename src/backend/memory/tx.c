@@ -427,8 +427,8 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
         .type_name = put_string(&at, type),
         .attempts = 1,
         .parked_at_us = ldg_mem_now_us(),
-        .time_us = op->log_time_us == LEDGER_NO_TIME ? LEDGER_NO_TIME
-                                                     : ldg_mem_trunc_ms(op->log_time_us),
+        .time_us =
+            op->log_time_us == LEDGER_NO_TIME ? LEDGER_NO_TIME : ldg_mem_trunc_ms(op->log_time_us),
     };
     parked->row.stream = put_string(&at, stream);
     if (op->source_uuid)

@@ -1,0 +1,67 @@
+/* Inside of a store handle, for the files of this folder: its state, and the checks that every call
+ * makes before it reaches a backend.
+ *
+ * Checks return the code and fill err, which is never NULL here. */
+#ifndef LDG_STORE_HANDLE_H
+#define LDG_STORE_HANDLE_H
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "store/store.h"
+
+#define LDG_LOG_SUFFIX "_mutations"
+#define LDG_LOG_TABLE_MAX_BYTES (LEDGER_MAX_TABLE_BYTES + sizeof(LDG_LOG_SUFFIX) - 1)
+
+struct ledger_store {
+    const struct ldg_backend *backend;
+    void *ctx;
+    uint64_t hidden_caps; /* masked off */
+    struct ldg_open open; /* strings are ours */
+    char *url;            /* with its secrets; NULL with a connection */
+    char *shown_url;      /* secrets masked */
+    char *table;
+    char *log_table;
+    struct ldg_arena scratch;
+    bool in_tx;
+    bool in_snapshot;
+    bool tx_wrote;
+};
+
+enum ldg_use {
+    LDG_USE_READ,
+    LDG_USE_WRITE,
+};
+
+/* May the handle do this now? store NULL: CLOSED. cap 0: none is needed. has_callback false: an
+ * optional callback that this backend lacks; what: the ability, for the message. */
+ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, uint64_t cap,
+                        bool has_callback, const char *what, ledger_error *err);
+/* As ldg_check_use, for calls that are a transaction of their own. */
+ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, uint64_t cap,
+                              bool has_callback, const char *what, ledger_error *err);
+ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err);
+ledger_rc ldg_fail_null(const char *what, ledger_error *err);
+ledger_rc ldg_fail_no_cursor(const char *name, ledger_error *err);
+
+/* Text: not NULL, within its limit, UTF-8. */
+ledger_rc ldg_check_text(const char *text, size_t max_bytes, const char *what, ledger_error *err);
+ledger_rc ldg_check_stream(const char *stream, ledger_error *err);
+ledger_rc ldg_check_cursor_name(const char *name, ledger_error *err);
+ledger_rc ldg_check_list(ledger_list list, const char *what, ledger_error *err);
+ledger_rc ldg_check_map(ledger_map map, bool allow_null, const char *key_what,
+                        const char *value_what, ledger_error *err);
+/* least: 1 for an entry's id, 0 for a position to read after. */
+ledger_rc ldg_check_id(const ledger_store *store, ledger_id id, int64_t least, const char *what,
+                       ledger_error *err);
+ledger_rc ldg_check_input(const ledger_append_input *input, ledger_error *err);
+ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *what,
+                               ledger_error *err);
+/* The log must be none of the tables that stand beside `table`. Case never tells tables apart. */
+ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err);
+
+/* store.c: opens in a role; wakes who waits, at once or at the commit. */
+ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
+                            ledger_store **ret_store, ledger_error *err);
+void ldg_store_wrote(ledger_store *store);
+
+#endif

@@ -1,0 +1,503 @@
+/* The calls of store.h (the inside one): what a bridge and the tests ask of a store.
+ *
+ * Like the public calls they check, translate and wake; a missing callback is UNSUPPORTED. */
+#include "store/handle.h"
+
+#include <string.h>
+
+#include "store/wake.h"
+
+uint64_t ldg_store_caps(const ledger_store *store)
+{
+    uint64_t caps = store->backend->caps & ~store->hidden_caps;
+    if (store->open.flags & LEDGER_STORE_APPEND_ONLY)
+        caps &= ~(uint64_t)(LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS);
+    return caps;
+}
+
+void ldg_store_mask_caps(ledger_store *store, uint64_t caps)
+{
+    store->hidden_caps |= caps;
+}
+
+ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, ledger_store **ret_store,
+                           ledger_error *err)
+{
+    ledger_error local_err;
+    char url[LDG_CURSOR_STATE_MAX]; /* long enough for a path */
+    ledger_store *opened = NULL;
+    if (!err)
+        err = &local_err;
+
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (!store->backend->describe(store->ctx, url, sizeof(url)))
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "this %s database has no name under which a second handle could open it; "
+                        "keep it in a file",
+                        store->backend->name);
+    const ledger_store_options options = {
+        .url = url,
+        .table = store->table,
+        .log_table = store->log_table,
+        .log = store->open.log,
+        .flags = store->open.flags &
+                 ~(uint32_t)(LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY | LEDGER_OWN_CONN),
+        .busy_timeout_ms = store->open.busy_timeout_ms,
+    };
+    rc = ldg_store_open_as(&options, role, &opened, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    opened->hidden_caps = store->hidden_caps;
+    *ret_store = opened;
+    return LEDGER_OK;
+}
+
+/* --- the source's side of a bridge ----------------------------------------------------------- */
+
+ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_identity,
+                             ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->identity(store->ctx, ret_identity, err);
+    return rc;
+}
+
+static ledger_rc check_log(const ledger_store *store, ledger_error *err)
+{
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_MUTATION_LOG,
+                                 store && store->backend->log_read, "a mutation log", err);
+    if (rc == LEDGER_OK && !store->backend->has_log(store->ctx))
+        rc =
+            ldg_fail(err, LEDGER_ERR_SCHEMA,
+                     "store \"%s\" has no mutation log: table \"%s\" is missing, or the log is off",
+                     store->table, store->log_table);
+    return rc;
+}
+
+static ledger_rc check_state(const char *state, ledger_error *err)
+{
+    if (!state)
+        return ldg_fail_null("cursor", err);
+    if (strlen(state) >= LDG_CURSOR_STATE_MAX)
+        return ldg_fail(err, LEDGER_ERR_DATA, "the cursor is over its %d bytes",
+                        LDG_CURSOR_STATE_MAX - 1);
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_store_log_read(ledger_store *store, const char *state,
+                             const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
+                             ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = check_log(store, err);
+    if (rc == LEDGER_OK)
+        rc = check_state(state, err);
+    if (rc == LEDGER_OK && (!limits || limits->max_count == 0 || !batch))
+        rc =
+            ldg_fail(err, LEDGER_ERR_INVALID, "a log read needs a batch and a limit of 1 at least");
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_read(store->ctx, state, limits, batch, err);
+    return rc;
+}
+
+ledger_rc ldg_store_log_cursor_at(ledger_store *store, int64_t position,
+                                  char state[LDG_CURSOR_STATE_MAX], ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = check_log(store, err);
+    if (rc == LEDGER_OK && position < 0)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "a log position is never negative: %lld",
+                      (long long)position);
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_cursor_at(store->ctx, position, state, err);
+    return rc;
+}
+
+ledger_rc ldg_store_log_check(ledger_store *store, const char *state, int64_t *ret_position,
+                              ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = check_log(store, err);
+    if (rc == LEDGER_OK)
+        rc = check_state(state, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_check(store->ctx, state, ret_position, err);
+    return rc;
+}
+
+ledger_rc ldg_store_log_stat(ledger_store *store, const char *state, struct ldg_log_stat *ret_stat,
+                             ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = check_log(store, err);
+    if (rc == LEDGER_OK)
+        rc = check_state(state, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_stat(store->ctx, state, ret_stat, err);
+    return rc;
+}
+
+ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_ms,
+                             ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = check_log(store, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_wait(store->ctx, wake_fd, timeout_ms, err);
+    return rc;
+}
+
+ledger_rc ldg_store_entry_by_id(ledger_store *store, int64_t id, struct ldg_arena *arena,
+                                ledger_entry **ret_entry, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->entry_by_id,
+                                 "look-up by id", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->entry_by_id(store->ctx, id, arena, ret_entry, err);
+    return rc;
+}
+
+ledger_rc ldg_store_trim_kept(ledger_store *store, const char *stream, int64_t before,
+                              struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+                              ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (store->backend->trim_kept)
+        return store->backend->trim_kept(store->ctx, stream, before, arena, ret_ids, ret_count,
+                                         err);
+    *ret_ids = NULL;
+    *ret_count = 0;
+    return LEDGER_OK;
+}
+
+/* --- the sink's side of a bridge ------------------------------------------------------------- */
+
+/* A read-only handle answers for the origins that are known. */
+static ledger_rc origin_lookup(ledger_store *store, const struct ldg_identity *identity,
+                               int *ret_origin, ledger_error *err)
+{
+    struct ldg_identity own = { 0 };
+    struct ldg_identity *items = NULL;
+    int *numbers = NULL;
+    size_t count = 0;
+    int found = -1;
+
+    ldg_arena_reset(&store->scratch);
+    ledger_rc rc = store->backend->identity(store->ctx, &own, err);
+    if (rc == LEDGER_OK)
+        rc =
+            store->backend->origin_list(store->ctx, &store->scratch, &items, &numbers, &count, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (strcmp(own.uuid, identity->uuid) == 0 && own.epoch == identity->epoch)
+        found = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(items[i].uuid, identity->uuid) == 0 && items[i].epoch == identity->epoch)
+            found = numbers[i];
+    }
+    if (found < 0)
+        return ldg_fail(err, LEDGER_ERR_READ_ONLY,
+                        "the store was opened read-only, and nothing of "
+                        "this source has been carried into it yet");
+    *ret_origin = found;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *identity,
+                               const char *name, int *ret_origin, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
+                                       store && store->backend->origin_get, "origins", err);
+    if (rc == LEDGER_OK && (store->open.flags & LEDGER_STORE_READ_ONLY))
+        rc = origin_lookup(store, identity, ret_origin, err);
+    else if (rc == LEDGER_OK)
+        rc = store->backend->origin_get(store->ctx, identity, name ? name : "", ret_origin, err);
+    return rc;
+}
+
+ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
+                                struct ldg_identity **ret_items, int **ret_numbers,
+                                size_t *ret_count, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
+                                 store && store->backend->origin_list, "origins", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->origin_list(store->ctx, arena, ret_items, ret_numbers, ret_count, err);
+    return rc;
+}
+
+ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
+                                 ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc =
+        ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_FIND_BY_SOURCE,
+                            store && store->backend->origin_adopt, "adoption of entries", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->origin_adopt(store->ctx, origin, ret_adopted, err);
+    return rc;
+}
+
+static ledger_rc check_ops(const ledger_store *store, const struct ldg_op *ops, size_t count,
+                           ledger_error *err)
+{
+    static const struct {
+        uint64_t cap;
+        const char *what;
+    } needs[] = {
+        [LDG_OP_APPEND] = { 0, "" },
+        [LDG_OP_SET_TAGS] = { LDG_CAP_TAGS, "tags" },
+        [LDG_OP_SET_ANNOTATIONS] = { LDG_CAP_ANNOTATIONS, "annotations" },
+        [LDG_OP_TRIM] = { LDG_CAP_TRIM, "trim" },
+        [LDG_OP_PARK] = { LDG_CAP_PARK, "parked events" },
+    };
+    const uint64_t caps = ldg_store_caps(store);
+    for (size_t i = 0; i < count; i++) {
+        if ((unsigned)ops[i].kind >= sizeof(needs) / sizeof(needs[0]))
+            return ldg_fail(err, LEDGER_ERR_INTERNAL, "unknown operation %d", (int)ops[i].kind);
+        if ((caps & needs[ops[i].kind].cap) != needs[ops[i].kind].cap)
+            return ldg_fail_unsupported(store, needs[ops[i].kind].what, err);
+    }
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_store_apply(ledger_store *store, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                          ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc =
+        ldg_check_use_alone(store, LDG_USE_WRITE, apply->name ? LDG_CAP_TX_CURSOR : 0,
+                            store && store->backend->apply, "being a bridge's sink", err);
+    if (rc == LEDGER_OK)
+        rc = check_ops(store, apply->ops, apply->count, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->apply(store->ctx, apply, ret_outcomes, err);
+    if (rc == LEDGER_OK)
+        ldg_store_wrote(store);
+    return rc;
+}
+
+ledger_rc ldg_store_cursor_get(ledger_store *store, const char *name, bool create,
+                               struct ldg_cursor *ret_cursor, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_TX_CURSOR,
+                                 store && store->backend->cursor_get, "cursors", err);
+    if (rc == LEDGER_OK && create && store->in_tx)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "a cursor cannot be made in an open transaction");
+    if (rc == LEDGER_OK)
+        rc = ldg_check_cursor_name(name, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const bool read_only = store->open.flags & LEDGER_STORE_READ_ONLY;
+    rc = store->backend->cursor_get(store->ctx, name, create && !read_only, ret_cursor, err);
+    if (rc == LEDGER_ERR_NOT_FOUND)
+        rc = create ? ldg_fail(err, LEDGER_ERR_READ_ONLY,
+                               "the store was opened read-only and has no cursor \"%.64s\"", name)
+                    : ldg_fail_no_cursor(name, err);
+    return rc;
+}
+
+ledger_rc ldg_store_cursor_set(ledger_store *store, const char *name,
+                               const struct ldg_cursor *expected, const struct ldg_cursor *next,
+                               ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_TX_CURSOR,
+                                       store && store->backend->cursor_set, "cursors", err);
+    if (rc == LEDGER_OK)
+        rc = ldg_check_cursor_name(name, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->cursor_set(store->ctx, name, expected, next, err);
+    return rc;
+}
+
+ledger_rc ldg_store_cursor_list(ledger_store *store, ledger_names *ret_names, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_TX_CURSOR,
+                                 store && store->backend->cursor_list, "cursors", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->cursor_list(store->ctx, ret_names, err);
+    return rc;
+}
+
+ledger_rc ldg_store_parked_list(ledger_store *store, int64_t after, size_t limit,
+                                struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                size_t *ret_count, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_PARK,
+                                 store && store->backend->parked_list, "parked events", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->parked_list(store->ctx, after, limit, arena, ret_rows, ret_count, err);
+    return rc;
+}
+
+ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, uint64_t *ret_count,
+                                 ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_PARK,
+                                 store && store->backend->parked_count, "parked events", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->parked_count(store->ctx, source_uuid, ret_count, err);
+    return rc;
+}
+
+ledger_rc ldg_store_parked_retry(ledger_store *store, int64_t id, const struct ldg_op *ops,
+                                 size_t count, bool *ret_applied, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
+                                       store && store->backend->parked_retry, "parked events", err);
+    if (rc == LEDGER_OK)
+        rc = check_ops(store, ops, count, err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->parked_retry(store->ctx, id, ops, count, ret_applied, err);
+    if (rc == LEDGER_OK)
+        ldg_store_wrote(store);
+    return rc;
+}
+
+ledger_rc ldg_store_parked_note(ledger_store *store, int64_t id, const char *reason,
+                                ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
+                                       store && store->backend->parked_note, "parked events", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->parked_note(store->ctx, id, reason, err);
+    return rc;
+}
+
+ledger_rc ldg_store_parked_drop(ledger_store *store, int64_t id, uint64_t *ret_dropped,
+                                ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
+                                       store && store->backend->parked_drop, "parked events", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->parked_drop(store->ctx, id, ret_dropped, err);
+    return rc;
+}
+
+/* --- verification and the rest --------------------------------------------------------------- */
+
+ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size_t limit,
+                            size_t max_bytes, struct ldg_arena *arena,
+                            struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->history,
+                                 "verification", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->history(store->ctx, origin, after, limit, max_bytes, arena, ret_rows,
+                                     ret_count, err);
+    return rc;
+}
+
+ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_READ, 0,
+                                       store && store->backend->snapshot_begin, "a snapshot", err);
+    if (rc == LEDGER_OK && store->in_snapshot)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "a snapshot is open already");
+    if (rc == LEDGER_OK)
+        rc = store->backend->snapshot_begin(store->ctx, err);
+    if (rc == LEDGER_OK)
+        store->in_snapshot = true;
+    return rc;
+}
+
+void ldg_store_snapshot_end(ledger_store *store)
+{
+    if (store && store->in_snapshot) {
+        store->backend->snapshot_end(store->ctx);
+        store->in_snapshot = false;
+    }
+}
+
+uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count)
+{
+    return store->backend->durable_count ? store->backend->durable_count(store->ctx)
+                                         : applied_count;
+}
+
+void ldg_store_hint_backlog(ledger_store *store, bool backlog)
+{
+    if (store->backend->hint_backlog)
+        store->backend->hint_backlog(store->ctx, backlog);
+}
+
+ledger_rc ldg_store_wake_add(ledger_store *store, int event_fd, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    if (rc == LEDGER_OK)
+        rc = ldg_wake_add(store->backend->wake_key(store->ctx), event_fd, err);
+    return rc;
+}
+
+void ldg_store_wake_remove(ledger_store *store, int event_fd)
+{
+    if (store)
+        ldg_wake_remove(store->backend->wake_key(store->ctx), event_fd);
+}
