@@ -383,7 +383,8 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
                            ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LOG_READ, err);
-    uint64_t hash = 0;
+    uint64_t hash = 0; /* of the row at `hashed`, which was read piece by piece */
+    int64_t hashed = 0;
     size_t cap = 0;
     bool full = false, checked = s->witness_checked;
     ledger_rc rc = LEDGER_OK;
@@ -411,6 +412,8 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
         rc = batch_take(s, stmt, limits, batch, &cap, &hash, &full, err);
         if (rc != LEDGER_OK)
             goto out;
+        if (sqlite3_column_int64(stmt, 3) > 0)
+            hashed = sqlite3_column_int64(stmt, 0);
         if (!full)
             code = sqlite3_step(stmt);
     }
@@ -422,7 +425,7 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
     if (batch->count > 0) {
         const struct ldg_log_row *last = &batch->rows[batch->count - 1];
 
-        if (last->payload.size <= BLOB_PIECE_BYTES)
+        if (hashed != last->position)
             hash = witness_hash(last->payload.data, last->payload.size, last->position);
         batch->next_position = last->position;
         state_format(s, last->position, last->position, hash, batch->next_state);
