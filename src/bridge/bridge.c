@@ -304,6 +304,8 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
     }
     if (rc != LEDGER_OK && wants_reopen(rc))
         ldg_pipe_close(&bridge->poll_pipe);
+    if (rc != LEDGER_OK && rc != LEDGER_ERR_FENCED)
+        ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, "poll failed", err);
     pthread_mutex_unlock(&bridge->poll_mutex);
     if (rc == LEDGER_OK && ret_read != NULL)
         *ret_read = read;

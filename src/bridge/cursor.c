@@ -67,7 +67,7 @@ ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct l
                           struct ldg_cursor *ret_next, ledger_error *err)
 {
     ledger_id id = {.number = batch->next_position};
-    ret_next->moved_at_us = LEDGER_NO_TIME;
+    ret_next->moved_at_us = ldg_clock_now_us();
     (void)snprintf(ret_next->state, sizeof(ret_next->state), "%s", batch->next_state);
     return cursor->codec->encode(id, ret_next->readable, err);
 }

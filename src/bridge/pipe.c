@@ -205,6 +205,19 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     pthread_mutex_unlock(&bridge->mutex);
 }
 
+/* A batch that failed: none of its mutations is in the sink. */
+static void account_failure(struct ldg_pipe *pipe, const struct ldg_batch *batch)
+{
+    const struct ldg_telemetry *t = &pipe->bridge->telemetry;
+    uint64_t failed[LEDGER_MUTATION_TYPE_COUNT] = {0};
+    for (size_t i = 0; i < batch->log.count; i++)
+        if (batch->events[i].fate == LDG_FATE_OPS)
+            failed[batch->events[i].bad == NULL ? batch->events[i].event.type
+                                                : LEDGER_MUTATION_UNKNOWN]++;
+    for (int type = 0; type < LEDGER_MUTATION_TYPE_COUNT; type++)
+        ldg_telemetry_count(t, t->errors, (ledger_mutation_type)type, failed[type]);
+}
+
 static double age_seconds(int64_t time_us)
 {
     int64_t age = time_us == LEDGER_NO_TIME ? 0 : ldg_clock_now_us() - time_us;
@@ -323,8 +336,11 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
             return LEDGER_OK;
         }
     }
-    if (rc != LEDGER_OK)
+    if (rc != LEDGER_OK) {
+        if (rc != LEDGER_ERR_FENCED)
+            account_failure(pipe, batch);
         return rc;
+    }
     pipe->limit_once = 0;
     account(pipe, batch);
     *ret_read = batch->log.count;

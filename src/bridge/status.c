@@ -134,7 +134,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
         rc = ldg_store_log_cursor_at(source, wanted, next->state, err);
     if (rc == LEDGER_OK) {
         position_text(wanted, next->readable);
-        next->moved_at_us = LEDGER_NO_TIME;
+        next->moved_at_us = ldg_clock_now_us();
         rc = ldg_store_cursor_set(sink, keeper->name, &keeper->row, next, err);
     }
     ldg_free(next);
