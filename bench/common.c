@@ -579,11 +579,11 @@ void bench_bridge_drain(const char *source_path, const char *sink_path,
     bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
     do {
         rc = ledger_bridge_wait(bridge, true, 5, &err);
-        if (rc != LEDGER_ERR_BUSY)
+        if (rc != LEDGER_ERR_TIMEOUT)
             bench_check(rc, &err, "bridge");
         ledger_bridge_get_stats(bridge, &stats);
         progress_mark(&progress, stats.apply_count, expected, start);
-    } while (rc == LEDGER_ERR_BUSY);
+    } while (rc == LEDGER_ERR_TIMEOUT);
     ledger_bridge_destroy(&bridge);
     ledger_store_close(&source);
     ledger_store_close(&sink);

@@ -90,7 +90,8 @@ LEDGER_API void ledger_bridge_stop(ledger_bridge *bridge);
 LEDGER_API void ledger_bridge_request_stop(ledger_bridge *bridge);
 
 /* Waits until the thread has ended (OK: it was stopped; else why it gave up), or, with until_empty,
- * until a look at the source found nothing more to carry. timeout_ms < 0: for ever; when it runs out: BUSY. */
+ * until a look at the source found nothing more to carry. timeout_ms < 0: for ever.
+ * Errors: TIMEOUT (it is still running), CANCELLED (stopped before the log was empty). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty,
                                                         int64_t timeout_ms, ledger_error *err);
 
@@ -159,7 +160,7 @@ typedef struct ledger_parked {
 } ledger_parked;
 /* Return true to go on. Views live for the call. */
 typedef bool (*ledger_parked_fn)(void *ctx, const ledger_parked *parked);
-/* In order of position. */
+/* In order of id: the order in which they were parked. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_list(ledger_store *sink,
                                                                ledger_parked_fn fn, void *ctx,
                                                                ledger_error *err);

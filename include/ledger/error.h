@@ -57,7 +57,8 @@ enum {
     X(PARTIAL, 22, LEDGER_ERROR_PARTIAL, 1, "done in part")                                        \
     X(UPCAST, 23, LEDGER_ERROR_FATAL, 65, "no upcaster for this schema version")                   \
     X(UNKNOWN_OUTCOME, 24, LEDGER_ERROR_RETRY, 75, "commit sent, its outcome is not known")        \
-    X(INTERNAL, 25, LEDGER_ERROR_FATAL, 1, "internal error")
+    X(INTERNAL, 25, LEDGER_ERROR_FATAL, 1, "internal error")                                       \
+    X(TIMEOUT, 26, LEDGER_ERROR_RETRY, 75, "not done within the time given")
 
 typedef enum ledger_rc {
 #define X(name, number, flags, exit, text) LEDGER_ERR_##name = number,

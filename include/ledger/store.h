@@ -118,7 +118,7 @@ typedef struct ledger_read_options {
     size_t max_bytes;      /* ends the batch early, after at least one entry; 0: 64 MiB */
 } ledger_read_options;
 
-/* Entries of one stream, in id order. options may be NULL. *ret_batch: ledger_batch_destroy(). */
+/* Entries of one stream (NULL: of the whole store), in id order. options may be NULL. *ret_batch: ledger_batch_destroy(). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_read(ledger_store *store, const char *stream,
                                                        const ledger_read_options *options,
                                                        ledger_batch **ret_batch, ledger_error *err);

@@ -483,7 +483,7 @@ ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t ti
         if (err != NULL)
             *err = bridge->end_err;
     } else if (bridge->running && !empty) {
-        rc = ldg_fail(err, LEDGER_ERR_BUSY, "still running after %lld ms", (long long)timeout_ms);
+        rc = ldg_fail(err, LEDGER_ERR_TIMEOUT, "still running after %lld ms", (long long)timeout_ms);
     } else if (!bridge->running && until_empty && !empty) {
         rc = ldg_fail(err, LEDGER_ERR_CANCELLED, "stopped before the log was empty");
     }

@@ -46,6 +46,10 @@ static ledger_rc complete_append(struct ldg_reader *reader, struct ldg_batch *ba
         if (entry->created_at_us != LEDGER_NO_TIME || !ldg_int64_parse(entry->id, false, &id))
             continue;
         rc = ldg_store_entry_by_id(reader->source, id, &batch->log.arena, &row, err);
+        if (rc == LEDGER_ERR_DATA) { /* somebody broke the row; the event stands */
+            rc = LEDGER_OK;
+            continue;
+        }
         if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, item->event.stream) != 0)
             continue;
         if (copy == NULL) {

@@ -160,12 +160,8 @@ static ledger_rc wait_for_end(const struct cli *cli, ledger_bridge *bridge, stru
     int64_t timeout_ms = draw ? REDRAW_MS : report ? REPORT_MS : -1;
     char line[256];
     for (;;) {
-        int64_t began_us = cli_mono_us();
         ledger_rc rc = ledger_bridge_wait(bridge, cli_flag(cli, OPT_UNTIL_EMPTY), timeout_ms, err);
-        /* BUSY is also what a bridge gives up with; that comes before the time is over. */
-        bool over = rc != LEDGER_ERR_BUSY || timeout_ms < 0 ||
-                    cli_mono_us() - began_us < timeout_ms * 1000 / 2;
-        if (over) {
+        if (rc != LEDGER_ERR_TIMEOUT) {
             cli_progress_clear();
             return rc;
         }

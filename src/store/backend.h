@@ -177,7 +177,7 @@ struct ldg_backend {
     const char *(*wake_key)(void *ctx);
     ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_ids *ret_ids, ledger_error *err);
-    /* stream NULL: all (search only). search NULL: plain read. All in the arena. */
+    /* stream NULL: all. search NULL: plain read. All in the arena. */
     ledger_rc (*read)(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
@@ -279,8 +279,8 @@ struct ldg_backend {
 
     /* --- optional ---------------------------------------------------------------------------- */
     /* Ids of the stream's entries with id <= before that the source still has, ascending, in the
-     * arena, seen now or later than the log row of the trim was. Only where transactions overlap:
-     * an append with a lower id may commit around the trim. NULL: there are none. */
+     * arena, seen now or later than the log row of the trim was: appended after the trim, or, where
+     * transactions overlap, committed around it. NULL: there are none. */
     ledger_rc (*trim_kept)(void *ctx, const char *stream, int64_t before, struct ldg_arena *arena,
                            int64_t **ret_ids, size_t *ret_count, ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon

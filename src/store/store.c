@@ -474,7 +474,7 @@ ledger_rc ledger_store_read(ledger_store *store, const char *stream,
     if (!err)
         err = &local_err;
     ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
         rc = read_entries(store, stream, NULL, options, ret_batch, err);

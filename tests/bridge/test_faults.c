@@ -382,7 +382,7 @@ static void sqlite_sink_disk_full_for_a_while(void **state)
     for (int i = 0; i < 5000 && tst_fault_hits() < 3; i++)
         tst_sleep_us(1000);
     assert_true(tst_fault_hits() >= 3);
-    tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_BUSY, &err); /* it lives */
+    tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_TIMEOUT, &err); /* it lives */
     tst_fault_disarm();
     tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
     ledger_bridge_get_stats(bridge, &stats);

@@ -404,7 +404,7 @@ static void life_cycle(void **state)
         tst_fails(ledger_bridge_wait(bridge, true, 50, &err), LEDGER_ERR_INVALID, &err);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_BUSY, &err);
+        tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_TIMEOUT, &err);
         tst_append(source, "s", "{}", NULL, NULL);
         tst_ok(ledger_bridge_wait(bridge, true, 20000, &err), &err);
         assert_int_equal(tst_count(sink, NULL), 1);

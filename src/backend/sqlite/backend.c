@@ -647,6 +647,7 @@ const struct ldg_backend ldg_backend_sqlite = {
     .log_check = ldg_sqlite_log_check,
     .log_stat = ldg_sqlite_log_stat,
     .log_wait = ldg_sqlite_log_wait,
+    .trim_kept = ldg_sqlite_trim_kept,
     .entry_by_id = ldg_sqlite_entry_by_id,
     .origin_get = ldg_sqlite_origin_get,
     .origin_list = ldg_sqlite_origin_list,

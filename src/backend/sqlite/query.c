@@ -619,6 +619,48 @@ ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
     return result;
 }
 
+/* One writer at a time leaves none behind a trim, but an entry that was appended after it may have an
+ * id at or before `before`, and the trim may be read again. */
+ledger_rc ldg_sqlite_trim_kept(void *ctx, const char *stream, int64_t before,
+                               struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+                               ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    int64_t *ids = NULL;
+    size_t count = 0, capacity = 0;
+    ledger_rc result = LEDGER_OK;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_TRIM_KEPT, err);
+    if (!stmt)
+        return err->code;
+    int rc = ldg_sqlite_bind_text(stmt, 1, stream);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(stmt, 2, before);
+    while (rc == SQLITE_OK && result == LEDGER_OK && sqlite3_step(stmt) == SQLITE_ROW) {
+        if (count == capacity) {
+            size_t next = capacity ? capacity * 2 : 16;
+            int64_t *more = ldg_arena_calloc(arena, next, sizeof(*more));
+            if (!more) {
+                result = ldg_fail_nomem(err);
+                break;
+            }
+            if (count)
+                memcpy(more, ids, count * sizeof(*more));
+            ids = more;
+            capacity = next;
+        }
+        ids[count++] = sqlite3_column_int64(stmt, 0);
+    }
+    rc = rc == SQLITE_OK ? sqlite3_reset(stmt) : rc;
+    if (result == LEDGER_OK && rc != SQLITE_OK)
+        result = ldg_sqlite_fail(s, rc, "reading what a trim left", err);
+    sqlite3_reset(stmt);
+    if (result == LEDGER_OK) {
+        *ret_ids = ids;
+        *ret_count = count;
+    }
+    return result;
+}
+
 ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err)

@@ -50,6 +50,8 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_DELETE] = "DELETE FROM main.\"%T\" WHERE id = ?1",
     /* ?1 stream, ?2 id */
     [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
+    [LDG_STMT_TRIM_KEPT] = "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2 "
+                           "AND +origin = 0 AND +source_pos IS NULL ORDER BY id",
     [LDG_STMT_TRIM_ORIGINS] =
         "SELECT o.uuid, o.epoch, max(e.source_pos) FROM main.\"%T\" AS e "
         "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
