@@ -263,7 +263,7 @@ ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_i
             .entry_count = new_count,
             .entry_id = "",
             .before_id = "",
-            .created_at_us = LEDGER_NO_TIME, /* each entry has it, and bytes are what a log costs */
+            .created_at_us = time_us,
             .origin = "",
             .entry_origin = "",
             .source_id = "",
