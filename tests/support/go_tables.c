@@ -72,7 +72,8 @@ static void create_store(sqlite3 *db, const char *table)
         "WHERE dedup_key != ''",
         table, table);
     /* A table without the column gets it; one that has it answers with this very error. */
-    char *sql = sqlite3_mprintf("ALTER TABLE %s ADD COLUMN source_id TEXT NOT NULL DEFAULT ''", table);
+    char *sql =
+        sqlite3_mprintf("ALTER TABLE %s ADD COLUMN source_id TEXT NOT NULL DEFAULT ''", table);
     char *text = NULL;
     if (sqlite3_exec(db, sql, NULL, NULL, &text) != SQLITE_OK)
         assert_non_null(strstr(text, "duplicate column name"));
@@ -108,8 +109,8 @@ void tst_go_create_old(sqlite3 *db, const char *table)
         "created_at TEXT NOT NULL DEFAULT (strftime('%%Y-%%m-%%dT%%H:%%M:%%f','now')), "
         "updated_at TEXT)",
         table);
-    run(db, "CREATE UNIQUE INDEX idx_%s_dedup ON %s(stream, dedup_key) WHERE dedup_key != ''", table,
-        table);
+    run(db, "CREATE UNIQUE INDEX idx_%s_dedup ON %s(stream, dedup_key) WHERE dedup_key != ''",
+        table, table);
 }
 
 /* --- JSON ------------------------------------------------------------------------------------ */
@@ -382,7 +383,8 @@ void tst_go_annotate(sqlite3 *db, const char *table, bool with_log, const char *
     sqlite3_free(path);
 }
 
-int64_t tst_go_trim(sqlite3 *db, const char *table, bool with_log, const char *stream, int64_t before)
+int64_t tst_go_trim(sqlite3 *db, const char *table, bool with_log, const char *stream,
+                    int64_t before)
 {
     bool own = sqlite3_get_autocommit(db);
     if (own)

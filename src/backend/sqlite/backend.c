@@ -1,9 +1,9 @@
 /* The SQLite backend: opening, closing, errors, transactions, and the vtable.
  *
- * Hides which file a URL names, what each role asks of its connection, and how SQLite's result codes
- * become ours. Invariants: a connection that the caller brought keeps its settings and its
- * transaction; a connection of ours never outlives its handle; no call leaves a statement open, so a
- * read transaction ends with the call that needed it (but for snapshots and tx_begin). */
+ * Hides which file a URL names, what each role asks of its connection, and how SQLite's result
+ * codes become ours. Invariants: a connection that the caller brought keeps its settings and its
+ * transaction; a connection of ours never outlives its handle; no call leaves a statement open, so
+ * a read transaction ends with the call that needed it (but for snapshots and tx_begin). */
 #include "backend/sqlite/sqlite.h"
 
 #include <errno.h>
@@ -180,7 +180,8 @@ ledger_rc ldg_sqlite_exec(struct ldg_sqlite *s, const char *doing, ledger_error 
 ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_error *err)
 {
     if (s->in_snapshot)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "a write inside a snapshot; end the snapshot first");
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "a write inside a snapshot; end the snapshot first");
     if (!sqlite3_get_autocommit(s->db)) {
         *ret_own = false;
         return LEDGER_OK;
@@ -294,8 +295,8 @@ static void sqlite_snapshot_end(void *ctx)
 static ledger_rc fail_path(ledger_error *err, int error, ledger_rc otherwise, const char *path,
                            const char *advice)
 {
-    return ldg_fail_native(err, code_of_errno(error, otherwise), "sqlite", error, "%s: %s%s%s", path,
-                           strerror(error), *advice ? "; " : "", advice);
+    return ldg_fail_native(err, code_of_errno(error, otherwise), "sqlite", error, "%s: %s%s%s",
+                           path, strerror(error), *advice ? "; " : "", advice);
 }
 
 /* The absolute name of a file that may not exist yet: the folder's real path and the last part. An
@@ -441,7 +442,8 @@ static ledger_rc make_wal(struct ldg_sqlite *s, int busy_timeout_ms, ledger_erro
 {
     char text[16];
     int64_t until_us = ldg_clock_mono_us() + (int64_t)busy_timeout_ms * 1000;
-    ledger_rc rc = query_text(s, "SELECT count(*) FROM main.sqlite_master", text, sizeof(text), err);
+    ledger_rc rc =
+        query_text(s, "SELECT count(*) FROM main.sqlite_master", text, sizeof(text), err);
     if (rc != LEDGER_OK || strcmp(text, "0") != 0)
         return rc;
     do {
@@ -457,7 +459,8 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
                                    ledger_error *err)
 {
     char text[32];
-    ledger_rc rc = query_text(s, "SELECT count(*) FROM main.sqlite_master", text, sizeof(text), err);
+    ledger_rc rc =
+        query_text(s, "SELECT count(*) FROM main.sqlite_master", text, sizeof(text), err);
     if (rc == LEDGER_OK)
         rc = query_text(s, "PRAGMA main.encoding", text, sizeof(text), err);
     if (rc != LEDGER_OK)
@@ -585,8 +588,8 @@ static ledger_rc sqlite_health(void *ctx, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
     int moved = 0;
-    /* A deleted file still answers through the open descriptor, and nobody else sees what is written
-     * to it. */
+    /* A deleted file still answers through the open descriptor, and nobody else sees what is
+     * written to it. */
     if (s->path &&
         sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved)
         return ldg_fail(err, LEDGER_ERR_CONNECT, "%s was deleted or replaced while it was open",

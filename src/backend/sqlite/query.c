@@ -86,7 +86,7 @@ static ledger_rc get_text(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, 
     return LEDGER_OK;
 }
 
-/* An object or a list of strings; SQL NULL is an empty one. Exactly one of map and list is given. */
+/* An object or a list of strings; SQL NULL is an empty one. Either map or list is given. */
 static ledger_rc get_json(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, const char *name,
                           struct ldg_arena *arena, ledger_map *map, ledger_list *list,
                           ledger_error *err)
@@ -168,7 +168,8 @@ ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct
         ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
         e.payload.size = payload.size;
         if (payload.data || !payload.size)
-            e.payload.data = ldg_arena_memdup(arena, payload.size ? payload.data : "", payload.size);
+            e.payload.data =
+                ldg_arena_memdup(arena, payload.size ? payload.data : "", payload.size);
         if (!e.payload.data)
             rc = ldg_fail_nomem(err);
     }
@@ -193,8 +194,8 @@ ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct
         rc = get_text(s, stmt, COL_ORIGIN_UUID, "origin", arena, &e.origin, err);
     if (rc == LEDGER_OK && !*e.source_id && sqlite3_column_int(stmt, COL_ORIGIN) != 0 &&
         sqlite3_column_type(stmt, COL_SOURCE_POS) != SQLITE_NULL) {
-        e.source_id =
-            ldg_arena_strdup(arena, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, COL_SOURCE_POS), number));
+        e.source_id = ldg_arena_strdup(
+            arena, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, COL_SOURCE_POS), number));
         if (!e.source_id)
             rc = ldg_fail_nomem(err);
     }
@@ -253,8 +254,8 @@ static void needle_fini(struct needle *needle)
     ldg_free(needle->piece);
 }
 
-/* Looks through a payload piece by piece; pieces overlap by the length of the text. It is in memory,
- * or (data NULL) read from the row. */
+/* Looks through a payload piece by piece; pieces overlap by the length of the text. It is in
+ * memory, or (data NULL) read from the row. */
 static ledger_rc find_needle(struct ldg_sqlite *s, struct needle *needle, int64_t id,
                              const char *data, size_t size, bool *ret_found, ledger_error *err)
 {
@@ -347,8 +348,8 @@ static ledger_rc matches(struct ldg_sqlite *s, sqlite3_stmt *stmt, const ledger_
     if (match && needle->text) {
         const int64_t id = sqlite3_column_int64(stmt, COL_ID);
         if (sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
-            rc = find_needle(s, needle, id, NULL, (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE),
-                             &match, err);
+            rc = find_needle(s, needle, id, NULL,
+                             (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE), &match, err);
         } else {
             ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
             rc = payload.size && !payload.data
@@ -472,7 +473,8 @@ ledger_rc ldg_sqlite_count(void *ctx, const char *stream, uint64_t *ret_count, l
 {
     struct ldg_sqlite *s = ctx;
     ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, stream ? LDG_STMT_COUNT_STREAM : LDG_STMT_COUNT_ALL, err);
+    sqlite3_stmt *stmt =
+        ldg_sqlite_stmt(s, stream ? LDG_STMT_COUNT_STREAM : LDG_STMT_COUNT_ALL, err);
     if (!stmt)
         return err->code;
     int rc = stream ? ldg_sqlite_bind_text(stmt, 1, stream) : SQLITE_OK;
@@ -619,8 +621,8 @@ ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
     return result;
 }
 
-/* One writer at a time leaves none behind a trim, but an entry that was appended after it may have an
- * id at or before `before`, and the trim may be read again. */
+/* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
+ * an id at or before `before`, and the trim may be read again. */
 ledger_rc ldg_sqlite_trim_kept(void *ctx, const char *stream, int64_t before,
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err)
@@ -692,7 +694,8 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit,
         result = ldg_sqlite_fill_entry(s, stmt, arena, entry, err);
         if (result == LEDGER_OK)
             ((struct ldg_history_row *)rows)[count++] = (struct ldg_history_row){
-                .source_pos = origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
+                .source_pos =
+                    origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
                 .entry = entry,
             };
     }

@@ -2,8 +2,8 @@
  *
  * Hides which of our additions a table already has. Invariants: nothing that is there is changed or
  * dropped, so the Go module goes on working on the same tables; whatever is missing is added in one
- * transaction, after a second look under the write lock, so that any number of programs may open one
- * database at once. */
+ * transaction, after a second look under the write lock, so that any number of programs may open
+ * one database at once. */
 #include "backend/sqlite/sqlite.h"
 
 #include <string.h>
@@ -70,7 +70,8 @@ static const struct column meta_columns[] = {
 };
 static const struct column origins_columns[] = {
     { "id", 0, NULL },   { "uuid", 0, NULL },    { "epoch", 0, NULL },
-    { "name", 0, NULL }, { "adopted", 0, NULL }, { NULL, 0, NULL },
+    { "name", 0, NULL }, { "adopted", 0, NULL }, { "ordered", 0, NULL },
+    { NULL, 0, NULL },
 };
 static const struct column parked_columns[] = {
     { "id", 0, NULL },           { "source_uuid", 0, NULL },  { "origin", 0, NULL },
@@ -96,6 +97,7 @@ static const struct table {
     { "_origins", HAS_ORIGINS, origins_columns,
       "CREATE TABLE main.\"%T_origins\" (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL, "
       "epoch INTEGER NOT NULL, name TEXT NOT NULL DEFAULT '', adopted INTEGER NOT NULL DEFAULT 0, "
+      "ordered INTEGER NOT NULL DEFAULT 1, "
       "UNIQUE (uuid, epoch))" },
     { "_parked", HAS_PARKED, parked_columns,
       "CREATE TABLE main.\"%T_parked\" (id INTEGER PRIMARY KEY AUTOINCREMENT, "
@@ -484,7 +486,7 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
         if (read_only || sqlite3_db_readonly(s->db, "main") == 1)
             rc = LEDGER_ERR_PERMISSION;
         else if (in_transaction)
-            rc = LEDGER_ERR_INVALID; /* the transaction is its owner's: it may not want new tables */
+            rc = LEDGER_ERR_INVALID; /* its owner's transaction: it may not want new tables */
         else
             rc = mend(s, open, create, want_log, &has, &local);
         if (rc == LEDGER_ERR_PERMISSION && create)
@@ -674,10 +676,11 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
                                      s->log_table, err);
         if (rc == LEDGER_OK && has & HAS_IDENTITY && has & HAS_ORIGINS) {
             f.text[0] = '\0';
-            rc = for_each_text(s,
-                               "SELECT count(*) FROM main.\"%T_origins\" AS o JOIN main.\"%T_meta\" "
-                               "AS m ON m.uuid = o.uuid AND m.epoch = o.epoch",
-                               keep_text, &f, err);
+            rc =
+                for_each_text(s,
+                              "SELECT count(*) FROM main.\"%T_origins\" AS o JOIN main.\"%T_meta\" "
+                              "AS m ON m.uuid = o.uuid AND m.epoch = o.epoch",
+                              keep_text, &f, err);
             if (rc == LEDGER_OK && strcmp(f.text, "0") != 0)
                 fn(fn_ctx, LEDGER_FINDING_ERROR, "identity",
                    "a source of this store has the same one: one is a copy of the other; give the "
@@ -690,8 +693,8 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
             fn(fn_ctx, LEDGER_FINDING_OK, "journal_mode", "wal");
         else if (rc == LEDGER_OK && s->path)
             fn(fn_ctx, LEDGER_FINDING_WARNING, "journal_mode",
-               "not wal: readers and writers wait for each other; `PRAGMA journal_mode=WAL` changes "
-               "it for good");
+               "not wal: readers and writers wait for each other; `PRAGMA journal_mode=WAL` "
+               "changes it for good");
     }
     if (rc == LEDGER_OK) {
         rc = for_each_text(s, "PRAGMA main.synchronous", keep_text, &f, err);
@@ -699,8 +702,8 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
             fn(fn_ctx, LEDGER_FINDING_OK, "synchronous", "full");
         else if (rc == LEDGER_OK)
             fn(fn_ctx, LEDGER_FINDING_WARNING, "synchronous",
-               "below FULL on this connection: a power loss may take back commits that a bridge has "
-               "carried already; it then stops with SOURCE_REWOUND");
+               "below FULL on this connection: a power loss may take back commits that a bridge "
+               "has carried already; it then stops with SOURCE_REWOUND");
     }
     if (rc == LEDGER_OK)
         rc = for_each_text(s, "PRAGMA main.quick_check(10)", report_integrity, &f, err);

@@ -36,12 +36,11 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
 
     /* query.c */
-    [LDG_STMT_INSERT] = LOCAL_INSERT
-        " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
+    [LDG_STMT_INSERT] =
+        LOCAL_INSERT " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
     [LDG_STMT_INSERT_PLAIN] = LOCAL_INSERT,
-    [LDG_STMT_INSERT_LOG] =
-        "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
-        "VALUES ('_', ?1, 1, ?2)",
+    [LDG_STMT_INSERT_LOG] = "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
+                            "VALUES ('_', ?1, 1, ?2)",
     /* ?1 id, ?2 text, ?3 time */
     [LDG_STMT_SET_TAGS] = "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1",
     [LDG_STMT_SET_ANNOTATIONS] =
@@ -84,13 +83,12 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "ORDER BY source_pos LIMIT ?2",
 
     /* log.c: ?1 position, ?2 limit. A large payload is left out, and its size given. */
-    [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE
-                          " " LOG_ROWS "id > ?1 ORDER BY id LIMIT ?2",
+    [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE " " LOG_ROWS
+                          "id > ?1 ORDER BY id LIMIT ?2",
     [LDG_STMT_LOG_ROW] =
         "SELECT " SMALL_PAYLOAD ", " LARGE_SIZE " > 0 FROM main.\"%L\" WHERE id = ?1",
     [LDG_STMT_LOG_HEAD] = "SELECT id " LOG_ROWS "1 ORDER BY id DESC LIMIT 1",
-    [LDG_STMT_LOG_BACKLOG] =
-        "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 100001)",
+    [LDG_STMT_LOG_BACKLOG] = "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 100001)",
     [LDG_STMT_LOG_OLDEST] = "SELECT created_at " LOG_ROWS "id > ?1 ORDER BY id LIMIT 1",
     [LDG_STMT_LOG_NEAREST] = "SELECT id " LOG_ROWS "id <= ?1 ORDER BY id DESC LIMIT 1",
 
@@ -110,6 +108,11 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "ON CONFLICT (uuid, epoch) DO NOTHING",
     [LDG_STMT_ORIGIN_LIST] = "SELECT id, uuid, epoch FROM main.\"%T_origins\" ORDER BY id",
     [LDG_STMT_ORIGIN_IDENTITY] = "SELECT uuid, epoch FROM main.\"%T_origins\" WHERE id = ?1",
+    /* ordered: in each stream the origin's ids here rise with its own ids */
+    [LDG_STMT_ORIGIN_ORDER] =
+        "SELECT ordered, coalesce((SELECT max(source_pos) FROM main.\"%T\" "
+        "WHERE origin = ?1 AND source_pos IS NOT NULL), 0) FROM main.\"%T_origins\" WHERE id = ?1",
+    [LDG_STMT_ORIGIN_DISORDER] = "UPDATE main.\"%T_origins\" SET ordered = 0 WHERE id = ?1",
     /* ?1 origin, ?2 after, ?3 up to and with; only ids that are numbers have a position */
     [LDG_STMT_ADOPT] =
         "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = CAST(source_id AS INTEGER) "
@@ -135,31 +138,33 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_APPLY_LOOK_LOCAL] = "SELECT id, annotations, NULL FROM main.\"%T\" "
                                   "WHERE id = ?2 AND +origin = ?1 AND +stream = ?3",
     /* ?1 origin, ?2 source_pos, ?3 stream, ?4 tags, ?5 time, ?6 mutation position */
-    [LDG_STMT_APPLY_TAGS] =
-        "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5, mutation_pos = ?6 "
-        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
-        "AND (mutation_pos IS NULL OR mutation_pos < ?6)",
-    [LDG_STMT_APPLY_TAGS_UNGUARDED] =
-        "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5 "
-        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
+    [LDG_STMT_APPLY_TAGS] = "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5, mutation_pos = ?6 "
+                            "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
+                            "AND (mutation_pos IS NULL OR mutation_pos < ?6)",
+    [LDG_STMT_APPLY_TAGS_UNGUARDED] = "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5 "
+                                      "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
     /* ?1 id, ?2 annotations, ?3 time, ?4 mutation position or NULL: keep it */
-    [LDG_STMT_APPLY_ANNOTATIONS] =
-        "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3, "
-        "mutation_pos = coalesce(?4, mutation_pos) WHERE id = ?1",
+    [LDG_STMT_APPLY_ANNOTATIONS] = "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3, "
+                                   "mutation_pos = coalesce(?4, mutation_pos) WHERE id = ?1",
     /* ?1 origin, ?2 source_pos, ?3 stream; the index of the origin would visit other streams too */
     [LDG_STMT_APPLY_TRIM] =
         "DELETE FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",
+    /* ?4 id of the last entry that goes */
+    [LDG_STMT_APPLY_TRIM_ORDERED] = "DELETE FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
+                                    "AND +origin = ?1 AND +source_pos <= ?2",
+    /* newest first: what stands against the order is mostly there */
+    [LDG_STMT_APPLY_LATER] = "SELECT 1 FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 "
+                             "AND +source_pos > ?2 ORDER BY id DESC LIMIT 1",
     [LDG_STMT_APPLY_TRIM_LOCAL] = "DELETE FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
                                   "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
-    [LDG_STMT_APPLY_TRIM_LIST] =
-        "SELECT id, source_pos FROM main.\"%T\" "
-        "WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",
+    [LDG_STMT_APPLY_TRIM_LIST] = "SELECT id, source_pos FROM main.\"%T\" "
+                                 "WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",
     [LDG_STMT_APPLY_TRIM_LIST_LOCAL] =
         "SELECT id, id FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
         "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
-    [LDG_STMT_APPLY_NEXT_ID] =
-        "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE name = '%T' COLLATE NOCASE), "
-        "0), coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",
+    [LDG_STMT_APPLY_NEXT_ID] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
+                               "name = '%T' COLLATE NOCASE), 0), "
+                               "coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",
     [LDG_STMT_SAVEPOINT] = "SAVEPOINT ldg",
     [LDG_STMT_SAVEPOINT_RELEASE] = "RELEASE ldg",
     [LDG_STMT_SAVEPOINT_ROLLBACK] = "ROLLBACK TO ldg",

@@ -3,9 +3,10 @@
  * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
  * sql.c      the texts of the statements                       write.c    append, set, trim
  * query.c    read, search, history
- * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's side:
- * cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the fenced
- * batch), parked.c (parked events), durable.c (a thread that syncs the WAL while it is busy). */
+ * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
+ * side: cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the
+ * fenced batch), parked.c (parked events), durable.c (a thread that syncs the WAL while it is
+ * busy). */
 #ifndef LDG_BACKEND_SQLITE_SQLITE_H
 #define LDG_BACKEND_SQLITE_SQLITE_H
 
@@ -61,6 +62,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ORIGIN_INSERT,
     LDG_STMT_ORIGIN_LIST,
     LDG_STMT_ORIGIN_IDENTITY,
+    LDG_STMT_ORIGIN_ORDER,
+    LDG_STMT_ORIGIN_DISORDER,
     LDG_STMT_ADOPT,
     LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
@@ -76,6 +79,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_TAGS_UNGUARDED,
     LDG_STMT_APPLY_ANNOTATIONS,
     LDG_STMT_APPLY_TRIM,
+    LDG_STMT_APPLY_TRIM_ORDERED,
+    LDG_STMT_APPLY_LATER,
     LDG_STMT_APPLY_TRIM_LOCAL,
     LDG_STMT_APPLY_TRIM_LIST,   /* what would be trimmed, where some are kept */
     LDG_STMT_APPLY_TRIM_LIST_LOCAL,
@@ -131,7 +136,8 @@ struct ldg_sqlite {
 };
 
 /* backend.c: turns a SQLite result into our code, with its text. */
-ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing, ledger_error *err);
+ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
+                          ledger_error *err);
 /* The statement, prepared on first use and reset; NULL with err set. */
 sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err);
 /* Runs a statement that returns no row. */
@@ -178,8 +184,10 @@ ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event
 
 /* query.c */
 #define LDG_SQLITE_INT64_MAX 24
-const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX]); /* a view of text */
-int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text); /* borrowed until reset */
+/* A view of text. */
+const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX]);
+/* text is borrowed until the statement is reset. */
+int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text);
 /* DATA: what another program has written into this row cannot be read. */
 ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
                               const char *why, ledger_error *err);
@@ -237,8 +245,8 @@ ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_erro
  * or one that has to wait behind another parked row than parked_id, is REJECTED. */
 ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
                                int64_t parked_id, ledger_error *err);
-/* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what was
- * done between: commits what worked, takes back what did not, returns the result of both. */
+/* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what
+ * was done between: commits what worked, takes back what did not, returns the result of both. */
 ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
 ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err);
 
@@ -248,8 +256,9 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
 ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
 /* Log position of a parked event that op must wait behind; 0: none. own_id: op's own parked row, or
  * INT64_MAX. entry_missing: asks for events that may hold the entry but could not be read. */
-ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op, bool entry_missing,
-                                   int64_t own_id, int64_t *ret_position, ledger_error *err);
+ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op,
+                                   bool entry_missing, int64_t own_id, int64_t *ret_position,
+                                   ledger_error *err);
 /* op was applied: a row of an earlier attempt goes. */
 ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);
 ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, bool *ret_any,

@@ -1,8 +1,8 @@
 /* Writing entries: append, tags, annotations, trim.
  *
  * Hides how an event is put beside a change. Invariants: an entry and its event are in one
- * transaction; a call inside somebody else's transaction undoes what it did when it fails and leaves
- * the rest alone. */
+ * transaction; a call inside somebody else's transaction undoes what it did when it fails and
+ * leaves the rest alone. */
 #include "backend/sqlite/sqlite.h"
 
 #include <string.h>
@@ -13,7 +13,8 @@
 
 /* --- small pieces ---------------------------------------------------------------------------- */
 
-/* One reading of the clock, in the precision of the tables, for every column and event of a call. */
+/* One reading of the clock, in the precision of the tables, for every column and event of a call.
+ */
 static int64_t now_ms_us(void)
 {
     int64_t now_us = ldg_clock_now_us();
@@ -156,10 +157,10 @@ static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
                                                  SQLITE_STATIC, SQLITE_UTF8)
                            : sqlite3_bind_null(stmt, 6);
     if (rc == SQLITE_OK)
-        rc = input->tags.count
-                 ? sqlite3_bind_text64(stmt, 7, s->merge_buf.data + metadata_size,
-                                       s->merge_buf.size - metadata_size, SQLITE_STATIC, SQLITE_UTF8)
-                 : sqlite3_bind_text(stmt, 7, "[]", 2, SQLITE_STATIC);
+        rc = input->tags.count ? sqlite3_bind_text64(stmt, 7, s->merge_buf.data + metadata_size,
+                                                     s->merge_buf.size - metadata_size,
+                                                     SQLITE_STATIC, SQLITE_UTF8)
+                               : sqlite3_bind_text(stmt, 7, "[]", 2, SQLITE_STATIC);
     if (rc == SQLITE_OK)
         rc = ldg_sqlite_bind_text(stmt, 8, time_text);
     if (rc == SQLITE_OK)
@@ -389,8 +390,8 @@ static ledger_rc get_mutable(struct ldg_sqlite *s, const char *stream, int64_t i
             const char *uuid = (const char *)sqlite3_column_text(stmt, 2);
             sqlite3_snprintf((int)sizeof(origin), origin, "%s:%lld", uuid,
                              sqlite3_column_int64(stmt, 3));
-            row.source_id = ldg_arena_strdup(&s->scratch,
-                                             ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 1), number));
+            row.source_id = ldg_arena_strdup(
+                &s->scratch, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 1), number));
             row.entry_origin = ldg_arena_strdup(&s->scratch, origin);
             failed = failed || !uuid || !row.source_id || !row.entry_origin;
         }
@@ -489,7 +490,8 @@ ledger_rc ldg_sqlite_set_annotations(void *ctx, const char *stream, ledger_id id
     return set_column(ctx, stream, id.number, NULL, &map, err);
 }
 
-/* Has the store entries that bridges brought? A bridge may have begun after this handle was opened. */
+/* Has the store entries that bridges brought? A bridge may have begun after this handle was opened.
+ */
 static ledger_rc look_for_origins(struct ldg_sqlite *s, ledger_error *err)
 {
     if (s->has_origins || !s->has_ours)

@@ -85,7 +85,8 @@ static void test_bad_files(void **state)
     assert_int_equal(mkfifo(tst_path(env, "pipe"), 0600), 0);
     tst_fails(store_try(url, NULL, 0, &store, &err), LEDGER_ERR_PERMISSION, &err);
 
-    write_file(tst_path(env, "text.db"), "This is no database, however long one looks at it. It has "
+    write_file(tst_path(env, "text.db"),
+               "This is no database, however long one looks at it. It has "
                "more than a hundred bytes, though, so that there is a header to be looked at.\n");
     snprintf(url, sizeof(url), "sqlite:%s", tst_path(env, "text.db"));
     tst_fails(store_try(url, NULL, 0, &store, &err), LEDGER_ERR_CORRUPT, &err);

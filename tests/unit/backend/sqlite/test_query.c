@@ -147,7 +147,8 @@ static void test_search(void **state)
     assert_string_equal(ids_of(f, NULL, "ada", NULL), "1 3");
     assert_string_equal(ids_of(f, NULL, "NAME", &(ledger_read_options){ .descending = true }),
                         "2 1");
-    assert_string_equal(ids_of(f, NULL, "a", &(ledger_read_options){ .tag = "x", .limit = 1 }), "1");
+    assert_string_equal(ids_of(f, NULL, "a", &(ledger_read_options){ .tag = "x", .limit = 1 }),
+                        "1");
     assert_string_equal(ids_of(f, NULL, "%", NULL), "");
     assert_string_equal(ids_of(f, NULL, "_", NULL), "");
     assert_string_equal(ids_of(f, "s", "needle", NULL), "4");
@@ -169,11 +170,12 @@ static void test_plain_rows(void **state)
     struct fixture *f = *state;
     ledger_error err = { 0 };
     ledger_batch *batch = NULL;
-    tst_exec(f->db, "INSERT INTO ledger_entries(stream, payload, created_at, updated_at, "
-                    "annotations) VALUES "
-                    "('s', '{\"a\":\"ä\"}', '2026-11-23T03:42:14', '2026-11-23 03:42:14.5', 'null'), "
-                    "('s', 17, '2026-11-23T03:42:14.123456Z', NULL, NULL), "
-                    "('s', '', '2026-11-23T05:42:14+02:00', NULL, '{}')");
+    tst_exec(f->db,
+             "INSERT INTO ledger_entries(stream, payload, created_at, updated_at, "
+             "annotations) VALUES "
+             "('s', '{\"a\":\"ä\"}', '2026-11-23T03:42:14', '2026-11-23 03:42:14.5', 'null'), "
+             "('s', 17, '2026-11-23T03:42:14.123456Z', NULL, NULL), "
+             "('s', '', '2026-11-23T05:42:14+02:00', NULL, '{}')");
     tst_ok(ledger_store_read(f->store, "s", NULL, &batch, &err), &err);
     assert_int_equal(ledger_batch_count(batch), 3);
     const ledger_entry *e = ledger_batch_entry(batch, 0);
@@ -228,9 +230,10 @@ static void test_damaged_rows(void **state)
     tst_exec(f->db, "UPDATE ledger_entries SET created_at = 'never' WHERE id = 2");
     tst_fails(ledger_store_stat(f->store, "s", &stat, &err), LEDGER_ERR_DATA, &err);
     /* A row that a filter passes over is not looked at further. */
-    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){
-                                                  .metadata = { (ledger_pair[]){ { "a", "b" } }, 1 } }),
-                        "");
+    assert_string_equal(
+        ids_of(f, "s", NULL,
+               &(ledger_read_options){ .metadata = { (ledger_pair[]){ { "a", "b" } }, 1 } }),
+        "");
 }
 
 static void test_stat_count_list(void **state)
@@ -301,11 +304,12 @@ static void test_history_and_sources(void **state)
     size_t count = 0;
     ledger_error err = { 0 };
     ldg_arena_init(&arena, 0);
-    tst_exec(f->db, "INSERT INTO ledger_entries_origins(id, uuid, epoch) VALUES (1, 'u1', 2); "
-                    "INSERT INTO ledger_entries(id, stream, payload, origin, source_pos, source_id) "
-                    "VALUES (1, 's', '1', 0, NULL, ''), (2, 's', '1', 1, 70, ''), "
-                    "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
-                    "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
+    tst_exec(f->db,
+             "INSERT INTO ledger_entries_origins(id, uuid, epoch) VALUES (1, 'u1', 2); "
+             "INSERT INTO ledger_entries(id, stream, payload, origin, source_pos, source_id) "
+             "VALUES (1, 's', '1', 0, NULL, ''), (2, 's', '1', 1, 70, ''), "
+             "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
+             "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
     handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
     tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 2);

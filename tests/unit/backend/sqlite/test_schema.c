@@ -11,8 +11,8 @@
 
 static bool has_column(sqlite3 *db, const char *table, const char *column)
 {
-    return tst_query_int(db, "SELECT count(*) FROM pragma_table_info('%s') WHERE name = '%s'", table,
-                         column) == 1;
+    return tst_query_int(db, "SELECT count(*) FROM pragma_table_info('%s') WHERE name = '%s'",
+                         table, column) == 1;
 }
 
 static bool has_index(sqlite3 *db, const char *name)
@@ -415,7 +415,8 @@ struct seen {
     char last[512];
 };
 
-static void count_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
+static void count_finding(void *ctx, ledger_severity severity, const char *subject,
+                          const char *text)
 {
     struct seen *seen = ctx;
     seen->ok += severity == LEDGER_FINDING_OK;

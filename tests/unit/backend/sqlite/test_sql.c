@@ -1,5 +1,5 @@
-/* The texts of the statements: each prepares on the tables as they are made, and none sorts or scans
- * a table where an index is meant to be used. */
+/* The texts of the statements: each prepares on the tables as they are made, and none sorts or
+ * scans a table where an index is meant to be used. */
 #include "handle.h"
 
 #include "go_tables.h"
@@ -75,7 +75,8 @@ static void test_plans(void **state)
 
 static void test_expand(void **state)
 {
-    struct ldg_sqlite s = { .table = (char *)(uintptr_t) "t", .log_table = (char *)(uintptr_t) "l" };
+    struct ldg_sqlite s = { .table = (char *)(uintptr_t) "t",
+                            .log_table = (char *)(uintptr_t) "l" };
     char *text = ldg_sqlite_expand(&s, "%T%L x%T_y %Y-%m%");
     assert_string_equal(text, "tl" " xt_y %Y-%m%");
     sqlite3_free(text);

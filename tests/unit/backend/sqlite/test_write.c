@@ -127,7 +127,8 @@ static void w19_only_duplicates_are_ignored(void **state)
     tst_fails(ledger_store_append(store, "s", inputs, 2, NULL, &err), LEDGER_ERR_REJECTED, &err);
     tst_append(store, "t", "2", NULL, NULL);
     tst_ok(ledger_store_commit(store, &err), &err);
-    assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries WHERE stream = 't'"), 2);
+    assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries WHERE stream = 't'"),
+                     2);
     assert_int_equal(tst_query_int(db, ENTRIES), 3);
     assert_int_equal(tst_query_int(db, EVENTS), 3);
 
@@ -137,8 +138,9 @@ static void w19_only_duplicates_are_ignored(void **state)
     tst_fails(ledger_store_append(store, "s", inputs, 1, NULL, &err), LEDGER_ERR_REJECTED, &err);
     tst_ok(ledger_store_begin(store, &err), &err);
     tst_fails(ledger_store_append(store, "s", inputs, 1, NULL, &err), LEDGER_ERR_REJECTED, &err);
-    tst_fails(ledger_store_set_tags(store, "s", (ledger_id){ .number = 1 }, (ledger_list){ 0 }, &err),
-              LEDGER_ERR_REJECTED, &err);
+    tst_fails(
+        ledger_store_set_tags(store, "s", (ledger_id){ .number = 1 }, (ledger_list){ 0 }, &err),
+        LEDGER_ERR_REJECTED, &err);
     tst_fails(ledger_store_trim(store, "s", (ledger_id){ .number = 1 }, NULL, &err),
               LEDGER_ERR_REJECTED, &err);
     tst_ok(ledger_store_commit(store, &err), &err);
@@ -364,8 +366,9 @@ static void test_merge_function(void **state)
                                          "'{\"a\":\"1\",\"b\":\"<\"}'"), 1);
     assert_int_equal(tst_query_int(s.db, "SELECT ldg_merge_annotations(NULL, '{\"a\":null}') = "
                                          "'{}'"), 1);
-    assert_int_equal(sqlite3_exec(s.db, "SELECT ldg_merge_annotations('nonsense', '{}')", NULL, NULL,
-                                  NULL), SQLITE_MISMATCH);
+    assert_int_equal(
+        sqlite3_exec(s.db, "SELECT ldg_merge_annotations('nonsense', '{}')", NULL, NULL, NULL),
+        SQLITE_MISMATCH);
     handle_close(&s);
 }
 
