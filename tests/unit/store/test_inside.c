@@ -1,0 +1,256 @@
+/* The bridge's calls against a backend with holes, and against errors: what works is for the
+ * conformance suite. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "alloc_fail.h"
+#include "backend/memory/faults.h"
+#include "store/handle.h"
+#include "store/registry.h"
+
+static ledger_store *open_memory(const char *url)
+{
+    const ledger_store_options options = { .url = url, .flags = LEDGER_STORE_CREATE };
+    ledger_store *store = NULL;
+    ledger_error err;
+    if (ledger_store_open(&options, &store, &err) != LEDGER_OK)
+        fail_msg("%s", err.message);
+    return store;
+}
+
+/* Every call of the inside, with arguments that are good enough to get to the backend. */
+struct all {
+    ledger_rc rc[24];
+    size_t count;
+};
+
+static void call_all(ledger_store *store, struct all *all, ledger_error *err)
+{
+    const struct ldg_log_limits limits = { 1, 1 };
+    struct ldg_log_batch batch = { 0 };
+    struct ldg_identity identity = { .uuid = "6d1a7c1e-0000-4000-8000-000000000001", .epoch = 1 };
+    struct ldg_identity *identities;
+    struct ldg_arena arena;
+    struct ldg_cursor cursor = { 0 };
+    struct ldg_log_stat stat;
+    struct ldg_parked_row *parked;
+    struct ldg_history_row *history;
+    const struct ldg_apply apply = { 0 };
+    ledger_entry *entry;
+    ledger_names names = { 0 };
+    char state[LDG_CURSOR_STATE_MAX];
+    uint64_t n;
+    int64_t position;
+    size_t count;
+    int origin, *numbers;
+    bool applied;
+    uint8_t outcome;
+    ldg_arena_init(&batch.arena, 0);
+    ldg_arena_init(&arena, 0);
+    const struct all result = {
+        .rc = { ldg_store_identity(store, &identity, err),
+                ldg_store_log_read(store, "", &limits, &batch, err),
+                ldg_store_log_cursor_at(store, 0, state, err),
+                ldg_store_log_check(store, "", &position, err),
+                ldg_store_log_stat(store, "", &stat, err),
+                ldg_store_log_wait(store, -1, 0, err),
+                ldg_store_entry_by_id(store, 1, &arena, &entry, err),
+                ldg_store_origin_get(store, &identity, NULL, &origin, err),
+                ldg_store_origin_list(store, &arena, &identities, &numbers, &count, err),
+                ldg_store_origin_adopt(store, 1, &n, err),
+                ldg_store_apply(store, &apply, &outcome, err),
+                ldg_store_cursor_get(store, "c", true, &cursor, err),
+                ldg_store_cursor_set(store, "c", NULL, &cursor, err),
+                ldg_store_cursor_list(store, &names, err),
+                ldg_store_parked_list(store, 0, 1, &arena, &parked, &count, err),
+                ldg_store_parked_count(store, NULL, &n, err),
+                ldg_store_parked_retry(store, 1, NULL, 0, &applied, err),
+                ldg_store_parked_note(store, 1, "r", err),
+                ldg_store_parked_drop(store, 1, &n, err),
+                ldg_store_history(store, 0, 0, 1, 1, &arena, &history, &count, err),
+                ldg_store_snapshot_begin(store, err) },
+        .count = 21,
+    };
+    ldg_store_snapshot_end(store);
+    ledger_names_destroy(&names);
+    ldg_arena_fini(&arena);
+    ldg_arena_fini(&batch.arena);
+    *all = result;
+}
+
+static void missing_callbacks_are_unsupported(void **state)
+{
+    ledger_store *store = open_memory("memory:holes");
+    const struct ldg_backend *whole = store->backend;
+    struct ldg_backend holes = {
+        .name = "holes",
+        .scheme = whole->scheme,
+        .caps = UINT64_MAX,
+        .ctx_size = whole->ctx_size,
+        .close = whole->close,
+        .describe = whole->describe,
+        .has_log = whole->has_log,
+        .wake_key = whole->wake_key,
+        .identity = whole->identity,
+    };
+    struct ldg_arena arena;
+    int64_t *ids;
+    size_t count = 7;
+    struct all all;
+    ledger_error err;
+    store->backend = &holes;
+    call_all(store, &all, &err);
+    assert_int_equal(all.rc[0], LEDGER_OK);
+    for (size_t i = 1; i < all.count; i++) {
+        if (all.rc[i] != LEDGER_ERR_UNSUPPORTED)
+            fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
+    }
+    assert_non_null(strstr(err.message, "holes"));
+    call_all(store, &all, NULL);
+    assert_int_equal(all.rc[1], LEDGER_ERR_UNSUPPORTED);
+
+    ldg_arena_init(&arena, 0);
+    assert_int_equal(ldg_store_trim_kept(store, "s", 1, &arena, &ids, &count, NULL), LEDGER_OK);
+    assert_int_equal(count, 0);
+    ldg_arena_fini(&arena);
+    assert_int_equal(ldg_store_durable_count(store, 42), 42);
+    ldg_store_hint_backlog(store, true);
+    store->backend = whole;
+    ledger_store_close(&store);
+}
+
+static void closed_stores_say_so(void **state)
+{
+    struct all all;
+    ledger_error err;
+    int64_t *ids;
+    size_t count;
+    ledger_store *again = NULL;
+    call_all(NULL, &all, &err);
+    for (size_t i = 0; i < all.count; i++) {
+        if (all.rc[i] != LEDGER_ERR_CLOSED)
+            fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
+    }
+    assert_int_equal(ldg_store_trim_kept(NULL, "s", 1, NULL, &ids, &count, &err),
+                     LEDGER_ERR_CLOSED);
+    assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_CLOSED);
+    ldg_store_snapshot_end(NULL);
+}
+
+static void backend_errors_come_through(void **state)
+{
+    static const char *const names[] = { "identity",     "log_read",     "log_cursor_at",
+                                         "log_check",    "log_stat",     "log_wait",
+                                         "entry_by_id",  "origin_get",   "origin_list",
+                                         "origin_adopt", "apply",        "cursor_get",
+                                         "cursor_set",   "cursor_list",  "parked_list",
+                                         "parked_count", "parked_retry", "parked_note",
+                                         "parked_drop",  "history",      "snapshot_begin" };
+    ledger_store *store = open_memory("memory:inside");
+    struct all all;
+    ledger_error err;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const struct ldg_memory_fault fault = { .callback = names[i],
+                                                .code = LEDGER_ERR_IO,
+                                                .times = UINT64_MAX };
+        assert_int_equal(ldg_memory_fault_add("inside", &fault), LEDGER_OK);
+        call_all(store, &all, &err);
+        if (all.rc[i] != LEDGER_ERR_IO)
+            fail_msg("%s: %s", names[i], ledger_rc_name(all.rc[i]));
+        ldg_memory_faults_clear("inside");
+    }
+    ledger_store_close(&store);
+}
+
+static bool describe_none(void *ctx, char *url, size_t url_size)
+{
+    return false;
+}
+
+static bool is_backlog;
+static void note_backlog(void *ctx, bool backlog)
+{
+    is_backlog = backlog;
+}
+
+static uint64_t count_seven(void *ctx)
+{
+    return 7;
+}
+
+static void optional_callbacks_are_used(void **state)
+{
+    ledger_store *store = open_memory("memory:optional"), *again = NULL;
+    const struct ldg_backend *whole = store->backend;
+    struct ldg_backend more = *whole;
+    ledger_error err;
+    more.describe = describe_none;
+    more.hint_backlog = note_backlog;
+    more.durable_count = count_seven;
+    store->backend = &more;
+    ldg_store_hint_backlog(store, true);
+    assert_true(is_backlog);
+    assert_int_equal(ldg_store_durable_count(store, 42), 7);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_INVALID);
+    assert_non_null(strstr(err.message, "no name"));
+    assert_null(again);
+    store->backend = whole;
+    ledger_store_close(&store);
+}
+
+static void bad_arguments(void **state)
+{
+    ledger_store *store = open_memory("memory:bad");
+    static char endless[LDG_CURSOR_STATE_MAX + 1];
+    const struct ldg_op odd = { .kind = (enum ldg_op_kind)9, .stream = "s" };
+    const struct ldg_apply apply = { .ops = &odd, .count = 1 };
+    struct ldg_cursor cursor;
+    int64_t position;
+    uint8_t outcome;
+    bool applied;
+    ledger_error err;
+    memset(endless, 'x', sizeof(endless) - 1);
+    assert_int_equal(ldg_store_log_check(store, endless, &position, &err), LEDGER_ERR_DATA);
+    assert_int_equal(ldg_store_log_check(store, NULL, &position, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_log_read(store, "", NULL, NULL, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_apply(store, &apply, &outcome, &err), LEDGER_ERR_INTERNAL);
+    assert_int_equal(ldg_store_parked_retry(store, 1, &odd, 1, &applied, &err),
+                     LEDGER_ERR_INTERNAL);
+    assert_int_equal(ldg_store_cursor_get(store, NULL, true, &cursor, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_cursor_set(store, "", NULL, &cursor, &err), LEDGER_ERR_INVALID);
+    ledger_store_close(&store);
+}
+
+static void reopened_handles_create_nothing(void **state)
+{
+    ledger_store *store = open_memory("memory:reopen"), *again = NULL;
+    ledger_error err;
+    const struct ldg_memory_fault fault = { .callback = "open", .code = LEDGER_ERR_IO };
+    assert_int_equal(ldg_memory_fault_add("reopen", &fault), LEDGER_OK);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_IO);
+    assert_null(again);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_OK);
+    assert_int_equal(again->open.flags & LEDGER_STORE_CREATE, 0);
+    assert_int_equal(again->open.role, LDG_ROLE_SINK);
+    ldg_memory_faults_clear("reopen");
+    ledger_store_close(&again);
+    ledger_store_close(&store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(missing_callbacks_are_unsupported),
+        cmocka_unit_test(closed_stores_say_so),
+        cmocka_unit_test(backend_errors_come_through),
+        cmocka_unit_test(optional_callbacks_are_used),
+        cmocka_unit_test(bad_arguments),
+        cmocka_unit_test(reopened_handles_create_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,380 @@
+/* What the conformance suite cannot see: options, failing backends, waking, failing allocations. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "alloc_fail.h"
+#include "backend/memory/faults.h"
+#include "ldg_config.h"
+#include "store/store.h"
+
+static ledger_bytes bytes(const char *text)
+{
+    return (ledger_bytes){ .data = text, .size = strlen(text) };
+}
+
+static ledger_store *open_memory(const char *url)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    ledger_error err;
+    ledger_store_options_defaults(&options);
+    options.url = url;
+    options.flags = LEDGER_STORE_CREATE;
+    if (ledger_store_open(&options, &store, &err) != LEDGER_OK)
+        fail_msg("%s", err.message);
+    return store;
+}
+
+static ledger_rc append(ledger_store *store, const char *payload, ledger_error *err)
+{
+    const ledger_append_input input = { .payload = bytes(payload) };
+    return ledger_store_append(store, "s", &input, 1, NULL, err);
+}
+
+static uint64_t count(ledger_store *store)
+{
+    uint64_t n = 0;
+    assert_int_equal(ledger_store_count(store, NULL, &n, NULL), LEDGER_OK);
+    return n;
+}
+
+static void options_are_checked(void **state)
+{
+    char long_name[LEDGER_MAX_TABLE_BYTES + 2];
+    memset(long_name, 't', sizeof(long_name) - 1);
+    long_name[sizeof(long_name) - 1] = '\0';
+    const struct {
+        ledger_store_options options;
+        ledger_rc want;
+        const char *message;
+    } rows[] = {
+        { { .url = NULL }, LEDGER_ERR_INVALID, "URL is missing" },
+        { { .url = "memory:" }, LEDGER_ERR_INVALID, "names no database" },
+        { { .url = "memory" }, LEDGER_ERR_INVALID, "scheme" },
+        { { .url = "foo:bar" }, LEDGER_ERR_UNSUPPORTED, "memory:" },
+        { { .url = "memory:x", .connection = &long_name }, LEDGER_ERR_INVALID, "not both" },
+        { { .url = "memory:x", .table = "a b" }, LEDGER_ERR_INVALID, "letters A-Z" },
+        { { .url = "memory:x", .table = "" }, LEDGER_ERR_INVALID, "letters A-Z" },
+        { { .url = "memory:x", .table = long_name }, LEDGER_ERR_INVALID, "48" },
+        { { .url = "memory:x", .table = "x; DROP TABLE y" }, LEDGER_ERR_INVALID, "letters A-Z" },
+        { { .url = "memory:x", .log_table = "1" }, LEDGER_ERR_INVALID, "log table" },
+        { { .url = "memory:x", .table = "t", .log_table = "T" }, LEDGER_ERR_INVALID, "of its own" },
+        { { .url = "memory:x", .table = "t", .log_table = "t_parked" },
+          LEDGER_ERR_INVALID,
+          "of its own" },
+        { { .url = "memory:x", .flags = 1u << 20 }, LEDGER_ERR_INVALID, "unknown flags" },
+        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_READ_ONLY },
+          LEDGER_ERR_INVALID,
+          "read-only" },
+        { { .url = "memory:x", .flags = LEDGER_STORE_NEW_IDENTITY }, LEDGER_ERR_INVALID, "CREATE" },
+        { { .url = "memory:x", .busy_timeout_ms = -1 }, LEDGER_ERR_INVALID, "busy_timeout_ms" },
+        { { .url = "memory:x", .log = (ledger_log_mode)7 }, LEDGER_ERR_INVALID, "log mode" },
+        { { .url = "memory:nowhere" }, LEDGER_ERR_SCHEMA, "create" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ledger_store *store = NULL;
+        ledger_error err;
+        ledger_rc rc = ledger_store_open(&rows[i].options, &store, &err);
+        if (rc != rows[i].want || !strstr(err.message, rows[i].message))
+            fail_msg("row %zu: %s: %s", i, ledger_rc_name(rc), err.message);
+        assert_null(store);
+        assert_int_equal(ledger_store_open(&rows[i].options, &store, NULL), rows[i].want);
+    }
+    ledger_store *store = NULL;
+    ledger_error err;
+    assert_int_equal(ledger_store_open(NULL, &store, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ledger_store_open(&rows[0].options, NULL, &err), LEDGER_ERR_INVALID);
+    ledger_store_options_defaults(NULL);
+}
+
+static void options_are_copied(void **state)
+{
+    char url[] = "memory:copied", table[] = "tab", log_table[] = "tab_log";
+    const ledger_store_options options = {
+        .url = url, .table = table, .log_table = log_table, .flags = LEDGER_STORE_CREATE
+    };
+    ledger_store *store = NULL;
+    assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
+    memset(url, 'x', sizeof(url) - 1);
+    memset(table, 'x', sizeof(table) - 1);
+    memset(log_table, 'x', sizeof(log_table) - 1);
+    assert_string_equal(ledger_store_url(store), "memory:copied");
+    assert_string_equal(ledger_store_table(store), "tab");
+    ledger_store *again = NULL;
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, NULL), LEDGER_OK);
+    assert_string_equal(ledger_store_table(again), "tab");
+    assert_true(ledger_store_has_log(again));
+    ledger_store_close(&again);
+    ledger_store_close(&store);
+    assert_string_equal(ledger_store_table(NULL), "");
+    assert_string_equal(ledger_store_backend(NULL), "");
+    assert_string_equal(ledger_store_url(NULL), "");
+    assert_false(ledger_store_has_log(NULL));
+    ledger_store_close(&store);
+}
+
+static void failing_commits(void **state)
+{
+    static const struct {
+        enum ldg_memory_fault_kind kind;
+        ledger_rc code;
+        bool open_still;
+        uint64_t entries;
+    } rows[] = {
+        { LDG_MEMORY_FAIL, LEDGER_ERR_BUSY, true, 0 },
+        { LDG_MEMORY_FAIL, LEDGER_ERR_IO, false, 0 },
+        { LDG_MEMORY_LOSE_ACK, LEDGER_ERR_UNKNOWN_OUTCOME, false, 1 },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        ledger_store *store = open_memory("memory:commits");
+        const struct ldg_memory_fault fault = { .callback = "tx_commit",
+                                                .kind = rows[i].kind,
+                                                .code = rows[i].code };
+        ledger_error err;
+        assert_int_equal(ledger_store_begin(store, &err), LEDGER_OK);
+        assert_int_equal(append(store, "1", &err), LEDGER_OK);
+        assert_int_equal(ldg_memory_fault_add("commits", &fault), LEDGER_OK);
+        assert_int_equal(ledger_store_commit(store, &err), rows[i].code);
+        if (rows[i].open_still)
+            assert_int_equal(ledger_store_rollback(store, &err), LEDGER_OK);
+        else
+            assert_int_equal(ledger_store_rollback(store, &err), LEDGER_ERR_INVALID);
+        assert_int_equal(count(store), rows[i].entries);
+        assert_int_equal(append(store, "2", &err), LEDGER_OK);
+        ldg_memory_faults_clear("commits");
+        ledger_store_close(&store);
+    }
+}
+
+static uint64_t drain(int fd)
+{
+    uint64_t n = 0;
+    return read(fd, &n, sizeof(n)) == sizeof(n) ? n : 0;
+}
+
+static void writes_wake(void **state)
+{
+    ledger_store *store = open_memory("memory:wakes"), *other = open_memory("memory:wakes2");
+    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    const ledger_append_input known = { .payload = bytes("1"), .dedup_key = "k" };
+    const ledger_id id = { .number = 1 };
+    ledger_error err;
+    assert_int_equal(ldg_store_wake_add(store, fd, &err), LEDGER_OK);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 1);
+    assert_int_equal(append(store, "oops", &err), LEDGER_ERR_DATA);
+    assert_int_equal(append(other, "1", &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 0);
+    assert_int_equal(ledger_store_set_tags(store, "s", id, (ledger_list){ 0 }, &err), LEDGER_OK);
+    assert_int_equal(ledger_store_set_annotations(store, "s", id, (ledger_map){ 0 }, &err), 0);
+    assert_int_equal(ledger_store_trim(store, "s", id, NULL, &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 3);
+    assert_int_equal(ledger_store_append(store, "s", &known, 1, NULL, &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 1);
+    assert_int_equal(ledger_store_append(store, "s", &known, 1, NULL, &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 0); /* nothing new */
+    assert_int_equal(ledger_store_begin(store, &err), LEDGER_OK);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 0);
+    assert_int_equal(ledger_store_commit(store, &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 1);
+    assert_int_equal(ledger_store_begin(store, &err), LEDGER_OK);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(ledger_store_rollback(store, &err), LEDGER_OK);
+    assert_int_equal(ledger_store_begin(store, &err), LEDGER_OK);
+    assert_int_equal(ledger_store_commit(store, &err), LEDGER_OK);
+    assert_int_equal(drain(fd), 0);
+    ldg_store_wake_remove(store, fd);
+    ldg_store_wake_remove(NULL, fd);
+    assert_int_equal(ldg_store_wake_add(NULL, fd, &err), LEDGER_ERR_CLOSED);
+    close(fd);
+    ledger_store_close(&store);
+    ledger_store_close(&other);
+}
+
+static void backend_errors_come_through(void **state)
+{
+    static const char *const names[] = { "append",          "read",
+                                         "count",           "stat",
+                                         "list_streams",    "health",
+                                         "set_tags",        "trim",
+                                         "set_annotations", "find_by_source_id",
+                                         "cursor_get",      "cursor_set",
+                                         "tx_begin",        "check" };
+    ledger_store *store = open_memory("memory:errors");
+    const ledger_id id = { .number = 1 };
+    ledger_error err;
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        const struct ldg_memory_fault fault = {
+            /* check asks for health first */
+            .callback = strcmp(names[i], "check") == 0 ? "health" : names[i],
+            .code = LEDGER_ERR_IO,
+            .times = UINT64_MAX,
+        };
+        ledger_batch *batch = NULL;
+        ledger_names streams;
+        ledger_stream_stat stat;
+        ledger_id found;
+        uint64_t n;
+        char text[LEDGER_ID_TEXT_MAX];
+        assert_int_equal(ldg_memory_fault_add("errors", &fault), LEDGER_OK);
+        const ledger_rc rcs[] = {
+            append(store, "1", &err),
+            ledger_store_read(store, "s", NULL, &batch, &err),
+            ledger_store_count(store, NULL, &n, &err),
+            ledger_store_stat(store, NULL, &stat, &err),
+            ledger_store_list_streams(store, NULL, 0, &streams, &err),
+            ledger_store_health(store, &err),
+            ledger_store_set_tags(store, "s", id, (ledger_list){ 0 }, &err),
+            ledger_store_trim(store, "none", id, NULL, &err),
+            ledger_store_set_annotations(store, "s", id, (ledger_map){ 0 }, &err),
+            ledger_store_find_by_source_id(store, "s", "1", &found, &err),
+            ledger_store_cursor_get(store, "c", text, &err),
+            ledger_store_cursor_set(store, "c", "1", &err),
+        };
+        if (i < sizeof(rcs) / sizeof(rcs[0]))
+            assert_int_equal(rcs[i], LEDGER_ERR_IO);
+        if (rcs[1] == LEDGER_OK)
+            ledger_batch_destroy(&batch);
+        if (rcs[4] == LEDGER_OK)
+            ledger_names_destroy(&streams);
+        ledger_rc begin = ledger_store_begin(store, &err);
+        assert_int_equal(begin, strcmp(names[i], "tx_begin") == 0 ? LEDGER_ERR_IO : LEDGER_OK);
+        if (begin == LEDGER_OK)
+            assert_int_equal(ledger_store_rollback(store, &err), LEDGER_OK);
+        ldg_memory_faults_clear("errors");
+    }
+    ledger_store_close(&store);
+}
+
+#if LDG_WITH_SQLITE
+static void connection_is_not_a_url(void **state)
+{
+    const ledger_store_options options = { .connection = NULL, .url = "" };
+    ledger_store *store = NULL;
+    ledger_error err;
+    assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_ERR_INVALID);
+}
+#endif
+
+/* --- the n-th allocation fails --------------------------------------------------------------- */
+
+static ledger_rc run_everything(void *ctx)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL, *again = NULL;
+    ledger_batch *batch = NULL;
+    ledger_names names = { 0 };
+    ledger_ids ids = { 0 };
+    const ledger_pair pairs[] = { { "z", "1" }, { "a", "2" } };
+    const char *const tags[] = { "x", "y" };
+    const ledger_append_input inputs[] = {
+        { .payload = bytes("{\"a\":\"b\"}"),
+          .metadata = { pairs, 2 },
+          .tags = { tags, 2 },
+          .dedup_key = "k",
+          .order_key = "o" },
+        { .payload = bytes("2") },
+    };
+    const ledger_read_options read = { .metadata = { pairs, 1 }, .tag = "x" };
+    char text[LEDGER_ID_TEXT_MAX];
+    ledger_error err;
+
+    ledger_store_options_defaults(&options);
+    options.url = "memory:alloc";
+    options.flags = LEDGER_STORE_CREATE;
+    ledger_rc rc = ledger_store_open(&options, &store, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_append(store, "s", inputs, 2, &ids, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_set_tags(store, "s", ids.items[0], (ledger_list){ tags, 1 }, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_set_annotations(store, "s", ids.items[0], (ledger_map){ pairs, 2 }, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_read(store, "s", &read, &batch, &err);
+    ledger_batch_destroy(&batch);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_search(store, NULL, "b", NULL, &batch, &err);
+    ledger_batch_destroy(&batch);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_list_streams(store, NULL, 0, &names, &err);
+    ledger_names_destroy(&names);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_begin(store, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_append(store, "t", &inputs[1], 1, NULL, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_trim(store, "s", ids.items[1], NULL, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_commit(store, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_cursor_set(store, "c", "1", &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_cursor_get(store, "c", text, &err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_reopen(store, LDG_ROLE_SOURCE, &again, &err);
+    ledger_ids_destroy(&ids);
+    ledger_store_close(&again);
+    ledger_store_close(&store);
+    return rc;
+}
+
+static void out_of_memory(void **state)
+{
+    assert_true(alloc_fail_each(run_everything, NULL) > 20);
+}
+
+/* A write that fails for memory leaves nothing, whatever allocation it was. */
+static void out_of_memory_writes_nothing(void **state)
+{
+    ledger_store *store = open_memory("memory:nothing");
+    const ledger_pair pairs[] = { { "z", "1" }, { "a", "2" } };
+    const ledger_append_input inputs[] = {
+        { .payload = bytes("1"), .dedup_key = "k1", .metadata = { pairs, 2 } },
+        { .payload = bytes("2"), .dedup_key = "k2" },
+    };
+    struct ldg_log_stat stat;
+    ledger_error err;
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    for (uint64_t n = 1;; n++) {
+        alloc_fail_at(n);
+        ledger_rc rc = ledger_store_append(store, "new stream", inputs, 2, NULL, &err);
+        alloc_fail_off();
+        if (rc == LEDGER_OK)
+            break;
+        assert_int_equal(rc, LEDGER_ERR_NOMEM);
+        assert_int_equal(count(store), 1);
+        assert_int_equal(ldg_store_log_stat(store, "", &stat, &err), LEDGER_OK);
+        assert_int_equal(stat.head, 1);
+    }
+    assert_int_equal(count(store), 3);
+    ledger_store_close(&store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_are_checked),
+        cmocka_unit_test(options_are_copied),
+        cmocka_unit_test(failing_commits),
+        cmocka_unit_test(writes_wake),
+        cmocka_unit_test(backend_errors_come_through),
+#if LDG_WITH_SQLITE
+        cmocka_unit_test(connection_is_not_a_url),
+#endif
+        cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(out_of_memory_writes_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
