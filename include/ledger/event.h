@@ -34,7 +34,8 @@ typedef struct ledger_append_entry {
     int schema_version;      /* absent: 1 */
     ledger_map metadata;
     ledger_list tags;
-    int64_t created_at_us;   /* LEDGER_NO_TIME: absent (Go wrote it) */
+    int64_t created_at_us;   /* absent: the event's; LEDGER_NO_TIME: neither has one (Go
+                                wrote it) */
     const char *source_id;   /* "" unless the event has an origin: id at the origin */
 } ledger_append_entry;
 

@@ -76,11 +76,10 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
 
 /* Where the cursor stands, also when the source no longer agrees with it. */
 static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store *source,
-                                  int64_t *ret_position, ledger_error *err)
+                                  int64_t *ret_position, bool *ret_adopt, ledger_error *err)
 {
-    bool adopt = false;
     ledger_id id = {0};
-    ledger_rc rc = ldg_cursor_load(keeper, source, true, &adopt, err);
+    ledger_rc rc = ldg_cursor_load(keeper, source, true, ret_adopt, err);
     switch (rc) {
     case LEDGER_OK:
         if (keeper->from[0] != '\0')
@@ -100,11 +99,27 @@ static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store
     }
 }
 
+/* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone. */
+static ledger_rc adopt_entries(ledger_store *source, ledger_store *sink, const char *name,
+                               ledger_error *err)
+{
+    struct ldg_identity identity;
+    uint64_t adopted = 0;
+    int origin = 0;
+    ledger_rc rc = ldg_store_identity(source, &identity, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_get(sink, &identity, name, &origin, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_adopt(sink, origin, &adopted, err);
+    return rc;
+}
+
 ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, const char *name,
                                    const char *position, bool allow_skip, ledger_error *err)
 {
     ledger_error local;
     int64_t wanted, present = 0;
+    bool adopt = false;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || position == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "cursor set: source, sink or position is NULL");
@@ -119,7 +134,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
     ledger_rc rc = keeper == NULL || next == NULL ? ldg_fail_nomem(err)
                                                   : keeper_init(keeper, sink, name, err);
     if (rc == LEDGER_OK)
-        rc = present_position(keeper, source, &present, err);
+        rc = present_position(keeper, source, &present, &adopt, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_stat(source, "", &stat, err);
     if (rc == LEDGER_OK && wanted > stat.head)
@@ -130,6 +145,8 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
                       "the cursor stands at %lld; going forward to %lld would skip events for good "
                       "(--allow-skip does it)",
                       (long long)present, (long long)wanted);
+    if (rc == LEDGER_OK && adopt)
+        rc = adopt_entries(source, sink, keeper->name, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_cursor_at(source, wanted, next->state, err);
     if (rc == LEDGER_OK) {

@@ -90,6 +90,7 @@ struct decoder {
     size_t entry;      /* index of the entry being read */
     bool in_entry;
     bool too_large;
+    ledger_append_entry *entries; /* those of the event, still to be changed */
 };
 
 /* Which field is this key? *hint is where the search starts: fields mostly come in order. */
@@ -324,7 +325,7 @@ static bool read_entries(struct decoder *decoder, ledger_mutation_event *event)
         decoder->field = "entries";
         count++;
     }
-    event->entries = items;
+    event->entries = decoder->entries = items;
     event->entry_count = count;
     return json->fault == NULL;
 }
@@ -402,6 +403,14 @@ static void set_all_absent(ledger_mutation_event *event)
     set_absent(&event->source_id);
 }
 
+/* An entry without a time of its own was made with its event. */
+static void inherit_time(ledger_append_entry *entries, size_t count, int64_t time_us)
+{
+    for (size_t i = 0; i < count; i++)
+        if (entries[i].created_at_us == LEDGER_NO_TIME)
+            entries[i].created_at_us = time_us;
+}
+
 static const ledger_mutation_event empty_event = {.type = LEDGER_MUTATION_UNKNOWN,
                                                   .created_at_us = LEDGER_NO_TIME};
 
@@ -429,6 +438,7 @@ static bool read_event(struct decoder *decoder, ledger_mutation_event *ret_event
     if (!check_required(decoder, &event, at))
         return false;
     set_all_absent(&event);
+    inherit_time(decoder->entries, event.entry_count, event.created_at_us);
     *ret_event = event;
     return true;
 }
@@ -549,8 +559,9 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
+/* event_time_us: an entry that was made with its event, as nearly all are, does not repeat it. */
 static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry, size_t index,
-                           ledger_error *err)
+                           int64_t event_time_us, ledger_error *err)
 {
     const char *start = entry->payload.data, *end = start;
     if (entry->payload.size > LEDGER_MAX_PAYLOAD_BYTES)
@@ -578,7 +589,9 @@ static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry
         ldg_buf_printf(out, ",\"schema_version\":%d", entry->schema_version);
     put_map(out, ",\"metadata\":", entry->metadata);
     put_list(out, ",\"tags\":", entry->tags);
-    ledger_rc rc = put_time(out, entry->created_at_us, err);
+    ledger_rc rc = entry->created_at_us == event_time_us
+                       ? LEDGER_OK
+                       : put_time(out, entry->created_at_us, err);
     put_text(out, ",\"source_id\":", entry->source_id);
     if (head_end > start) {
         PUT(out, ",\"payload_head\":");
@@ -602,7 +615,7 @@ static ledger_rc put_entries(struct ldg_buf *out, const ledger_mutation_event *e
     for (size_t i = 0; i < event->entry_count && rc == LEDGER_OK; i++) {
         if (i > 0)
             ldg_buf_putc(out, ',');
-        rc = put_entry(out, &event->entries[i], i, err);
+        rc = put_entry(out, &event->entries[i], i, event->created_at_us, err);
     }
     ldg_buf_putc(out, ']');
     return rc;

@@ -369,7 +369,6 @@ static void bad_arguments(struct conf_env *env)
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
     o = (ledger_read_options){ .tag = "\xff" };
     fails(ledger_store_read(store, "s", &o, &batch, &err), DATA);
-    fails(ledger_store_read(store, NULL, NULL, &batch, &err), INVALID);
     fails(ledger_store_read(store, "s", NULL, NULL, &err), INVALID);
     fails(ledger_store_count(store, "s", NULL, &err), INVALID);
     fails(ledger_store_count(store, "\xff", &count, &err), DATA);
@@ -415,11 +414,12 @@ void conf_check_ids(ledger_store *store, const char *stream, const ledger_read_o
 static void read_in_pages(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
-    int64_t ids[250];
+    int64_t ids[250], all[400];
+    size_t all_count = 0;
     for (size_t i = 0; i < 250; i++) {
-        ids[i] = conf_append(store, "s", "1");
+        ids[i] = all[all_count++] = conf_append(store, "s", "1");
         if (i % 3 == 0)
-            conf_append(store, "other", "2");
+            all[all_count++] = conf_append(store, "other", "2");
     }
     ledger_read_options o = { 0 };
     conf_check_ids(store, "s", NULL, ids, LEDGER_READ_LIMIT_DEFAULT);
@@ -451,6 +451,8 @@ static void read_in_pages(struct conf_env *env)
     o.limit = 3;
     conf_check_ids(store, "s", &o, down, 3);
     conf_check_ids(store, "no such stream", NULL, NULL, 0);
+    o = (ledger_read_options){ .limit = LEDGER_READ_LIMIT_MAX };
+    conf_check_ids(store, NULL, &o, all, all_count);
 }
 
 static void read_ends_by_bytes(struct conf_env *env)

@@ -235,6 +235,9 @@ ledger_mutation_event random_event(uint64_t *seed, struct ldg_arena *arena)
         must(entries != NULL);
         for (size_t i = 0; i < event.entry_count; i++)
             entries[i] = random_entry(seed, arena);
+        for (size_t i = 0; i < event.entry_count; i++)
+            if (entries[i].created_at_us == LEDGER_NO_TIME)
+                entries[i].created_at_us = event.created_at_us; /* as it is read back */
         event.entries = entries;
     } else if (event.type == LEDGER_MUTATION_TRIM) {
         if (event.origin[0] == '\0' && event.entry_origin[0] == '\0')
