@@ -133,13 +133,31 @@ out:
     return rc;
 }
 
+/* An entry that may come late is compared with what is in the table, so nothing may be pending. */
+static ledger_rc pend_order(struct ldg_sqlite_batch *b, const struct ldg_op *op, ledger_error *err)
+{
+    struct ldg_sqlite_order *order;
+    ledger_rc rc;
+
+    rc = ldg_sqlite_order_get(b, op->origin, &order, err);
+    if (rc == LEDGER_OK && order->ordered && op->source_pos <= order->highest)
+        rc = flush(b, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_order_added(b, op, err);
+    return rc;
+}
+
 static ledger_rc pend(struct ldg_sqlite_batch *b, size_t index, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
-    struct ldg_sqlite_pending *p = &b->pending[b->pending_count];
+    struct ldg_sqlite_pending *p;
     bool known;
     ledger_rc rc;
 
+    rc = pend_order(b, op, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    p = &b->pending[b->pending_count];
     rc = ldg_sqlite_pending_fill(b, op, p, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -348,6 +366,7 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
     ledger_rc rc;
 
     memcpy(reason, err->message, sizeof(reason));
+    ldg_sqlite_order_forget(b);
     b->chain_count = 0; /* at most what this op had gathered */
     if (!b->can_park) {
         err->done_count = index;
@@ -441,6 +460,7 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
     ledger_rc rc;
 
     *ret_again = false;
+    ldg_sqlite_order_forget(b);
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;

@@ -53,6 +53,13 @@ struct ldg_sqlite_batch {
     bool ascending; /* pending source positions rise and have one origin */
     int64_t lowest, highest;
     int64_t next_id; /* 0: not asked yet */
+    /* What is known of origins, so that a trim need not look at the whole stream. */
+    struct ldg_sqlite_order {
+        int origin;
+        bool ordered;    /* in each stream ids here rise with the ids there */
+        int64_t highest; /* id there of any entry here */
+    } * orders;
+    size_t order_count, order_cap;
     /* events for the sink's own log */
     ledger_append_entry *chain;
     size_t chain_count;
@@ -93,6 +100,13 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
 /* ops.c */
 /* A result of running an op: what this very row runs into is REJECTED. */
 ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
+/* Call before (in bulk: nothing of it pending) or after an entry is added: keeps `ordered` true. */
+ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 ledger_error *err);
+ledger_rc ldg_sqlite_order_get(struct ldg_sqlite_batch *b, int origin,
+                               struct ldg_sqlite_order **ret_order, ledger_error *err);
+/* After anything was rolled back. */
+void ldg_sqlite_order_forget(struct ldg_sqlite_batch *b);
 /* Does the source still have this entry below a trim? */
 bool ldg_sqlite_is_kept(const struct ldg_op *op, int64_t source_pos);
 /* Makes the texts of an append. */

@@ -224,8 +224,12 @@ static ledger_rc adopt_some(struct ldg_sqlite *s, int origin, int64_t *after, ui
     if (last != 0) {
         rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, doing,
                                  (const int64_t[]){ origin, *after, last }, 3, NULL, err);
-        if (rc == LEDGER_OK)
-            *adopted += (uint64_t)sqlite3_changes(s->db);
+        int changed = sqlite3_changes(s->db);
+        if (rc == LEDGER_OK && changed > 0) {
+            *adopted += (uint64_t)changed;
+            rc = ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_DISORDER, doing,
+                                     (const int64_t[]){ origin }, 1, NULL, err);
+        }
     } else {
         rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, doing, (const int64_t[]){ origin }, 1,
                                  NULL, err);

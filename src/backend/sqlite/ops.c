@@ -284,6 +284,111 @@ static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64
     return rc;
 }
 
+/* --- order ---------------------------------------------------------------------------------- */
+
+void ldg_sqlite_order_forget(struct ldg_sqlite_batch *b)
+{
+    b->order_count = 0;
+}
+
+static ledger_rc order_load(struct ldg_sqlite_batch *b, int origin, struct ldg_sqlite_order *order,
+                            ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_ORIGIN_ORDER, err);
+    ledger_rc rc = LEDGER_OK;
+
+    if (stmt == NULL)
+        return err->code;
+    *order = (struct ldg_sqlite_order){ .origin = origin };
+    int code = sqlite3_bind_int(stmt, 1, origin);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW) {
+        order->ordered = sqlite3_column_int(stmt, 0) != 0;
+        order->highest = sqlite3_column_int64(stmt, 1);
+    } else if (code != SQLITE_DONE) {
+        rc = ldg_sqlite_fail(b->s, code, "looking for an origin", err);
+    }
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+/* Loaded once a batch: the table does not show what is pending. */
+ledger_rc ldg_sqlite_order_get(struct ldg_sqlite_batch *b, int origin,
+                               struct ldg_sqlite_order **ret_order, ledger_error *err)
+{
+    struct ldg_sqlite_order *order = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; i < b->order_count && order == NULL; i++) {
+        if (b->orders[i].origin == origin)
+            order = &b->orders[i];
+    }
+    if (order == NULL && b->order_count == b->order_cap) {
+        size_t cap = b->order_cap == 0 ? 4 : b->order_cap * 2;
+        struct ldg_sqlite_order *more = ldg_arena_calloc(&b->s->scratch, cap, sizeof(*more));
+
+        if (more == NULL) {
+            rc = ldg_fail_nomem(err);
+            goto out;
+        }
+        if (b->order_count > 0)
+            memcpy(more, b->orders, b->order_count * sizeof(*more));
+        b->orders = more;
+        b->order_cap = cap;
+    }
+    if (order == NULL) {
+        order = &b->orders[b->order_count];
+        rc = order_load(b, origin, order, err);
+        if (rc == LEDGER_OK)
+            b->order_count++;
+    }
+    if (rc == LEDGER_OK)
+        *ret_order = order;
+out:
+    return rc;
+}
+
+/* An entry comes late when its stream holds a later one of its origin: a retried event, a replay of
+ * what was trimmed. From then on trims of this origin look at whole streams. */
+ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 ledger_error *err)
+{
+    struct ldg_sqlite_order *order;
+    sqlite3_stmt *stmt;
+    bool late = false;
+    ledger_rc rc;
+
+    rc = ldg_sqlite_order_get(b, op->origin, &order, err);
+    if (rc != LEDGER_OK || !order->ordered)
+        goto out;
+    if (op->source_pos > order->highest) {
+        order->highest = op->source_pos;
+        goto out;
+    }
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_LATER, err);
+    if (stmt == NULL)
+        return err->code;
+    int code = bind_origin_stream(stmt, op);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    late = code == SQLITE_ROW;
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        rc = ldg_sqlite_op_fail(b->s, code, "looking for later entries", err);
+    sqlite3_reset(stmt);
+    if (rc == LEDGER_OK && late) {
+        const int64_t origin = op->origin;
+
+        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_ORIGIN_DISORDER, "noting a late entry", &origin, 1,
+                                 NULL, err);
+        order->ordered = false;
+    }
+out:
+    return rc;
+}
+
+/* --- the ops -------------------------------------------------------------------------------- */
+
 static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                             uint8_t *ret_outcome, ledger_error *err)
 {
@@ -317,7 +422,10 @@ static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
         rc = append_conflict(b, op, ret_outcome, err);
     } else {
         *ret_outcome = LDG_OUTCOME_APPLIED;
-        rc = ldg_sqlite_chain_append(b, op, sqlite3_last_insert_rowid(b->s->db), err);
+        int64_t new_id = sqlite3_last_insert_rowid(b->s->db);
+        rc = ldg_sqlite_order_added(b, op, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_sqlite_chain_append(b, op, new_id, err);
     }
 out:
     if (stmt != NULL)
@@ -501,16 +609,44 @@ out:
     return rc;
 }
 
+/* Where a stream's ids rise with those of its origin, the trim ends at its last entry. */
+static ledger_rc trim_end(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_id,
+                          ledger_error *err)
+{
+    struct ldg_sqlite_order *order;
+    int64_t ignored;
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_id = 0;
+    if (op->origin != 0) {
+        rc = ldg_sqlite_order_get(b, op->origin, &order, err);
+        if (rc == LEDGER_OK && order->ordered)
+            rc = look(b, op, ret_id, &ignored, NULL, err);
+    }
+    return rc;
+}
+
 static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                 int64_t *ret_deleted, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(
-        b->s, op->origin == 0 ? LDG_STMT_APPLY_TRIM_LOCAL : LDG_STMT_APPLY_TRIM, err);
-    ledger_rc rc = LEDGER_OK;
+    enum ldg_sqlite_stmt_id id = LDG_STMT_APPLY_TRIM;
+    sqlite3_stmt *stmt;
+    int64_t end;
+    ledger_rc rc;
 
+    rc = trim_end(b, op, &end, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    if (op->origin == 0)
+        id = LDG_STMT_APPLY_TRIM_LOCAL;
+    else if (end != 0)
+        id = LDG_STMT_APPLY_TRIM_ORDERED;
+    stmt = ldg_sqlite_stmt(b->s, id, err);
     if (stmt == NULL)
         return err->code;
     int code = bind_origin_stream(stmt, op);
+    if (end != 0)
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, end));
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code == SQLITE_DONE)
@@ -518,6 +654,7 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
     else
         rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
     sqlite3_reset(stmt);
+out:
     return rc;
 }
 
