@@ -13,8 +13,11 @@
 #define STREAMS 100
 #define TRIM_MAX 11 /* a trim takes 1..TRIM_MAX entries; 12 appends come per trim */
 
-/* As the library's: found through the stream's index. */
-#define TRIM_SQL "DELETE FROM ledger_entries WHERE stream = ? AND +origin = ? AND +source_pos <= ?"
+/* The fastest form for one who knows that ids of a stream rise on both sides, as the library does.
+ */
+#define TRIM_SQL                                                                                   \
+    "DELETE FROM ledger_entries WHERE stream = ?1 AND id <= (SELECT id FROM ledger_entries "       \
+    "WHERE origin = ?2 AND source_pos = ?3) AND +origin = ?2 AND +source_pos <= ?3"
 
 enum kind { APPEND, SET_TAGS, SET_ANNOTATIONS, TRIM };
 
