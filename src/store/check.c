@@ -126,11 +126,9 @@ static ledger_rc check_payload(ledger_bytes payload, ledger_error *err)
                         payload.size, LEDGER_MAX_PAYLOAD_BYTES);
     ledger_error json_err;
     ledger_rc rc = ldg_json_check(payload, &json_err);
-    if (rc == LEDGER_ERR_DATA)
-        return ldg_fail(err, rc, "payload is not JSON: %.*s; wrap plain text in quotes",
-                        LEDGER_ERROR_MESSAGE_MAX - 128, json_err.message);
     if (rc != LEDGER_OK)
-        *err = json_err;
+        rc = ldg_fail(err, rc, "payload is not JSON: %.*s; wrap plain text in quotes",
+                      LEDGER_ERROR_MESSAGE_MAX - 128, json_err.message);
     return rc;
 }
 

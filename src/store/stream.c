@@ -5,6 +5,7 @@
  * passes every one from its own version up, or the read fails. */
 #include "ledger/stream.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -271,22 +272,10 @@ static const ledger_upcaster *find_upcaster(const ledger_stream *stream, int fro
 
 static void id_text(ledger_id id, char *out, size_t out_size)
 {
-    if (id.text) {
-        size_t size = strnlen(id.text, out_size - 1);
-        memcpy(out, id.text, size);
-        out[size] = '\0';
-    } else {
-        char number[LEDGER_ID_TEXT_MAX];
-        ledger_error ignored;
-        const char *p = number;
-        if (ledger_int64_codec.encode(id, number, &ignored) != LEDGER_OK)
-            p = "0";
-        while (*p == '0' && p[1])
-            p++;
-        size_t size = strnlen(p, out_size - 1);
-        memcpy(out, p, size);
-        out[size] = '\0';
-    }
+    if (id.text)
+        snprintf(out, out_size, "%s", id.text);
+    else
+        snprintf(out, out_size, "%lld", (long long)id.number);
 }
 
 static ledger_rc decode_entry(const ledger_stream *stream, const ledger_entry *entry,
@@ -322,6 +311,11 @@ static ledger_rc decode_entry(const ledger_stream *stream, const ledger_entry *e
         rc = upcaster->upcast(upcaster->ctx, json, &next, &next_size, err);
         if (rc != LEDGER_OK) {
             fill_error(err, rc, "an upcaster");
+            goto out;
+        }
+        if (!next) {
+            rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "the upcaster from version %d gave nothing",
+                          version);
             goto out;
         }
         ldg_free(owned);

@@ -131,6 +131,8 @@ static void closed_stores_say_so(void **state)
     int64_t *ids;
     size_t count;
     ledger_store *again = NULL;
+    assert_int_equal(ldg_store_wake_add(NULL, 0, NULL), LEDGER_ERR_CLOSED);
+    ldg_store_wake_remove(NULL, 0);
     call_all(NULL, &all, &err);
     for (size_t i = 0; i < all.count; i++) {
         if (all.rc[i] != LEDGER_ERR_CLOSED)
@@ -217,12 +219,46 @@ static void bad_arguments(void **state)
     memset(endless, 'x', sizeof(endless) - 1);
     assert_int_equal(ldg_store_log_check(store, endless, &position, &err), LEDGER_ERR_DATA);
     assert_int_equal(ldg_store_log_check(store, NULL, &position, &err), LEDGER_ERR_INVALID);
+    const struct ldg_log_limits limits = { 1, 1 };
     assert_int_equal(ldg_store_log_read(store, "", NULL, NULL, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_log_read(store, "", &limits, NULL, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ldg_store_apply(store, &apply, &outcome, &err), LEDGER_ERR_INTERNAL);
     assert_int_equal(ldg_store_parked_retry(store, 1, &odd, 1, &applied, &err),
                      LEDGER_ERR_INTERNAL);
     assert_int_equal(ldg_store_cursor_get(store, NULL, true, &cursor, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ldg_store_cursor_set(store, "", NULL, &cursor, &err), LEDGER_ERR_INVALID);
+    ledger_store_close(&store);
+}
+
+/* A read-only handle knows itself and the origins that are there, and makes none. */
+static void read_only_origins(void **state)
+{
+    ledger_store *store = open_memory("memory:origins"), *reader = NULL;
+    const ledger_store_options options = { .url = "memory:origins",
+                                           .flags = LEDGER_STORE_READ_ONLY };
+    struct ldg_identity own, other = { .uuid = "6d1a7c1e-0000-4000-8000-000000000001", .epoch = 1 };
+    int made = -1, number = -1;
+    ledger_error err;
+    assert_int_equal(ledger_store_open(&options, &reader, &err), LEDGER_OK);
+    assert_int_equal(ldg_store_identity(reader, &own, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_origin_get(reader, &own, "", &number, NULL), LEDGER_OK);
+    assert_int_equal(number, 0);
+    assert_int_equal(ldg_store_origin_get(reader, &other, "", &number, &err), LEDGER_ERR_READ_ONLY);
+    assert_int_equal(ldg_store_origin_get(store, &other, NULL, &made, &err), LEDGER_OK);
+    assert_int_equal(ldg_store_origin_get(reader, &other, "", &number, &err), LEDGER_OK);
+    assert_int_equal(number, made);
+    other.epoch = 2;
+    assert_int_equal(ldg_store_origin_get(reader, &other, "", &number, &err), LEDGER_ERR_READ_ONLY);
+    own.epoch = 2;
+    assert_int_equal(ldg_store_origin_get(reader, &own, "", &number, &err), LEDGER_ERR_READ_ONLY);
+    static const char *const names[] = { "identity", "origin_list" };
+    for (int i = 0; i < 2; i++) {
+        const struct ldg_memory_fault fault = { .callback = names[i], .code = LEDGER_ERR_IO };
+        assert_int_equal(ldg_memory_fault_add("origins", &fault), LEDGER_OK);
+        assert_int_equal(ldg_store_origin_get(reader, &other, "", &number, &err), LEDGER_ERR_IO);
+        ldg_memory_faults_clear("origins");
+    }
+    ledger_store_close(&reader);
     ledger_store_close(&store);
 }
 
@@ -250,6 +286,7 @@ int main(void)
         cmocka_unit_test(backend_errors_come_through),
         cmocka_unit_test(optional_callbacks_are_used),
         cmocka_unit_test(bad_arguments),
+        cmocka_unit_test(read_only_origins),
         cmocka_unit_test(reopened_handles_create_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,6 +47,8 @@ static void finds_by_scheme(void **state)
         { "/tmp/a:b", LEDGER_ERR_INVALID, "no scheme" },
         { "MEMORY:x", LEDGER_ERR_UNSUPPORTED, "MEMORY" },
         { "memor:x", LEDGER_ERR_UNSUPPORTED, "memory:" },
+        { "a-scheme-that-is-longer-than-any-that-there-is:x", LEDGER_ERR_UNSUPPORTED,
+          "\"a-scheme-that-is-longer-than-any-\"" },
         { "memory2:x", LEDGER_ERR_UNSUPPORTED, "memory2" },
         { "postgresql://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgresql" },
 #if LDG_WITH_SQLITE

@@ -14,7 +14,11 @@
 #include "alloc_fail.h"
 #include "backend/memory/faults.h"
 #include "ldg_config.h"
-#include "store/store.h"
+#include "store/handle.h"
+
+#if LDG_WITH_SQLITE
+#include <sqlite3.h>
+#endif
 
 static ledger_bytes bytes(const char *text)
 {
@@ -258,13 +262,103 @@ static void backend_errors_come_through(void **state)
     ledger_store_close(&store);
 }
 
-#if LDG_WITH_SQLITE
-static void connection_is_not_a_url(void **state)
+/* A backend without any optional callback, whatever it claims. */
+static void missing_callbacks_are_unsupported(void **state)
 {
-    const ledger_store_options options = { .connection = NULL, .url = "" };
-    ledger_store *store = NULL;
+    ledger_store *store = open_memory("memory:holes");
+    const struct ldg_backend *whole = store->backend;
+    struct ldg_backend holes = { .name = "holes", .caps = UINT64_MAX };
+    const ledger_id id = { .number = 1 };
+    ledger_id found;
+    char text[LEDGER_ID_TEXT_MAX];
     ledger_error err;
-    assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_ERR_INVALID);
+    store->backend = &holes;
+    assert_int_equal(ledger_store_begin(store, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_set_tags(store, "s", id, (ledger_list){ 0 }, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_set_annotations(store, "s", id, (ledger_map){ 0 }, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_trim(store, "s", id, NULL, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_find_by_source_id(store, "s", "1", &found, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_cursor_get(store, "c", text, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_cursor_set(store, "c", "1", &err), LEDGER_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "holes"));
+    store->backend = whole;
+    ledger_store_close(&store);
+}
+
+static void no_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
+{
+}
+
+/* Every call works, and fails, without an error struct. */
+static void errors_may_be_null(void **state)
+{
+    ledger_store *store = open_memory("memory:null");
+    const ledger_append_input input = { .payload = bytes("1") };
+    const ledger_id id = { .number = 1 };
+    ledger_id found;
+    ledger_batch *batch = NULL;
+    ledger_names names = { 0 };
+    ledger_stream_stat stat;
+    uint64_t n;
+    char text[LEDGER_ID_TEXT_MAX];
+    for (int i = 0; i < 2; i++) {
+        ledger_store *s = i ? NULL : store;
+        const ledger_rc want = i ? LEDGER_ERR_CLOSED : LEDGER_OK;
+        assert_int_equal(ledger_store_begin(s, NULL), want);
+        assert_int_equal(ledger_store_append(s, "s", &input, 1, NULL, NULL), want);
+        assert_int_equal(ledger_store_commit(s, NULL), want);
+        assert_int_equal(ledger_store_begin(s, NULL), want);
+        assert_int_equal(ledger_store_rollback(s, NULL), want);
+        assert_int_equal(ledger_store_set_tags(s, "s", id, (ledger_list){ 0 }, NULL), want);
+        assert_int_equal(ledger_store_set_annotations(s, "s", id, (ledger_map){ 0 }, NULL), want);
+        assert_int_equal(ledger_store_read(s, "s", NULL, &batch, NULL), want);
+        ledger_batch_destroy(&batch);
+        assert_int_equal(ledger_store_search(s, "s", "1", NULL, &batch, NULL), want);
+        ledger_batch_destroy(&batch);
+        assert_int_equal(ledger_store_count(s, "s", &n, NULL), want);
+        assert_int_equal(ledger_store_stat(s, "s", &stat, NULL), want);
+        assert_int_equal(ledger_store_list_streams(s, NULL, 0, &names, NULL), want);
+        ledger_names_destroy(&names);
+        assert_int_equal(ledger_store_find_by_source_id(s, "s", "1", &found, NULL),
+                         i ? want : LEDGER_ERR_NOT_FOUND);
+        assert_int_equal(ledger_store_find_by_source_id(s, "s", "1", NULL, NULL),
+                         i ? want : LEDGER_ERR_INVALID);
+        assert_int_equal(ledger_store_cursor_set(s, "c", "1", NULL), want);
+        assert_int_equal(ledger_store_cursor_get(s, "c", text, NULL), want);
+        assert_int_equal(ledger_store_health(s, NULL), want);
+        assert_int_equal(ledger_store_check(s, no_finding, NULL, NULL), want);
+        assert_int_equal(ledger_store_check(s, NULL, NULL, NULL), i ? want : LEDGER_ERR_INVALID);
+        assert_int_equal(ledger_store_trim(s, "s", id, NULL, NULL), want);
+    }
+    ledger_store_close(&store);
+}
+
+#if LDG_WITH_SQLITE
+static void a_connection_of_the_callers_own(void **state)
+{
+    sqlite3 *db = NULL;
+    ledger_store *store = NULL, *again = NULL;
+    ledger_error err;
+    assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
+    const ledger_store_options options = { .connection = db, .flags = LEDGER_STORE_CREATE };
+    assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_OK);
+    assert_string_equal(ledger_store_url(store), "");
+    assert_string_equal(ledger_store_backend(store), "sqlite");
+    /* in the caller's own transaction */
+    assert_int_equal(sqlite3_exec(db, "BEGIN", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(sqlite3_exec(db, "ROLLBACK", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(count(store), 0);
+    assert_int_equal(append(store, "1", &err), LEDGER_OK);
+    assert_int_equal(count(store), 1);
+    /* a database without a name cannot be opened twice */
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_INVALID);
+    ledger_store_close(&store);
+    assert_int_equal(sqlite3_exec(db, "SELECT 1", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
 }
 #endif
 
@@ -370,8 +464,10 @@ int main(void)
         cmocka_unit_test(failing_commits),
         cmocka_unit_test(writes_wake),
         cmocka_unit_test(backend_errors_come_through),
+        cmocka_unit_test(missing_callbacks_are_unsupported),
+        cmocka_unit_test(errors_may_be_null),
 #if LDG_WITH_SQLITE
-        cmocka_unit_test(connection_is_not_a_url),
+        cmocka_unit_test(a_connection_of_the_callers_own),
 #endif
         cmocka_unit_test(out_of_memory),
         cmocka_unit_test(out_of_memory_writes_nothing),

@@ -11,6 +11,7 @@
 #include "alloc_fail.h"
 #include "base/error.h"
 #include "ledger/ledger.h"
+#include "store/handle.h"
 
 /* Values are ints; payloads {"v":N}. Counts values that are alive. */
 struct codec_ctx {
@@ -63,8 +64,10 @@ static void release(void *ctx, void *value)
 static ledger_rc upcast(void *ctx, ledger_bytes json, char **ret_json, size_t *ret_size,
                         ledger_error *err)
 {
-    if (ctx)
+    if (ctx) { /* fails, or gives nothing */
+        *ret_json = NULL;
         return *(ledger_rc *)ctx;
+    }
     char *out = malloc(json.size + 1);
     if (!out)
         return ldg_fail_nomem(err);
@@ -281,6 +284,36 @@ static void gaps_and_newer_entries_fail(void **state)
     ledger_store_close(&store);
 }
 
+static ledger_rc read_text_ids(void *ctx, const char *stream, const char *search,
+                               const ledger_read_options *options, struct ldg_arena *arena,
+                               ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    static ledger_entry entry = {
+        .id = { .text = "65a1b2" }, .stream = "s", .schema_version = 9, .payload = { "1", 1 }
+    };
+    *ret_entries = &entry;
+    *ret_count = 1;
+    return LEDGER_OK;
+}
+
+static void text_ids_are_named(void **state)
+{
+    struct codec_ctx ctx = { 0 };
+    ledger_store *store = open_store();
+    const struct ldg_backend *whole = store->backend;
+    struct ldg_backend texts = *whole;
+    ledger_stream *stream = make(store, &ctx, 1, NULL, 0);
+    ledger_values *values = NULL;
+    ledger_error err;
+    texts.read = read_text_ids;
+    store->backend = &texts;
+    assert_int_equal(ledger_stream_read(stream, NULL, &values, &err), LEDGER_ERR_UPCAST);
+    assert_non_null(strstr(err.message, "entry 65a1b2 "));
+    store->backend = whole;
+    ledger_stream_destroy(&stream);
+    ledger_store_close(&store);
+}
+
 static void callbacks_may_fail(void **state)
 {
     struct codec_ctx ctx = { 0 };
@@ -309,6 +342,8 @@ static void callbacks_may_fail(void **state)
     }
     assert_int_equal(ledger_stream_read(newer, NULL, &values, &err), LEDGER_ERR_DATA);
     assert_non_null(strstr(err.message, "upcaster"));
+    refuse = LEDGER_OK;
+    assert_int_equal(ledger_stream_read(newer, NULL, &values, &err), LEDGER_ERR_INTERNAL);
     assert_null(values);
     ledger_stream_destroy(&stream);
     ledger_stream_destroy(&newer);
@@ -441,6 +476,7 @@ int main(void)
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(old_versions_are_upcast),
         cmocka_unit_test(gaps_and_newer_entries_fail),
+        cmocka_unit_test(text_ids_are_named),
         cmocka_unit_test(callbacks_may_fail),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(read_only_refuses_writes),

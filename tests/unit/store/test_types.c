@@ -114,6 +114,7 @@ static void string_codec(void **state)
     assert_true(codec->less(codec->zero(), (ledger_id){ .text = "0" }));
     assert_true(codec->less((ledger_id){ .text = "10" }, (ledger_id){ .text = "9" }));
     assert_false(codec->less((ledger_id){ .text = "a" }, (ledger_id){ 0 }));
+    assert_true(codec->less((ledger_id){ 0 }, (ledger_id){ .text = "a" }));
 }
 
 int main(void)
