@@ -48,7 +48,7 @@ static void finds_by_scheme(void **state)
         { "MEMORY:x", LEDGER_ERR_UNSUPPORTED, "MEMORY" },
         { "memor:x", LEDGER_ERR_UNSUPPORTED, "memory:" },
         { "a-scheme-that-is-longer-than-any-that-there-is:x", LEDGER_ERR_UNSUPPORTED,
-          "\"a-scheme-that-is-longer-than-any-\"" },
+          "\"a-scheme-that-is-longer-than-any\"" },
         { "memory2:x", LEDGER_ERR_UNSUPPORTED, "memory2" },
         { "postgresql://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgresql" },
 #if LDG_WITH_SQLITE
