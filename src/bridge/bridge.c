@@ -118,21 +118,6 @@ static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_e
     return LEDGER_OK;
 }
 
-static ledger_rc check_identities(const struct ledger_bridge *bridge, ledger_error *err)
-{
-    struct ldg_identity source, sink;
-    ledger_rc rc = ldg_store_identity(bridge->source, &source, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_store_identity(bridge->sink, &sink, err);
-    if (rc == LEDGER_OK && strcmp(source.uuid, sink.uuid) == 0)
-        rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                      "source and sink are the same table, or one is a copy of the other (both have "
-                      "identity %s); give a copy an identity of its own with `ledgerctl store init "
-                      "--new-identity`",
-                      source.uuid);
-    return rc;
-}
-
 /* A sink without cursors: a file when the caller named one, else memory that lives with the bridge. */
 static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
 {
@@ -170,6 +155,7 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     if (rc != LEDGER_OK)
         return rc;
 
+    struct ldg_identity source_identity, sink_identity;
     struct ledger_bridge *bridge = ldg_calloc(1, sizeof(*bridge));
     if (bridge == NULL)
         return ldg_fail_nomem(err);
@@ -195,7 +181,8 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     if (rc == LEDGER_OK)
         rc = check_capabilities(bridge, err);
     if (rc == LEDGER_OK)
-        rc = check_identities(bridge, err);
+        rc = ldg_pair_identities(bridge->source, bridge->sink, &source_identity, &sink_identity,
+                                 err);
     if (rc == LEDGER_OK)
         rc = open_side(bridge, err);
     if (rc == LEDGER_OK)

@@ -239,9 +239,8 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
         return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
     struct retry_run run = {.source = source, .sink = sink, .only = id};
     ldg_arena_init(&run.arena, 1 << 20);
-    ledger_rc rc = ldg_store_identity(source, &run.origins.source_identity, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_store_identity(sink, &run.origins.sink_identity, err);
+    ledger_rc rc = ldg_pair_identities(source, sink, &run.origins.source_identity,
+                                       &run.origins.sink_identity, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_origin_get(sink, &run.origins.source_identity, "", &run.origins.source, err);
     if (rc == LEDGER_OK)

@@ -6,18 +6,32 @@
 
 #define STAT_INTERVAL_US 250000
 
-static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
+ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
+                              struct ldg_identity *ret_source, struct ldg_identity *ret_sink,
+                              ledger_error *err)
 {
-    struct ldg_origin_cache *origins = &pipe->origins;
-    ledger_rc rc = ldg_store_identity(pipe->source, &origins->source_identity, err);
+    struct ldg_identity a, b;
+    ledger_rc rc = ldg_store_identity(source, &a, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_identity(pipe->sink, &origins->sink_identity, err);
-    if (rc == LEDGER_OK && strcmp(origins->source_identity.uuid, origins->sink_identity.uuid) == 0)
+        rc = ldg_store_identity(sink, &b, err);
+    if (rc == LEDGER_OK && strcmp(a.uuid, b.uuid) == 0)
         rc = ldg_fail(err, LEDGER_ERR_INVALID,
                       "source and sink are the same table, or one is a copy of the other (both have "
                       "identity %s); give a copy an identity of its own with `ledgerctl store init "
                       "--new-identity`",
-                      origins->source_identity.uuid);
+                      a.uuid);
+    if (rc == LEDGER_OK) {
+        *ret_source = a;
+        *ret_sink = b;
+    }
+    return rc;
+}
+
+static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
+{
+    struct ldg_origin_cache *origins = &pipe->origins;
+    ledger_rc rc = ldg_pair_identities(pipe->source, pipe->sink, &origins->source_identity,
+                                       &origins->sink_identity, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_origin_get(pipe->sink, &origins->source_identity, pipe->bridge->options.name,
                                   &origins->source, err);

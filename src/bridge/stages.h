@@ -220,6 +220,10 @@ void ldg_telemetry_count(const struct ldg_telemetry *t, void *counter, ledger_mu
                          uint64_t n);
 void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds);
 
+/* Who both are. Errors: INVALID (they are one and the same). */
+ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
+                              struct ldg_identity *ret_source, struct ldg_identity *ret_sink,
+                              ledger_error *err);
 /* Opens handles, compares identities, finds the origin. */
 ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
                         ledger_error *err);
