@@ -136,7 +136,7 @@ out:
 /* An entry that may come late is compared with what is in the table, so nothing may be pending. */
 static ledger_rc pend_order(struct ldg_sqlite_batch *b, const struct ldg_op *op, ledger_error *err)
 {
-    struct ldg_sqlite_order *order;
+    struct ldg_sqlite_order *order = NULL;
     ledger_rc rc;
 
     rc = ldg_sqlite_order_get(b, op->origin, &order, err);

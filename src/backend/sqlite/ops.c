@@ -354,7 +354,7 @@ out:
 ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                  ledger_error *err)
 {
-    struct ldg_sqlite_order *order;
+    struct ldg_sqlite_order *order = NULL;
     sqlite3_stmt *stmt;
     bool late = false;
     ledger_rc rc;
@@ -613,7 +613,7 @@ out:
 static ledger_rc trim_end(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_id,
                           ledger_error *err)
 {
-    struct ldg_sqlite_order *order;
+    struct ldg_sqlite_order *order = NULL;
     int64_t ignored;
     ledger_rc rc = LEDGER_OK;
 
