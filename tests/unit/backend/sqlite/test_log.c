@@ -477,7 +477,7 @@ static void test_out_of_memory(void **state)
     tst_ok(SOURCE->log_cursor_at(&s, 201, at, &err), &err);
     append(1);
     alloc_fail_each(oom_run, at); /* the witness is the large row */
-    alloc_fail_each(oom_run, "");
+    alloc_fail_each(oom_run, (char[]){ "" });
     assert_int_equal(batch.count, 202);
 }
 
