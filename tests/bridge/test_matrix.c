@@ -499,8 +499,8 @@ static void verify_finds_every_difference(void **state)
         "DELETE FROM ledger_entries WHERE source_pos = 5",
         "DELETE FROM ledger_entries WHERE source_pos = 20",
         "UPDATE ledger_entries SET source_pos = 5000 WHERE source_pos = 5",
-        "INSERT INTO ledger_entries (stream, payload, origin, source_pos)"
-        " VALUES ('s', CAST('{}' AS BLOB), 1, 1000)",
+        ("INSERT INTO ledger_entries (stream, payload, origin, source_pos)"
+         " VALUES ('s', CAST('{}' AS BLOB), 1, 1000)"),
     };
     for (int from = 0; from < TST_KIND_COUNT; from++) {
         for (size_t i = 0; i < sizeof tampers / sizeof tampers[0]; i++, tst_env_reset(env)) {
