@@ -71,10 +71,10 @@ struct retry_run {
     ledger_store *source, *sink;
     struct ldg_origin_cache origins;
     struct ldg_arena arena;
-    int64_t *left;      /* entries that an earlier event of this run still waits for */
+    int64_t *left; /* entries that an earlier event of this run still waits for */
     size_t left_count, left_cap;
-    bool unknown_left;  /* one of unknown entry is still there */
-    int64_t only;       /* 0: all */
+    bool unknown_left; /* one of unknown entry is still there */
+    int64_t only;      /* 0: all */
     uint64_t applied, stay;
 };
 
@@ -104,38 +104,27 @@ static bool must_wait(struct retry_run *run, const struct ldg_parked_row *row,
     for (size_t i = 0; i < run->left_count; i++)
         if (row->source_pos != 0 && run->left[i] == row->source_pos)
             return true;
-    bool sets = event->type == LEDGER_MUTATION_SET_TAGS ||
-                event->type == LEDGER_MUTATION_SET_ANNOTATIONS;
+    bool sets =
+        event->type == LEDGER_MUTATION_SET_TAGS || event->type == LEDGER_MUTATION_SET_ANNOTATIONS;
     return run->unknown_left && sets &&
            ledger_store_find_by_source_id(run->sink, event->stream, event->entry_id, &id, NULL) ==
                LEDGER_ERR_NOT_FOUND;
 }
 
-/* Appends whose entry the source has trimmed meanwhile have nothing left to do; the others get what
- * a Go event lacks from the entry's row, as when the bridge reads. */
-static ledger_rc complete_appends(struct retry_run *run, struct ldg_op *ops, size_t *count,
+/* Appends whose entry the source has trimmed meanwhile have nothing left to do. */
+static ledger_rc drop_trimmed(struct retry_run *run, struct ldg_op *ops, size_t *count,
                               ledger_error *err)
 {
     size_t kept = 0;
     for (size_t i = 0; i < *count; i++) {
-        ledger_entry *entry = NULL;
         if (ops[i].kind == LDG_OP_APPEND && ops[i].origin == run->origins.source) {
-            ledger_rc rc = ldg_store_entry_by_id(run->source, ops[i].source_pos, &run->arena,
-                                                 &entry, err);
-            if (rc != LEDGER_OK)
+            ledger_entry *entry = NULL;
+            ledger_rc rc =
+                ldg_store_entry_by_id(run->source, ops[i].source_pos, &run->arena, &entry, err);
+            if (rc != LEDGER_OK && rc != LEDGER_ERR_DATA) /* a broken row is still there */
                 return rc;
-            if (entry == NULL)
+            if (rc == LEDGER_OK && entry == NULL)
                 continue;
-            if (ops[i].entry->created_at_us == LEDGER_NO_TIME &&
-                ldg_json_check(entry->payload, NULL) == LEDGER_OK) {
-                ledger_append_entry *copy =
-                    ldg_arena_memdup(&run->arena, ops[i].entry, sizeof(*copy));
-                if (copy == NULL)
-                    return ldg_fail_nomem(err);
-                copy->payload = entry->payload;
-                ops[i].entry = copy;
-                ops[i].time_us = entry->created_at_us;
-            }
         }
         ops[kept++] = ops[i];
     }
@@ -143,14 +132,32 @@ static ledger_rc complete_appends(struct retry_run *run, struct ldg_op *ops, siz
     return LEDGER_OK;
 }
 
+/* As the bridge does: completed, then planned. item->bad: why there is nothing to apply. */
+static ledger_rc plan_row(struct retry_run *run, const struct ldg_parked_row *row,
+                          struct ldg_batch_event *item, struct ldg_op **ret_ops, size_t *ret_count,
+                          ledger_error *err)
+{
+    const struct ldg_plan_rules rules = { .origins = &run->origins };
+    const struct ldg_log_row log_row = { .position = row->log_position,
+                                         .payload = row->event,
+                                         .created_at_us = row->time_us };
+    ledger_rc rc = ldg_read_complete(run->source, &item->event, &run->arena, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_origins_resolve(&run->origins, run->sink, &item->event, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    *ret_ops = ldg_arena_calloc(&run->arena, ldg_plan_op_count(item), sizeof(**ret_ops));
+    if (*ret_ops == NULL)
+        return ldg_fail_nomem(err);
+    *ret_count = ldg_plan_event(item, &log_row, 0, &rules, &run->arena, *ret_ops);
+    return item->bad == NULL ? drop_trimmed(run, *ret_ops, ret_count, err) : LEDGER_OK;
+}
+
 static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *row,
                            ledger_error *err)
 {
-    struct ldg_batch_event item = {0};
-    struct ldg_plan_rules rules = {.origins = &run->origins};
-    ledger_error why = {0};
-    const char *bad = NULL;
-    uint8_t fate = LDG_FATE_OPS;
+    struct ldg_batch_event item = { 0 };
+    ledger_error why = { 0 };
     bool applied = false;
     size_t count = 0;
     struct ldg_op *ops = NULL;
@@ -159,29 +166,17 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
     if (rc == LEDGER_ERR_NOMEM)
         return ldg_fail_nomem(err);
     if (rc != LEDGER_OK) {
-        bad = why.message;
-        rc = LEDGER_OK;
+        item.bad = why.message;
     } else if (must_wait(run, row, &item.event)) {
         run->stay++;
         return remember_left(run, row->source_pos, err);
     } else {
-        struct ldg_log_row log_row = {.position = row->log_position,
-                                      .payload = row->event,
-                                      .created_at_us = row->time_us};
-        rc = ldg_origins_resolve(&run->origins, run->sink, &item.event, err);
-        if (rc == LEDGER_OK) {
-            ops = ldg_arena_calloc(&run->arena, ldg_plan_op_count(&item), sizeof(*ops));
-            rc = ops == NULL ? ldg_fail_nomem(err)
-                             : ldg_plan_event(&item, &log_row, 0, &rules, &run->arena, ops, &count,
-                                              &bad, &fate, err);
-        }
-        if (rc == LEDGER_OK && bad == NULL)
-            rc = complete_appends(run, ops, &count, err);
+        rc = plan_row(run, row, &item, &ops, &count, err);
+        if (rc != LEDGER_OK)
+            return rc;
     }
-    if (rc != LEDGER_OK)
-        return rc;
-    rc = bad != NULL ? ldg_store_parked_note(run->sink, row->id, bad, err)
-                     : ldg_store_parked_retry(run->sink, row->id, ops, count, &applied, err);
+    rc = item.bad != NULL ? ldg_store_parked_note(run->sink, row->id, item.bad, err)
+                          : ldg_store_parked_retry(run->sink, row->id, ops, count, &applied, err);
     if (rc != LEDGER_OK)
         return rc;
     if (applied) {
@@ -237,7 +232,7 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || id < 0)
         return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
-    struct retry_run run = {.source = source, .sink = sink, .only = id};
+    struct retry_run run = { .source = source, .sink = sink, .only = id };
     ldg_arena_init(&run.arena, 1 << 20);
     ledger_rc rc = ldg_pair_identities(source, sink, &run.origins.source_identity,
                                        &run.origins.sink_identity, err);

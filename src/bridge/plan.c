@@ -38,7 +38,8 @@ static int find_identity(const struct ldg_origin_cache *origins, const struct ld
     return -1;
 }
 
-int ldg_origin_find(const struct ldg_origin_cache *origins, const char *text)
+/* -1: unknown. */
+static int find_origin(const struct ldg_origin_cache *origins, const char *text)
 {
     struct ldg_identity identity;
     return ldg_identity_parse(text, &identity) ? find_identity(origins, &identity) : -1;
@@ -64,7 +65,7 @@ static ledger_rc resolve(struct ldg_origin_cache *origins, ledger_store *sink, c
         origins->cap = cap;
     }
     origins->items[origins->count++] =
-        (struct ldg_origin_item){.identity = identity, .number = number};
+        (struct ldg_origin_item){ .identity = identity, .number = number };
     return LEDGER_OK;
 }
 
@@ -113,14 +114,14 @@ static const char *find_address(const ledger_mutation_event *event,
     ret->entry_origin = origins->source;
     ret->by_source_id = false;
     if (event->origin[0] != '\0') {
-        ret->mutation_origin = ldg_origin_find(origins, event->origin);
+        ret->mutation_origin = find_origin(origins, event->origin);
         if (ret->mutation_origin < 0)
             return explain(arena, "origin is not uuid:epoch:", event->origin);
         ret->entry_origin = ret->mutation_origin;
         ret->by_source_id = true;
     }
     if (event->entry_origin[0] != '\0') {
-        ret->entry_origin = ldg_origin_find(origins, event->entry_origin);
+        ret->entry_origin = find_origin(origins, event->entry_origin);
         if (ret->entry_origin < 0)
             return explain(arena, "entry_origin is not uuid:epoch:", event->entry_origin);
         ret->by_source_id = true;
@@ -128,111 +129,119 @@ static const char *find_address(const ledger_mutation_event *event,
     return NULL;
 }
 
-ledger_rc ldg_plan_event(const struct ldg_batch_event *item, const struct ldg_log_row *row,
-                         uint32_t index, const struct ldg_plan_rules *rules,
-                         struct ldg_arena *arena, struct ldg_op *ops, size_t *ret_count,
-                         const char **ret_bad, uint8_t *ret_fate, ledger_error *err)
+/* The ops of an event, and how many; what makes it impossible after all: the reason. */
+static const char *plan_ops(const struct ldg_batch_event *item, const struct address *address,
+                            const struct ldg_op *base, struct ldg_arena *arena, struct ldg_op *ops,
+                            size_t *ret_count)
 {
     const ledger_mutation_event *event = &item->event;
-    struct address address = {.mutation_origin = rules->origins->source};
-    const char *bad = item->bad;
-    size_t count = 0;
-
-    *ret_bad = NULL;
-    *ret_fate = LDG_FATE_OPS;
-    *ret_count = 0;
-    if (bad == NULL && event->type < LEDGER_MUTATION_UNKNOWN &&
-        (rules->skip_types >> event->type & 1) != 0) {
-        *ret_fate = LDG_FATE_SKIP_OPTION;
-        return LEDGER_OK;
+    const char *id = address->by_source_id ? event->source_id : event->entry_id;
+    *ret_count = 1;
+    ops[0] = *base;
+    switch (event->type) {
+    case LEDGER_MUTATION_APPEND:
+        for (size_t i = 0; i < event->entry_count; i++) {
+            const ledger_append_entry *entry = &event->entries[i];
+            id = address->by_source_id ? entry->source_id : entry->id;
+            ops[i] = *base;
+            ops[i].kind = LDG_OP_APPEND;
+            ops[i].entry = entry;
+            if (entry->created_at_us != LEDGER_NO_TIME)
+                ops[i].time_us = entry->created_at_us;
+            if (!ldg_int64_parse(id, false, &ops[i].source_pos) || ops[i].source_pos <= 0)
+                return explain(arena, "entry id is not a positive number:", id);
+        }
+        *ret_count = event->entry_count;
+        return NULL;
+    case LEDGER_MUTATION_SET_TAGS:
+        ops[0].kind = LDG_OP_SET_TAGS;
+        ops[0].tags = event->tags;
+        break;
+    case LEDGER_MUTATION_SET_ANNOTATIONS:
+        ops[0].kind = LDG_OP_SET_ANNOTATIONS;
+        ops[0].annotations = event->annotations;
+        break;
+    case LEDGER_MUTATION_TRIM:
+        id = address->by_source_id ? event->source_id : event->before_id;
+        ops[0].kind = LDG_OP_TRIM;
+        ops[0].kept = item->kept;
+        ops[0].kept_count = item->kept_count;
+        break;
+    case LEDGER_MUTATION_UNKNOWN:
+        return explain(arena, "unknown mutation type", event->type_name);
     }
-    if (bad == NULL)
-        bad = find_address(event, rules->origins, arena, &address);
-    if (bad == NULL && event->origin[0] != '\0' && address.mutation_origin == 0) {
-        *ret_fate = LDG_FATE_SKIP_ORIGIN;
-        return LEDGER_OK;
+    if (!ldg_int64_parse(id, false, &ops[0].source_pos))
+        return explain(arena, "entry id is not a number:", id);
+    return NULL;
+}
+
+/* An event that could not be read may lack anything. */
+static void plan_park(const struct ldg_batch_event *item, const struct ldg_plan_rules *rules,
+                      const struct ldg_op *base, bool readable, struct ldg_op *op)
+{
+    const ledger_mutation_event *event = &item->event;
+    int64_t entry = 0;
+    *op = *base;
+    op->kind = LDG_OP_PARK;
+    op->reason = item->bad;
+    /* An unknown type may still say whose entry it is; what follows on that entry waits. */
+    if (readable && event->type == LEDGER_MUTATION_UNKNOWN && event->entry_id != NULL &&
+        ldg_int64_parse(event->entry_id, false, &entry))
+        op->source_pos = entry;
+    if (op->origin < 0)
+        op->origin = rules->origins->source;
+    if (op->mutation_origin < 0)
+        op->mutation_origin = rules->origins->source;
+    if (op->stream == NULL)
+        op->stream = "";
+    if (op->type_name == NULL)
+        op->type_name = "";
+}
+
+size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *row, uint32_t index,
+                      const struct ldg_plan_rules *rules, struct ldg_arena *arena,
+                      struct ldg_op *ops)
+{
+    const ledger_mutation_event *event = &item->event;
+    const bool readable = item->bad == NULL;
+    struct address address = { .mutation_origin = rules->origins->source,
+                               .entry_origin = rules->origins->source };
+    size_t count = 1;
+
+    item->fate = LDG_FATE_OPS;
+    if (readable) {
+        if (event->type < LEDGER_MUTATION_UNKNOWN && (rules->skip_types >> event->type & 1) != 0) {
+            item->fate = LDG_FATE_SKIP_OPTION;
+            return 0;
+        }
+        item->bad = find_address(event, rules->origins, arena, &address);
+        if (item->bad == NULL && event->origin[0] != '\0' && address.mutation_origin == 0) {
+            item->fate = LDG_FATE_SKIP_ORIGIN;
+            return 0;
+        }
     }
 
-    struct ldg_op base = {
+    const struct ldg_op base = {
         .origin = address.entry_origin,
         .mutation_origin = address.mutation_origin,
         .position = event->origin[0] != '\0' ? event->origin_pos : row->position,
         .log_position = row->position,
         .log_time_us = row->created_at_us,
         .stream = event->stream,
-        .time_us = event->created_at_us != LEDGER_NO_TIME ? event->created_at_us
-                                                          : row->created_at_us,
+        .time_us =
+            event->created_at_us != LEDGER_NO_TIME ? event->created_at_us : row->created_at_us,
         .type_name = event->type_name,
         .source_uuid = rules->origins->source_identity.uuid,
         .event = row->payload,
         .event_index = index,
     };
-    if (bad == NULL) {
-        const char *id = event->type == LEDGER_MUTATION_TRIM ? event->before_id : event->entry_id;
-        switch (event->type) {
-        case LEDGER_MUTATION_APPEND:
-            for (; count < event->entry_count && bad == NULL; count++) {
-                const ledger_append_entry *entry = &event->entries[count];
-                id = address.by_source_id ? entry->source_id : entry->id;
-                ops[count] = base;
-                ops[count].kind = LDG_OP_APPEND;
-                ops[count].entry = entry;
-                if (entry->created_at_us != LEDGER_NO_TIME)
-                    ops[count].time_us = entry->created_at_us;
-                if (!ldg_int64_parse(id, false, &ops[count].source_pos) ||
-                    ops[count].source_pos <= 0)
-                    bad = explain(arena, "entry id is not a positive number:", id);
-            }
-            break;
-        case LEDGER_MUTATION_SET_TAGS:
-        case LEDGER_MUTATION_SET_ANNOTATIONS:
-        case LEDGER_MUTATION_TRIM:
-            id = address.by_source_id ? event->source_id : id;
-            ops[0] = base;
-            count = 1;
-            if (event->type == LEDGER_MUTATION_SET_TAGS) {
-                ops[0].kind = LDG_OP_SET_TAGS;
-                ops[0].tags = event->tags;
-            } else if (event->type == LEDGER_MUTATION_SET_ANNOTATIONS) {
-                ops[0].kind = LDG_OP_SET_ANNOTATIONS;
-                ops[0].annotations = event->annotations;
-            } else {
-                ops[0].kind = LDG_OP_TRIM;
-                ops[0].kept = item->kept;
-                ops[0].kept_count = item->kept_count;
-            }
-            if (!ldg_int64_parse(id, false, &ops[0].source_pos))
-                bad = explain(arena, "entry id is not a number:", id);
-            break;
-        case LEDGER_MUTATION_UNKNOWN:
-            bad = explain(arena, "unknown mutation type", event->type_name);
-            break;
-        }
-        if (event->type >= LEDGER_MUTATION_UNKNOWN && bad == NULL)
-            bad = "unknown mutation type";
-    }
-    if (bad != NULL) {
-        /* An unknown type may still say whose entry it is; what follows on that entry waits. */
-        int64_t entry = 0;
-        ops[0] = base;
-        ops[0].kind = LDG_OP_PARK;
-        ops[0].reason = bad;
-        if (item->bad == NULL && event->type == LEDGER_MUTATION_UNKNOWN &&
-            event->entry_id != NULL && ldg_int64_parse(event->entry_id, false, &entry))
-            ops[0].source_pos = entry;
-        if (ops[0].origin < 0)
-            ops[0].origin = rules->origins->source;
-        if (ops[0].mutation_origin < 0)
-            ops[0].mutation_origin = rules->origins->source;
-        if (ops[0].stream == NULL)
-            ops[0].stream = "";
-        if (ops[0].type_name == NULL)
-            ops[0].type_name = "";
+    if (item->bad == NULL)
+        item->bad = plan_ops(item, &address, &base, arena, ops, &count);
+    if (item->bad != NULL) {
+        plan_park(item, rules, &base, readable, &ops[0]);
         count = 1;
-        *ret_bad = bad;
     }
-    *ret_count = count;
-    return LEDGER_OK;
+    return count;
 }
 
 ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err)
@@ -248,17 +257,9 @@ ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, 
     batch->op_count = 0;
     for (size_t i = 0; i < batch->log.count; i++) {
         struct ldg_batch_event *item = &batch->events[i];
-        const char *bad = NULL;
-        size_t count = 0;
-        ledger_rc rc = ldg_plan_event(item, &batch->log.rows[i], (uint32_t)i, rules, arena,
-                                      batch->ops + batch->op_count, &count, &bad, &item->fate, err);
-        if (rc != LEDGER_OK)
-            return rc;
-        if (bad != NULL) {
-            item->bad = bad;
-            batch->has_bad = true;
-        }
-        batch->op_count += count;
+        batch->op_count += ldg_plan_event(item, &batch->log.rows[i], (uint32_t)i, rules, arena,
+                                          batch->ops + batch->op_count);
+        batch->has_bad |= item->bad != NULL;
     }
     return LEDGER_OK;
 }

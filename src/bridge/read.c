@@ -34,32 +34,33 @@ void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
 
 /* Go compacts and escapes payloads in its events and sends no times, so such events are completed
  * from the entry's row while that is still there. */
-static ledger_rc complete_append(struct ldg_reader *reader, struct ldg_batch *batch,
-                                 struct ldg_batch_event *item, ledger_error *err)
+ledger_rc ldg_read_complete(ledger_store *source, ledger_mutation_event *event,
+                            struct ldg_arena *arena, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     ledger_append_entry *copy = NULL;
-    for (size_t i = 0; i < item->event.entry_count && rc == LEDGER_OK; i++) {
-        const ledger_append_entry *entry = &item->event.entries[i];
+    if (event->type != LEDGER_MUTATION_APPEND || event->origin[0] != '\0')
+        return LEDGER_OK;
+    for (size_t i = 0; i < event->entry_count && rc == LEDGER_OK; i++) {
+        const ledger_append_entry *entry = &event->entries[i];
         int64_t id;
         ledger_entry *row = NULL;
         if (entry->created_at_us != LEDGER_NO_TIME || !ldg_int64_parse(entry->id, false, &id))
             continue;
-        rc = ldg_store_entry_by_id(reader->source, id, &batch->log.arena, &row, err);
+        rc = ldg_store_entry_by_id(source, id, arena, &row, err);
         if (rc == LEDGER_ERR_DATA) { /* somebody broke the row; the event stands */
             rc = LEDGER_OK;
             continue;
         }
-        if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, item->event.stream) != 0)
+        if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, event->stream) != 0)
             continue;
         if (copy == NULL) {
-            copy = ldg_arena_memdup(&batch->log.arena, item->event.entries,
-                                    item->event.entry_count * sizeof(*copy));
+            copy = ldg_arena_memdup(arena, event->entries, event->entry_count * sizeof(*copy));
             if (copy == NULL)
                 return ldg_fail_nomem(err);
-            item->event.entries = copy;
+            event->entries = copy;
         }
-        /* A row that holds no JSON came from somebody else's hands; the event is what was logged. */
+        /* A row that holds no JSON came from other hands; the event is what was logged. */
         if (ldg_json_check(row->payload, NULL) == LEDGER_OK)
             copy[i].payload = row->payload;
         copy[i].created_at_us = row->created_at_us;
@@ -91,9 +92,8 @@ static ledger_rc complete(struct ldg_reader *reader, struct ldg_batch *batch, le
         struct ldg_batch_event *item = &batch->events[i];
         if (item->bad != NULL || item->event.origin[0] != '\0')
             continue;
-        if (item->event.type == LEDGER_MUTATION_APPEND)
-            rc = complete_append(reader, batch, item, err);
-        else if (item->event.type == LEDGER_MUTATION_TRIM)
+        rc = ldg_read_complete(reader->source, &item->event, &batch->log.arena, err);
+        if (rc == LEDGER_OK && item->event.type == LEDGER_MUTATION_TRIM)
             rc = complete_trim(reader, batch, item, err);
     }
     return rc;
@@ -125,7 +125,7 @@ static void *reader_main(void *arg)
         if (reader->state == LDG_READER_QUIT)
             break;
         pthread_mutex_unlock(&reader->mutex);
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         ledger_rc rc = read_batch(reader, &reader->batches[1 - reader->current], reader->from,
                                   &reader->limits, &err);
         pthread_mutex_lock(&reader->mutex);

@@ -1,11 +1,13 @@
 /* The stages of a bridge and what passes between them:
  *
- *   read.c    rows behind the cursor, completed where the event lacks bytes   (source only)
- *   decode.c  rows -> events                                                  (pure)
- *   plan.c    events + capabilities -> ops, or why there are none             (pure)
- *   apply.c   ops -> sink, in one fenced transaction or by parallel workers   (only writer)
- *   cursor.c  where the next batch begins                                     (only owner of positions)
- *   bridge.c  the loop over them
+ *   read.c    rows behind the cursor, completed where the event lacks bytes  (source only)
+ *   decode.c  rows -> events                                                 (pure)
+ *   plan.c    events + capabilities -> ops, or why there are none            (pure)
+ *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
+ *   cursor.c  where the next batch begins                                    (owns positions)
+ *
+ *   pipe.c    one trip through them, and its accounting
+ *   bridge.c  a bridge's life: the loop over trips, and retries
  *
  * One ldg_pipe is one set of handles with these stages; a bridge has one for its thread and one for
  * poll(). A pipe belongs to one thread; its reader thread borrows the source handle between
@@ -34,10 +36,10 @@ enum ldg_fate {
 /* One decoded row. */
 struct ldg_batch_event {
     ledger_mutation_event event;
-    const char *bad;        /* why it cannot be decoded or planned; NULL: it can */
-    const int64_t *kept;    /* trim: entries that the source still has */
+    const char *bad;     /* why it cannot be decoded or planned; NULL: it can */
+    const int64_t *kept; /* trim: entries that the source still has */
     size_t kept_count;
-    uint8_t fate;           /* enum ldg_fate, from plan */
+    uint8_t fate; /* enum ldg_fate, from plan */
 };
 
 struct ldg_batch {
@@ -45,17 +47,18 @@ struct ldg_batch {
     struct ldg_batch_event *events; /* log.count of them */
     struct ldg_op *ops;
     size_t op_count;
-    uint8_t *outcomes;              /* one per op */
-    bool has_origins;               /* some event names an origin */
+    uint8_t *outcomes; /* one per op */
+    bool has_origins;  /* some event names an origin */
     bool has_bad;
 };
 
 /* Small numbers of the origins that events name, as the sink knows them. */
+struct ldg_origin_item {
+    struct ldg_identity identity;
+    int number;
+};
 struct ldg_origin_cache {
-    struct ldg_origin_item {
-        struct ldg_identity identity;
-        int number;
-    } *items;
+    struct ldg_origin_item *items;
     size_t count, cap;
     int source; /* of the store whose log is read */
     struct ldg_identity source_identity, sink_identity;
@@ -71,27 +74,26 @@ struct ldg_plan_rules {
 
 /* cursor.c */
 struct ldg_cursor_keeper {
-    ledger_store *store;            /* the sink; for a sink without TX_CURSOR the side store */
+    ledger_store *store; /* the sink; for a sink without TX_CURSOR the side store */
     const char *name;
     const ledger_id_codec *codec;
-    bool in_sink;                   /* the sink keeps it: moves in apply()'s transaction */
+    bool in_sink; /* the sink keeps it: moves in apply()'s transaction */
     bool loaded;
-    struct ldg_cursor row;          /* as it stands in that store */
+    struct ldg_cursor row;           /* as it stands in that store */
     char from[LDG_CURSOR_STATE_MAX]; /* where the next batch begins */
 };
 
 /* read.c */
 struct ldg_reader {
     ledger_store *source;
-    bool complete_from_rows;
     struct ldg_batch batches[2];
-    int current;                    /* the batch that the pipe works on */
+    int current; /* the batch that the pipe works on */
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t mutex;
     pthread_cond_t cond;
     enum { LDG_READER_IDLE, LDG_READER_ASKED, LDG_READER_DONE, LDG_READER_QUIT } state;
-    struct ldg_log_limits limits;   /* of the asked batch */
+    struct ldg_log_limits limits; /* of the asked batch */
     char from[LDG_CURSOR_STATE_MAX];
     ledger_rc rc;
     ledger_error err;
@@ -102,7 +104,7 @@ struct ldg_applier {
     ledger_store *sink;
     struct ldg_apply_worker *workers; /* parallel streams; NULL: serial */
     size_t worker_count;
-    uint64_t applied_count;           /* committed batches of `sink` */
+    uint64_t applied_count; /* committed batches of `sink` */
 };
 
 struct ldg_pipe {
@@ -112,14 +114,14 @@ struct ldg_pipe {
     struct ldg_applier applier;
     struct ldg_cursor_keeper cursor;
     struct ldg_origin_cache origins;
-    size_t limit_once;              /* next batch ends before a bad event; 0: no such limit */
+    size_t limit_once;           /* next batch ends before a bad event; 0: no such limit */
     struct {
         uint64_t applied_count;
         char position[LEDGER_ID_TEXT_MAX];
-    } pending_durable[32];          /* ring: positions not yet known to be on disk */
+    } pending_durable[32]; /* ring: positions not yet known to be on disk */
     size_t durable_head, durable_tail;
-    bool backlog;                   /* more was waiting at the last look */
-    int64_t stat_at_us;             /* monotonic: when the backlog was last counted */
+    bool backlog;       /* more was waiting at the last look */
+    int64_t stat_at_us; /* monotonic: when the backlog was last counted */
 };
 
 /* telemetry.c */
@@ -139,15 +141,15 @@ struct ledger_bridge {
     ledger_store *side;            /* keeps the cursors of a sink that does not; else NULL */
     pthread_mutex_t lone_mutex;    /* with a side store nothing fences, so cycles take turns */
     struct ldg_telemetry telemetry;
-    int wake_fd, stop_fd;          /* eventfds; stop_fd stays readable once set */
+    int wake_fd, stop_fd; /* eventfds; stop_fd stays readable once set */
     atomic_bool stopping;
-    pthread_mutex_t poll_mutex;    /* poll() calls take turns */
+    pthread_mutex_t poll_mutex; /* poll() calls take turns */
     struct ldg_pipe *poll_pipe;
-    pthread_mutex_t mutex;         /* everything below */
+    pthread_mutex_t mutex; /* everything below */
     pthread_cond_t cond;
     bool started, running, joined;
     pthread_t thread;
-    uint64_t looks, empty_looks;   /* looks begun; the last of them that found nothing */
+    uint64_t looks, empty_looks; /* looks begun; the last of them that found nothing */
     ledger_rc end_rc;
     ledger_error end_err;
     ledger_bridge_stats stats;
@@ -170,13 +172,15 @@ void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits);
 /* Waits for the reader thread and throws away what it read. */
 void ldg_read_discard(struct ldg_reader *reader);
+/* What Go's append events lack, from the entries' rows while those are there. In the arena. */
+ledger_rc ldg_read_complete(ledger_store *source, ledger_mutation_event *event,
+                            struct ldg_arena *arena, ledger_error *err);
 
 /* Fills batch->events from batch->log. What cannot be decoded gets its reason. Errors: NOMEM. */
 ledger_rc ldg_decode(struct ldg_batch *batch, ledger_error *err);
 
 /* "uuid:epoch" -> identity. */
 bool ldg_identity_parse(const char *text, struct ldg_identity *ret_identity);
-int ldg_origin_find(const struct ldg_origin_cache *origins, const char *text); /* -1: unknown */
 /* Asks the sink for the origins that events of the batch name and the cache does not have. */
 ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *sink,
                               const ledger_mutation_event *event, ledger_error *err);
@@ -184,11 +188,11 @@ void ldg_origins_fini(struct ldg_origin_cache *origins);
 
 /* Fills batch->ops, ->outcomes and each event's fate. Errors: NOMEM. */
 ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err);
-/* The same for one event; ops go to the arena. *ret_bad: why it has none. */
-ledger_rc ldg_plan_event(const struct ldg_batch_event *event, const struct ldg_log_row *row,
-                         uint32_t index, const struct ldg_plan_rules *rules,
-                         struct ldg_arena *arena, struct ldg_op *ops, size_t *ret_count,
-                         const char **ret_bad, uint8_t *ret_fate, ledger_error *err);
+/* The same for one event: sets item's fate and what is bad about it, fills ops (as many as
+ * ldg_plan_op_count() says) and gives their number. Short of memory it only shortens a reason. */
+size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *row, uint32_t index,
+                      const struct ldg_plan_rules *rules, struct ldg_arena *arena,
+                      struct ldg_op *ops);
 size_t ldg_plan_op_count(const struct ldg_batch_event *event); /* upper bound */
 
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
@@ -228,7 +232,8 @@ ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
 ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
                         ledger_error *err);
 void ldg_pipe_close(struct ldg_pipe **pipe);
-/* One trip through the stages; counts its outcomes. *ret_read 0: the log was empty behind the cursor. */
+/* One trip through the stages; counts its outcomes. *ret_read 0: the log was empty behind the
+ * cursor. */
 ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err);
 
 #endif
