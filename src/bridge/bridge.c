@@ -4,6 +4,7 @@
  * that may pass by itself is retried after a growing pause, from what the sink says its cursor is.
  * Any other ends the loop, and ledger_bridge_wait() tells why. */
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -63,10 +64,10 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
 static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_options *options,
                               ledger_error *err)
 {
-    const char *from[4] = {options->name, options->cursor_file,
-                           options->meter_name ? options->meter_name : LEDGER_BRIDGE_DEFAULT_METER,
-                           options->tracer_name ? options->tracer_name
-                                                : LEDGER_BRIDGE_DEFAULT_METER};
+    const char *from[4] = { options->name, options->cursor_file,
+                            options->meter_name ? options->meter_name : LEDGER_BRIDGE_DEFAULT_METER,
+                            options->tracer_name ? options->tracer_name
+                                                 : LEDGER_BRIDGE_DEFAULT_METER };
     bridge->options = *options;
     for (int i = 0; i < 4; i++) {
         bridge->strings[i] = from[i] == NULL ? NULL : ldg_strdup(from[i]);
@@ -82,20 +83,21 @@ static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_
     return LEDGER_OK;
 }
 
-/* What the sink cannot do must be skipped on purpose, and is said at once, not at the first event. */
+/* What the sink cannot do must be skipped on purpose: said at once, not at the first event. */
 static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_error *err)
 {
     static const struct {
         ledger_mutation_type type;
         uint64_t caps;
     } needs[] = {
-        {LEDGER_MUTATION_SET_TAGS, LDG_CAP_TAGS | LDG_CAP_FIND_BY_SOURCE},
-        {LEDGER_MUTATION_SET_ANNOTATIONS, LDG_CAP_ANNOTATIONS | LDG_CAP_FIND_BY_SOURCE},
-        {LEDGER_MUTATION_TRIM, LDG_CAP_TRIM | LDG_CAP_FIND_BY_SOURCE},
+        { LEDGER_MUTATION_SET_TAGS, LDG_CAP_TAGS | LDG_CAP_FIND_BY_SOURCE },
+        { LEDGER_MUTATION_SET_ANNOTATIONS, LDG_CAP_ANNOTATIONS | LDG_CAP_FIND_BY_SOURCE },
+        { LEDGER_MUTATION_TRIM, LDG_CAP_TRIM | LDG_CAP_FIND_BY_SOURCE },
     };
     uint64_t caps = ldg_store_caps(bridge->sink);
     if ((ldg_store_caps(bridge->source) & LDG_CAP_MUTATION_LOG) == 0)
-        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "%s stores cannot be a source: no mutation log",
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "%s stores cannot be a source: no mutation log",
                         ledger_store_backend(bridge->source));
     if (!ledger_store_has_log(bridge->source))
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
@@ -106,11 +108,11 @@ static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_e
     for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
         if ((caps & needs[i].caps) != needs[i].caps &&
             (bridge->options.skip_types >> needs[i].type & 1) == 0)
-            return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                            "the sink (%s) cannot take %s events; skip them on purpose with --skip %s",
-                            ledger_store_backend(bridge->sink),
-                            ledger_mutation_type_name(needs[i].type),
-                            ledger_mutation_type_name(needs[i].type));
+            return ldg_fail(
+                err, LEDGER_ERR_UNSUPPORTED,
+                "the sink (%s) cannot take %s events; skip them on purpose with --skip %s",
+                ledger_store_backend(bridge->sink), ledger_mutation_type_name(needs[i].type),
+                ledger_mutation_type_name(needs[i].type));
     if ((caps & LDG_CAP_PARK) == 0 && bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "the sink (%s) cannot park events; use --on-bad-event stop",
@@ -118,7 +120,7 @@ static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_e
     return LEDGER_OK;
 }
 
-/* A sink without cursors: a file when the caller named one, else memory that lives with the bridge. */
+/* A sink without cursors: a file if the caller named one, else memory, as long as the bridge. */
 static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
 {
     if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
@@ -222,7 +224,7 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
 /* --- retries --------------------------------------------------------------------------------- */
 
 struct retry {
-    int64_t pause_ms;       /* the next one; 0: no failure since the last success */
+    int64_t pause_ms; /* the next one; 0: no failure since the last success */
     int64_t failing_since_us;
 };
 
@@ -240,8 +242,8 @@ static bool wants_reopen(ledger_rc rc)
 /* Waits, unless it is told to stop. */
 static void pause_ms(struct ledger_bridge *bridge, int64_t ms)
 {
-    struct pollfd fd = {.fd = bridge->stop_fd, .events = POLLIN};
-    (void)poll(&fd, 1, (int)ms);
+    struct pollfd fd = { .fd = bridge->stop_fd, .events = POLLIN };
+    (void)poll(&fd, 1, ms < INT_MAX ? (int)ms : INT_MAX);
 }
 
 /* False: it has been failing for too long. */
@@ -258,13 +260,14 @@ static bool back_off(struct ledger_bridge *bridge, struct retry *retry, ledger_r
         retry->pause_ms = o->retry_min_ms;
         retry->failing_since_us = now;
     }
-    if (o->retry_for_ms >= 0 && now - retry->failing_since_us >= o->retry_for_ms * 1000)
+    if (o->retry_for_ms >= 0 && (now - retry->failing_since_us) / 1000 >= o->retry_for_ms)
         return false;
     ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, "poll failed, will try again", err);
     /* Half fixed, half random: several bridges do not come back in step. */
     int64_t half = retry->pause_ms / 2;
     pause_ms(bridge, half + (int64_t)(ldg_random_u64() % (uint64_t)(half + 1)) + 1);
-    retry->pause_ms = retry->pause_ms * 2 < o->retry_max_ms ? retry->pause_ms * 2 : o->retry_max_ms;
+    retry->pause_ms =
+        retry->pause_ms <= o->retry_max_ms / 2 ? retry->pause_ms * 2 : o->retry_max_ms;
     return true;
 }
 
@@ -326,7 +329,7 @@ static void note_empty(struct ledger_bridge *bridge, uint64_t look)
 static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
 {
     struct ldg_pipe *pipe = NULL;
-    struct retry retry = {0};
+    struct retry retry = { 0 };
     ledger_rc rc = LEDGER_OK;
 
     while (!atomic_load(&bridge->stopping)) {
@@ -347,8 +350,8 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
             retry.pause_ms = 0;
             if (read == 0) {
                 note_empty(bridge, look);
-                rc = ldg_store_log_wait(pipe->source, bridge->wake_fd,
-                                        bridge->options.interval_ms, err);
+                rc = ldg_store_log_wait(pipe->source, bridge->wake_fd, bridge->options.interval_ms,
+                                        err);
             }
         }
         if (rc == LEDGER_OK)
@@ -370,7 +373,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
 static void *bridge_main(void *arg)
 {
     struct ledger_bridge *bridge = arg;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     ldg_log(&bridge->telemetry, LEDGER_LOG_INFO, "bridge started", NULL);
     ledger_rc rc = run(bridge, &err);
     if (rc == LEDGER_OK)
@@ -426,7 +429,7 @@ void ledger_bridge_stop(ledger_bridge *bridge)
     while (bridge->running)
         pthread_cond_wait(&bridge->cond, &bridge->mutex);
     bool join = bridge->started && !bridge->joined;
-    bridge->joined = true;
+    bridge->joined |= join; /* a start may follow a stop: its thread is joined too */
     pthread_mutex_unlock(&bridge->mutex);
     if (join)
         pthread_join(bridge->thread, NULL);
@@ -461,16 +464,16 @@ ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t ti
         (void)n;
     }
     while (bridge->running && !(until_empty && bridge->empty_looks >= wanted) && waited == 0)
-        waited = timeout_ms < 0
-                     ? pthread_cond_wait(&bridge->cond, &bridge->mutex)
-                     : pthread_cond_timedwait(&bridge->cond, &bridge->mutex, &deadline);
+        waited = timeout_ms < 0 ? pthread_cond_wait(&bridge->cond, &bridge->mutex)
+                                : pthread_cond_timedwait(&bridge->cond, &bridge->mutex, &deadline);
     bool empty = until_empty && bridge->empty_looks >= wanted;
     if (!bridge->running && bridge->end_rc != LEDGER_OK) {
         rc = bridge->end_rc;
         if (err != NULL)
             *err = bridge->end_err;
     } else if (bridge->running && !empty) {
-        rc = ldg_fail(err, LEDGER_ERR_TIMEOUT, "still running after %lld ms", (long long)timeout_ms);
+        rc =
+            ldg_fail(err, LEDGER_ERR_TIMEOUT, "still running after %lld ms", (long long)timeout_ms);
     } else if (!bridge->running && until_empty && !empty) {
         rc = ldg_fail(err, LEDGER_ERR_CANCELLED, "stopped before the log was empty");
     }
