@@ -3,7 +3,7 @@
  * Serial: one call, one transaction, with fence and cursor. Parallel: streams are dealt out by hash
  * to workers with handles of their own; each commits its share only while the cursor still is where
  * the batch began, and when all have committed the cursor moves by compare-and-set. A crash in
- * between leaves a part applied and the cursor behind it, so that part is applied again, as a no-op. */
+ * between leaves a part applied and the cursor behind it: it is applied again, as a no-op. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +14,7 @@ struct ldg_apply_worker {
     ledger_store *sink;
     pthread_t thread;
     bool has_thread;
-    struct ldg_op *ops;    /* its share, in order */
+    struct ldg_op *ops;     /* its share, in order */
     uint32_t *origin_index; /* where each stood in the batch */
     uint8_t *outcomes;
     size_t count, cap;
@@ -35,8 +35,7 @@ ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size
         return ldg_fail_nomem(err);
     applier->worker_count = parallel;
     for (size_t i = 0; i < parallel; i++) {
-        ledger_rc rc =
-            ldg_store_reopen(sink, LDG_ROLE_SINK, &applier->workers[i].sink, err);
+        ledger_rc rc = ldg_store_reopen(sink, LDG_ROLE_SINK, &applier->workers[i].sink, err);
         if (rc != LEDGER_OK)
             return rc;
     }
@@ -120,8 +119,7 @@ static ledger_rc apply_split(struct ldg_applier *applier, const struct ldg_apply
         worker->rc = LEDGER_OK;
         if (worker->count == 0)
             continue;
-        worker->has_thread =
-            pthread_create(&worker->thread, NULL, worker_main, worker) == 0;
+        worker->has_thread = pthread_create(&worker->thread, NULL, worker_main, worker) == 0;
         if (!worker->has_thread)
             (void)worker_main(worker);
     }

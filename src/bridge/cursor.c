@@ -15,7 +15,7 @@
 static ledger_rc readable_position(const struct ldg_cursor_keeper *cursor, int64_t *ret_position,
                                    ledger_error *err)
 {
-    ledger_id id = {0};
+    ledger_id id = { 0 };
     if (cursor->row.readable[0] == '\0') {
         *ret_position = 0;
         return LEDGER_OK;
@@ -66,7 +66,7 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
 ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
                           struct ldg_cursor *ret_next, ledger_error *err)
 {
-    ledger_id id = {.number = batch->next_position};
+    ledger_id id = { .number = batch->next_position };
     ret_next->moved_at_us = ldg_clock_now_us();
     (void)snprintf(ret_next->state, sizeof(ret_next->state), "%s", batch->next_state);
     return cursor->codec->encode(id, ret_next->readable, err);

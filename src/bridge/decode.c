@@ -7,13 +7,12 @@
 ledger_rc ldg_decode(struct ldg_batch *batch, ledger_error *err)
 {
     struct ldg_arena *arena = &batch->log.arena;
-    struct ldg_batch_event *events =
-        ldg_arena_calloc(arena, batch->log.count + 1, sizeof(*events));
+    struct ldg_batch_event *events = ldg_arena_calloc(arena, batch->log.count + 1, sizeof(*events));
     if (events == NULL)
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < batch->log.count; i++) {
         struct ldg_batch_event *item = &events[i];
-        ledger_error why = {0};
+        ledger_error why = { 0 };
         ledger_rc rc = ldg_event_decode(batch->log.rows[i].payload, arena, &item->event, &why);
         if (rc == LEDGER_ERR_NOMEM)
             return ldg_fail_nomem(err);

@@ -15,11 +15,12 @@ ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
     if (rc == LEDGER_OK)
         rc = ldg_store_identity(sink, &b, err);
     if (rc == LEDGER_OK && strcmp(a.uuid, b.uuid) == 0)
-        rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                      "source and sink are the same table, or one is a copy of the other (both have "
-                      "identity %s); give a copy an identity of its own with `ledgerctl store init "
-                      "--new-identity`",
-                      a.uuid);
+        rc =
+            ldg_fail(err, LEDGER_ERR_INVALID,
+                     "source and sink are the same table, or one is a copy of the other (both have "
+                     "identity %s); give a copy an identity of its own with `ledgerctl store init "
+                     "--new-identity`",
+                     a.uuid);
     if (rc == LEDGER_OK) {
         *ret_source = a;
         *ret_sink = b;
@@ -38,8 +39,7 @@ static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
     return rc;
 }
 
-ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
-                        ledger_error *err)
+ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe, ledger_error *err)
 {
     struct ldg_pipe *pipe = ldg_calloc(1, sizeof(*pipe));
     if (pipe == NULL)
@@ -137,9 +137,8 @@ struct tally {
 static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
                         enum ldg_outcome outcome)
 {
-    ledger_mutation_type type = item->event.type <= LEDGER_MUTATION_UNKNOWN
-                                    ? item->event.type
-                                    : LEDGER_MUTATION_UNKNOWN;
+    ledger_mutation_type type =
+        item->event.type <= LEDGER_MUTATION_UNKNOWN ? item->event.type : LEDGER_MUTATION_UNKNOWN;
     uint64_t *skip = NULL;
     if (item->bad != NULL)
         type = LEDGER_MUTATION_UNKNOWN;
@@ -177,7 +176,7 @@ static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
 static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 {
     struct ledger_bridge *bridge = pipe->bridge;
-    struct tally tally = {0};
+    struct tally tally = { 0 };
     size_t op = 0;
     for (size_t i = 0; i < batch->log.count; i++) {
         uint8_t outcome = LDG_OUTCOME_MISSING;
@@ -210,10 +209,9 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     stats->dedup_count += tally.dedup;
     stats->park_count += tally.park;
     stats->last_progress_us = ldg_clock_now_us();
-    stats->backlog_count =
-        batch->log.more && stats->backlog_count > batch->log.count
-            ? stats->backlog_count - batch->log.count
-            : batch->log.more;
+    stats->backlog_count = batch->log.more && stats->backlog_count > batch->log.count
+                               ? stats->backlog_count - batch->log.count
+                               : batch->log.more;
     (void)snprintf(stats->position, sizeof(stats->position), "%s", pipe->cursor.row.readable);
     note_durable(pipe);
     pthread_mutex_unlock(&bridge->mutex);
@@ -223,7 +221,7 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 static void account_failure(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 {
     const struct ldg_telemetry *t = &pipe->bridge->telemetry;
-    uint64_t failed[LEDGER_MUTATION_TYPE_COUNT] = {0};
+    uint64_t failed[LEDGER_MUTATION_TYPE_COUNT] = { 0 };
     for (size_t i = 0; i < batch->log.count; i++)
         if (batch->events[i].fate == LDG_FATE_OPS)
             failed[batch->events[i].bad == NULL ? batch->events[i].event.type
@@ -268,8 +266,8 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 
 static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_error *err)
 {
-    struct ldg_plan_rules rules = {.skip_types = pipe->bridge->options.skip_types,
-                                   .origins = &pipe->origins};
+    struct ldg_plan_rules rules = { .skip_types = pipe->bridge->options.skip_types,
+                                    .origins = &pipe->origins };
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; batch->has_origins && i < batch->log.count && rc == LEDGER_OK; i++)
         if (batch->events[i].bad == NULL)
@@ -305,11 +303,11 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     if (!pipe->cursor.loaded)
         rc = load_cursor(pipe, err);
 
-    /* 2. Read and decode; while there is a backlog, batches are joined and the next is read ahead. */
-    struct ldg_log_limits limits = {.max_count = joined && pipe->backlog
-                                                     ? options->backlog_batch_size
-                                                     : options->batch_size,
-                                    .max_bytes = options->max_batch_bytes};
+    /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. */
+    struct ldg_log_limits limits = { .max_count = joined && pipe->backlog
+                                                      ? options->backlog_batch_size
+                                                      : options->batch_size,
+                                     .max_bytes = options->max_batch_bytes };
     if (pipe->limit_once > 0 && pipe->limit_once < limits.max_count)
         limits.max_count = pipe->limit_once;
     if (rc == LEDGER_OK)
@@ -384,8 +382,8 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
         pthread_mutex_unlock(&bridge->lone_mutex);
 
     bool failed = rc != LEDGER_OK && rc != LEDGER_ERR_FENCED;
-    ldg_telemetry_poll_end(&bridge->telemetry, span,
-                           (double)(ldg_clock_mono_us() - start) / 1e6, failed ? err : NULL);
+    ldg_telemetry_poll_end(&bridge->telemetry, span, (double)(ldg_clock_mono_us() - start) / 1e6,
+                           failed ? err : NULL);
     pthread_mutex_lock(&bridge->mutex);
     bridge->stats.poll_count++;
     if (failed)

@@ -21,7 +21,7 @@ static ledger_rc keeper_init(struct ldg_cursor_keeper *keeper, ledger_store *sin
 
 static void position_text(int64_t position, char text[LEDGER_ID_TEXT_MAX])
 {
-    ledger_id id = {.number = position};
+    ledger_id id = { .number = position };
     if (ledger_int64_codec.encode(id, text, NULL) != LEDGER_OK)
         text[0] = '\0';
 }
@@ -33,7 +33,7 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_status == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "status: source, sink or result is NULL");
-    ledger_bridge_status status = {.moved_at_us = LEDGER_NO_TIME};
+    ledger_bridge_status status = { .moved_at_us = LEDGER_NO_TIME };
     struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
     struct ldg_identity identity;
     struct ldg_log_stat stat;
@@ -78,7 +78,7 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
 static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store *source,
                                   int64_t *ret_position, bool *ret_adopt, ledger_error *err)
 {
-    ledger_id id = {0};
+    ledger_id id = { 0 };
     ledger_rc rc = ldg_cursor_load(keeper, source, true, ret_adopt, err);
     switch (rc) {
     case LEDGER_OK:
@@ -131,8 +131,8 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
     struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
     struct ldg_cursor *next = ldg_calloc(1, sizeof(*next));
     struct ldg_log_stat stat;
-    ledger_rc rc = keeper == NULL || next == NULL ? ldg_fail_nomem(err)
-                                                  : keeper_init(keeper, sink, name, err);
+    ledger_rc rc =
+        keeper == NULL || next == NULL ? ldg_fail_nomem(err) : keeper_init(keeper, sink, name, err);
     if (rc == LEDGER_OK)
         rc = present_position(keeper, source, &present, &adopt, err);
     if (rc == LEDGER_OK)

@@ -19,22 +19,22 @@ ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_option
     t->bridge_name = options->name;
     t->tracer = options->tracer;
     t->tracer_name = options->tracer_name;
-    t->traces_enabled = options->traces_enabled && options->tracer.start != NULL &&
-                        options->tracer.end != NULL;
+    t->traces_enabled =
+        options->traces_enabled && options->tracer.start != NULL && options->tracer.end != NULL;
     if (!options->metrics_enabled)
         return LEDGER_OK;
     t->meter = options->meter;
     const char *meter = options->meter_name;
-    t->polls = instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.polls", "{poll}",
-                          "Total poll cycles");
+    t->polls =
+        instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.polls", "{poll}", "Total poll cycles");
     t->poll_duration = instrument(t, meter, LEDGER_HISTOGRAM, "ledger.bridge.poll.duration", "s",
                                   "Duration of a poll cycle");
     t->applied = instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.mutations.applied",
                             "{mutation}", "Mutations written to the sink");
     t->skipped = instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.mutations.skipped",
                             "{mutation}", "Mutations not written to the sink, on purpose");
-    t->errors = instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.mutations.errors",
-                           "{mutation}", "Mutations that could not be applied");
+    t->errors = instrument(t, meter, LEDGER_COUNTER, "ledger.bridge.mutations.errors", "{mutation}",
+                           "Mutations that could not be applied");
     t->lag = instrument(t, meter, LEDGER_HISTOGRAM, "ledger.bridge.lag", "s",
                         "Age of the oldest mutation of a poll");
     if (t->polls == NULL || t->poll_duration == NULL || t->applied == NULL || t->skipped == NULL ||
@@ -49,11 +49,11 @@ void ldg_log(const struct ldg_telemetry *t, ledger_log_level level, const char *
 {
     if (t->logger.log == NULL)
         return;
-    ledger_attr attrs[3] = {{"bridge.name", t->bridge_name}};
+    ledger_attr attrs[3] = { { "bridge.name", t->bridge_name } };
     size_t count = 1;
     if (err != NULL) {
-        attrs[count++] = (ledger_attr){"error.code", ledger_rc_name(err->code)};
-        attrs[count++] = (ledger_attr){"error", err->message};
+        attrs[count++] = (ledger_attr){ "error.code", ledger_rc_name(err->code) };
+        attrs[count++] = (ledger_attr){ "error", err->message };
     }
     t->logger.log(t->logger.ctx, level, message, attrs, count);
 }
@@ -62,15 +62,15 @@ void *ldg_telemetry_poll_start(const struct ldg_telemetry *t)
 {
     if (!t->traces_enabled)
         return NULL;
-    ledger_attr attr = {"bridge.name", t->bridge_name};
+    ledger_attr attr = { "bridge.name", t->bridge_name };
     return t->tracer.start(t->tracer.ctx, t->tracer_name, "ledger.bridge.Poll", &attr, 1);
 }
 
 void ldg_telemetry_poll_end(const struct ldg_telemetry *t, void *span, double seconds,
                             const ledger_error *err)
 {
-    ledger_attr attrs[2] = {{"bridge.name", t->bridge_name},
-                            {"status", err == NULL ? "ok" : "error"}};
+    ledger_attr attrs[2] = { { "bridge.name", t->bridge_name },
+                             { "status", err == NULL ? "ok" : "error" } };
     if (t->metrics_enabled) {
         t->meter.record(t->meter.ctx, t->polls, 1, attrs, 2);
         t->meter.record(t->meter.ctx, t->poll_duration, seconds, attrs, 2);
@@ -84,14 +84,14 @@ void ldg_telemetry_count(const struct ldg_telemetry *t, void *counter, ledger_mu
 {
     if (!t->metrics_enabled || n == 0)
         return;
-    ledger_attr attrs[2] = {{"bridge.name", t->bridge_name},
-                            {"mutation.type", ledger_mutation_type_name(type)}};
+    ledger_attr attrs[2] = { { "bridge.name", t->bridge_name },
+                             { "mutation.type", ledger_mutation_type_name(type) } };
     t->meter.record(t->meter.ctx, counter, (double)n, attrs, 2);
 }
 
 void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds)
 {
-    ledger_attr attr = {"bridge.name", t->bridge_name};
+    ledger_attr attr = { "bridge.name", t->bridge_name };
     if (t->metrics_enabled)
         t->meter.record(t->meter.ctx, t->lag, seconds, &attr, 1);
 }

@@ -33,9 +33,10 @@ enum field {
 };
 #define FIELDS_TIME ((uint32_t)(FIELD_CREATED_AT | FIELD_UPDATED_AT))
 
-static const char *const field_names[] = {"stream",      "payload",  "order_key", "dedup_key",
-                                          "schema_version", "metadata", "tags",   "annotations",
-                                          "created_at",  "updated_at"};
+static const char *const field_names[] = { "stream",    "payload",        "order_key",
+                                           "dedup_key", "schema_version", "metadata",
+                                           "tags",      "annotations",    "created_at",
+                                           "updated_at" };
 
 /* One origin, as each side numbers it. */
 struct pair {
@@ -45,11 +46,11 @@ struct pair {
 
 struct candidate {
     uint32_t pair;
-    bool pending;          /* an event behind the cursor touches it */
+    bool pending; /* an event behind the cursor touches it */
     bool parked;
-    bool no_created_at;    /* the log did not carry this time */
+    bool no_created_at; /* the log did not carry this time */
     bool no_updated_at;
-    int64_t pos;           /* id at the origin */
+    int64_t pos; /* id at the origin */
     uint64_t stream_hash;
 };
 
@@ -210,10 +211,10 @@ static int candidate_order(const void *a, const void *b)
 
 static struct candidate *find_candidate(struct verify *v, int pair, int64_t pos)
 {
-    struct candidate key = {.pair = (uint32_t)pair, .pos = pos};
-    return pair < 0 ? NULL
-                    : bsearch(&key, v->candidates, v->candidate_count, sizeof(key),
-                              candidate_order);
+    struct candidate key = { .pair = (uint32_t)pair, .pos = pos };
+    return pair < 0
+               ? NULL
+               : bsearch(&key, v->candidates, v->candidate_count, sizeof(key), candidate_order);
 }
 
 static int pair_of_text(const struct verify *v, const char *text)
@@ -258,7 +259,8 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
         break;
     case LEDGER_MUTATION_TRIM: {
         uint64_t hash = ldg_hash64(event->stream, strlen(event->stream), 0);
-        if (!pending || !ldg_int64_parse(by_source ? event->source_id : event->before_id, false, &id))
+        if (!pending ||
+            !ldg_int64_parse(by_source ? event->source_id : event->before_id, false, &id))
             break;
         for (size_t i = 0; i < v->candidate_count; i++)
             if (v->candidates[i].pos <= id && v->candidates[i].stream_hash == hash &&
@@ -271,11 +273,11 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
     }
 }
 
-/* Passes the events behind `from` by the candidates, up to position `until` (INT64_MAX: the end). */
+/* Passes the events behind `from`, up to position `until`, by the candidates. */
 static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, bool pending,
                           ledger_error *err)
 {
-    const struct ldg_log_limits limits = {.max_count = 2000, .max_bytes = PAGE_BYTES};
+    const struct ldg_log_limits limits = { .max_count = 2000, .max_bytes = PAGE_BYTES };
     struct ldg_batch *batch = ldg_calloc(1, sizeof(*batch));
     char *state = ldg_strdup(from);
     ledger_rc rc = LEDGER_OK;
@@ -335,8 +337,7 @@ static ledger_rc mark_parked(struct verify *v, struct ldg_arena *arena, ledger_e
 }
 
 static void report(struct verify *v, ledger_difference_kind kind, const ledger_entry *entry,
-                   int64_t pos, const char *field, const char *source_value,
-                   const char *sink_value)
+                   int64_t pos, const char *field, const char *source_value, const char *sink_value)
 {
     size_t max = v->options->max_reported;
     char id[LEDGER_ID_TEXT_MAX];
@@ -344,12 +345,12 @@ static void report(struct verify *v, ledger_difference_kind kind, const ledger_e
         return;
     v->reported++;
     (void)snprintf(id, sizeof(id), "%" PRId64, pos);
-    ledger_difference difference = {.kind = kind,
-                                    .stream = entry->stream,
-                                    .source_id = id,
-                                    .field = field,
-                                    .source_value = source_value,
-                                    .sink_value = sink_value};
+    ledger_difference difference = { .kind = kind,
+                                     .stream = entry->stream,
+                                     .source_id = id,
+                                     .field = field,
+                                     .source_value = source_value,
+                                     .sink_value = sink_value };
     v->options->fn(v->options->ctx, &difference);
 }
 
@@ -361,8 +362,8 @@ static ledger_rc fetch(ledger_store *store, int origin, int64_t pos, struct ldg_
     *ret_entry = NULL;
     if (origin < 0)
         return LEDGER_OK;
-    ledger_rc rc = ldg_store_history(store, origin, pos - 1, 1, PAGE_BYTES, arena, &rows, &count,
-                                     err);
+    ledger_rc rc =
+        ldg_store_history(store, origin, pos - 1, 1, PAGE_BYTES, arena, &rows, &count, err);
     if (rc == LEDGER_OK && count == 1 && rows[0].source_pos == pos)
         *ret_entry = rows[0].entry;
     return rc;
@@ -529,7 +530,7 @@ static ledger_rc find_pairs(struct verify *v, ledger_error *err)
             rc = ldg_fail_nomem(err);
     }
     for (size_t i = 0; i <= source_count && rc == LEDGER_OK; i++) {
-        struct pair pair = {.sink = -1};
+        struct pair pair = { .sink = -1 };
         if (i == 0) {
             pair.identity = v->source_identity;
         } else {
@@ -549,7 +550,7 @@ static ledger_rc find_pairs(struct verify *v, ledger_error *err)
 
 static ledger_rc count_streams(struct verify *v, ledger_error *err)
 {
-    ledger_names names = {0};
+    ledger_names names = { 0 };
     char *after = NULL;
     ledger_rc rc = LEDGER_OK;
     for (;;) {
