@@ -198,6 +198,7 @@ struct ldg_backend {
     ledger_rc (*trim)(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
                       ledger_error *err);
     ledger_rc (*tx_begin)(void *ctx, ledger_error *err);
+    /* BUSY leaves the transaction open, to be committed again; any other failure ends it. */
     ledger_rc (*tx_commit)(void *ctx, ledger_error *err);
     ledger_rc (*tx_rollback)(void *ctx, ledger_error *err);
     ledger_rc (*find_by_source_id)(void *ctx, const char *stream, const char *source_id,

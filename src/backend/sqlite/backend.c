@@ -248,8 +248,13 @@ static ledger_rc sqlite_tx_commit(void *ctx, ledger_error *err)
                         "the database has rolled this transaction back after an error; nothing of "
                         "it was written");
     }
+    ledger_rc rc = ldg_sqlite_run(s, LDG_STMT_COMMIT, "committing", err);
+    if (rc == LEDGER_ERR_BUSY && !sqlite3_get_autocommit(s->db))
+        return rc; /* readers of a database without WAL: still open, to be committed again */
     s->in_user_tx = false;
-    return ldg_sqlite_commit(s, err);
+    if (rc != LEDGER_OK)
+        ldg_sqlite_rollback(s);
+    return rc;
 }
 
 static ledger_rc sqlite_tx_rollback(void *ctx, ledger_error *err)

@@ -316,6 +316,37 @@ static void test_busy(void **state)
     sqlite3_close(db);
 }
 
+/* Without WAL a reader keeps a commit out: the transaction stays open and is committed again. */
+static void test_busy_commit(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_error err;
+    ledger_store_options o;
+    sqlite3_stmt *reader = NULL;
+    ledger_store_options_defaults(&o);
+    o.flags = LEDGER_STORE_CREATE;
+    o.busy_timeout_ms = 10;
+    ledger_store *store = tst_open_with(env, TST_SQLITE, "a", &o);
+    tst_close(env, store);
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(tst_path(env, "a.db"), &db), SQLITE_OK);
+    tst_exec(db, "PRAGMA journal_mode=DELETE");
+    store = tst_open_with(env, TST_SQLITE, "a", &o);
+    const ledger_append_input input = { .payload = { "1", 1 } };
+    tst_ok(ledger_store_begin(store, &err), &err);
+    tst_ok(ledger_store_append(store, "s", &input, 1, NULL, &err), &err);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT name FROM sqlite_master", -1, &reader, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(reader), SQLITE_ROW);
+    tst_fails(ledger_store_commit(store, &err), LEDGER_ERR_BUSY, &err);
+    tst_ok(ledger_store_append(store, "s", &input, 1, NULL, &err), &err);
+    sqlite3_finalize(reader);
+    tst_ok(ledger_store_commit(store, &err), &err);
+    assert_int_equal(tst_query_int(db, ENTRIES), 2);
+    assert_int_equal(tst_query_int(db, EVENTS), 2);
+    sqlite3_close(db);
+}
+
 /* A full database ends the whole transaction: what follows must not be committed alone. */
 static void test_full(void **state)
 {
@@ -370,7 +401,8 @@ static void test_callers_connection(void **state)
     assert_int_equal(tst_query_int(db, "PRAGMA cache_size"), pages);
     assert_int_equal(tst_query_int(db, "PRAGMA busy_timeout"), 5000);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM pragma_journal_mode "
-                                       "WHERE journal_mode = 'delete'"), 1);
+                                       "WHERE journal_mode = 'delete'"),
+                     1);
     tst_append(store, "s", "1", NULL, NULL);
     int64_t id = tst_append(store, "s", "2", "k", NULL);
     tst_annotate(store, "s", id, "a", "b");
@@ -409,6 +441,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_transactions, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_snapshot, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_busy, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_busy_commit, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_full, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_health, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_callers_connection, tst_setup, tst_teardown),
