@@ -2,9 +2,9 @@
  *
  * Each event is applied exactly once in effect, in the order of the log, however often either side
  * or the bridge is killed. Progress is a named cursor that commits in the sink together with the
- * data; any number of bridges may run on one pair, since a batch applies only while the cursor still
- * is where the batch was read from. What cannot be applied is parked (kept, with its reason) or
- * stops the bridge, as the caller chose. */
+ * data; any number of bridges may run on one pair, since a batch applies only while the cursor
+ * still is where the batch was read from. What cannot be applied is parked (kept, with its reason)
+ * or stops the bridge, as the caller chose. */
 #ifndef LEDGER_BRIDGE_H
 #define LEDGER_BRIDGE_H
 
@@ -26,41 +26,44 @@ typedef enum ledger_bad_event_policy {
 } ledger_bad_event_policy;
 
 typedef struct ledger_bridge_options {
-    const char *name;           /* of the cursor; unique per pair; default "default" */
-    int64_t interval_ms;        /* longest wait between two looks at the source; default 5000 */
-    size_t batch_size;          /* mutations per poll; default 500 */
-    size_t backlog_batch_size;  /* while more is waiting, batches are joined up to this many
-                                   mutations in one sink transaction; default 5000; never below
-                                   batch_size; set it equal to batch_size to join none */
-    size_t max_batch_bytes;     /* a batch ends at this size, after at least one event; 4 MiB */
-    uint32_t skip_types;        /* 1 << ledger_mutation_type: dropped and counted, not applied */
-    size_t parallel_streams;    /* sink workers that apply distinct streams side by side, where the
-                                   sink has several writers; 0 and 1: serial */
+    const char *name;          /* of the cursor; unique per pair; default "default" */
+    int64_t interval_ms;       /* longest wait between two looks at the source; default 5000 */
+    size_t batch_size;         /* mutations per poll; default 500 */
+    size_t backlog_batch_size; /* while more is waiting, batches are joined up to this many
+                                  mutations in one sink transaction; default 5000; never below
+                                  batch_size; set it equal to batch_size to join none */
+    size_t max_batch_bytes;    /* a batch ends at this size, after at least one event; 4 MiB */
+    uint32_t skip_types;       /* 1 << ledger_mutation_type: dropped and counted, not applied */
+    size_t parallel_streams;   /* sink workers that apply distinct streams side by side, where the
+                                  sink has several writers; 0 and 1: serial */
     ledger_bad_event_policy on_bad_event;
-    int64_t retry_min_ms;       /* first pause after a transient error, doubled each time, with
-                                   jitter; default 50 */
-    int64_t retry_max_ms;       /* longest pause; default 10000 */
-    int64_t retry_for_ms;       /* give up after failing this long without progress; default -1: never */
-    const char *cursor_file;    /* for a sink that keeps no cursors: a local SQLite file */
+    int64_t retry_min_ms;    /* first pause after a transient error, doubled each time, with
+                                jitter; default 50 */
+    int64_t retry_max_ms;    /* longest pause; default 10000 */
+    int64_t retry_for_ms;    /* give up after failing so long without progress; default -1: never */
+    const char *cursor_file; /* for a sink that keeps no cursors: a local SQLite file */
     const ledger_id_codec *id_codec; /* of the readable position; default ledger_int64_codec */
-    ledger_logger logger;       /* .log NULL: silent */
-    bool metrics_enabled;       /* default false */
+    ledger_logger logger;            /* .log NULL: silent */
+    bool metrics_enabled;            /* default false */
     ledger_meter meter;
-    const char *meter_name;     /* default LEDGER_BRIDGE_DEFAULT_METER */
-    bool traces_enabled;        /* default false */
+    const char *meter_name; /* default LEDGER_BRIDGE_DEFAULT_METER */
+    bool traces_enabled;    /* default false */
     ledger_tracer tracer;
-    const char *tracer_name;    /* default LEDGER_BRIDGE_DEFAULT_METER */
+    const char *tracer_name; /* default LEDGER_BRIDGE_DEFAULT_METER */
 } ledger_bridge_options;
 
 LEDGER_API void ledger_bridge_options_defaults(ledger_bridge_options *options);
 
 /* Makes a bridge from source (its mutation log) to sink. Both stores are borrowed for this call
  * only: the bridge opens its own handles with the same options. A store on a caller's own
- * connection is opened again by its file name. Options are copied; what their pointers hold inside
- * logger, meter and tracer must outlive the bridge.
- * Errors: INVALID (a value out of range, source and sink are the same table, metrics enabled
- * without a meter), UNSUPPORTED (the sink lacks a capability and the type is not skipped), SCHEMA
- * (no mutation log), INTERNAL (an instrument could not be made). */
+ * connection is opened again by its file name. options NULL: the defaults. Options are copied; what
+ * their pointers hold inside id_codec, logger, meter and tracer must outlive the bridge.
+ * *ret_bridge is the caller's: ledger_bridge_destroy().
+ * Errors: any of ledger_store_open(), INVALID (a value out of range, source and sink are the same
+ * table, metrics enabled without a meter, a store that no second handle can open), UNSUPPORTED (the
+ * sink lacks a capability and the type is not skipped), SCHEMA (no mutation log), PERMISSION (a
+ * table of the Go module that cannot be written, so it has no identity), INTERNAL (an instrument
+ * could not be made). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create(const ledger_store *source,
                                                           const ledger_store *sink,
                                                           const ledger_bridge_options *options,
@@ -72,14 +75,14 @@ LEDGER_API void ledger_bridge_destroy(ledger_bridge **bridge);
 /* One cycle: reads at most batch_size mutations, applies them, moves the cursor. ret_read (may be
  * NULL): how many were read; 0 = nothing to do. Safe beside start and stop, and from several
  * threads: such calls take turns.
- * Errors: any of store.h, CURSOR_MISMATCH, SOURCE_REWOUND, POSITION_REUSED, REJECTED and DATA (a bad
- * event and the policy STOP), FENCED (another bridge was faster: call again). */
+ * Errors: any of store.h, CURSOR_MISMATCH, SOURCE_REWOUND, POSITION_REUSED, REJECTED and DATA (a
+ * bad event and the policy STOP), FENCED (another bridge was faster: call again). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read,
                                                         ledger_error *err);
 
 /* Starts bridging in a thread: drains until the log is empty, waits for a change or the interval,
  * and so on. Transient errors are retried with backoff; any other ends the thread. A second call
- * does nothing. */
+ * does nothing, also after a stop: make another bridge. Errors: NOMEM (no thread). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_start(ledger_bridge *bridge, ledger_error *err);
 
 /* Asks the thread to end after the batch in hand and waits for it. May be called any number of
@@ -91,28 +94,29 @@ LEDGER_API void ledger_bridge_request_stop(ledger_bridge *bridge);
 
 /* Waits until the thread has ended (OK: it was stopped; else why it gave up), or, with until_empty,
  * until a look at the source found nothing more to carry. timeout_ms < 0: for ever.
- * Errors: TIMEOUT (it is still running), CANCELLED (stopped before the log was empty). */
+ * Errors: TIMEOUT (it is still running), CANCELLED (stopped before the log was empty), INVALID (it
+ * was not started). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty,
                                                         int64_t timeout_ms, ledger_error *err);
 
 /* Counters since the bridge was made. Always:
  * read_count = apply_count + skip_count + park_count + dedup_count. */
 typedef struct ledger_bridge_stats {
-    uint64_t poll_count;        /* cycles */
-    uint64_t read_count;        /* mutations whose outcome is decided */
-    uint64_t apply_count;       /* written to the sink */
-    uint64_t skip_count;        /* dropped, for one of these reasons: */
-    uint64_t skip_option_count;   /*   skip_types */
-    uint64_t skip_replay_count;   /*   the sink had it already */
-    uint64_t skip_missing_count;  /*   its entry is not in the sink (trimmed, or older than the log) */
-    uint64_t skip_origin_count;   /*   it came from the sink in the first place */
+    uint64_t poll_count;         /* cycles */
+    uint64_t read_count;         /* mutations whose outcome is decided */
+    uint64_t apply_count;        /* written to the sink */
+    uint64_t skip_count;         /* dropped, for one of these reasons: */
+    uint64_t skip_option_count;  /*   skip_types */
+    uint64_t skip_replay_count;  /*   the sink had it already */
+    uint64_t skip_missing_count; /*   its entry is not there: trimmed, or older than the log */
+    uint64_t skip_origin_count;  /*   it came from the sink in the first place */
     uint64_t park_count;
-    uint64_t dedup_count;       /* appends whose dedup keys the sink's stream already had */
-    uint64_t error_count;       /* failed cycles */
-    uint64_t backlog_count;     /* mutations in the log behind the cursor, at the last look */
-    double lag_seconds;         /* age of the oldest of them; 0 when there is none */
-    int64_t last_success_us;    /* end of the last cycle without error; LEDGER_NO_TIME: none yet */
-    int64_t last_progress_us;   /* last time the cursor moved; LEDGER_NO_TIME: not yet */
+    uint64_t dedup_count;     /* appends whose dedup keys the sink's stream already had */
+    uint64_t error_count;     /* failed cycles */
+    uint64_t backlog_count;   /* mutations in the log behind the cursor, at the last look */
+    double lag_seconds;       /* age of the oldest of them; 0 when there is none */
+    int64_t last_success_us;  /* end of the last cycle without error; LEDGER_NO_TIME: none yet */
+    int64_t last_progress_us; /* last time the cursor moved; LEDGER_NO_TIME: not yet */
     char position[LEDGER_ID_TEXT_MAX];         /* applied */
     char durable_position[LEDGER_ID_TEXT_MAX]; /* known to be on the sink's disk */
 } ledger_bridge_stats;
@@ -121,15 +125,19 @@ LEDGER_API void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_sta
 
 /* --- looking at a pair from outside -------------------------------------------------------- */
 
+/* Stores are borrowed. name NULL: LEDGER_BRIDGE_DEFAULT_NAME. The calls that take a name read and
+ * write positions with ledger_int64_codec: the cursor of a bridge with another id_codec is DATA. A
+ * sink that keeps no cursors is UNSUPPORTED. */
+
 typedef struct ledger_bridge_status {
     char source_uuid[40];
     bool has_cursor;
-    char position[LEDGER_ID_TEXT_MAX];    /* of the cursor; "" without one */
-    char head[LEDGER_ID_TEXT_MAX];        /* last position of the source's log */
+    char position[LEDGER_ID_TEXT_MAX]; /* of the cursor; "" without one */
+    char head[LEDGER_ID_TEXT_MAX];     /* last position of the source's log */
     uint64_t backlog_count;
     double lag_seconds;
     uint64_t parked_count;
-    int64_t moved_at_us;                  /* when the cursor last moved; LEDGER_NO_TIME: unknown */
+    int64_t moved_at_us; /* when the cursor last moved; LEDGER_NO_TIME: unknown */
 } ledger_bridge_status;
 /* Reads both stores; writes nothing. Errors: CURSOR_MISMATCH, SOURCE_REWOUND. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_status_get(ledger_store *source,
@@ -149,14 +157,14 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_cursor_set(ledger_store *sour
 typedef struct ledger_parked {
     int64_t id;
     const char *source_uuid;
-    int64_t position;      /* in the source's log */
+    int64_t position; /* in the source's log */
     const char *type;
-    const char *stream;    /* "" when it could not be read */
-    const char *entry_id;  /* at its origin; "" when unknown */
+    const char *stream;   /* "" when it could not be read */
+    const char *entry_id; /* at its origin; "" when unknown */
     const char *reason;
     uint64_t attempts;
     int64_t parked_at_us;
-    ledger_bytes event;    /* as read */
+    ledger_bytes event; /* as read */
 } ledger_parked;
 /* Return true to go on. Views live for the call. */
 typedef bool (*ledger_parked_fn)(void *ctx, const ledger_parked *parked);
@@ -179,38 +187,38 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_drop(ledger_store *sin
 /* --- proof of equality --------------------------------------------------------------------- */
 
 typedef enum ledger_difference_kind {
-    LEDGER_DIFF_MISSING,  /* in the source, not in the sink */
-    LEDGER_DIFF_EXTRA,    /* carried into the sink, no longer in the source */
-    LEDGER_DIFF_FIELD,    /* in both, with another value */
+    LEDGER_DIFF_MISSING, /* in the source, not in the sink */
+    LEDGER_DIFF_EXTRA,   /* carried into the sink, no longer in the source */
+    LEDGER_DIFF_FIELD,   /* in both, with another value */
 } ledger_difference_kind;
 
 typedef struct ledger_difference {
     ledger_difference_kind kind;
     const char *stream;
     const char *source_id;
-    const char *field;         /* FIELD: column name; else "" */
-    const char *source_value;  /* shortened for print */
+    const char *field;        /* FIELD: column name; else "" */
+    const char *source_value; /* shortened for print */
     const char *sink_value;
 } ledger_difference;
 typedef void (*ledger_difference_fn)(void *ctx, const ledger_difference *difference);
 
 typedef struct ledger_verify_options {
-    const char *name;            /* of the cursor; default "default" */
-    size_t max_reported;         /* differences given to fn; default 10 */
-    ledger_difference_fn fn;     /* may be NULL */
+    const char *name;                               /* of the cursor; default "default" */
+    size_t max_reported;                            /* differences given to fn; default 10 */
+    ledger_difference_fn fn;                        /* may be NULL */
     void (*progress)(void *ctx, uint64_t compared); /* may be NULL; about ten times a second */
     void *ctx;
 } ledger_verify_options;
 LEDGER_API void ledger_verify_options_defaults(ledger_verify_options *options);
 
 typedef struct ledger_verify_result {
-    uint64_t source_count;       /* entries at the source that the cursor has passed */
-    uint64_t sink_count;         /* entries of this source in the sink */
-    uint64_t stream_count;       /* streams of the source that were compared */
-    uint64_t difference_count;   /* 0: equal */
-    uint64_t pending_count;      /* entries that events behind the cursor still change */
-    uint64_t parked_count;       /* entries that differ because an event of theirs is parked; also
-                                    counted as differences */
+    uint64_t source_count;     /* entries at the source that the cursor has passed */
+    uint64_t sink_count;       /* entries of this source in the sink */
+    uint64_t stream_count;     /* streams of the source that were compared */
+    uint64_t difference_count; /* 0: equal */
+    uint64_t pending_count;    /* entries that events behind the cursor still change */
+    uint64_t parked_count;     /* entries that differ because an event of theirs is parked; also
+                                  counted as differences */
     uint64_t time_difference_count; /* differ only in a time that the log did not carry (Go wrote
                                     it); no difference */
     char position[LEDGER_ID_TEXT_MAX];

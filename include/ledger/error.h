@@ -25,7 +25,8 @@ extern "C" {
 
 /* What a caller may do about an error. */
 enum {
-    LEDGER_ERROR_RETRY = 1 << 0,   /* nothing was done; the same call may succeed later */
+    LEDGER_ERROR_RETRY = 1 << 0,   /* the same call may succeed later; nothing was done
+                                      (UNKNOWN_OUTCOME: all or nothing) */
     LEDGER_ERROR_FATAL = 1 << 1,   /* repeating cannot help; something has to be changed first */
     LEDGER_ERROR_PARTIAL = 1 << 2, /* a part was done: see done_count */
 };
@@ -73,11 +74,11 @@ typedef enum ledger_rc {
 /* Filled by a failing call; the caller's own, on the stack. Every call takes NULL instead. */
 typedef struct ledger_error {
     ledger_rc code;
-    uint32_t flags;       /* LEDGER_ERROR_… */
-    uint64_t done_count;  /* with LEDGER_ERROR_PARTIAL: how many were done */
-    int native_code;      /* of the backend: SQLite result code, errno, 0 = none */
-    char backend[16];     /* "sqlite", "memory", … or "" */
-    char message[LEDGER_ERROR_MESSAGE_MAX]; /* one line, says what to change; never holds a secret */
+    uint32_t flags;      /* LEDGER_ERROR_… */
+    uint64_t done_count; /* with LEDGER_ERROR_PARTIAL: how many were done */
+    int native_code;     /* of the backend: SQLite result code, errno, 0 = none */
+    char backend[16];    /* "sqlite", "memory", … or "" */
+    char message[LEDGER_ERROR_MESSAGE_MAX]; /* one line: what to change; never holds a secret */
 } ledger_error;
 
 /* All three take any number and never return NULL. Threads: any. */

@@ -2,6 +2,7 @@
 #ifndef LEDGER_LEDGER_H
 #define LEDGER_LEDGER_H
 
+/* clang-format off */
 #include "ledger/error.h"
 #include "ledger/types.h"
 #include "ledger/event.h"
@@ -9,6 +10,7 @@
 #include "ledger/stream.h"
 #include "ledger/telemetry.h"
 #include "ledger/bridge.h"
+/* clang-format on */
 
 #define LEDGER_VERSION "0.1.0"
 

@@ -4,9 +4,12 @@
  * in the same transaction, so a bridge sees exactly what was committed.
  *
  * Threads: one handle, one thread at a time. Open another handle for another thread.
- * Every call may fail with INVALID, CLOSED, NOMEM, BUSY (retry), CONNECT (retry), IO, FULL (retry),
- * CORRUPT; only further errors are listed below. On failure ret_ values are untouched and nothing
- * was written. */
+ * Every call may fail with INVALID, CLOSED, NOMEM, BUSY (retry), CONNECT (retry), IO (retry), FULL
+ * (retry), PERMISSION, SCHEMA (somebody changed the tables since the store was opened), CORRUPT,
+ * CANCELLED (the program interrupted its own connection), INTERNAL; with DATA or TOO_LARGE for a
+ * name or key that is no UTF-8 or too long. Calls that write may fail with READ_ONLY, calls that
+ * read entries with DATA (a row that another program has written cannot be read). Only further
+ * errors are listed below. On failure ret_ values are untouched and nothing was written. */
 #ifndef LEDGER_STORE_H
 #define LEDGER_STORE_H
 
@@ -29,21 +32,21 @@ typedef enum ledger_log_mode {
 } ledger_log_mode;
 
 enum {
-    LEDGER_STORE_CREATE = 1 << 0,      /* make what is missing: file, tables, columns, indexes */
-    LEDGER_STORE_READ_ONLY = 1 << 1,   /* every write is READ_ONLY; the file is opened read-only */
-    LEDGER_STORE_APPEND_ONLY = 1 << 2, /* set_tags and set_annotations are UNSUPPORTED */
-    LEDGER_OWN_CONN = 1 << 3,          /* ledger_store_close() also closes `connection` */
+    LEDGER_STORE_CREATE = 1 << 0,       /* make what is missing: file, tables, columns, indexes */
+    LEDGER_STORE_READ_ONLY = 1 << 1,    /* every write is READ_ONLY; the file is opened read-only */
+    LEDGER_STORE_APPEND_ONLY = 1 << 2,  /* set_tags and set_annotations are UNSUPPORTED */
+    LEDGER_OWN_CONN = 1 << 3,           /* ledger_store_close() also closes `connection` */
     LEDGER_STORE_NEW_IDENTITY = 1 << 4, /* with CREATE: a new uuid, for a copied database */
 };
 
 typedef struct ledger_store_options {
-    const char *url;        /* "sqlite:PATH", "memory:NAME" (NAME is shared in the process) */
-    const char *table;      /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
-    const char *log_table;  /* NULL: "<table>_mutations" */
+    const char *url;       /* "sqlite:PATH", "memory:NAME" (NAME is shared in the process) */
+    const char *table;     /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
+    const char *log_table; /* NULL: "<table>_mutations" */
     ledger_log_mode log;
-    uint32_t flags;         /* LEDGER_STORE_… */
-    int busy_timeout_ms;    /* how long a call waits for a lock before BUSY; default 5000 */
-    void *connection;       /* the caller's own sqlite3 * instead of url; see ledger_store_open() */
+    uint32_t flags;      /* LEDGER_STORE_… */
+    int busy_timeout_ms; /* how long a call waits for a lock before BUSY; default 5000 */
+    void *connection;    /* the caller's own sqlite3 * instead of url; see ledger_store_open() */
 } ledger_store_options;
 
 LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);
@@ -70,8 +73,10 @@ LEDGER_API bool ledger_store_has_log(const ledger_store *store);
 
 /* --- transactions -------------------------------------------------------------------------- */
 
-/* Several writes in one transaction of this handle. No nesting: INVALID. */
+/* Several writes in one transaction of this handle. No nesting: INVALID. Errors: UNSUPPORTED. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err);
+/* After BUSY the transaction is still open: commit again, or roll back. After any other error it is
+ * over, and nothing of it was written. Errors: UNKNOWN_OUTCOME (retry: all of it, or nothing). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_commit(ledger_store *store, ledger_error *err);
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_rollback(ledger_store *store, ledger_error *err);
 
@@ -79,14 +84,14 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_rollback(ledger_store *store, 
 
 /* Appends entries to one stream, in order. An entry whose dedup_key its stream already has is left
  * out, silently. inputs: borrowed. ret_ids (may be NULL): one id per new entry, in order; the
- * caller's: ledger_ids_destroy(). Atomic, with one mutation event for the call.
- * Errors: DATA (payload is not JSON, bad UTF-8), TOO_LARGE, READ_ONLY. */
+ * caller's: ledger_ids_destroy(). Atomic, with one mutation event for the call. count 0: nothing.
+ * Errors: DATA (payload is not JSON), TOO_LARGE. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_append(ledger_store *store, const char *stream,
                                                          const ledger_append_input *inputs,
                                                          size_t count, ledger_ids *ret_ids,
                                                          ledger_error *err);
 
-/* Replaces all tags of an entry. Errors: NOT_FOUND, DATA, TOO_LARGE, READ_ONLY, UNSUPPORTED. */
+/* Replaces all tags of an entry. Errors: NOT_FOUND, TOO_LARGE, UNSUPPORTED. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_set_tags(ledger_store *store, const char *stream,
                                                            ledger_id id, ledger_list tags,
                                                            ledger_error *err);
@@ -97,7 +102,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_set_annotations(ledger_store *
                                                                   ledger_map annotations,
                                                                   ledger_error *err);
 
-/* Deletes the stream's entries with id <= before. ret_deleted may be NULL. Errors: READ_ONLY. */
+/* Deletes the stream's entries with id <= before. ret_deleted may be NULL. Errors: UNSUPPORTED. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, const char *stream,
                                                        ledger_id before, uint64_t *ret_deleted,
                                                        ledger_error *err);
@@ -107,18 +112,19 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, cons
 /* Filters combine with "and". Zero-initialise, then set what is needed. */
 typedef struct ledger_read_options {
     bool has_after;
-    ledger_id after;       /* ascending: id > after; descending: id < after */
-    size_t limit;          /* 0: LEDGER_READ_LIMIT_DEFAULT; at most LEDGER_READ_LIMIT_MAX */
+    ledger_id after; /* ascending: id > after; descending: id < after */
+    size_t limit;    /* 0: LEDGER_READ_LIMIT_DEFAULT; at most LEDGER_READ_LIMIT_MAX */
     bool descending;
     const char *order_key; /* NULL or "": any */
     const char *tag;       /* NULL or "": any */
     ledger_list all_tags;  /* entry has each of them */
     ledger_map metadata;   /* entry has each key with this very value */
     ledger_map annotations;
-    size_t max_bytes;      /* ends the batch early, after at least one entry; 0: 64 MiB */
+    size_t max_bytes; /* ends the batch early, after at least one entry; 0: 64 MiB */
 } ledger_read_options;
 
-/* Entries of one stream (NULL: of the whole store), in id order. options may be NULL. *ret_batch: ledger_batch_destroy(). */
+/* Entries of one stream (NULL: of the whole store), in id order. options may be NULL. *ret_batch is
+ * the caller's: ledger_batch_destroy(). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_read(ledger_store *store, const char *stream,
                                                        const ledger_read_options *options,
                                                        ledger_batch **ret_batch, ledger_error *err);
@@ -137,8 +143,8 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_count(ledger_store *store, con
 
 typedef struct ledger_stream_stat {
     uint64_t count;
-    ledger_id first_id, last_id;         /* 0 when empty */
-    int64_t first_at_us, last_at_us;     /* created_at of them; LEDGER_NO_TIME when empty */
+    ledger_id first_id, last_id;     /* 0 when empty */
+    int64_t first_at_us, last_at_us; /* created_at of them; LEDGER_NO_TIME when empty */
 } ledger_stream_stat;
 /* stream NULL: of the whole store. Numeric ids only: text is NULL. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_stat(ledger_store *store, const char *stream,
@@ -152,7 +158,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_list_streams(ledger_store *sto
                                                                ledger_names *ret_names,
                                                                ledger_error *err);
 
-/* The entry that was carried here under this id of its origin. Errors: NOT_FOUND. */
+/* The entry that was carried here under this id of its origin. Errors: NOT_FOUND, UNSUPPORTED. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_find_by_source_id(ledger_store *store,
                                                                     const char *stream,
                                                                     const char *source_id,
@@ -161,8 +167,10 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_find_by_source_id(ledger_store
 
 /* --- cursors and health -------------------------------------------------------------------- */
 
-/* A named position, as the reference's CursorStore. Text of the last set position; NOT_FOUND.
- * text: at most LEDGER_ID_TEXT_MAX bytes with NUL. */
+/* A named position, as the Go module's CursorStore: the text that was set last. A bridge's cursor
+ * is one too, but setting it here cuts what binds it to its source: see ledger_bridge_cursor_set().
+ * text: at most LEDGER_ID_TEXT_MAX bytes with NUL.
+ * Errors: NOT_FOUND, UNSUPPORTED; INVALID: set inside a transaction. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_cursor_get(ledger_store *store, const char *name,
                                                              char text[LEDGER_ID_TEXT_MAX],
                                                              ledger_error *err);

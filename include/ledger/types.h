@@ -15,12 +15,12 @@ extern "C" {
 
 #define LEDGER_MAX_PAYLOAD_BYTES ((size_t)256 * 1024 * 1024) /* payload of one entry */
 #define LEDGER_MAX_STREAM_BYTES 1024                         /* stream id */
-#define LEDGER_MAX_KEY_BYTES 4096                            /* order_key, dedup_key, one tag, one map key */
+#define LEDGER_MAX_KEY_BYTES 4096                            /* order or dedup key, tag, map key */
 #define LEDGER_MAX_VALUE_BYTES ((size_t)1024 * 1024)         /* one metadata or annotation value */
-#define LEDGER_MAX_ITEMS 10000                               /* tags, metadata or annotations of one entry */
+#define LEDGER_MAX_ITEMS 10000                               /* tags or pairs of one entry */
 #define LEDGER_MAX_APPEND_ENTRIES 100000                     /* entries of one append */
 #define LEDGER_MAX_JSON_DEPTH 1000                           /* nesting of a payload */
-#define LEDGER_MAX_TABLE_BYTES 48                            /* table name; suffixes are added to it */
+#define LEDGER_MAX_TABLE_BYTES 48                            /* table name, before suffixes */
 
 /* A time is microseconds since 1970-01-01 UTC. */
 #define LEDGER_NO_TIME INT64_MIN
@@ -54,10 +54,10 @@ typedef struct ledger_list {
 
 /* One entry to append. Zero-initialise, then set what is needed. */
 typedef struct ledger_append_input {
-    ledger_bytes payload;   /* JSON (RFC 8259), kept byte for byte */
-    const char *order_key;  /* NULL = "" */
-    const char *dedup_key;  /* NULL = ""; else unique in its stream */
-    int schema_version;     /* 0 = 1 */
+    ledger_bytes payload;  /* JSON (RFC 8259), kept byte for byte */
+    const char *order_key; /* NULL = "" */
+    const char *dedup_key; /* NULL = ""; else unique in its stream */
+    int schema_version;    /* 0 = 1 */
     ledger_map metadata;
     ledger_list tags;
 } ledger_append_input;
@@ -73,10 +73,10 @@ typedef struct ledger_entry {
     ledger_map metadata;
     ledger_list tags;
     ledger_map annotations;
-    const char *source_id;  /* id at its origin; "" when it was written here */
-    const char *origin;     /* uuid of the store it was written in; "" when it was written here */
+    const char *source_id; /* id at its origin; "" when it was written here */
+    const char *origin;    /* uuid of the store it was written in; "" when it was written here */
     int64_t created_at_us;
-    int64_t updated_at_us;  /* LEDGER_NO_TIME: never tagged or annotated */
+    int64_t updated_at_us; /* LEDGER_NO_TIME: never tagged or annotated */
 } ledger_entry;
 
 /* The result of a read: owns its entries and all they point to. Thread: one at a time. */
