@@ -16,6 +16,8 @@
 
 void ledger_bridge_options_defaults(ledger_bridge_options *options)
 {
+    if (options == NULL)
+        return;
     memset(options, 0, sizeof(*options));
     options->name = LEDGER_BRIDGE_DEFAULT_NAME;
     options->interval_ms = 5000;
@@ -483,6 +485,8 @@ ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t ti
 
 void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_stats *ret_stats)
 {
+    if (bridge == NULL || ret_stats == NULL)
+        return;
     pthread_mutex_lock(&bridge->mutex);
     *ret_stats = bridge->stats;
     pthread_mutex_unlock(&bridge->mutex);

@@ -573,6 +573,8 @@ static ledger_rc count_streams(struct verify *v, ledger_error *err)
 
 void ledger_verify_options_defaults(ledger_verify_options *options)
 {
+    if (options == NULL)
+        return;
     memset(options, 0, sizeof(*options));
     options->name = LEDGER_BRIDGE_DEFAULT_NAME;
     options->max_reported = 10;
