@@ -76,7 +76,7 @@ struct ldg_sqlite_batch {
 ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
                               const int64_t *values, int count, int64_t *ret_value,
                               ledger_error *err);
-/* Copies uuid and epoch, two columns of a row of <table>_origins. */
+/* Copies uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
                                    struct ldg_identity *identity, ledger_error *err);
 /* *ret_found false: there is no such row. */

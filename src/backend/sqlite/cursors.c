@@ -37,7 +37,6 @@ ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, led
     return rc;
 }
 
-/* Runs a statement with up to three integers; *ret_value (may be NULL): its first column. */
 ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
                               const int64_t *values, int count, int64_t *ret_value,
                               ledger_error *err)
@@ -133,7 +132,6 @@ out:
     return rc;
 }
 
-/* Copies one row's identity; SCHEMA when it is none. */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
                                    struct ldg_identity *identity, ledger_error *err)
 {
@@ -271,7 +269,6 @@ static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_si
     return ok;
 }
 
-/* *ret_found false: there is no such row. */
 ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
                                  struct ldg_cursor *cursor, ledger_error *err)
 {
@@ -398,7 +395,6 @@ out:
     return rc;
 }
 
-/* The row must still be what the batch was read from. */
 ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
                                   const struct ldg_cursor *expected, ledger_error *err)
 {

@@ -35,7 +35,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_TOUCH] = "SELECT 1 FROM main.\"%T\" LIMIT 1",
     [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
 
-    /* query.c */
+    /* write.c */
     [LDG_STMT_INSERT] =
         LOCAL_INSERT " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
     [LDG_STMT_INSERT_PLAIN] = LOCAL_INSERT,

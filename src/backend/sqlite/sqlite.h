@@ -17,7 +17,7 @@
 #include "event/event.h"
 #include "store/backend.h"
 
-/* Prepared once, kept until close; the text is made by schema.c from the table names at open. */
+/* Prepared on first use, kept until close; sql.c makes the text from the table names. */
 enum ldg_sqlite_stmt_id {
     LDG_STMT_BEGIN,
     LDG_STMT_BEGIN_IMMEDIATE,
@@ -26,17 +26,18 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_DATA_VERSION,
     LDG_STMT_TOUCH,        /* a read that starts a snapshot */
     LDG_STMT_HAS_ORIGINS,
-    /* query.c */
+    /* write.c */
     LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
     LDG_STMT_INSERT_PLAIN, /* a local entry without dedup key */
     LDG_STMT_INSERT_LOG,   /* payload, created_at */
     LDG_STMT_SET_TAGS,
     LDG_STMT_SET_ANNOTATIONS,
-    LDG_STMT_GET_ENTRY,    /* by id: every column */
     LDG_STMT_GET_MUTABLE,  /* by id and stream: annotations and where the entry came from */
     LDG_STMT_DELETE,       /* one entry by id: an append that takes itself back */
     LDG_STMT_TRIM,
     LDG_STMT_TRIM_ORIGINS,
+    /* query.c */
+    LDG_STMT_GET_ENTRY, /* by id: every column */
     LDG_STMT_TRIM_KEPT,
     LDG_STMT_COUNT_STREAM,
     LDG_STMT_COUNT_ALL,
@@ -53,7 +54,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_LOG_BACKLOG,
     LDG_STMT_LOG_OLDEST,
     LDG_STMT_LOG_NEAREST,
-    /* apply.c */
+    /* cursors.c */
     LDG_STMT_CURSOR_GET,
     LDG_STMT_CURSOR_INSERT,
     LDG_STMT_CURSOR_UPDATE,
@@ -67,6 +68,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ADOPT,
     LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
+    /* apply.c, ops.c */
     LDG_STMT_APPLY_INSERT_1,    /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
     LDG_STMT_APPLY_INSERT_8,
     LDG_STMT_APPLY_INSERT_32,
@@ -227,28 +229,30 @@ ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, le
 ledger_rc ldg_sqlite_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
 void ldg_sqlite_watch_close(struct ldg_sqlite *s);
 
-/* apply.c */
+/* cursors.c */
 ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
                                 int *ret_origin, ledger_error *err);
 ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
                                  struct ldg_identity **ret_items, int **ret_numbers,
                                  size_t *ret_count, ledger_error *err);
 ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
-ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
-                           ledger_error *err);
 ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
                                 struct ldg_cursor *ret_cursor, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                                 const struct ldg_cursor *next, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
-/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
- * or one that has to wait behind another parked row than parked_id, is REJECTED. */
-ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
-                               int64_t parked_id, ledger_error *err);
 /* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what
  * was done between: commits what worked, takes back what did not, returns the result of both. */
 ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
 ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err);
+
+/* apply.c */
+ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                           ledger_error *err);
+/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
+ * or one that has to wait behind another parked row than parked_id, is REJECTED. */
+ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
+                               int64_t parked_id, ledger_error *err);
 
 /* parked.c */
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
