@@ -312,7 +312,7 @@ sqlite3 *bench_db_open(const char *path, int autocheckpoint)
     sqlite3_busy_timeout(db, 10000);
     bench_exec(db, "PRAGMA journal_mode = WAL");
     bench_exec(db, "PRAGMA synchronous = NORMAL");
-    bench_exec(db, "PRAGMA cache_size = -8192");
+    bench_exec(db, "PRAGMA cache_size = -6144");
     snprintf(sql, sizeof(sql), "PRAGMA wal_autocheckpoint = %d", autocheckpoint);
     bench_exec(db, sql);
     return db;

@@ -77,6 +77,7 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     ldg_reader_fini(&(*pipe)->reader);
     ldg_applier_fini(&(*pipe)->applier);
     ldg_origins_fini(&(*pipe)->origins);
+    ldg_arena_fini(&(*pipe)->plan_arena);
     ledger_store_close(&(*pipe)->side);
     ledger_store_close(&(*pipe)->sink);
     ledger_store_close(&(*pipe)->source);
@@ -272,7 +273,7 @@ static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_err
     for (size_t i = 0; batch->has_origins && i < batch->log.count && rc == LEDGER_OK; i++)
         if (batch->events[i].bad == NULL)
             rc = ldg_origins_resolve(&pipe->origins, pipe->sink, &batch->events[i].event, err);
-    return rc == LEDGER_OK ? ldg_plan(batch, &rules, err) : rc;
+    return rc == LEDGER_OK ? ldg_plan(batch, &rules, &pipe->plan_arena, err) : rc;
 }
 
 /* Index of the event that the batch must end before: batch->log.count when there is none. */

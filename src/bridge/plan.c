@@ -244,10 +244,11 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
     return count;
 }
 
-ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err)
+ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules,
+                   struct ldg_arena *arena, ledger_error *err)
 {
-    struct ldg_arena *arena = &batch->log.arena;
     size_t max_ops = 0;
+    ldg_arena_reset(arena);
     for (size_t i = 0; i < batch->log.count; i++)
         max_ops += ldg_plan_op_count(&batch->events[i]);
     batch->ops = ldg_arena_calloc(arena, max_ops + 1, sizeof(*batch->ops));

@@ -114,6 +114,7 @@ struct ldg_pipe {
     struct ldg_applier applier;
     struct ldg_cursor_keeper cursor;
     struct ldg_origin_cache origins;
+    struct ldg_arena plan_arena; /* ops of the batch in hand */
     size_t limit_once;           /* next batch ends before a bad event; 0: no such limit */
     struct {
         uint64_t applied_count;
@@ -186,8 +187,10 @@ ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *si
                               const ledger_mutation_event *event, ledger_error *err);
 void ldg_origins_fini(struct ldg_origin_cache *origins);
 
-/* Fills batch->ops, ->outcomes and each event's fate. Errors: NOMEM. */
-ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err);
+/* Fills batch->ops and ->outcomes, in the arena, which is reset, and each event's fate.
+ * Errors: NOMEM. */
+ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules,
+                   struct ldg_arena *arena, ledger_error *err);
 /* The same for one event: sets item's fate and what is bad about it, fills ops (as many as
  * ldg_plan_op_count() says) and gives their number. Short of memory it only shortens a reason. */
 size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *row, uint32_t index,

@@ -118,7 +118,7 @@ static ledger_rc read_log(struct ldg_memory *m, const char *state,
                           const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
                           ledger_error *err)
 {
-    struct position p;
+    struct position p = { 0 };
     size_t count = 0, bytes = 0;
     ledger_rc rc = check_state(m, state, &p, err);
     if (rc != LEDGER_OK)
@@ -180,7 +180,7 @@ ledger_rc ldg_mem_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURS
 ledger_rc ldg_mem_log_check(void *ctx, const char *state, int64_t *ret_position, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
-    struct position p;
+    struct position p = { 0 };
     ledger_rc rc = ldg_mem_enter(m, "log_check", err);
     if (rc != LEDGER_OK)
         return rc;
@@ -194,7 +194,7 @@ ledger_rc ldg_mem_log_stat(void *ctx, const char *state, struct ldg_log_stat *re
                            ledger_error *err)
 {
     struct ldg_memory *m = ctx;
-    struct position p;
+    struct position p = { 0 };
     struct ldg_log_stat stat = { .oldest_us = LEDGER_NO_TIME };
     ledger_rc rc = ldg_mem_enter(m, "log_stat", err);
     if (rc != LEDGER_OK)

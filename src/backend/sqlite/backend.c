@@ -488,12 +488,12 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
     case LDG_ROLE_SINK:
         /* Only WAL keeps a database whole without waiting for the disk at each commit. */
         pragmas = strcmp(text, "wal") == 0
-                      ? "PRAGMA main.cache_size=-8192; PRAGMA main.synchronous=NORMAL"
-                      : "PRAGMA main.cache_size=-8192";
+                      ? "PRAGMA main.cache_size=-6144; PRAGMA main.synchronous=NORMAL"
+                      : "PRAGMA main.cache_size=-6144";
         sqlite3_wal_autocheckpoint(s->db, CHECKPOINT_PAGES);
         break;
     case LDG_ROLE_SOURCE:
-        pragmas = "PRAGMA main.cache_size=-2048";
+        pragmas = "PRAGMA main.cache_size=-1024";
         sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
         sqlite3_wal_autocheckpoint(s->db, 0);
         break;

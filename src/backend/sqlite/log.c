@@ -319,9 +319,13 @@ ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, le
     return query_int(s, LDG_STMT_DATA_VERSION, INT64_MIN, &found, ret_version, err);
 }
 
-static ledger_rc batch_grow(struct ldg_log_batch *batch, size_t *cap, ledger_error *err)
+/* Growing leaves the smaller array in the arena: few steps, and none beyond the limit. */
+static ledger_rc batch_grow(struct ldg_log_batch *batch, size_t *cap, size_t max_count,
+                            ledger_error *err)
 {
-    size_t next = *cap == 0 ? FIRST_ROWS : *cap * 2;
+    size_t next = *cap == 0 ? FIRST_ROWS : *cap * 4;
+
+    next = next < max_count ? next : max_count;
     struct ldg_log_row *rows = ldg_arena_calloc(&batch->arena, next, sizeof(*rows));
 
     if (rows == NULL)
@@ -352,7 +356,7 @@ static ledger_rc batch_take(struct ldg_sqlite *s, sqlite3_stmt *stmt,
         !ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 1), &row.created_at_us))
         row.created_at_us = LEDGER_NO_TIME;
     if (batch->count == *cap) {
-        rc = batch_grow(batch, cap, err);
+        rc = batch_grow(batch, cap, limits->max_count, err);
         if (rc != LEDGER_OK)
             goto out;
     }
