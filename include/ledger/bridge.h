@@ -139,7 +139,8 @@ typedef struct ledger_bridge_status {
     uint64_t parked_count;
     int64_t moved_at_us; /* when the cursor last moved; LEDGER_NO_TIME: unknown */
 } ledger_bridge_status;
-/* Reads both stores; writes nothing. Errors: CURSOR_MISMATCH, SOURCE_REWOUND. */
+/* Reads both stores; writes nothing. No cursor is no error: has_cursor tells, and all of the log is
+ * backlog. Errors: CURSOR_MISMATCH, SOURCE_REWOUND. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_status_get(ledger_store *source,
                                                               ledger_store *sink, const char *name,
                                                               ledger_bridge_status *ret_status,
@@ -147,7 +148,9 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_status_get(ledger_store *sour
 
 /* Sets the cursor on purpose: position is a log position of the source, or "0" for the beginning.
  * Going back is safe (what is there already is left alone); going forward skips events for good and
- * is refused unless allow_skip. Also binds the cursor to the source as it is now. */
+ * is refused unless allow_skip. Also binds the cursor to the source as it is now.
+ * Errors: INVALID (no position of this log, or forward without allow_skip), FENCED (a bridge moved
+ * the cursor meanwhile: stop it first). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_cursor_set(ledger_store *source,
                                                               ledger_store *sink, const char *name,
                                                               const char *position, bool allow_skip,
@@ -173,7 +176,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_list(ledger_store *sin
                                                                ledger_parked_fn fn, void *ctx,
                                                                ledger_error *err);
 /* Tries parked events of this source again, in order; id 0: all. What works leaves the list, what
- * does not stays with one attempt more. ret_ may be NULL. */
+ * does not stays with one attempt more. ret_ may be NULL. Errors: NOT_FOUND. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_retry(ledger_store *source,
                                                                 ledger_store *sink, int64_t id,
                                                                 uint64_t *ret_applied,

@@ -1,5 +1,4 @@
-/* Time, randomness of pauses, and the text forms of times. Clock and pause can be replaced, so that
- * no test waits. */
+/* Time, randomness of pauses, and the text forms of times. A test can replace both clocks. */
 #ifndef LDG_BASE_CLOCK_H
 #define LDG_BASE_CLOCK_H
 

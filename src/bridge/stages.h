@@ -2,7 +2,7 @@
  *
  *   read.c    rows behind the cursor, completed where the event lacks bytes  (source only)
  *   decode.c  rows -> events                                                 (pure)
- *   plan.c    events + capabilities -> ops, or why there are none            (pure)
+ *   plan.c    events + the user's choices -> ops, or why there are none      (pure)
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
  *   cursor.c  where the next batch begins                                    (owns positions)
  *
