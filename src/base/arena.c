@@ -42,7 +42,7 @@ struct ldg_arena_chunk {
 
 void ldg_arena_init(struct ldg_arena *arena, size_t keep_bytes)
 {
-    *arena = (struct ldg_arena){.keep = keep_bytes};
+    *arena = (struct ldg_arena){ .keep = keep_bytes };
 }
 
 static void free_chunk(struct ldg_arena_chunk *chunk)
@@ -62,7 +62,7 @@ static void free_chunks(struct ldg_arena_chunk *chunk)
 
 void ldg_arena_reset(struct ldg_arena *arena)
 {
-    struct ldg_arena_chunk *lists[] = {arena->spare, arena->chunks};
+    struct ldg_arena_chunk *lists[] = { arena->spare, arena->chunks };
     size_t kept = 0;
     arena->chunks = NULL;
     arena->spare = NULL;
@@ -90,7 +90,7 @@ void ldg_arena_fini(struct ldg_arena *arena)
 {
     free_chunks(arena->chunks);
     free_chunks(arena->spare);
-    *arena = (struct ldg_arena){.keep = arena->keep};
+    *arena = (struct ldg_arena){ .keep = arena->keep };
 }
 
 /* A chunk with at least size bytes of room, from the spare ones or new; not linked yet. */

@@ -14,7 +14,7 @@
 
 void ldg_buf_init(struct ldg_buf *buf, size_t max_bytes)
 {
-    *buf = (struct ldg_buf){.max = max_bytes < SIZE_MAX / 2 ? max_bytes : SIZE_MAX / 2};
+    *buf = (struct ldg_buf){ .max = max_bytes < SIZE_MAX / 2 ? max_bytes : SIZE_MAX / 2 };
 }
 
 void ldg_buf_fini(struct ldg_buf *buf)

@@ -8,10 +8,10 @@
 #include "ledger/error.h"
 
 struct ldg_buf {
-    char *data;  /* NUL behind size, once something was appended */
+    char *data; /* NUL behind size, once something was appended */
     size_t size;
     size_t cap;
-    size_t max;  /* content never grows over this */
+    size_t max;   /* content never grows over this */
     ledger_rc rc; /* OK, NOMEM or TOO_LARGE */
 };
 

@@ -20,7 +20,7 @@ static _Atomic(clock_fn) mono_fn;
 
 static int64_t read_clock(clockid_t id)
 {
-    struct timespec ts = {0, 0};
+    struct timespec ts = { 0, 0 };
     clock_gettime(id, &ts);
     return (int64_t)ts.tv_sec * US_PER_S + ts.tv_nsec / 1000;
 }
@@ -176,7 +176,7 @@ static bool read_char(const char **p, const char *end, const char *set)
 
 static bool read_date(const char **p, const char *end, int64_t *ret_days)
 {
-    static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    static const int month_days[] = { 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
     int year, month, day;
     if (!read_digits(p, end, 4, &year) || !read_char(p, end, "-") ||
         !read_digits(p, end, 2, &month) || !read_char(p, end, "-") ||
@@ -233,8 +233,8 @@ bool ldg_time_parse(const char *text, size_t size, int64_t *ret_time_us)
         !read_digits(&p, end, 2, &second) || hour > 23 || minute > 59 || second > 59 ||
         !read_fraction(&p, end, &us) || !read_zone(&p, end, &zone) || p != end)
         return false;
-    *ret_time_us = days * US_PER_DAY +
-                   (int64_t)(hour * 3600 + (minute - zone) * 60 + second) * US_PER_S + us;
+    *ret_time_us =
+        days * US_PER_DAY + (int64_t)(hour * 3600 + (minute - zone) * 60 + second) * US_PER_S + us;
     return true;
 }
 
@@ -245,14 +245,14 @@ static int64_t duration_unit(const char *p, size_t *ret_size)
         const char *name;
         int64_t ns;
     } units[] = {
-        {"ns", 1},
-        {"us", 1000},
-        {"\xc2\xb5s", 1000}, /* micro sign */
-        {"\xce\xbcs", 1000}, /* Greek mu */
-        {"ms", 1000000},     /* before "m" */
-        {"s", INT64_C(1000000000)},
-        {"m", INT64_C(60000000000)},
-        {"h", INT64_C(3600000000000)},
+        { "ns", 1 },
+        { "us", 1000 },
+        { "\xc2\xb5s", 1000 }, /* micro sign */
+        { "\xce\xbcs", 1000 }, /* Greek mu */
+        { "ms", 1000000 },     /* before "m" */
+        { "s", INT64_C(1000000000) },
+        { "m", INT64_C(60000000000) },
+        { "h", INT64_C(3600000000000) },
     };
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
         size_t size = strlen(units[i].name);
@@ -311,8 +311,8 @@ bool ldg_duration_parse(const char *text, int64_t *ret_us)
 void ldg_uuid_new(char text[LDG_UUID_TEXT_MAX])
 {
     uint64_t a = ldg_random_u64(), b = ldg_random_u64();
-    a = (a & ~UINT64_C(0xf000)) | UINT64_C(0x4000);                 /* version 4 */
-    b = (b & ~(UINT64_C(3) << 62)) | (UINT64_C(2) << 62);           /* RFC 4122 variant */
+    a = (a & ~UINT64_C(0xf000)) | UINT64_C(0x4000);       /* version 4 */
+    b = (b & ~(UINT64_C(3) << 62)) | (UINT64_C(2) << 62); /* RFC 4122 variant */
     snprintf(text, LDG_UUID_TEXT_MAX, "%08x-%04x-%04x-%04x-%012llx", (unsigned)(a >> 32),
              (unsigned)(a >> 16 & 0xffff), (unsigned)(a & 0xffff), (unsigned)(b >> 48),
              (unsigned long long)(b & UINT64_C(0xffffffffffff)));

@@ -17,7 +17,7 @@ struct code_info {
 
 static const struct code_info code_infos[] = {
 #define X(code, number, default_flags, exit_number, words)                                         \
-    [number] = {"LEDGER_ERR_" #code, words, default_flags, exit_number},
+    [number] = { "LEDGER_ERR_" #code, words, default_flags, exit_number },
     LEDGER_ERROR_LIST(X)
 #undef X
 };
@@ -175,8 +175,8 @@ static int hex_value(char c)
 /* Does the key's name end in a word for secrets? Keys of a URL may be percent-encoded. */
 static bool is_secret_key(const char *key, size_t size)
 {
-    static const char *const words[] = {"password", "passwd", "passphrase", "pwd",   "pass",
-                                        "secret",   "token",  "apikey",     "api_key"};
+    static const char *const words[] = { "password", "passwd", "passphrase", "pwd",    "pass",
+                                         "secret",   "token",  "apikey",     "api_key" };
     char plain[128];
     size_t count = 0, i = size < sizeof plain ? 0 : size - (sizeof plain - 1); /* the end counts */
     for (; i < size; i++) {
@@ -249,7 +249,7 @@ void ldg_mask_url(const char *url, char *out, size_t out_size)
 {
     if (out_size == 0)
         return;
-    struct sink sink = {out, 0, out_size - 1};
+    struct sink sink = { out, 0, out_size - 1 };
     const char *p = url;
     char before = '\0';
     while (*p != '\0') {

@@ -67,7 +67,7 @@ uint64_t ldg_hash64(const void *data, size_t size, uint64_t seed)
     for (; left >= 16; left -= 16, p += 16)
         state = step(state, p, K2, K5);
     if (left > 0) {
-        unsigned char last[16] = {0}; /* the size below tells padding from zeros */
+        unsigned char last[16] = { 0 }; /* the size below tells padding from zeros */
         memcpy(last, p, left);
         state = step(state, last, K3, K6);
     }

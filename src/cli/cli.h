@@ -76,7 +76,7 @@ enum cli_option_id {
 };
 
 enum cli_option_type {
-    CLI_FLAG,     /* no value; may be repeated (-vv) */
+    CLI_FLAG, /* no value; may be repeated (-vv) */
     CLI_TEXT,
     CLI_LIST,     /* text; may be repeated */
     CLI_PAIRS,    /* k=v; may be repeated */
@@ -88,23 +88,23 @@ enum cli_option_type {
 };
 
 struct cli_option {
-    const char *name;       /* without -- */
-    char letter;            /* short form, 0: none */
+    const char *name; /* without -- */
+    char letter;      /* short form, 0: none */
     enum cli_option_type type;
-    const char *arg;        /* name of the value in help */
-    const char *fallback;   /* default as shown, NULL: none */
+    const char *arg;      /* name of the value in help */
+    const char *fallback; /* default as shown, NULL: none */
     int64_t min, max;
-    const char *choices;    /* comma-separated */
+    const char *choices; /* comma-separated */
     const char *help;
 };
 extern const struct cli_option cli_options[OPT_COUNT];
 
 struct cli_value {
-    bool set;              /* by argument or environment */
+    bool set; /* by argument or environment */
     bool from_argument;
-    const char *text;      /* last one given */
-    int64_t number;        /* FLAG: how often; COUNT, BYTES, DURATION, CHOICE (index), TYPES */
-    const char **items;    /* LIST, PAIRS */
+    const char *text;   /* last one given */
+    int64_t number;     /* FLAG: how often; COUNT, BYTES, DURATION, CHOICE (index), TYPES */
+    const char **items; /* LIST, PAIRS */
     size_t count;
 };
 
@@ -141,13 +141,13 @@ bool cli_parse_number(const char *text, int64_t min, int64_t max, int64_t *ret_n
 /* --- commands ------------------------------------------------------------------------------- */
 
 struct cli_command {
-    const char *words;              /* "stream append" */
-    const char *args;               /* positional arguments as shown in help, "" for none */
+    const char *words; /* "stream append" */
+    const char *args;  /* positional arguments as shown in help, "" for none */
     size_t min_args, max_args;
-    const char *summary;            /* one line */
-    const char *text;               /* more, for --help; NULL: none */
-    const char *examples;           /* one command per line */
-    const unsigned char *options;   /* enum cli_option_id, ends with OPT_END */
+    const char *summary;          /* one line */
+    const char *text;             /* more, for --help; NULL: none */
+    const char *examples;         /* one command per line */
+    const unsigned char *options; /* enum cli_option_id, ends with OPT_END */
     int (*run)(const struct cli *cli);
     bool hidden;
 };
@@ -238,8 +238,8 @@ int64_t cli_now_us(void);
 #define CLI_TIME_MAX 40
 const char *cli_time_text(int64_t time_us, char out[CLI_TIME_MAX]); /* RFC 3339, UTC, ms */
 #define CLI_NUMBER_MAX 40
-const char *cli_grouped(uint64_t number, char out[CLI_NUMBER_MAX]);   /* 63,441 */
-const char *cli_span_text(double seconds, char out[CLI_NUMBER_MAX]);  /* 0.4s, 12s, 3m10s */
+const char *cli_grouped(uint64_t number, char out[CLI_NUMBER_MAX]);  /* 63,441 */
+const char *cli_span_text(double seconds, char out[CLI_NUMBER_MAX]); /* 0.4s, 12s, 3m10s */
 const char *cli_id_text(ledger_id id, char out[CLI_NUMBER_MAX]);
 const char *cli_position_text(const char *position); /* without leading zeros; "0" for "" */
 
@@ -250,7 +250,7 @@ void json_object_begin(FILE *to, const char *key);
 void json_object_end(FILE *to);
 void json_array_begin(FILE *to, const char *key);
 void json_array_end(FILE *to);
-void json_item_begin(FILE *to); /* object inside an array */
+void json_item_begin(FILE *to);                               /* object inside an array */
 void json_text(FILE *to, const char *key, const char *value); /* NULL: null */
 void json_item(FILE *to, const char *value);
 void json_count(FILE *to, const char *key, uint64_t value);

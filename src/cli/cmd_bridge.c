@@ -377,8 +377,7 @@ int cli_parked_retry(const struct cli *cli)
     int exit_code = pair_open(cli, 0, &pair);
     if (exit_code != 0)
         return exit_code;
-    ledger_rc rc =
-        ledger_bridge_parked_retry(pair.source, pair.sink, id, &applied, &left, &err);
+    ledger_rc rc = ledger_bridge_parked_retry(pair.source, pair.sink, id, &applied, &left, &err);
     if (rc != LEDGER_OK) {
         exit_code = cli_fail(rc, &err, NULL);
     } else {

@@ -447,8 +447,8 @@ static int list_streams(const struct cli *cli, ledger_store *store)
         ledger_names names = { 0 };
         /* One more than is printed: it tells whether more follow. */
         size_t ask = left < PAGE ? (size_t)left + 1 : PAGE;
-        ledger_rc rc = ledger_store_list_streams(store, after != NULL ? after : given, ask, &names,
-                                                 &err);
+        ledger_rc rc =
+            ledger_store_list_streams(store, after != NULL ? after : given, ask, &names, &err);
         if (rc != LEDGER_OK) {
             exit_code = cli_fail(rc, &err, NULL);
             break;

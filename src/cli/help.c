@@ -15,8 +15,8 @@ static void print_option(const struct cli_option *option, FILE *to)
     char letter[8] = "";
     if (option->letter != 0)
         snprintf(letter, sizeof letter, "-%c, ", option->letter);
-    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name,
-             takes_value(option) ? " " : "", takes_value(option) ? option->arg : "");
+    snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, takes_value(option) ? " " : "",
+             takes_value(option) ? option->arg : "");
     fprintf(to, "  %-26s %s", left, option->help);
     if (option->type == CLI_TYPES || option->type == CLI_CHOICE)
         fprintf(to, ": %s", option->choices);
@@ -50,8 +50,9 @@ static void print_command_help(const struct cli_command *command, FILE *to)
     if (command->options[0] != OPT_END) {
         char name[64];
         cli_option_env(&cli_options[command->options[0]], name, sizeof name);
-        fprintf(to, "\nEach option can come from the environment, --%s from %s; an argument "
-                    "wins.\n",
+        fprintf(to,
+                "\nEach option can come from the environment, --%s from %s; an argument "
+                "wins.\n",
                 cli_options[command->options[0]].name, name);
     }
 }

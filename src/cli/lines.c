@@ -28,7 +28,7 @@ struct line {
     uint64_t number;
     size_t payload_at, payload_size; /* in the buffer: it may move while lines are collected */
     bool has_stream;
-    ledger_event *event;             /* holds everything else */
+    ledger_event *event; /* holds everything else */
 };
 
 struct input {
@@ -37,12 +37,12 @@ struct input {
     const char *stream; /* of lines that name none */
     char *data;
     size_t size, cap;
-    size_t start;       /* of the first line that is not collected yet */
-    size_t scanned;     /* no line end before here */
+    size_t start;   /* of the first line that is not collected yet */
+    size_t scanned; /* no line end before here */
     bool ended;
-    uint64_t number;    /* of the last line that was taken */
-    uint64_t appended;  /* entries, committed */
-    uint64_t done;      /* lines, committed */
+    uint64_t number;   /* of the last line that was taken */
+    uint64_t appended; /* entries, committed */
+    uint64_t done;     /* lines, committed */
     struct line lines[LINES_PER_TRANSACTION];
     size_t count;
     ledger_ids ids[LINES_PER_TRANSACTION]; /* one per append call */
@@ -404,8 +404,8 @@ static int append_all(struct input *input)
             return append_lines(input);
         } else if (input->size - input->start > LINE_MAX_BYTES) {
             exit_code = append_lines(input);
-            cli_error("line %llu: over the limit of %zu MiB",
-                      (unsigned long long)input->number + 1, LINE_MAX_BYTES >> 20);
+            cli_error("line %llu: over the limit of %zu MiB", (unsigned long long)input->number + 1,
+                      LINE_MAX_BYTES >> 20);
             return exit_code != 0 ? exit_code : CLI_EXIT_DATA;
         } else {
             if (input->count > 0 && stdin_pauses())

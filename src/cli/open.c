@@ -36,8 +36,8 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
     if (url == NULL) {
         char env[64];
         cli_option_env(option, env, sizeof env);
-        cli_error("no %s: give --%s URL (or %s), for example --%s sqlite:orders.db",
-                  ends[end].what, option->name, env, option->name);
+        cli_error("no %s: give --%s URL (or %s), for example --%s sqlite:orders.db", ends[end].what,
+                  option->name, env, option->name);
         return false;
     }
     if (end != CLI_STORE && log_tables_clash(cli)) {

@@ -11,12 +11,10 @@
 #include "cli/cli.h"
 
 const struct cli_option cli_options[OPT_COUNT] = {
-    [OPT_STORE] = { "store", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
-                    "the store: sqlite:PATH" },
+    [OPT_STORE] = { "store", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL, "the store: sqlite:PATH" },
     [OPT_SOURCE] = { "source", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
                      "the store whose changes are carried" },
-    [OPT_SINK] = { "sink", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
-                   "the store they are carried to" },
+    [OPT_SINK] = { "sink", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL, "the store they are carried to" },
     [OPT_TABLE] = { "table", 0, CLI_TEXT, "NAME", LEDGER_DEFAULT_TABLE, 0, 0, NULL,
                     "table of the entries" },
     [OPT_LOG_TABLE] = { "log-table", 0, CLI_TEXT, "NAME", "<table>_mutations", 0, 0, NULL,
@@ -67,8 +65,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
                          "mutations per batch" },
     [OPT_BACKLOG_BATCH_SIZE] = { "backlog-batch-size", 0, CLI_COUNT, "N", "5000", 1, 1000000, NULL,
                                  "mutations per sink transaction while there is a backlog" },
-    [OPT_MAX_BATCH_BYTES] = { "max-batch-bytes", 0, CLI_BYTES, "SIZE", "4M", 1,
-                              INT64_C(1) << 30, NULL, "a batch ends at this size" },
+    [OPT_MAX_BATCH_BYTES] = { "max-batch-bytes", 0, CLI_BYTES, "SIZE", "4M", 1, INT64_C(1) << 30,
+                              NULL, "a batch ends at this size" },
     [OPT_INTERVAL] = { "interval", 0, CLI_DURATION, "TIME", "5s", 1, 86400000, NULL,
                        "longest wait between two looks at the source" },
     [OPT_PARALLEL_STREAMS] = { "parallel-streams", 0, CLI_COUNT, "N", "1", 0, 256, NULL,
@@ -122,8 +120,8 @@ static bool parse_bytes(const char *text, int64_t min, int64_t max, int64_t *ret
     static const struct {
         const char *suffix;
         int shift;
-    } units[] = { { "", 0 },    { "B", 0 },   { "K", 10 },  { "KiB", 10 },
-                  { "M", 20 },  { "MiB", 20 }, { "G", 30 }, { "GiB", 30 } };
+    } units[] = { { "", 0 },   { "B", 0 },    { "K", 10 }, { "KiB", 10 },
+                  { "M", 20 }, { "MiB", 20 }, { "G", 30 }, { "GiB", 30 } };
     char *end = NULL;
     errno = 0;
     if (!isdigit((unsigned char)text[0]))

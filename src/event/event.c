@@ -39,10 +39,26 @@ ledger_mutation_type ledger_mutation_type_parse(const char *name)
 /* --- decoding ------------------------------------------------------------------------------ */
 
 enum field {
-    FIELD_TYPE, FIELD_STREAM, FIELD_ENTRIES, FIELD_ENTRY_ID, FIELD_TAGS, FIELD_ANNOTATIONS,
-    FIELD_BEFORE_ID, FIELD_CREATED_AT, FIELD_ORIGIN, FIELD_ORIGIN_POS, FIELD_ENTRY_ORIGIN,
-    FIELD_SOURCE_ID, FIELD_ID, FIELD_PAYLOAD, FIELD_ORDER_KEY, FIELD_DEDUP_KEY,
-    FIELD_SCHEMA_VERSION, FIELD_METADATA, FIELD_PAYLOAD_HEAD, FIELD_PAYLOAD_TAIL,
+    FIELD_TYPE,
+    FIELD_STREAM,
+    FIELD_ENTRIES,
+    FIELD_ENTRY_ID,
+    FIELD_TAGS,
+    FIELD_ANNOTATIONS,
+    FIELD_BEFORE_ID,
+    FIELD_CREATED_AT,
+    FIELD_ORIGIN,
+    FIELD_ORIGIN_POS,
+    FIELD_ENTRY_ORIGIN,
+    FIELD_SOURCE_ID,
+    FIELD_ID,
+    FIELD_PAYLOAD,
+    FIELD_ORDER_KEY,
+    FIELD_DEDUP_KEY,
+    FIELD_SCHEMA_VERSION,
+    FIELD_METADATA,
+    FIELD_PAYLOAD_HEAD,
+    FIELD_PAYLOAD_TAIL,
     FIELD_UNKNOWN,
 };
 
@@ -51,7 +67,9 @@ struct field_name {
     unsigned size;
     const char *name;
 };
-#define NAME(field, name) {field, sizeof name - 1, name}
+/* clang-format off */
+#define NAME(field, name) { field, sizeof name - 1, name }
+/* clang-format on */
 
 /* Both in the order in which they are written. */
 static const struct field_name event_fields[] = {
@@ -207,7 +225,7 @@ static bool finish_payload(struct decoder *decoder, const char *head, const char
     memcpy(glued + head_size, payload->data, payload->size);
     if (tail_size > 0)
         memcpy(glued + head_size + payload->size, tail, tail_size);
-    *payload = (ledger_bytes){glued, size};
+    *payload = (ledger_bytes){ glued, size };
     return true;
 }
 
@@ -264,7 +282,7 @@ static void set_absent(const char **text)
 static bool read_entry(struct decoder *decoder, ledger_append_entry *ret_entry)
 {
     struct ldg_json *json = &decoder->json;
-    ledger_append_entry entry = {.schema_version = 1, .created_at_us = LEDGER_NO_TIME};
+    ledger_append_entry entry = { .schema_version = 1, .created_at_us = LEDGER_NO_TIME };
     const char *head = NULL, *tail = NULL;
     struct ldg_json_str key;
     size_t hint = 0;
@@ -411,8 +429,8 @@ static void inherit_time(ledger_append_entry *entries, size_t count, int64_t tim
             entries[i].created_at_us = time_us;
 }
 
-static const ledger_mutation_event empty_event = {.type = LEDGER_MUTATION_UNKNOWN,
-                                                  .created_at_us = LEDGER_NO_TIME};
+static const ledger_mutation_event empty_event = { .type = LEDGER_MUTATION_UNKNOWN,
+                                                   .created_at_us = LEDGER_NO_TIME };
 
 static bool read_event(struct decoder *decoder, ledger_mutation_event *ret_event)
 {
@@ -488,7 +506,7 @@ static ledger_rc decode_fail(const struct decoder *decoder, ledger_error *err)
 ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
                            ledger_mutation_event *ret_event, ledger_error *err)
 {
-    struct decoder decoder = {.arena = arena};
+    struct decoder decoder = { .arena = arena };
     ldg_json_init(&decoder.json, json);
     if (read_event(&decoder, ret_event))
         return LEDGER_OK;
@@ -589,9 +607,8 @@ static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry
         ldg_buf_printf(out, ",\"schema_version\":%d", entry->schema_version);
     put_map(out, ",\"metadata\":", entry->metadata);
     put_list(out, ",\"tags\":", entry->tags);
-    ledger_rc rc = entry->created_at_us == event_time_us
-                       ? LEDGER_OK
-                       : put_time(out, entry->created_at_us, err);
+    ledger_rc rc = entry->created_at_us == event_time_us ? LEDGER_OK
+                                                         : put_time(out, entry->created_at_us, err);
     put_text(out, ",\"source_id\":", entry->source_id);
     if (head_end > start) {
         PUT(out, ",\"payload_head\":");
@@ -674,7 +691,7 @@ ledger_rc ledger_event_decode(ledger_bytes json, ledger_event **ret_event, ledge
         rc = ldg_fail_nomem(err);
         goto out;
     }
-    rc = ldg_event_decode((ledger_bytes){copy, json.size}, &event->arena, &event->content, err);
+    rc = ldg_event_decode((ledger_bytes){ copy, json.size }, &event->arena, &event->content, err);
     if (rc != LEDGER_OK)
         goto out;
     *ret_event = event;
@@ -710,8 +727,8 @@ static ledger_rc check_payloads(const ledger_mutation_event *event, ledger_error
     return LEDGER_OK;
 }
 
-ledger_rc ledger_event_encode(const ledger_mutation_event *event, char **ret_json,
-                              size_t *ret_size, ledger_error *err)
+ledger_rc ledger_event_encode(const ledger_mutation_event *event, char **ret_json, size_t *ret_size,
+                              ledger_error *err)
 {
     struct ldg_buf out;
     struct ldg_arena arena;
@@ -723,7 +740,7 @@ ledger_rc ledger_event_encode(const ledger_mutation_event *event, char **ret_jso
         rc = ldg_event_encode(event, &out, err);
     /* What no reader would take is not written: bad UTF-8, a field that its type needs. */
     if (rc == LEDGER_OK)
-        rc = ldg_event_decode((ledger_bytes){out.data, out.size}, &arena, &check, err);
+        rc = ldg_event_decode((ledger_bytes){ out.data, out.size }, &arena, &check, err);
     if (rc == LEDGER_OK) {
         *ret_size = out.size;
         *ret_json = ldg_buf_take(&out);

@@ -100,7 +100,7 @@ static bool is_digit(char c)
 void ldg_json_init(struct ldg_json *json, ledger_bytes bytes)
 {
     const char *text = bytes.size > 0 ? bytes.data : "";
-    *json = (struct ldg_json){.start = text, .p = text, .end = text + bytes.size};
+    *json = (struct ldg_json){ .start = text, .p = text, .end = text + bytes.size };
 }
 
 bool ldg_json_fault(struct ldg_json *json, const char *fault, const char *at)
@@ -201,7 +201,7 @@ static bool scan_escape(struct ldg_json *json, struct ldg_json_str *str)
 
 bool ldg_json_scan_string(struct ldg_json *json, struct ldg_json_str *ret_str)
 {
-    struct ldg_json_str str = {0};
+    struct ldg_json_str str = { 0 };
     if (!ldg_json_expect(json, '"', "a string is expected"))
         return false;
     str.raw = json->p;
@@ -286,8 +286,17 @@ static bool skip_scalar(struct ldg_json *json)
         return skip_word(json, "false");
     case 'n':
         return skip_word(json, "null");
-    case '-': case '0': case '1': case '2': case '3': case '4':
-    case '5': case '6': case '7': case '8': case '9':
+    case '-':
+    case '0':
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+    case '6':
+    case '7':
+    case '8':
+    case '9':
         return skip_number(json);
     default:
         return ldg_json_fault(
@@ -372,7 +381,7 @@ bool ldg_json_skip_value(struct ldg_json *json, size_t max_depth, ledger_bytes *
             return false;
     } while (open.count > 0);
     if (ret_raw != NULL)
-        *ret_raw = (ledger_bytes){start, (size_t)(json->p - start)};
+        *ret_raw = (ledger_bytes){ start, (size_t)(json->p - start) };
     return true;
 }
 
@@ -438,10 +447,9 @@ static bool keep_string(struct ldg_json *json, const struct ldg_json_str *str,
                         struct ldg_arena *arena, const char **ret_text)
 {
     if (str->illegal != NULL)
-        return ldg_json_fault(json,
-                              str->illegal[2] == '0' ? "NUL in a string"
-                                                     : "half a surrogate pair in a string",
-                              str->illegal);
+        return ldg_json_fault(
+            json, str->illegal[2] == '0' ? "NUL in a string" : "half a surrogate pair in a string",
+            str->illegal);
     if (str->size == 0) {
         *ret_text = "";
         return true;
@@ -487,8 +495,7 @@ bool ldg_json_next_key(struct ldg_json *json, bool *first, struct ldg_json_str *
     if (!*first && !ldg_json_expect(json, ',', "a comma or } is expected"))
         return false;
     *first = false;
-    return ldg_json_scan_string(json, ret_key) &&
-           ldg_json_expect(json, ':', "a colon is expected");
+    return ldg_json_scan_string(json, ret_key) && ldg_json_expect(json, ':', "a colon is expected");
 }
 
 bool ldg_json_grow(struct ldg_arena *arena, void **items, size_t count, size_t *cap,
@@ -497,8 +504,8 @@ bool ldg_json_grow(struct ldg_arena *arena, void **items, size_t count, size_t *
     if (count < *cap)
         return true;
     size_t next = *cap > 0 ? *cap * 4 : 1; /* one item is by far the most frequent count */
-    if (next > SIZE_MAX / item_size) /* uncovered: needs more memory than there is */
-        return false;                /* uncovered: as above */
+    if (next > SIZE_MAX / item_size)       /* uncovered: needs more memory than there is */
+        return false;                      /* uncovered: as above */
     void *grown = ldg_arena_alloc(arena, next * item_size);
     if (grown == NULL)
         return false;
@@ -512,7 +519,7 @@ bool ldg_json_grow(struct ldg_arena *arena, void **items, size_t count, size_t *
 bool ldg_json_read_map(struct ldg_json *json, bool allow_null, struct ldg_arena *arena,
                        ledger_map *ret_map)
 {
-    ledger_map map = {0};
+    ledger_map map = { 0 };
     void *items = NULL;
     size_t cap = 0;
     bool first = true;
@@ -524,7 +531,7 @@ bool ldg_json_read_map(struct ldg_json *json, bool allow_null, struct ldg_arena 
     if (!ldg_json_expect(json, '{', "an object of strings is expected"))
         return false;
     while (ldg_json_next_key(json, &first, &key)) {
-        ledger_pair pair = {0};
+        ledger_pair pair = { 0 };
         if (!keep_string(json, &key, arena, &pair.key))
             return false;
         if (ldg_json_peek(json) != '"') {
@@ -547,7 +554,7 @@ bool ldg_json_read_map(struct ldg_json *json, bool allow_null, struct ldg_arena 
 
 bool ldg_json_read_list(struct ldg_json *json, struct ldg_arena *arena, ledger_list *ret_list)
 {
-    ledger_list list = {0};
+    ledger_list list = { 0 };
     void *items = NULL;
     size_t cap = 0;
     bool first = true;
@@ -637,10 +644,10 @@ ledger_rc ldg_json_put_text(struct ldg_buf *out, const char *s, size_t size)
             break;
         const char *known = *p != '\0' ? strchr(from, *p) : NULL;
         if (known != NULL) {
-            char escape[2] = {'\\', to[known - from]};
+            char escape[2] = { '\\', to[known - from] };
             ldg_buf_append(out, escape, sizeof escape);
         } else {
-            char escape[6] = {'\\', 'u', '0', '0', hex[*p >> 4 & 0xf], hex[*p & 0xf]};
+            char escape[6] = { '\\', 'u', '0', '0', hex[*p >> 4 & 0xf], hex[*p & 0xf] };
             ldg_buf_append(out, escape, sizeof escape);
         }
         p++;

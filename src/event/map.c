@@ -55,7 +55,7 @@ ledger_rc ldg_map_sort(ledger_map map, struct ldg_arena *arena, ledger_map *ret_
             count--;
         from[count++] = from[i];
     }
-    *ret_map = (ledger_map){from, count};
+    *ret_map = (ledger_map){ from, count };
     return LEDGER_OK;
 }
 
@@ -85,7 +85,7 @@ ledger_rc ldg_map_merge(ledger_map base, ledger_map changes, struct ldg_arena *a
         if (pair.value != NULL)
             items[count++] = pair;
     }
-    *ret_map = (ledger_map){items, count};
+    *ret_map = (ledger_map){ items, count };
     return LEDGER_OK;
 }
 

@@ -35,7 +35,8 @@ ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char
 {
     return ldg_fail(err, LEDGER_ERR_DATA,
                     "table \"%s\", row %lld: column %s is damaged (%s); correct it with an UPDATE, "
-                    "or delete the row", s->table, (long long)id, column, why);
+                    "or delete the row",
+                    s->table, (long long)id, column, why);
 }
 
 /* Columns of %C, schema.c. */
@@ -130,7 +131,7 @@ static ledger_rc get_time(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, 
         return ldg_fail_nomem(err);
     if (!text.size || !ldg_time_parse(text.data, text.size, ret_time_us))
         return ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, COL_ID), name,
-                        "no time of the form 2006-01-02T15:04:05.000", err);
+                                   "no time of the form 2006-01-02T15:04:05.000", err);
     return LEDGER_OK;
 }
 
@@ -511,7 +512,7 @@ ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret
             ledger_bytes text = column_bytes(stmt, 3 + i);
             if (text.size && (!text.data || !ldg_time_parse(text.data, text.size, times[i])))
                 result = ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, 1 + i), "created_at",
-                                  "no time of the form 2006-01-02T15:04:05.000", err);
+                                             "no time of the form 2006-01-02T15:04:05.000", err);
         }
     }
     sqlite3_reset(stmt);
@@ -532,8 +533,8 @@ ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
         return err->code;
     int rc = after ? ldg_sqlite_bind_text(stmt, 1, after) : sqlite3_bind_null(stmt, 1);
     if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(stmt, 2,
-                                (sqlite3_int64)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
+        rc =
+            sqlite3_bind_int64(stmt, 2, (sqlite3_int64)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
     while (rc == SQLITE_OK || rc == SQLITE_ROW) {
         rc = sqlite3_step(stmt);
         if (rc != SQLITE_ROW)

@@ -33,8 +33,8 @@ enum {
 
 static const struct column {
     const char *name;
-    uint32_t has;      /* set when it is there */
-    const char *ddl;   /* NULL: a table without it has another shape */
+    uint32_t has;    /* set when it is there */
+    const char *ddl; /* NULL: a table without it has another shape */
 } entry_columns[] = {
     { "id", 0, NULL },
     { "stream", 0, NULL },
@@ -69,9 +69,8 @@ static const struct column meta_columns[] = {
     { "created_at", 0, NULL }, { NULL, 0, NULL },
 };
 static const struct column origins_columns[] = {
-    { "id", 0, NULL },   { "uuid", 0, NULL },    { "epoch", 0, NULL },
-    { "name", 0, NULL }, { "adopted", 0, NULL }, { "ordered", 0, NULL },
-    { NULL, 0, NULL },
+    { "id", 0, NULL },      { "uuid", 0, NULL },    { "epoch", 0, NULL }, { "name", 0, NULL },
+    { "adopted", 0, NULL }, { "ordered", 0, NULL }, { NULL, 0, NULL },
 };
 static const struct column parked_columns[] = {
     { "id", 0, NULL },           { "source_uuid", 0, NULL },  { "origin", 0, NULL },
@@ -120,12 +119,13 @@ static const struct table {
     ", origin INTEGER NOT NULL DEFAULT 0, source_pos INTEGER, mutation_pos INTEGER"
 
 static const struct index {
-    const char *name; /* idx_<table>_<name> */
+    const char *name;   /* idx_<table>_<name> */
     const char *suffix; /* of its table */
     uint32_t has;
     bool unique, partial;
     const char *columns[2];
     const char *ddl;
+    /* clang-format off */
 } indexes[] = {
     { "dedup", "", HAS_IDX_DEDUP, true, true, { "stream", "dedup_key" },
       "CREATE UNIQUE INDEX main.\"idx_%T_dedup\" ON \"%T\"(stream, dedup_key) "
@@ -138,6 +138,7 @@ static const struct index {
     { "parked_entry", "_parked", HAS_IDX_PARKED, false, false, { "origin", "entry" },
       "CREATE INDEX main.\"idx_%T_parked_entry\" ON \"%T_parked\"(origin, entry)" },
 };
+/* clang-format on */
 #define INDEX_COUNT (sizeof(indexes) / sizeof(indexes[0]))
 
 #define NAME_MAX_BYTES 128
@@ -166,9 +167,9 @@ static sqlite3_stmt *prepare(struct ldg_sqlite *s, const char *sql, ledger_error
 
 static ledger_rc end_of_rows(struct ldg_sqlite *s, int rc, ledger_error *err)
 {
-    return rc == SQLITE_DONE || rc == SQLITE_ROW ? LEDGER_OK
-                                                 : ldg_sqlite_fail(s, rc, "looking at the tables",
-                                                                   err);
+    return rc == SQLITE_DONE || rc == SQLITE_ROW
+               ? LEDGER_OK
+               : ldg_sqlite_fail(s, rc, "looking at the tables", err);
 }
 
 /* Is there such a table? A view or an index of that name is an error. */
@@ -179,7 +180,8 @@ static ledger_rc look_for_table(struct ldg_sqlite *s, const char *name, bool *re
     ledger_rc result = LEDGER_OK;
     sqlite3_stmt *stmt = prepare(s,
                                  "SELECT type, sql FROM main.sqlite_master "
-                                 "WHERE name = ?1 COLLATE NOCASE", err);
+                                 "WHERE name = ?1 COLLATE NOCASE",
+                                 err);
     if (!stmt)
         return err->code;
     sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
@@ -261,10 +263,12 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
     int column = 0, rc;
     sqlite3_snprintf((int)sizeof(name), name, "idx_%s_%s", s->table, index->name);
     sqlite3_snprintf((int)sizeof(table), table, "%s%s", s->table, index->suffix);
-    sqlite3_stmt *stmt = prepare(
-        s, "SELECT l.\"unique\", l.partial, i.name FROM pragma_index_list(?1, 'main') AS l "
-           "JOIN pragma_index_info(l.name, 'main') AS i WHERE l.name = ?2 COLLATE NOCASE "
-           "ORDER BY i.seqno", err);
+    sqlite3_stmt *stmt =
+        prepare(s,
+                "SELECT l.\"unique\", l.partial, i.name FROM pragma_index_list(?1, 'main') AS l "
+                "JOIN pragma_index_info(l.name, 'main') AS i WHERE l.name = ?2 COLLATE NOCASE "
+                "ORDER BY i.seqno",
+                err);
     if (!stmt)
         return err->code;
     sqlite3_bind_text(stmt, 1, table, -1, SQLITE_STATIC);
@@ -280,11 +284,11 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
     }
     ledger_rc result = end_of_rows(s, rc, err);
     sqlite3_finalize(stmt);
-    if (result == LEDGER_OK && found &&
-        (!same || (column < 2 && index->columns[column])))
+    if (result == LEDGER_OK && found && (!same || (column < 2 && index->columns[column])))
         result = ldg_fail(err, LEDGER_ERR_SCHEMA,
                           "%s: index \"%s\" is not the one a ledger needs; drop it, and run "
-                          "`ledgerctl store init`", file_of(s), name);
+                          "`ledgerctl store init`",
+                          file_of(s), name);
     if (result == LEDGER_OK && found)
         *has |= index->has;
     return result;
@@ -309,8 +313,8 @@ static ledger_rc read_identity(struct ldg_sqlite *s, uint32_t *has, ledger_error
             result = uuid || sqlite3_column_type(stmt, 0) == SQLITE_NULL
                          ? ldg_fail(err, LEDGER_ERR_DATA,
                                     "%s: table \"%s_meta\" holds no valid uuid; write one, or run "
-                                    "`ledgerctl store init` with a new identity", file_of(s),
-                                    s->table)
+                                    "`ledgerctl store init` with a new identity",
+                                    file_of(s), s->table)
                          : ldg_fail_nomem(err);
         } else {
             memcpy(s->identity.uuid, uuid, size + 1);
@@ -363,13 +367,14 @@ static ledger_rc run_ddl(struct ldg_sqlite *s, const char *text, ledger_error *e
     if (!sql)
         return ldg_fail_nomem(err);
     int rc = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
-    ledger_rc result = rc == SQLITE_OK ? LEDGER_OK
-                                       : ldg_sqlite_fail(s, rc, "making the tables", err);
+    ledger_rc result =
+        rc == SQLITE_OK ? LEDGER_OK : ldg_sqlite_fail(s, rc, "making the tables", err);
     /* Only a unique index over rows that are there already can be refused. */
     if (result == LEDGER_ERR_REJECTED)
         result = ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", rc,
                                  "%s: table \"%s\" has two entries with the same key, where a "
-                                 "ledger has one: %s", file_of(s), s->table, sqlite3_errmsg(s->db));
+                                 "ledger has one: %s",
+                                 file_of(s), s->table, sqlite3_errmsg(s->db));
     sqlite3_free(sql);
     return result;
 }
@@ -491,11 +496,15 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
             rc = mend(s, open, create, want_log, &has, &local);
         if (rc == LEDGER_ERR_PERMISSION && create)
             return local.code ? (*err = local, rc)
-                              : ldg_fail(err, rc, "%s cannot be written; open it with write "
-                                         "permission to make its tables", file_of(s));
+                              : ldg_fail(err, rc,
+                                         "%s cannot be written; open it with write "
+                                         "permission to make its tables",
+                                         file_of(s));
         if (rc == LEDGER_ERR_INVALID && create)
-            return ldg_fail(err, rc, "tables of \"%s\" are missing and cannot be made inside the "
-                            "caller's transaction; open the store before it", s->table);
+            return ldg_fail(err, rc,
+                            "tables of \"%s\" are missing and cannot be made inside the "
+                            "caller's transaction; open the store before it",
+                            s->table);
         if (rc != LEDGER_OK && rc != LEDGER_ERR_PERMISSION && !(rc == LEDGER_ERR_INVALID)) {
             *err = local;
             return rc;

@@ -24,7 +24,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_COMMIT,
     LDG_STMT_ROLLBACK,
     LDG_STMT_DATA_VERSION,
-    LDG_STMT_TOUCH,        /* a read that starts a snapshot */
+    LDG_STMT_TOUCH, /* a read that starts a snapshot */
     LDG_STMT_HAS_ORIGINS,
     /* write.c */
     LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
@@ -32,8 +32,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_INSERT_LOG,   /* payload, created_at */
     LDG_STMT_SET_TAGS,
     LDG_STMT_SET_ANNOTATIONS,
-    LDG_STMT_GET_MUTABLE,  /* by id and stream: annotations and where the entry came from */
-    LDG_STMT_DELETE,       /* one entry by id: an append that takes itself back */
+    LDG_STMT_GET_MUTABLE, /* by id and stream: annotations and where the entry came from */
+    LDG_STMT_DELETE,      /* one entry by id: an append that takes itself back */
     LDG_STMT_TRIM,
     LDG_STMT_TRIM_ORIGINS,
     /* query.c */
@@ -69,13 +69,13 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
     /* apply.c, ops.c */
-    LDG_STMT_APPLY_INSERT_1,    /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
+    LDG_STMT_APPLY_INSERT_1, /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
     LDG_STMT_APPLY_INSERT_8,
     LDG_STMT_APPLY_INSERT_32,
     LDG_STMT_APPLY_INSERT_SAFE, /* one row, conflict targets named */
     LDG_STMT_APPLY_FIND,        /* the whole entry, to compare */
     LDG_STMT_APPLY_FIND_DEDUP,
-    LDG_STMT_APPLY_LOOK,        /* what a change needs to know; _LOCAL: origin 0, by id */
+    LDG_STMT_APPLY_LOOK, /* what a change needs to know; _LOCAL: origin 0, by id */
     LDG_STMT_APPLY_LOOK_LOCAL,
     LDG_STMT_APPLY_TAGS,
     LDG_STMT_APPLY_TAGS_UNGUARDED,
@@ -84,7 +84,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_TRIM_ORDERED,
     LDG_STMT_APPLY_LATER,
     LDG_STMT_APPLY_TRIM_LOCAL,
-    LDG_STMT_APPLY_TRIM_LIST,   /* what would be trimmed, where some are kept */
+    LDG_STMT_APPLY_TRIM_LIST, /* what would be trimmed, where some are kept */
     LDG_STMT_APPLY_TRIM_LIST_LOCAL,
     LDG_STMT_APPLY_NEXT_ID,
     LDG_STMT_SAVEPOINT,
@@ -111,16 +111,16 @@ struct ldg_sqlite_watch;   /* watch.c: inotify */
 struct ldg_sqlite {
     sqlite3 *db;
     bool own_db;
-    bool in_user_tx;   /* between tx_begin and tx_commit */
+    bool in_user_tx; /* between tx_begin and tx_commit */
     bool in_snapshot;
     bool has_log;
-    bool has_ours;     /* our columns and side tables exist (a read-only Go table may lack them) */
+    bool has_ours;      /* our columns and side tables exist (a read-only Go table may lack them) */
     bool has_source_id; /* the column; a read-only table of an old Go module may lack it */
-    bool has_origins;  /* <table>_origins has rows: entries may be bridged ones; trim looks again */
+    bool has_origins; /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;
     uint32_t flags;
-    char *path;        /* absolute, for wake-ups and reopening; NULL for a nameless database */
-    char *table;       /* checked names, safe to paste */
+    char *path;  /* absolute, for wake-ups and reopening; NULL for a nameless database */
+    char *table; /* checked names, safe to paste */
     char *log_table;
     struct ldg_identity identity;
     sqlite3_stmt *stmts[LDG_STMT_COUNT];
@@ -128,13 +128,13 @@ struct ldg_sqlite {
     struct ldg_buf event_buf;
     struct ldg_arena merge_arena; /* of ldg_merge_annotations() */
     struct ldg_buf merge_buf;
-    char wake_name[32];          /* of a nameless database */
+    char wake_name[32]; /* of a nameless database */
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
-    uint64_t applied_count;      /* committed apply() calls */
-    bool witness_checked;        /* log.c: the first look of this handle compares the witness */
-    int64_t seen_version;        /* data_version of the last log_read */
-    bool seen;                   /* there was one */
+    uint64_t applied_count; /* committed apply() calls */
+    bool witness_checked;   /* log.c: the first look of this handle compares the witness */
+    int64_t seen_version;   /* data_version of the last log_read */
+    bool seen;              /* there was one */
 };
 
 /* backend.c: turns a SQLite result into our code, with its text. */

@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 
-#define KEEP_BYTES ((size_t)1024 * 1024)     /* buffers beyond this are given back after the call */
+#define KEEP_BYTES ((size_t)1024 * 1024) /* buffers beyond this are given back after the call */
 
 /* --- small pieces ---------------------------------------------------------------------------- */
 
@@ -39,8 +39,10 @@ static void give_back(struct ldg_buf *buf)
 static ledger_rc fail_buf(const struct ldg_buf *buf, ledger_error *err)
 {
     if (buf->rc == LEDGER_ERR_TOO_LARGE)
-        return ldg_fail(err, buf->rc, "over %zu bytes together, which is more than SQLite keeps in "
-                        "one row; split the call", buf->max);
+        return ldg_fail(err, buf->rc,
+                        "over %zu bytes together, which is more than SQLite keeps in "
+                        "one row; split the call",
+                        buf->max);
     return ldg_fail_nomem(err);
 }
 
@@ -125,8 +127,7 @@ static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
     const bool keyed = input->dedup_key && *input->dedup_key;
     size_t metadata_size = 0;
     ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, keyed ? LDG_STMT_INSERT : LDG_STMT_INSERT_PLAIN, err);
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, keyed ? LDG_STMT_INSERT : LDG_STMT_INSERT_PLAIN, err);
     if (!stmt)
         return err->code;
 
@@ -142,10 +143,9 @@ static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
     }
     int rc = ldg_sqlite_bind_text(stmt, 1, stream);
     if (rc == SQLITE_OK)
-        rc = input->payload.size
-                 ? sqlite3_bind_blob64(stmt, 2, input->payload.data, input->payload.size,
-                                       SQLITE_STATIC)
-                 : sqlite3_bind_zeroblob(stmt, 2, 0);
+        rc = input->payload.size ? sqlite3_bind_blob64(stmt, 2, input->payload.data,
+                                                       input->payload.size, SQLITE_STATIC)
+                                 : sqlite3_bind_zeroblob(stmt, 2, 0);
     if (rc == SQLITE_OK)
         rc = ldg_sqlite_bind_text(stmt, 3, input->order_key ? input->order_key : "");
     if (rc == SQLITE_OK)
@@ -325,8 +325,7 @@ static void merge_function(sqlite3_context *context, int argc, sqlite3_value **a
     ledger_error err = { 0 };
     ldg_arena_reset(&s->merge_arena);
     ldg_buf_reset(&s->merge_buf);
-    ledger_rc rc =
-        ldg_json_get_map(value_bytes(argv[1]), true, &s->merge_arena, &changes, &err);
+    ledger_rc rc = ldg_json_get_map(value_bytes(argv[1]), true, &s->merge_arena, &changes, &err);
     if (rc == LEDGER_OK)
         rc = merge_into(&s->merge_arena, value_bytes(argv[0]), changes, &s->merge_buf, &err);
     if (rc == LEDGER_OK) {
@@ -380,8 +379,8 @@ static ledger_rc get_mutable(struct ldg_sqlite *s, const char *stream, int64_t i
         if (sqlite3_column_type(stmt, 0) != SQLITE_NULL) {
             const void *data = sqlite3_column_blob(stmt, 0);
             row.annotations.size = (size_t)sqlite3_column_bytes(stmt, 0);
-            row.annotations.data = ldg_arena_memdup(&s->scratch, data ? data : "",
-                                                    row.annotations.size);
+            row.annotations.data =
+                ldg_arena_memdup(&s->scratch, data ? data : "", row.annotations.size);
             failed = !row.annotations.data;
         }
         if (sqlite3_column_type(stmt, 1) != SQLITE_NULL &&
