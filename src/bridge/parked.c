@@ -1,8 +1,8 @@
 /* Parked events: listed, tried again, dropped.
  *
- * A retry goes through the same decode and plan as the bridge, in order of position. An event stays
- * behind an earlier one of its entry that still cannot be applied, and what the source has trimmed
- * since is let go. */
+ * A retry goes through the same decode and plan as the bridge, in order of id. The sink refuses an
+ * event that is behind an earlier parked one of its entry, in the transaction that would apply it;
+ * what the source has trimmed since is let go. */
 #include <stdio.h>
 #include <string.h>
 
@@ -71,45 +71,9 @@ struct retry_run {
     ledger_store *source, *sink;
     struct ldg_origin_cache origins;
     struct ldg_arena arena;
-    int64_t *left; /* entries that an earlier event of this run still waits for */
-    size_t left_count, left_cap;
-    bool unknown_left; /* one of unknown entry is still there */
-    int64_t only;      /* 0: all */
+    int64_t only; /* 0: all */
     uint64_t applied, stay;
 };
-
-static ledger_rc remember_left(struct retry_run *run, int64_t entry, ledger_error *err)
-{
-    if (entry == 0) {
-        run->unknown_left = true;
-        return LEDGER_OK;
-    }
-    if (run->left_count == run->left_cap) {
-        size_t cap = run->left_cap == 0 ? 64 : run->left_cap * 2;
-        int64_t *left = ldg_realloc(run->left, cap * sizeof(*left));
-        if (left == NULL)
-            return ldg_fail_nomem(err);
-        run->left = left;
-        run->left_cap = cap;
-    }
-    run->left[run->left_count++] = entry;
-    return LEDGER_OK;
-}
-
-/* Must it wait behind an earlier parked event? */
-static bool must_wait(struct retry_run *run, const struct ldg_parked_row *row,
-                      const ledger_mutation_event *event)
-{
-    ledger_id id;
-    for (size_t i = 0; i < run->left_count; i++)
-        if (row->source_pos != 0 && run->left[i] == row->source_pos)
-            return true;
-    bool sets =
-        event->type == LEDGER_MUTATION_SET_TAGS || event->type == LEDGER_MUTATION_SET_ANNOTATIONS;
-    return run->unknown_left && sets &&
-           ledger_store_find_by_source_id(run->sink, event->stream, event->entry_id, &id, NULL) ==
-               LEDGER_ERR_NOT_FOUND;
-}
 
 /* Appends whose entry the source has trimmed meanwhile have nothing left to do. */
 static ledger_rc drop_trimmed(struct retry_run *run, struct ldg_op *ops, size_t *count,
@@ -167,9 +131,6 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
         return ldg_fail_nomem(err);
     if (rc != LEDGER_OK) {
         item.bad = why.message;
-    } else if (must_wait(run, row, &item.event)) {
-        run->stay++;
-        return remember_left(run, row->source_pos, err);
     } else {
         rc = plan_row(run, row, &item, &ops, &count, err);
         if (rc != LEDGER_OK)
@@ -179,12 +140,11 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
                           : ldg_store_parked_retry(run->sink, row->id, ops, count, &applied, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (applied) {
+    if (applied)
         run->applied++;
-        return LEDGER_OK;
-    }
-    run->stay++;
-    return remember_left(run, row->source_pos, err);
+    else
+        run->stay++;
+    return LEDGER_OK;
 }
 
 static ledger_rc retry_all(struct retry_run *run, ledger_error *err)
@@ -207,12 +167,10 @@ static ledger_rc retry_all(struct retry_run *run, ledger_error *err)
                 continue;
             if (run->only != 0 && rows[i].id > run->only)
                 break;
-            ldg_arena_reset(&run->arena);
             if (run->only == 0 || rows[i].id == run->only) {
+                ldg_arena_reset(&run->arena);
                 found = true;
                 rc = retry_row(run, &rows[i], err);
-            } else {
-                rc = remember_left(run, rows[i].source_pos, err);
             }
         }
         if (rc != LEDGER_OK || (run->only != 0 && after >= run->only))
@@ -246,7 +204,6 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
         if (ret_left != NULL)
             *ret_left = run.stay;
     }
-    ldg_free(run.left);
     ldg_origins_fini(&run.origins);
     ldg_arena_fini(&run.arena);
     return rc;
