@@ -124,8 +124,8 @@ static void test_cursor_get_and_set(void **state)
     /* Committed at once. */
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_cursors WHERE name = 'b'"), 1);
 
-    strcpy(next.state, "state");
-    strcpy(next.readable, "7");
+    snprintf(next.state, sizeof(next.state), "state");
+    snprintf(next.readable, sizeof(next.readable), "7");
     tst_ok(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), &err);
     tst_fails(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
     tst_fails(SINK->cursor_set(&k.s, "none", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
