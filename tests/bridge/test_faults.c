@@ -84,7 +84,8 @@ static void memory_calls_fail(struct tst_env *env, enum which which,
                               size_t parallel)
 {
     uint64_t seed = tst_seed();
-    for (int other = 0; other < TST_KIND_COUNT; other++, tst_env_reset(env)) {
+    int others = which == SOURCE ? TST_SINK_COUNT : TST_KIND_COUNT;
+    for (int other = 0; other < others; other++, tst_env_reset(env)) {
         enum tst_kind from = which == SOURCE ? TST_MEMORY : (enum tst_kind)other;
         enum tst_kind to = which == SINK ? TST_MEMORY : (enum tst_kind)other;
         ledger_store *source = tst_open(env, from, "source");
@@ -250,7 +251,7 @@ static void check_reached(size_t fault, uint64_t last_n, uint32_t sure)
         tst_fail("no %s came before call %" PRIu64, file_faults[fault].what, last_n);
 }
 
-static void sqlite_sink_fails(struct tst_env *env, bool same_bridge)
+static void sqlite_sink_fails(struct tst_env *env, enum tst_kind to, bool same_bridge)
 {
     uint64_t seed = tst_seed();
     tst_fault_vfs_install();
@@ -264,7 +265,7 @@ static void sqlite_sink_fails(struct tst_env *env, bool same_bridge)
             ledger_bridge_options o;
             snprintf(name, sizeof name, "sink%zu-%" PRIu64, f, n);
             snprintf(part, sizeof part, "/%s.db", name);
-            ledger_store *sink = tst_open(env, TST_SQLITE, name);
+            ledger_store *sink = tst_open(env, to, name);
             small_batches(&o);
             tst_fault_arm(part, file_faults[f].ops, (long)n, file_faults[f].rc, false);
             (void)carry_through(source, sink, &o, same_bridge);
@@ -282,12 +283,22 @@ static void sqlite_sink_fails(struct tst_env *env, bool same_bridge)
 
 static void sqlite_sink_fails_on_call_n(void **state)
 {
-    sqlite_sink_fails(*state, true);
+    sqlite_sink_fails(*state, TST_SQLITE, true);
 }
 
 static void sqlite_sink_fails_on_call_n_and_restart(void **state)
 {
-    sqlite_sink_fails(*state, false);
+    sqlite_sink_fails(*state, TST_SQLITE, false);
+}
+
+static void plain_sink_fails_on_call_n(void **state)
+{
+    sqlite_sink_fails(*state, TST_PLAIN, true);
+}
+
+static void plain_sink_fails_on_call_n_and_restart(void **state)
+{
+    sqlite_sink_fails(*state, TST_PLAIN, false);
 }
 
 static void sqlite_source_fails_on_call_n(void **state)
@@ -510,6 +521,7 @@ static void taken_over_at_every_point(struct tst_env *env, enum tst_kind to, siz
         so.flags = LEDGER_STORE_CREATE;
         so.busy_timeout_ms = 1; /* nobody lets go while we wait: it is the same thread */
         ledger_store *source = tst_open(env, TST_MEMORY, "source");
+        so.log = to == TST_PLAIN ? LEDGER_LOG_OFF : LEDGER_LOG_AUTO;
         ledger_store *sink = tst_open_with(env, to, "sink", &so);
         struct takeover t = { .source = source, .sink = sink, .at = n };
         ledger_bridge_options o;
@@ -565,6 +577,7 @@ static void t8_sqlite_sink_taken_over_at_every_point(void **state)
 {
     tst_fault_vfs_install();
     taken_over_at_every_point(*state, TST_SQLITE, 1);
+    taken_over_at_every_point(*state, TST_PLAIN, 1);
     tst_fault_vfs_remove();
 }
 
@@ -655,6 +668,8 @@ int main(void)
         T(thread_gives_up_after_retry_for),
         T(sqlite_sink_fails_on_call_n),
         T(sqlite_sink_fails_on_call_n_and_restart),
+        T(plain_sink_fails_on_call_n),
+        T(plain_sink_fails_on_call_n_and_restart),
         T(sqlite_source_fails_on_call_n),
         T(sqlite_writer_fails_on_call_n),
         T(sqlite_sink_disk_full_for_a_while),

@@ -322,6 +322,52 @@ static void replayed_trim_leaves_later_entries(void **state)
     }
 }
 
+/* A change that is read again loses to the later one that is there: at no moment do tags or annotations
+ * go back. */
+static void replayed_changes_never_go_back(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_error err = { 0 };
+        ledger_bridge_options o;
+        struct tst_history before;
+        int64_t id = tst_append(source, "s", "{}", NULL, "0");
+        for (int i = 1; i < 6; i++) {
+            char text[8];
+            snprintf(text, sizeof text, "%d", i);
+            tst_tag(source, "s", id, text);
+            tst_annotate(source, "s", id, i % 2 ? "odd" : "even", text);
+        }
+        tst_annotate(source, "s", id, "odd", NULL);
+        tst_bridge_options(&o);
+        o.batch_size = 1;
+        (void)tst_bridge_once(source, sink, &o);
+        tst_assert_equal(source, sink, 0);
+        tst_history_load(sink, &before);
+        for (int i = 0; i < 11; i++) {
+            uint64_t read = 1;
+            char text[8];
+            snprintf(text, sizeof text, "%d", i);
+            tst_ok(ledger_bridge_cursor_set(source, sink, "default", text, false, &err), &err);
+            ledger_bridge *bridge = tst_bridge(source, sink, &o);
+            while (read > 0) {
+                tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+                tst_assert_unchanged(&before, sink);
+            }
+            tst_check_counters(bridge);
+            ledger_bridge_stats stats;
+            ledger_bridge_get_stats(bridge, &stats);
+            assert_int_equal(stats.apply_count, 0); /* a replay is no work done */
+            assert_int_equal(stats.skip_replay_count, stats.read_count);
+            ledger_bridge_destroy(&bridge);
+        }
+        tst_history_free(&before);
+    }
+}
+
 /* --- chains and meshes ------------------------------------------------------------------------- */
 
 static void chain_of_three(void **state)
@@ -329,6 +375,8 @@ static void chain_of_three(void **state)
     struct tst_env *env = *state;
     TST_EACH_PAIR(env, from, to)
     {
+        if (to == TST_PLAIN) /* it is a source too */
+            continue;
         ledger_store *a = tst_open(env, from, "a");
         ledger_store *b = tst_open(env, to, "b");
         ledger_store *c = tst_open(env, from, "c");
@@ -358,6 +406,44 @@ static void chain_of_three(void **state)
     }
 }
 
+/* The same of a trim up to an id that nobody had yet: what it left in the middle store must not go at
+ * the end of the chain when it comes again. */
+static void replayed_trim_in_a_chain(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        if (to == TST_PLAIN) /* it is a source too */
+            continue;
+        for (int last = 0; last < TST_SINK_COUNT; last++) {
+            char name[3][16];
+            snprintf(name[0], sizeof name[0], "a%d", last);
+            snprintf(name[1], sizeof name[1], "b%d", last);
+            snprintf(name[2], sizeof name[2], "c%d", last);
+            ledger_store *a = tst_open(env, from, name[0]);
+            ledger_store *b = tst_open(env, to, name[1]);
+            ledger_store *c = tst_open(env, (enum tst_kind)last, name[2]);
+            ledger_error err = { 0 };
+            for (int i = 0; i < 3; i++)
+                tst_append(a, "s", "{}", NULL, NULL);
+            assert_int_equal(tst_trim(a, "s", 6), 3);
+            for (int i = 0; i < 5; i++)
+                tst_append(a, "s", "{}", NULL, NULL);
+            (void)tst_bridge_once(a, b, NULL);
+            (void)tst_bridge_once(b, c, NULL);
+            tst_assert_equal(a, c, 0);
+            tst_ok(ledger_bridge_cursor_set(a, b, "default", "0", false, &err), &err);
+            (void)tst_bridge_once(a, b, NULL);
+            tst_assert_equal(a, b, 0);
+            (void)tst_bridge_once(b, c, NULL);
+            tst_assert_equal(a, c, 0);
+            tst_ok(ledger_bridge_cursor_set(b, c, "default", "0", false, &err), &err);
+            (void)tst_bridge_once(b, c, NULL);
+            tst_assert_equal(a, c, 0);
+        }
+    }
+}
+
 static void settle(ledger_store *a, ledger_store *b)
 {
     ledger_bridge_options o;
@@ -378,6 +464,8 @@ static void opposite_bridges_settle(void **state)
     struct tst_env *env = *state;
     TST_EACH_PAIR(env, from, to)
     {
+        if (to == TST_PLAIN) /* it is a source too */
+            continue;
         ledger_store *a = tst_open(env, from, "a");
         ledger_store *b = tst_open(env, to, "b");
         struct tst_workload wa, wb;
@@ -401,6 +489,8 @@ static void changes_at_the_other_side_come_back(void **state)
     struct tst_env *env = *state;
     TST_EACH_PAIR(env, from, to)
     {
+        if (to == TST_PLAIN) /* it is a source too */
+            continue;
         ledger_store *a = tst_open(env, from, "a");
         ledger_store *b = tst_open(env, to, "b");
         uint64_t random = tst_seed();
@@ -574,7 +664,9 @@ int main(void)
         T(polls_beside_start_and_stop),
         T(cursor_never_goes_back),
         T(replayed_trim_leaves_later_entries),
+        T(replayed_changes_never_go_back),
         T(chain_of_three),
+        T(replayed_trim_in_a_chain),
         T(opposite_bridges_settle),
         T(changes_at_the_other_side_come_back),
         T(many_sources_one_sink_and_its_own),

@@ -212,7 +212,9 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     so.log = LEDGER_LOG_ON;
     so.busy_timeout_ms = 0; /* one thread: waiting is useless */
     s->source = tst_open_with(env, from, "source", &so);
+    so.log = to == TST_PLAIN ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
     s->sink = tst_open_with(env, to, "sink", &so);
+    so.log = LEDGER_LOG_ON;
     s->writer_count = 1 + (size_t)below(s, WRITERS);
     for (size_t i = 0; i < s->writer_count; i++) {
         s->writers[i] = tst_open_with(env, from, "source", &so);
@@ -290,11 +292,11 @@ static void many(struct tst_env *env, enum tst_kind from, enum tst_kind to, size
     uint64_t seed = tst_seed();
     if (getenv("LEDGER_TEST_SEED") != NULL)
         count = 1;
-    if (to == TST_SQLITE)
+    if (to != TST_MEMORY)
         tst_fault_vfs_install();
     for (size_t i = 0; i < count; i++)
         simulate(env, from, to, seed + i, steps);
-    if (to == TST_SQLITE)
+    if (to != TST_MEMORY)
         tst_fault_vfs_remove();
 }
 
@@ -318,6 +320,16 @@ static void sqlite_to_sqlite(void **state)
     many(*state, TST_SQLITE, TST_SQLITE, tst_scale(30), 200);
 }
 
+static void memory_to_plain(void **state)
+{
+    many(*state, TST_MEMORY, TST_PLAIN, tst_scale(60), 200);
+}
+
+static void sqlite_to_plain(void **state)
+{
+    many(*state, TST_SQLITE, TST_PLAIN, tst_scale(30), 200);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -326,6 +338,8 @@ int main(void)
         T(sqlite_to_memory),
         T(memory_to_sqlite),
         T(sqlite_to_sqlite),
+        T(memory_to_plain),
+        T(sqlite_to_plain),
     };
     return cmocka_run_group_tests_name("simulator", tests, NULL, NULL);
 }

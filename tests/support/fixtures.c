@@ -21,11 +21,12 @@
 #include <stdlib.h>
 
 static char current_pair[64];
+static uint64_t last_seed; /* 0: the test has not asked for one */
 static unsigned env_serial;
 
 const char *tst_kind_name(enum tst_kind kind)
 {
-    return kind == TST_MEMORY ? "memory" : "sqlite";
+    return kind == TST_MEMORY ? "memory" : kind == TST_SQLITE ? "sqlite" : "sqlite without log";
 }
 
 bool tst_note_pair(int source_kind, int sink_kind)
@@ -49,6 +50,8 @@ void tst_fail_at(const char *file, int line, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     print_error("%s:%d:%s %s\n", file, line, current_pair, text);
+    if (last_seed != 0)
+        print_error("again with LEDGER_TEST_SEED=%" PRIu64 "\n", last_seed);
     _fail(file, line);
     abort(); /* _fail() does not come back */
 }
@@ -110,6 +113,7 @@ int tst_setup(void **state)
     }
     env_serial++;
     current_pair[0] = '\0';
+    last_seed = 0;
     *state = env;
     return 0;
 }
@@ -129,7 +133,7 @@ int tst_teardown(void **state)
 {
     struct tst_env *env = *state;
     if (current_pair[0] != '\0') /* it ended in the middle */
-        print_error("with the pair%s\n", current_pair);
+        print_error("with the pair%s and LEDGER_TEST_SEED=%" PRIu64 "\n", current_pair, last_seed);
     close_all(env);
     remove_content(env->dir);
     (void)rmdir(env->dir);
@@ -158,7 +162,7 @@ const char *tst_path(struct tst_env *env, const char *file)
 const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name)
 {
     static char url[700];
-    if (kind == TST_SQLITE)
+    if (kind != TST_MEMORY)
         snprintf(url, sizeof url, "sqlite:%s/%s.db", env->dir, name);
     else
         snprintf(url, sizeof url, "memory:%d-%u-%s", (int)getpid(), env_serial, name);
@@ -187,7 +191,7 @@ ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name
     ledger_store_options o;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = kind == TST_PLAIN ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
     return tst_open_with(env, kind, name, &o);
 }
 
@@ -555,6 +559,16 @@ size_t tst_scale(size_t n)
 int64_t tst_slow(int64_t us)
 {
     return us * (sanitized("valgrind") ? 30 : sanitized(NULL) ? 6 : 1);
+}
+
+uint64_t tst_seed(void)
+{
+    const char *text = getenv("LEDGER_TEST_SEED");
+    if (text != NULL && text[0] != '\0')
+        last_seed = strtoull(text, NULL, 10);
+    else
+        last_seed = (uint64_t)time(NULL) * 1000 + (uint64_t)getpid() % 1000;
+    return last_seed;
 }
 
 int64_t tst_mono_us(void)

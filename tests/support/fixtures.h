@@ -20,7 +20,8 @@
 #include "ledger/ledger.h"
 #include "store/store.h"
 
-enum tst_kind { TST_MEMORY, TST_SQLITE, TST_KIND_COUNT };
+/* As sources and sinks; then what is a sink only: SQLite without a log of its own (the bulk path). */
+enum tst_kind { TST_MEMORY, TST_SQLITE, TST_KIND_COUNT, TST_PLAIN = TST_KIND_COUNT, TST_SINK_COUNT };
 const char *tst_kind_name(enum tst_kind kind);
 
 #define TST_STORES_MAX 64
@@ -41,7 +42,7 @@ void tst_env_reset(struct tst_env *env);
 const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name);
 const char *tst_path(struct tst_env *env, const char *file); /* <dir>/<file>; four in turn */
 
-/* Opens (and creates) a store with a log; tst_open_with: with these options (url NULL: made from
+/* Opens (and creates) a store with a log (TST_PLAIN: without); tst_open_with: with these options (url NULL: made from
  * kind and name). The env closes it. */
 ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name);
 ledger_store *tst_open_with(struct tst_env *env, enum tst_kind kind, const char *name,
@@ -111,13 +112,15 @@ int tst_child_end(struct tst_child *child, int signal); /* 0: waits; gives the s
  * running), at least 1. */
 size_t tst_scale(size_t n);
 int64_t tst_slow(int64_t us); /* a time limit, larger in a slow run */
+/* A seed of the moment, or LEDGER_TEST_SEED; told when a check fails. */
+uint64_t tst_seed(void);
 int64_t tst_mono_us(void);
 void tst_sleep_us(int64_t us);
 
 /* Runs the body for each pair of backends, with a clean env each time. */
 #define TST_EACH_PAIR(env, source_kind, sink_kind)                                                 \
     for (int source_kind = 0; source_kind < TST_KIND_COUNT || tst_pairs_done(); source_kind++)     \
-        for (int sink_kind = 0; sink_kind < TST_KIND_COUNT; tst_env_reset(env), sink_kind++)       \
+        for (int sink_kind = 0; sink_kind < TST_SINK_COUNT; tst_env_reset(env), sink_kind++)       \
             if (tst_note_pair(source_kind, sink_kind))
 bool tst_note_pair(int source_kind, int sink_kind); /* told when a check fails; always true */
 bool tst_pairs_done(void);                          /* always false */

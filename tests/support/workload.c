@@ -4,8 +4,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 uint64_t tst_random(uint64_t *state)
 {
@@ -18,14 +16,6 @@ uint64_t tst_random(uint64_t *state)
 uint64_t tst_random_below(uint64_t *state, uint64_t n)
 {
     return tst_random(state) % n;
-}
-
-uint64_t tst_seed(void)
-{
-    const char *text = getenv("LEDGER_TEST_SEED");
-    if (text != NULL && text[0] != '\0')
-        return strtoull(text, NULL, 10);
-    return (uint64_t)time(NULL) * 1000 + (uint64_t)getpid() % 1000;
 }
 
 /* Things that a careless path would change: white space, escapes, key order, long numbers, repeated

@@ -40,7 +40,5 @@ uint64_t tst_random(uint64_t *state);                 /* splitmix64 */
 uint64_t tst_random_below(uint64_t *state, uint64_t n);
 /* A random JSON payload, from malloc(); never NULL. */
 char *tst_random_payload(uint64_t *state, bool small, size_t *ret_size);
-/* A seed of the day, or LEDGER_TEST_SEED. */
-uint64_t tst_seed(void);
 
 #endif
