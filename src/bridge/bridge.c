@@ -37,6 +37,7 @@ void ledger_bridge_options_defaults(ledger_bridge_options *options)
 static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err)
 {
     const char *wrong = NULL;
+    char text[LEDGER_ID_TEXT_MAX];
     if (o->name == NULL || o->name[0] == '\0' || strlen(o->name) > 200 ||
         !ldg_utf8_valid(o->name, strlen(o->name)))
         wrong = "name must be 1 to 200 bytes of UTF-8";
@@ -60,6 +61,8 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
         wrong = "id_codec is missing";
     else if (o->metrics_enabled && (o->meter.instrument == NULL || o->meter.record == NULL))
         wrong = "metrics are enabled without a meter";
+    else if (o->id_codec->encode((ledger_id){ .number = 1 }, text, NULL) != LEDGER_OK)
+        wrong = "id_codec cannot encode a number, and positions of this library are numbers";
     return wrong == NULL ? LEDGER_OK : ldg_fail(err, LEDGER_ERR_INVALID, "bridge: %s", wrong);
 }
 
@@ -332,6 +335,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
 {
     struct ldg_pipe *pipe = NULL;
     struct retry retry = { 0 };
+    int64_t asked_us = ldg_clock_mono_us();
     ledger_rc rc = LEDGER_OK;
 
     while (!atomic_load(&bridge->stopping)) {
@@ -352,6 +356,11 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
             retry.pause_ms = 0;
             if (read == 0) {
                 note_empty(bridge, look);
+                /* Now and then the sink is asked as well: somebody may have set it back. */
+                if (ldg_clock_mono_us() - asked_us >= bridge->options.interval_ms * 1000) {
+                    asked_us = ldg_clock_mono_us();
+                    pipe->cursor.loaded = false;
+                }
                 rc = ldg_store_log_wait(pipe->source, bridge->wake_fd, bridge->options.interval_ms,
                                         err);
             }

@@ -148,6 +148,8 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
             ops[i].entry = entry;
             if (entry->created_at_us != LEDGER_NO_TIME)
                 ops[i].time_us = entry->created_at_us;
+            else
+                ops[i].inexact = true; /* the row that has the bytes is gone */
             if (!ldg_int64_parse(id, false, &ops[i].source_pos) || ops[i].source_pos <= 0)
                 return explain(arena, "entry id is not a positive number:", id);
         }
@@ -184,8 +186,8 @@ static void plan_park(const struct ldg_batch_event *item, const struct ldg_plan_
     *op = *base;
     op->kind = LDG_OP_PARK;
     op->reason = item->bad;
-    /* An unknown type may still say whose entry it is; what follows on that entry waits. */
-    if (readable && event->type == LEDGER_MUTATION_UNKNOWN && event->entry_id != NULL &&
+    /* It may still say whose entry it is; what follows on that entry waits. */
+    if ((!readable || event->type == LEDGER_MUTATION_UNKNOWN) && event->entry_id != NULL &&
         ldg_int64_parse(event->entry_id, false, &entry))
         op->source_pos = entry;
     if (op->origin < 0)

@@ -34,12 +34,12 @@ void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
 
 /* Go compacts and escapes payloads in its events and sends no times, so such events are completed
  * from the entry's row while that is still there. */
-ledger_rc ldg_read_complete(ledger_store *source, ledger_mutation_event *event,
-                            struct ldg_arena *arena, ledger_error *err)
+static ledger_rc complete_append(ledger_store *source, ledger_mutation_event *event,
+                                 struct ldg_arena *arena, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     ledger_append_entry *copy = NULL;
-    if (event->type != LEDGER_MUTATION_APPEND || event->origin[0] != '\0')
+    if (event->origin[0] != '\0')
         return LEDGER_OK;
     for (size_t i = 0; i < event->entry_count && rc == LEDGER_OK; i++) {
         const ledger_append_entry *entry = &event->entries[i];
@@ -48,10 +48,6 @@ ledger_rc ldg_read_complete(ledger_store *source, ledger_mutation_event *event,
         if (entry->created_at_us != LEDGER_NO_TIME || !ldg_int64_parse(entry->id, false, &id))
             continue;
         rc = ldg_store_entry_by_id(source, id, arena, &row, err);
-        if (rc == LEDGER_ERR_DATA) { /* somebody broke the row; the event stands */
-            rc = LEDGER_OK;
-            continue;
-        }
         if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, event->stream) != 0)
             continue;
         if (copy == NULL) {
@@ -68,16 +64,40 @@ ledger_rc ldg_read_complete(ledger_store *source, ledger_mutation_event *event,
     return rc;
 }
 
-static ledger_rc complete_trim(struct ldg_reader *reader, struct ldg_batch *batch,
-                               struct ldg_batch_event *item, ledger_error *err)
+/* The number that the source itself has for an origin; -1: it knows none such. */
+static ledger_rc number_at_source(ledger_store *source, const char *origin, struct ldg_arena *arena,
+                                  int *ret_number, ledger_error *err)
 {
+    struct ldg_identity wanted, *items = NULL;
+    int *numbers = NULL;
+    size_t count = 0;
+    *ret_number = -1;
+    if (!ldg_identity_parse(origin, &wanted))
+        return LEDGER_OK; /* the plan says what is wrong with it */
+    ledger_rc rc = ldg_store_origin_list(source, arena, &items, &numbers, &count, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        if (items[i].epoch == wanted.epoch && strcmp(items[i].uuid, wanted.uuid) == 0)
+            *ret_number = numbers[i];
+    return rc;
+}
+
+/* What the source still has below a trim, the sink keeps: it was appended after it, or around it. */
+static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *item,
+                               struct ldg_arena *arena, ledger_error *err)
+{
+    const ledger_mutation_event *event = &item->event;
+    const char *origin = event->entry_origin[0] != '\0' ? event->entry_origin : event->origin;
     int64_t before;
     int64_t *kept = NULL;
     size_t count = 0;
-    if (!ldg_int64_parse(item->event.before_id, false, &before))
+    int number = 0;
+    ledger_rc rc = LEDGER_OK;
+    if (!ldg_int64_parse(origin[0] == '\0' ? event->before_id : event->source_id, false, &before))
         return LEDGER_OK;
-    ledger_rc rc = ldg_store_trim_kept(reader->source, item->event.stream, before,
-                                       &batch->log.arena, &kept, &count, err);
+    if (origin[0] != '\0')
+        rc = number_at_source(source, origin, arena, &number, err);
+    if (rc == LEDGER_OK && number == 0)
+        rc = ldg_store_trim_kept(source, event->stream, before, arena, &kept, &count, err);
     if (rc == LEDGER_OK) {
         item->kept = kept;
         item->kept_count = count;
@@ -85,17 +105,21 @@ static ledger_rc complete_trim(struct ldg_reader *reader, struct ldg_batch *batc
     return rc;
 }
 
+ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *item,
+                            struct ldg_arena *arena, ledger_error *err)
+{
+    if (item->bad == NULL && item->event.type == LEDGER_MUTATION_APPEND)
+        return complete_append(source, &item->event, arena, err);
+    if (item->bad == NULL && item->event.type == LEDGER_MUTATION_TRIM)
+        return complete_trim(source, item, arena, err);
+    return LEDGER_OK;
+}
+
 static ledger_rc complete(struct ldg_reader *reader, struct ldg_batch *batch, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
-    for (size_t i = 0; i < batch->log.count && rc == LEDGER_OK; i++) {
-        struct ldg_batch_event *item = &batch->events[i];
-        if (item->bad != NULL || item->event.origin[0] != '\0')
-            continue;
-        rc = ldg_read_complete(reader->source, &item->event, &batch->log.arena, err);
-        if (rc == LEDGER_OK && item->event.type == LEDGER_MUTATION_TRIM)
-            rc = complete_trim(reader, batch, item, err);
-    }
+    for (size_t i = 0; i < batch->log.count && rc == LEDGER_OK; i++)
+        rc = ldg_read_complete(reader->source, &batch->events[i], &batch->log.arena, err);
     return rc;
 }
 

@@ -77,7 +77,8 @@ static bool time_equal(int64_t a, int64_t b)
 {
     if (a == LEDGER_NO_TIME || b == LEDGER_NO_TIME)
         return a == b;
-    return a / 1000 == b / 1000; /* the coarser precision of the two stores */
+    /* The coarser precision of the two stores; rounded down, also before 1970. */
+    return a / 1000 - (a % 1000 < 0) == b / 1000 - (b % 1000 < 0);
 }
 
 static uint32_t compare(const ledger_entry *a, const ledger_entry *b)
@@ -424,9 +425,10 @@ static ledger_rc settle(struct verify *v, ledger_error *err)
         rc = ldg_store_log_check(v->source, v->cursor.from, &position, err);
     if (rc == LEDGER_OK)
         rc = mark_parked(v, &arena, err);
-    source_snapshot = rc == LEDGER_OK && ldg_store_snapshot_begin(v->source, NULL) == LEDGER_OK;
+    /* Rows before the cursor do not change: this long look needs no snapshot. */
     if (rc == LEDGER_OK && v->times_differ)
         rc = scan_log(v, "", position, false, err);
+    source_snapshot = rc == LEDGER_OK && ldg_store_snapshot_begin(v->source, NULL) == LEDGER_OK;
     if (rc == LEDGER_OK)
         rc = scan_log(v, v->cursor.from, INT64_MAX, true, err);
     for (size_t i = 0; i < v->candidate_count && rc == LEDGER_OK; i++) {

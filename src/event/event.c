@@ -461,9 +461,9 @@ static bool read_event(struct decoder *decoder, ledger_mutation_event *ret_event
     return true;
 }
 
-/* Reads only type and stream, as far as they are there. Returns whether all of it is JSON. */
-static bool peek_event(struct ldg_json *json, struct ldg_arena *arena, const char **ret_type_name,
-                       const char **ret_stream)
+/* Reads only type, stream and entry_id, as far as they are there. Returns whether all of it is JSON. */
+static bool peek_event(struct ldg_json *json, struct ldg_arena *arena,
+                       ledger_mutation_event *event)
 {
     struct ldg_json_str key;
     size_t hint = 0;
@@ -471,10 +471,13 @@ static bool peek_event(struct ldg_json *json, struct ldg_arena *arena, const cha
     if (!ldg_json_expect(json, '{', "an object is expected"))
         return false;
     while (ldg_json_next_key(json, &first, &key)) {
-        const struct field_name *name = find_field(event_fields, 2, &hint, &key);
-        const char **target = name == NULL                ? NULL
-                              : name->field == FIELD_TYPE ? ret_type_name
-                                                          : ret_stream;
+        const struct field_name *name =
+            find_field(event_fields, COUNT(event_fields), &hint, &key);
+        const char **target = name == NULL                    ? NULL
+                              : name->field == FIELD_TYPE     ? &event->type_name
+                              : name->field == FIELD_STREAM   ? &event->stream
+                              : name->field == FIELD_ENTRY_ID ? &event->entry_id
+                                                              : NULL;
         struct ldg_json value = *json;
         if (!ldg_json_skip_value(json, LEDGER_MAX_JSON_DEPTH, NULL))
             return false;
@@ -516,7 +519,7 @@ ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
     struct ldg_json again;
     ledger_mutation_event event = empty_event;
     ldg_json_init(&again, json);
-    bool valid = peek_event(&again, arena, &event.type_name, &event.stream);
+    bool valid = peek_event(&again, arena, &event);
     if (again.nomem)
         return ldg_fail_nomem(err);
     bool later_version = valid && event.type_name != NULL &&

@@ -109,6 +109,7 @@ struct ldg_op {
     int64_t source_pos; /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
     int64_t time_us;    /* APPEND: created_at; SET_*: updated_at */
     const ledger_append_entry *entry; /* APPEND */
+    bool inexact;                     /* APPEND: the payload is Go's compacted form of the bytes */
     ledger_list tags;                 /* SET_TAGS */
     ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
     const int64_t *kept; /* TRIM: ids <= source_pos that the source still has, ascending */
