@@ -15,7 +15,7 @@
  * the limit in LDG_STMT_LOG_READ and LDG_STMT_LOG_ROW too. */
 #define BLOB_PIECE_BYTES ((size_t)1024 * 1024)
 #define FIRST_ROWS 64
-#define BACKLOG_COUNT_MAX 100000
+#define BACKLOG_COUNT_MAX 1000
 
 #define STATE_PREFIX "sqlite:1:"
 
@@ -101,9 +101,11 @@ static void state_format(const struct ldg_sqlite *s, int64_t position, int64_t w
                      (long long)witness_position, (unsigned long long)witness_hash);
 }
 
-/* Piece by piece, so that a large row is hashed without being in memory; a row of one piece gives
- * ldg_hash64() over its bytes, seeded with its position. */
-static uint64_t witness_hash(const void *data, size_t size, int64_t position)
+/* The witness hash of a row: its payload, seeded with its position, then created_at as it is stored.
+ * A source that was put back and then written alike has the same positions and often the same
+ * payloads, but hardly the same times. Piece by piece, so that a large row is hashed without being
+ * in memory. */
+static uint64_t payload_hash(const void *data, size_t size, int64_t position)
 {
     const char *p = data;
     uint64_t hash = (uint64_t)position;
@@ -115,6 +117,11 @@ static uint64_t witness_hash(const void *data, size_t size, int64_t position)
         size -= piece;
     } while (size > 0);
     return hash;
+}
+
+static uint64_t witness_hash(uint64_t hash, const char *time, size_t time_size)
+{
+    return ldg_hash64(time_size > 0 ? time : "", time_size, hash);
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -137,7 +144,7 @@ static void read_end(struct ldg_sqlite *s, bool own)
         ldg_sqlite_rollback(s);
 }
 
-/* Copies (out) or hashes (hash) the payload of a large row straight from the file. */
+/* Copies (out) and hashes the payload of a large row straight from the file. */
 static ledger_rc blob_read(struct ldg_sqlite *s, int64_t id, struct ldg_arena *arena,
                            ledger_bytes *out, uint64_t *hash, ledger_error *err)
 {
@@ -183,7 +190,7 @@ out:
     return rc;
 }
 
-/* Hash of the row at this position; *ret_found false: there is none. */
+/* Witness hash of the row at this position; *ret_found false: there is none. */
 static ledger_rc row_hash(struct ldg_sqlite *s, int64_t position, bool *ret_found,
                           uint64_t *ret_hash, ledger_error *err)
 {
@@ -197,13 +204,17 @@ static ledger_rc row_hash(struct ldg_sqlite *s, int64_t position, bool *ret_foun
         code = sqlite3_step(stmt);
     if (code == SQLITE_ROW) {
         *ret_found = true;
+        uint64_t hash = 0;
         if (sqlite3_column_int(stmt, 1)) {
-            rc = blob_read(s, position, NULL, NULL, ret_hash, err);
+            rc = blob_read(s, position, NULL, NULL, &hash, err);
         } else {
             const void *data = sqlite3_column_blob(stmt, 0);
-            *ret_hash = witness_hash(data != NULL ? data : "",
-                                     (size_t)sqlite3_column_bytes(stmt, 0), position);
+            hash = payload_hash(data != NULL ? data : "", (size_t)sqlite3_column_bytes(stmt, 0),
+                                position);
         }
+        const char *time = (const char *)sqlite3_column_text(stmt, 2);
+        *ret_hash =
+            witness_hash(hash, time, time != NULL ? (size_t)sqlite3_column_bytes(stmt, 2) : 0);
     } else if (code == SQLITE_DONE) {
         *ret_found = false;
     } else {
@@ -337,10 +348,30 @@ static ledger_rc batch_grow(struct ldg_log_batch *batch, size_t *cap, size_t max
     return LEDGER_OK;
 }
 
+/* What the witness needs of the last row beside its payload. */
+struct last_row {
+    char *time; /* as stored; in the batch's arena */
+    size_t time_size, time_cap;
+    int64_t hashed; /* position of the row that payload_hash is of; 0: none was read in pieces */
+    uint64_t payload_hash;
+};
+
+static bool last_take(struct last_row *last, struct ldg_arena *arena, const char *time, size_t size)
+{
+    if (size > last->time_cap) {
+        last->time = ldg_arena_alloc(arena, size);
+        last->time_cap = last->time != NULL ? size : 0;
+    }
+    last->time_size = size <= last->time_cap ? size : 0;
+    if (last->time_size > 0)
+        memcpy(last->time, time, size);
+    return last->time_size == size;
+}
+
 /* Takes the row that the statement stands on. *ret_full: it would go over the limit. */
 static ledger_rc batch_take(struct ldg_sqlite *s, sqlite3_stmt *stmt,
                             const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
-                            size_t *cap, uint64_t *hash, bool *ret_full, ledger_error *err)
+                            size_t *cap, struct last_row *last, bool *ret_full, ledger_error *err)
 {
     struct ldg_log_row row = { .position = sqlite3_column_int64(stmt, 0) };
     int64_t large = sqlite3_column_int64(stmt, 3); /* size of a payload that was left out; else 0 */
@@ -352,16 +383,21 @@ static ledger_rc batch_take(struct ldg_sqlite *s, sqlite3_stmt *stmt,
     if (*ret_full)
         goto out;
     const char *time = (const char *)sqlite3_column_text(stmt, 1);
-    if (time == NULL ||
-        !ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 1), &row.created_at_us))
+    size_t time_size = time != NULL ? (size_t)sqlite3_column_bytes(stmt, 1) : 0;
+    if (time_size == 0 || !ldg_time_parse(time, time_size, &row.created_at_us))
         row.created_at_us = LEDGER_NO_TIME;
+    if (!last_take(last, &batch->arena, time, time_size)) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
     if (batch->count == *cap) {
         rc = batch_grow(batch, cap, limits->max_count, err);
         if (rc != LEDGER_OK)
             goto out;
     }
     if (large > 0) {
-        rc = blob_read(s, row.position, &batch->arena, &row.payload, hash, err);
+        rc = blob_read(s, row.position, &batch->arena, &row.payload, &last->payload_hash, err);
+        last->hashed = row.position;
     } else {
         const void *data = sqlite3_column_blob(stmt, 2);
         char *copy = ldg_arena_alloc(&batch->arena, size);
@@ -382,15 +418,15 @@ out:
     return rc;
 }
 
-static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
+/* unchanged: nobody has written since the witness was compared. */
+static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state, bool unchanged,
                            const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
                            ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LOG_READ, err);
-    uint64_t hash = 0; /* of the row at `hashed`, which was read piece by piece */
-    int64_t hashed = 0;
+    struct last_row last = { .time = NULL };
     size_t cap = 0;
-    bool full = false, checked = s->witness_checked;
+    bool full = false;
     ledger_rc rc = LEDGER_OK;
     int code;
 
@@ -402,7 +438,7 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
         code = sqlite3_bind_int64(stmt, 2, limit);
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW || !checked) {
+    if (code == SQLITE_ROW || !unchanged) {
         rc = check_witness(s, state, err);
         if (rc != LEDGER_OK)
             goto out;
@@ -413,11 +449,9 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
             if (full)
                 break;
         }
-        rc = batch_take(s, stmt, limits, batch, &cap, &hash, &full, err);
+        rc = batch_take(s, stmt, limits, batch, &cap, &last, &full, err);
         if (rc != LEDGER_OK)
             goto out;
-        if (sqlite3_column_int64(stmt, 3) > 0)
-            hashed = sqlite3_column_int64(stmt, 0);
         if (!full)
             code = sqlite3_step(stmt);
     }
@@ -427,12 +461,14 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state,
     }
     batch->more = full;
     if (batch->count > 0) {
-        const struct ldg_log_row *last = &batch->rows[batch->count - 1];
+        const struct ldg_log_row *row = &batch->rows[batch->count - 1];
+        uint64_t hash = last.hashed == row->position
+                            ? last.payload_hash
+                            : payload_hash(row->payload.data, row->payload.size, row->position);
 
-        if (hashed != last->position)
-            hash = witness_hash(last->payload.data, last->payload.size, last->position);
-        batch->next_position = last->position;
-        state_format(s, last->position, last->position, hash, batch->next_state);
+        hash = witness_hash(hash, last.time, last.time_size);
+        batch->next_position = row->position;
+        state_format(s, row->position, row->position, hash, batch->next_state);
     }
 out:
     sqlite3_reset(stmt);
@@ -463,15 +499,15 @@ ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
         goto out;
     sqlite3_snprintf(sizeof(batch->next_state), batch->next_state, "%s", state_text);
     batch->next_position = state.position;
-    rc = read_rows(s, &state, limits, batch, err);
-    /* Inside the transaction it is the version of what was read. */
+    /* Inside the transaction it is the version of what is read. It changes also when a backup is
+     * put back into the same file, while the log may then hold nothing behind the cursor. */
+    rc = ldg_sqlite_data_version(s, &version, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_data_version(s, &version, err);
+        rc = read_rows(s, &state, s->seen && version == s->seen_version, limits, batch, err);
     read_end(s, own);
     if (rc == LEDGER_OK && batch->count == 0)
         rc = check_file(s, err);
     if (rc == LEDGER_OK) {
-        s->witness_checked = true;
         s->seen_version = version;
         s->seen = true;
     }
@@ -481,6 +517,25 @@ out:
         batch->rows = NULL;
         batch->more = false;
     }
+    return rc;
+}
+
+/* A position that the log never had yet; a row that came and went has counted (AUTOINCREMENT). */
+static ledger_rc check_end(struct ldg_sqlite *s, int64_t position, ledger_error *err)
+{
+    bool found;
+    int64_t end = 0;
+    ledger_rc rc = log_head(s, &end, err);
+
+    if (rc == LEDGER_OK && position > end)
+        rc = query_int(s, LDG_STMT_LOG_END, INT64_MIN, &found, &end, err);
+    if (rc == LEDGER_OK && position > end)
+        rc = ldg_fail(err, LEDGER_ERR_SOURCE_REWOUND,
+                      "the cursor stands at %" PRId64 ", but the mutation log of %s ends at "
+                      "%" PRId64 ": the source was restored from a backup, or the cursor was "
+                      "written by hand. Put the newer file back, or rewind on purpose with "
+                      "`ledgerctl bridge cursor set`",
+                      position, s->path != NULL ? s->path : "the source", end);
     return rc;
 }
 
@@ -496,7 +551,9 @@ ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_C
     rc = read_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
-    rc = query_int(s, LDG_STMT_LOG_NEAREST, position, &found, &witness, err);
+    rc = check_end(s, position, err);
+    if (rc == LEDGER_OK)
+        rc = query_int(s, LDG_STMT_LOG_NEAREST, position, &found, &witness, err);
     if (rc == LEDGER_OK && found)
         rc = row_hash(s, witness, &found, &hash, err);
     if (rc == LEDGER_OK)

@@ -86,9 +86,12 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE " " LOG_ROWS
                           "id > ?1 ORDER BY id LIMIT ?2",
     [LDG_STMT_LOG_ROW] =
-        "SELECT " SMALL_PAYLOAD ", " LARGE_SIZE " > 0 FROM main.\"%L\" WHERE id = ?1",
+        "SELECT " SMALL_PAYLOAD ", " LARGE_SIZE " > 0, created_at FROM main.\"%L\" WHERE id = ?1",
     [LDG_STMT_LOG_HEAD] = "SELECT id " LOG_ROWS "1 ORDER BY id DESC LIMIT 1",
-    [LDG_STMT_LOG_BACKLOG] = "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 100001)",
+    [LDG_STMT_LOG_END] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
+                         "name = '%L' COLLATE NOCASE), 0), "
+                         "coalesce((SELECT max(id) FROM main.\"%L\"), 0))",
+    [LDG_STMT_LOG_BACKLOG] = "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 1001)",
     [LDG_STMT_LOG_OLDEST] = "SELECT created_at " LOG_ROWS "id > ?1 ORDER BY id LIMIT 1",
     [LDG_STMT_LOG_NEAREST] = "SELECT id " LOG_ROWS "id <= ?1 ORDER BY id DESC LIMIT 1",
 
