@@ -206,13 +206,14 @@ struct ldg_backend {
                                    ledger_id *ret_id, ledger_error *err);
 
     /* --- MUTATION_LOG: the source's side of a bridge ----------------------------------------- */
-    /* Rows behind `state` ("" = from the beginning), one consistent look. When rows follow, and on
-     * the first call of a handle, the witness in `state` is compared first.
+    /* Rows behind `state` ("" = from the beginning), one consistent look. The witness in `state` is
+     * compared first, unless no rows follow and nothing was written since the last look.
      * Errors: CURSOR_MISMATCH, SOURCE_REWOUND, DATA (not a cursor of this backend). */
     ledger_rc (*log_read)(void *ctx, const char *state, const struct ldg_log_limits *limits,
                           struct ldg_log_batch *batch, ledger_error *err);
     /* A cursor at `position` (0 = beginning), its witness taken from the log as it is now. When no
-     * row has that very position the nearest one before it is the witness. */
+     * row has that very position the nearest one before it is the witness. Errors: SOURCE_REWOUND
+     * (the log never was that long). */
     ledger_rc (*log_cursor_at)(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
                                ledger_error *err);
     /* Compares identity and witness of `state`, and gives its position. Errors as log_read. */

@@ -122,6 +122,9 @@ static void cursor_at_a_position(struct conf_env *env)
     conf_append(empty, "s", "1");
     ok(ldg_store_log_check(conf_open(env, "b"), state, &position, &err));
     fails(ldg_store_log_cursor_at(store, -1, state, &err), INVALID);
+    /* a position that the log has not reached comes from a later log than this */
+    fails(ldg_store_log_cursor_at(store, positions[4] + 1000, state, &err), SOURCE_REWOUND);
+    fails(ldg_store_log_cursor_at(conf_open(env, "c"), 1, state, &err), SOURCE_REWOUND);
     ldg_arena_fini(&reader->batch.arena);
 }
 

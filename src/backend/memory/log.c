@@ -3,7 +3,8 @@
  * A row's position is drawn at its commit, so `position > cursor` misses nothing, whatever order
  * the entries' ids were drawn in. A cursor is
  *     memory:1:<uuid>:<epoch>:<position>:<witness position>:<witness hash>
- * The witness is the last row at or before the position; 0:0000000000000000 when there is none. */
+ * The witness is the last row at or before the position, its hash that of payload and created_at;
+ * 0:0000000000000000 when there is none. */
 #include "backend/memory/memory.h"
 
 #include <errno.h>
@@ -32,7 +33,8 @@ static size_t log_count(const struct ldg_memory *m)
 
 static uint64_t row_hash(const struct ldg_mem_log_row *row)
 {
-    return ldg_hash64(row->payload, row->size, (uint64_t)row->position);
+    const uint64_t hash = ldg_hash64(row->payload, row->size, (uint64_t)row->position);
+    return ldg_hash64(&row->created_at_us, sizeof(row->created_at_us), hash);
 }
 
 static void format_state(const struct ldg_memory *m, int64_t position, int64_t witness_position,
@@ -173,7 +175,13 @@ ledger_rc ldg_mem_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURS
     if (rc != LEDGER_OK)
         return rc;
     const int64_t head = (int64_t)log_count(m);
-    format_state(m, position, position < head ? position : head, state);
+    if (position > head)
+        rc = ldg_fail_native(err, LEDGER_ERR_SOURCE_REWOUND, "memory", 0,
+                             "the cursor stands at %" PRId64 ", but the log ends at %" PRId64
+                             ": the source was restored, or the cursor was written by hand",
+                             position, head);
+    else
+        format_state(m, position, position, state);
     return ldg_mem_leave(m, rc, err);
 }
 

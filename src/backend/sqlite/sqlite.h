@@ -51,6 +51,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_LOG_READ,
     LDG_STMT_LOG_ROW,
     LDG_STMT_LOG_HEAD,
+    LDG_STMT_LOG_END, /* last position ever given out */
     LDG_STMT_LOG_BACKLOG,
     LDG_STMT_LOG_OLDEST,
     LDG_STMT_LOG_NEAREST,
@@ -132,8 +133,7 @@ struct ldg_sqlite {
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count; /* committed apply() calls */
-    bool witness_checked;   /* log.c: the first look of this handle compares the witness */
-    int64_t seen_version;   /* data_version of the last log_read */
+    int64_t seen_version;   /* data_version of the last log_read: the witness was right then */
     bool seen;              /* there was one */
 };
 

@@ -262,11 +262,11 @@ static void test_state_text(void **state)
     snprintf(expected, sizeof(expected), "sqlite:1:%s:1:0:0:0000000000000000", s.identity.uuid);
     assert_string_equal(text, expected);
     append(2);
+    tst_exec(db, "UPDATE " LOG " SET created_at = '2025-11-24T16:00:00.500' WHERE id = 2");
     read_ok(text, &wide);
     assert_int_equal(batch.count, 2);
     const ledger_bytes last = batch.rows[1].payload;
-    const char *time = tst_query_text(db, "SELECT created_at FROM " LOG " WHERE id = 2");
-    uint64_t hash = ldg_hash64(time, strlen(time), ldg_hash64(last.data, last.size, 2));
+    uint64_t hash = ldg_hash64("2025-11-24T16:00:00.500", 23, ldg_hash64(last.data, last.size, 2));
     snprintf(expected, sizeof(expected), "sqlite:1:%s:1:2:2:%016llx", s.identity.uuid,
              (unsigned long long)hash);
     assert_string_equal(batch.next_state, expected);
@@ -412,7 +412,7 @@ static void test_restored_in_place(void **state)
     sqlite3_close(old);
 }
 
-static int look_ups(void *ctx, unsigned what, void *stmt, void *text)
+static int look_ups(unsigned what, void *ctx, void *stmt, void *text)
 {
     if (what == SQLITE_TRACE_PROFILE && strstr(sqlite3_sql(stmt), "WHERE id = ?1") != NULL)
         ++*(int *)ctx;
