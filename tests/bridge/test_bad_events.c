@@ -70,33 +70,39 @@ static const struct {
     { "cut off", "{\"type\":\"append\",\"stream\":\"a\",\"entr", "", "" },
     { "no stream", "{\"type\":\"trim\",\"before_id\":\"1\"}", "trim", "stream" },
     { "no entries", "{\"type\":\"append\",\"stream\":\"a\"}", "append", "entries" },
-    { "empty entries", "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[]}", "append", "entries" },
+    { "empty entries", "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[]}", "append",
+      "entries" },
     { "entry without id", "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"payload\":1}]}",
       "append", "id" },
-    { "entry without payload", "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"1\"}]}",
-      "append", "payload" },
+    { "entry without payload",
+      "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"1\"}]}", "append", "payload" },
     { "entry id is no number",
       "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"x\",\"payload\":1}]}", "append",
       "id" },
     { "entry id is negative",
-      "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"-5\",\"payload\":1}]}", "append",
-      "id" },
+      "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"-5\",\"payload\":1}]}",
+      "append", "id" },
     { "no entry_id", "{\"type\":\"set_tags\",\"stream\":\"a\",\"tags\":[\"x\"]}", "set_tags",
       "entry_id" },
     { "tags are an object",
-      "{\"type\":\"set_tags\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":{}}", "set_tags", "tags" },
+      "{\"type\":\"set_tags\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":{}}", "set_tags",
+      "tags" },
     { "a tag is a number",
-      "{\"type\":\"set_tags\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":[1]}", "set_tags", "tags" },
+      "{\"type\":\"set_tags\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":[1]}", "set_tags",
+      "tags" },
     { "annotation is a list",
-      "{\"type\":\"set_annotations\",\"stream\":\"a\",\"entry_id\":\"1\",\"annotations\":{\"k\":[]}}",
+      "{\"type\":\"set_annotations\",\"stream\":\"a\",\"entry_id\":\"1\",\"annotations\":{\"k\":[]}"
+      "}",
       "set_annotations", "annotations" },
     { "no before_id", "{\"type\":\"trim\",\"stream\":\"a\"}", "trim", "before_id" },
-    { "bad UTF-8 in a string", "{\"type\":\"set_tags\",\"stream\":\"a\xFF\",\"entry_id\":\"1\"}", "",
-      "UTF-8" },
+    { "bad UTF-8 in a string", "{\"type\":\"set_tags\",\"stream\":\"a\xFF\",\"entry_id\":\"1\"}",
+      "", "UTF-8" },
     { "bad UTF-8 in a payload",
-      "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"900001\",\"payload\":\"\xC3(\"}]}",
+      "{\"type\":\"append\",\"stream\":\"a\",\"entries\":[{\"id\":\"900001\",\"payload\":\"\xC3(\"}"
+      "]}",
       "append", "UTF-8" },
-    { "NUL in a stream", "{\"type\":\"trim\",\"stream\":\"a\\u0000b\",\"before_id\":\"1\"}", "", "NUL" },
+    { "NUL in a stream", "{\"type\":\"trim\",\"stream\":\"a\\u0000b\",\"before_id\":\"1\"}", "",
+      "NUL" },
     { "two values", "{\"type\":\"trim\",\"stream\":\"a\",\"before_id\":\"1\"}{}", "", "" },
 };
 #define BAD_COUNT (sizeof bad_events / sizeof bad_events[0])
@@ -243,7 +249,8 @@ static void w7_parked_event_is_applied_later(void **state)
         ledger_error err = { 0 };
         uint64_t applied = 0, left = 0;
         tst_append(source, "a", "{}", NULL, NULL);
-        tst_log_text(source, "{\"type\":\"label\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":[\"x\"]}");
+        tst_log_text(source,
+                     "{\"type\":\"label\",\"stream\":\"a\",\"entry_id\":\"1\",\"tags\":[\"x\"]}");
         tst_log_text(source, "{\"type\":\"other\",\"stream\":\"a\"}");
         assert_int_equal(tst_bridge_once(source, sink, NULL), 3);
         assert_int_equal(look_at_parked(sink).count, 2);
@@ -260,7 +267,8 @@ static void w7_parked_event_is_applied_later(void **state)
     }
 }
 
-/* --- w19: what the database refuses ------------------------------------------------------------ */
+/* --- w19: what the database refuses ------------------------------------------------------------
+ */
 
 static void w19_refused_events_are_parked_with_what_follows(void **state)
 {
@@ -383,7 +391,8 @@ static void w19_parked_entry_is_trimmed(void **state)
         tst_refuse(sink, NULL);
         uint64_t applied = 0, left = 0;
         ledger_error err = { 0 };
-        tst_ok(ledger_bridge_parked_retry(source, sink, seen.first_id, &applied, &left, &err), &err);
+        tst_ok(ledger_bridge_parked_retry(source, sink, seen.first_id, &applied, &left, &err),
+               &err);
         assert_int_equal(applied, 1);
         tst_assert_equal(source, sink, 0);
     }
@@ -404,7 +413,8 @@ static void w19_constraint_at_the_source_is_an_error(void **state)
             tst_refuse(source, "bad");
         else
             continue; /* only a bridge's sink refuses in memory */
-        tst_fails(ledger_store_append(source, "bad", inputs, 2, &ids, &err), LEDGER_ERR_REJECTED, &err);
+        tst_fails(ledger_store_append(source, "bad", inputs, 2, &ids, &err), LEDGER_ERR_REJECTED,
+                  &err);
         assert_int_equal(tst_count(source, NULL), 0);
         /* Only the duplicate is left out, and silently. */
         tst_ok(ledger_store_append(source, "good", inputs, 2, &ids, &err), &err);

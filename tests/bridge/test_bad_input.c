@@ -1,5 +1,6 @@
 /* Bad input at the library: a clear error, nothing lost, nothing half written. What programs see of
- * it (exit codes, files, disks) is in test_bad_input.py; events that are bad, in test_bad_events.c. */
+ * it (exit codes, files, disks) is in test_bad_input.py; events that are bad, in test_bad_events.c.
+ */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,8 +20,8 @@ static void assert_nothing(ledger_store *store, uint64_t entries)
         tst_assert_log_agrees(store);
 }
 
-static ledger_rc append_bytes(ledger_store *store, const char *stream, const void *data, size_t size,
-                              ledger_error *err)
+static ledger_rc append_bytes(ledger_store *store, const char *stream, const void *data,
+                              size_t size, ledger_error *err)
 {
     ledger_append_input input = { .payload = { data, size } };
     return ledger_store_append(store, stream, &input, 1, NULL, err);
@@ -32,8 +33,8 @@ static void payload_of_a_gibibyte(void **state)
     const size_t size = (size_t)1 << 30;
     struct rusage before, after;
     /* Pages that nobody has touched take no memory: looking at all of them would be seen. */
-    char *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                      -1, 0);
+    char *data = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(data != MAP_FAILED);
     data[0] = data[size - 1] = '"';
     for (int kind = 0; kind < TST_KIND_COUNT; kind++, tst_env_reset(env)) {
@@ -65,16 +66,19 @@ static void payload_nested_too_deep(void **state)
         assert_nothing(source, 0);
         /* As deep as is allowed. */
         tst_ok(append_bytes(source, "s", deep + 10000 - LEDGER_MAX_JSON_DEPTH,
-                            2 * LEDGER_MAX_JSON_DEPTH, &err), &err);
+                            2 * LEDGER_MAX_JSON_DEPTH, &err),
+               &err);
         /* In an event that somebody else wrote: in the payload, and around. */
         char *event = malloc(20200);
         assert_non_null(event);
-        snprintf(event, 20200, "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"900\","
-                               "\"payload\":%s}]}", deep);
+        snprintf(event, 20200,
+                 "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"900\","
+                 "\"payload\":%s}]}",
+                 deep);
         tst_log_text(source, event);
         tst_log_text(source, deep);
-        snprintf(event, 20200, "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"0\",\"new\":%s}",
-                 deep);
+        snprintf(event, 20200,
+                 "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"0\",\"new\":%s}", deep);
         tst_log_text(source, event);
         free(event);
         tst_append(source, "s", "{}", NULL, NULL);
@@ -93,8 +97,9 @@ static void payload_nested_too_deep(void **state)
 static void strings_that_are_not_text(void **state)
 {
     struct tst_env *env = *state;
-    static const char *const bad[] = { "\xFF", "a\xC3", "\xC0\x80", "\xED\xA0\x80",
-                                       "\xF4\x90\x80\x80", "\xE2\x82" };
+    static const char *const bad[] = {
+        "\xFF", "a\xC3", "\xC0\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82"
+    };
     for (int kind = 0; kind < TST_KIND_COUNT; kind++, tst_env_reset(env)) {
         ledger_store *store = tst_open(env, (enum tst_kind)kind, "store");
         int64_t id = tst_append(store, "s", "{}", NULL, NULL);
@@ -116,10 +121,12 @@ static void strings_that_are_not_text(void **state)
             tst_fails(append_bytes(store, text, "{}", 2, &err), LEDGER_ERR_DATA, &err);
             tst_fails(ledger_store_set_tags(store, "s", entry, (ledger_list){ &text, 1 }, &err),
                       LEDGER_ERR_DATA, &err);
-            tst_fails(ledger_store_set_annotations(store, "s", entry, (ledger_map){ &key, 1 }, &err),
-                      LEDGER_ERR_DATA, &err);
-            tst_fails(ledger_store_set_annotations(store, "s", entry, (ledger_map){ &value, 1 }, &err),
-                      LEDGER_ERR_DATA, &err);
+            tst_fails(
+                ledger_store_set_annotations(store, "s", entry, (ledger_map){ &key, 1 }, &err),
+                LEDGER_ERR_DATA, &err);
+            tst_fails(
+                ledger_store_set_annotations(store, "s", entry, (ledger_map){ &value, 1 }, &err),
+                LEDGER_ERR_DATA, &err);
         }
         assert_nothing(store, 1);
     }
@@ -148,15 +155,19 @@ static void sizes_over_their_limits(void **state)
         ledger_append_input one = { .payload = { "{}", 2 } };
         tst_fails(append_bytes(source, stream, "{}", 2, &err), LEDGER_ERR_TOO_LARGE, &err);
         one.order_key = key;
-        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE, &err);
+        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE,
+                  &err);
         one.order_key = NULL;
         one.metadata = (ledger_map){ &(ledger_pair){ "k", text }, 1 };
-        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE, &err);
+        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE,
+                  &err);
         one.metadata = (ledger_map){ 0 };
         one.tags = (ledger_list){ many, LEDGER_MAX_ITEMS + 1 };
-        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE, &err);
-        tst_fails(ledger_store_append(source, "s", inputs, LEDGER_MAX_APPEND_ENTRIES + 1, NULL, &err),
-                  LEDGER_ERR_TOO_LARGE, &err);
+        tst_fails(ledger_store_append(source, "s", &one, 1, NULL, &err), LEDGER_ERR_TOO_LARGE,
+                  &err);
+        tst_fails(
+            ledger_store_append(source, "s", inputs, LEDGER_MAX_APPEND_ENTRIES + 1, NULL, &err),
+            LEDGER_ERR_TOO_LARGE, &err);
         assert_nothing(source, 0);
         /* At the limits it works, and arrives: one event of 100,000 entries, 10,000 tags, 1 MiB. */
         one.tags.count = LEDGER_MAX_ITEMS;
@@ -164,8 +175,9 @@ static void sizes_over_their_limits(void **state)
         one.dedup_key = key + 1;
         one.metadata = (ledger_map){ &(ledger_pair){ key + 1, text + 1 }, 1 };
         tst_ok(ledger_store_append(source, stream + 1, &one, 1, NULL, &err), &err);
-        tst_ok(ledger_store_append(source, "s", inputs,
-                                   tst_scale(LEDGER_MAX_APPEND_ENTRIES), NULL, &err), &err);
+        tst_ok(ledger_store_append(source, "s", inputs, tst_scale(LEDGER_MAX_APPEND_ENTRIES), NULL,
+                                   &err),
+               &err);
         (void)tst_bridge_once(source, sink, NULL);
         tst_assert_equal(source, sink, 0);
     }
@@ -177,10 +189,17 @@ static void sizes_over_their_limits(void **state)
 static void table_names_and_urls(void **state)
 {
     struct tst_env *env = *state;
-    static const char *const names[] = { "", "1a", "a-b", "a b", "a;DROP TABLE x", "a\"b", "t\xC3\xA9",
-                                         "a.b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
-    static const char *const urls[] = { "", "sqlite", "sqlite:", "nosuch:x", "memory:", "/tmp/x.db",
-                                        "postgresql://h/db" };
+    static const char *const names[] = { "",
+                                         "1a",
+                                         "a-b",
+                                         "a b",
+                                         "a;DROP TABLE x",
+                                         "a\"b",
+                                         "t\xC3\xA9",
+                                         "a.b",
+                                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
+    static const char *const urls[] = { "",        "sqlite",    "sqlite:",          "nosuch:x",
+                                        "memory:", "/tmp/x.db", "postgresql://h/db" };
     for (int kind = 0; kind < TST_KIND_COUNT; kind++, tst_env_reset(env)) {
         ledger_store_options o;
         ledger_store *store = NULL;
@@ -223,7 +242,8 @@ static void table_of_another_shape(void **state)
     struct tst_env *env = *state;
     static const char *const shapes[] = {
         "CREATE TABLE ledger_entries (id INTEGER PRIMARY KEY, foo TEXT)",
-        "CREATE TABLE ledger_entries (id TEXT PRIMARY KEY, stream TEXT, payload BLOB, order_key TEXT,"
+        "CREATE TABLE ledger_entries (id TEXT PRIMARY KEY, stream TEXT, payload BLOB, order_key "
+        "TEXT,"
         " dedup_key TEXT, schema_version INTEGER, metadata TEXT, tags TEXT, annotations TEXT,"
         " created_at TEXT, updated_at TEXT)",
         "CREATE VIEW ledger_entries AS SELECT 1 AS id, 'x' AS stream",
@@ -259,9 +279,12 @@ static void tables_dropped_while_it_runs(void **state)
 {
     struct tst_env *env = *state;
     static const char *const drops[] = {
-        "DROP TABLE ledger_entries_mutations", "DROP TABLE ledger_entries_cursors",
-        "DROP TABLE ledger_entries", "DROP TABLE ledger_entries_origins",
-        "DROP TABLE ledger_entries_meta", "DROP TABLE ledger_entries_parked",
+        "DROP TABLE ledger_entries_mutations",
+        "DROP TABLE ledger_entries_cursors",
+        "DROP TABLE ledger_entries",
+        "DROP TABLE ledger_entries_origins",
+        "DROP TABLE ledger_entries_meta",
+        "DROP TABLE ledger_entries_parked",
         "ALTER TABLE ledger_entries RENAME COLUMN payload TO content",
     };
     for (size_t i = 0; i < sizeof drops / sizeof drops[0]; i++) {
@@ -294,9 +317,14 @@ static void cursor_rows_that_make_no_sense(void **state)
 {
     struct tst_env *env = *state;
     static const char *const states[] = {
-        "garbage", "sqlite:1", "sqlite:9:x:1:1:1:0", "sqlite:1:::::", "memory:1:a:1:1:1:0",
+        "garbage",
+        "sqlite:1",
+        "sqlite:9:x:1:1:1:0",
+        "sqlite:1:::::",
+        "memory:1:a:1:1:1:0",
         "sqlite:1:aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa:1:999999999999999999999:1:0",
-        "sqlite:1:aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa:1:1:1:zzzz", "\xFF\xFE",
+        "sqlite:1:aaaaaaaa-aaaa-4aaa-aaaa-aaaaaaaaaaaa:1:1:1:zzzz",
+        "\xFF\xFE",
     };
     for (size_t i = 0; i < sizeof states / sizeof states[0]; i++, tst_env_reset(env)) {
         ledger_store *source = tst_open(env, TST_SQLITE, "source");
@@ -338,10 +366,13 @@ static void stores_that_are_closed_or_null(void **state)
     ledger_bridge_status status;
     ledger_verify_result result;
     uint64_t n;
-    assert_int_equal(ledger_bridge_status_get(NULL, store, NULL, &status, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_bridge_status_get(store, NULL, NULL, &status, NULL), LEDGER_ERR_INVALID);
+    assert_int_equal(ledger_bridge_status_get(NULL, store, NULL, &status, &err),
+                     LEDGER_ERR_INVALID);
+    assert_int_equal(ledger_bridge_status_get(store, NULL, NULL, &status, NULL),
+                     LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_verify(NULL, store, NULL, &result, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_bridge_cursor_set(store, NULL, NULL, "0", false, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ledger_bridge_cursor_set(store, NULL, NULL, "0", false, &err),
+                     LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_cursor_set(store, store, NULL, NULL, false, &err),
                      LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_parked_drop(NULL, 0, &n, &err), LEDGER_ERR_INVALID);
@@ -358,14 +389,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(payload_of_a_gibibyte),
-        T(payload_nested_too_deep),
-        T(strings_that_are_not_text),
-        T(sizes_over_their_limits),
-        T(table_names_and_urls),
-        T(table_of_another_shape),
-        T(tables_dropped_while_it_runs),
-        T(cursor_rows_that_make_no_sense),
+        T(payload_of_a_gibibyte),          T(payload_nested_too_deep),
+        T(strings_that_are_not_text),      T(sizes_over_their_limits),
+        T(table_names_and_urls),           T(table_of_another_shape),
+        T(tables_dropped_while_it_runs),   T(cursor_rows_that_make_no_sense),
         T(stores_that_are_closed_or_null),
     };
     return cmocka_run_group_tests_name("bad input", tests, NULL, NULL);

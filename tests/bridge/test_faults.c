@@ -72,7 +72,8 @@ static void fill(ledger_store *source, uint64_t seed, size_t count)
     tst_workload_run(&w, source, count);
 }
 
-/* --- memory: by script ------------------------------------------------------------------------- */
+/* --- memory: by script -------------------------------------------------------------------------
+ */
 
 static const ledger_rc fault_codes[] = { LEDGER_ERR_CONNECT, LEDGER_ERR_IO, LEDGER_ERR_BUSY,
                                          LEDGER_ERR_NOMEM, LEDGER_ERR_INTERNAL };
@@ -80,8 +81,8 @@ static const ledger_rc fault_codes[] = { LEDGER_ERR_CONNECT, LEDGER_ERR_IO, LEDG
 enum which { SINK, SOURCE };
 
 static void memory_calls_fail(struct tst_env *env, enum which which,
-                              enum ldg_memory_fault_kind kind, const char *callback, bool same_bridge,
-                              size_t parallel)
+                              enum ldg_memory_fault_kind kind, const char *callback,
+                              bool same_bridge, size_t parallel)
 {
     uint64_t seed = tst_seed();
     int others = which == SOURCE ? TST_SINK_COUNT : TST_KIND_COUNT;
@@ -227,7 +228,8 @@ static void thread_gives_up_after_retry_for(void **state)
     ledger_bridge_destroy(&bridge);
 }
 
-/* --- SQLite: by a failing file system ---------------------------------------------------------- */
+/* --- SQLite: by a failing file system ----------------------------------------------------------
+ */
 
 static const struct {
     uint32_t ops;
@@ -413,8 +415,9 @@ static void sqlite_source_is_never_written(void **state)
     ledger_store *source = tst_open(env, TST_SQLITE, "source");
     ledger_store *sink = tst_open(env, TST_MEMORY, "sink");
     fill(source, tst_seed(), 200);
-    tst_fault_arm("/source.db", TST_FAULT_WRITE | TST_FAULT_TRUNCATE | TST_FAULT_DELETE |
-                                    TST_FAULT_SYNC, 0, 0, false);
+    tst_fault_arm("/source.db",
+                  TST_FAULT_WRITE | TST_FAULT_TRUNCATE | TST_FAULT_DELETE | TST_FAULT_SYNC, 0, 0,
+                  false);
     assert_true(tst_bridge_once(source, sink, NULL) > 0);
     ledger_bridge *bridge = tst_bridge(source, sink, NULL);
     ledger_error err = { 0 };
@@ -470,7 +473,8 @@ static void cursor_file_fails_on_call_n(void **state)
     tst_fault_vfs_remove();
 }
 
-/* --- t8: a take-over at any point -------------------------------------------------------------- */
+/* --- t8: a take-over at any point --------------------------------------------------------------
+ */
 
 struct takeover {
     ledger_store *source, *sink;

@@ -1,6 +1,6 @@
-/* Ledgers that the Go module wrote, as source and as sink: w13 (bytes and times come from the source's
- * row, since Go's events hold compacted, escaped payloads and no time), and taking over from the Go
- * bridge. Go's side is played by plain SQL (go_tables.h). */
+/* Ledgers that the Go module wrote, as source and as sink: w13 (bytes and times come from the
+ * source's row, since Go's events hold compacted, escaped payloads and no time), and taking over
+ * from the Go bridge. Go's side is played by plain SQL (go_tables.h). */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,9 +22,14 @@ static sqlite3 *go_open(struct tst_env *env, const char *name)
 }
 
 static const char *const payloads[] = {
-    "{\"a\":1}", " { \"b\" : [ 1 , 2 ] }\n", "{\"html\":\"<a href='x'>&amp;</a>\"}",
-    "{\"n\":1.0,\"m\":1e400,\"big\":123456789012345678901234567890}", "\"\xE2\x80\xA8\"",
-    "{\"esc\":\"\\u003c\\/\"}", "{\"a\":1,\"a\":2}", "null",
+    "{\"a\":1}",
+    " { \"b\" : [ 1 , 2 ] }\n",
+    "{\"html\":\"<a href='x'>&amp;</a>\"}",
+    "{\"n\":1.0,\"m\":1e400,\"big\":123456789012345678901234567890}",
+    "\"\xE2\x80\xA8\"",
+    "{\"esc\":\"\\u003c\\/\"}",
+    "{\"a\":1,\"a\":2}",
+    "null",
 };
 #define PAYLOAD_COUNT (sizeof payloads / sizeof payloads[0])
 #define T LEDGER_DEFAULT_TABLE
@@ -36,8 +41,10 @@ static void go_writes(sqlite3 *db, int round)
     const char *tags[] = { "one", "<two>" };
     int64_t id = 0;
     for (size_t i = 0; i < PAYLOAD_COUNT; i++) {
-        struct tst_go_entry entry = { .payload = payloads[i], .order_key = i % 2 ? "o" : NULL,
-                                      .schema_version = (int)i % 3, .metadata = { &pair, i % 2 },
+        struct tst_go_entry entry = { .payload = payloads[i],
+                                      .order_key = i % 2 ? "o" : NULL,
+                                      .schema_version = (int)i % 3,
+                                      .metadata = { &pair, i % 2 },
                                       .tags = { tags, i % 3 } };
         id = tst_go_append(db, T, true, i % 2 ? "a" : "b", &entry);
     }

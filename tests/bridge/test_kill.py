@@ -38,7 +38,8 @@ class Process:
 
     def start(self):
         with open(self.log, 'ab') as log:
-            self.child = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.child = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=log,
+                                          stderr=log)
 
     def output(self):
         with open(self.log, errors='replace') as log:
@@ -62,16 +63,19 @@ class Process:
         try:
             status = self.child.wait(timeout=60 * SLOW)
         except subprocess.TimeoutExpired:
-            raise Failure(f'{self.name} does not end on {number.name}:\n{self.output()}') from None
+            raise Failure(f'{self.name} does not end on {number.name}:\n'
+                          f'{self.output()}') from None
         if status not in (0, -number):
-            raise Failure(f'{self.name} ended with {status} on {number.name}:\n{self.output()}')
+            raise Failure(f'{self.name} ended with {status} on {number.name}:\n'
+                          f'{self.output()}')
 
 
 def ledgerctl(*args, expect=(0,)):
-    done = subprocess.run([LEDGERCTL, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=600 * SLOW)
+    done = subprocess.run([LEDGERCTL, *args], stdin=subprocess.DEVNULL, capture_output=True,
+                          text=True, timeout=600 * SLOW)
     if done.returncode not in expect:
-        raise Failure(f'ledgerctl {" ".join(args)}: exit {done.returncode}\n{done.stdout}{done.stderr}')
+        raise Failure(f'ledgerctl {" ".join(args)}: exit {done.returncode}\n'
+                      f'{done.stdout}{done.stderr}')
     return done
 
 
@@ -88,13 +92,16 @@ def history(db, where):
     entries, order = {}, {}
     key = 'id' if where == 'source' else 'source_pos'
     for row in db.execute(
-            f'SELECT {key}, id, stream, CAST(payload AS BLOB), order_key, dedup_key, schema_version,'
-            f' metadata, tags, annotations, created_at, updated_at FROM {TABLE} ORDER BY {key}'):
-        ident, own, stream, payload, order_key, dedup_key, version, metadata, tags, notes, made, set_at = row
+            f'SELECT {key}, id, stream, CAST(payload AS BLOB), order_key, dedup_key,'
+            f' schema_version, metadata, tags, annotations, created_at, updated_at'
+            f' FROM {TABLE} ORDER BY {key}'):
+        ident, own, stream, payload, order_key, dedup_key, version, *rest = row
+        metadata, tags, notes, made, set_at = rest
         if ident in entries:
             raise Failure(f'{where}: entry {ident} is there twice')
-        entries[ident] = (stream, payload, order_key, dedup_key, version, json.loads(metadata or '{}'),
-                          json.loads(tags or '[]'), json.loads(notes or '{}'), made, set_at)
+        entries[ident] = (stream, payload, order_key, dedup_key, version,
+                          json.loads(metadata or '{}'), json.loads(tags or '[]'),
+                          json.loads(notes or '{}'), made, set_at)
         order.setdefault(stream, []).append(own)
     return entries, order
 
@@ -109,7 +116,8 @@ def compare(source, sink):
         entries_b, order_b = history(b, 'sink')
         for ident in sorted(entries_a.keys() | entries_b.keys()):
             if entries_a.get(ident) != entries_b.get(ident):
-                raise Failure(f'entry {ident} differs:\n source {str(entries_a.get(ident))[:1000]}\n'
+                raise Failure(f'entry {ident} differs:\n'
+                              f' source {str(entries_a.get(ident))[:1000]}\n'
                               f' sink   {str(entries_b.get(ident))[:1000]}')
         for stream, ids in order_b.items():
             if ids != sorted(ids):
@@ -118,7 +126,8 @@ def compare(source, sink):
         if parked:
             raise Failure(f'{parked} events are parked')
         head = a.execute(f'SELECT max(id) FROM {TABLE}_mutations').fetchone()[0] or 0
-        cursor = int(b.execute(f"SELECT cursor FROM {TABLE}_cursors WHERE name = 'default'").fetchone()[0])
+        cursor = int(b.execute(f"SELECT cursor FROM {TABLE}_cursors"
+                               " WHERE name = 'default'").fetchone()[0])
         if cursor != head:
             raise Failure(f'cursor is {cursor}, the end of the log is {head}')
         return len(entries_a), head
@@ -128,7 +137,8 @@ def log_agrees(source):
     """What the log leads to is what the entries are."""
     played = {}
     with connect(source) as db:
-        for number, event in db.execute(f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
+        for number, event in db.execute(
+                f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
             event = json.loads(event, parse_float=str, parse_int=str)
             stream = event['stream']
             if event['type'] == 'append':
@@ -156,7 +166,8 @@ def log_agrees(source):
     there = {ident: (e[0], e[6], e[7]) for ident, e in entries.items()}
     for ident in sorted(live.keys() | there.keys()):
         if live.get(ident) != there.get(ident):
-            raise Failure(f'entry {ident}: the log leads to {live.get(ident)}, the table has {there.get(ident)}')
+            raise Failure(f'entry {ident}: the log leads to {live.get(ident)},'
+                          f' the table has {there.get(ident)}')
 
 
 # ---- the killing ---------------------------------------------------------------------------------

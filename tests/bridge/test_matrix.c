@@ -322,8 +322,8 @@ static void replayed_trim_leaves_later_entries(void **state)
     }
 }
 
-/* A change that is read again loses to the later one that is there: at no moment do tags or annotations
- * go back. */
+/* A change that is read again loses to the later one that is there: at no moment do tags or
+ * annotations go back. */
 static void replayed_changes_never_go_back(void **state)
 {
     struct tst_env *env = *state;
@@ -368,7 +368,8 @@ static void replayed_changes_never_go_back(void **state)
     }
 }
 
-/* --- chains and meshes ------------------------------------------------------------------------- */
+/* --- chains and meshes -------------------------------------------------------------------------
+ */
 
 static void chain_of_three(void **state)
 {
@@ -406,8 +407,8 @@ static void chain_of_three(void **state)
     }
 }
 
-/* The same of a trim up to an id that nobody had yet: what it left in the middle store must not go at
- * the end of the chain when it comes again. */
+/* The same of a trim up to an id that nobody had yet: what it left in the middle store must not go
+ * at the end of the chain when it comes again. */
 static void replayed_trim_in_a_chain(void **state)
 {
     struct tst_env *env = *state;
@@ -541,7 +542,8 @@ static void many_sources_one_sink_and_its_own(void **state)
     }
 }
 
-/* --- verify ------------------------------------------------------------------------------------ */
+/* --- verify ------------------------------------------------------------------------------------
+ */
 
 static void count_difference(void *ctx, const ledger_difference *d)
 {
@@ -624,7 +626,8 @@ static void verify_while_writers_go_on(void **state)
         ledger_verify_options v;
         ledger_verify_result result;
         ledger_verify_options_defaults(&v);
-        tst_fails(ledger_bridge_verify(looking, sink, &v, &result, &err), LEDGER_ERR_NOT_FOUND, &err);
+        tst_fails(ledger_bridge_verify(looking, sink, &v, &result, &err), LEDGER_ERR_NOT_FOUND,
+                  &err);
         tst_bridge_options(&o);
         o.interval_ms = 5;
         o.batch_size = 5;

@@ -8,7 +8,8 @@
 #include "fixtures.h"
 #include "oracle.h"
 
-/* --- a logger, meter and tracer that remember -------------------------------------------------- */
+/* --- a logger, meter and tracer that remember --------------------------------------------------
+ */
 
 #define SEEN_MAX 4000
 struct seen {
@@ -71,7 +72,8 @@ static void see_record(void *ctx, void *instrument, double value, const ledger_a
     if (s->record_count < SEEN_MAX) {
         s->records[s->record_count].instrument = i;
         s->records[s->record_count].value = value;
-        attrs_text(s->records[s->record_count].attrs, sizeof s->records[0].attrs, attrs, attr_count);
+        attrs_text(s->records[s->record_count].attrs, sizeof s->records[0].attrs, attrs,
+                   attr_count);
         s->record_count++;
     }
     pthread_mutex_unlock(&s->mutex);
@@ -103,8 +105,8 @@ static void see_span_end(void *ctx, void *span, const ledger_attr *attrs, size_t
     pthread_mutex_unlock(&s->mutex);
 }
 
-static void see_log(void *ctx, ledger_log_level level, const char *message, const ledger_attr *attrs,
-                    size_t attr_count)
+static void see_log(void *ctx, ledger_log_level level, const char *message,
+                    const ledger_attr *attrs, size_t attr_count)
 {
     struct seen *s = ctx;
     pthread_mutex_lock(&s->mutex);
@@ -219,7 +221,8 @@ static void instruments_keep_names_units_and_attributes(void **state)
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "mutation.type=append;") == 2);
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "mutation.type=set_tags;") == 1);
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "mutation.type=trim;") == 1);
-    assert_true(sum_of(s, "ledger.bridge.mutations.skipped", "mutation.type=set_annotations;") == 1);
+    assert_true(sum_of(s, "ledger.bridge.mutations.skipped", "mutation.type=set_annotations;") ==
+                1);
     assert_true(sum_of(s, "ledger.bridge.mutations.errors", "mutation.type=append;") == 1);
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "bridge.name=measured;") ==
                 (double)stats.apply_count);
@@ -324,7 +327,8 @@ static void wrong_options_are_refused(void **state)
     do {                                                                                           \
         o = good;                                                                                  \
         change;                                                                                    \
-        tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err); \
+        tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID,       \
+                  &err);                                                                           \
         assert_null(bridge);                                                                       \
     } while (0)
     REFUSED(o.name = "");
@@ -340,11 +344,13 @@ static void wrong_options_are_refused(void **state)
     assert_int_equal(ledger_bridge_create(NULL, sink, &good, &bridge, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_create(source, NULL, &good, &bridge, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_create(source, sink, &good, NULL, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_bridge_create(source, source, &good, &bridge, NULL), LEDGER_ERR_INVALID);
+    assert_int_equal(ledger_bridge_create(source, source, &good, &bridge, NULL),
+                     LEDGER_ERR_INVALID);
     assert_null(bridge);
 }
 
-/* "All other configuration errors are surfaced at Start/Poll time" there; here at create already. */
+/* "All other configuration errors are surfaced at Start/Poll time" there; here at create already.
+ */
 static void misconfiguration_is_told_at_create(void **state)
 {
     struct tst_env *env = *state;
@@ -368,7 +374,8 @@ static void misconfiguration_is_told_at_create(void **state)
         assert_null(bridge);
         /* A sink that cannot trim: an error, unless the type is skipped on purpose. */
         ldg_store_mask_caps(sink, LDG_CAP_TRIM);
-        tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED, &err);
+        tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED,
+                  &err);
         assert_non_null(strstr(err.message, "trim"));
         o.skip_types = 1U << LEDGER_MUTATION_TRIM;
         bridge = tst_bridge(source, sink, &o);

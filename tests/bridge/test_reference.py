@@ -112,7 +112,8 @@ def main():
             problems.append('nothing to check')
         for problem in sorted(set(problems)):
             print('# ' + problem)
-        print(f'{"not " if problems else ""}ok {number} - {check.__name__.replace("_", " ")} ({count})')
+        title = check.__name__.replace('_', ' ')
+        print(f'{"not " if problems else ""}ok {number} - {title} ({count})')
         failed += bool(problems)
     return 1 if failed else 0
 

@@ -1,6 +1,6 @@
-/* Faults of the reference implementation, each as a test named after its row: w2 w3 w5 w8 w9 w13 w14
- * w15 w18. Bad events (w7, w19) are in test_bad_events.c; the traps (t2 t4 t6 t7 t8) in test_traps.c.
- * Every test runs on each pair of backends that it can apply to. */
+/* Faults of the reference implementation, each as a test named after its row: w2 w3 w5 w8 w9 w13
+ * w14 w15 w18. Bad events (w7, w19) are in test_bad_events.c; the traps (t2 t4 t6 t7 t8) in
+ * test_traps.c. Every test runs on each pair of backends that it can apply to. */
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -300,7 +300,7 @@ static void w8_ids_are_numbers(void **state)
         ledger_store *sink = tst_open(env, to, "sink");
         for (int i = 0; i < 120; i++)
             tst_append(source, "s", "{}", NULL, NULL);
-        assert_int_equal(tst_trim(source, "s", 9), 9); /* as text 10, 11, 12, 100… are below "9" */
+        assert_int_equal(tst_trim(source, "s", 9), 9); /* as text 10, 11, 100 are below "9" */
         (void)tst_bridge_once(source, sink, NULL);
         tst_assert_equal(source, sink, 0);
         assert_int_equal(tst_trim(source, "s", 99), 90);
@@ -348,7 +348,8 @@ static void several_bridges(struct tst_env *env, size_t bridge_count, uint64_t s
         assert_int_equal(tst_bridge_once(source, sink, NULL), 0);
         if (from == TST_SQLITE) { /* each event was decided by one of them, once */
             sqlite3 *db = tst_sqlite(source);
-            assert_int_equal(read, tst_query_int(db, "SELECT count(*) FROM ledger_entries_mutations"));
+            assert_int_equal(read,
+                             tst_query_int(db, "SELECT count(*) FROM ledger_entries_mutations"));
             sqlite3_close(db);
         }
     }
@@ -398,10 +399,12 @@ static void w13_bytes_and_times_arrive(void **state)
 static void w13_payload_that_is_not_json_is_refused(void **state)
 {
     struct tst_env *env = *state;
-    static const char *const bad[] = { "", " ", "{", "nul", "{\"a\":1,}", "'a'", "{a:1}", "01",
-                                       "1 2", "\"\\x\"", "\"a\nb\"", "\xEF\xBB\xBF{}", "NaN", "[1,]",
-                                       "\"\xFF\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "+1", ".5",
-                                       "1.", "\"\\ud800\"x" };
+    static const char *const bad[] = {
+        "",      " ",    "{",           "nul",          "{\"a\":1,}",       "'a'",
+        "{a:1}", "01",   "1 2",         "\"\\x\"",      "\"a\nb\"",         "\xEF\xBB\xBF{}",
+        "NaN",   "[1,]", "\"\xFF\"",    "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "+1",
+        ".5",    "1.",   "\"\\ud800\"x"
+    };
     for (int kind = 0; kind < TST_KIND_COUNT; kind++, tst_env_reset(env)) {
         ledger_store *source = tst_open(env, (enum tst_kind)kind, "source");
         for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -458,8 +461,9 @@ static void w14_cursor_only_covers_what_is_applied(void **state)
             ledger_bridge_destroy(&bridge);
             stops++;
 
-            tst_ok(ledger_bridge_status_get(source, sink, LEDGER_BRIDGE_DEFAULT_NAME, &status, &err),
-                   &err);
+            tst_ok(
+                ledger_bridge_status_get(source, sink, LEDGER_BRIDGE_DEFAULT_NAME, &status, &err),
+                &err);
             int64_t position = status.has_cursor ? strtoll(status.position, NULL, 10) : 0;
             assert_true(position >= before);
             assert_int_equal(status.backlog_count, total - position);
@@ -472,7 +476,8 @@ static void w14_cursor_only_covers_what_is_applied(void **state)
                 for (size_t i = 0; i < h.count && !found; i++)
                     found = h.entries[i].source_id == id;
                 if (!found)
-                    tst_fail("cursor is at %" PRId64 ", entry %" PRId64 " is not there", position, id);
+                    tst_fail("cursor is at %" PRId64 ", entry %" PRId64 " is not there", position,
+                             id);
             }
             tst_history_free(&h);
             before = position;
@@ -568,8 +573,9 @@ static void w15_cursor_set_back_changes_nothing(void **state)
                   LEDGER_ERR_INVALID, &err);
         tst_fails(ledger_bridge_cursor_set(source, sink, "default", "-1", true, &err),
                   LEDGER_ERR_INVALID, &err);
-        tst_fails(ledger_bridge_cursor_set(source, sink, "default", "9223372036854775808", true, &err),
-                  LEDGER_ERR_INVALID, &err);
+        tst_fails(
+            ledger_bridge_cursor_set(source, sink, "default", "9223372036854775808", true, &err),
+            LEDGER_ERR_INVALID, &err);
         tst_ok(ledger_bridge_cursor_set(source, sink, "default", middle, true, &err), &err);
         assert_int_equal(tst_bridge_once(source, sink, NULL), 0);
     }

@@ -44,9 +44,10 @@ static void note(struct simulation *s, const char *what, const char *result)
 
 static void give_up(struct simulation *s, const char *what, const ledger_error *err)
 {
-    tst_fail("seed %" PRIu64 " (%s -> %s), step %" PRIu64 ": %s: %s: %s\n  the last steps:%s", s->seed,
-             tst_kind_name(s->from), tst_kind_name(s->to), s->step, what,
-             err != NULL ? ledger_rc_name(err->code) : "", err != NULL ? err->message : "", s->trail);
+    tst_fail("seed %" PRIu64 " (%s -> %s), step %" PRIu64 ": %s: %s: %s\n  the last steps:%s",
+             s->seed, tst_kind_name(s->from), tst_kind_name(s->to), s->step, what,
+             err != NULL ? ledger_rc_name(err->code) : "", err != NULL ? err->message : "",
+             s->trail);
 }
 
 /* Errors that a fault may lead to; any other is a finding. */
@@ -132,10 +133,11 @@ static void step_restart(struct simulation *s)
 
 static void fault_memory(struct simulation *s, const ledger_store *store, bool is_sink)
 {
-    static const char *const of_sink[] = { "apply", "apply", "apply", "cursor_get", "cursor_set",
-                                           "origin_get", "origin_list", "identity", "open" };
-    static const char *const of_source[] = { "log_read", "log_read", "log_check", "log_stat",
-                                             "entry_by_id", "trim_kept", "identity", "open" };
+    static const char *const of_sink[] = { "apply",       "apply",      "apply",
+                                           "cursor_get",  "cursor_set", "origin_get",
+                                           "origin_list", "identity",   "open" };
+    static const char *const of_source[] = { "log_read",    "log_read",  "log_check", "log_stat",
+                                             "entry_by_id", "trim_kept", "identity",  "open" };
     static const ledger_rc codes[] = { LEDGER_ERR_CONNECT, LEDGER_ERR_IO, LEDGER_ERR_BUSY,
                                        LEDGER_ERR_NOMEM, LEDGER_ERR_UNKNOWN_OUTCOME };
     struct ldg_memory_fault fault = { .nth = 1 + below(s, 6), .times = 1 + below(s, 3) };
@@ -158,8 +160,9 @@ static void fault_memory(struct simulation *s, const ledger_store *store, bool i
 
 static void step_fault(struct simulation *s)
 {
-    static const uint32_t ops[] = { TST_FAULT_WRITE, TST_FAULT_WRITE, TST_FAULT_SYNC, TST_FAULT_READ,
-                                    TST_FAULT_OPEN, TST_FAULT_LOCK, TST_FAULT_ALL };
+    static const uint32_t ops[] = { TST_FAULT_WRITE, TST_FAULT_WRITE, TST_FAULT_SYNC,
+                                    TST_FAULT_READ,  TST_FAULT_OPEN,  TST_FAULT_LOCK,
+                                    TST_FAULT_ALL };
     static const int codes[] = { SQLITE_IOERR, SQLITE_FULL, SQLITE_IOERR, SQLITE_IOERR };
     bool is_sink = below(s, 3) != 0;
     enum tst_kind kind = is_sink ? s->to : s->from;
@@ -246,8 +249,7 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
         ldg_memory_faults_clear(ledger_store_url(s->sink) + 7);
     for (size_t i = 0; i < s->writer_count; i++) {
         ledger_error err = { 0 };
-        if (s->workloads[i].in_transaction &&
-            ledger_store_commit(s->writers[i], &err) != LEDGER_OK)
+        if (s->workloads[i].in_transaction && ledger_store_commit(s->writers[i], &err) != LEDGER_OK)
             give_up(s, "the last commit failed", &err);
     }
     for (size_t i = 0; i < BRIDGES; i++)
@@ -287,7 +289,8 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     tst_env_reset(env);
 }
 
-static void many(struct tst_env *env, enum tst_kind from, enum tst_kind to, size_t count, size_t steps)
+static void many(struct tst_env *env, enum tst_kind from, enum tst_kind to, size_t count,
+                 size_t steps)
 {
     uint64_t seed = tst_seed();
     if (getenv("LEDGER_TEST_SEED") != NULL)
@@ -334,12 +337,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(memory_to_memory),
-        T(sqlite_to_memory),
-        T(memory_to_sqlite),
-        T(sqlite_to_sqlite),
-        T(memory_to_plain),
-        T(sqlite_to_plain),
+        T(memory_to_memory), T(sqlite_to_memory), T(memory_to_sqlite),
+        T(sqlite_to_sqlite), T(memory_to_plain),  T(sqlite_to_plain),
     };
     return cmocka_run_group_tests_name("simulator", tests, NULL, NULL);
 }

@@ -10,7 +10,8 @@
 #include "oracle.h"
 #include "workload.h"
 
-/* --- t2: a source that went back in time ------------------------------------------------------- */
+/* --- t2: a source that went back in time -------------------------------------------------------
+ */
 
 struct saved_files {
     char db[600], db_copy[600], wal[600], wal_copy[600], shm[600];
@@ -165,7 +166,8 @@ static void t2_copied_source_is_noticed(void **state)
     tst_assert_equal(source, sink, TST_CMP_OWN);
 }
 
-/* --- t4: four first runs at once --------------------------------------------------------------- */
+/* --- t4: four first runs at once ---------------------------------------------------------------
+ */
 
 struct racer {
     pthread_t thread;
@@ -195,8 +197,8 @@ static void *race(void *arg)
         ledger_bridge_stop(bridge);
         ledger_bridge_get_stats(bridge, &stats);
         r->read = stats.read_count;
-        if (stats.read_count != stats.apply_count + stats.skip_count + stats.park_count +
-                                    stats.dedup_count)
+        if (stats.read_count !=
+            stats.apply_count + stats.skip_count + stats.park_count + stats.dedup_count)
             r->rc = LEDGER_ERR_INTERNAL;
         ledger_bridge_destroy(&bridge);
     }
@@ -251,7 +253,8 @@ static void t4_four_first_runs_at_once(void **state)
     }
 }
 
-/* --- t6: the same key before and after a trim -------------------------------------------------- */
+/* --- t6: the same key before and after a trim --------------------------------------------------
+ */
 
 static void t6_key_trim_key_in_one_batch(void **state)
 {
@@ -291,7 +294,8 @@ static void t6_key_trim_key_in_one_batch(void **state)
     }
 }
 
-/* --- t7: a lone commit of another process ------------------------------------------------------ */
+/* --- t7: a lone commit of another process ------------------------------------------------------
+ */
 
 static void t7_lone_commit_of_another_process(void **state)
 {
@@ -341,7 +345,8 @@ static void t7_lone_commit_of_another_process(void **state)
     }
 }
 
-/* --- t8: a stalled worker commits late --------------------------------------------------------- */
+/* --- t8: a stalled worker commits late ---------------------------------------------------------
+ */
 
 /* What a worker that was overtaken would still do: append the entry that was trimmed meanwhile. */
 static void t8_late_batch_is_fenced_off(void **state)
@@ -364,13 +369,25 @@ static void t8_late_batch_is_fenced_off(void **state)
 
         /* The stalled worker holds the event of entry 2. */
         int64_t second = tst_append(source, "s", "{\"n\":2}", NULL, NULL);
-        ledger_append_entry entry = { .id = "2", .payload = { "{\"n\":2}", 7 }, .order_key = "",
-                                      .dedup_key = "", .schema_version = 1, .source_id = "",
+        ledger_append_entry entry = { .id = "2",
+                                      .payload = { "{\"n\":2}", 7 },
+                                      .order_key = "",
+                                      .dedup_key = "",
+                                      .schema_version = 1,
+                                      .source_id = "",
                                       .created_at_us = 1 };
-        struct ldg_op op = { .kind = LDG_OP_APPEND, .origin = origin, .mutation_origin = origin,
-                             .position = 2, .log_position = 2, .stream = "s", .source_pos = second,
-                             .time_us = 1, .entry = &entry, .type_name = "append",
-                             .source_uuid = identity.uuid, .log_time_us = 1 };
+        struct ldg_op op = { .kind = LDG_OP_APPEND,
+                             .origin = origin,
+                             .mutation_origin = origin,
+                             .position = 2,
+                             .log_position = 2,
+                             .stream = "s",
+                             .source_pos = second,
+                             .time_us = 1,
+                             .entry = &entry,
+                             .type_name = "append",
+                             .source_uuid = identity.uuid,
+                             .log_time_us = 1 };
         uint8_t outcomes[1] = { 0 };
 
         /* The second bridge takes over: entry 2 arrives and is trimmed. */
@@ -381,12 +398,17 @@ static void t8_late_batch_is_fenced_off(void **state)
         tst_history_load(sink, &before);
 
         struct ldg_cursor next = stale;
-        struct ldg_apply apply = { .name = "default", .expected = &stale, .next = &next, .ops = &op,
-                                   .count = 1, .bridged_origin = origin };
+        struct ldg_apply apply = { .name = "default",
+                                   .expected = &stale,
+                                   .next = &next,
+                                   .ops = &op,
+                                   .count = 1,
+                                   .bridged_origin = origin };
         tst_fails(ldg_store_apply(sink, &apply, outcomes, &err), LEDGER_ERR_FENCED, &err);
         apply.next = NULL; /* as one of several parallel workers */
         tst_fails(ldg_store_apply(sink, &apply, outcomes, &err), LEDGER_ERR_FENCED, &err);
-        tst_fails(ldg_store_cursor_set(sink, "default", &stale, &next, &err), LEDGER_ERR_FENCED, &err);
+        tst_fails(ldg_store_cursor_set(sink, "default", &stale, &next, &err), LEDGER_ERR_FENCED,
+                  &err);
         tst_assert_unchanged(&before, sink);
         tst_history_free(&before);
         assert_int_equal(first, 1);
@@ -397,12 +419,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(t2_restored_source_stops_the_bridge),
-        T(t2_restored_under_a_running_bridge),
-        T(t2_copied_source_is_noticed),
-        T(t4_four_first_runs_at_once),
-        T(t6_key_trim_key_in_one_batch),
-        T(t7_lone_commit_of_another_process),
+        T(t2_restored_source_stops_the_bridge), T(t2_restored_under_a_running_bridge),
+        T(t2_copied_source_is_noticed),         T(t4_four_first_runs_at_once),
+        T(t6_key_trim_key_in_one_batch),        T(t7_lone_commit_of_another_process),
         T(t8_late_batch_is_fenced_off),
     };
     return cmocka_run_group_tests_name("traps", tests, NULL, NULL);

@@ -32,7 +32,8 @@ static int fault(const char *path, uint32_t op)
     void (*fn)(void *ctx) = NULL;
     void *ctx = NULL;
     pthread_mutex_lock(&shim.lock);
-    if (shim.armed && (shim.ops & op) != 0 && path != NULL && strstr(path, shim.path_part) != NULL) {
+    if (shim.armed && (shim.ops & op) != 0 && path != NULL &&
+        strstr(path, shim.path_part) != NULL) {
         shim.count++;
         if (shim.n > 0 && (shim.count == shim.n || (shim.sticky && shim.count > shim.n))) {
             shim.hits++;

@@ -306,8 +306,8 @@ void tst_check_counters(ledger_bridge *bridge)
         tst_fail("counters: read %" PRIu64 " is not applied %" PRIu64 " + skipped %" PRIu64
                  " + parked %" PRIu64 " + deduplicated %" PRIu64,
                  s.read_count, s.apply_count, s.skip_count, s.park_count, s.dedup_count);
-    if (s.skip_count != s.skip_option_count + s.skip_replay_count + s.skip_missing_count +
-                            s.skip_origin_count)
+    if (s.skip_count !=
+        s.skip_option_count + s.skip_replay_count + s.skip_missing_count + s.skip_origin_count)
         tst_fail("counters: skipped %" PRIu64 " is not the sum of its reasons", s.skip_count);
 }
 
@@ -450,10 +450,11 @@ void tst_log_raw(ledger_store *store, const void *event, size_t size)
     } else {
         sqlite3 *db = tst_sqlite(store);
         sqlite3_stmt *stmt = NULL;
-        char *sql = sqlite3_mprintf("INSERT INTO \"%w\" (stream, payload) VALUES ('_', ?1)", log_name);
+        char *sql =
+            sqlite3_mprintf("INSERT INTO \"%w\" (stream, payload) VALUES ('_', ?1)", log_name);
         assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
-        assert_int_equal(sqlite3_bind_blob(stmt, 1, size > 0 ? event : "", (int)size, SQLITE_STATIC),
-                         SQLITE_OK);
+        assert_int_equal(
+            sqlite3_bind_blob(stmt, 1, size > 0 ? event : "", (int)size, SQLITE_STATIC), SQLITE_OK);
         if (sqlite3_step(stmt) != SQLITE_DONE)
             tst_fail("%s: %s", sql, sqlite3_errmsg(db));
         sqlite3_finalize(stmt);
@@ -478,7 +479,8 @@ void tst_refuse(ledger_store *store, const char *stream)
                          LEDGER_OK);
         return;
     }
-    tst_exec_on(store, "DROP TRIGGER IF EXISTS refuse_insert; DROP TRIGGER IF EXISTS refuse_update");
+    tst_exec_on(store,
+                "DROP TRIGGER IF EXISTS refuse_insert; DROP TRIGGER IF EXISTS refuse_update");
     if (stream != NULL)
         tst_exec_on(store,
                     "CREATE TRIGGER refuse_insert BEFORE INSERT ON %s WHEN new.stream = '%s'"

@@ -20,8 +20,15 @@
 #include "ledger/ledger.h"
 #include "store/store.h"
 
-/* As sources and sinks; then what is a sink only: SQLite without a log of its own (the bulk path). */
-enum tst_kind { TST_MEMORY, TST_SQLITE, TST_KIND_COUNT, TST_PLAIN = TST_KIND_COUNT, TST_SINK_COUNT };
+/* As sources and sinks; then what is a sink only: SQLite without a log of its own (the bulk path).
+ */
+enum tst_kind {
+    TST_MEMORY,
+    TST_SQLITE,
+    TST_KIND_COUNT,
+    TST_PLAIN = TST_KIND_COUNT,
+    TST_SINK_COUNT
+};
 const char *tst_kind_name(enum tst_kind kind);
 
 #define TST_STORES_MAX 64
@@ -42,8 +49,8 @@ void tst_env_reset(struct tst_env *env);
 const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name);
 const char *tst_path(struct tst_env *env, const char *file); /* <dir>/<file>; four in turn */
 
-/* Opens (and creates) a store with a log (TST_PLAIN: without); tst_open_with: with these options (url NULL: made from
- * kind and name). The env closes it. */
+/* Opens (and creates) a store with a log (TST_PLAIN: without); tst_open_with: with these options
+ * (url NULL: made from kind and name). The env closes it. */
 ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name);
 ledger_store *tst_open_with(struct tst_env *env, enum tst_kind kind, const char *name,
                             const ledger_store_options *options);
@@ -103,13 +110,14 @@ struct tst_child {
     FILE *in;  /* we write */
     FILE *out; /* we read */
 };
-/* The tests' writer (tests/bridge/writer.c), found by LEDGER_TEST_WRITER; NULL ends the arguments. */
+/* The tests' writer (tests/bridge/writer.c), found by LEDGER_TEST_WRITER; NULL ends the arguments.
+ */
 void tst_writer(struct tst_child *child, const char *verb, ...) __attribute__((sentinel));
 void tst_child_expect(struct tst_child *child, const char *line);
 int tst_child_end(struct tst_child *child, int signal); /* 0: waits; gives the status of waitpid */
 
-/* n per cent of LEDGER_TEST_SCALE (default 100; less where LEDGER_TEST_SANITIZED names a slow way of
- * running), at least 1. */
+/* n per cent of LEDGER_TEST_SCALE (default 100; less where LEDGER_TEST_SANITIZED names a slow way
+ * of running), at least 1. */
 size_t tst_scale(size_t n);
 int64_t tst_slow(int64_t us); /* a time limit, larger in a slow run */
 /* A seed of the moment, or LEDGER_TEST_SEED; told when a check fails. */

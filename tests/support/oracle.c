@@ -124,9 +124,10 @@ static const char *column_text(sqlite3_stmt *stmt, int i)
 
 static bool has_column(sqlite3 *db, const char *table, const char *column)
 {
-    return tst_query_int(db, "SELECT count(*) FROM pragma_table_info('%s')"
-                             " WHERE name = '%s'", table,
-                         column) == 1;
+    return tst_query_int(db,
+                         "SELECT count(*) FROM pragma_table_info('%s')"
+                         " WHERE name = '%s'",
+                         table, column) == 1;
 }
 
 static void load_sqlite(ledger_store *store, struct tst_history *h)
@@ -177,8 +178,8 @@ static void load_sqlite(ledger_store *store, struct tst_history *h)
         e->annotations = column_json(column_text(stmt, 8), "{}", e->id);
         e->created_ms = time_ms(column_text(stmt, 9));
         e->updated_ms = time_ms(column_text(stmt, 10));
-        if (sqlite3_column_int(stmt, 11) == 0 && (ours || column_text(stmt, 13) == NULL ||
-                                                  column_text(stmt, 13)[0] == '\0')) {
+        if (sqlite3_column_int(stmt, 11) == 0 &&
+            (ours || column_text(stmt, 13) == NULL || column_text(stmt, 13)[0] == '\0')) {
             e->origin = text_dup(h->uuid);
             e->source_id = e->id;
         } else {
@@ -301,9 +302,10 @@ static bool differs(char *ret_text, size_t size, const struct tst_entry *e, cons
 {
     if (strcmp(source_value, sink_value) == 0)
         return false;
-    snprintf(ret_text, size, "stream '%.40s' entry %" PRId64 " of %s: %s is '%.300s' at the source,"
-             " '%.300s' in the sink", e->stream, e->source_id, e->origin, field, source_value,
-             sink_value);
+    snprintf(ret_text, size,
+             "stream '%.40s' entry %" PRId64 " of %s: %s is '%.300s' at the source,"
+             " '%.300s' in the sink",
+             e->stream, e->source_id, e->origin, field, source_value, sink_value);
     return true;
 }
 
@@ -321,9 +323,11 @@ static bool entry_equal(const struct tst_entry *a, const struct tst_entry *b, ui
 {
     if (a->payload_size != b->payload_size ||
         memcmp(a->payload, b->payload, a->payload_size) != 0) {
-        snprintf(ret_text, size, "stream '%.40s' entry %" PRId64 " of %s: payload is '%.200s' (%zu"
-                 " bytes) at the source, '%.200s' (%zu bytes) in the sink", a->stream, a->source_id,
-                 a->origin, a->payload, a->payload_size, b->payload, b->payload_size);
+        snprintf(ret_text, size,
+                 "stream '%.40s' entry %" PRId64 " of %s: payload is '%.200s' (%zu"
+                 " bytes) at the source, '%.200s' (%zu bytes) in the sink",
+                 a->stream, a->source_id, a->origin, a->payload, a->payload_size, b->payload,
+                 b->payload_size);
         return false;
     }
     if (differs(ret_text, size, a, "order_key", a->order_key, b->order_key) ||
@@ -361,7 +365,8 @@ bool tst_history_equal(const struct tst_history *source, const struct tst_histor
         c = a == NULL ? 1 : b == NULL ? -1 : compare_keys(a, b);
         if (c != 0) {
             const struct tst_entry *e = c < 0 ? a : b;
-            snprintf(ret_text, size, "stream '%.40s' entry %" PRId64 " of %s is only in the %s"
+            snprintf(ret_text, size,
+                     "stream '%.40s' entry %" PRId64 " of %s is only in the %s"
                      " (payload '%.100s', dedup key '%.60s'; source %zu entries, sink %zu)",
                      e->stream, e->source_id, e->origin, c < 0 ? "source" : "sink", e->payload,
                      e->dedup_key, source->count, sink->count);
@@ -372,9 +377,10 @@ bool tst_history_equal(const struct tst_history *source, const struct tst_histor
         if (!(flags & TST_CMP_ANY_ORDER) && before != NULL &&
             strcmp(before->origin, b->origin) == 0 && strcmp(before->stream, b->stream) == 0 &&
             before->id >= b->id) {
-            snprintf(ret_text, size, "stream '%.40s': entry %" PRId64 " of %s has id %" PRId64
-                     " in the sink, the one before it has %" PRId64, b->stream, b->source_id,
-                     b->origin, b->id, before->id);
+            snprintf(ret_text, size,
+                     "stream '%.40s': entry %" PRId64 " of %s has id %" PRId64
+                     " in the sink, the one before it has %" PRId64,
+                     b->stream, b->source_id, b->origin, b->id, before->id);
             return false;
         }
         before = b;
@@ -443,7 +449,8 @@ static void play_event(json_t *event, struct played **items, size_t *count)
     if (strcmp(type, "append") == 0) {
         size_t i;
         json_t *entry;
-        json_array_foreach(json_object_get(event, "entries"), i, entry) {
+        json_array_foreach(json_object_get(event, "entries"), i, entry)
+        {
             json_t *tags = json_object_get(entry, "tags");
             struct played *p;
             if ((*count & (*count - 1)) == 0) {
@@ -465,7 +472,8 @@ static void play_event(json_t *event, struct played **items, size_t *count)
             if ((*items)[i].id <= last && strcmp((*items)[i].stream, stream) == 0)
                 (*items)[i].gone = true;
     } else {
-        struct played *p = played_find(*items, *count, strtoll(get_text(event, "entry_id"), NULL, 10));
+        struct played *p =
+            played_find(*items, *count, strtoll(get_text(event, "entry_id"), NULL, 10));
         if (p == NULL)
             tst_fail("log: %s of an entry that no event made", type);
         if (strcmp(type, "set_tags") == 0) {
@@ -475,7 +483,8 @@ static void play_event(json_t *event, struct played **items, size_t *count)
         } else {
             const char *key;
             json_t *value;
-            json_object_foreach(json_object_get(event, "annotations"), key, value) {
+            json_object_foreach(json_object_get(event, "annotations"), key, value)
+            {
                 if (json_is_null(value))
                     json_object_del(p->annotations, key);
                 else
@@ -519,7 +528,8 @@ void tst_assert_log_agrees(ledger_store *source)
     tst_history_load(source, &h);
     for (size_t i = 0; i < count; i++) {
         const struct tst_entry *e = NULL;
-        struct tst_entry key = { .origin = h.uuid, .stream = items[i].stream,
+        struct tst_entry key = { .origin = h.uuid,
+                                 .stream = items[i].stream,
                                  .source_id = items[i].id };
         if (h.count > 0)
             e = bsearch(&key, h.entries, h.count, sizeof key, compare_entries);

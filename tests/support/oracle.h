@@ -1,10 +1,10 @@
 /* The oracle: one comparison of whole histories, used by every test of a bridge.
  *
- * It reads a store without the code it judges: SQLite by plain SQL with JSON read by another library,
- * memory through the public reading calls. An entry is known by where it was first written: uuid of
- * that store and its id there. So the histories of a source and its sink, of a chain and of a mesh
- * are compared by one rule: same entries, same fields, and within each stream of an origin the same
- * order of ids. */
+ * It reads a store without the code it judges: SQLite by plain SQL with JSON read by another
+ * library, memory through the public reading calls. An entry is known by where it was first
+ * written: uuid of that store and its id there. So the histories of a source and its sink, of a
+ * chain and of a mesh are compared by one rule: same entries, same fields, and within each stream
+ * of an origin the same order of ids. */
 #ifndef TESTS_SUPPORT_ORACLE_H
 #define TESTS_SUPPORT_ORACLE_H
 
@@ -28,8 +28,8 @@ struct tst_entry {
 };
 
 struct tst_history {
-    char uuid[64];              /* of the store */
-    struct tst_entry *entries;  /* by origin, stream, source_id */
+    char uuid[64];             /* of the store */
+    struct tst_entry *entries; /* by origin, stream, source_id */
     size_t count;
 };
 
@@ -37,10 +37,10 @@ void tst_history_load(ledger_store *store, struct tst_history *ret_history);
 void tst_history_free(struct tst_history *history);
 
 enum {
-    TST_CMP_OWN = 1 << 0,         /* only what `source` itself wrote; else all origins */
-    TST_CMP_ANY_ORDER = 1 << 1,   /* some entries were parked and retried */
-    TST_CMP_ANY_TIME = 1 << 2,    /* Go wrote the events: they carry no times */
-    TST_CMP_IDS = 1 << 3,         /* the same store at two moments: its own ids too */
+    TST_CMP_OWN = 1 << 0,       /* only what `source` itself wrote; else all origins */
+    TST_CMP_ANY_ORDER = 1 << 1, /* some entries were parked and retried */
+    TST_CMP_ANY_TIME = 1 << 2,  /* Go wrote the events: they carry no times */
+    TST_CMP_IDS = 1 << 3,       /* the same store at two moments: its own ids too */
 };
 /* False: ret_text says the first difference. */
 bool tst_history_equal(const struct tst_history *source, const struct tst_history *sink,

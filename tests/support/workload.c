@@ -21,15 +21,35 @@ uint64_t tst_random_below(uint64_t *state, uint64_t n)
 /* Things that a careless path would change: white space, escapes, key order, long numbers, repeated
  * keys, and what Go's encoder rewrites. */
 static const char *const odd_payloads[] = {
-    "1", "0", "\"\"", "null", "true", "{}", "[]", " {} ", "\n\t[ 1 , 2 ]\r\n", "-0", "1E5", "1.0",
-    "{\"b\":1,\"a\":2}", "{\"a\":1,\"a\":2}", "{ \"a\" : { \"b\" : [ ] } }",
+    "1",
+    "0",
+    "\"\"",
+    "null",
+    "true",
+    "{}",
+    "[]",
+    " {} ",
+    "\n\t[ 1 , 2 ]\r\n",
+    "-0",
+    "1E5",
+    "1.0",
+    "{\"b\":1,\"a\":2}",
+    "{\"a\":1,\"a\":2}",
+    "{ \"a\" : { \"b\" : [ ] } }",
     "{\"n\":123456789012345678901234567890.000000000000000000000001}",
-    "{\"n\":1e400,\"m\":-1E-400}", "{\"html\":\"<a href='x'>&amp;</a>\"}",
-    "{\"esc\":\"\\u003c\\u003E\\u0026\\/\\b\\f\\n\\r\\t\\\"\\\\\"}", "{\"nul\":\"a\\u0000b\"}",
-    "{\"line\":\"\xE2\x80\xA8\xE2\x80\xA9\"}", "{\"emoji\":\"\xF0\x9F\x98\x80\"}",
-    "{\"pair\":\"\\uD83D\\uDE00\"}", "{\"\":\"\"}", "{\"\xC3\xA9\":\"\xC3\xBC\"}",
-    "\"\x7F\"", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
-    "  \"white space around\"\n\n", "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[]}",
+    "{\"n\":1e400,\"m\":-1E-400}",
+    "{\"html\":\"<a href='x'>&amp;</a>\"}",
+    "{\"esc\":\"\\u003c\\u003E\\u0026\\/\\b\\f\\n\\r\\t\\\"\\\\\"}",
+    "{\"nul\":\"a\\u0000b\"}",
+    "{\"line\":\"\xE2\x80\xA8\xE2\x80\xA9\"}",
+    "{\"emoji\":\"\xF0\x9F\x98\x80\"}",
+    "{\"pair\":\"\\uD83D\\uDE00\"}",
+    "{\"\":\"\"}",
+    "{\"\xC3\xA9\":\"\xC3\xBC\"}",
+    "\"\x7F\"",
+    "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]",
+    "  \"white space around\"\n\n",
+    "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[]}",
 };
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -84,9 +104,11 @@ static void remember(struct tst_workload *w, unsigned stream, int64_t id)
 }
 
 #define APPEND_MAX 30
-static const char *const tag_words[] = { "red", "gr\xC3\xBCn", "blue sky", "\"quoted\"", "<b>&",
-                                         "", "a.b$c", "\xE2\x80\xA8", "\\", "tab\t" };
-static const char *const key_words[] = { "k", "a.b", "", "$x", "\xC3\xA9", "with \"quotes\"",
+static const char *const tag_words[] = {
+    "red", "gr\xC3\xBCn", "blue sky",     "\"quoted\"", "<b>&",
+    "",    "a.b$c",       "\xE2\x80\xA8", "\\",         "tab\t"
+};
+static const char *const key_words[] = { "k",   "a.b", "", "$x", "\xC3\xA9", "with \"quotes\"",
                                          "<&>", "z" };
 
 static ledger_list random_tags(struct tst_workload *w, const char **items, size_t max)
@@ -211,8 +233,8 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
         return rc;
     }
     if (kind < 50 || w->no_changes || w->known_count == 0)
-        return step_append(w, store, kind < 42 ? 1 : 2 + tst_random_below(&w->state, APPEND_MAX - 1),
-                           err);
+        return step_append(w, store,
+                           kind < 42 ? 1 : 2 + tst_random_below(&w->state, APPEND_MAX - 1), err);
     if (kind < 72)
         return step_change(w, store, true, err);
     if (kind < 90 || w->no_trim)

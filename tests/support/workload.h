@@ -10,15 +10,15 @@
 #define TST_WORKLOAD_KNOWN 256
 
 struct tst_workload {
-    uint64_t seed;         /* for the message of a failing test */
+    uint64_t seed; /* for the message of a failing test */
     uint64_t state;
     unsigned stream_count; /* default 6 */
     const char *prefix;    /* of stream names; default "s" */
     bool no_changes;       /* appends only */
     bool no_trim;
     bool no_transactions;
-    bool no_dedup;         /* no dedup keys: for two sources into one sink */
-    bool small;            /* no payload over 1 KB */
+    bool no_dedup; /* no dedup keys: for two sources into one sink */
+    bool small;    /* no payload over 1 KB */
     struct {
         unsigned stream;
         int64_t id;
@@ -36,7 +36,7 @@ void tst_workload_learn(struct tst_workload *w, ledger_store *store);
 /* count steps, which must work; ends outside a transaction. */
 void tst_workload_run(struct tst_workload *w, ledger_store *store, size_t count);
 
-uint64_t tst_random(uint64_t *state);                 /* splitmix64 */
+uint64_t tst_random(uint64_t *state); /* splitmix64 */
 uint64_t tst_random_below(uint64_t *state, uint64_t n);
 /* A random JSON payload, from malloc(); never NULL. */
 char *tst_random_payload(uint64_t *state, bool small, size_t *ret_size);

@@ -1,0 +1,164 @@
+/* The tests' own tools: an oracle that sees nothing, or a fault that never comes, would make every
+ * other test worthless. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fault_vfs.h"
+#include "fixtures.h"
+#include "oracle.h"
+#include "workload.h"
+
+/* Each of these has to be seen. */
+static void oracle_sees_every_difference(void **state)
+{
+    struct tst_env *env = *state;
+    static const char *const tampers[] = {
+        "UPDATE ledger_entries SET payload = CAST('{\"n\": 5}' AS BLOB) WHERE source_pos = 5",
+        "UPDATE ledger_entries SET order_key = 'x' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET dedup_key = 'x' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET schema_version = 9 WHERE source_pos = 5",
+        "UPDATE ledger_entries SET metadata = '{\"a\":\"b\"}' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET tags = '[\"b\",\"a\"]' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET tags = '[\"a\",\"b\",\"b\"]' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET annotations = '{\"a\":\"b\"}' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET annotations = '{}' WHERE source_pos = 6",
+        "UPDATE ledger_entries SET created_at = '2001-01-01T00:00:00.000' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET updated_at = '2001-01-01T00:00:00.000' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET updated_at = NULL WHERE source_pos = 6",
+        "UPDATE ledger_entries SET stream = 'elsewhere' WHERE source_pos = 5",
+        "UPDATE ledger_entries SET source_pos = 5000 WHERE source_pos = 5",
+        "UPDATE ledger_entries SET origin = 0, source_pos = NULL WHERE source_pos = 5",
+        "DELETE FROM ledger_entries WHERE source_pos = 1",
+        "DELETE FROM ledger_entries WHERE source_pos = 10",
+        "DELETE FROM ledger_entries",
+        "UPDATE ledger_entries SET id = 1000 WHERE source_pos = 5", /* order */
+        "INSERT INTO ledger_entries (stream, payload) VALUES ('s', CAST('{}' AS BLOB))",
+    };
+    for (size_t i = 0; i < sizeof tampers / sizeof tampers[0]; i++, tst_env_reset(env)) {
+        ledger_store *source = tst_open(env, TST_MEMORY, "source");
+        ledger_store *sink = tst_open(env, TST_SQLITE, "sink");
+        struct tst_history a, b;
+        char text[1024] = "";
+        for (int n = 1; n <= 10; n++) {
+            const char *tags[] = { "a", "b" };
+            char payload[32];
+            ledger_error err = { 0 };
+            ledger_append_input input = { .payload.data = payload, .tags = { tags, 2 } };
+            snprintf(payload, sizeof payload, "{\"n\":%d}", n);
+            input.payload.size = strlen(payload);
+            tst_ok(ledger_store_append(source, "s", &input, 1, NULL, &err), &err);
+        }
+        tst_annotate(source, "s", 6, "k", "v");
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_history_load(source, &a);
+        tst_history_load(sink, &b);
+        assert_int_equal(a.count, 10);
+        assert_true(tst_history_equal(&a, &b, 0, text, sizeof text));
+        assert_true(tst_history_equal(&a, &b, TST_CMP_OWN, text, sizeof text));
+        tst_history_free(&b);
+        tst_exec_on(sink, "%s", tampers[i]);
+        tst_history_load(sink, &b);
+        if (tst_history_equal(&a, &b, 0, text, sizeof text))
+            tst_fail("the oracle does not see: %s", tampers[i]);
+        assert_string_not_equal(text, "");
+        tst_history_free(&a);
+        tst_history_free(&b);
+    }
+}
+
+static void log_oracle_agrees_with_a_random_source(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    struct tst_workload w;
+    sqlite3 *db;
+    tst_workload_init(&w, tst_seed());
+    for (int i = 0; i < 5; i++) {
+        tst_workload_run(&w, source, 100);
+        tst_assert_log_agrees(source);
+    }
+    db = tst_sqlite(source);
+    assert_true(tst_query_int(db, "SELECT count(*) FROM ledger_entries") > 50);
+    for (int type = 0; type < 4; type++) /* the workload makes every kind of event */
+        assert_true(tst_query_int(db,
+                                  "SELECT count(*) FROM ledger_entries_mutations WHERE"
+                                  " CAST(payload AS TEXT) LIKE '{\"type\":\"%s\"%%'",
+                                  ledger_mutation_type_name((ledger_mutation_type)type)) > 5);
+    sqlite3_close(db);
+}
+
+static void workload_repeats_itself(void **state)
+{
+    struct tst_env *env = *state;
+    uint64_t seed = tst_seed();
+    struct tst_history h[2];
+    for (int i = 0; i < 2; i++) {
+        struct tst_workload w;
+        ledger_store *store = tst_open(env, TST_SQLITE, i == 0 ? "one" : "two");
+        tst_workload_init(&w, seed);
+        tst_workload_run(&w, store, 300);
+        tst_history_load(store, &h[i]);
+    }
+    assert_int_equal(h[0].count, h[1].count);
+    for (size_t i = 0; i < h[0].count; i++) {
+        assert_int_equal(h[0].entries[i].id, h[1].entries[i].id);
+        assert_string_equal(h[0].entries[i].stream, h[1].entries[i].stream);
+        assert_string_equal(h[0].entries[i].payload, h[1].entries[i].payload);
+        assert_string_equal(h[0].entries[i].tags, h[1].entries[i].tags);
+        assert_string_equal(h[0].entries[i].annotations, h[1].entries[i].annotations);
+    }
+    tst_history_free(&h[0]);
+    tst_history_free(&h[1]);
+}
+
+static void count_hit(void *ctx)
+{
+    (*(int *)ctx)++;
+}
+
+static void faults_come_when_they_are_due(void **state)
+{
+    struct tst_env *env = *state;
+    tst_fault_vfs_install();
+    ledger_store *store = tst_open(env, TST_SQLITE, "store");
+    ledger_error err = { 0 };
+    ledger_append_input input = { .payload = { "{}", 2 } };
+    int hits = 0;
+    tst_fault_arm("/store.db", TST_FAULT_WRITE, 0, SQLITE_FULL, false);
+    tst_append(store, "s", "{}", NULL, NULL);
+    long writes = tst_fault_count();
+    assert_true(writes >= 2);
+    assert_int_equal(tst_fault_hits(), 0);
+    tst_fault_arm("/another.db", TST_FAULT_WRITE, 1, SQLITE_FULL, true);
+    tst_append(store, "s", "{}", NULL, NULL);
+    assert_int_equal(tst_fault_count(), 0);
+    tst_fault_arm("/store.db", TST_FAULT_WRITE, 2, SQLITE_FULL, false);
+    tst_fails(ledger_store_append(store, "s", &input, 1, NULL, &err), LEDGER_ERR_FULL, &err);
+    assert_int_equal(tst_fault_hits(), 1);
+    tst_append(store, "s", "{}", NULL, NULL);
+    tst_fault_arm("/store.db", TST_FAULT_WRITE, 1, SQLITE_FULL, true);
+    for (int i = 0; i < 3; i++)
+        tst_fails(ledger_store_append(store, "s", &input, 1, NULL, &err), LEDGER_ERR_FULL, &err);
+    assert_true(tst_fault_hits() >= 3);
+    tst_fault_arm("/store.db", TST_FAULT_ALL, 3, SQLITE_FULL, false);
+    tst_fault_on_hit(count_hit, &hits);
+    tst_append(store, "s", "{}", NULL, NULL);
+    assert_int_equal(hits, 1);
+    tst_fault_disarm();
+    assert_int_equal(tst_count(store, NULL), 4);
+    tst_env_reset(env);
+    tst_fault_vfs_remove();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
+        T(oracle_sees_every_difference),
+        T(log_oracle_agrees_with_a_random_source),
+        T(workload_repeats_itself),
+        T(faults_come_when_they_are_due),
+    };
+    return cmocka_run_group_tests_name("support", tests, NULL, NULL);
+}
