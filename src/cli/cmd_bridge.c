@@ -172,25 +172,35 @@ static void show_compared(void *ctx, uint64_t compared)
     cli_progress_show(line);
 }
 
+static const char *plural(uint64_t n, const char *one, const char *many)
+{
+    return n == 1 ? one : many;
+}
+
 static void print_verdict(const struct verify *verify, const ledger_verify_result *r)
 {
     char a[CLI_NUMBER_MAX], b[CLI_NUMBER_MAX], c[CLI_NUMBER_MAX], d[CLI_NUMBER_MAX];
     const char *position = cli_position_text(r->position);
     if (r->difference_count == 0)
-        printf("equal: %s entries in %s streams, position %s\n", cli_grouped(r->source_count, a),
-               cli_grouped(r->stream_count, b), position);
+        printf("equal: %s %s in %s %s, position %s\n", cli_grouped(r->source_count, a),
+               plural(r->source_count, "entry", "entries"), cli_grouped(r->stream_count, b),
+               plural(r->stream_count, "stream", "streams"), position);
     else
-        printf("different: %s differences; %s entries in the source, %s in the sink, %s streams, "
-               "position %s\n",
-               cli_grouped(r->difference_count, a), cli_grouped(r->source_count, b),
-               cli_grouped(r->sink_count, c), cli_grouped(r->stream_count, d), position);
+        printf("different: %s %s; %s %s in the source, %s in the sink, %s %s, position %s\n",
+               cli_grouped(r->difference_count, a),
+               plural(r->difference_count, "difference", "differences"),
+               cli_grouped(r->source_count, b), plural(r->source_count, "entry", "entries"),
+               cli_grouped(r->sink_count, c), cli_grouped(r->stream_count, d),
+               plural(r->stream_count, "stream", "streams"), position);
     fwrite(verify->text, 1, verify->size, stdout);
     if (r->pending_count > 0)
-        cli_note("%s entries are still to be changed by events behind the cursor",
-                 cli_grouped(r->pending_count, a));
+        cli_note("%s %s still to be changed by events behind the cursor",
+                 cli_grouped(r->pending_count, a),
+                 plural(r->pending_count, "entry is", "entries are"));
     if (r->time_difference_count > 0)
-        cli_note("%s entries differ only in times that their events did not carry",
-                 cli_grouped(r->time_difference_count, a));
+        cli_note("%s %s only in times that their events did not carry",
+                 cli_grouped(r->time_difference_count, a),
+                 plural(r->time_difference_count, "entry differs", "entries differ"));
     if (r->parked_count > 0)
         cli_note("%s of them wait for parked events: see `ledgerctl bridge parked list`",
                  cli_grouped(r->parked_count, a));

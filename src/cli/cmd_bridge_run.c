@@ -52,10 +52,9 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
         ledger_rc rc = ledger_store_open(&options, ret_store, &err);
         if (rc == LEDGER_OK)
             return CLI_EXIT_OK;
-        bool transient = rc == LEDGER_ERR_BUSY || rc == LEDGER_ERR_FULL ||
-                         rc == LEDGER_ERR_CONNECT || rc == LEDGER_ERR_IO;
+        bool transient = (err.flags & LEDGER_ERROR_RETRY) != 0 && rc != LEDGER_ERR_NOMEM;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
-        if (!transient || (err.flags & LEDGER_ERROR_RETRY) == 0 || cli_stop_asked() ||
+        if (!transient || cli_stop_asked() ||
             cli_mono_us() >= give_up_us)
             return cli_fail(rc, &err, what);
         if (!told)

@@ -136,6 +136,8 @@ void cli_log(void *ctx, ledger_log_level level, const char *message, const ledge
                                                : LEDGER_LOG_WARN;
     if (level < lowest || level > LEDGER_LOG_ERROR)
         return;
+    if (level == LEDGER_LOG_ERROR && verbosity == 0)
+        return; /* it ends the command, which says so itself */
     pthread_mutex_lock(&words_lock);
     rub_out();
     fprintf(stderr, "%s ", names[level]);

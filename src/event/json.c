@@ -319,7 +319,7 @@ struct brackets {
 static bool open_bracket(struct ldg_json *json, struct brackets *open, bool object)
 {
     if (open->count == open->max)
-        return ldg_json_fault(json, "nested too deeply", json->p);
+        return ldg_json_fault(json, "nested deeper than 1,000 levels", json->p);
     uint64_t bit = UINT64_C(1) << (open->count % 64);
     if (object)
         open->bits[open->count / 64] |= bit;

@@ -165,8 +165,8 @@ static void nesting_has_a_limit(void **state)
             size_t size;
             LDG_AUTO_FREE char *text = nested(depths[i], objects == 1, &size);
             ledger_error err = {0};
-            const char *fault = objects == 1 ? "invalid JSON: nested too deeply at byte 5000"
-                                             : "invalid JSON: nested too deeply at byte 1000";
+            const char *fault = objects == 1 ? "invalid JSON: nested deeper than 1,000 levels at byte 5000"
+                                             : "invalid JSON: nested deeper than 1,000 levels at byte 1000";
             ledger_rc rc = check((ledger_bytes){text, size}, &err);
             assert_int_equal(rc, depths[i] <= LEDGER_MAX_JSON_DEPTH ? LEDGER_OK : LEDGER_ERR_DATA);
             if (rc != LEDGER_OK)
@@ -288,7 +288,7 @@ static void compare(const char *text, size_t size)
                                      json_error_code(&why) == json_error_null_byte_in_key ||
                                      strstr(why.text, "invalid Unicode") != NULL);
     bool nul = memchr(text, '\0', size) != NULL;
-    bool deeper = rc != LEDGER_OK && strstr(err.message, "too deeply") != NULL;
+    bool deeper = rc != LEDGER_OK && strstr(err.message, "nested deeper") != NULL;
     if ((json != NULL) != (rc == LEDGER_OK) && !narrower && !deeper &&
         (!nul || rc == LEDGER_OK))
         fail_msg("jansson: %s; we: %s; text: %.*s", json != NULL ? "good" : why.text,
