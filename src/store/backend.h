@@ -283,9 +283,12 @@ struct ldg_backend {
     /* --- optional ---------------------------------------------------------------------------- */
     /* Ids of the stream's entries with id <= before that the source still has, ascending, in the
      * arena, seen now or later than the log row of the trim was: appended after the trim, or, where
-     * transactions overlap, committed around it. NULL: there are none. */
-    ledger_rc (*trim_kept)(void *ctx, const char *stream, int64_t before, struct ldg_arena *arena,
-                           int64_t **ret_ids, size_t *ret_count, ledger_error *err);
+     * transactions overlap, committed around it. origin 0: entries written here. Else a number of
+     * this store's own origins: ids are those at the origin, and an entry that is parked here counts
+     * as one that is kept. NULL: there are none. */
+    ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, int64_t before,
+                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+                           ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
      * as apply() returns. Any thread. */
     uint64_t (*durable_count)(void *ctx);

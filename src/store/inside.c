@@ -176,7 +176,7 @@ ledger_rc ldg_store_entry_by_id(ledger_store *store, int64_t id, struct ldg_aren
     return rc;
 }
 
-ledger_rc ldg_store_trim_kept(ledger_store *store, const char *stream, int64_t before,
+ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, int64_t before,
                               struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                               ledger_error *err)
 {
@@ -187,8 +187,8 @@ ledger_rc ldg_store_trim_kept(ledger_store *store, const char *stream, int64_t b
     if (rc != LEDGER_OK)
         return rc;
     if (store->backend->trim_kept)
-        return store->backend->trim_kept(store->ctx, stream, before, arena, ret_ids, ret_count,
-                                         err);
+        return store->backend->trim_kept(store->ctx, origin, stream, before, arena, ret_ids,
+                                         ret_count, err);
     *ret_ids = NULL;
     *ret_count = 0;
     return LEDGER_OK;

@@ -61,7 +61,7 @@ ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size
 ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err);
 void ldg_store_snapshot_end(ledger_store *store);
 /* A backend without the callback has none: count 0. */
-ledger_rc ldg_store_trim_kept(ledger_store *store, const char *stream, int64_t before,
+ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, int64_t before,
                               struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                               ledger_error *err);
 uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count);

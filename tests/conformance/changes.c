@@ -262,7 +262,7 @@ static void transactions_overlap(struct conf_env *env)
     ok(ledger_store_trim(b, "s", conf_id(second), &deleted, &err));
     assert_int_equal(deleted, 1); /* only what it saw */
     assert_int_equal(conf_events(env, c, &events, NULL), 2);
-    ok(ldg_store_trim_kept(c, "s", second, &env->arena, &kept, &kept_count, &err));
+    ok(ldg_store_trim_kept(c, 0, "s", second, &env->arena, &kept, &kept_count, &err));
     assert_int_equal(kept_count, 0);
     ok(ledger_store_commit(a, &err));
     assert_int_equal(conf_events(env, c, &events, &rows), 3);
@@ -270,7 +270,7 @@ static void transactions_overlap(struct conf_env *env)
     assert_int_equal(events[1].type, LEDGER_MUTATION_TRIM);
     assert_string_equal(events[2].entries[0].dedup_key, "k");
     assert_true(rows[0].position < rows[1].position && rows[1].position < rows[2].position);
-    ok(ldg_store_trim_kept(c, "s", second, &env->arena, &kept, &kept_count, &err));
+    ok(ldg_store_trim_kept(c, 0, "s", second, &env->arena, &kept, &kept_count, &err));
     assert_int_equal(kept_count, 1);
     assert_int_equal(kept[0], first);
     /* a trim does not take an entry that another transaction changes */

@@ -1,5 +1,5 @@
 /* What a bridge needs of a source: log, cursor and witness, waiting, history, snapshots. */
-#include "conformance.h"
+#include "sink.h"
 
 #include <pthread.h>
 #include <sys/eventfd.h>
@@ -255,6 +255,59 @@ static void log_wait_wakes_up(struct conf_env *env)
     close(w.fd);
 }
 
+static void kept_are(struct sink *sink, int origin, const char *stream, int64_t before,
+                     const char *want)
+{
+    char text[128] = "";
+    int64_t *ids = NULL;
+    size_t count = 0;
+    ledger_error err;
+    ok(ldg_store_trim_kept(sink->store, origin, stream, before, &sink->env->arena, &ids, &count,
+                           &err));
+    for (size_t i = 0; i < count; i++)
+        snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
+                 (long long)ids[i]);
+    assert_string_equal(text, want);
+}
+
+/* For the log of a store in the middle of a chain: a trim of bridged entries by their own ids. */
+static void trim_leaves_bridged_entries(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    kept_are(sink, sink->a, "s", 100, "");
+    for (int64_t i = 3; i <= 6; i++)
+        sink_append(sink, sink->a, i, "s", "1", NULL);
+    sink_append(sink, sink->a, 7, "t", "1", NULL);
+    sink_append(sink, sink->b, 4, "s", "1", NULL);
+    sink_run(sink);
+    int64_t local = conf_append(sink->store, "s", "1");
+    kept_are(sink, sink->a, "s", 2, "");
+    kept_are(sink, sink->a, "s", 5, "3 4 5");
+    kept_are(sink, sink->a, "s", 100, "3 4 5 6");
+    kept_are(sink, sink->a, "t", 100, "7");
+    kept_are(sink, sink->a, "u", 100, "");
+    kept_are(sink, sink->b, "s", 100, "4");
+    kept_are(sink, sink->b + 1, "s", 100, ""); /* no such origin */
+    char text[24];
+    snprintf(text, sizeof(text), "%lld", (long long)local);
+    kept_are(sink, 0, "s", local, text);
+    kept_are(sink, 0, "s", local - 1, "");
+    /* an event that came late, and some that are parked: one of an entry that is here */
+    sink_append(sink, sink->a, 2, "s", "1", NULL);
+    sink_park(sink, 1, "s", "r");
+    sink_park(sink, 4, "s", "r");
+    sink_park(sink, 8, "s", "r");
+    sink_park(sink, 5, "t", "r");
+    sink_park(sink, 0, "s", "unknown entry");
+    sink_run(sink);
+    sink_is(sink, "appppp");
+    kept_are(sink, sink->a, "s", 4, "1 2 3 4");
+    kept_are(sink, sink->a, "s", 100, "1 2 3 4 5 6 8");
+    kept_are(sink, sink->a, "t", 100, "5 7");
+    kept_are(sink, sink->b, "s", 100, "4");
+    kept_are(sink, 0, "s", 100, text);
+}
+
 static void entry_by_id(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
@@ -386,6 +439,8 @@ static void masked_capabilities(struct conf_env *env)
 }
 
 #define LOG LDG_CAP_MUTATION_LOG
+#define SINK                                                                                       \
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK | LDG_CAP_TRIM)
 const struct conf_case conf_source_cases[] = {
     { "log in pages", log_in_pages, LOG, 0 },
     { "log ends by bytes", log_ends_by_bytes, LOG, 0 },
@@ -395,6 +450,7 @@ const struct conf_case conf_source_cases[] = {
       offsetof(struct conf_backend, damage_log) },
     { "log stat counts the backlog", log_stat_counts_the_backlog, LOG, 0 },
     { "log wait wakes up", log_wait_wakes_up, LOG | LDG_CAP_TRANSACTIONS, 0 },
+    { "trim leaves bridged entries", trim_leaves_bridged_entries, LOG | SINK, 0 },
     { "entry by id", entry_by_id, LOG, 0 },
     { "history of local entries", history_of_local_entries, LOG, 0 },
     { "snapshot is one moment", snapshot_is_one_moment,

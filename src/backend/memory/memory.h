@@ -351,8 +351,9 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
                                     ledger_id *ret_id, ledger_error *err);
 ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
                               ledger_entry **ret_entry, ledger_error *err);
-ledger_rc ldg_mem_trim_kept(void *ctx, const char *stream, int64_t before, struct ldg_arena *arena,
-                            int64_t **ret_ids, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
+                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+                            ledger_error *err);
 ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                           struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                           size_t *ret_count, ledger_error *err);

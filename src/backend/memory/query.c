@@ -183,7 +183,7 @@ ledger_rc ldg_mem_set_tags(void *ctx, const char *stream, ledger_id id, ledger_l
     rc = find_entry(m, stream, id.number, &row, err);
     if (rc == LEDGER_OK) {
         const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
-        rc = ldg_mem_update(m, row, tags, old->annotations, now_us, 0, err);
+        rc = ldg_mem_update(m, row, tags, old->annotations, now_us, NULL, err);
     }
     if (rc == LEDGER_OK)
         rc = log_set(m, LEDGER_MUTATION_SET_TAGS, row, tags, (ledger_map){ 0 }, now_us, err);
@@ -207,7 +207,7 @@ ledger_rc ldg_mem_set_annotations(void *ctx, const char *stream, ledger_id id, l
         ldg_arena_reset(&m->scratch);
         rc = ldg_map_merge(old->annotations, map, &m->scratch, &merged, err);
         if (rc == LEDGER_OK)
-            rc = ldg_mem_update(m, row, old->tags, merged, now_us, 0, err);
+            rc = ldg_mem_update(m, row, old->tags, merged, now_us, NULL, err);
     }
     if (rc == LEDGER_OK)
         rc = log_set(m, LEDGER_MUTATION_SET_ANNOTATIONS, row, (ledger_list){ 0 }, map, now_us, err);
@@ -617,35 +617,81 @@ ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
     return rc;
 }
 
-/* Only entries written here: a trim's before_id speaks of those. */
-ledger_rc ldg_mem_trim_kept(void *ctx, const char *stream_name, int64_t before,
+/* An array of ids that grows inside an arena. */
+struct ids {
+    int64_t *items;
+    size_t count, cap;
+};
+
+static ledger_rc ids_add(struct ids *ids, struct ldg_arena *arena, int64_t id, ledger_error *err)
+{
+    int64_t *items = arena_grow(arena, ids->items, ids->count, &ids->cap, sizeof(*items));
+    if (!items)
+        return ldg_fail_nomem(err);
+    ids->items = items;
+    ids->items[ids->count++] = id;
+    return LEDGER_OK;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    const int64_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+/* Each once, ascending. */
+static void ids_sort(struct ids *ids)
+{
+    size_t count = 0;
+    if (ids->count)
+        qsort(ids->items, ids->count, sizeof(*ids->items), compare_ids);
+    for (size_t i = 0; i < ids->count; i++) {
+        if (count == 0 || ids->items[count - 1] != ids->items[i])
+            ids->items[count++] = ids->items[i];
+    }
+    ids->count = count;
+}
+
+static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_name,
+                           int64_t before, struct ldg_arena *arena, struct ids *ids,
+                           ledger_error *err)
+{
+    const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
+    const int64_t seq = ldg_mem_seq(m);
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
+        const struct ldg_mem_row *row = stream->rows.items[i];
+        const int64_t id = origin ? row->source_pos : row->id;
+        if (!origin && id > before)
+            break;
+        if (row->origin == origin && id <= before && ldg_mem_visible(&row->stamp, NULL, seq))
+            rc = ids_add(ids, arena, id, err);
+    }
+    for (size_t i = 0; origin && i < m->table->parked_count && rc == LEDGER_OK; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        if (parked->origin == origin && parked->row.source_pos > 0 &&
+            parked->row.source_pos <= before && strcmp(parked->row.stream, stream_name) == 0 &&
+            ldg_mem_visible(&parked->stamp, NULL, seq))
+            rc = ids_add(ids, arena, parked->row.source_pos, err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                             struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                             ledger_error *err)
 {
     struct ldg_memory *m = ctx;
-    int64_t *ids = NULL;
-    size_t count = 0, cap = 0;
+    struct ids ids = { 0 };
     ledger_rc rc = ldg_mem_enter(m, "trim_kept", err);
     if (rc != LEDGER_OK)
         return rc;
-    const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
-    for (size_t i = 0; stream && i < stream->rows.count; i++) {
-        const struct ldg_mem_row *row = stream->rows.items[i];
-        if (row->id > before)
-            break;
-        if (row->origin || *row->source_id || !ldg_mem_visible(&row->stamp, NULL, ldg_mem_seq(m)))
-            continue;
-        ids = arena_grow(arena, ids, count, &cap, sizeof(*ids));
-        if (!ids) {
-            rc = ldg_fail_nomem(err);
-            break;
-        }
-        ids[count++] = row->id;
-    }
+    rc = trim_kept(m, origin, stream, before, arena, &ids, err);
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK) {
-        *ret_ids = ids;
-        *ret_count = count;
+        ids_sort(&ids);
+        *ret_ids = ids.items;
+        *ret_count = ids.count;
     }
     return rc;
 }

@@ -623,8 +623,9 @@ ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
 }
 
 /* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
- * an id at or before `before`, and the trim may be read again. */
-ledger_rc ldg_sqlite_trim_kept(void *ctx, const char *stream, int64_t before,
+ * an id at or before `before`, and the trim may be read again. Bridged entries come in any order,
+ * those that were parked here latest of all. */
+ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err)
 {
@@ -632,12 +633,15 @@ ledger_rc ldg_sqlite_trim_kept(void *ctx, const char *stream, int64_t before,
     int64_t *ids = NULL;
     size_t count = 0, capacity = 0;
     ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_TRIM_KEPT, err);
+    sqlite3_stmt *stmt =
+        ldg_sqlite_stmt(s, origin ? LDG_STMT_TRIM_KEPT_ORIGIN : LDG_STMT_TRIM_KEPT, err);
     if (!stmt)
         return err->code;
     int rc = ldg_sqlite_bind_text(stmt, 1, stream);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_int64(stmt, 2, before);
+    if (rc == SQLITE_OK && origin)
+        rc = sqlite3_bind_int(stmt, 3, origin);
     while (rc == SQLITE_OK && result == LEDGER_OK && sqlite3_step(stmt) == SQLITE_ROW) {
         if (count == capacity) {
             size_t next = capacity ? capacity * 2 : 16;

@@ -51,6 +51,15 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
     [LDG_STMT_TRIM_KEPT] = "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2 "
                            "AND +origin = 0 AND +source_pos IS NULL ORDER BY id",
+    /* ?1 stream, ?2 source_pos, ?3 origin. Where the origin's entries are in its order, the first
+     * one that a trim leaves ends the look. */
+    [LDG_STMT_TRIM_KEPT_ORIGIN] =
+        "SELECT source_pos FROM main.\"%T\" WHERE stream = ?1 AND id < "
+        "coalesce(CASE WHEN (SELECT ordered FROM main.\"%T_origins\" WHERE id = ?3) THEN "
+        "(SELECT id FROM main.\"%T\" WHERE stream = ?1 AND +origin = ?3 AND +source_pos > ?2 "
+        "ORDER BY id LIMIT 1) END, 9223372036854775807) AND +origin = ?3 AND +source_pos <= ?2 "
+        "UNION SELECT entry FROM main.\"%T_parked\" WHERE origin = ?3 AND entry > 0 "
+        "AND entry <= ?2 AND +stream = ?1 ORDER BY 1",
     [LDG_STMT_TRIM_ORIGINS] =
         "SELECT o.uuid, o.epoch, max(e.source_pos) FROM main.\"%T\" AS e "
         "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "

@@ -39,6 +39,7 @@ enum ldg_sqlite_stmt_id {
     /* query.c */
     LDG_STMT_GET_ENTRY, /* by id: every column */
     LDG_STMT_TRIM_KEPT,
+    LDG_STMT_TRIM_KEPT_ORIGIN,
     LDG_STMT_COUNT_STREAM,
     LDG_STMT_COUNT_ALL,
     LDG_STMT_STAT_STREAM,
@@ -208,7 +209,7 @@ ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char
                                        ledger_id *ret_id, ledger_error *err);
 ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
                                  ledger_entry **ret_entry, ledger_error *err);
-ledger_rc ldg_sqlite_trim_kept(void *ctx, const char *stream, int64_t before,
+ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err);
 ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,

@@ -115,7 +115,7 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_int_equal(all.rc[1], LEDGER_ERR_UNSUPPORTED);
 
     ldg_arena_init(&arena, 0);
-    assert_int_equal(ldg_store_trim_kept(store, "s", 1, &arena, &ids, &count, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_trim_kept(store, 0, "s", 1, &arena, &ids, &count, NULL), LEDGER_OK);
     assert_int_equal(count, 0);
     ldg_arena_fini(&arena);
     assert_int_equal(ldg_store_durable_count(store, 42), 42);
@@ -138,7 +138,7 @@ static void closed_stores_say_so(void **state)
         if (all.rc[i] != LEDGER_ERR_CLOSED)
             fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
     }
-    assert_int_equal(ldg_store_trim_kept(NULL, "s", 1, NULL, &ids, &count, &err),
+    assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", 1, NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_CLOSED);
     ldg_store_snapshot_end(NULL);
