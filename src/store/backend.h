@@ -238,6 +238,11 @@ struct ldg_backend {
     /* Rows that the Go bridge left (source_id, no origin) get this origin and keep their source_id.
      * In short transactions; may be repeated. ret_adopted: how many were changed. */
     ledger_rc (*origin_adopt)(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+    /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
+     * which now have those positions are taken for new. For a source whose log was put back. */
+    ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
+    /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
+    ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
      * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED,
      * UNKNOWN_OUTCOME; all of them leave nothing behind, except UNKNOWN_OUTCOME. */

@@ -270,6 +270,33 @@ ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_
     return rc;
 }
 
+ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t position,
+                                  ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc =
+        ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_FIND_BY_SOURCE,
+                            store && store->backend->origin_rewind, "rewinding an origin", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->origin_rewind(store->ctx, origin, position, err);
+    return rc;
+}
+
+ledger_rc ldg_store_origin_unclaimed(ledger_store *store, bool *ret_any, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "entries of another bridge", err);
+    if (rc == LEDGER_OK && !store->backend->origin_unclaimed)
+        *ret_any = false;
+    else if (rc == LEDGER_OK)
+        rc = store->backend->origin_unclaimed(store->ctx, ret_any, err);
+    return rc;
+}
+
 static ledger_rc check_ops(const ledger_store *store, const struct ldg_op *ops, size_t count,
                            ledger_error *err)
 {

@@ -127,7 +127,8 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
           "the tx_ callbacks come together or not at all" },
         { !b->snapshot_begin != !b->snapshot_end,
           "snapshot_begin and snapshot_end come together or not at all" },
-        { !b->origin_get != !b->origin_list || (b->origin_adopt && !b->origin_get),
+        { !b->origin_get != !b->origin_list || (b->origin_adopt && !b->origin_get) ||
+              !b->origin_adopt != !b->origin_rewind,
           "the origin_ callbacks come together or not at all" },
         { any_park != park, "the parked_ callbacks come together or not at all" },
     };

@@ -35,6 +35,10 @@ ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
                                 size_t *ret_count, ledger_error *err);
 ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
                                  ledger_error *err);
+ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t position,
+                                  ledger_error *err);
+/* A backend without the callback has none: false. */
+ledger_rc ldg_store_origin_unclaimed(ledger_store *store, bool *ret_any, ledger_error *err);
 ledger_rc ldg_store_apply(ledger_store *store, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                           ledger_error *err);
 ledger_rc ldg_store_cursor_get(ledger_store *store, const char *name, bool create,

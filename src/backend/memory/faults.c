@@ -415,8 +415,7 @@ static ledger_rc copy_rows(struct ldg_memory *m, const struct ldg_mem_table *fro
         };
         rc = ldg_mem_insert(m, &fresh, &copy, err);
         if (rc == LEDGER_OK)
-            rc = ldg_mem_update(m, copy, version->tags, version->annotations,
-                                version->updated_at_us, version->mutation_pos, err);
+            rc = ldg_mem_update_as(m, copy, version, err);
     }
     m->table->last_id = from->last_id;
     return rc;

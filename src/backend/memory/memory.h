@@ -35,6 +35,13 @@ struct ldg_mem_stamp {
     int64_t deleted_seq; /* 0: never */
 };
 
+/* Where the last change of a kind stood in the log of a store that is not the entry's own. */
+struct ldg_mem_mark {
+    int origin;
+    enum ldg_op_kind kind;
+    int64_t position;
+};
+
 /* What tags and annotations were from one commit to the next. */
 struct ldg_mem_version {
     struct ldg_mem_version *next; /* older */
@@ -42,7 +49,9 @@ struct ldg_mem_version {
     ledger_list tags;
     ledger_map annotations;
     int64_t updated_at_us;
-    int64_t mutation_pos; /* 0: none */
+    int64_t mutation_pos;       /* of the entry's own log; 0: none */
+    struct ldg_mem_mark *marks; /* of other logs, in this block */
+    size_t mark_count;
 };
 
 enum { LDG_MEM_BY_DEDUP, LDG_MEM_BY_ORIGIN, LDG_MEM_BY_SOURCE, LDG_MEM_INDEX_COUNT };
@@ -279,15 +288,23 @@ struct ldg_mem_new_row {
 };
 ledger_rc ldg_mem_insert(struct ldg_memory *m, const struct ldg_mem_new_row *in,
                          struct ldg_mem_row **ret_row, ledger_error *err);
-/* A new version; mutation_pos 0 keeps the old one's. Errors: BUSY. */
+/* A new version; op: the bridged change that it comes from, NULL: a local one. Errors: BUSY. */
 ledger_rc ldg_mem_update(struct ldg_memory *m, struct ldg_mem_row *row, ledger_list tags,
-                         ledger_map annotations, int64_t updated_at_us, int64_t mutation_pos,
+                         ledger_map annotations, int64_t updated_at_us, const struct ldg_op *op,
                          ledger_error *err);
+/* A new version like one of another row. */
+ledger_rc ldg_mem_update_as(struct ldg_memory *m, struct ldg_mem_row *row,
+                            const struct ldg_mem_version *from, ledger_error *err);
+/* Does op come from the log of the entry's own origin? */
+bool ldg_mem_is_guarded(const struct ldg_op *op);
+/* Has the entry had this change of a log, or a later one? */
+bool ldg_mem_change_known(const struct ldg_mem_version *version, const struct ldg_op *op);
 ledger_rc ldg_mem_delete(struct ldg_memory *m, struct ldg_mem_row *row, ledger_error *err);
 /* Encodes the event into the log, if there is one. */
 ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *event,
                             int64_t time_us, ledger_error *err);
-/* The event of one op; one that is parked already counts an attempt more. */
+/* The event of one op; one that is parked already is replaced and counts an attempt
+ * more. */
 ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
                        ledger_error *err);
 /* Counts an attempt, with its reason. Not undone. */
@@ -374,6 +391,8 @@ ledger_rc ldg_mem_origin_get(void *ctx, const struct ldg_identity *identity, con
 ledger_rc ldg_mem_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
                               int **ret_numbers, size_t *ret_count, ledger_error *err);
 ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_mem_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                         ledger_error *err);
 ledger_rc ldg_mem_cursor_get(void *ctx, const char *name, bool create,

@@ -15,23 +15,36 @@ bool ldg_mem_parked_any(const struct ldg_memory *m)
     return m->table->parked_count > 0;
 }
 
-/* Positions of two logs cannot be compared: there the one that was parked first goes first. */
-static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op *op,
-                        int64_t own_id)
+static bool of_same_log(const struct ldg_mem_parked *parked, const struct ldg_op *op)
 {
-    if (strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
+    return strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0;
+}
+
+/* Positions of two logs cannot be compared: there the one that was parked first goes first,
+ * together with what its own log has before it. So no two ever wait for each other. `first`: the
+ * lowest id of op and of the parked events behind it in its log. */
+static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op *op, int64_t first)
+{
+    if (of_same_log(parked, op))
         return parked->row.log_position < op->log_position;
-    return own_id == 0 || parked->row.id < own_id;
+    return parked->row.id < first;
 }
 
 int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
                               bool entry_missing)
 {
-    int64_t found = 0;
+    int64_t found = 0, first = own_id ? own_id : INT64_MAX;
+    for (size_t i = 0; i < m->table->parked_count; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        if (live(m, parked) && of_same_log(parked, op) && parked->origin == op->origin &&
+            parked->row.source_pos == op->source_pos &&
+            parked->row.log_position > op->log_position && parked->row.id < first)
+            first = parked->row.id;
+    }
     for (size_t i = 0; i < m->table->parked_count; i++) {
         const struct ldg_mem_parked *parked = m->table->parked[i];
         const struct ldg_parked_row *row = &parked->row;
-        if (!live(m, parked) || row->id == own_id || !goes_before(parked, op, own_id))
+        if (!live(m, parked) || row->id == own_id || !goes_before(parked, op, first))
             continue;
         const bool same_entry = row->source_pos != 0 && row->source_pos == op->source_pos &&
                                 parked->origin == op->origin;

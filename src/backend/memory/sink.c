@@ -162,6 +162,53 @@ ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, led
     return rc;
 }
 
+static void version_rewind(struct ldg_mem_version *version, bool own, int origin, int64_t position)
+{
+    size_t kept = 0;
+    if (own && version->mutation_pos > position)
+        version->mutation_pos = 0;
+    for (size_t i = 0; i < version->mark_count; i++) {
+        if (version->marks[i].origin != origin || version->marks[i].position <= position)
+            version->marks[kept++] = version->marks[i];
+    }
+    version->mark_count = kept;
+}
+
+/* In place: nobody but apply() looks at it. */
+ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "origin_rewind", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < m->table->rows.count; i++) {
+        struct ldg_mem_row *row = m->table->rows.items[i];
+        const bool own = row->origin == origin;
+        version_rewind(row->version, own, origin, position);
+        if (row->pending)
+            version_rewind(row->pending, own, origin, position);
+    }
+    return ldg_mem_leave(m, LEDGER_OK, err);
+}
+
+ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    bool any = false;
+    ledger_rc rc = ldg_mem_enter(m, "origin_unclaimed", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < m->table->rows.count && !any; i++) {
+        const struct ldg_mem_row *row = m->table->rows.items[i];
+        any = !row->origin && *row->source_id &&
+              ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m));
+    }
+    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    if (rc == LEDGER_OK)
+        *ret_any = any;
+    return rc;
+}
+
 /* --- cursors --------------------------------------------------------------------------------- */
 
 static const struct ldg_cursor *cursor_seen(const struct ldg_memory *m,
@@ -302,32 +349,42 @@ static int64_t op_time(const struct ldg_op *op)
 static bool same_entry(const struct ldg_mem_row *row, const struct ldg_op *op)
 {
     const ledger_append_entry *entry = op->entry;
-    return strcmp(row->stream->name, op->stream) == 0 && row->payload.size == entry->payload.size &&
-           memcmp(row->payload.data, entry->payload.data, entry->payload.size) == 0 &&
+    return strcmp(row->stream->name, op->stream) == 0 &&
+           (op->inexact ||
+            (row->payload.size == entry->payload.size &&
+             memcmp(row->payload.data, entry->payload.data, entry->payload.size) == 0)) &&
            strcmp(row->order_key, entry->order_key) == 0 &&
            strcmp(row->dedup_key, entry->dedup_key) == 0 &&
            row->schema_version == entry->schema_version &&
            ldg_map_equal(row->metadata, entry->metadata);
 }
 
+/* Is the entry of an append here already? */
+static ledger_rc append_replayed(struct ldg_memory *m, const struct ldg_op *op, bool *ret_replayed,
+                                 ledger_error *err)
+{
+    struct ldg_mem_row *row = NULL;
+    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    /* What the Go bridge carried may differ in form: it compacts payloads. */
+    if (row && !same_entry(row, op) && !*row->source_id)
+        return ldg_fail_native(err, LEDGER_ERR_POSITION_REUSED, "memory", 0,
+                               "entry %lld of stream \"%.128s\" is here already with another "
+                               "content: the source has used its id twice; put the newer source "
+                               "back, or bridge the restored one into a new, empty sink table",
+                               (long long)op->source_pos, op->stream);
+    *ret_replayed = row != NULL;
+    return LEDGER_OK;
+}
+
+/* Of an entry that is not here. */
 static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
                               int64_t *ret_id, ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
     bool known = false;
-    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    if (row) {
-        /* What the Go bridge carried may differ in form: it compacts payloads. */
-        if (!same_entry(row, op) && !*row->source_id)
-            return ldg_fail_native(err, LEDGER_ERR_POSITION_REUSED, "memory", 0,
-                                   "entry %lld of stream \"%.128s\" is here already with another "
-                                   "content: the source has used its id twice",
-                                   (long long)op->source_pos, op->stream);
-        *outcome = LDG_OUTCOME_REPLAYED;
-        return LEDGER_OK;
-    }
+    ledger_rc rc;
     if (op->origin == 0) { /* written here and gone since */
         *outcome = LDG_OUTCOME_MISSING;
         return LEDGER_OK;
@@ -372,20 +429,17 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_
         *outcome = LDG_OUTCOME_MISSING;
         return LEDGER_OK;
     }
-    /* Positions of two logs cannot be compared: only the entry's own origin guards. */
-    const bool guarded = op->origin != 0 && op->mutation_origin == op->origin;
     const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
-    if (guarded && old->mutation_pos && old->mutation_pos >= op->position) {
+    if (ldg_mem_change_known(old, op)) {
         *outcome = LDG_OUTCOME_REPLAYED;
         return LEDGER_OK;
     }
-    const int64_t mutation_pos = guarded ? op->position : 0;
     if (op->kind == LDG_OP_SET_TAGS) {
-        rc = ldg_mem_update(m, row, op->tags, old->annotations, op_time(op), mutation_pos, err);
+        rc = ldg_mem_update(m, row, op->tags, old->annotations, op_time(op), op, err);
     } else {
         rc = ldg_map_merge(old->annotations, op->annotations, &m->scratch, &merged, err);
         if (rc == LEDGER_OK)
-            rc = ldg_mem_update(m, row, old->tags, merged, op_time(op), mutation_pos, err);
+            rc = ldg_mem_update(m, row, old->tags, merged, op_time(op), op, err);
     }
     if (rc == LEDGER_OK) {
         *outcome = LDG_OUTCOME_APPLIED;
@@ -462,6 +516,17 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     if (op->kind != LDG_OP_APPEND && op->mutation_origin == 0) { /* our own came round */
         *outcome = LDG_OUTCOME_REPLAYED;
         return LEDGER_OK;
+    }
+    if (op->kind == LDG_OP_APPEND) { /* first: a replay must not be refused, nor wait */
+        bool replayed = false;
+        rc = append_replayed(m, op, &replayed, err);
+        if (rc == LEDGER_OK && replayed) {
+            *outcome = LDG_OUTCOME_REPLAYED;
+            if (any_parked && own_id == 0)
+                rc = ldg_mem_parked_done(m, op, err);
+        }
+        if (rc != LEDGER_OK || replayed)
+            return rc;
     }
     if (on_entry && any_parked) {
         const int64_t before = ldg_mem_parked_before(m, op, own_id, false);

@@ -86,20 +86,22 @@ static ledger_map put_map(ledger_pair *items, char **at, ledger_map map)
 
 /* One block: struct, arrays of pointers, strings. */
 static struct ldg_mem_version *version_new(ledger_list tags, ledger_map annotations,
-                                           int64_t updated_at_us, int64_t mutation_pos)
+                                           int64_t updated_at_us, size_t mark_max)
 {
-    size_t arrays = annotations.count * sizeof(ledger_pair) + tags.count * sizeof(char *);
+    size_t arrays = mark_max * sizeof(struct ldg_mem_mark) +
+                    annotations.count * sizeof(ledger_pair) + tags.count * sizeof(char *);
     struct ldg_mem_version *version =
         ldg_malloc(sizeof(*version) + arrays + list_size(tags) + map_size(annotations));
     if (!version)
         return NULL;
-    ledger_pair *pairs = (ledger_pair *)(version + 1);
+    struct ldg_mem_mark *marks = (struct ldg_mem_mark *)(version + 1);
+    ledger_pair *pairs = (ledger_pair *)(marks + mark_max);
     const char **strings = (const char **)(pairs + annotations.count);
     char *at = (char *)(strings + tags.count);
     *version = (struct ldg_mem_version){
         .tags = put_list(strings, &at, tags),
         .updated_at_us = updated_at_us,
-        .mutation_pos = mutation_pos,
+        .marks = marks,
     };
     version->annotations = put_map(pairs, &at, annotations);
     return version;
@@ -280,20 +282,66 @@ static ledger_rc lock_row(struct ldg_memory *m, struct ldg_mem_stamp *stamp, con
     return LEDGER_OK;
 }
 
-ledger_rc ldg_mem_update(struct ldg_memory *m, struct ldg_mem_row *row, ledger_list tags,
-                         ledger_map annotations, int64_t updated_at_us, int64_t mutation_pos,
-                         ledger_error *err)
+/* Positions compare only within one log; between two logs the change that comes last wins. */
+bool ldg_mem_is_guarded(const struct ldg_op *op)
 {
-    const struct ldg_mem_version *seen = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
+    return op->origin != 0 && op->mutation_origin == op->origin;
+}
+
+static struct ldg_mem_mark *mark_find(const struct ldg_mem_version *version,
+                                      const struct ldg_op *op)
+{
+    for (size_t i = 0; i < version->mark_count; i++) {
+        if (version->marks[i].origin == op->mutation_origin && version->marks[i].kind == op->kind)
+            return &version->marks[i];
+    }
+    return NULL;
+}
+
+bool ldg_mem_change_known(const struct ldg_mem_version *version, const struct ldg_op *op)
+{
+    const struct ldg_mem_mark *mark = ldg_mem_is_guarded(op) ? NULL : mark_find(version, op);
+    bool known;
+    if (ldg_mem_is_guarded(op))
+        known = version->mutation_pos && version->mutation_pos >= op->position;
+    else
+        known = mark && mark->position >= op->position;
+    return known;
+}
+
+/* The new version has the marks of the old one, and that of op. */
+static void mark_put(struct ldg_mem_version *version, const struct ldg_mem_version *old,
+                     const struct ldg_op *op)
+{
+    if (old->mark_count)
+        memcpy(version->marks, old->marks, old->mark_count * sizeof(*old->marks));
+    version->mark_count = old->mark_count;
+    version->mutation_pos = old->mutation_pos;
+    if (op && ldg_mem_is_guarded(op)) {
+        version->mutation_pos = op->position;
+    } else if (op) {
+        struct ldg_mem_mark *mark = mark_find(version, op);
+        if (!mark)
+            mark = &version->marks[version->mark_count++];
+        *mark = (struct ldg_mem_mark){ op->mutation_origin, op->kind, op->position };
+    }
+}
+
+/* old: what the new version takes its marks from. */
+static ledger_rc update(struct ldg_memory *m, struct ldg_mem_row *row, ledger_list tags,
+                        ledger_map annotations, int64_t updated_at_us,
+                        const struct ldg_mem_version *old, const struct ldg_op *op,
+                        ledger_error *err)
+{
     struct ldg_mem_version *version = NULL;
     struct ldg_mem_action *action = action_next(&m->tx, err);
     bool was_locked = false;
     if (!action)
         return LEDGER_ERR_NOMEM;
-    version = version_new(tags, annotations, updated_at_us,
-                          mutation_pos ? mutation_pos : seen->mutation_pos);
+    version = version_new(tags, annotations, updated_at_us, old->mark_count + 1);
     if (!version)
         return ldg_fail_nomem(err);
+    mark_put(version, old, op);
     ledger_rc rc = lock_row(m, &row->stamp, "the entry", &was_locked, err);
     if (rc != LEDGER_OK) {
         ldg_free(version);
@@ -306,6 +354,20 @@ ledger_rc ldg_mem_update(struct ldg_memory *m, struct ldg_mem_row *row, ledger_l
     row->pending = version;
     m->tx.count++;
     return LEDGER_OK;
+}
+
+ledger_rc ldg_mem_update(struct ldg_memory *m, struct ldg_mem_row *row, ledger_list tags,
+                         ledger_map annotations, int64_t updated_at_us, const struct ldg_op *op,
+                         ledger_error *err)
+{
+    return update(m, row, tags, annotations, updated_at_us,
+                  ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW), op, err);
+}
+
+ledger_rc ldg_mem_update_as(struct ldg_memory *m, struct ldg_mem_row *row,
+                            const struct ldg_mem_version *from, ledger_error *err)
+{
+    return update(m, row, from->tags, from->annotations, from->updated_at_us, from, NULL, err);
 }
 
 ledger_rc ldg_mem_delete(struct ldg_memory *m, struct ldg_mem_row *row, ledger_error *err)
@@ -446,7 +508,8 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
 {
     struct ldg_mem_table *table = m->table;
     const char *uuid = op->source_uuid ? op->source_uuid : "";
-    struct ldg_mem_parked *parked = NULL;
+    struct ldg_mem_parked *parked = NULL, *again = NULL;
+    size_t at = table->parked_count;
     ledger_bytes event;
 
     for (size_t i = 0; i < table->parked_count; i++) {
@@ -455,15 +518,19 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
         if (state == LDG_MEM_GONE || old->row.log_position != op->log_position ||
             old->row.source_pos != op->source_pos || strcmp(old->row.source_uuid, uuid) != 0)
             continue;
-        return state == LDG_MEM_LIVE ? ldg_mem_parked_again(old, reason, err)
-                                     : ldg_mem_fail_locked("a parked event", err);
+        if (state != LDG_MEM_LIVE)
+            return ldg_mem_fail_locked("a parked event", err);
+        again = old;
+        at = i + 1; /* ascending by id: next to the one whose id it takes over */
     }
+    ledger_rc rc = cut_event(m, op, &event, err);
+    if (rc == LEDGER_OK && again)
+        rc = ldg_mem_unpark(m, again, err);
+    if (rc != LEDGER_OK)
+        return rc;
     struct ldg_mem_action *action = action_next(&m->tx, err);
     if (!action)
         return LEDGER_ERR_NOMEM;
-    ledger_rc rc = cut_event(m, op, &event, err);
-    if (rc != LEDGER_OK)
-        return rc;
     if (table->parked_count == table->parked_cap) {
         size_t cap = table->parked_cap ? table->parked_cap * 2 : 16;
         struct ldg_mem_parked **rows = ldg_realloc(table->parked, cap * sizeof(*rows));
@@ -475,9 +542,16 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
     parked = parked_new(op, event, reason);
     if (!parked)
         return ldg_fail_nomem(err);
-    parked->row.id = ++table->last_parked_id;
+    parked->row.id = again ? again->row.id : ++table->last_parked_id;
+    if (again) {
+        parked->row.attempts = again->row.attempts + 1;
+        parked->row.parked_at_us = again->row.parked_at_us;
+        memmove(&table->parked[at + 1], &table->parked[at],
+                (table->parked_count - at) * sizeof(struct ldg_mem_parked *));
+    }
     parked->stamp.created_by = &m->tx;
-    table->parked[table->parked_count++] = parked;
+    table->parked[at] = parked;
+    table->parked_count++;
     action->kind = LDG_MEM_PARK;
     action->parked = parked;
     m->tx.count++;

@@ -390,6 +390,21 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
     return rc;
 }
 
+/* What is here already is looked for first: a replay must not be refused, nor wait. */
+static ledger_rc replayed(struct ldg_sqlite_batch *b, size_t index, bool *ret_replayed,
+                          ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[index];
+    ledger_rc rc = ldg_sqlite_op_replayed(b, op, ret_replayed, err);
+
+    if (rc == LEDGER_OK && *ret_replayed) {
+        b->outcomes[index] = LDG_OUTCOME_REPLAYED;
+        if (b->parked_any && b->can_park)
+            rc = ldg_sqlite_parked_done(b->s, op, err);
+    }
+    return rc;
+}
+
 static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
@@ -398,14 +413,17 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
     b->chain_count = 0;
     for (size_t i = 0; rc == LEDGER_OK && !*ret_again && i < b->count; i++) {
         const struct ldg_op *op = &b->ops[i];
-        bool parked = false;
+        bool parked = false; /* or done with, in another way */
 
         if (b->forced != NULL && b->forced[i] != NULL) {
             rc = park(b, i, b->forced[i], err);
         } else if (op->kind == LDG_OP_PARK && b->can_park) {
             rc = park(b, i, op->reason != NULL ? op->reason : "", err);
         } else {
-            rc = wait_behind(b, i, false, &parked, err);
+            if (op->kind == LDG_OP_APPEND)
+                rc = replayed(b, i, &parked, err);
+            if (rc == LEDGER_OK && !parked)
+                rc = wait_behind(b, i, false, &parked, err);
             if (rc == LEDGER_OK && !parked) {
                 rc = try_one(b, i, err);
                 if (rc == LEDGER_ERR_REJECTED)
@@ -440,7 +458,7 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
     ledger_rc rc;
 
     batch_init(&b, s, ops, count);
-    b.parked_any = true;
+    b.parked_any = b.foreign_any = true;
     b.parked_id = parked_id;
     b.outcomes = ldg_arena_calloc(&s->scratch, count, sizeof(*b.outcomes));
     rc = b.outcomes != NULL ? row_run(&b, &again, err) : ldg_fail_nomem(err);
@@ -449,6 +467,19 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
 }
 
 /* --- the batch ------------------------------------------------------------------------------- */
+
+/* What the side tables hold decides how the batch is done. */
+static ledger_rc batch_look(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    int64_t any = 0;
+    ledger_rc rc = ldg_sqlite_parked_any(b->s, &b->parked_any, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_FOREIGN_ANY, "looking for changes of others", NULL,
+                                 0, &any, err);
+    b->foreign_any = any != 0;
+    return rc;
+}
 
 /* One try: fence, ops, cursor, commit. REJECTED of a bulk try, and *ret_again, are no verdict. */
 static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *apply, bool bulk,
@@ -464,10 +495,11 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
-    if (apply->name != NULL)
+    rc = ldg_sqlite_not_moved(s, err);
+    if (rc == LEDGER_OK && apply->name != NULL)
         rc = ldg_sqlite_cursor_fence(s, apply->name, apply->expected, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_parked_any(s, &b->parked_any, err);
+        rc = batch_look(b, err);
     *ret_bulk = bulk && !b->parked_any;
     if (rc == LEDGER_OK)
         rc = *ret_bulk ? bulk_run(b, err) : row_run(b, ret_again, err);

@@ -36,6 +36,7 @@ struct ldg_sqlite_batch {
     uint8_t *outcomes;
     bool park_rejected;
     bool parked_any; /* some event is parked, perhaps one of an entry in this batch */
+    bool foreign_any; /* <table>_foreign has rows */
     bool can_park;
     int64_t parked_id;   /* the row that is retried; else INT64_MAX */
     const char **forced; /* reason to park this op without trying it; NULL: none at all */
@@ -79,6 +80,8 @@ ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, 
 /* Copies uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
                                    struct ldg_identity *identity, ledger_error *err);
+/* CONNECT: another file has the name of this connection's, or none. */
+ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err);
 /* *ret_found false: there is no such row. */
 ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
                                  struct ldg_cursor *cursor, ledger_error *err);
@@ -114,6 +117,10 @@ ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_o
                                   struct ldg_sqlite_pending *p, ledger_error *err);
 /* Binds one row of an insert from parameter `at`; id 0: SQLite gives one. */
 int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pending *p);
+/* An entry that is here already, at its origin's position. *ret_outcome is set when there is one.
+ * Errors: POSITION_REUSED. */
+ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 bool *ret_replayed, ledger_error *err);
 /* Does it. REJECTED may leave a part behind, for the caller's savepoint. */
 ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                             uint8_t *ret_outcome, ledger_error *err);

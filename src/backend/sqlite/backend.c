@@ -44,6 +44,10 @@ static ledger_rc code_of_errno(int error, ledger_rc otherwise)
 static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const char **ret_hint)
 {
     *ret_hint = "";
+    if (rc == SQLITE_READONLY_DBMOVED) {
+        *ret_hint = "; its file was deleted or replaced";
+        return LEDGER_ERR_CONNECT;
+    }
     switch (rc & 0xff) {
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
@@ -660,6 +664,8 @@ const struct ldg_backend ldg_backend_sqlite = {
     .origin_get = ldg_sqlite_origin_get,
     .origin_list = ldg_sqlite_origin_list,
     .origin_adopt = ldg_sqlite_origin_adopt,
+    .origin_rewind = ldg_sqlite_origin_rewind,
+    .origin_unclaimed = ldg_sqlite_origin_unclaimed,
     .apply = ldg_sqlite_apply,
     .cursor_get = ldg_sqlite_cursor_get,
     .cursor_set = ldg_sqlite_cursor_set,

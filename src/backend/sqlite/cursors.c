@@ -253,7 +253,50 @@ ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, 
     return rc;
 }
 
+ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
+{
+    static const char doing[] = "rewinding an origin";
+    struct ldg_sqlite *s = ctx;
+    const int64_t values[] = { origin, position };
+    bool own;
+    ledger_rc rc;
+
+    rc = ldg_sqlite_write_begin(s, &own, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    rc = ldg_sqlite_run_ints(s, LDG_STMT_REWIND, doing, values, 2, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_REWIND_FOREIGN, doing, values, 2, NULL, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+out:
+    return rc;
+}
+
+ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
+{
+    int64_t any = 0;
+    ledger_rc rc = ldg_sqlite_run_ints(
+        ctx, LDG_STMT_UNCLAIMED, "looking for entries of another bridge", NULL, 0, &any, err);
+
+    if (rc == LEDGER_OK)
+        *ret_any = any != 0;
+    return rc;
+}
+
 /* --- cursors --------------------------------------------------------------------------------- */
+
+/* A file that was deleted or replaced under its connection goes on taking commits that nobody will
+ * see again. */
+ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err)
+{
+    int moved = 0;
+
+    if (!s->own_db || sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) ||
+        moved == 0)
+        return LEDGER_OK;
+    return ldg_fail(err, LEDGER_ERR_CONNECT, "%s: the file was deleted or replaced",
+                    s->path != NULL ? s->path : "the database");
+}
 
 static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_size)
 {
@@ -372,6 +415,9 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
     bool found = false, own;
     ledger_rc rc;
 
+    rc = ldg_sqlite_not_moved(s, err);
+    if (rc != LEDGER_OK)
+        goto out;
     rc = s->has_ours ? ldg_sqlite_cursor_read(s, name, &found, &cursor, err)
                      : cursor_read_go(s, name, &found, &cursor, err);
     if (rc != LEDGER_OK || found)

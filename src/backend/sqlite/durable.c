@@ -19,6 +19,9 @@
 
 struct ldg_sqlite_durable {
     char *wal_path; /* NULL: a database without a file */
+    char *db_path;
+    dev_t db_device; /* of the database this handle has open: its WAL, and no other's, counts */
+    ino_t db_inode;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t cond;
@@ -33,6 +36,14 @@ struct ldg_sqlite_durable {
     ino_t inode;
     bool broken;
 };
+
+/* Does the name still stand for the database that this handle has open? */
+static bool is_our_database(const struct ldg_sqlite_durable *d)
+{
+    struct stat st;
+
+    return stat(d->db_path, &st) == 0 && st.st_dev == d->db_device && st.st_ino == d->db_inode;
+}
 
 /* Opens the WAL, again when the file was made anew. false with ret_absent: there is no WAL. */
 static bool follow_file(struct ldg_sqlite_durable *d, bool *ret_absent)
@@ -59,8 +70,9 @@ static bool follow_file(struct ldg_sqlite_durable *d, bool *ret_absent)
             goto out;
         d->device = st.st_dev;
         d->inode = st.st_ino;
+        d->broken = !is_our_database(d); /* looked at later than the WAL, so it is of the same */
     }
-    ok = true;
+    ok = !d->broken;
 out:
     return ok;
 }
@@ -78,8 +90,8 @@ static bool sync_file(struct ldg_sqlite_durable *d)
          * nothing about the commits before it. */
         d->broken = !ok;
     } else if (absent) {
-        ok = d->fd < 0;
-        d->broken = !ok; /* somebody took the WAL away from under us */
+        ok = d->fd < 0 && is_our_database(d);
+        d->broken = !ok; /* somebody took the WAL, or all of it, away from under us */
     }
 out:
     return ok;
@@ -142,10 +154,16 @@ ledger_rc ldg_sqlite_durable_start(struct ldg_sqlite *s, ledger_error *err)
     pthread_cond_init(&d->cond, &attr);
     pthread_condattr_destroy(&attr);
     if (s->path != NULL) {
+        struct stat st;
         size_t size = strlen(s->path);
 
+        if (stat(s->path, &st) == 0) {
+            d->db_device = st.st_dev;
+            d->db_inode = st.st_ino;
+        }
+        d->db_path = ldg_strdup(s->path);
         d->wal_path = ldg_malloc(size + sizeof("-wal"));
-        if (d->wal_path == NULL) {
+        if (d->wal_path == NULL || d->db_path == NULL) {
             rc = ldg_fail_nomem(err);
             goto out;
         }
@@ -167,6 +185,7 @@ out:
         pthread_cond_destroy(&d->cond);
         pthread_mutex_destroy(&d->mutex);
         ldg_free(d->wal_path);
+        ldg_free(d->db_path);
         ldg_free(d);
     }
     return rc;
@@ -188,6 +207,7 @@ void ldg_sqlite_durable_stop(struct ldg_sqlite *s)
     pthread_cond_destroy(&d->cond);
     pthread_mutex_destroy(&d->mutex);
     ldg_free(d->wal_path);
+    ldg_free(d->db_path);
     ldg_free(d);
     s->durable = NULL;
 }

@@ -160,7 +160,8 @@ static bool column_is(sqlite3_stmt *stmt, int column, const char *text)
 }
 
 /* Is the stored row what this append would write? One that the Go bridge carried was written with
- * its payload compacted: there the names must do. */
+ * its payload compacted: there the names must do, as they must where only Go's form is known now.
+ */
 static ledger_rc same_entry(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt, const struct ldg_op *op,
                             bool *ret_same, ledger_error *err)
 {
@@ -176,8 +177,9 @@ static ledger_rc same_entry(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt, cons
         goto out;
     const void *payload = sqlite3_column_blob(stmt, 1);
     size_t size = (size_t)sqlite3_column_bytes(stmt, 1);
-    same = size == entry->payload.size &&
-           (size == 0 || (payload != NULL && memcmp(payload, entry->payload.data, size) == 0));
+    same = op->inexact ||
+           (size == entry->payload.size &&
+            (size == 0 || (payload != NULL && memcmp(payload, entry->payload.data, size) == 0)));
     if (!same)
         goto out;
     const char *metadata = (const char *)sqlite3_column_text(stmt, 5);
@@ -199,9 +201,8 @@ out:
     return rc;
 }
 
-/* An insert changed nothing: which of the two keys was there? */
-static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                                 uint8_t *ret_outcome, ledger_error *err)
+ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 bool *ret_replayed, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND, err);
     bool same = false;
@@ -221,31 +222,45 @@ static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op
                           "entry %" PRId64 " of stream \"%.100s\" was carried before with another "
                           "content: the source has given the id out twice, as it does when it was "
                           "restored from a backup or lost commits. Put the newer source back, or "
-                          "give the restored one a new identity and a bridge name of its own",
+                          "bridge the restored one into a new, empty sink table",
                           op->source_pos, op->stream);
-        *ret_outcome = LDG_OUTCOME_REPLAYED;
-        goto out;
-    }
-    sqlite3_reset(stmt);
-    if (code == SQLITE_DONE) {
-        stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND_DEDUP, err);
-        if (stmt == NULL)
-            return err->code;
-        code = SQLITE_OK;
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->stream));
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, op->entry->dedup_key));
-        if (code == SQLITE_OK)
-            code = sqlite3_step(stmt);
-        if (code == SQLITE_ROW)
-            *ret_outcome = LDG_OUTCOME_DEDUPLICATED;
-        else if (code == SQLITE_DONE)
-            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops the row",
-                          b->s->table);
-    }
-    if (rc == LEDGER_OK && code != SQLITE_ROW)
+    } else if (code != SQLITE_DONE) {
         rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
-out:
+    }
+    *ret_replayed = code == SQLITE_ROW;
     sqlite3_reset(stmt);
+    return rc;
+}
+
+/* An insert changed nothing: which of the two keys was there? */
+static ledger_rc append_conflict(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                 uint8_t *ret_outcome, ledger_error *err)
+{
+    sqlite3_stmt *stmt;
+    bool replayed = false;
+    ledger_rc rc;
+    int code = SQLITE_OK;
+
+    rc = ldg_sqlite_op_replayed(b, op, &replayed, err);
+    *ret_outcome = LDG_OUTCOME_REPLAYED;
+    if (rc != LEDGER_OK || replayed)
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND_DEDUP, err);
+    if (stmt == NULL)
+        return err->code;
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, op->stream));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, op->entry->dedup_key));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW)
+        *ret_outcome = LDG_OUTCOME_DEDUPLICATED;
+    else if (code == SQLITE_DONE)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops the row",
+                      b->s->table);
+    else
+        rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
+    sqlite3_reset(stmt);
+out:
     return rc;
 }
 
@@ -433,19 +448,82 @@ out:
     return rc;
 }
 
-/* Positions compare only within one log, and the guard is for the entry's own: a change made
- * elsewhere (a chain's local tag) is taken as it comes. */
+/* Positions compare only within one log. Those of the entry's own log are kept with the entry,
+ * those of changes made elsewhere (a chain's local tag) in <table>_foreign. Between two logs the
+ * one that comes last wins. */
 static bool is_guarded(const struct ldg_op *op)
 {
     return op->origin != 0 && op->mutation_origin == op->origin;
 }
 
-static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                                 const char *tags, const char *time, bool *ret_changed,
-                                 ledger_error *err)
+static int bind_foreign(sqlite3_stmt *stmt, const struct ldg_op *op, int64_t id)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(
-        b->s, is_guarded(op) ? LDG_STMT_APPLY_TAGS : LDG_STMT_APPLY_TAGS_UNGUARDED, err);
+    int code = SQLITE_OK;
+
+    LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int(stmt, 3, op->mutation_origin));
+    LDG_BIND(code, sqlite3_bind_int(stmt, 4, op->kind == LDG_OP_SET_TAGS ? 1 : 2));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 5, id));
+    return code;
+}
+
+/* Was this change of another log, or a later one, applied to the entry before? */
+static ledger_rc foreign_known(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                               bool *ret_known, ledger_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    *ret_known = false;
+    if (is_guarded(op) || !b->foreign_any)
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_FOREIGN_GET, err);
+    if (stmt == NULL)
+        return err->code;
+    code = bind_foreign(stmt, op, id);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW)
+        *ret_known = sqlite3_column_int64(stmt, 0) >= op->position;
+    else if (code != SQLITE_DONE)
+        rc = ldg_sqlite_fail(b->s, code, "looking for an earlier change", err);
+    sqlite3_reset(stmt);
+out:
+    return rc;
+}
+
+static ledger_rc foreign_note(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                              ledger_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    if (is_guarded(op))
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_FOREIGN_PUT, err);
+    if (stmt == NULL)
+        return err->code;
+    code = bind_foreign(stmt, op, id);
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 6, op->position));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_fail(b->s, code, "noting a change", err);
+    sqlite3_reset(stmt);
+    b->foreign_any = true;
+out:
+    return rc;
+}
+
+/* By the entry's own log: guard and change in one statement. */
+static ledger_rc set_tags_guarded(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                  const char *tags, const char *time, bool *ret_changed,
+                                  ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_TAGS, err);
     ledger_rc rc = LEDGER_OK;
     int code;
 
@@ -454,8 +532,7 @@ static ledger_rc set_tags_remote(struct ldg_sqlite_batch *b, const struct ldg_op
     code = bind_origin_stream(stmt, op);
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 4, tags));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, time));
-    if (is_guarded(op))
-        LDG_BIND(code, sqlite3_bind_int64(stmt, 6, op->position));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 6, op->position));
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code == SQLITE_DONE)
@@ -496,7 +573,7 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
 {
     const char *tags, *time = time_text(b, op->time_us);
     int64_t id = 0, mutation_pos;
-    bool changed = false;
+    bool changed = false, known = false;
     ledger_rc rc;
 
     if (time == NULL)
@@ -504,14 +581,18 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
     rc = list_text(b, op->tags, &tags, err);
     if (rc != LEDGER_OK)
         goto out;
-    if (op->origin == 0) {
+    if (!is_guarded(op)) {
         rc = look(b, op, &id, &mutation_pos, NULL, err);
-        if (rc == LEDGER_OK && id != 0) {
+        if (rc == LEDGER_OK && id != 0)
+            rc = foreign_known(b, op, id, &known, err);
+        if (rc == LEDGER_OK && id != 0 && !known) {
             rc = set_by_id(b, LDG_STMT_SET_TAGS, id, tags, time, op, err);
             changed = true;
         }
+        if (rc == LEDGER_OK && changed)
+            rc = foreign_note(b, op, id, err);
     } else {
-        rc = set_tags_remote(b, op, tags, time, &changed, err);
+        rc = set_tags_guarded(b, op, tags, time, &changed, err);
         if (rc == LEDGER_OK && (!changed || b->s->has_log))
             rc = look(b, op, &id, &mutation_pos, NULL, err);
     }
@@ -531,6 +612,7 @@ static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ld
 {
     const char *time = time_text(b, op->time_us);
     int64_t id, mutation_pos = INT64_MIN;
+    bool known = false;
     ledger_rc rc;
 
     if (time == NULL)
@@ -538,12 +620,18 @@ static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ld
     rc = look(b, op, &id, &mutation_pos, &b->text, err);
     if (rc != LEDGER_OK)
         goto out;
+    if (id != 0)
+        rc = foreign_known(b, op, id, &known, err);
+    if (rc != LEDGER_OK)
+        goto out;
     if (id == 0) {
         *ret_outcome = LDG_OUTCOME_MISSING;
-    } else if (is_guarded(op) && mutation_pos >= op->position) {
+    } else if (known || (is_guarded(op) && mutation_pos >= op->position)) {
         *ret_outcome = LDG_OUTCOME_REPLAYED;
     } else {
         rc = set_by_id(b, LDG_STMT_APPLY_ANNOTATIONS, id, b->text.data, time, op, err);
+        if (rc == LEDGER_OK)
+            rc = foreign_note(b, op, id, err);
         if (rc == LEDGER_OK)
             rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_SET_ANNOTATIONS, id, err);
         *ret_outcome = LDG_OUTCOME_APPLIED;
@@ -626,6 +714,30 @@ static ledger_rc trim_end(struct ldg_sqlite_batch *b, const struct ldg_op *op, i
     return rc;
 }
 
+/* Before the entries go: they tell which rows of <table>_foreign are theirs. */
+static ledger_rc foreign_trim(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t last_id,
+                              ledger_error *err)
+{
+    sqlite3_stmt *stmt = NULL;
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    if (!b->foreign_any)
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_FOREIGN_TRIM, err);
+    if (stmt == NULL)
+        return err->code;
+    code = bind_origin_stream(stmt, op);
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 4, last_id));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_fail(b->s, code, "forgetting changes of others", err);
+    sqlite3_reset(stmt);
+out:
+    return rc;
+}
+
 static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                 int64_t *ret_deleted, ledger_error *err)
 {
@@ -641,6 +753,9 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
         id = LDG_STMT_APPLY_TRIM_LOCAL;
     else if (end != 0)
         id = LDG_STMT_APPLY_TRIM_ORDERED;
+    rc = foreign_trim(b, op, op->origin == 0 ? op->source_pos : end != 0 ? end : INT64_MAX, err);
+    if (rc != LEDGER_OK)
+        goto out;
     stmt = ldg_sqlite_stmt(b->s, id, err);
     if (stmt == NULL)
         return err->code;
@@ -686,8 +801,13 @@ static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, u
         rc = trim_statement(b, op, &deleted, err);
     } else {
         rc = trim_list(b, op, &ids, &count, err);
-        for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
-            rc = delete_id(b, ids[i], err);
+        for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+            if (b->foreign_any)
+                rc = ldg_sqlite_run_ints(b->s, LDG_STMT_FOREIGN_DELETE, "trimming a stream",
+                                         (const int64_t[]){ op->origin, ids[i] }, 2, NULL, err);
+            if (rc == LEDGER_OK)
+                rc = delete_id(b, ids[i], err);
+        }
         deleted = rc == LEDGER_OK ? (int64_t)count : 0;
     }
     if (rc == LEDGER_OK && b->parked_any)

@@ -27,8 +27,10 @@ enum {
     HAS_ORIGINS = 1 << 13,
     HAS_PARKED = 1 << 14,
     HAS_IDX_PARKED = 1 << 15,
-    HAS_LOG = 1 << 16,
-    HAS_ALL_BUT_LOG = (1 << 16) - 1,
+    HAS_FOREIGN = 1 << 16,
+    HAS_LOG = 1 << 17,
+    HAS_ALL_BUT_LOG = (1 << 17) - 1,
+    HAS_TO_READ = HAS_ALL_BUT_LOG & ~HAS_FOREIGN,
 };
 
 static const struct column {
@@ -79,6 +81,11 @@ static const struct column parked_columns[] = {
     { "parked_at", 0, NULL },    { "attempted_at", 0, NULL }, { "event_time", 0, NULL },
     { "event", 0, NULL },        { NULL, 0, NULL },
 };
+static const struct column foreign_columns[] = {
+    { "origin", 0, NULL }, { "entry", 0, NULL },    { "mutation_origin", 0, NULL },
+    { "kind", 0, NULL },   { "position", 0, NULL }, { "id", 0, NULL },
+    { NULL, 0, NULL },
+};
 
 static const struct table {
     const char *suffix;
@@ -105,6 +112,11 @@ static const struct table {
       "reason TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 1, parked_at TEXT NOT NULL, "
       "attempted_at TEXT, event_time TEXT, event BLOB, "
       "UNIQUE (source_uuid, log_position, entry))" },
+    /* last positions of changes that were made in another store than their entry */
+    { "_foreign", HAS_FOREIGN, foreign_columns,
+      "CREATE TABLE main.\"%T_foreign\" (origin INTEGER NOT NULL, entry INTEGER NOT NULL, "
+      "mutation_origin INTEGER NOT NULL, kind INTEGER NOT NULL, position INTEGER NOT NULL, "
+      "id INTEGER NOT NULL, PRIMARY KEY (origin, entry, mutation_origin, kind)) WITHOUT ROWID" },
 };
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 
@@ -513,7 +525,7 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
     }
 
     s->has_source_id = has & HAS_SOURCE_ID;
-    s->has_ours = (has & HAS_ALL_BUT_LOG) == HAS_ALL_BUT_LOG;
+    s->has_ours = (has & HAS_TO_READ) == HAS_TO_READ;
     s->has_log = has & HAS_LOG;
     if (open->log == LEDGER_LOG_ON && !s->has_log)
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
@@ -561,6 +573,7 @@ static const struct {
     { HAS_ORIGINS, "table %s_origins" },
     { HAS_PARKED, "table %s_parked" },
     { HAS_IDX_PARKED, "index idx_%s_parked_entry" },
+    { HAS_FOREIGN, "table %s_foreign" },
 };
 
 /* First column of each row of a query, given to row(); at most one call's text at a time. */

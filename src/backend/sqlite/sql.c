@@ -134,6 +134,14 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_ADOPT_NEXT] = "SELECT max(id) FROM (SELECT id FROM main.\"%T\" WHERE id > ?1 "
                             "ORDER BY id LIMIT 5000)",
     [LDG_STMT_ADOPT_MARK] = "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
+    /* ?1 origin, ?2 position */
+    [LDG_STMT_REWIND] = "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE origin = ?1 "
+                        "AND source_pos IS NOT NULL AND mutation_pos > ?2",
+    [LDG_STMT_REWIND_FOREIGN] =
+        "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2",
+    /* the range is what brings Go's index on source_id in */
+    [LDG_STMT_UNCLAIMED] = "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
+                           "AND source_id > '' AND +origin = 0 AND +source_pos IS NULL)",
     [LDG_STMT_APPLY_INSERT_SAFE] =
         "INSERT INTO main.\"%T\"" ENTRY_INSERT_COLUMNS
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) "
@@ -153,8 +161,6 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_APPLY_TAGS] = "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5, mutation_pos = ?6 "
                             "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
                             "AND (mutation_pos IS NULL OR mutation_pos < ?6)",
-    [LDG_STMT_APPLY_TAGS_UNGUARDED] = "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5 "
-                                      "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
     /* ?1 id, ?2 annotations, ?3 time, ?4 mutation position or NULL: keep it */
     [LDG_STMT_APPLY_ANNOTATIONS] = "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3, "
                                    "mutation_pos = coalesce(?4, mutation_pos) WHERE id = ?1",
@@ -174,6 +180,24 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_APPLY_TRIM_LIST_LOCAL] =
         "SELECT id, id FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
         "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
+    /* A row counts while the entry has the id that it had then: what is deleted here and carried
+     * again begins anew. ?1 origin, ?2 entry, ?3 mutation origin, ?4 kind, ?5 id, ?6 position */
+    [LDG_STMT_FOREIGN_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_foreign\")",
+    [LDG_STMT_FOREIGN_GET] =
+        "SELECT position FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = ?2 "
+        "AND mutation_origin = ?3 AND kind = ?4 AND id = ?5",
+    [LDG_STMT_FOREIGN_PUT] = "INSERT OR REPLACE INTO main.\"%T_foreign\"(origin, entry, "
+                             "mutation_origin, kind, id, position) "
+                             "VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    /* ?1 origin, ?2 source_pos, ?3 stream, ?4 highest id */
+    [LDG_STMT_FOREIGN_TRIM] =
+        "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry IN ("
+        "SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
+        "AND +origin = ?1 AND coalesce(source_pos, id) <= ?2)",
+    /* ?1 origin, ?2 id */
+    [LDG_STMT_FOREIGN_DELETE] =
+        "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = "
+        "(SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE id = ?2)",
     [LDG_STMT_APPLY_NEXT_ID] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
                                "name = '%T' COLLATE NOCASE), 0), "
                                "coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",
@@ -184,10 +208,13 @@ static const char *const statements[LDG_STMT_COUNT] = {
     /* parked.c */
     [LDG_STMT_PARKED_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_parked\")",
     /* ?1 origin, ?2 entry, ?3 source_uuid, ?4 log_position, ?5 own id. Positions of two logs cannot
-     * be compared: there the one that was parked first goes first. */
+     * be compared: there the one that was parked first goes first, together with what its own log
+     * has before it. So no two ever wait for each other. */
     [LDG_STMT_PARKED_OF_ENTRY] =
         "SELECT min(log_position) FROM main.\"%T_parked\" WHERE origin = ?1 AND entry = ?2 "
-        "AND id != ?5 AND CASE WHEN source_uuid = ?3 THEN log_position < ?4 ELSE id < ?5 END",
+        "AND id != ?5 AND CASE WHEN source_uuid = ?3 THEN log_position < ?4 ELSE id < min(?5, "
+        "(SELECT coalesce(min(id), ?5) FROM main.\"%T_parked\" WHERE origin = ?1 AND entry = ?2 "
+        "AND source_uuid = ?3 AND log_position > ?4)) END",
     /* ?1 source_uuid, ?2 stream, ?3 log_position, ?4 own id */
     [LDG_STMT_PARKED_UNKNOWN] =
         "SELECT min(log_position) FROM main.\"%T_parked\" WHERE source_uuid = ?1 AND +entry = 0 "
@@ -195,7 +222,9 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_PARK] =
         "INSERT INTO main.\"%T_parked\"(source_uuid, origin, log_position, entry, stream, type, "
         "reason, parked_at, event_time, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
-        "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET reason = excluded.reason, "
+        "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
+        "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
+        "event_time = excluded.event_time, event = excluded.event, "
         "attempts = attempts + 1, attempted_at = excluded.parked_at",
     /* ?1 source_uuid, ?2 log_position, ?3 entry */
     [LDG_STMT_PARKED_DONE] = "DELETE FROM main.\"%T_parked\" WHERE source_uuid = ?1 "
@@ -303,6 +332,13 @@ char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
         else if (!s->has_ours)
             text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +source_id = '' "
                    "ORDER BY id LIMIT ?2";
+        break;
+    case LDG_STMT_UNCLAIMED:
+        if (!s->has_source_id)
+            text = "SELECT 0";
+        else if (!s->has_ours)
+            text = "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
+                   "AND source_id > '')";
         break;
     case LDG_STMT_GET_MUTABLE: /* ?1 id, ?2 stream */
         text = s->has_ours

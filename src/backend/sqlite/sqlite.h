@@ -70,6 +70,9 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ADOPT,
     LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
+    LDG_STMT_REWIND,
+    LDG_STMT_REWIND_FOREIGN,
+    LDG_STMT_UNCLAIMED,
     /* apply.c, ops.c */
     LDG_STMT_APPLY_INSERT_1, /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
     LDG_STMT_APPLY_INSERT_8,
@@ -80,7 +83,6 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_LOOK, /* what a change needs to know; _LOCAL: origin 0, by id */
     LDG_STMT_APPLY_LOOK_LOCAL,
     LDG_STMT_APPLY_TAGS,
-    LDG_STMT_APPLY_TAGS_UNGUARDED,
     LDG_STMT_APPLY_ANNOTATIONS,
     LDG_STMT_APPLY_TRIM,
     LDG_STMT_APPLY_TRIM_ORDERED,
@@ -88,6 +90,11 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_TRIM_LOCAL,
     LDG_STMT_APPLY_TRIM_LIST, /* what would be trimmed, where some are kept */
     LDG_STMT_APPLY_TRIM_LIST_LOCAL,
+    LDG_STMT_FOREIGN_ANY, /* changes made where the entry was not */
+    LDG_STMT_FOREIGN_GET,
+    LDG_STMT_FOREIGN_PUT,
+    LDG_STMT_FOREIGN_TRIM,
+    LDG_STMT_FOREIGN_DELETE,
     LDG_STMT_APPLY_NEXT_ID,
     LDG_STMT_SAVEPOINT,
     LDG_STMT_SAVEPOINT_RELEASE,
@@ -237,6 +244,8 @@ ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
                                  struct ldg_identity **ret_items, int **ret_numbers,
                                  size_t *ret_count, ledger_error *err);
 ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
                                 struct ldg_cursor *ret_cursor, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,

@@ -63,6 +63,7 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_origin_get(store, &identity, NULL, &origin, err),
                 ldg_store_origin_list(store, &arena, &identities, &numbers, &count, err),
                 ldg_store_origin_adopt(store, 1, &n, err),
+                ldg_store_origin_rewind(store, 1, 1, err),
                 ldg_store_apply(store, &apply, &outcome, err),
                 ldg_store_cursor_get(store, "c", true, &cursor, err),
                 ldg_store_cursor_set(store, "c", NULL, &cursor, err),
@@ -74,7 +75,7 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_parked_drop(store, 1, &n, err),
                 ldg_store_history(store, 0, 0, 1, 1, &arena, &history, &count, err),
                 ldg_store_snapshot_begin(store, err) },
-        .count = 21,
+        .count = 22,
     };
     ldg_store_snapshot_end(store);
     ledger_names_destroy(&names);
@@ -101,6 +102,7 @@ static void missing_callbacks_are_unsupported(void **state)
     struct ldg_arena arena;
     int64_t *ids;
     size_t count = 7;
+    bool any = true;
     struct all all;
     ledger_error err;
     store->backend = &holes;
@@ -118,6 +120,8 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_int_equal(ldg_store_trim_kept(store, 0, "s", 1, &arena, &ids, &count, NULL), LEDGER_OK);
     assert_int_equal(count, 0);
     ldg_arena_fini(&arena);
+    assert_int_equal(ldg_store_origin_unclaimed(store, &any, NULL), LEDGER_OK);
+    assert_false(any);
     assert_int_equal(ldg_store_durable_count(store, 42), 42);
     ldg_store_hint_backlog(store, true);
     store->backend = whole;
@@ -130,6 +134,7 @@ static void closed_stores_say_so(void **state)
     ledger_error err;
     int64_t *ids;
     size_t count;
+    bool any;
     ledger_store *again = NULL;
     assert_int_equal(ldg_store_wake_add(NULL, 0, NULL), LEDGER_ERR_CLOSED);
     ldg_store_wake_remove(NULL, 0);
@@ -140,6 +145,7 @@ static void closed_stores_say_so(void **state)
     }
     assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", 1, NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
+    assert_int_equal(ldg_store_origin_unclaimed(NULL, &any, &err), LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_CLOSED);
     ldg_store_snapshot_end(NULL);
 }
@@ -149,10 +155,11 @@ static void backend_errors_come_through(void **state)
     static const char *const names[] = { "identity",     "log_read",     "log_cursor_at",
                                          "log_check",    "log_stat",     "log_wait",
                                          "entry_by_id",  "origin_get",   "origin_list",
-                                         "origin_adopt", "apply",        "cursor_get",
-                                         "cursor_set",   "cursor_list",  "parked_list",
-                                         "parked_count", "parked_retry", "parked_note",
-                                         "parked_drop",  "history",      "snapshot_begin" };
+                                         "origin_adopt", "origin_rewind", "apply",
+                                         "cursor_get",   "cursor_set",    "cursor_list",
+                                         "parked_list",  "parked_count",  "parked_retry",
+                                         "parked_note",  "parked_drop",   "history",
+                                         "snapshot_begin" };
     ledger_store *store = open_memory("memory:inside");
     struct all all;
     ledger_error err;

@@ -86,8 +86,8 @@ static void finds_for_a_connection(void **state)
 static void every_hole_is_found(void **state)
 {
     const size_t optional[] = {
-        offsetof(struct ldg_backend, origin_adopt), offsetof(struct ldg_backend, history),
-        offsetof(struct ldg_backend, trim_kept),    offsetof(struct ldg_backend, durable_count),
+        offsetof(struct ldg_backend, origin_unclaimed), offsetof(struct ldg_backend, history),
+        offsetof(struct ldg_backend, trim_kept),        offsetof(struct ldg_backend, durable_count),
         offsetof(struct ldg_backend, hint_backlog),
     };
     for (size_t at = offsetof(struct ldg_backend, open); at < sizeof(struct ldg_backend);
@@ -148,6 +148,8 @@ static void pairs_are_whole_or_not_there(void **state)
     b.origin_list = NULL;
     assert_non_null(ldg_registry_problem(&b)); /* adoption needs origins */
     b.origin_adopt = NULL;
+    assert_non_null(ldg_registry_problem(&b));
+    b.origin_rewind = NULL;
     assert_null(ldg_registry_problem(&b));
     b.parked_list = NULL;
     assert_non_null(ldg_registry_problem(&b));
