@@ -166,6 +166,105 @@ static void parked_go_when_they_work(struct conf_env *env)
     assert_int_equal(list(sink, &rows), 0);
 }
 
+static void parked_again_is_replaced(struct conf_env *env)
+{
+    /* The source was put back, and another event has the position now. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    ledger_error err;
+    sink_park(sink, 3, "s", "first");
+    sink_park(sink, 4, "s", "another");
+    sink_append(sink, sink->a, 9, "s", "9", NULL);
+    sink_run(sink);
+    const int64_t id = (list(sink, &rows), rows[0].id);
+    for (int fails_too = 1; fails_too >= 0; fails_too--) {
+        sink->position = 0;
+        struct ldg_op *op = sink_park(sink, 3, "t", "second");
+        op->origin = sink->b;
+        op->type_name = "later";
+        op->event = conf_bytes("{\"v\":2}");
+        op->log_time_us += 5000000;
+        if (fails_too) {
+            sink_append(sink, sink->a, 9, "s", "other", NULL);
+            fails(sink_try(sink, &err), POSITION_REUSED);
+            assert_int_equal(list(sink, &rows), 2);
+            assert_string_equal(rows[0].reason, "first");
+            assert_int_equal(rows[0].attempts, 1);
+        } else {
+            sink_run(sink);
+        }
+    }
+    assert_int_equal(list(sink, &rows), 2);
+    assert_true(rows[0].id == id && rows[1].id > id);
+    assert_int_equal(rows[0].attempts, 2);
+    assert_string_equal(rows[0].reason, "second");
+    assert_string_equal(rows[0].stream, "t");
+    assert_string_equal(rows[0].type_name, "later");
+    assert_int_equal(rows[0].event.size, 7);
+    assert_memory_equal(rows[0].event.data, "{\"v\":2}", 7);
+    assert_true(rows[0].time_us / 1000 == (SINK_TIME_US + 5000000) / 1000);
+    sink_trim(sink, sink->b, 3, "t"); /* it is b's entry now */
+    sink_run(sink);
+    assert_int_equal(list(sink, &rows), 1);
+}
+
+static void two_never_wait_for_each_other(struct conf_env *env)
+{
+    /* Two logs bring changes of one entry, and one of them was read again from before. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    static const int64_t positions[] = { 2, 1, 1 };
+    struct ldg_parked_row *rows;
+    struct ldg_op retry[3];
+    bool applied;
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_run(sink);
+    for (size_t i = 0; i < 3; i++) {
+        sink_park(sink, 1, "s", "r");
+        retry[i] = sink->ops[0];
+        retry[i].kind = LDG_OP_SET_TAGS;
+        retry[i].log_position = sink->ops[0].log_position = positions[i];
+        if (i == 1)
+            retry[i].source_uuid = sink->ops[0].source_uuid = sink->b_identity.uuid;
+        sink_run(sink);
+    }
+    assert_int_equal(list(sink, &rows), 3);
+    static const struct {
+        int row;
+        bool works;
+    } steps[] = { { 0, false }, { 1, false }, { 2, true }, { 1, false }, { 0, true }, { 1, true } };
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        const int row = steps[i].row;
+        ok(ldg_store_parked_retry(sink->store, rows[row].id, &retry[row], 1, &applied, &err));
+        assert_int_equal(applied, steps[i].works);
+    }
+    assert_int_equal(list(sink, &rows), 0);
+}
+
+static void replays_are_never_parked(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink->park_rejected = true;
+    sink_append(sink, sink->a, 1, "bad", "1", NULL);
+    sink_run(sink);
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "bad");
+    sink_tags(sink, sink->a, 1, "bad", "t");
+    sink_run(sink);
+    sink_is(sink, "p");
+    sink->position = 0; /* the cursor was set back */
+    sink_append(sink, sink->a, 1, "bad", "1", NULL);
+    sink_tags(sink, sink->a, 1, "bad", "t");
+    sink_run(sink);
+    sink_is(sink, "rp");
+    sink_append(sink, sink->a, 1, "bad", "1", NULL); /* by another way, behind what is parked */
+    sink->ops[0].source_uuid = sink->b_identity.uuid;
+    sink_run(sink);
+    sink_is(sink, "r");
+    assert_int_equal(list(sink, &rows), 1);
+    assert_int_equal(rows[0].log_position, 2);
+}
+
 static void parked_notes_and_drops(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
@@ -247,6 +346,10 @@ const struct conf_case conf_parked_cases[] = {
     { "trim drops what is parked", trim_drops_what_is_parked, PARKING, 0 },
     { "parked are tried again", parked_are_tried_again, PARKING, 0 },
     { "parked go when they work", parked_go_when_they_work, PARKING, 0 },
+    { "parked again is replaced", parked_again_is_replaced, PARKING, 0 },
+    { "two never wait for each other", two_never_wait_for_each_other, PARKING, 0 },
+    { "replays are never parked", replays_are_never_parked, PARKING,
+      offsetof(struct conf_backend, refuse) },
     { "parked notes and drops", parked_notes_and_drops, PARKING, 0 },
     { "refused events stop or park", refused_events_stop_or_park, PARKING,
       offsetof(struct conf_backend, refuse) },

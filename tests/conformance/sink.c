@@ -316,6 +316,13 @@ static void apply_notices_a_used_position(struct conf_env *env)
         fails(sink_try(sink, &err), POSITION_REUSED);
     }
     sink_holds(sink, "s", "1"); /* nothing of those batches */
+    /* of an event that Go wrote the payload is known in its compacted form only */
+    sink_append(sink, sink->a, 1, "s", "1.0", "k")->inexact = true;
+    fails(sink_try(sink, &err), POSITION_REUSED);
+    sink_append(sink, sink->a, 1, "s", "1.0", NULL)->inexact = true;
+    sink_run(sink);
+    sink_is(sink, "r");
+    sink_holds(sink, "s", "1");
     ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
     assert_string_equal(row.state, sink->cursor.state);
 }
@@ -426,6 +433,103 @@ static void apply_keeps_the_later_change(struct conf_env *env)
     sink_run(sink);
     sink_is(sink, "aaramm");
     sink_holds(sink, "s", "1[seven]");
+}
+
+static void apply_foreign_changes_once(struct conf_env *env)
+{
+    /* Changes that b made to entries which are not its own come by two ways, or a second time. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    ledger_mutation_event *events;
+    ledger_error err;
+    const int64_t own = conf_append(sink->store, "s", "0");
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    for (int way = 0; way < 2; way++) {
+        sink_tags(sink, sink->a, 1, "s", "of b")->position = 5;
+        sink_annotate(sink, sink->a, 1, "s", "k", "of b")->position = 6;
+        sink_tags(sink, 0, own, "s", "of b")->position = 7;
+        sink_annotate(sink, 0, own, "s", "k", "of b")->position = 8;
+        for (size_t i = sink->count - 4; i < sink->count; i++)
+            sink->ops[i].mutation_origin = sink->b;
+        sink_tags(sink, sink->a, 1, "s", "of a")->position = 1;
+        sink_run(sink);
+        if (way == 0)
+            sink_is(sink, "aaaaaa");
+        else
+            sink_is(sink, "rrrrr");
+        sink_holds(sink, "s", "0[of b]{k=of b} 1[of a]{k=of b}");
+        assert_int_equal(conf_events(env, sink->store, &events, NULL), 7);
+    }
+    sink_tags(sink, sink->a, 1, "s", "older")->position = 4;
+    sink_tags(sink, sink->a, 1, "s", "newer")->position = 6;
+    for (size_t i = 0; i < 2; i++)
+        sink->ops[i].mutation_origin = sink->b;
+    sink_run(sink);
+    sink_is(sink, "ra");
+    sink_holds(sink, "s", "0[of b]{k=of b} 1[newer]{k=of b}");
+    /* what was deleted and is carried again begins anew, whoever has deleted it */
+    static const int64_t kept[] = { 7 };
+    for (int round = 0; round < 3; round++) {
+        if (round == 2) {
+            ok(ledger_store_trim(sink->store, "s", conf_id(INT64_MAX), NULL, &err));
+        } else {
+            sink_trim(sink, sink->a, 1, "s")->kept = round ? kept : NULL;
+            sink->ops[0].kept_count = round ? 1 : 0;
+        }
+        sink_append(sink, sink->a, 1, "s", "1", NULL);
+        sink_tags(sink, sink->a, 1, "s", "again")->mutation_origin = sink->b;
+        sink->ops[sink->count - 1].position = 5;
+        sink_run(sink);
+        sink_is(sink, "aa");
+        sink_holds(sink, "s", round < 2 ? "0[of b]{k=of b} 1[again]" : "1[again]");
+    }
+}
+
+static void origin_rewinds(struct conf_env *env)
+{
+    /* The source's log was put back to position 5: what comes behind it now is new. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_append(sink, sink->a, 2, "s", "2", NULL);
+    sink_tags(sink, sink->a, 1, "s", "nine")->position = 9;
+    sink_tags(sink, sink->a, 2, "s", "four")->position = 4;
+    sink_annotate(sink, sink->a, 1, "s", "k", "nine")->mutation_origin = sink->b;
+    sink->ops[4].position = 9;
+    sink_run(sink);
+    ok(ldg_store_origin_rewind(sink->store, sink->a, 5, &err));
+    sink_tags(sink, sink->a, 1, "s", "six")->position = 6;
+    sink_tags(sink, sink->a, 2, "s", "old")->position = 4;
+    sink_annotate(sink, sink->a, 1, "s", "k", "old")->mutation_origin = sink->b;
+    sink->ops[2].position = 9;
+    sink_run(sink);
+    sink_is(sink, "arr");
+    ok(ldg_store_origin_rewind(sink->store, sink->a, 6, &err));
+    ok(ldg_store_origin_rewind(sink->store, sink->b, 5, &err));
+    sink_tags(sink, sink->a, 1, "s", "old")->position = 6;
+    sink_annotate(sink, sink->a, 1, "s", "k", "six")->mutation_origin = sink->b;
+    sink->ops[1].position = 6;
+    sink_run(sink);
+    sink_is(sink, "ra");
+    sink_holds(sink, "s", "1[six]{k=six} 2[four]");
+}
+
+static void unclaimed_entries(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    uint64_t adopted;
+    bool any = true;
+    ledger_error err;
+    conf_append(sink->store, "s", "1");
+    sink_append(sink, sink->a, 1, "s", "2", NULL);
+    sink_run(sink);
+    ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
+    assert_false(any);
+    env->backend->put_legacy(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "s", "3", "5");
+    ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
+    assert_true(any);
+    ok(ldg_store_origin_adopt(sink->store, sink->a, &adopted, &err));
+    ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
+    assert_false(any);
 }
 
 static void apply_changes_local_entries(struct conf_env *env)
@@ -696,6 +800,10 @@ const struct conf_case conf_sink_cases[] = {
     { "apply frees a key by trim", apply_frees_a_key_by_trim, SINK | CHANGES, 0 },
     { "apply is fenced", apply_is_fenced, SINK | LDG_CAP_TRANSACTIONS, 0 },
     { "apply keeps the later change", apply_keeps_the_later_change, SINK | CHANGES, 0 },
+    { "apply foreign changes once", apply_foreign_changes_once,
+      SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
+    { "origin rewinds", origin_rewinds, SINK | CHANGES, 0 },
+    { "unclaimed entries", unclaimed_entries, SINK, offsetof(struct conf_backend, put_legacy) },
     { "apply changes local entries", apply_changes_local_entries, SINK | CHANGES, 0 },
     { "apply keeps origins apart", apply_keeps_origins_apart, SINK | CHANGES, 0 },
     { "apply trims by source position", apply_trims_by_source_position, SINK | CHANGES, 0 },
