@@ -223,8 +223,10 @@ struct ldg_backend {
     /* Waits until the log may have grown, wake_fd (an eventfd, drained by the caller) becomes
      * readable, or timeout_ms is over. May return early. Opens no lasting transaction. */
     ledger_rc (*log_wait)(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
-    /* The entry's row, if it is still there: payload and times as stored. For events that do not
-     * carry them byte for byte (Go compacts payloads and sends no times). *ret_entry NULL: gone. */
+    /* Of the entry's row, if it is still there: id, stream, payload and created_at_us as stored
+     * (LEDGER_NO_TIME: no time that can be read); the rest is empty, and nothing else of the row is
+     * read. For events that do not carry them byte for byte (Go compacts payloads and sends no
+     * times). *ret_entry NULL: gone, or its stream cannot be read. */
     ledger_rc (*entry_by_id)(void *ctx, int64_t id, struct ldg_arena *arena,
                              ledger_entry **ret_entry, ledger_error *err);
 
@@ -277,7 +279,9 @@ struct ldg_backend {
 
     /* --- verification ------------------------------------------------------------------------ */
     /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and
-     * bytes; in the arena. origin 0: the entries written here, by their own id. */
+     * bytes; in the arena. origin 0: by their own id all that have no origin, also what the Go
+     * bridge left. A damaged column does not end the run: it comes as the text that is there, as
+     * the only tag or as the value of "", a time as LEDGER_NO_TIME. */
     ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
@@ -289,8 +293,8 @@ struct ldg_backend {
     /* Ids of the stream's entries with id <= before that the source still has, ascending, in the
      * arena, seen now or later than the log row of the trim was: appended after the trim, or, where
      * transactions overlap, committed around it. origin 0: entries written here. Else a number of
-     * this store's own origins: ids are those at the origin, and an entry that is parked here counts
-     * as one that is kept. NULL: there are none. */
+     * this store's own origins: ids are those at the origin, and an entry that is parked here
+     * counts as one that is kept. NULL: there are none. */
     ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, int64_t before,
                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                            ledger_error *err);

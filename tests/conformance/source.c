@@ -318,7 +318,9 @@ static void entry_by_id(struct conf_env *env)
     assert_non_null(entry);
     assert_int_equal(entry->id.number, id);
     assert_string_equal(entry->stream, "s");
-    assert_string_equal(entry->dedup_key, "k");
+    assert_string_equal(entry->dedup_key, ""); /* only what is asked for */
+    assert_true(entry->created_at_us != LEDGER_NO_TIME);
+    assert_true(entry->updated_at_us == LEDGER_NO_TIME);
     assert_int_equal(entry->payload.size, 5);
     assert_memory_equal(entry->payload.data, " [1] ", 5);
     ok(ldg_store_entry_by_id(store, id + 1, &env->arena, &entry, &err));
@@ -347,6 +349,22 @@ static void history_of_local_entries(struct conf_env *env)
     assert_int_equal(count, 0);
     ok(ldg_store_history(store, 0, 0, 100, 1, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 1);
+}
+
+/* A table that the Go bridge writes to and that logs, too: its log has those entries. */
+static void history_has_what_go_left(struct conf_env *env)
+{
+    ledger_store *store = conf_open(env, "a");
+    struct ldg_history_row *rows;
+    size_t count;
+    ledger_error err;
+    conf_append(store, "s", "1");
+    env->backend->put_legacy(conf_url(env, "a"), LEDGER_DEFAULT_TABLE, "s", "2", "77");
+    conf_append(store, "s", "3");
+    ok(ldg_store_history(store, 0, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 3);
+    assert_int_equal(rows[1].source_pos, rows[1].entry->id.number);
+    assert_string_equal(rows[1].entry->source_id, "77");
 }
 
 static void snapshot_is_one_moment(struct conf_env *env)
@@ -440,7 +458,8 @@ static void masked_capabilities(struct conf_env *env)
 
 #define LOG LDG_CAP_MUTATION_LOG
 #define SINK                                                                                       \
-    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK | LDG_CAP_TRIM)
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
+     LDG_CAP_TRIM)
 const struct conf_case conf_source_cases[] = {
     { "log in pages", log_in_pages, LOG, 0 },
     { "log ends by bytes", log_ends_by_bytes, LOG, 0 },
@@ -453,6 +472,8 @@ const struct conf_case conf_source_cases[] = {
     { "trim leaves bridged entries", trim_leaves_bridged_entries, LOG | SINK, 0 },
     { "entry by id", entry_by_id, LOG, 0 },
     { "history of local entries", history_of_local_entries, LOG, 0 },
+    { "history has what Go left", history_has_what_go_left, LOG,
+      offsetof(struct conf_backend, put_legacy) },
     { "snapshot is one moment", snapshot_is_one_moment,
       LOG | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM, 0 },
     { "reopen in a role", reopen_in_a_role, LOG | LDG_CAP_TRIM, 0 },

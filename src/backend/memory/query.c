@@ -607,9 +607,21 @@ ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
     const int64_t seq = ldg_mem_seq(m);
     const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, id);
     if (row && ldg_mem_visible(&row->stamp, &m->tx, seq)) {
-        entry = ldg_arena_alloc(arena, sizeof(*entry));
-        rc = entry ? copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), arena, entry, err)
-                   : ldg_fail_nomem(err);
+        const ledger_entry found = {
+            .id = { .number = row->id },
+            .stream = ldg_arena_strdup(arena, row->stream->name),
+            .payload = { .data = ldg_arena_strndup(arena, row->payload.data, row->payload.size),
+                         .size = row->payload.size },
+            .order_key = "",
+            .dedup_key = "",
+            .source_id = "",
+            .origin = "",
+            .created_at_us = row->created_at_us,
+            .updated_at_us = LEDGER_NO_TIME,
+        };
+        entry = ldg_arena_memdup(arena, &found, sizeof(found));
+        if (!found.stream || !found.payload.data || !entry)
+            rc = ldg_fail_nomem(err);
     }
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
@@ -744,8 +756,7 @@ static ledger_rc history(struct ldg_memory *m, int origin, int64_t after, size_t
     for (size_t i = begin; i < rows->count && count < limit && (count == 0 || bytes < max_bytes);
          i++) {
         const struct ldg_mem_row *row = rows->items[i];
-        if (row->origin != origin || (!origin && *row->source_id) ||
-            !ldg_mem_visible(&row->stamp, &m->tx, seq))
+        if (row->origin != origin || !ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         ledger_entry *entry = ldg_arena_alloc(arena, sizeof(*entry));
         out = entry ? arena_grow(arena, out, count, &cap, sizeof(*out)) : NULL;

@@ -101,10 +101,10 @@ static void state_format(const struct ldg_sqlite *s, int64_t position, int64_t w
                      (long long)witness_position, (unsigned long long)witness_hash);
 }
 
-/* The witness hash of a row: its payload, seeded with its position, then created_at as it is stored.
- * A source that was put back and then written alike has the same positions and often the same
- * payloads, but hardly the same times. Piece by piece, so that a large row is hashed without being
- * in memory. */
+/* The witness hash of a row: its payload, seeded with its position, then created_at as it is
+ * stored. A source that was put back and then written alike has the same positions and often the
+ * same payloads, but hardly the same times. Piece by piece, so that a large row is hashed without
+ * being in memory. */
 static uint64_t payload_hash(const void *data, size_t size, int64_t position)
 {
     const char *p = data;

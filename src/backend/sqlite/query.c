@@ -39,7 +39,7 @@ ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char
                     s->table, (long long)id, column, why);
 }
 
-/* Columns of %C, schema.c. */
+/* Columns of %C, sql.c. */
 enum {
     COL_ID,
     COL_STREAM,
@@ -118,6 +118,44 @@ static ledger_rc get_json(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, 
     return rc;
 }
 
+/* What stands in a column that cannot be read, in printable form. */
+static ledger_rc get_raw(sqlite3_stmt *stmt, int column, struct ldg_arena *arena,
+                         const char **ret_text, ledger_error *err)
+{
+    ledger_bytes bytes = column_bytes(stmt, column);
+    if (bytes.size && !bytes.data)
+        return ldg_fail_nomem(err);
+    char *text = ldg_arena_strndup(arena, bytes.size ? bytes.data : "", bytes.size);
+    if (!text)
+        return ldg_fail_nomem(err);
+    const bool valid = ldg_utf8_valid(text, bytes.size);
+    for (size_t i = 0; i < bytes.size; i++) {
+        if (!text[i] || (!valid && (unsigned char)text[i] >= 0x80))
+            text[i] = '?';
+    }
+    *ret_text = text;
+    return LEDGER_OK;
+}
+
+static ledger_rc get_raw_json(sqlite3_stmt *stmt, int column, struct ldg_arena *arena,
+                              ledger_map *map, ledger_list *list, ledger_error *err)
+{
+    const char *text = NULL;
+    ledger_rc rc = get_raw(stmt, column, arena, &text, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const ledger_pair pair = { .key = "", .value = text };
+    void *item = map ? ldg_arena_memdup(arena, &pair, sizeof(pair))
+                     : ldg_arena_memdup(arena, &text, sizeof(text));
+    if (!item)
+        return ldg_fail_nomem(err);
+    if (map)
+        *map = (ledger_map){ .items = item, .count = 1 };
+    else
+        *list = (ledger_list){ .items = item, .count = 1 };
+    return LEDGER_OK;
+}
+
 static ledger_rc get_time(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, const char *name,
                           int64_t *ret_time_us, ledger_error *err)
 {
@@ -156,47 +194,89 @@ static ledger_rc read_large(struct ldg_sqlite *s, int64_t id, struct ldg_arena *
     return result;
 }
 
-ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct ldg_arena *arena,
-                                ledger_entry *entry, ledger_error *err)
+/* Where a row of the columns %C goes. raw: a damaged column is given as it is, and is no error. */
+struct target {
+    struct ldg_sqlite *s;
+    sqlite3_stmt *stmt;
+    struct ldg_arena *arena;
+    bool raw;
+};
+
+static ledger_rc fill_text(const struct target *t, int column, const char *name,
+                           const char **ret_text, ledger_error *err)
 {
+    ledger_rc rc = get_text(t->s, t->stmt, column, name, t->arena, ret_text, err);
+    if (rc == LEDGER_ERR_DATA && t->raw)
+        rc = get_raw(t->stmt, column, t->arena, ret_text, err);
+    return rc;
+}
+
+static ledger_rc fill_json(const struct target *t, int column, const char *name, ledger_map *map,
+                           ledger_list *list, ledger_error *err)
+{
+    ledger_rc rc = get_json(t->s, t->stmt, column, name, t->arena, map, list, err);
+    if (rc == LEDGER_ERR_DATA && t->raw)
+        rc = get_raw_json(t->stmt, column, t->arena, map, list, err);
+    return rc;
+}
+
+static ledger_rc fill_time(const struct target *t, int column, const char *name,
+                           int64_t *ret_time_us, ledger_error *err)
+{
+    ledger_rc rc = get_time(t->s, t->stmt, column, name, ret_time_us, err);
+    if (rc == LEDGER_ERR_DATA && t->raw) {
+        *ret_time_us = LEDGER_NO_TIME;
+        rc = LEDGER_OK;
+    }
+    return rc;
+}
+
+static ledger_rc fill_payload(const struct target *t, ledger_bytes *ret_payload, ledger_error *err)
+{
+    if (sqlite3_column_type(t->stmt, COL_LARGE_SIZE) != SQLITE_NULL)
+        return read_large(t->s, sqlite3_column_int64(t->stmt, COL_ID), t->arena,
+                          (size_t)sqlite3_column_int64(t->stmt, COL_LARGE_SIZE), ret_payload, err);
+    ledger_bytes payload = column_bytes(t->stmt, COL_PAYLOAD);
+    void *copy = NULL;
+    if (payload.data || !payload.size)
+        copy = ldg_arena_memdup(t->arena, payload.size ? payload.data : "", payload.size);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    *ret_payload = (ledger_bytes){ .data = copy, .size = payload.size };
+    return LEDGER_OK;
+}
+
+static ledger_rc fill_entry(const struct target *t, ledger_entry *entry, ledger_error *err)
+{
+    sqlite3_stmt *stmt = t->stmt;
     ledger_entry e = { .id = { .number = sqlite3_column_int64(stmt, COL_ID) } };
     char number[LDG_SQLITE_INT64_MAX];
-    ledger_rc rc = get_text(s, stmt, COL_STREAM, "stream", arena, &e.stream, err);
-    if (rc == LEDGER_OK && sqlite3_column_type(stmt, COL_LARGE_SIZE) != SQLITE_NULL) {
-        rc = read_large(s, e.id.number, arena, (size_t)sqlite3_column_int64(stmt, COL_LARGE_SIZE),
-                        &e.payload, err);
-    } else if (rc == LEDGER_OK) {
-        ledger_bytes payload = column_bytes(stmt, COL_PAYLOAD);
-        e.payload.size = payload.size;
-        if (payload.data || !payload.size)
-            e.payload.data =
-                ldg_arena_memdup(arena, payload.size ? payload.data : "", payload.size);
-        if (!e.payload.data)
-            rc = ldg_fail_nomem(err);
-    }
+    ledger_rc rc = fill_text(t, COL_STREAM, "stream", &e.stream, err);
     if (rc == LEDGER_OK)
-        rc = get_text(s, stmt, COL_ORDER_KEY, "order_key", arena, &e.order_key, err);
+        rc = fill_payload(t, &e.payload, err);
     if (rc == LEDGER_OK)
-        rc = get_text(s, stmt, COL_DEDUP_KEY, "dedup_key", arena, &e.dedup_key, err);
+        rc = fill_text(t, COL_ORDER_KEY, "order_key", &e.order_key, err);
+    if (rc == LEDGER_OK)
+        rc = fill_text(t, COL_DEDUP_KEY, "dedup_key", &e.dedup_key, err);
     e.schema_version = sqlite3_column_int(stmt, COL_SCHEMA_VERSION);
     if (rc == LEDGER_OK)
-        rc = get_json(s, stmt, COL_METADATA, "metadata", arena, &e.metadata, NULL, err);
+        rc = fill_json(t, COL_METADATA, "metadata", &e.metadata, NULL, err);
     if (rc == LEDGER_OK)
-        rc = get_json(s, stmt, COL_TAGS, "tags", arena, NULL, &e.tags, err);
+        rc = fill_json(t, COL_TAGS, "tags", NULL, &e.tags, err);
     if (rc == LEDGER_OK)
-        rc = get_json(s, stmt, COL_ANNOTATIONS, "annotations", arena, &e.annotations, NULL, err);
+        rc = fill_json(t, COL_ANNOTATIONS, "annotations", &e.annotations, NULL, err);
     if (rc == LEDGER_OK)
-        rc = get_time(s, stmt, COL_CREATED_AT, "created_at", &e.created_at_us, err);
+        rc = fill_time(t, COL_CREATED_AT, "created_at", &e.created_at_us, err);
     if (rc == LEDGER_OK)
-        rc = get_time(s, stmt, COL_UPDATED_AT, "updated_at", &e.updated_at_us, err);
+        rc = fill_time(t, COL_UPDATED_AT, "updated_at", &e.updated_at_us, err);
     if (rc == LEDGER_OK)
-        rc = get_text(s, stmt, COL_SOURCE_ID, "source_id", arena, &e.source_id, err);
+        rc = fill_text(t, COL_SOURCE_ID, "source_id", &e.source_id, err);
     if (rc == LEDGER_OK)
-        rc = get_text(s, stmt, COL_ORIGIN_UUID, "origin", arena, &e.origin, err);
+        rc = fill_text(t, COL_ORIGIN_UUID, "origin", &e.origin, err);
     if (rc == LEDGER_OK && !*e.source_id && sqlite3_column_int(stmt, COL_ORIGIN) != 0 &&
         sqlite3_column_type(stmt, COL_SOURCE_POS) != SQLITE_NULL) {
         e.source_id = ldg_arena_strdup(
-            arena, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, COL_SOURCE_POS), number));
+            t->arena, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, COL_SOURCE_POS), number));
         if (!e.source_id)
             rc = ldg_fail_nomem(err);
     }
@@ -444,6 +524,7 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     ledger_rc rc = search ? needle_init(&needle, search, err) : LEDGER_OK;
     if (rc == LEDGER_OK)
         rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
+    const struct target target = { .s = s, .stmt = stmt, .arena = arena };
     while (rc == LEDGER_OK && count < limit && (step = sqlite3_step(stmt)) == SQLITE_ROW) {
         bool match = true;
         if (filtered)
@@ -456,7 +537,7 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
         if (!grow(arena, &entries, sizeof(ledger_entry), count, &capacity))
             rc = ldg_fail_nomem(err);
         else
-            rc = ldg_sqlite_fill_entry(s, stmt, arena, (ledger_entry *)entries + count, err);
+            rc = fill_entry(&target, (ledger_entry *)entries + count, err);
         count += rc == LEDGER_OK;
     }
     if (rc == LEDGER_OK && step != SQLITE_ROW && step != SQLITE_DONE)
@@ -598,24 +679,55 @@ ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char
     return result;
 }
 
+/* Nothing but what is asked for: another column of the row may be odd, and is not read. */
+static ledger_rc fill_payload_only(const struct target *t, ledger_entry **ret_entry,
+                                   ledger_error *err)
+{
+    enum { CREATED_AT = COL_LARGE_SIZE + 1 };
+    ledger_entry e = {
+        .id = { .number = sqlite3_column_int64(t->stmt, COL_ID) },
+        .order_key = "",
+        .dedup_key = "",
+        .source_id = "",
+        .origin = "",
+        .updated_at_us = LEDGER_NO_TIME,
+    };
+    ledger_entry *entry = NULL;
+    ledger_rc rc = get_text(t->s, t->stmt, COL_STREAM, "stream", t->arena, &e.stream, err);
+    if (rc == LEDGER_ERR_DATA) { /* no event can mean this row */
+        *ret_entry = NULL;
+        return LEDGER_OK;
+    }
+    if (rc == LEDGER_OK)
+        rc = fill_payload(t, &e.payload, err);
+    if (rc == LEDGER_OK)
+        rc = fill_time(t, CREATED_AT, "created_at", &e.created_at_us, err);
+    if (rc == LEDGER_OK) {
+        entry = ldg_arena_memdup(t->arena, &e, sizeof(e));
+        rc = entry ? LEDGER_OK : ldg_fail_nomem(err);
+    }
+    if (rc == LEDGER_OK)
+        *ret_entry = entry;
+    return rc;
+}
+
 ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
                                  ledger_entry **ret_entry, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
     ledger_entry *entry = NULL;
     ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_ENTRY, err);
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_PAYLOAD, err);
     if (!stmt)
         return err->code;
+    const struct target target = { .s = s, .stmt = stmt, .arena = arena, .raw = true };
     int rc = sqlite3_bind_int64(stmt, 1, id);
     if (rc == SQLITE_OK)
         rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW) {
-        entry = ldg_arena_alloc(arena, sizeof(*entry));
-        result = entry ? ldg_sqlite_fill_entry(s, stmt, arena, entry, err) : ldg_fail_nomem(err);
-    } else if (rc != SQLITE_DONE) {
+    if (rc == SQLITE_ROW)
+        result = fill_payload_only(&target, &entry, err);
+    else if (rc != SQLITE_DONE)
         result = ldg_sqlite_fail(s, rc, "reading an entry", err);
-    }
     sqlite3_reset(stmt);
     if (result == LEDGER_OK)
         *ret_entry = entry;
@@ -687,6 +799,7 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit,
         rc = sqlite3_bind_int(stmt, 3, origin);
     if (rc != SQLITE_OK)
         result = ldg_sqlite_fail(s, rc, "reading the history", err);
+    const struct target target = { .s = s, .stmt = stmt, .arena = arena, .raw = true };
     while (result == LEDGER_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
         bytes += row_bytes(stmt);
         if (count && max_bytes && bytes > max_bytes)
@@ -696,7 +809,7 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit,
             result = ldg_fail_nomem(err);
             break;
         }
-        result = ldg_sqlite_fill_entry(s, stmt, arena, entry, err);
+        result = fill_entry(&target, entry, err);
         if (result == LEDGER_OK)
             ((struct ldg_history_row *)rows)[count++] = (struct ldg_history_row){
                 .source_pos =

@@ -45,7 +45,8 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_SET_TAGS] = "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1",
     [LDG_STMT_SET_ANNOTATIONS] =
         "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3 WHERE id = ?1",
-    [LDG_STMT_GET_ENTRY] = "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1",
+    [LDG_STMT_GET_PAYLOAD] = "SELECT id, stream, " SMALL_PAYLOAD ", CASE WHEN " LARGE_PAYLOAD
+                             " THEN length(payload) END, created_at FROM main.\"%T\" WHERE id = ?1",
     [LDG_STMT_DELETE] = "DELETE FROM main.\"%T\" WHERE id = ?1",
     /* ?1 stream, ?2 id */
     [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
@@ -82,10 +83,10 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "AND source_pos = ?3 AND +stream = ?1 "
         "UNION ALL SELECT id FROM main.\"%T\" "
         "WHERE source_id = ?2 AND source_id != '' AND stream = ?1 LIMIT 1",
-    /* ?1 after, ?2 limit; what the Go bridge left and nobody adopted was not written here */
+    /* ?1 after, ?2 limit; a log may carry what the Go bridge brought, so that is of this table */
     [LDG_STMT_HISTORY_LOCAL] =
         "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
-        "AND +source_id = '' ORDER BY id LIMIT ?2",
+        "ORDER BY id LIMIT ?2",
     /* ?1 after, ?2 limit, ?3 origin */
     [LDG_STMT_HISTORY_ORIGIN] =
         "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
@@ -248,7 +249,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_PARKED_DROP] = "DELETE FROM main.\"%T_parked\" WHERE ?1 = 0 OR id = ?1",
 };
 
-/* The columns of an entry, in the order ldg_sqlite_fill_entry() reads them. A payload over 1 MiB
+/* The columns of an entry, in the order query.c reads them. A payload over 1 MiB
  * comes as NULL with its size, and is then read straight into its place. */
 #define ENTRY_COLUMNS                                                                              \
     "id, stream, CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END, "                         \
@@ -327,11 +328,8 @@ char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
                    "AND stream = ?1 LIMIT 1";
         break;
     case LDG_STMT_HISTORY_LOCAL:
-        if (!s->has_source_id)
+        if (!s->has_ours)
             text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
-        else if (!s->has_ours)
-            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +source_id = '' "
-                   "ORDER BY id LIMIT ?2";
         break;
     case LDG_STMT_UNCLAIMED:
         if (!s->has_source_id)

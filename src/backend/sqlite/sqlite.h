@@ -37,7 +37,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_TRIM,
     LDG_STMT_TRIM_ORIGINS,
     /* query.c */
-    LDG_STMT_GET_ENTRY, /* by id: every column */
+    LDG_STMT_GET_PAYLOAD, /* by id: what an event of Go lacks */
     LDG_STMT_TRIM_KEPT,
     LDG_STMT_TRIM_KEPT_ORIGIN,
     LDG_STMT_COUNT_STREAM,
@@ -201,9 +201,6 @@ int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text);
 /* DATA: what another program has written into this row cannot be read. */
 ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
                               const char *why, ledger_error *err);
-/* Fills an entry from a row of the columns that %C stands for (sql.c), in the arena. */
-ledger_rc ldg_sqlite_fill_entry(struct ldg_sqlite *s, sqlite3_stmt *stmt, struct ldg_arena *arena,
-                                ledger_entry *entry, ledger_error *err);
 ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
                           const ledger_read_options *options, struct ldg_arena *arena,
                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
