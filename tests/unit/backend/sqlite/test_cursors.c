@@ -241,6 +241,81 @@ static void test_busy(void **state)
     sink_apply(&k);
 }
 
+/* What is written to a file that has lost its name is lost. */
+static void test_file_moved(void **state)
+{
+    const char *aside = tst_path(*state, "aside.db");
+    ledger_error err = { 0 };
+
+    sink_append(&k, "s", 1, "{}", "");
+    sink_apply(&k);
+    for (int replaced = 0; replaced < 2; replaced++) {
+        assert_int_equal(rename(k.s.path, aside), 0);
+        if (replaced)
+            sqlite3_close(raw_open(k.s.path));
+        sink_begin(&k);
+        sink_append(&k, "s", 2, "{}", "");
+        tst_fails(sink_try(&k, &err), LEDGER_ERR_CONNECT, &err);
+        assert_true(err.flags & LEDGER_ERROR_RETRY);
+        assert_true(sqlite3_get_autocommit(k.s.db));
+        tst_fails(SINK->cursor_get(&k.s, "default", true, &k.cursor, &err), LEDGER_ERR_CONNECT,
+                  &err);
+        assert_int_equal(rename(aside, k.s.path), 0);
+    }
+    sink_begin(&k);
+    sink_append(&k, "s", 2, "{}", "");
+    sink_apply(&k);
+    sink_is(&k, "SELECT count(*) FROM t", "2");
+}
+
+/* Go's own index answers the question whether it left something. */
+static void test_unclaimed_uses_the_index(void **state)
+{
+    char *sql = ldg_sqlite_sql(&k.s, LDG_STMT_UNCLAIMED), *plan;
+    sqlite3_stmt *stmt;
+    bool used = false;
+
+    tst_exec(k.db, "CREATE UNIQUE INDEX idx_t_source ON t(source_id) WHERE source_id != ''");
+    plan = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", sql);
+    assert_int_equal(sqlite3_prepare_v2(k.db, plan, -1, &stmt, NULL), SQLITE_OK);
+    while (sqlite3_step(stmt) == SQLITE_ROW)
+        used = used || strstr((const char *)sqlite3_column_text(stmt, 3), "idx_t_source") != NULL;
+    assert_true(used);
+    sqlite3_finalize(stmt);
+    sqlite3_free(plan);
+    sqlite3_free(sql);
+}
+
+/* A trim takes along what was noted of the entries that it deletes, and no more. */
+static void test_foreign_rows_go_with_entries(void **state)
+{
+    static const char count[] = "SELECT group_concat(origin || ':' || entry) FROM t_foreign";
+    const struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = 1 };
+    const int64_t kept = 2;
+    ledger_error err = { 0 };
+    int other = 0;
+
+    tst_ok(SINK->origin_get(&k.s, &identity, "other", &other, &err), &err);
+    for (int64_t i = 1; i <= 4; i++)
+        sink_append(&k, i == 3 ? "u" : "s", i, "{}", "");
+    sink_apply(&k);
+    sink_begin(&k);
+    for (int64_t i = 1; i <= 4; i++)
+        sink_tags(&k, i == 3 ? "u" : "s", i, "x")->mutation_origin = other;
+    sink_apply(&k);
+    sink_is(&k, count, "1:1,1:2,1:3,1:4");
+    sink_begin(&k);
+    struct ldg_op *op = sink_op(&k, LDG_OP_TRIM, "s", 3);
+    op->kept = &kept;
+    op->kept_count = 1;
+    sink_apply(&k);
+    sink_is(&k, count, "1:2,1:3,1:4");
+    sink_begin(&k);
+    sink_op(&k, LDG_OP_TRIM, "s", 3);
+    sink_apply(&k);
+    sink_is(&k, count, "1:3,1:4");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -253,6 +328,9 @@ int main(void)
         TEST(test_cursor_of_a_go_table),
         TEST(test_out_of_memory),
         TEST(test_busy),
+        TEST(test_file_moved),
+        TEST(test_unclaimed_uses_the_index),
+        TEST(test_foreign_rows_go_with_entries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

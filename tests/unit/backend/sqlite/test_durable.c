@@ -109,6 +109,27 @@ static void test_wal_removed(void **state)
     assert_int_equal(SINK->durable_count(&k.s), 1);
 }
 
+/* Another database has the name now: syncing its WAL would prove nothing about our commits. */
+static void test_database_replaced(void **state)
+{
+    char wal[600], other_wal[600];
+    const char *other = tst_path(*state, "other.db");
+    sqlite3 *db = raw_open(other);
+
+    apply_one();
+    assert_true(wait_durable(1));
+    tst_exec(db, "PRAGMA journal_mode = wal; CREATE TABLE a(b)");
+    snprintf(wal, sizeof(wal), "%s-wal", k.s.path);
+    snprintf(other_wal, sizeof(other_wal), "%s-wal", other);
+    assert_int_equal(rename(other_wal, wal), 0);
+    assert_int_equal(rename(other, k.s.path), 0);
+    k.s.applied_count++; /* as if a commit had been under way */
+    ldg_sqlite_durable_committed(&k.s);
+    tst_sleep_us(60000);
+    assert_int_equal(SINK->durable_count(&k.s), 1);
+    sqlite3_close(db);
+}
+
 static void test_rollback_journal(void **state)
 {
     struct tst_env *env = *state;
@@ -167,6 +188,7 @@ int main(void)
         TEST(test_opens_only_the_wal),
         TEST(test_checkpoint_starts_the_wal_again),
         TEST(test_wal_removed),
+        TEST(test_database_replaced),
         TEST(test_rollback_journal),
         TEST(test_without_a_file),
         TEST(test_stops_at_once),

@@ -493,6 +493,27 @@ static ledger_rc open_and_close(void *ctx)
     return rc;
 }
 
+/* Only a sink's writes need the table of foreign changes: one who may only read goes without. */
+static void test_without_foreign_changes(void **state)
+{
+    const char *path = tst_path(*state, "a.db");
+    struct ldg_sqlite s;
+    sqlite3 *db;
+
+    handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_CREATE);
+    handle_close(&s);
+    db = raw_open(path);
+    tst_exec(db, "DROP TABLE " LEDGER_DEFAULT_TABLE "_foreign");
+    handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_READ_ONLY);
+    assert_true(s.has_ours);
+    handle_close(&s);
+    handle_open(&s, path, LDG_ROLE_SINK, 0);
+    handle_close(&s);
+    assert_int_equal(
+        tst_query_int(db, "SELECT count(*) FROM " LEDGER_DEFAULT_TABLE "_foreign"), 0);
+    sqlite3_close(db);
+}
+
 static void test_allocations(void **state)
 {
     struct tst_env *env = *state;
@@ -513,6 +534,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_changed_behind_us, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_init_at_once, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_check, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_without_foreign_changes, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_allocations, tst_setup, tst_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
