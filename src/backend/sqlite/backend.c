@@ -308,9 +308,23 @@ static ledger_rc fail_path(ledger_error *err, int error, ledger_rc otherwise, co
                            path, strerror(error), *advice ? "; " : "", advice);
 }
 
+/* A bridge opens what its caller had open: somebody is moving it, or puts a backup in its place,
+ * and it may be there again at the next try. */
+static ledger_rc fail_missing(const struct ldg_open *open, const char *path, ledger_error *err)
+{
+    if (open->role != LDG_ROLE_USER)
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "no such file: %s; it was there when the bridge was made: put it back",
+                        path);
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "no such file: %s; `ledgerctl store init --store sqlite:%s` makes it", path,
+                    path);
+}
+
 /* The absolute name of a file that may not exist yet: the folder's real path and the last part. An
  * absolute name also keeps SQLite from reading "file:…" as a URI. */
-static ledger_rc absolute_path(const char *path, char out[PATH_MAX], ledger_error *err)
+static ledger_rc absolute_path(const char *path, const struct ldg_open *open, char out[PATH_MAX],
+                               ledger_error *err)
 {
     char folder[PATH_MAX];
     if (realpath(path, out))
@@ -325,6 +339,8 @@ static ledger_rc absolute_path(const char *path, char out[PATH_MAX], ledger_erro
     memcpy(folder, path, folder_size);
     folder[folder_size] = '\0';
     if (!realpath(folder_size ? folder : ".", out)) {
+        if (errno == ENOENT && open->role != LDG_ROLE_USER)
+            return fail_missing(open, path, err);
         if (errno == ENOENT)
             return ldg_fail(err, LEDGER_ERR_SCHEMA, "no such folder: %s; make it first", folder);
         return fail_path(err, errno, LEDGER_ERR_INVALID, folder, "");
@@ -347,9 +363,7 @@ static ledger_rc look_at_file(const char *path, const struct ldg_open *open, led
             return fail_path(err, errno, LEDGER_ERR_CONNECT, path, "");
         if (open->flags & LEDGER_STORE_CREATE)
             return LEDGER_OK;
-        return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                        "no such file: %s; `ledgerctl store init --store sqlite:%s` makes it", path,
-                        path);
+        return fail_missing(open, path, err);
     }
     if (S_ISDIR(st.st_mode))
         return ldg_fail(err, LEDGER_ERR_PERMISSION, "%s is a folder; name a file in it", path);
@@ -373,7 +387,7 @@ static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, le
         return ldg_fail(err, LEDGER_ERR_INVALID, "the URL names no file; write sqlite:PATH");
     bool memory = strcmp(name, ":memory:") == 0;
     if (!memory) {
-        rc = absolute_path(name, path, err);
+        rc = absolute_path(name, open, path, err);
         if (rc == LEDGER_OK)
             rc = look_at_file(path, open, err);
         if (rc != LEDGER_OK)

@@ -75,6 +75,17 @@ static void test_bad_files(void **state)
     tst_fails(store_try(url, NULL, LEDGER_STORE_CREATE, &store, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "no such folder"));
 
+    /* A bridge waits for a file that it had. */
+    for (int role = LDG_ROLE_SOURCE; role <= LDG_ROLE_SINK; role++) {
+        struct ldg_sqlite s;
+        tst_fails(handle_try(&s, tst_path(env, "none.db"), (enum ldg_role)role, 0, &err),
+                  LEDGER_ERR_CONNECT, &err);
+        assert_non_null(strstr(err.message, "no such file"));
+        assert_true(err.flags & LEDGER_ERROR_RETRY);
+        snprintf(url, sizeof(url), "%s/deep/er.db", env->dir);
+        tst_fails(handle_try(&s, url, (enum ldg_role)role, 0, &err), LEDGER_ERR_CONNECT, &err);
+    }
+
     snprintf(url, sizeof(url), "sqlite:%s", env->dir);
     tst_fails(store_try(url, NULL, LEDGER_STORE_CREATE, &store, &err), LEDGER_ERR_PERMISSION, &err);
     assert_non_null(strstr(err.message, "folder"));
