@@ -85,11 +85,34 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     *pipe = NULL;
 }
 
+/* A Go bridge that was killed in its first batch leaves entries and no cursor. They are taken for this
+ * source's if no other source can be meant. */
+static ledger_rc find_unclaimed(struct ldg_pipe *pipe, bool *ret_adopt, ledger_error *err)
+{
+    bool any = false, sole = false;
+    ledger_rc rc = ldg_store_origin_unclaimed(pipe->sink, &any, err);
+    if (rc == LEDGER_OK && any)
+        rc = ldg_cursor_sole(&pipe->cursor, &sole, err);
+    if (rc == LEDGER_OK && any && !sole)
+        ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN,
+                "the sink holds entries of a Go bridge and several cursors of it, so they are left "
+                "alone; run this bridge under the name of the Go bridge that it replaces",
+                NULL);
+    if (rc == LEDGER_OK)
+        *ret_adopt = any && sole;
+    return rc;
+}
+
 static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
 {
     bool adopt = false;
     uint64_t adopted = 0;
     ledger_rc rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &adopt, err);
+    const struct ldg_cursor *row = &pipe->cursor.row;
+    if (rc == LEDGER_OK && pipe->cursor.in_sink && row->state[0] == '\0' && row->readable[0] == '\0')
+        rc = find_unclaimed(pipe, &adopt, err);
+    if (rc != LEDGER_OK)
+        pipe->cursor.loaded = false;
     if (rc == LEDGER_OK && adopt && pipe->cursor.in_sink) {
         rc = ldg_store_origin_adopt(pipe->sink, pipe->origins.source, &adopted, err);
         if (rc == LEDGER_OK && adopted > 0)

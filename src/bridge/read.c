@@ -96,7 +96,7 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
         return LEDGER_OK;
     if (origin[0] != '\0')
         rc = number_at_source(source, origin, arena, &number, err);
-    if (rc == LEDGER_OK && number == 0)
+    if (rc == LEDGER_OK && number >= 0)
         rc = ldg_store_trim_kept(source, number, event->stream, before, arena, &kept, &count,
                                  err);
     if (rc == LEDGER_OK) {

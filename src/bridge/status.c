@@ -76,7 +76,8 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
 
 /* Where the cursor stands, also when the source no longer agrees with it. */
 static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store *source,
-                                  int64_t *ret_position, bool *ret_adopt, ledger_error *err)
+                                  int64_t *ret_position, bool *ret_adopt, bool *ret_rewound,
+                                  ledger_error *err)
 {
     ledger_id id = { 0 };
     ledger_rc rc = ldg_cursor_load(keeper, source, true, ret_adopt, err);
@@ -89,6 +90,7 @@ static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store
     case LEDGER_ERR_SOURCE_REWOUND:
         (void)keeper->codec->decode(keeper->row.readable, &id, NULL);
         *ret_position = id.number;
+        *ret_rewound = true;
         return LEDGER_OK;
     case LEDGER_ERR_CURSOR_MISMATCH:
     case LEDGER_ERR_DATA:
@@ -99,9 +101,11 @@ static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store
     }
 }
 
-/* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone. */
-static ledger_rc adopt_entries(ledger_store *source, ledger_store *sink, const char *name,
-                               ledger_error *err)
+/* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone. And
+ * where the source was put back, changes of the history it lost must not stand in the way of new
+ * ones with the same positions. */
+static ledger_rc settle_entries(ledger_store *source, ledger_store *sink, const char *name,
+                                bool adopt, bool rewound, int64_t position, ledger_error *err)
 {
     struct ldg_identity identity;
     uint64_t adopted = 0;
@@ -109,8 +113,10 @@ static ledger_rc adopt_entries(ledger_store *source, ledger_store *sink, const c
     ledger_rc rc = ldg_store_identity(source, &identity, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_origin_get(sink, &identity, name, &origin, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && adopt)
         rc = ldg_store_origin_adopt(sink, origin, &adopted, err);
+    if (rc == LEDGER_OK && rewound)
+        rc = ldg_store_origin_rewind(sink, origin, position, err);
     return rc;
 }
 
@@ -119,7 +125,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
 {
     ledger_error local;
     int64_t wanted, present = 0;
-    bool adopt = false;
+    bool adopt = false, rewound = false;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || position == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "cursor set: source, sink or position is NULL");
@@ -134,7 +140,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
     ledger_rc rc =
         keeper == NULL || next == NULL ? ldg_fail_nomem(err) : keeper_init(keeper, sink, name, err);
     if (rc == LEDGER_OK)
-        rc = present_position(keeper, source, &present, &adopt, err);
+        rc = present_position(keeper, source, &present, &adopt, &rewound, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_stat(source, "", &stat, err);
     if (rc == LEDGER_OK && wanted > stat.head)
@@ -145,8 +151,8 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
                       "the cursor stands at %lld; going forward to %lld would skip events for good "
                       "(--allow-skip does it)",
                       (long long)present, (long long)wanted);
-    if (rc == LEDGER_OK && adopt)
-        rc = adopt_entries(source, sink, keeper->name, err);
+    if (rc == LEDGER_OK && (adopt || rewound))
+        rc = settle_entries(source, sink, keeper->name, adopt, rewound, wanted, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_cursor_at(source, wanted, next->state, err);
     if (rc == LEDGER_OK) {
