@@ -1,4 +1,4 @@
-/* Faults of the reference implementation, each as a test named after its row: w2 w3 w5 w8 w9 w13
+/* Faults of the reference implementation, each as a test named after its row: w1 w2 w3 w5 w8 w9 w13
  * w14 w15 w18. Bad events (w7, w19) are in test_bad_events.c; the traps (t2 t4 t6 t7 t8) in
  * test_traps.c. Every test runs on each pair of backends that it can apply to. */
 #include <inttypes.h>
@@ -9,6 +9,81 @@
 #include "fixtures.h"
 #include "oracle.h"
 #include "workload.h"
+
+/* --- w1: transactions that overlap -------------------------------------------------------------
+ */
+
+struct overlapping_writer {
+    pthread_t thread;
+    ledger_store *store;
+    uint64_t random;
+    size_t count;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+static void *write_overlapping(void *arg)
+{
+    struct overlapping_writer *w = arg;
+    for (size_t i = 0; i < w->count && w->rc == LEDGER_OK; i++) {
+        ledger_append_input input = { .payload = { "{}", 2 } };
+        w->rc = ledger_store_begin(w->store, &w->err);
+        for (uint64_t k = tst_random_below(&w->random, 4); k > 0 && w->rc == LEDGER_OK; k--) {
+            w->rc = ledger_store_append(w->store, k % 2 ? "a" : "b", &input, 1, NULL, &w->err);
+            tst_sleep_us((int64_t)tst_random_below(&w->random, 300));
+        }
+        if (w->rc == LEDGER_OK)
+            w->rc = tst_random_below(&w->random, 5) == 0 ? ledger_store_rollback(w->store, &w->err)
+                                                         : ledger_store_commit(w->store, &w->err);
+    }
+    return NULL;
+}
+
+/* Only memory lets transactions of several handles overlap, as PostgreSQL does. One is held open
+ * all the time: nothing waits for it, and at its end it arrives too, with the lower ids it drew
+ * first. */
+static void w1_overlapping_transactions(void **state)
+{
+    struct tst_env *env = *state;
+    enum { WRITERS = 4 };
+    for (int to = 0; to < TST_SINK_COUNT; to++, tst_env_reset(env)) {
+        ledger_store *source = tst_open(env, TST_MEMORY, "source");
+        ledger_store *held = tst_open(env, TST_MEMORY, "source");
+        ledger_store *sink = tst_open(env, (enum tst_kind)to, "sink");
+        struct overlapping_writer writers[WRITERS] = { { 0 } };
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        uint64_t seed = tst_seed();
+        tst_ok(ledger_store_begin(held, &err), &err);
+        int64_t low = tst_append(held, "a", "{\"held\":1}", NULL, NULL);
+        tst_bridge_options(&o);
+        o.batch_size = 10;
+        o.parallel_streams = 2;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        for (int i = 0; i < WRITERS; i++) {
+            writers[i].store = tst_open(env, TST_MEMORY, "source");
+            writers[i].random = seed + (uint64_t)i;
+            writers[i].count = tst_scale(100);
+            assert_int_equal(
+                pthread_create(&writers[i].thread, NULL, write_overlapping, &writers[i]), 0);
+        }
+        for (int i = 0; i < WRITERS; i++) {
+            assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
+            tst_ok(writers[i].rc, &writers[i].err);
+        }
+        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        uint64_t before = tst_count(source, NULL);
+        assert_true(before > 50);
+        assert_int_equal(tst_count(sink, NULL), before); /* not stalled behind the open one */
+        tst_ok(ledger_store_commit(held, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        assert_int_equal(tst_count(sink, NULL), before + 1);
+        ledger_bridge_destroy(&bridge);
+        assert_int_equal(low, 1);
+        tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
+    }
+}
 
 /* --- w2: several sources into one sink ------------------------------------------------------- */
 
@@ -676,6 +751,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
+        T(w1_overlapping_transactions),
         T(w2_two_sources_keep_apart),
         T(w2_tags_go_to_the_own_entry),
         T(w2_crossed_dedup_keys_are_counted),

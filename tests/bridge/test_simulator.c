@@ -23,6 +23,8 @@ struct simulation {
     size_t writer_count;
     ledger_bridge *bridges[BRIDGES];
     bool overlapping; /* transactions of several writers were open at once */
+    bool with_bad;    /* bad events in the log, and a sink that refuses a stream now and then */
+    uint64_t bad_count;
     uint64_t step, errors, polls;
     char trail[4096]; /* the last steps, for the message */
 };
@@ -200,6 +202,67 @@ static void step_rewind(struct simulation *s)
         give_up(s, "the cursor could not be set back", &err);
 }
 
+#define BAD_MARK "of nobody"
+
+static void step_bad(struct simulation *s)
+{
+    static const char *const streams[] = { "s0", "s1-\xC3\xA9", "s2 with blanks", NULL, NULL };
+    ledger_error err = { 0 };
+    uint64_t applied, left;
+    ledger_rc rc;
+    switch (below(s, 4)) {
+    case 0:
+        for (size_t i = 0; i < s->writer_count; i++)
+            if (s->from != TST_MEMORY && s->workloads[i].in_transaction)
+                return; /* it holds the lock */
+        note(s, "bad event", "");
+        tst_log_text(s->source, below(s, 2) == 0 ? "not an event " BAD_MARK
+                                                 : "{\"type\":\"" BAD_MARK "\",\"stream\":\"s0\"}");
+        s->bad_count++;
+        break;
+    case 1:
+        note(s, "refuse", "");
+        tst_fault_disarm(); /* it would hit the test's own connection */
+        tst_refuse(s->sink, streams[below(s, sizeof streams / sizeof streams[0])]);
+        break;
+    default:
+        rc = ledger_bridge_parked_retry(s->source, s->sink, 0, &applied, &left, &err);
+        note(s, "retry", ledger_rc_name(rc));
+        if (rc != LEDGER_OK && !may_happen(rc))
+            give_up(s, "parked events could not be tried again", &err);
+        break;
+    }
+}
+
+static bool must_be_bad(void *ctx, const ledger_parked *p)
+{
+    struct simulation *s = ctx;
+    char text[64] = "";
+    memcpy(text, p->event.data, p->event.size < 63 ? p->event.size : 63);
+    if (strstr(text, BAD_MARK) == NULL) {
+        note(s, p->type, p->reason);
+        give_up(s, "a good event stays parked", NULL);
+    }
+    s->bad_count--;
+    return true;
+}
+
+/* What was refused is applied now; what is bad stays. */
+static void retry_all(struct simulation *s)
+{
+    uint64_t applied = 0, left = 0;
+    ledger_error err = { 0 };
+    tst_refuse(s->sink, NULL);
+    if (ledger_bridge_parked_retry(s->source, s->sink, 0, &applied, &left, &err) != LEDGER_OK)
+        give_up(s, "no retry after healing", &err);
+    note(s, "last retry", "");
+    uint64_t bad_count = s->bad_count;
+    if (ledger_bridge_parked_list(s->sink, must_be_bad, s, &err) != LEDGER_OK)
+        give_up(s, "no list of parked events", &err);
+    if (s->bad_count != 0 || left != bad_count)
+        give_up(s, "a bad event has disappeared", NULL);
+}
+
 static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, uint64_t seed,
                      size_t steps)
 {
@@ -219,6 +282,7 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     s->sink = tst_open_with(env, to, "sink", &so);
     so.log = LEDGER_LOG_ON;
     s->writer_count = 1 + (size_t)below(s, WRITERS);
+    s->with_bad = below(s, 2) == 0;
     for (size_t i = 0; i < s->writer_count; i++) {
         s->writers[i] = tst_open_with(env, from, "source", &so);
         tst_workload_init(&s->workloads[i], tst_random(&s->random));
@@ -227,7 +291,9 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     }
     for (s->step = 0; s->step < steps; s->step++) {
         uint64_t kind = below(s, 100);
-        if (kind < 40)
+        if (s->with_bad && below(s, 15) == 0)
+            step_bad(s);
+        else if (kind < 40)
             step_write(s);
         else if (kind < 85)
             step_poll(s);
@@ -235,7 +301,7 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
             step_restart(s);
         else if (kind < 95)
             step_fault(s);
-        else if (kind < 98)
+        else if (kind < 97)
             heal_some(s);
         else
             step_rewind(s);
@@ -267,14 +333,17 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     ledger_bridge_stats stats;
     ledger_bridge_get_stats(bridge, &stats);
     ledger_bridge_destroy(&bridge);
-    if (stats.park_count != 0)
+    if (!s->with_bad && stats.park_count != 0)
         give_up(s, "something was parked", NULL);
+    if (s->with_bad)
+        retry_all(s);
 
     struct tst_history a, b;
     char text[2048];
     tst_history_load(s->source, &a);
     tst_history_load(s->sink, &b);
-    if (!tst_history_equal(&a, &b, s->overlapping ? TST_CMP_ANY_ORDER : 0, text, sizeof text))
+    if (!tst_history_equal(&a, &b, s->overlapping || s->with_bad ? TST_CMP_ANY_ORDER : 0, text,
+                           sizeof text))
         give_up(s, text, NULL);
     tst_history_free(&a);
     tst_history_free(&b);

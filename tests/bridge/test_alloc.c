@@ -1,0 +1,194 @@
+/* The n-th allocation fails, for all n: in a bridge, its thread, status, verify, cursor set and
+ * what deals with parked events. An error or none, never a crash or a leak; and afterwards the sink
+ * still becomes what the source is. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "alloc_fail.h"
+#include "fixtures.h"
+#include "oracle.h"
+#include "workload.h"
+
+static uint64_t next_n(uint64_t n)
+{
+    return n < tst_scale(400) ? n + 1 : n + 1 + n / 16;
+}
+
+/* Does the call with the n-th allocation failing; true: it did fail. */
+#define WITH_FAILURE(n, call)                                                                      \
+    (alloc_fail_at(n), (call), failures = alloc_fail_failures(), alloc_fail_off(), failures > 0)
+
+static ledger_rc create_and_drain(ledger_store *source, ledger_store *sink,
+                                  const ledger_bridge_options *o, ledger_error *err)
+{
+    ledger_bridge *bridge = NULL;
+    uint64_t read = 1;
+    ledger_rc rc = ledger_bridge_create(source, sink, o, &bridge, err);
+    while (rc == LEDGER_OK && read > 0)
+        rc = ledger_bridge_poll(bridge, &read, err);
+    ledger_bridge_destroy(&bridge);
+    return rc;
+}
+
+static ledger_rc start_and_wait(ledger_store *source, ledger_store *sink,
+                                const ledger_bridge_options *o, ledger_error *err)
+{
+    ledger_bridge *bridge = NULL;
+    ledger_rc rc = ledger_bridge_create(source, sink, o, &bridge, err);
+    if (rc == LEDGER_OK)
+        rc = ledger_bridge_start(bridge, err);
+    if (rc == LEDGER_OK)
+        rc = ledger_bridge_wait(bridge, true, tst_slow(30000), err);
+    ledger_bridge_destroy(&bridge);
+    return rc;
+}
+
+/* A source with every kind of event, two bad ones among them. */
+static void fill(ledger_store *source)
+{
+    struct tst_workload w;
+    tst_workload_init(&w, 42);
+    w.small = true;
+    w.stream_count = 2;
+    tst_workload_run(&w, source, 25);
+    tst_log_text(source, "{\"type\":\"later\",\"stream\":\"s\"}");
+    tst_log_text(source, "no event");
+    tst_workload_run(&w, source, 10);
+}
+
+static void bridge_with_failing_allocations(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        uint64_t failures = 1, n = 1;
+        fill(source);
+        for (; failures > 0; n = next_n(n)) {
+            ledger_bridge_options o;
+            ledger_error err = { 0 };
+            ledger_rc rc = LEDGER_OK;
+            char name[32];
+            snprintf(name, sizeof name, "sink%" PRIu64, n);
+            ledger_store *sink = tst_open(env, to, name);
+            tst_bridge_options(&o);
+            o.batch_size = 20;
+            o.parallel_streams = n % 2 + 1;
+            bool failed = WITH_FAILURE(n, rc = create_and_drain(source, sink, &o, &err));
+            if (rc != LEDGER_OK && (rc != LEDGER_ERR_NOMEM || !failed))
+                tst_fail("allocation %" PRIu64 ": %s: %s", n, ledger_rc_name(rc), err.message);
+            (void)tst_bridge_once(source, sink, &o);
+            tst_assert_equal(source, sink, 0);
+            tst_close(env, sink);
+        }
+        assert_true(n > 50); /* so many did fail */
+    }
+}
+
+static void thread_with_failing_allocations(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        uint64_t failures = 1;
+        fill(source);
+        for (uint64_t n = 1; failures > 0; n += 1 + n / 4) {
+            ledger_bridge_options o;
+            ledger_error err = { 0 };
+            ledger_rc rc = LEDGER_OK;
+            char name[32];
+            snprintf(name, sizeof name, "sink%" PRIu64, n);
+            ledger_store *sink = tst_open(env, to, name);
+            tst_bridge_options(&o);
+            o.batch_size = 5;
+            o.backlog_batch_size = 10;
+            (void)WITH_FAILURE(n, rc = start_and_wait(source, sink, &o, &err));
+            if (rc != LEDGER_OK && rc != LEDGER_ERR_NOMEM)
+                tst_fail("allocation %" PRIu64 ": %s: %s", n, ledger_rc_name(rc), err.message);
+            (void)tst_bridge_once(source, sink, &o);
+            tst_assert_equal(source, sink, 0);
+            tst_close(env, sink);
+        }
+    }
+}
+
+static bool see_nothing(void *ctx, const ledger_parked *parked)
+{
+    return true;
+}
+
+/* The calls beside a bridge: each fails with NOMEM or works, and changes nothing when it fails. */
+static void other_calls_with_failing_allocations(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        struct tst_history before;
+        fill(source);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_history_load(sink, &before);
+        for (int call = 0; call < 5; call++) {
+            uint64_t failures = 1;
+            for (uint64_t n = 1; failures > 0; n = next_n(n)) {
+                ledger_error err = { 0 };
+                ledger_bridge_status status = { .backlog_count = 77 };
+                ledger_verify_options v;
+                ledger_verify_result result = { .source_count = 77 };
+                uint64_t applied = 77, left = 77;
+                ledger_rc rc = LEDGER_OK;
+                bool failed = false, untouched = true;
+                ledger_verify_options_defaults(&v);
+                switch (call) {
+                case 0:
+                    failed = WITH_FAILURE(
+                        n, rc = ledger_bridge_status_get(source, sink, NULL, &status, &err));
+                    untouched = status.backlog_count == 77;
+                    break;
+                case 1:
+                    failed =
+                        WITH_FAILURE(n, rc = ledger_bridge_verify(source, sink, &v, &result, &err));
+                    untouched = result.source_count == 77;
+                    break;
+                case 2:
+                    failed = WITH_FAILURE(
+                        n, rc = ledger_bridge_cursor_set(source, sink, NULL, "3", false, &err));
+                    break;
+                case 3:
+                    failed = WITH_FAILURE(
+                        n, rc = ledger_bridge_parked_retry(source, sink, 0, &applied, &left, &err));
+                    untouched = applied == 77 && left == 77;
+                    break;
+                default:
+                    failed = WITH_FAILURE(
+                        n, rc = ledger_bridge_parked_list(sink, see_nothing, NULL, &err));
+                    break;
+                }
+                if (rc != LEDGER_OK && (rc != LEDGER_ERR_NOMEM || !failed))
+                    tst_fail("call %d, allocation %" PRIu64 ": %s: %s", call, n, ledger_rc_name(rc),
+                             err.message);
+                if (rc != LEDGER_OK && !untouched)
+                    tst_fail("call %d, allocation %" PRIu64 ": a failed call set its result", call,
+                             n);
+            }
+        }
+        tst_assert_unchanged(&before, sink);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_unchanged(&before, sink);
+        tst_history_free(&before);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+#define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
+        T(bridge_with_failing_allocations),
+        T(thread_with_failing_allocations),
+        T(other_calls_with_failing_allocations),
+    };
+    return cmocka_run_group_tests_name("allocations", tests, NULL, NULL);
+}
