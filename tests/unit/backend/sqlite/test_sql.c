@@ -67,6 +67,10 @@ static void test_plans(void **state)
         assert_non_null(strstr(plan, "idx_ledger_entries_origin"));
         plan_of(&s, LDG_STMT_APPLY_FIND, plan, sizeof(plan));
         assert_non_null(strstr(plan, "idx_ledger_entries_origin"));
+        plan_of(&s, LDG_STMT_TRIM_KEPT_ORIGIN, plan, sizeof(plan)); /* up to an id of the stream */
+        assert_null(strstr(plan, "SCAN"));
+        assert_non_null(strstr(plan, "(stream=? AND"));
+        assert_non_null(strstr(plan, "idx_ledger_entries_parked_entry"));
         plan_of(&s, LDG_STMT_LOG_READ, plan, sizeof(plan));
         assert_non_null(strstr(plan, "INTEGER PRIMARY KEY"));
         handle_close(&s);
