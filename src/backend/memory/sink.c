@@ -200,8 +200,8 @@ ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
         return rc;
     for (size_t i = 0; i < m->table->rows.count && !any; i++) {
         const struct ldg_mem_row *row = m->table->rows.items[i];
-        any = !row->origin && *row->source_id &&
-              ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m));
+        any =
+            !row->origin && *row->source_id && ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m));
     }
     rc = ldg_mem_leave(m, LEDGER_OK, err);
     if (rc == LEDGER_OK)

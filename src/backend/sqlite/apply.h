@@ -35,7 +35,7 @@ struct ldg_sqlite_batch {
     size_t count;
     uint8_t *outcomes;
     bool park_rejected;
-    bool parked_any; /* some event is parked, perhaps one of an entry in this batch */
+    bool parked_any;  /* some event is parked, perhaps one of an entry in this batch */
     bool foreign_any; /* <table>_foreign has rows */
     bool can_park;
     int64_t parked_id;   /* the row that is retried; else INT64_MAX */

@@ -275,8 +275,8 @@ out:
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
 {
     int64_t any = 0;
-    ledger_rc rc = ldg_sqlite_run_ints(
-        ctx, LDG_STMT_UNCLAIMED, "looking for entries of another bridge", NULL, 0, &any, err);
+    ledger_rc rc = ldg_sqlite_run_ints(ctx, LDG_STMT_UNCLAIMED,
+                                       "looking for entries of another bridge", NULL, 0, &any, err);
 
     if (rc == LEDGER_OK)
         *ret_any = any != 0;

@@ -196,9 +196,8 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
         "AND +origin = ?1 AND coalesce(source_pos, id) <= ?2)",
     /* ?1 origin, ?2 id */
-    [LDG_STMT_FOREIGN_DELETE] =
-        "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = "
-        "(SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE id = ?2)",
+    [LDG_STMT_FOREIGN_DELETE] = "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = "
+                                "(SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE id = ?2)",
     [LDG_STMT_APPLY_NEXT_ID] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
                                "name = '%T' COLLATE NOCASE), 0), "
                                "coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",

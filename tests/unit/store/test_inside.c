@@ -152,14 +152,13 @@ static void closed_stores_say_so(void **state)
 
 static void backend_errors_come_through(void **state)
 {
-    static const char *const names[] = { "identity",     "log_read",     "log_cursor_at",
-                                         "log_check",    "log_stat",     "log_wait",
-                                         "entry_by_id",  "origin_get",   "origin_list",
-                                         "origin_adopt", "origin_rewind", "apply",
-                                         "cursor_get",   "cursor_set",    "cursor_list",
-                                         "parked_list",  "parked_count",  "parked_retry",
-                                         "parked_note",  "parked_drop",   "history",
-                                         "snapshot_begin" };
+    static const char *const names[] = {
+        "identity",      "log_read",      "log_cursor_at", "log_check",   "log_stat",
+        "log_wait",      "entry_by_id",   "origin_get",    "origin_list", "origin_adopt",
+        "origin_rewind", "apply",         "cursor_get",    "cursor_set",  "cursor_list",
+        "parked_list",   "parked_count",  "parked_retry",  "parked_note", "parked_drop",
+        "history",       "snapshot_begin"
+    };
     ledger_store *store = open_memory("memory:inside");
     struct all all;
     ledger_error err;
