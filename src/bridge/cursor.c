@@ -68,8 +68,8 @@ ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole
     ledger_names names = { 0 };
     bool sole = true;
     struct ldg_cursor *row = ldg_calloc(1, sizeof(*row));
-    ledger_rc rc = row == NULL ? ldg_fail_nomem(err)
-                               : ldg_store_cursor_list(cursor->store, &names, err);
+    ledger_rc rc =
+        row == NULL ? ldg_fail_nomem(err) : ldg_store_cursor_list(cursor->store, &names, err);
     for (size_t i = 0; i < names.count && rc == LEDGER_OK && sole; i++) {
         if (strcmp(names.items[i], cursor->name) == 0)
             continue;

@@ -85,8 +85,8 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     *pipe = NULL;
 }
 
-/* A Go bridge that was killed in its first batch leaves entries and no cursor. They are taken for this
- * source's if no other source can be meant. */
+/* A Go bridge that was killed in its first batch leaves entries and no cursor. They are taken for
+ * this source's if no other source can be meant. */
 static ledger_rc find_unclaimed(struct ldg_pipe *pipe, bool *ret_adopt, ledger_error *err)
 {
     bool any = false, sole = false;
@@ -109,7 +109,8 @@ static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
     uint64_t adopted = 0;
     ledger_rc rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &adopt, err);
     const struct ldg_cursor *row = &pipe->cursor.row;
-    if (rc == LEDGER_OK && pipe->cursor.in_sink && row->state[0] == '\0' && row->readable[0] == '\0')
+    if (rc == LEDGER_OK && pipe->cursor.in_sink && row->state[0] == '\0' &&
+        row->readable[0] == '\0')
         rc = find_unclaimed(pipe, &adopt, err);
     if (rc != LEDGER_OK)
         pipe->cursor.loaded = false;

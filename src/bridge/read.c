@@ -81,7 +81,8 @@ static ledger_rc number_at_source(ledger_store *source, const char *origin, stru
     return rc;
 }
 
-/* What the source still has below a trim, the sink keeps: it was appended after it, or around it. */
+/* What the source still has below a trim, the sink keeps: it was appended after it, or around it.
+ */
 static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *item,
                                struct ldg_arena *arena, ledger_error *err)
 {
@@ -97,8 +98,7 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
     if (origin[0] != '\0')
         rc = number_at_source(source, origin, arena, &number, err);
     if (rc == LEDGER_OK && number >= 0)
-        rc = ldg_store_trim_kept(source, number, event->stream, before, arena, &kept, &count,
-                                 err);
+        rc = ldg_store_trim_kept(source, number, event->stream, before, arena, &kept, &count, err);
     if (rc == LEDGER_OK) {
         item->kept = kept;
         item->kept_count = count;

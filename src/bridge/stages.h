@@ -211,7 +211,8 @@ ledger_rc ldg_apply(struct ldg_applier *applier, struct ldg_cursor_keeper *curso
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
                           bool *ret_adopt, ledger_error *err);
 /* Does no other cursor look as if the Go bridge had left it? */
-ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole, ledger_error *err);
+ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole,
+                          ledger_error *err);
 /* The row that a batch leads to. */
 ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
                           struct ldg_cursor *ret_next, ledger_error *err);

@@ -101,9 +101,9 @@ static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store
     }
 }
 
-/* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone. And
- * where the source was put back, changes of the history it lost must not stand in the way of new
- * ones with the same positions. */
+/* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone.
+ * And where the source was put back, changes of the history it lost must not stand in the way of
+ * new ones with the same positions. */
 static ledger_rc settle_entries(ledger_store *source, ledger_store *sink, const char *name,
                                 bool adopt, bool rewound, int64_t position, ledger_error *err)
 {

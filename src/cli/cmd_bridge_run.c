@@ -54,8 +54,7 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
             return CLI_EXIT_OK;
         bool transient = (err.flags & LEDGER_ERROR_RETRY) != 0 && rc != LEDGER_ERR_NOMEM;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
-        if (!transient || cli_stop_asked() ||
-            cli_mono_us() >= give_up_us)
+        if (!transient || cli_stop_asked() || cli_mono_us() >= give_up_us)
             return cli_fail(rc, &err, what);
         if (!told)
             cli_note("warn %s: %s; trying again", what, err.message);

@@ -461,9 +461,9 @@ static bool read_event(struct decoder *decoder, ledger_mutation_event *ret_event
     return true;
 }
 
-/* Reads only type, stream and entry_id, as far as they are there. Returns whether all of it is JSON. */
-static bool peek_event(struct ldg_json *json, struct ldg_arena *arena,
-                       ledger_mutation_event *event)
+/* Reads only type, stream and entry_id, as far as they are there. Returns whether all of it is
+ * JSON. */
+static bool peek_event(struct ldg_json *json, struct ldg_arena *arena, ledger_mutation_event *event)
 {
     struct ldg_json_str key;
     size_t hint = 0;
@@ -471,8 +471,7 @@ static bool peek_event(struct ldg_json *json, struct ldg_arena *arena,
     if (!ldg_json_expect(json, '{', "an object is expected"))
         return false;
     while (ldg_json_next_key(json, &first, &key)) {
-        const struct field_name *name =
-            find_field(event_fields, COUNT(event_fields), &hint, &key);
+        const struct field_name *name = find_field(event_fields, COUNT(event_fields), &hint, &key);
         const char **target = name == NULL                    ? NULL
                               : name->field == FIELD_TYPE     ? &event->type_name
                               : name->field == FIELD_STREAM   ? &event->stream

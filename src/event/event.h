@@ -13,8 +13,9 @@
 
 /* Decodes into *ret_event; views json and arena. Errors: DATA, TOO_LARGE, NOMEM. On DATA and
  * TOO_LARGE, ret_event->stream, ->type, ->type_name and ->entry_id are still set when they could be
- * read ("" otherwise), for the one who parks the event; the rest of it is empty. An event of an unknown type
- * needs only to be JSON with a type: when its other fields are not ours, they come out empty. */
+ * read ("" otherwise), for the one who parks the event; the rest of it is empty. An event of an
+ * unknown type needs only to be JSON with a type: when its other fields are not ours, they come out
+ * empty. */
 ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
                            ledger_mutation_event *ret_event, ledger_error *err);
 

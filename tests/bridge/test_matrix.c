@@ -368,146 +368,80 @@ static void replayed_changes_never_go_back(void **state)
     }
 }
 
-/* --- chains and meshes -------------------------------------------------------------------------
+/* --- reading the sink ---------------------------------------------------------------------------
  */
 
-static void chain_of_three(void **state)
+struct tail {
+    pthread_t thread;
+    ledger_store *store;
+    const char *stream;
+    uint64_t want, seen;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+/* As a program follows a stream: what is behind the last id, again and again. */
+static void *follow(void *arg)
+{
+    struct tail *t = arg;
+    ledger_read_options o = { .has_after = true, .limit = 50 };
+    int64_t begun = tst_mono_us();
+    while (t->rc == LEDGER_OK && t->seen < t->want && tst_mono_us() - begun < tst_slow(20000000)) {
+        ledger_batch *batch = NULL;
+        t->rc = ledger_store_read(t->store, t->stream, &o, &batch, &t->err);
+        for (size_t i = 0; t->rc == LEDGER_OK && i < ledger_batch_count(batch); i++) {
+            o.after = ledger_batch_entry(batch, i)->id;
+            t->seen++;
+        }
+        ledger_batch_destroy(&batch);
+        tst_sleep_us(300);
+    }
+    return NULL;
+}
+
+static void reader_of_the_sink_misses_nothing(void **state)
 {
     struct tst_env *env = *state;
+    enum { TAILS = 3, BRIDGES = 2 };
     TST_EACH_PAIR(env, from, to)
     {
-        if (to == TST_PLAIN) /* it is a source too */
-            continue;
-        ledger_store *a = tst_open(env, from, "a");
-        ledger_store *b = tst_open(env, to, "b");
-        ledger_store *c = tst_open(env, from, "c");
-        struct tst_workload wa, wb;
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        static const char *const streams[TAILS] = { "a", "b", "c" };
+        struct tail tails[TAILS] = { { 0 } };
+        ledger_bridge *bridges[BRIDGES];
+        ledger_bridge_options o;
         ledger_error err = { 0 };
-        tst_workload_init(&wa, tst_seed());
-        tst_workload_init(&wb, tst_seed() + 1);
-        wa.no_dedup = wb.no_dedup = true;
-        wb.prefix = "own"; /* b has entries of its own too */
-        for (int round = 0; round < 4; round++) {
-            tst_workload_run(&wa, a, tst_scale(100));
-            tst_workload_run(&wb, b, tst_scale(50));
-            (void)tst_bridge_once(a, b, NULL);
-            (void)tst_bridge_once(b, c, NULL);
-            tst_assert_equal(a, b, TST_CMP_OWN);
-            tst_assert_equal(a, c, TST_CMP_OWN);
-            tst_assert_equal(b, c, 0);
-            assert_int_equal(tst_bridge_once(b, c, NULL), 0);
+        const size_t total = tst_scale(600);
+        tst_bridge_options(&o);
+        o.batch_size = 7;
+        o.backlog_batch_size = 21;
+        o.parallel_streams = 3;
+        for (int i = 0; i < TAILS; i++) {
+            tails[i].store = tst_open(env, to, "sink");
+            tails[i].stream = streams[i];
+            tails[i].want = (total + TAILS - 1 - (size_t)i) / TAILS;
+            assert_int_equal(pthread_create(&tails[i].thread, NULL, follow, &tails[i]), 0);
         }
-        /* A replay of either part changes nothing. */
-        tst_ok(ledger_bridge_cursor_set(a, b, "default", "0", false, &err), &err);
-        tst_ok(ledger_bridge_cursor_set(b, c, "default", "0", false, &err), &err);
-        (void)tst_bridge_once(a, b, NULL);
-        (void)tst_bridge_once(b, c, NULL);
-        tst_assert_equal(a, b, TST_CMP_OWN);
-        tst_assert_equal(b, c, 0);
+        for (int i = 0; i < BRIDGES; i++) {
+            bridges[i] = tst_bridge(source, sink, &o);
+            tst_ok(ledger_bridge_start(bridges[i], &err), &err);
+        }
+        for (size_t i = 0; i < total; i++)
+            tst_append(source, streams[i % TAILS], "{}", NULL, NULL);
+        for (int i = 0; i < TAILS; i++) {
+            assert_int_equal(pthread_join(tails[i].thread, NULL), 0);
+            tst_ok(tails[i].rc, &tails[i].err);
+            assert_int_equal(tails[i].seen, tails[i].want);
+        }
+        for (int i = 0; i < BRIDGES; i++)
+            ledger_bridge_destroy(&bridges[i]);
+        tst_assert_equal(source, sink, 0);
     }
 }
 
-/* The same of a trim up to an id that nobody had yet: what it left in the middle store must not go
- * at the end of the chain when it comes again. */
-static void replayed_trim_in_a_chain(void **state)
-{
-    struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
-    {
-        if (to == TST_PLAIN) /* it is a source too */
-            continue;
-        for (int last = 0; last < TST_SINK_COUNT; last++) {
-            char name[3][16];
-            snprintf(name[0], sizeof name[0], "a%d", last);
-            snprintf(name[1], sizeof name[1], "b%d", last);
-            snprintf(name[2], sizeof name[2], "c%d", last);
-            ledger_store *a = tst_open(env, from, name[0]);
-            ledger_store *b = tst_open(env, to, name[1]);
-            ledger_store *c = tst_open(env, (enum tst_kind)last, name[2]);
-            ledger_error err = { 0 };
-            for (int i = 0; i < 3; i++)
-                tst_append(a, "s", "{}", NULL, NULL);
-            assert_int_equal(tst_trim(a, "s", 6), 3);
-            for (int i = 0; i < 5; i++)
-                tst_append(a, "s", "{}", NULL, NULL);
-            (void)tst_bridge_once(a, b, NULL);
-            (void)tst_bridge_once(b, c, NULL);
-            tst_assert_equal(a, c, 0);
-            tst_ok(ledger_bridge_cursor_set(a, b, "default", "0", false, &err), &err);
-            (void)tst_bridge_once(a, b, NULL);
-            tst_assert_equal(a, b, 0);
-            (void)tst_bridge_once(b, c, NULL);
-            tst_assert_equal(a, c, 0);
-            tst_ok(ledger_bridge_cursor_set(b, c, "default", "0", false, &err), &err);
-            (void)tst_bridge_once(b, c, NULL);
-            tst_assert_equal(a, c, 0);
-        }
-    }
-}
-
-static void settle(ledger_store *a, ledger_store *b)
-{
-    ledger_bridge_options o;
-    tst_bridge_options(&o);
-    for (int round = 0; round < 10; round++) {
-        o.name = "a-b";
-        uint64_t there = tst_bridge_once(a, b, &o);
-        o.name = "b-a";
-        uint64_t back = tst_bridge_once(b, a, &o);
-        if (there + back == 0)
-            return;
-    }
-    tst_fail("opposite bridges do not settle");
-}
-
-static void opposite_bridges_settle(void **state)
-{
-    struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
-    {
-        if (to == TST_PLAIN) /* it is a source too */
-            continue;
-        ledger_store *a = tst_open(env, from, "a");
-        ledger_store *b = tst_open(env, to, "b");
-        struct tst_workload wa, wb;
-        tst_workload_init(&wa, tst_seed());
-        tst_workload_init(&wb, tst_seed() + 1);
-        wa.no_dedup = wb.no_dedup = true;
-        wa.prefix = "a";
-        wb.prefix = "b";
-        for (int round = 0; round < 4; round++) {
-            tst_workload_run(&wa, a, tst_scale(80));
-            tst_workload_run(&wb, b, tst_scale(80));
-            settle(a, b);
-            tst_assert_equal(a, b, 0);
-        }
-    }
-}
-
-/* Each side changes and trims what the other wrote, one side at a time. */
-static void changes_at_the_other_side_come_back(void **state)
-{
-    struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
-    {
-        if (to == TST_PLAIN) /* it is a source too */
-            continue;
-        ledger_store *a = tst_open(env, from, "a");
-        ledger_store *b = tst_open(env, to, "b");
-        uint64_t random = tst_seed();
-        for (int round = 0; round < 6; round++) {
-            ledger_store *side = round % 2 == 0 ? a : b;
-            struct tst_workload w;
-            tst_workload_init(&w, tst_random(&random));
-            w.no_dedup = true;
-            w.stream_count = 3; /* the same streams at both sides */
-            tst_workload_learn(&w, side);
-            tst_workload_run(&w, side, tst_scale(80));
-            settle(a, b);
-            tst_assert_equal(a, b, 0);
-        }
-    }
-}
+/* --- several sources ---------------------------------------------------------------------------
+ */
 
 static void many_sources_one_sink_and_its_own(void **state)
 {
@@ -668,10 +602,7 @@ int main(void)
         T(cursor_never_goes_back),
         T(replayed_trim_leaves_later_entries),
         T(replayed_changes_never_go_back),
-        T(chain_of_three),
-        T(replayed_trim_in_a_chain),
-        T(opposite_bridges_settle),
-        T(changes_at_the_other_side_come_back),
+        T(reader_of_the_sink_misses_nothing),
         T(many_sources_one_sink_and_its_own),
         T(verify_finds_every_difference),
         T(verify_while_writers_go_on),

@@ -24,7 +24,7 @@ static void check_map(ledger_bytes text, bool allow_null, struct ldg_arena *aren
     check(ldg_json_check(text, NULL) == LEDGER_OK);
     ldg_buf_init(&buf, (size_t)1 << 30);
     check(ldg_json_put_map(&buf, map) == LEDGER_OK);
-    check(ldg_json_get_map((ledger_bytes){buf.data, buf.size}, allow_null, arena, &again, NULL) ==
+    check(ldg_json_get_map((ledger_bytes){ buf.data, buf.size }, allow_null, arena, &again, NULL) ==
           LEDGER_OK);
     check(ldg_map_equal(map, again));
     ldg_buf_fini(&buf);
@@ -39,7 +39,8 @@ static void check_list(ledger_bytes text, struct ldg_arena *arena)
     check(ldg_json_check(text, NULL) == LEDGER_OK);
     ldg_buf_init(&buf, (size_t)1 << 30);
     check(ldg_json_put_list(&buf, list) == LEDGER_OK);
-    check(ldg_json_get_list((ledger_bytes){buf.data, buf.size}, arena, &again, NULL) == LEDGER_OK);
+    check(ldg_json_get_list((ledger_bytes){ buf.data, buf.size }, arena, &again, NULL) ==
+          LEDGER_OK);
     check(ldg_list_equal(list, again));
     ldg_buf_fini(&buf);
 }
@@ -65,7 +66,7 @@ static void check_small(ledger_bytes text, struct ldg_arena *arena)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct ldg_arena arena;
-    ledger_bytes text = {data, size};
+    ledger_bytes text = { data, size };
     ldg_arena_init(&arena, 0);
     if (ldg_json_check(text, NULL) == LEDGER_OK)
         check(ldg_utf8_valid((const char *)data, size));

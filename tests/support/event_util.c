@@ -33,17 +33,17 @@ static bool map_equal(ledger_map a, ledger_map b)
 
 static const char *entry_difference(const ledger_append_entry *a, const ledger_append_entry *b)
 {
-    return !text_equal(a->id, b->id)                            ? "entry.id"
-           : a->payload.size != b->payload.size                 ? "entry.payload.size"
+    return !text_equal(a->id, b->id)                                        ? "entry.id"
+           : a->payload.size != b->payload.size                             ? "entry.payload.size"
            : memcmp(a->payload.data, b->payload.data, a->payload.size) != 0 ? "entry.payload"
-           : !text_equal(a->order_key, b->order_key)            ? "entry.order_key"
-           : !text_equal(a->dedup_key, b->dedup_key)            ? "entry.dedup_key"
-           : a->schema_version != b->schema_version             ? "entry.schema_version"
-           : !map_equal(a->metadata, b->metadata)               ? "entry.metadata"
-           : !ldg_list_equal(a->tags, b->tags)                  ? "entry.tags"
-           : a->created_at_us != b->created_at_us               ? "entry.created_at"
-           : !text_equal(a->source_id, b->source_id)            ? "entry.source_id"
-                                                                : NULL;
+           : !text_equal(a->order_key, b->order_key)                        ? "entry.order_key"
+           : !text_equal(a->dedup_key, b->dedup_key)                        ? "entry.dedup_key"
+           : a->schema_version != b->schema_version                         ? "entry.schema_version"
+           : !map_equal(a->metadata, b->metadata)                           ? "entry.metadata"
+           : !ldg_list_equal(a->tags, b->tags)                              ? "entry.tags"
+           : a->created_at_us != b->created_at_us                           ? "entry.created_at"
+           : !text_equal(a->source_id, b->source_id)                        ? "entry.source_id"
+                                                                            : NULL;
 }
 
 const char *event_difference(const ledger_mutation_event *a, const ledger_mutation_event *b)
@@ -55,19 +55,19 @@ const char *event_difference(const ledger_mutation_event *a, const ledger_mutati
         if (field != NULL)
             return field;
     }
-    return a->type != b->type                               ? "type"
-           : !text_equal(a->type_name, b->type_name)        ? "type_name"
-           : !text_equal(a->stream, b->stream)              ? "stream"
-           : !text_equal(a->entry_id, b->entry_id)          ? "entry_id"
-           : !ldg_list_equal(a->tags, b->tags)              ? "tags"
-           : !map_equal(a->annotations, b->annotations)     ? "annotations"
-           : !text_equal(a->before_id, b->before_id)        ? "before_id"
-           : a->created_at_us != b->created_at_us           ? "created_at"
-           : !text_equal(a->origin, b->origin)              ? "origin"
-           : a->origin_pos != b->origin_pos                 ? "origin_pos"
-           : !text_equal(a->entry_origin, b->entry_origin)  ? "entry_origin"
-           : !text_equal(a->source_id, b->source_id)        ? "source_id"
-                                                            : NULL;
+    return a->type != b->type                              ? "type"
+           : !text_equal(a->type_name, b->type_name)       ? "type_name"
+           : !text_equal(a->stream, b->stream)             ? "stream"
+           : !text_equal(a->entry_id, b->entry_id)         ? "entry_id"
+           : !ldg_list_equal(a->tags, b->tags)             ? "tags"
+           : !map_equal(a->annotations, b->annotations)    ? "annotations"
+           : !text_equal(a->before_id, b->before_id)       ? "before_id"
+           : a->created_at_us != b->created_at_us          ? "created_at"
+           : !text_equal(a->origin, b->origin)             ? "origin"
+           : a->origin_pos != b->origin_pos                ? "origin_pos"
+           : !text_equal(a->entry_origin, b->entry_origin) ? "entry_origin"
+           : !text_equal(a->source_id, b->source_id)       ? "source_id"
+                                                           : NULL;
 }
 
 uint64_t random_next(uint64_t *seed)
@@ -86,10 +86,38 @@ size_t random_below(uint64_t *seed, size_t limit)
 const char *random_text(uint64_t *seed, size_t max_size, struct ldg_arena *arena)
 {
     static const char *const pieces[] = {
-        "a", "Z", "0", "-", " ", "\"", "\\", "/", "\n", "\r", "\t", "\b", "\f", "\x01", "\x1f",
-        "\x7f", "<", "&", "\xc2\x80", "\xc3\xa9", "\xdf\xbf", "\xe0\xa0\x80", "\xe2\x80\xa8",
-        "\xe2\x82\xac", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80",
-        "\xf0\x9f\x98\x80", "\xf4\x8f\xbf\xbf", "\\u0041", "longer plain text without anything",
+        "a",
+        "Z",
+        "0",
+        "-",
+        " ",
+        "\"",
+        "\\",
+        "/",
+        "\n",
+        "\r",
+        "\t",
+        "\b",
+        "\f",
+        "\x01",
+        "\x1f",
+        "\x7f",
+        "<",
+        "&",
+        "\xc2\x80",
+        "\xc3\xa9",
+        "\xdf\xbf",
+        "\xe0\xa0\x80",
+        "\xe2\x80\xa8",
+        "\xe2\x82\xac",
+        "\xed\x9f\xbf",
+        "\xee\x80\x80",
+        "\xef\xbf\xbf",
+        "\xf0\x90\x80\x80",
+        "\xf0\x9f\x98\x80",
+        "\xf4\x8f\xbf\xbf",
+        "\\u0041",
+        "longer plain text without anything",
     };
     size_t goal = random_below(seed, max_size + 1);
     struct ldg_buf buf;
@@ -113,9 +141,22 @@ static void put_random_space(uint64_t *seed, struct ldg_buf *buf)
 static void put_random_value(uint64_t *seed, struct ldg_buf *buf, size_t depth)
 {
     static const char *const scalars[] = {
-        "null", "true", "false", "0", "-0", "1", "12345678901234567890123456789", "-1.50e+300",
-        "1E9999", "0.1000", "\"\"", "\"\\ud800\"", "\"\\u0000\"", "\"\\u003cb\\u003e\"",
-        "\"\xe2\x80\xa8\"", "\"a longer string that has nothing to escape in it\"",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-0",
+        "1",
+        "12345678901234567890123456789",
+        "-1.50e+300",
+        "1E9999",
+        "0.1000",
+        "\"\"",
+        "\"\\ud800\"",
+        "\"\\u0000\"",
+        "\"\\u003cb\\u003e\"",
+        "\"\xe2\x80\xa8\"",
+        "\"a longer string that has nothing to escape in it\"",
     };
     size_t kind = depth > 5 ? 0 : random_below(seed, 4);
     size_t count = random_below(seed, 4);
@@ -143,7 +184,7 @@ ledger_bytes random_json(uint64_t *seed, struct ldg_arena *arena)
     ldg_buf_init(&buf, (size_t)1 << 20);
     put_random_value(seed, &buf, 0);
     must(buf.rc == LEDGER_OK);
-    ledger_bytes bytes = {ldg_arena_memdup(arena, buf.data, buf.size), buf.size};
+    ledger_bytes bytes = { ldg_arena_memdup(arena, buf.data, buf.size), buf.size };
     must(bytes.data != NULL);
     ldg_buf_fini(&buf);
     return bytes;
@@ -156,7 +197,7 @@ static ledger_list random_list(uint64_t *seed, struct ldg_arena *arena)
     must(items != NULL);
     for (size_t i = 0; i < count; i++)
         items[i] = random_text(seed, 20, arena);
-    return (ledger_list){items, count};
+    return (ledger_list){ items, count };
 }
 
 static ledger_map random_map(uint64_t *seed, bool with_null, struct ldg_arena *arena)
@@ -169,7 +210,7 @@ static ledger_map random_map(uint64_t *seed, bool with_null, struct ldg_arena *a
         if (!with_null || random_below(seed, 4) > 0)
             items[i].value = random_text(seed, 30, arena);
     }
-    ledger_map map = {items, count};
+    ledger_map map = { items, count };
     must(ldg_map_sort(map, arena, &map, NULL) == LEDGER_OK);
     return map;
 }
@@ -178,8 +219,8 @@ static int64_t random_time(uint64_t *seed)
 {
     if (random_below(seed, 3) == 0)
         return LEDGER_NO_TIME;
-    int64_t time_us = (int64_t)(random_next(seed) % UINT64_C(315569519999999999)) -
-                      INT64_C(62167219200000000);
+    int64_t time_us =
+        (int64_t)(random_next(seed) % UINT64_C(315569519999999999)) - INT64_C(62167219200000000);
     return random_below(seed, 2) == 0 ? time_us - time_us % 1000 : time_us;
 }
 
@@ -225,8 +266,8 @@ ledger_mutation_event random_event(uint64_t *seed, struct ldg_arena *arena)
         .entry_origin = random_optional(seed, arena),
         .source_id = random_id(seed, arena),
     };
-    event.type_name = event.type == LEDGER_MUTATION_UNKNOWN ? "rename\n" :
-                                                              ledger_mutation_type_name(event.type);
+    event.type_name =
+        event.type == LEDGER_MUTATION_UNKNOWN ? "rename\n" : ledger_mutation_type_name(event.type);
     if (random_below(seed, 2) == 0)
         event.origin_pos = (int64_t)(random_next(seed) >> 1);
     if (event.type == LEDGER_MUTATION_APPEND) {

@@ -244,7 +244,8 @@ static void event_end(sqlite3 *db, const char *table, sqlite3_str *out)
     sqlite3_stmt *stmt = prepare(db,
                                  "INSERT OR IGNORE INTO %T (stream, payload, order_key, dedup_key, "
                                  "schema_version, metadata, tags, source_id) "
-                                 "VALUES ('_', ?1, '', '', 1, NULL, '[]', '')", log);
+                                 "VALUES ('_', ?1, '', '', 1, NULL, '[]', '')",
+                                 log);
     sqlite3_bind_blob(stmt, 1, event, size, SQLITE_STATIC);
     finish(db, stmt);
     sqlite3_free(event);
@@ -271,7 +272,8 @@ int64_t tst_go_append(sqlite3 *db, const char *table, bool with_log, const char 
     sqlite3_stmt *stmt = prepare(db,
                                  "INSERT OR IGNORE INTO %T (stream, payload, order_key, dedup_key, "
                                  "schema_version, metadata, tags, source_id) "
-                                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)", table);
+                                 "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                                 table);
     sqlite3_bind_text(stmt, 1, stream, -1, SQLITE_STATIC);
     sqlite3_bind_blob(stmt, 2, entry->payload, (int)strlen(entry->payload), SQLITE_STATIC);
     sqlite3_bind_text(stmt, 3, or_empty(entry->order_key), -1, SQLITE_STATIC);
@@ -329,7 +331,8 @@ void tst_go_set_tags(sqlite3 *db, const char *table, bool with_log, const char *
     sqlite3_stmt *stmt = prepare(db,
                                  "UPDATE %T SET tags = ?1, "
                                  "updated_at = strftime('%Y-%m-%dT%H:%M:%f','now') "
-                                 "WHERE stream = ?2 AND id = ?3", table);
+                                 "WHERE stream = ?2 AND id = ?3",
+                                 table);
     sqlite3_bind_text(stmt, 1, json, -1, SQLITE_STATIC);
     sqlite3_bind_text(stmt, 2, stream, -1, SQLITE_STATIC);
     sqlite3_bind_int64(stmt, 3, id);
@@ -364,7 +367,8 @@ void tst_go_annotate(sqlite3 *db, const char *table, bool with_log, const char *
                                  "THEN json_remove(coalesce(annotations, '{}'), '$.' || ?1) "
                                  "ELSE json_set(coalesce(annotations, '{}'), '$.' || ?1, ?2) END, "
                                  "updated_at = strftime('%Y-%m-%dT%H:%M:%f','now') "
-                                 "WHERE stream = ?3 AND id = ?4", table);
+                                 "WHERE stream = ?3 AND id = ?4",
+                                 table);
     sqlite3_bind_text(stmt, 1, path, -1, SQLITE_STATIC);
     if (value)
         sqlite3_bind_text(stmt, 2, value, -1, SQLITE_STATIC);
@@ -409,7 +413,8 @@ void tst_go_set_cursor(sqlite3 *db, const char *table, const char *name, const c
     sqlite3_stmt *stmt = prepare(db,
                                  "INSERT INTO %T_cursors (name, cursor) VALUES (?1, ?2) "
                                  "ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor "
-                                 "WHERE excluded.cursor > %T_cursors.cursor", table);
+                                 "WHERE excluded.cursor > %T_cursors.cursor",
+                                 table);
     sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
     sqlite3_bind_text(stmt, 2, cursor, -1, SQLITE_STATIC);
     finish(db, stmt);

@@ -19,13 +19,13 @@ void tst_go_create(sqlite3 *db, const char *table, bool with_log);
 void tst_go_create_old(sqlite3 *db, const char *table);
 
 struct tst_go_entry {
-    const char *payload;    /* JSON */
-    const char *order_key;  /* NULL = "" */
-    const char *dedup_key;  /* NULL = "" */
-    int schema_version;     /* 0 = 1 */
+    const char *payload;   /* JSON */
+    const char *order_key; /* NULL = "" */
+    const char *dedup_key; /* NULL = "" */
+    int schema_version;    /* 0 = 1 */
     ledger_map metadata;
     ledger_list tags;
-    const char *source_id;  /* NULL = ""; else as Go's bridge writes it into a sink */
+    const char *source_id; /* NULL = ""; else as Go's bridge writes it into a sink */
 };
 
 /* One transaction, with an event when with_log. Returns the id, 0 when it was ignored. */

@@ -108,7 +108,7 @@ static void printf_of_any_length(void **state)
         assert_int_equal(buf.data[size + 2], '\0');
         ldg_buf_fini(&buf);
     }
-    static const wchar_t wide[] = {0x10ffff, 0}; /* cannot be written: printf itself fails */
+    static const wchar_t wide[] = { 0x10ffff, 0 }; /* cannot be written: printf itself fails */
     ldg_buf_init(&buf, 4999);
     assert_int_equal(ldg_buf_printf(&buf, "%ls", wide), LEDGER_ERR_TOO_LARGE);
     assert_int_equal(ldg_buf_printf(&buf, "%ls", wide), LEDGER_ERR_TOO_LARGE);

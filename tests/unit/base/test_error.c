@@ -24,7 +24,7 @@ static void every_code_has_its_words(void **state)
 
 static void other_numbers_are_internal(void **state)
 {
-    static const int numbers[] = {-1, 999, 1000, INT32_MIN, INT32_MAX};
+    static const int numbers[] = { -1, 999, 1000, INT32_MIN, INT32_MAX };
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         ledger_rc code = (ledger_rc)numbers[i];
         assert_string_equal(ledger_rc_name(code), "LEDGER_ERR_INTERNAL");
@@ -67,9 +67,9 @@ static void arguments_may_be_the_struct_itself(void **state)
 {
     ledger_error err;
     assert_int_equal(ldg_fail_native(&err, LEDGER_ERR_IO, "sqlite", 10, "inner"), LEDGER_ERR_IO);
-    assert_int_equal(ldg_fail_native(&err, err.code, err.backend, err.native_code, "outer: %s",
-                                     err.message),
-                     LEDGER_ERR_IO);
+    assert_int_equal(
+        ldg_fail_native(&err, err.code, err.backend, err.native_code, "outer: %s", err.message),
+        LEDGER_ERR_IO);
     assert_string_equal(err.message, "outer: inner");
     assert_string_equal(err.backend, "sqlite");
     assert_int_equal(err.native_code, 10);
@@ -85,7 +85,7 @@ static void a_message_is_one_line(void **state)
 /* A wide character that cannot be written: printf itself fails. */
 static void a_message_that_cannot_be_made(void **state)
 {
-    static const wchar_t wide[] = {0x10ffff, 0};
+    static const wchar_t wide[] = { 0x10ffff, 0 };
     ledger_error err;
     assert_int_equal(ldg_fail(&err, LEDGER_ERR_DATA, "%ls", wide), LEDGER_ERR_DATA);
     assert_string_equal(err.message, "malformed data");
@@ -93,7 +93,7 @@ static void a_message_that_cannot_be_made(void **state)
 
 static void a_long_message_ends_between_characters(void **state)
 {
-    static const char *const pieces[] = {"x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
+    static const char *const pieces[] = { "x", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80" };
     for (size_t i = 0; i < 4; i++) {
         for (size_t shift = 0; shift < 4; shift++) {
             char text[800] = "";
@@ -117,77 +117,77 @@ static void masks(void **state)
         const char *url, *masked;
     } cases[] = {
         /* user and password before a host */
-        {"postgresql://u:secret@host/db", "postgresql://u:***@host/db"},
-        {"postgres://u:secret@host:5432/db?sslmode=require",
-         "postgres://u:***@host:5432/db?sslmode=require"},
-        {"mongodb://u:secret@h1:27017,h2:27018/db?replicaSet=rs",
-         "mongodb://u:***@h1:27017,h2:27018/db?replicaSet=rs"},
-        {"mongodb+srv://u:secret@host", "mongodb+srv://u:***@host"},
-        {"https://u:secret@[::1]:8123/?query=1", "https://u:***@[::1]:8123/?query=1"},
-        {"http://:secret@host", "http://:***@host"},
-        {"http://u:@host", "http://u:***@host"},
-        {"http://u@host", "http://u@host"},
-        {"http://u@host:80/x", "http://u@host:80/x"},
-        {"http://a:b/c", "http://a:b/c"},
-        {"http://u:a@b@host/x", "http://u:***@host/x"},   /* '@' in the password */
-        {"http://u:a:b@host/x", "http://u:***@host/x"},   /* ':' in it */
-        {"http://u:a/b@host/x", "http://u:***@host/x"},   /* '/' in it: still a secret */
-        {"http://u:a?b#c@host/x", "http://u:***@host/x"},
-        {"http://u:p%40ss@host/x", "http://u:***@host/x"},
-        {"http://u:12/34@host/x", "http://u:12/34@host/x"}, /* reads as host, port and path */
+        { "postgresql://u:secret@host/db", "postgresql://u:***@host/db" },
+        { "postgres://u:secret@host:5432/db?sslmode=require",
+          "postgres://u:***@host:5432/db?sslmode=require" },
+        { "mongodb://u:secret@h1:27017,h2:27018/db?replicaSet=rs",
+          "mongodb://u:***@h1:27017,h2:27018/db?replicaSet=rs" },
+        { "mongodb+srv://u:secret@host", "mongodb+srv://u:***@host" },
+        { "https://u:secret@[::1]:8123/?query=1", "https://u:***@[::1]:8123/?query=1" },
+        { "http://:secret@host", "http://:***@host" },
+        { "http://u:@host", "http://u:***@host" },
+        { "http://u@host", "http://u@host" },
+        { "http://u@host:80/x", "http://u@host:80/x" },
+        { "http://a:b/c", "http://a:b/c" },
+        { "http://u:a@b@host/x", "http://u:***@host/x" }, /* '@' in the password */
+        { "http://u:a:b@host/x", "http://u:***@host/x" }, /* ':' in it */
+        { "http://u:a/b@host/x", "http://u:***@host/x" }, /* '/' in it: still a secret */
+        { "http://u:a?b#c@host/x", "http://u:***@host/x" },
+        { "http://u:p%40ss@host/x", "http://u:***@host/x" },
+        { "http://u:12/34@host/x", "http://u:12/34@host/x" }, /* reads as host, port and path */
         /* no secret */
-        {"", ""},
-        {"sqlite:orders.db", "sqlite:orders.db"},
-        {"sqlite:/data/a:b@c.db", "sqlite:/data/a:b@c.db"},
-        {"https://host:8443/path/x@y", "https://host:8443/path/x@y"},
-        {"https://host/path:x@y", "https://host/path:x@y"},
-        {"http://[::1]:80/a@b", "http://[::1]:80/a@b"},
-        {"://", "://"},
-        {"http://", "http://"},
-        {"http://@", "http://@"},
-        {"user=password host=pass", "user=password host=pass"},
-        {"passwords are bad", "passwords are bad"},
-        {"passwordx=1", "passwordx=1"},
+        { "", "" },
+        { "sqlite:orders.db", "sqlite:orders.db" },
+        { "sqlite:/data/a:b@c.db", "sqlite:/data/a:b@c.db" },
+        { "https://host:8443/path/x@y", "https://host:8443/path/x@y" },
+        { "https://host/path:x@y", "https://host/path:x@y" },
+        { "http://[::1]:80/a@b", "http://[::1]:80/a@b" },
+        { "://", "://" },
+        { "http://", "http://" },
+        { "http://@", "http://@" },
+        { "user=password host=pass", "user=password host=pass" },
+        { "passwords are bad", "passwords are bad" },
+        { "passwordx=1", "passwordx=1" },
         /* a parameter of a URL */
-        {"postgresql://h/db?user=u&password=secret", "postgresql://h/db?user=u&password=***"},
-        {"postgresql://h/db?password=secret&user=u", "postgresql://h/db?password=***&user=u"},
-        {"postgresql://h/db?PASSWORD=secret#x", "postgresql://h/db?PASSWORD=***#x"},
-        {"postgresql://h/db?pass%77ord=secret", "postgresql://h/db?pass%77ord=***"},
-        {"postgresql://h/db?passw%6frd=secret", "postgresql://h/db?passw%6frd=***"},
-        {"postgresql://h/db?passw%6Frd=secret", "postgresql://h/db?passw%6Frd=***"},
-        {"postgresql://h/db?passw%6xrd=1&%x6=2&password%=3",
-         "postgresql://h/db?passw%6xrd=1&%x6=2&password%=3"},
-        {"postgresql://h/db?%70assword=secret", "postgresql://h/db?%70assword=***"},
-        {"postgresql://h/db?sslpassword=s;e=c&x=1", "postgresql://h/db?sslpassword=***&x=1"},
-        {"https://h/?access_token=abc&secret=def&api_key=ghi&q=1",
-         "https://h/?access_token=***&secret=***&api_key=***&q=1"},
-        {"postgresql://u:one@h/db?password=two", "postgresql://u:***@h/db?password=***"},
-        {"postgresql://h/db?password=", "postgresql://h/db?password="},
+        { "postgresql://h/db?user=u&password=secret", "postgresql://h/db?user=u&password=***" },
+        { "postgresql://h/db?password=secret&user=u", "postgresql://h/db?password=***&user=u" },
+        { "postgresql://h/db?PASSWORD=secret#x", "postgresql://h/db?PASSWORD=***#x" },
+        { "postgresql://h/db?pass%77ord=secret", "postgresql://h/db?pass%77ord=***" },
+        { "postgresql://h/db?passw%6frd=secret", "postgresql://h/db?passw%6frd=***" },
+        { "postgresql://h/db?passw%6Frd=secret", "postgresql://h/db?passw%6Frd=***" },
+        { "postgresql://h/db?passw%6xrd=1&%x6=2&password%=3",
+          "postgresql://h/db?passw%6xrd=1&%x6=2&password%=3" },
+        { "postgresql://h/db?%70assword=secret", "postgresql://h/db?%70assword=***" },
+        { "postgresql://h/db?sslpassword=s;e=c&x=1", "postgresql://h/db?sslpassword=***&x=1" },
+        { "https://h/?access_token=abc&secret=def&api_key=ghi&q=1",
+          "https://h/?access_token=***&secret=***&api_key=***&q=1" },
+        { "postgresql://u:one@h/db?password=two", "postgresql://u:***@h/db?password=***" },
+        { "postgresql://h/db?password=", "postgresql://h/db?password=" },
         /* key=value */
-        {"host=h password=secret user=u", "host=h password=*** user=u"},
-        {"password=secret", "password=***"},
-        {"password = secret user=u", "password = *** user=u"},
-        {"host=h\tpassword\t=\tsecret", "host=h\tpassword\t=\t***"},
-        {"password='two words' user=u", "password=*** user=u"},
-        {"password='it\\'s' user=u", "password=*** user=u"},
-        {"password='it''s one' user=u", "password=*** user=u"},
-        {"password='ends in \\\\' user=u", "password=*** user=u"},
-        {"password=\"two words\" user=u", "password=*** user=u"},
-        {"password='never closed user=u", "password=***"},
-        {"password='ends\\", "password=***"},
-        {"password=a\\ b user=u", "password=*** user=u"},
-        {"password=a&b;c user=u", "password=*** user=u"},
-        {"password=", "password="},
-        {"Server=h;Password=secret;Database=d", "Server=h;Password=***;Database=d"},
-        {"Server=h;Pwd=secret", "Server=h;Pwd=***"},
-        {"db_password=secret", "db_password=***"},
-        {"passphrase=x passwd=y pass=z token=t apikey=k",
-         "passphrase=*** passwd=*** pass=*** token=*** apikey=***"},
+        { "host=h password=secret user=u", "host=h password=*** user=u" },
+        { "password=secret", "password=***" },
+        { "password = secret user=u", "password = *** user=u" },
+        { "host=h\tpassword\t=\tsecret", "host=h\tpassword\t=\t***" },
+        { "password='two words' user=u", "password=*** user=u" },
+        { "password='it\\'s' user=u", "password=*** user=u" },
+        { "password='it''s one' user=u", "password=*** user=u" },
+        { "password='ends in \\\\' user=u", "password=*** user=u" },
+        { "password=\"two words\" user=u", "password=*** user=u" },
+        { "password='never closed user=u", "password=***" },
+        { "password='ends\\", "password=***" },
+        { "password=a\\ b user=u", "password=*** user=u" },
+        { "password=a&b;c user=u", "password=*** user=u" },
+        { "password=", "password=" },
+        { "Server=h;Password=secret;Database=d", "Server=h;Password=***;Database=d" },
+        { "Server=h;Pwd=secret", "Server=h;Pwd=***" },
+        { "db_password=secret", "db_password=***" },
+        { "passphrase=x passwd=y pass=z token=t apikey=k",
+          "passphrase=*** passwd=*** pass=*** token=*** apikey=***" },
         /* inside other words */
-        {"cannot reach postgresql://u:secret@host/db: refused",
-         "cannot reach postgresql://u:***@host/db: refused"},
-        {"from http://a:b@c to http://d:e@f", "from http://a:***@c to http://d:***@f"},
-        {"\"password=secret\"", "\"password=***"},
+        { "cannot reach postgresql://u:secret@host/db: refused",
+          "cannot reach postgresql://u:***@host/db: refused" },
+        { "from http://a:b@c to http://d:e@f", "from http://a:***@c to http://d:***@f" },
+        { "\"password=secret\"", "\"password=***" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char out[256];

@@ -15,29 +15,29 @@ static const struct {
     size_t size;
     uint64_t seed, hash;
 } vectors[] = {
-    {0, UINT64_C(0x0), UINT64_C(0xf169e024df1444ff)},
-    {1, UINT64_C(0x1), UINT64_C(0x621258f1e4e73833)},
-    {2, UINT64_C(0x123456789abcdef), UINT64_C(0x003c1b871570c3f4)},
-    {7, UINT64_C(0x0), UINT64_C(0x1565734365bd52ea)},
-    {8, UINT64_C(0x1), UINT64_C(0xae95b2f990b61e3b)},
-    {9, UINT64_C(0x123456789abcdef), UINT64_C(0xfede26b82af96340)},
-    {15, UINT64_C(0x0), UINT64_C(0xe7852a8e0aa65a28)},
-    {16, UINT64_C(0x1), UINT64_C(0xe2ef19a3d99ae7f1)},
-    {17, UINT64_C(0x123456789abcdef), UINT64_C(0x392fc76276e71ffa)},
-    {31, UINT64_C(0x0), UINT64_C(0xcc2222fde9fbffb1)},
-    {32, UINT64_C(0x1), UINT64_C(0xf56f31c08259773d)},
-    {33, UINT64_C(0x123456789abcdef), UINT64_C(0x0906ffe7b3d3c195)},
-    {63, UINT64_C(0x0), UINT64_C(0xd6cb2fae5b696f05)},
-    {64, UINT64_C(0x1), UINT64_C(0x78c41ab0cbce5b2c)},
-    {65, UINT64_C(0x123456789abcdef), UINT64_C(0xec824023333cfe49)},
-    {127, UINT64_C(0x0), UINT64_C(0x983aa37c00a12bb3)},
-    {128, UINT64_C(0x1), UINT64_C(0x5228432187b2e674)},
-    {129, UINT64_C(0x123456789abcdef), UINT64_C(0x52693ee7677b123f)},
-    {1000, UINT64_C(0x0), UINT64_C(0xb43ba57b00627f5f)},
-    {5000, UINT64_C(0x1), UINT64_C(0x91e89ba4b075e7eb)},
-    {200, UINT64_C(0x0), UINT64_C(0x0a5705f7bf2f93be)},
-    {200, UINT64_C(0x1), UINT64_C(0x66bdfe51b1015925)},
-    {200, UINT64_C(0x123456789abcdef), UINT64_C(0x345bf7f7d3c7c561)},
+    { 0, UINT64_C(0x0), UINT64_C(0xf169e024df1444ff) },
+    { 1, UINT64_C(0x1), UINT64_C(0x621258f1e4e73833) },
+    { 2, UINT64_C(0x123456789abcdef), UINT64_C(0x003c1b871570c3f4) },
+    { 7, UINT64_C(0x0), UINT64_C(0x1565734365bd52ea) },
+    { 8, UINT64_C(0x1), UINT64_C(0xae95b2f990b61e3b) },
+    { 9, UINT64_C(0x123456789abcdef), UINT64_C(0xfede26b82af96340) },
+    { 15, UINT64_C(0x0), UINT64_C(0xe7852a8e0aa65a28) },
+    { 16, UINT64_C(0x1), UINT64_C(0xe2ef19a3d99ae7f1) },
+    { 17, UINT64_C(0x123456789abcdef), UINT64_C(0x392fc76276e71ffa) },
+    { 31, UINT64_C(0x0), UINT64_C(0xcc2222fde9fbffb1) },
+    { 32, UINT64_C(0x1), UINT64_C(0xf56f31c08259773d) },
+    { 33, UINT64_C(0x123456789abcdef), UINT64_C(0x0906ffe7b3d3c195) },
+    { 63, UINT64_C(0x0), UINT64_C(0xd6cb2fae5b696f05) },
+    { 64, UINT64_C(0x1), UINT64_C(0x78c41ab0cbce5b2c) },
+    { 65, UINT64_C(0x123456789abcdef), UINT64_C(0xec824023333cfe49) },
+    { 127, UINT64_C(0x0), UINT64_C(0x983aa37c00a12bb3) },
+    { 128, UINT64_C(0x1), UINT64_C(0x5228432187b2e674) },
+    { 129, UINT64_C(0x123456789abcdef), UINT64_C(0x52693ee7677b123f) },
+    { 1000, UINT64_C(0x0), UINT64_C(0xb43ba57b00627f5f) },
+    { 5000, UINT64_C(0x1), UINT64_C(0x91e89ba4b075e7eb) },
+    { 200, UINT64_C(0x0), UINT64_C(0x0a5705f7bf2f93be) },
+    { 200, UINT64_C(0x1), UINT64_C(0x66bdfe51b1015925) },
+    { 200, UINT64_C(0x123456789abcdef), UINT64_C(0x345bf7f7d3c7c561) },
 };
 
 static void fill(unsigned char *data, size_t size)
@@ -67,7 +67,7 @@ static void empty_may_be_null(void **state)
 /* Flipping any bit flips about half of the result's bits, wherever it is. */
 static void every_bit_counts(void **state)
 {
-    static const size_t sizes[] = {1, 7, 8, 15, 16, 17, 31, 63, 64, 65, 127, 128, 200};
+    static const size_t sizes[] = { 1, 7, 8, 15, 16, 17, 31, 63, 64, 65, 127, 128, 200 };
     unsigned char data[200];
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
         fill(data, sizes[s]);
@@ -124,10 +124,8 @@ static void numbers_spread(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_hold),
-        cmocka_unit_test(empty_may_be_null),
-        cmocka_unit_test(every_bit_counts),
-        cmocka_unit_test(zeros_of_each_size_differ),
+        cmocka_unit_test(vectors_hold),     cmocka_unit_test(empty_may_be_null),
+        cmocka_unit_test(every_bit_counts), cmocka_unit_test(zeros_of_each_size_differ),
         cmocka_unit_test(numbers_spread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,7 +35,7 @@ static ledger_bytes exact(const char *text, size_t size)
 {
     const void *copy = ldg_arena_memdup(&arena, text, size);
     assert_non_null(copy);
-    return (ledger_bytes){copy, size};
+    return (ledger_bytes){ copy, size };
 }
 
 static ledger_rc decode(const char *text, ledger_mutation_event *ret_event, ledger_error *err)
@@ -46,7 +46,7 @@ static ledger_rc decode(const char *text, ledger_mutation_event *ret_event, ledg
 static ledger_mutation_event decoded(const char *text)
 {
     ledger_mutation_event event;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     if (decode(text, &event, &err) != LEDGER_OK)
         fail_msg("%s: %s", err.message, text);
     return event;
@@ -89,7 +89,8 @@ static const char *const our_samples[] = {
 
 static void types_have_names(void **state)
 {
-    static const char *const names[] = {"append", "set_tags", "set_annotations", "trim", "unknown"};
+    static const char *const names[] = { "append", "set_tags", "set_annotations", "trim",
+                                         "unknown" };
     for (int i = 0; i < LEDGER_MUTATION_TYPE_COUNT; i++) {
         assert_string_equal(ledger_mutation_type_name((ledger_mutation_type)i), names[i]);
         assert_int_equal(ledger_mutation_type_parse(names[i]), i);
@@ -181,8 +182,8 @@ static void encodes_in_the_order_of_go(void **state)
     struct ldg_buf buf;
     ldg_buf_init(&buf, 10000);
     for (size_t i = 0; i < LENGTH(go_samples) + LENGTH(our_samples); i++) {
-        const char *text = i < LENGTH(go_samples) ? go_samples[i]
-                                                  : our_samples[i - LENGTH(go_samples)];
+        const char *text =
+            i < LENGTH(go_samples) ? go_samples[i] : our_samples[i - LENGTH(go_samples)];
         ledger_mutation_event event = decoded(text);
         ldg_buf_reset(&buf);
         assert_int_equal(ldg_event_encode(&event, &buf, NULL), LEDGER_OK);
@@ -198,22 +199,22 @@ static void encodes_what_go_would(void **state)
 {
     struct ldg_buf buf;
     ldg_buf_init(&buf, 10000);
-    const char *const tags[] = {"z", "<"};
+    const char *const tags[] = { "z", "<" };
     const ledger_append_entry entries[] = {
-        {.payload = {" {\"a\":1}\n", 9}, .schema_version = -3, .created_at_us = LEDGER_NO_TIME},
-        {.id = "2",
-         .payload = {"[]", 2},
-         .order_key = "o",
-         .dedup_key = "d",
-         .schema_version = 1,
-         .metadata = {(ledger_pair[]){{"b", "1"}, {"a", "2"}}, 2},
-         .tags = {tags, 2},
-         .created_at_us = 0},
+        { .payload = { " {\"a\":1}\n", 9 }, .schema_version = -3, .created_at_us = LEDGER_NO_TIME },
+        { .id = "2",
+          .payload = { "[]", 2 },
+          .order_key = "o",
+          .dedup_key = "d",
+          .schema_version = 1,
+          .metadata = { (ledger_pair[]){ { "b", "1" }, { "a", "2" } }, 2 },
+          .tags = { tags, 2 },
+          .created_at_us = 0 },
     };
-    ledger_mutation_event event = {.type = LEDGER_MUTATION_APPEND,
-                                   .entries = entries,
-                                   .entry_count = 2,
-                                   .created_at_us = LEDGER_NO_TIME};
+    ledger_mutation_event event = { .type = LEDGER_MUTATION_APPEND,
+                                    .entries = entries,
+                                    .entry_count = 2,
+                                    .created_at_us = LEDGER_NO_TIME };
     assert_int_equal(ldg_event_encode(&event, &buf, NULL), LEDGER_OK);
     assert_string_equal(
         buf.data, "{\"type\":\"append\",\"stream\":\"\",\"entries\":[{\"id\":\"\",\"payload\":"
@@ -223,8 +224,10 @@ static void encodes_what_go_would(void **state)
                   "\"schema_version\":1,\"metadata\":{\"a\":\"2\",\"b\":\"1\"},"
                   "\"tags\":[\"z\",\"<\"],\"created_at\":\"1970-01-01T00:00:00.000Z\"}]}");
     ldg_buf_reset(&buf);
-    event = (ledger_mutation_event){.type = LEDGER_MUTATION_SET_TAGS, .stream = "s",
-                                    .entry_id = "1", .created_at_us = LEDGER_NO_TIME};
+    event = (ledger_mutation_event){ .type = LEDGER_MUTATION_SET_TAGS,
+                                     .stream = "s",
+                                     .entry_id = "1",
+                                     .created_at_us = LEDGER_NO_TIME };
     assert_int_equal(ldg_event_encode(&event, &buf, NULL), LEDGER_OK);
     assert_string_equal(buf.data, "{\"type\":\"set_tags\",\"stream\":\"s\",\"entry_id\":\"1\"}");
     ldg_buf_fini(&buf);
@@ -234,25 +237,27 @@ static void refuses_to_encode(void **state)
 {
     struct ldg_buf buf;
     ledger_error err;
-    ledger_append_entry entry = {.id = "1", .created_at_us = LEDGER_NO_TIME};
-    ledger_mutation_event event = {.type = LEDGER_MUTATION_APPEND, .stream = "s",
-                                   .entries = &entry, .entry_count = 1,
-                                   .created_at_us = LEDGER_NO_TIME};
+    ledger_append_entry entry = { .id = "1", .created_at_us = LEDGER_NO_TIME };
+    ledger_mutation_event event = { .type = LEDGER_MUTATION_APPEND,
+                                    .stream = "s",
+                                    .entries = &entry,
+                                    .entry_count = 1,
+                                    .created_at_us = LEDGER_NO_TIME };
     ldg_buf_init(&buf, 60);
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
     assert_string_equal(err.message, "event: entries[0].payload: is empty");
-    ledger_append_entry two[2] = {entry, entry};
+    ledger_append_entry two[2] = { entry, entry };
     event.entries = two;
     event.entry_count = 2;
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
     assert_string_equal(err.message, "event: entries[0].payload: is empty");
     event.entries = &entry;
     event.entry_count = 1;
-    entry.payload = (ledger_bytes){" \n", 2};
+    entry.payload = (ledger_bytes){ " \n", 2 };
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
-    entry.payload = (ledger_bytes){"1", LEDGER_MAX_PAYLOAD_BYTES + 1};
+    entry.payload = (ledger_bytes){ "1", LEDGER_MAX_PAYLOAD_BYTES + 1 };
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_TOO_LARGE);
-    entry.payload = (ledger_bytes){"1", 1};
+    entry.payload = (ledger_bytes){ "1", 1 };
     entry.created_at_us = INT64_C(253402300800000000); /* year 10000 */
     assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_ERR_DATA);
     entry.created_at_us = LEDGER_NO_TIME;
@@ -276,39 +281,39 @@ static void says_what_is_missing(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"{}", "event: type: required field is missing at byte 0"},
-        {" {\"stream\":\"s\"}", "event: type: required field is missing at byte 1"},
-        {"{\"type\":null,\"stream\":\"s\"}", "event: type: required field is missing at byte 0"},
-        {"{\"type\":\"append\"}", "event: stream: required field is missing at byte 0"},
-        {"{\"type\":\"append\",\"stream\":\"s\"}",
-         "event: entries: required field is missing at byte 0"},
-        {"{\"type\":\"append\",\"stream\":\"s\",\"entries\":[]}",
-         "event: entries: required field is missing at byte 0"},
-        {"{\"type\":\"append\",\"stream\":\"s\",\"entries\":null}",
-         "event: entries: required field is missing at byte 0"},
-        {APPEND("{\"payload\":1}"), "event: entries[0].id: required field is missing at byte 41"},
-        {APPEND("{\"id\":\"1\",\"payload\":1}, {\"id\":\"2\"}"),
-         "event: entries[1].payload: required field is missing at byte 65"},
-        {APPEND("{\"id\":null,\"payload\":1}"),
-         "event: entries[0].id: required field is missing at byte 41"},
-        {"{\"type\":\"set_tags\",\"stream\":\"s\",\"tags\":[]}",
-         "event: entry_id: required field is missing at byte 0"},
-        {"{\"type\":\"set_tags\",\"stream\":\"s\",\"entry_id\":\"\"}",
-         "event: entry_id: required field is missing at byte 0"},
-        {"{\"type\":\"set_annotations\",\"stream\":\"s\"}",
-         "event: entry_id: required field is missing at byte 0"},
-        {"{\"type\":\"trim\",\"stream\":\"s\"}",
-         "event: before_id: required field is missing at byte 0"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"origin\":\"u:1\"}",
-         "event: source_id: required field is missing at byte 0"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"entry_origin\":\"u:1\"}",
-         "event: source_id: required field is missing at byte 0"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"source_id\":\"1\"}",
-         "event: before_id: required field is missing at byte 0"},
+        { "{}", "event: type: required field is missing at byte 0" },
+        { " {\"stream\":\"s\"}", "event: type: required field is missing at byte 1" },
+        { "{\"type\":null,\"stream\":\"s\"}", "event: type: required field is missing at byte 0" },
+        { "{\"type\":\"append\"}", "event: stream: required field is missing at byte 0" },
+        { "{\"type\":\"append\",\"stream\":\"s\"}",
+          "event: entries: required field is missing at byte 0" },
+        { "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[]}",
+          "event: entries: required field is missing at byte 0" },
+        { "{\"type\":\"append\",\"stream\":\"s\",\"entries\":null}",
+          "event: entries: required field is missing at byte 0" },
+        { APPEND("{\"payload\":1}"), "event: entries[0].id: required field is missing at byte 41" },
+        { APPEND("{\"id\":\"1\",\"payload\":1}, {\"id\":\"2\"}"),
+          "event: entries[1].payload: required field is missing at byte 65" },
+        { APPEND("{\"id\":null,\"payload\":1}"),
+          "event: entries[0].id: required field is missing at byte 41" },
+        { "{\"type\":\"set_tags\",\"stream\":\"s\",\"tags\":[]}",
+          "event: entry_id: required field is missing at byte 0" },
+        { "{\"type\":\"set_tags\",\"stream\":\"s\",\"entry_id\":\"\"}",
+          "event: entry_id: required field is missing at byte 0" },
+        { "{\"type\":\"set_annotations\",\"stream\":\"s\"}",
+          "event: entry_id: required field is missing at byte 0" },
+        { "{\"type\":\"trim\",\"stream\":\"s\"}",
+          "event: before_id: required field is missing at byte 0" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"origin\":\"u:1\"}",
+          "event: source_id: required field is missing at byte 0" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"entry_origin\":\"u:1\"}",
+          "event: source_id: required field is missing at byte 0" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"source_id\":\"1\"}",
+          "event: before_id: required field is missing at byte 0" },
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
         ledger_mutation_event event;
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         assert_int_equal(decode(cases[i].text, &event, &err), LEDGER_ERR_DATA);
         assert_string_equal(err.message, cases[i].message);
     }
@@ -319,65 +324,66 @@ static void says_what_is_wrong(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"", "event: text ends too early at byte 0"},
-        {"[]", "event: an object is expected at byte 0"},
-        {"null", "event: an object is expected at byte 0"},
-        {"{\"type\":5}", "event: type: a string is expected at byte 8"},
-        {"{\"type\":\"trim\",\"stream\":[]}", "event: stream: a string is expected at byte 24"},
-        {"{\"type\":\"append\",\"stream\":\"s\",\"entries\":{}}",
-         "event: entries: an array is expected at byte 40"},
-        {APPEND("1"), "event: entries[0]: an object is expected at byte 41"},
-        {APPEND("{\"id\":1,\"payload\":1}"),
-         "event: entries[0].id: a string is expected at byte 47"},
-        {APPEND("{\"id\":\"1\",\"payload\":}"),
-         "event: entries[0].payload: a value is expected at byte 61"},
-        {APPEND("{\"id\":\"1\",\"payload\":1} {"),
-         "event: entries: a comma or ] is expected at byte 64"},
-        {APPEND("{\"schema_version\":1.0}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"schema_version\":2147483648}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"schema_version\":-2147483649}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"schema_version\":\"1\"}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"schema_version\":1e2}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"schema_version\":99999999999999999999}"),
-         "event: entries[0].schema_version: an integer in range is expected at byte 59"},
-        {APPEND("{\"metadata\":{\"a\":null}}"),
-         "event: entries[0].metadata: a string is expected at byte 58"},
-        {APPEND("{\"metadata\":[]}"),
-         "event: entries[0].metadata: an object of strings is expected at byte 53"},
-        {APPEND("{\"tags\":[1]}"), "event: entries[0].tags: a string is expected at byte 50"},
-        {APPEND("{\"tags\":{}}"),
-         "event: entries[0].tags: an array of strings is expected at byte 49"},
-        {APPEND("{\"created_at\":\"yesterday\"}"),
-         "event: entries[0].created_at: an RFC 3339 time is expected at byte 55"},
-        {APPEND("{\"created_at\":1}"),
-         "event: entries[0].created_at: a string is expected at byte 55"},
-        {APPEND("{\"payload_head\":\"x\"}"),
-         "event: entries[0].payload_head: only white space is expected at byte 57"},
-        {APPEND("{\"payload_tail\":\"\\f\"}"),
-         "event: entries[0].payload_tail: only white space is expected at byte 57"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"origin_pos\":-1}",
-         "event: origin_pos: an integer in range is expected at byte 41"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"origin_pos\":9223372036854775808}",
-         "event: origin_pos: an integer in range is expected at byte 41"},
-        {"{\"type\":\"set_annotations\",\"stream\":\"s\",\"annotations\":{\"a\":1}}",
-         "event: annotations: a string is expected at byte 58"},
-        {"{\"type\":\"trim\",\"stream\":\"a\\u0000b\"}",
-         "event: stream: NUL in a string at byte 26"},
-        {"{\"type\":\"trim\",\"stream\":\"\\ud83d\"}",
-         "event: stream: half a surrogate pair in a string at byte 25"},
-        {"{\"type\":\"trim\",\"stream\":\"\xff\"}", "event: stream: invalid UTF-8 at byte 25"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"x\":[1,}", "event: a value is expected at byte 35"},
-        {"{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}}",
-         "event: more text after the value at byte 44"},
+        { "", "event: text ends too early at byte 0" },
+        { "[]", "event: an object is expected at byte 0" },
+        { "null", "event: an object is expected at byte 0" },
+        { "{\"type\":5}", "event: type: a string is expected at byte 8" },
+        { "{\"type\":\"trim\",\"stream\":[]}", "event: stream: a string is expected at byte 24" },
+        { "{\"type\":\"append\",\"stream\":\"s\",\"entries\":{}}",
+          "event: entries: an array is expected at byte 40" },
+        { APPEND("1"), "event: entries[0]: an object is expected at byte 41" },
+        { APPEND("{\"id\":1,\"payload\":1}"),
+          "event: entries[0].id: a string is expected at byte 47" },
+        { APPEND("{\"id\":\"1\",\"payload\":}"),
+          "event: entries[0].payload: a value is expected at byte 61" },
+        { APPEND("{\"id\":\"1\",\"payload\":1} {"),
+          "event: entries: a comma or ] is expected at byte 64" },
+        { APPEND("{\"schema_version\":1.0}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"schema_version\":2147483648}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"schema_version\":-2147483649}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"schema_version\":\"1\"}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"schema_version\":1e2}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"schema_version\":99999999999999999999}"),
+          "event: entries[0].schema_version: an integer in range is expected at byte 59" },
+        { APPEND("{\"metadata\":{\"a\":null}}"),
+          "event: entries[0].metadata: a string is expected at byte 58" },
+        { APPEND("{\"metadata\":[]}"),
+          "event: entries[0].metadata: an object of strings is expected at byte 53" },
+        { APPEND("{\"tags\":[1]}"), "event: entries[0].tags: a string is expected at byte 50" },
+        { APPEND("{\"tags\":{}}"),
+          "event: entries[0].tags: an array of strings is expected at byte 49" },
+        { APPEND("{\"created_at\":\"yesterday\"}"),
+          "event: entries[0].created_at: an RFC 3339 time is expected at byte 55" },
+        { APPEND("{\"created_at\":1}"),
+          "event: entries[0].created_at: a string is expected at byte 55" },
+        { APPEND("{\"payload_head\":\"x\"}"),
+          "event: entries[0].payload_head: only white space is expected at byte 57" },
+        { APPEND("{\"payload_tail\":\"\\f\"}"),
+          "event: entries[0].payload_tail: only white space is expected at byte 57" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"origin_pos\":-1}",
+          "event: origin_pos: an integer in range is expected at byte 41" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"origin_pos\":9223372036854775808}",
+          "event: origin_pos: an integer in range is expected at byte 41" },
+        { "{\"type\":\"set_annotations\",\"stream\":\"s\",\"annotations\":{\"a\":1}}",
+          "event: annotations: a string is expected at byte 58" },
+        { "{\"type\":\"trim\",\"stream\":\"a\\u0000b\"}",
+          "event: stream: NUL in a string at byte 26" },
+        { "{\"type\":\"trim\",\"stream\":\"\\ud83d\"}",
+          "event: stream: half a surrogate pair in a string at byte 25" },
+        { "{\"type\":\"trim\",\"stream\":\"\xff\"}", "event: stream: invalid UTF-8 at byte 25" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"x\":[1,}",
+          "event: a value is expected at byte 35" },
+        { "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}}",
+          "event: more text after the value at byte 44" },
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
         ledger_mutation_event event;
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         assert_int_equal(decode(cases[i].text, &event, &err), LEDGER_ERR_DATA);
         assert_string_equal(err.message, cases[i].message);
     }
@@ -390,21 +396,21 @@ static void a_broken_event_keeps_its_names(void **state)
         const char *text, *type_name, *stream;
         ledger_mutation_type type;
     } cases[] = {
-        {APPEND("{}"), "append", "s", LEDGER_MUTATION_APPEND},
-        {APPEND("{"), "append", "s", LEDGER_MUTATION_APPEND},
-        {"{\"type\":\"trim\",\"stream\":\"a\\tb\"", "trim", "a\tb", LEDGER_MUTATION_TRIM},
-        {"{\"type\":\"trim\",\"stream\":\"a", "trim", "", LEDGER_MUTATION_TRIM},
-        {"{\"type\":\"trim\",\"stream\":7}", "trim", "", LEDGER_MUTATION_TRIM},
-        {"{\"type\":\"trim\",\"stream\":\"\\u0000\"}", "trim", "", LEDGER_MUTATION_TRIM},
-        {"{\"type\":7,\"stream\":\"s\"}", "", "s", LEDGER_MUTATION_UNKNOWN},
-        {"{\"entries\":5,\"stream\":\"later\",\"type\":\"append\"}", "append", "later",
-         LEDGER_MUTATION_APPEND},
-        {"{\"entries\":5x,\"stream\":\"later\",\"type\":\"append\"}", "", "",
-         LEDGER_MUTATION_UNKNOWN},
-        {"{\"stream\":\"first\",\"stream\":\"last\"}", "", "last", LEDGER_MUTATION_UNKNOWN},
-        {"{\"type\":\"rename\",\"stream\":\"s\",", "rename", "s", LEDGER_MUTATION_UNKNOWN},
-        {"", "", "", LEDGER_MUTATION_UNKNOWN},
-        {"not JSON", "", "", LEDGER_MUTATION_UNKNOWN},
+        { APPEND("{}"), "append", "s", LEDGER_MUTATION_APPEND },
+        { APPEND("{"), "append", "s", LEDGER_MUTATION_APPEND },
+        { "{\"type\":\"trim\",\"stream\":\"a\\tb\"", "trim", "a\tb", LEDGER_MUTATION_TRIM },
+        { "{\"type\":\"trim\",\"stream\":\"a", "trim", "", LEDGER_MUTATION_TRIM },
+        { "{\"type\":\"trim\",\"stream\":7}", "trim", "", LEDGER_MUTATION_TRIM },
+        { "{\"type\":\"trim\",\"stream\":\"\\u0000\"}", "trim", "", LEDGER_MUTATION_TRIM },
+        { "{\"type\":7,\"stream\":\"s\"}", "", "s", LEDGER_MUTATION_UNKNOWN },
+        { "{\"entries\":5,\"stream\":\"later\",\"type\":\"append\"}", "append", "later",
+          LEDGER_MUTATION_APPEND },
+        { "{\"entries\":5x,\"stream\":\"later\",\"type\":\"append\"}", "", "",
+          LEDGER_MUTATION_UNKNOWN },
+        { "{\"stream\":\"first\",\"stream\":\"last\"}", "", "last", LEDGER_MUTATION_UNKNOWN },
+        { "{\"type\":\"rename\",\"stream\":\"s\",", "rename", "s", LEDGER_MUTATION_UNKNOWN },
+        { "", "", "", LEDGER_MUTATION_UNKNOWN },
+        { "not JSON", "", "", LEDGER_MUTATION_UNKNOWN },
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
         ledger_mutation_event event;
@@ -425,12 +431,12 @@ static void unknown_types_need_only_a_type(void **state)
     static const struct {
         const char *text, *type_name, *stream;
     } cases[] = {
-        {"{\"type\":\"rename\",\"stream\":\"s\",\"to\":\"t\"}", "rename", "s"},
-        {"{\"type\":\"rename\"}", "rename", ""},
-        {"{\"type\":\"\",\"stream\":\"s\"}", "", "s"},
-        {"{\"type\":\"Append\",\"stream\":\"s\"}", "Append", "s"},
-        {"{\"type\":\"rename\",\"stream\":5,\"entries\":{\"x\":1},\"tags\":7}", "rename", ""},
-        {"{\"entries\":[{}],\"stream\":\"s\",\"type\":\"rename\"}", "rename", "s"},
+        { "{\"type\":\"rename\",\"stream\":\"s\",\"to\":\"t\"}", "rename", "s" },
+        { "{\"type\":\"rename\"}", "rename", "" },
+        { "{\"type\":\"\",\"stream\":\"s\"}", "", "s" },
+        { "{\"type\":\"Append\",\"stream\":\"s\"}", "Append", "s" },
+        { "{\"type\":\"rename\",\"stream\":5,\"entries\":{\"x\":1},\"tags\":7}", "rename", "" },
+        { "{\"entries\":[{}],\"stream\":\"s\",\"type\":\"rename\"}", "rename", "s" },
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
         ledger_mutation_event event = decoded(cases[i].text);
@@ -487,14 +493,14 @@ static void unknown_fields_are_skipped_but_checked(void **state)
                 "\"stream\":\"s\", \"entries\" : [ { \"new\" : {} , \"id\" : \"1\" , "
                 "\"payload\" : [ 1 , \"\\ud800\" ] } ] } ");
     assert_bytes_equal(event.entries[0].payload, "[ 1 , \"\\ud800\" ]");
-    assert_int_equal(decode("{\"v\":[1,],\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}",
-                            &event, NULL),
-                     LEDGER_ERR_DATA);
+    assert_int_equal(
+        decode("{\"v\":[1,],\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\"}", &event, NULL),
+        LEDGER_ERR_DATA);
 }
 
 static void nested_payloads(void **state)
 {
-    static const size_t depths[] = {1, 500, 1000, 1001, 10000};
+    static const size_t depths[] = { 1, 500, 1000, 1001, 10000 };
     for (size_t i = 0; i < LENGTH(depths); i++) {
         struct ldg_buf buf;
         ledger_mutation_event event;
@@ -506,7 +512,7 @@ static void nested_payloads(void **state)
         for (size_t k = 0; k < depths[i]; k++)
             ldg_buf_putc(&buf, ']');
         ldg_buf_puts(&buf, "}]}");
-        ledger_rc rc = ldg_event_decode((ledger_bytes){buf.data, buf.size}, &arena, &event, NULL);
+        ledger_rc rc = ldg_event_decode((ledger_bytes){ buf.data, buf.size }, &arena, &event, NULL);
         assert_int_equal(rc, depths[i] <= LEDGER_MAX_JSON_DEPTH ? LEDGER_OK : LEDGER_ERR_DATA);
         assert_string_equal(event.stream, "s");
         ldg_buf_fini(&buf);
@@ -517,11 +523,11 @@ static void nested_payloads(void **state)
 static void every_truncation_fails(void **state)
 {
     for (size_t i = 0; i < LENGTH(go_samples) + LENGTH(our_samples); i++) {
-        const char *text = i < LENGTH(go_samples) ? go_samples[i]
-                                                  : our_samples[i - LENGTH(go_samples)];
+        const char *text =
+            i < LENGTH(go_samples) ? go_samples[i] : our_samples[i - LENGTH(go_samples)];
         for (size_t size = 0; size < strlen(text); size++) {
             ledger_mutation_event event;
-            ledger_error err = {0};
+            ledger_error err = { 0 };
             assert_int_equal(ldg_event_decode(exact(text, size), &arena, &event, &err),
                              LEDGER_ERR_DATA);
             assert_non_null(strstr(err.message, " at byte "));
@@ -537,7 +543,7 @@ static void changed_bytes_never_crash(void **state)
     for (size_t i = 0; i < LENGTH(go_samples); i++) {
         size_t size = strlen(go_samples[i]);
         for (size_t at = 0; at < size; at++) {
-            static const char changes[] = {'"', '\\', '{', ']', '0', 'n', ' ', '\0', '\xff', ','};
+            static const char changes[] = { '"', '\\', '{', ']', '0', 'n', ' ', '\0', '\xff', ',' };
             for (size_t k = 0; k < LENGTH(changes); k++) {
                 struct ldg_arena own;
                 struct ldg_buf buf;
@@ -547,11 +553,12 @@ static void changed_bytes_never_crash(void **state)
                 ldg_buf_init(&buf, 100000);
                 memcpy(text, go_samples[i], size);
                 text[at] = changes[k];
-                if (ldg_event_decode((ledger_bytes){text, size}, &own, &event, NULL) == LEDGER_OK) {
+                if (ldg_event_decode((ledger_bytes){ text, size }, &own, &event, NULL) ==
+                    LEDGER_OK) {
                     assert_int_equal(ldg_event_encode(&event, &buf, NULL), LEDGER_OK);
-                    assert_int_equal(ldg_event_decode((ledger_bytes){buf.data, buf.size}, &own,
-                                                      &again, NULL),
-                                     LEDGER_OK);
+                    assert_int_equal(
+                        ldg_event_decode((ledger_bytes){ buf.data, buf.size }, &own, &again, NULL),
+                        LEDGER_OK);
                     assert_null(event_difference(&event, &again));
                 }
                 ldg_buf_fini(&buf);
@@ -568,7 +575,7 @@ static void random_events_survive(void **state)
     ldg_buf_init(&buf, (size_t)1 << 24);
     for (int round = 0; round < 5000; round++) {
         ledger_mutation_event event = random_event(&seed, &arena), again;
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         ldg_buf_reset(&buf);
         assert_int_equal(ldg_event_encode(&event, &buf, &err), LEDGER_OK);
         if (ldg_event_decode(exact(buf.data, buf.size), &arena, &again, &err) != LEDGER_OK)
@@ -585,19 +592,19 @@ static void too_many_entries(void **state)
 {
     struct ldg_buf buf;
     ledger_mutation_event event;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     ldg_buf_init(&buf, (size_t)1 << 24);
     ldg_buf_puts(&buf, "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[");
     for (int i = 0; i < LEDGER_MAX_APPEND_ENTRIES; i++)
         ldg_buf_puts(&buf, i > 0 ? ",{\"id\":\"\",\"payload\":0}" : "{\"id\":\"\",\"payload\":0}");
     size_t size = buf.size;
     ldg_buf_puts(&buf, "]}");
-    assert_int_equal(ldg_event_decode((ledger_bytes){buf.data, buf.size}, &arena, &event, &err),
+    assert_int_equal(ldg_event_decode((ledger_bytes){ buf.data, buf.size }, &arena, &event, &err),
                      LEDGER_OK);
     assert_int_equal(event.entry_count, LEDGER_MAX_APPEND_ENTRIES);
     buf.size = size;
     ldg_buf_puts(&buf, ",{\"id\":\"\",\"payload\":0}]}");
-    assert_int_equal(ldg_event_decode((ledger_bytes){buf.data, buf.size}, &arena, &event, &err),
+    assert_int_equal(ldg_event_decode((ledger_bytes){ buf.data, buf.size }, &arena, &event, &err),
                      LEDGER_ERR_TOO_LARGE);
     assert_string_equal(event.stream, "s");
     ldg_buf_fini(&buf);
@@ -610,17 +617,17 @@ static void payload_over_its_limit(void **state)
     size_t size = sizeof head - 1 + LEDGER_MAX_PAYLOAD_BYTES - 2 + 5;
     char *text = malloc(size);
     ledger_mutation_event event;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     assert_non_null(text);
     memset(text, 'x', size);
     memcpy(text, head, sizeof head - 1);
     memcpy(text + size - 4, "\"}]}", 4);
-    assert_int_equal(ldg_event_decode((ledger_bytes){text, size}, &arena, &event, &err),
+    assert_int_equal(ldg_event_decode((ledger_bytes){ text, size }, &arena, &event, &err),
                      LEDGER_ERR_TOO_LARGE);
     assert_string_equal(err.message, "event: entries[0].payload: value over its limit at byte 41");
     assert_string_equal(event.stream, "s");
     memcpy(text + size - 5, "\"}]}", 4);
-    assert_int_equal(ldg_event_decode((ledger_bytes){text, size - 1}, &arena, &event, &err),
+    assert_int_equal(ldg_event_decode((ledger_bytes){ text, size - 1 }, &arena, &event, &err),
                      LEDGER_OK);
     assert_int_equal(event.entries[0].payload.size, LEDGER_MAX_PAYLOAD_BYTES);
     free(text);
@@ -638,7 +645,7 @@ static void public_round_trip(void **state)
         size_t size = 0;
         assert_int_equal(ledger_event_encode(&event, &json, &size, NULL), LEDGER_OK);
         assert_int_equal(strlen(json), size);
-        assert_int_equal(ledger_event_decode((ledger_bytes){json, size}, &copy, NULL), LEDGER_OK);
+        assert_int_equal(ledger_event_decode((ledger_bytes){ json, size }, &copy, NULL), LEDGER_OK);
         memset(json, 'x', size); /* the event owns what it shows */
         free(json);
         assert_null(event_difference(&event, ledger_event_get(copy)));
@@ -656,11 +663,12 @@ static void public_calls_leave_results_alone_on_failure(void **state)
     ledger_error err;
     char *json = (char *)&arena;
     size_t size = 77;
-    assert_int_equal(ledger_event_decode((ledger_bytes){"{", 1}, &event, &err), LEDGER_ERR_DATA);
-    assert_int_equal(ledger_event_decode((ledger_bytes){NULL, 0}, &event, NULL), LEDGER_ERR_DATA);
+    assert_int_equal(ledger_event_decode((ledger_bytes){ "{", 1 }, &event, &err), LEDGER_ERR_DATA);
+    assert_int_equal(ledger_event_decode((ledger_bytes){ NULL, 0 }, &event, NULL), LEDGER_ERR_DATA);
     assert_ptr_equal(event, &arena);
-    ledger_mutation_event trim = {.type = LEDGER_MUTATION_TRIM, .stream = "s",
-                                  .created_at_us = LEDGER_NO_TIME};
+    ledger_mutation_event trim = { .type = LEDGER_MUTATION_TRIM,
+                                   .stream = "s",
+                                   .created_at_us = LEDGER_NO_TIME };
     assert_int_equal(ledger_event_encode(&trim, &json, &size, &err), LEDGER_ERR_DATA);
     assert_non_null(strstr(err.message, "before_id"));
     trim.before_id = "1";
@@ -674,14 +682,17 @@ static void public_calls_leave_results_alone_on_failure(void **state)
 /* A payload must not be able to add fields to its entry. */
 static void public_encode_checks_payloads(void **state)
 {
-    static const char *const payloads[] = {"", " ", "{", "1,\"dedup_key\":\"x\"", "1 2",
-                                           "\"\xff\"", "]"};
+    static const char *const payloads[] = { "",    " ",        "{", "1,\"dedup_key\":\"x\"",
+                                            "1 2", "\"\xff\"", "]" };
     for (size_t i = 0; i < LENGTH(payloads); i++) {
-        ledger_append_entry entry = {.id = "1", .payload = {payloads[i], strlen(payloads[i])},
-                                     .created_at_us = LEDGER_NO_TIME};
-        ledger_mutation_event event = {.type = LEDGER_MUTATION_APPEND, .stream = "s",
-                                       .entries = &entry, .entry_count = 1,
-                                       .created_at_us = LEDGER_NO_TIME};
+        ledger_append_entry entry = { .id = "1",
+                                      .payload = { payloads[i], strlen(payloads[i]) },
+                                      .created_at_us = LEDGER_NO_TIME };
+        ledger_mutation_event event = { .type = LEDGER_MUTATION_APPEND,
+                                        .stream = "s",
+                                        .entries = &entry,
+                                        .entry_count = 1,
+                                        .created_at_us = LEDGER_NO_TIME };
         ledger_error err;
         char *json;
         size_t size;
@@ -698,7 +709,7 @@ static ledger_rc decode_sample(void *ctx)
     ledger_mutation_event event;
     const char *text = ctx;
     ldg_arena_init(&own, 0);
-    ledger_rc rc = ldg_event_decode((ledger_bytes){text, strlen(text)}, &own, &event, NULL);
+    ledger_rc rc = ldg_event_decode((ledger_bytes){ text, strlen(text) }, &own, &event, NULL);
     ldg_arena_fini(&own);
     return rc;
 }
@@ -707,7 +718,7 @@ static ledger_rc encode_sample(void *ctx)
 {
     struct ldg_buf buf;
     ldg_buf_init(&buf, (size_t)1 << 20);
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     ledger_rc rc = ldg_event_encode(ctx, &buf, &err);
     assert_int_equal(err.code, rc);
     ldg_buf_fini(&buf);
@@ -721,7 +732,7 @@ static ledger_rc public_sample(void *ctx)
     size_t size = 0;
     ledger_rc rc = ledger_event_encode(ctx, &json, &size, NULL);
     if (rc == LEDGER_OK)
-        rc = ledger_event_decode((ledger_bytes){json, size}, &event, NULL);
+        rc = ledger_event_decode((ledger_bytes){ json, size }, &event, NULL);
     ledger_event_destroy(&event);
     free(json);
     return rc;
@@ -734,7 +745,7 @@ static ledger_rc decode_broken(void *ctx)
     ledger_mutation_event event;
     ledger_error err;
     ldg_arena_init(&own, 0);
-    ledger_rc rc = ldg_event_decode((ledger_bytes){ctx, strlen(ctx)}, &own, &event, &err);
+    ledger_rc rc = ldg_event_decode((ledger_bytes){ ctx, strlen(ctx) }, &own, &event, &err);
     assert_true(rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_NOMEM);
     ldg_arena_fini(&own);
     return rc == LEDGER_ERR_DATA ? LEDGER_OK : rc;

@@ -18,12 +18,12 @@
 #include "event/event.h"
 #include "event_util.h"
 
-#define BYTES(literal) ((ledger_bytes){literal, sizeof(literal) - 1})
+#define BYTES(literal) ((ledger_bytes){ literal, sizeof(literal) - 1 })
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
 static ledger_bytes bytes_of(const char *text)
 {
-    return (ledger_bytes){text, strlen(text)};
+    return (ledger_bytes){ text, strlen(text) };
 }
 
 /* Checks a copy of exactly the right size, so that a read behind the end is seen. */
@@ -33,7 +33,7 @@ static ledger_rc check(ledger_bytes text, ledger_error *err)
     assert_non_null(copy);
     if (text.size > 0)
         memcpy(copy, text.data, text.size);
-    ledger_rc rc = ldg_json_check((ledger_bytes){copy, text.size}, err);
+    ledger_rc rc = ldg_json_check((ledger_bytes){ copy, text.size }, err);
     free(copy);
     return rc;
 }
@@ -41,34 +41,149 @@ static ledger_rc check(ledger_bytes text, ledger_error *err)
 /* --- grammar ------------------------------------------------------------------------------- */
 
 static const char *const good[] = {
-    "null", "true", "false", "0", "-0", "1", "-1", "10", "1.5", "-0.0", "1e5", "1E+5", "1e-05",
-    "0e0", "0.0E-0", "123456789012345678901234567890.123456789", "1e999999", "\"\"", "\"a\"",
-    "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"", "\"\\u0000\"", "\"\\uD800\"", "\"\\udc00\\ud800\"",
-    "\"\\ud83d\\ude00\"", "\"\\uABcd\"", "\"\x7f\"", "\"\xc2\x80\xe2\x80\xa8\xf4\x8f\xbf\xbf\"",
-    "[]", "{}", "[ ]", "{ }", "[1]", "[1,2]", "[[]]", "[{}]", "{\"\":0}", "{\"a\":1,\"a\":2}",
-    " \t\r\n1 \t\r\n", "[1 , 2 ]", "{ \"a\" : [ ] , \"b\" : { } }",
+    "null",
+    "true",
+    "false",
+    "0",
+    "-0",
+    "1",
+    "-1",
+    "10",
+    "1.5",
+    "-0.0",
+    "1e5",
+    "1E+5",
+    "1e-05",
+    "0e0",
+    "0.0E-0",
+    "123456789012345678901234567890.123456789",
+    "1e999999",
+    "\"\"",
+    "\"a\"",
+    "\"\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
+    "\"\\u0000\"",
+    "\"\\uD800\"",
+    "\"\\udc00\\ud800\"",
+    "\"\\ud83d\\ude00\"",
+    "\"\\uABcd\"",
+    "\"\x7f\"",
+    "\"\xc2\x80\xe2\x80\xa8\xf4\x8f\xbf\xbf\"",
+    "[]",
+    "{}",
+    "[ ]",
+    "{ }",
+    "[1]",
+    "[1,2]",
+    "[[]]",
+    "[{}]",
+    "{\"\":0}",
+    "{\"a\":1,\"a\":2}",
+    " \t\r\n1 \t\r\n",
+    "[1 , 2 ]",
+    "{ \"a\" : [ ] , \"b\" : { } }",
     "[null,true,false,\"x\",-1.5e3]",
-    "{\"\\u0061\":{\"b\":[{\"c\":[]}]}}", "\"0123456\"", "\"01234567\"", "\"012345678\"",
-    "\"0123456789abcde\\n\"", "[0,0.1,\"]\",\"}\"]",
+    "{\"\\u0061\":{\"b\":[{\"c\":[]}]}}",
+    "\"0123456\"",
+    "\"01234567\"",
+    "\"012345678\"",
+    "\"0123456789abcde\\n\"",
+    "[0,0.1,\"]\",\"}\"]",
 };
 
 static const char *const bad[] = {
-    "", " ", "nul", "nulll", "NULL", "True", "tru", "fals", "undefined", "NaN", "Infinity", "-",
-    "+1", "01", "-01", "00", "1.", ".5", "-.5", "1.e5", "1e", "1e+", "1e5.5", "1 2", "0x10", "1_0",
-    "--1", "\"", "\"a", "\"\\", "\"\\\"", "\"\\x41\"", "\"\\u\"", "\"\\u12\"", "\"\\u123\"",
-    "\"\\u123g\"", "\"\\u 123\"", "\"\\U0041\"", "'a'", "\"a\nb\"", "\"\t\"", "\"\x01\"",
+    "",
+    " ",
+    "nul",
+    "nulll",
+    "NULL",
+    "True",
+    "tru",
+    "fals",
+    "undefined",
+    "NaN",
+    "Infinity",
+    "-",
+    "+1",
+    "01",
+    "-01",
+    "00",
+    "1.",
+    ".5",
+    "-.5",
+    "1.e5",
+    "1e",
+    "1e+",
+    "1e5.5",
+    "1 2",
+    "0x10",
+    "1_0",
+    "--1",
+    "\"",
+    "\"a",
+    "\"\\",
+    "\"\\\"",
+    "\"\\x41\"",
+    "\"\\u\"",
+    "\"\\u12\"",
+    "\"\\u123\"",
+    "\"\\u123g\"",
+    "\"\\u 123\"",
+    "\"\\U0041\"",
+    "'a'",
+    "\"a\nb\"",
+    "\"\t\"",
+    "\"\x01\"",
     "\"\x1f\"",
-    "[", "]", "[1", "[1,", "[1,]", "[,1]", "[,]", "[1 2]", "[1,,2]", "[1}", "{", "}", "{\"a\"",
-    "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{,}", "{\"a\"}", "{\"a\",1}", "{a:1}",
-    "{1:1}", "{\"a\" 1}", "{\"a\":1 \"b\":2}", "{\"a\":1]", "{\"a\":1,,\"b\":2}", "[1]]", "[]{}",
-    "{\"a\"::1}", "// x\n1", "/**/1", "1//", "\xef\xbb\xbf" "1", "\f1", "\v1", "\xc2\xa0" "1",
-    "\"\\ud800\\u12\"", "\"\\\n\"", "[\"a\":1]", "{\"a\":1,\"b\"}", "{null:1}", "{[]:1}",
+    "[",
+    "]",
+    "[1",
+    "[1,",
+    "[1,]",
+    "[,1]",
+    "[,]",
+    "[1 2]",
+    "[1,,2]",
+    "[1}",
+    "{",
+    "}",
+    "{\"a\"",
+    "{\"a\":",
+    "{\"a\":1",
+    "{\"a\":1,",
+    "{\"a\":1,}",
+    "{,}",
+    "{\"a\"}",
+    "{\"a\",1}",
+    "{a:1}",
+    "{1:1}",
+    "{\"a\" 1}",
+    "{\"a\":1 \"b\":2}",
+    "{\"a\":1]",
+    "{\"a\":1,,\"b\":2}",
+    "[1]]",
+    "[]{}",
+    "{\"a\"::1}",
+    "// x\n1",
+    "/**/1",
+    "1//",
+    "\xef\xbb\xbf"
+    "1",
+    "\f1",
+    "\v1",
+    "\xc2\xa0"
+    "1",
+    "\"\\ud800\\u12\"",
+    "\"\\\n\"",
+    "[\"a\":1]",
+    "{\"a\":1,\"b\"}",
+    "{null:1}",
+    "{[]:1}",
 };
 
 static void takes_what_the_grammar_allows(void **state)
 {
     for (size_t i = 0; i < LENGTH(good); i++) {
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         if (check(bytes_of(good[i]), &err) != LEDGER_OK)
             fail_msg("refused: %s: %s", good[i], err.message);
     }
@@ -77,7 +192,7 @@ static void takes_what_the_grammar_allows(void **state)
 static void refuses_what_it_does_not(void **state)
 {
     for (size_t i = 0; i < LENGTH(bad); i++) {
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         if (check(bytes_of(bad[i]), &err) != LEDGER_ERR_DATA)
             fail_msg("accepted: %s", bad[i]);
         assert_non_null(strstr(err.message, " at byte "));
@@ -91,7 +206,7 @@ static void refuses_raw_nul(void **state)
     assert_int_equal(check(BYTES("\"a\0b\""), NULL), LEDGER_ERR_DATA);
     assert_int_equal(check(BYTES("\"a\\\0\""), NULL), LEDGER_ERR_DATA);
     assert_int_equal(check(BYTES("[1\0]"), NULL), LEDGER_ERR_DATA);
-    assert_int_equal(check((ledger_bytes){NULL, 0}, NULL), LEDGER_ERR_DATA);
+    assert_int_equal(check((ledger_bytes){ NULL, 0 }, NULL), LEDGER_ERR_DATA);
 }
 
 static void says_where(void **state)
@@ -99,23 +214,23 @@ static void says_where(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {"[1,x]", "invalid JSON: a value is expected at byte 3"},
-        {"  {\"a\" 1}", "invalid JSON: a colon is expected at byte 7"},
-        {"[1 2]", "invalid JSON: a comma or ] is expected at byte 3"},
-        {"{\"a\":1 2}", "invalid JSON: a comma or } is expected at byte 7"},
-        {"[1", "invalid JSON: text ends too early at byte 2"},
-        {"", "invalid JSON: text ends too early at byte 0"},
-        {"\"ab", "invalid JSON: text ends inside a string at byte 3"},
-        {"\"a\\q\"", "invalid JSON: bad escape in a string at byte 2"},
-        {"\"a\\u00g0\"", "invalid JSON: bad \\u escape in a string at byte 2"},
-        {"\"12345678\n\"", "invalid JSON: control character in a string at byte 9"},
-        {"\"\xff\"", "invalid JSON: invalid UTF-8 at byte 1"},
-        {"1 1", "invalid JSON: more text after the value at byte 2"},
-        {"{1", "invalid JSON: a string is expected at byte 1"},
-        {"-x", "invalid JSON: a digit is expected at byte 1"},
+        { "[1,x]", "invalid JSON: a value is expected at byte 3" },
+        { "  {\"a\" 1}", "invalid JSON: a colon is expected at byte 7" },
+        { "[1 2]", "invalid JSON: a comma or ] is expected at byte 3" },
+        { "{\"a\":1 2}", "invalid JSON: a comma or } is expected at byte 7" },
+        { "[1", "invalid JSON: text ends too early at byte 2" },
+        { "", "invalid JSON: text ends too early at byte 0" },
+        { "\"ab", "invalid JSON: text ends inside a string at byte 3" },
+        { "\"a\\q\"", "invalid JSON: bad escape in a string at byte 2" },
+        { "\"a\\u00g0\"", "invalid JSON: bad \\u escape in a string at byte 2" },
+        { "\"12345678\n\"", "invalid JSON: control character in a string at byte 9" },
+        { "\"\xff\"", "invalid JSON: invalid UTF-8 at byte 1" },
+        { "1 1", "invalid JSON: more text after the value at byte 2" },
+        { "{1", "invalid JSON: a string is expected at byte 1" },
+        { "-x", "invalid JSON: a digit is expected at byte 1" },
     };
     for (size_t i = 0; i < LENGTH(cases); i++) {
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         assert_int_equal(check(bytes_of(cases[i].text), &err), LEDGER_ERR_DATA);
         assert_string_equal(err.message, cases[i].message);
         assert_int_equal(err.flags, LEDGER_ERROR_FATAL);
@@ -137,7 +252,7 @@ static void special_bytes_are_seen_anywhere(void **state)
                 /* A backslash before an 'a' or the end, a quote before more text: no JSON. */
                 if (byte == '"' && at == size - 1)
                     continue;
-                assert_int_equal(ldg_json_check((ledger_bytes){text, size + 2}, NULL),
+                assert_int_equal(ldg_json_check((ledger_bytes){ text, size + 2 }, NULL),
                                  plain ? LEDGER_OK : LEDGER_ERR_DATA);
             }
         }
@@ -159,20 +274,21 @@ static char *nested(size_t depth, bool objects, size_t *ret_size)
 
 static void nesting_has_a_limit(void **state)
 {
-    static const size_t depths[] = {1, 63, 64, 65, 999, 1000, 1001, 10000, 100000};
+    static const size_t depths[] = { 1, 63, 64, 65, 999, 1000, 1001, 10000, 100000 };
     for (size_t i = 0; i < LENGTH(depths); i++) {
         for (int objects = 0; objects < 2; objects++) {
             size_t size;
             LDG_AUTO_FREE char *text = nested(depths[i], objects == 1, &size);
-            ledger_error err = {0};
-            const char *fault = objects == 1 ? "invalid JSON: nested deeper than 1,000 levels at byte 5000"
-                                             : "invalid JSON: nested deeper than 1,000 levels at byte 1000";
-            ledger_rc rc = check((ledger_bytes){text, size}, &err);
+            ledger_error err = { 0 };
+            const char *fault = objects == 1
+                                    ? "invalid JSON: nested deeper than 1,000 levels at byte 5000"
+                                    : "invalid JSON: nested deeper than 1,000 levels at byte 1000";
+            ledger_rc rc = check((ledger_bytes){ text, size }, &err);
             assert_int_equal(rc, depths[i] <= LEDGER_MAX_JSON_DEPTH ? LEDGER_OK : LEDGER_ERR_DATA);
             if (rc != LEDGER_OK)
                 assert_string_equal(err.message, fault);
             /* Brackets that never close. */
-            assert_int_equal(check((ledger_bytes){text, size / 2}, NULL), LEDGER_ERR_DATA);
+            assert_int_equal(check((ledger_bytes){ text, size / 2 }, NULL), LEDGER_ERR_DATA);
         }
     }
 }
@@ -196,10 +312,10 @@ static void brackets_must_match(void **state)
         size_t closing = size;
         for (size_t i = depth; i-- > 0;)
             text[size++] = open[i] == '{' ? '}' : ']';
-        assert_int_equal(ldg_json_check((ledger_bytes){text, size}, NULL), LEDGER_OK);
+        assert_int_equal(ldg_json_check((ledger_bytes){ text, size }, NULL), LEDGER_OK);
         size_t wrong = closing + random_below(&seed, depth);
         text[wrong] = text[wrong] == '}' ? ']' : '}';
-        assert_int_equal(ldg_json_check((ledger_bytes){text, size}, NULL), LEDGER_ERR_DATA);
+        assert_int_equal(ldg_json_check((ledger_bytes){ text, size }, NULL), LEDGER_ERR_DATA);
     }
 }
 
@@ -209,9 +325,12 @@ static void brackets_must_match(void **state)
 static bool plain_utf8(const unsigned char *p, size_t size)
 {
     for (size_t i = 0; i < size;) {
-        size_t count = p[i] < 0x80 ? 0 : p[i] >> 5 == 6 ? 1 : p[i] >> 4 == 14 ? 2
-                       : p[i] >> 3 == 30 ? 3 : 9;
-        static const uint32_t least[] = {0, 0x80, 0x800, 0x10000};
+        size_t count = p[i] < 0x80       ? 0
+                       : p[i] >> 5 == 6  ? 1
+                       : p[i] >> 4 == 14 ? 2
+                       : p[i] >> 3 == 30 ? 3
+                                         : 9;
+        static const uint32_t least[] = { 0, 0x80, 0x800, 0x10000 };
         if (count == 9 || size - i <= count)
             return false;
         uint32_t code = count == 0 ? p[i] : p[i] & (0x3fu >> count);
@@ -231,7 +350,8 @@ static void utf8_is_as_defined(void **state)
 {
     /* All of one, two and three bytes; four bytes at the edges. */
     for (uint32_t n = 0; n < 0x1000000; n += n < 0x10000 ? 1 : 7) {
-        unsigned char b[3] = {(unsigned char)n, (unsigned char)(n >> 8), (unsigned char)(n >> 16)};
+        unsigned char b[3] = { (unsigned char)n, (unsigned char)(n >> 8),
+                               (unsigned char)(n >> 16) };
         if (plain_utf8(b, 3) != ldg_utf8_valid((const char *)b, 3))
             fail_msg("%02x %02x %02x", b[0], b[1], b[2]);
         if (n < 0x10000)
@@ -239,13 +359,13 @@ static void utf8_is_as_defined(void **state)
         if (n < 0x100)
             assert_int_equal(plain_utf8(b, 1), ldg_utf8_valid((const char *)b, 1));
     }
-    static const unsigned char edges[] = {0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0,
-                                          0xbf, 0xc0, 0xc2, 0xe0, 0xed, 0xf0, 0xff};
+    static const unsigned char edges[] = { 0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0,
+                                           0xbf, 0xc0, 0xc2, 0xe0, 0xed, 0xf0, 0xff };
     for (unsigned lead = 0xe0; lead <= 0xff; lead++) {
         for (size_t i = 0; i < LENGTH(edges) * LENGTH(edges) * LENGTH(edges); i++) {
-            unsigned char b[4] = {(unsigned char)lead, edges[i % LENGTH(edges)],
-                                  edges[i / LENGTH(edges) % LENGTH(edges)],
-                                  edges[i / LENGTH(edges) / LENGTH(edges)]};
+            unsigned char b[4] = { (unsigned char)lead, edges[i % LENGTH(edges)],
+                                   edges[i / LENGTH(edges) % LENGTH(edges)],
+                                   edges[i / LENGTH(edges) / LENGTH(edges)] };
             assert_int_equal(plain_utf8(b, 4), ldg_utf8_valid((const char *)b, 4));
         }
     }
@@ -256,9 +376,20 @@ static void utf8_is_as_defined(void **state)
 static void utf8_in_strings(void **state)
 {
     static const char *const pieces[] = {
-        "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xc0\x80", "\xed\xa0\x80",
-        "\xf4\x90\x80\x80", "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\x80", "\xc3", "\xe2\x82",
-        "\xf0\x9f\x98", "\xfe", "\xff",
+        "\xc3\xa9",
+        "\xe2\x82\xac",
+        "\xf0\x9f\x98\x80",
+        "\xc0\x80",
+        "\xed\xa0\x80",
+        "\xf4\x90\x80\x80",
+        "\xe0\x9f\xbf",
+        "\xf0\x8f\xbf\xbf",
+        "\x80",
+        "\xc3",
+        "\xe2\x82",
+        "\xf0\x9f\x98",
+        "\xfe",
+        "\xff",
     };
     for (size_t i = 0; i < LENGTH(pieces); i++) {
         for (size_t shift = 0; shift < 10; shift++) {
@@ -267,7 +398,7 @@ static void utf8_in_strings(void **state)
             memcpy(text + size, pieces[i], piece);
             memcpy(text + size + piece, "tail of it\"", 11);
             bool valid = plain_utf8((const unsigned char *)pieces[i], piece);
-            assert_int_equal(check((ledger_bytes){text, size + piece + 11}, NULL),
+            assert_int_equal(check((ledger_bytes){ text, size + piece + 11 }, NULL),
                              valid ? LEDGER_OK : LEDGER_ERR_DATA);
         }
     }
@@ -280,17 +411,16 @@ static void utf8_in_strings(void **state)
 static void compare(const char *text, size_t size)
 {
     json_error_t why;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     json_t *json = json_loadb(text, size, JSON_DECODE_ANY, &why);
-    ledger_rc rc = ldg_json_check((ledger_bytes){text, size}, &err);
+    ledger_rc rc = ldg_json_check((ledger_bytes){ text, size }, &err);
     bool narrower = json == NULL && (json_error_code(&why) == json_error_numeric_overflow ||
                                      json_error_code(&why) == json_error_null_character ||
                                      json_error_code(&why) == json_error_null_byte_in_key ||
                                      strstr(why.text, "invalid Unicode") != NULL);
     bool nul = memchr(text, '\0', size) != NULL;
     bool deeper = rc != LEDGER_OK && strstr(err.message, "nested deeper") != NULL;
-    if ((json != NULL) != (rc == LEDGER_OK) && !narrower && !deeper &&
-        (!nul || rc == LEDGER_OK))
+    if ((json != NULL) != (rc == LEDGER_OK) && !narrower && !deeper && (!nul || rc == LEDGER_OK))
         fail_msg("jansson: %s; we: %s; text: %.*s", json != NULL ? "good" : why.text,
                  rc == LEDGER_OK ? "good" : err.message, (int)size, text);
     json_decref(json);
@@ -379,13 +509,13 @@ static void strings_are_escaped_minimally(void **state)
     static const struct {
         const char *plain, *json;
     } cases[] = {
-        {"", "\"\""},
-        {"plain", "\"plain\""},
-        {"\"\\\b\f\n\r\t", "\"\\\"\\\\\\b\\f\\n\\r\\t\""},
-        {"\x01\x0b\x1f\x7f/", "\"\\u0001\\u000b\\u001f\x7f/\""},
-        {"<a href='x'>&", "\"<a href='x'>&\""},
-        {"\xe2\x80\xa8\xc3\xa9\xf0\x9f\x98\x80", "\"\xe2\x80\xa8\xc3\xa9\xf0\x9f\x98\x80\""},
-        {"0123456\n89abcde\"", "\"0123456\\n89abcde\\\"\""},
+        { "", "\"\"" },
+        { "plain", "\"plain\"" },
+        { "\"\\\b\f\n\r\t", "\"\\\"\\\\\\b\\f\\n\\r\\t\"" },
+        { "\x01\x0b\x1f\x7f/", "\"\\u0001\\u000b\\u001f\x7f/\"" },
+        { "<a href='x'>&", "\"<a href='x'>&\"" },
+        { "\xe2\x80\xa8\xc3\xa9\xf0\x9f\x98\x80", "\"\xe2\x80\xa8\xc3\xa9\xf0\x9f\x98\x80\"" },
+        { "0123456\n89abcde\"", "\"0123456\\n89abcde\\\"\"" },
     };
     struct ldg_buf buf;
     ldg_buf_init(&buf, 10000);
@@ -401,30 +531,31 @@ static void strings_are_escaped_minimally(void **state)
 }
 
 #define MAP(...)                                                                                   \
-    ((ledger_map){(const ledger_pair[]){__VA_ARGS__},                                              \
-                  sizeof((const ledger_pair[]){__VA_ARGS__}) / sizeof(ledger_pair)})
+    ((ledger_map){ (const ledger_pair[]){ __VA_ARGS__ },                                           \
+                   sizeof((const ledger_pair[]){ __VA_ARGS__ }) / sizeof(ledger_pair) })
 
 static void maps_and_lists_have_one_text(void **state)
 {
     struct ldg_buf buf;
-    const char *const tags[] = {"b", "a", "b", NULL};
+    const char *const tags[] = { "b", "a", "b", NULL };
     ldg_buf_init(&buf, 10000);
-    assert_int_equal(ldg_json_put_map(&buf, MAP({"b", "1"}, {"a\n", NULL}, {"b", "2"}, {"", ""})),
-                     LEDGER_OK);
+    assert_int_equal(
+        ldg_json_put_map(&buf, MAP({ "b", "1" }, { "a\n", NULL }, { "b", "2" }, { "", "" })),
+        LEDGER_OK);
     assert_string_equal(buf.data, "{\"\":\"\",\"a\\n\":null,\"b\":\"2\"}");
     ldg_buf_reset(&buf);
-    assert_int_equal(ldg_json_put_map(&buf, (ledger_map){0}), LEDGER_OK);
+    assert_int_equal(ldg_json_put_map(&buf, (ledger_map){ 0 }), LEDGER_OK);
     assert_string_equal(buf.data, "{}");
     ldg_buf_reset(&buf);
-    assert_int_equal(ldg_json_put_list(&buf, (ledger_list){tags, 4}), LEDGER_OK);
+    assert_int_equal(ldg_json_put_list(&buf, (ledger_list){ tags, 4 }), LEDGER_OK);
     assert_string_equal(buf.data, "[\"b\",\"a\",\"b\",\"\"]");
     ldg_buf_reset(&buf);
-    assert_int_equal(ldg_json_put_list(&buf, (ledger_list){0}), LEDGER_OK);
+    assert_int_equal(ldg_json_put_list(&buf, (ledger_list){ 0 }), LEDGER_OK);
     assert_string_equal(buf.data, "[]");
     ldg_buf_fini(&buf);
     ldg_buf_init(&buf, 3);
-    assert_int_equal(ldg_json_put_map(&buf, MAP({"a", "1"})), LEDGER_ERR_TOO_LARGE);
-    assert_int_equal(ldg_json_put_map(&buf, MAP({"b", "1"}, {"a", "1"})), LEDGER_ERR_TOO_LARGE);
+    assert_int_equal(ldg_json_put_map(&buf, MAP({ "a", "1" })), LEDGER_ERR_TOO_LARGE);
+    assert_int_equal(ldg_json_put_map(&buf, MAP({ "b", "1" }, { "a", "1" })), LEDGER_ERR_TOO_LARGE);
     ldg_buf_fini(&buf);
 }
 
@@ -439,23 +570,39 @@ static void reads_maps(void **state)
                          false, &arena, &map, NULL),
         LEDGER_OK);
     assert_true(ldg_map_equal(
-        map, MAP({"", ""}, {"a", "<\xe2\x80\xa8\xf0\x9f\x98\x80/\n"}, {"b", "2"})));
+        map, MAP({ "", "" }, { "a", "<\xe2\x80\xa8\xf0\x9f\x98\x80/\n" }, { "b", "2" })));
     assert_int_equal(ldg_json_get_map(BYTES("{\"a\":null,\"b\":\"\"}"), true, &arena, &map, NULL),
                      LEDGER_OK);
-    assert_true(ldg_map_equal(map, MAP({"a", NULL}, {"b", ""})));
+    assert_true(ldg_map_equal(map, MAP({ "a", NULL }, { "b", "" })));
     assert_int_equal(ldg_json_get_map(BYTES("null"), false, &arena, &map, NULL), LEDGER_OK);
     assert_int_equal(map.count, 0);
     assert_int_equal(ldg_json_get_map(BYTES("{}"), false, &arena, &map, NULL), LEDGER_OK);
     assert_int_equal(map.count, 0);
     static const char *const wrong[] = {
-        "", "[]", "\"x\"", "1", "nul", "{\"a\":null}", "{\"a\":1}", "{\"a\":{}}", "{\"a\":[]}",
-        "{\"a\":\"b\"", "{\"a\":\"b\"}x", "{\"a\":\"b\",}", "{\"a\":\"\\u0000\"}",
-        "{\"\\u0000\":\"\"}", "{\"a\":\"\\ud800\"}", "{\"\\udc00\":\"\"}", "{\"a\":\"\xff\"}",
-        "{\"a\":true}", "{a:\"b\"}", "{\"a\" \"b\"}",
+        "",
+        "[]",
+        "\"x\"",
+        "1",
+        "nul",
+        "{\"a\":null}",
+        "{\"a\":1}",
+        "{\"a\":{}}",
+        "{\"a\":[]}",
+        "{\"a\":\"b\"",
+        "{\"a\":\"b\"}x",
+        "{\"a\":\"b\",}",
+        "{\"a\":\"\\u0000\"}",
+        "{\"\\u0000\":\"\"}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"\\udc00\":\"\"}",
+        "{\"a\":\"\xff\"}",
+        "{\"a\":true}",
+        "{a:\"b\"}",
+        "{\"a\" \"b\"}",
     };
     map.count = 77;
     for (size_t i = 0; i < LENGTH(wrong); i++) {
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         assert_int_equal(ldg_json_get_map(bytes_of(wrong[i]), false, &arena, &map, &err),
                          LEDGER_ERR_DATA);
         assert_non_null(strstr(err.message, "invalid JSON map: "));
@@ -471,22 +618,35 @@ static void reads_lists(void **state)
     struct ldg_arena arena;
     ledger_list list;
     ldg_arena_init(&arena, 0);
-    assert_int_equal(ldg_json_get_list(BYTES(" [ \"b\" , \"\" , \"a\\\"\" , \"b\" ] "), &arena,
-                                       &list, NULL),
-                     LEDGER_OK);
-    const char *const expected[] = {"b", "", "a\"", "b"};
-    assert_true(ldg_list_equal(list, (ledger_list){expected, 4}));
+    assert_int_equal(
+        ldg_json_get_list(BYTES(" [ \"b\" , \"\" , \"a\\\"\" , \"b\" ] "), &arena, &list, NULL),
+        LEDGER_OK);
+    const char *const expected[] = { "b", "", "a\"", "b" };
+    assert_true(ldg_list_equal(list, (ledger_list){ expected, 4 }));
     assert_int_equal(ldg_json_get_list(BYTES("[]"), &arena, &list, NULL), LEDGER_OK);
     assert_int_equal(list.count, 0);
     assert_int_equal(ldg_json_get_list(BYTES("null"), &arena, &list, NULL), LEDGER_OK);
     assert_int_equal(list.count, 0);
     static const char *const wrong[] = {
-        "", "{}", "[", "[1]", "[null]", "[\"a\",]", "[,]", "[\"a\" \"b\"]", "[\"a\"", "[\"a\"]]",
-        "[\"\\u0000\"]", "[\"\\ud800x\"]", "[[\"a\"]]", "nulll", "nil",
+        "",
+        "{}",
+        "[",
+        "[1]",
+        "[null]",
+        "[\"a\",]",
+        "[,]",
+        "[\"a\" \"b\"]",
+        "[\"a\"",
+        "[\"a\"]]",
+        "[\"\\u0000\"]",
+        "[\"\\ud800x\"]",
+        "[[\"a\"]]",
+        "nulll",
+        "nil",
     };
     list.count = 77;
     for (size_t i = 0; i < LENGTH(wrong); i++) {
-        ledger_error err = {0};
+        ledger_error err = { 0 };
         assert_int_equal(ldg_json_get_list(bytes_of(wrong[i]), &arena, &list, &err),
                          LEDGER_ERR_DATA);
         assert_non_null(strstr(err.message, "invalid JSON list: "));
@@ -524,7 +684,7 @@ static void large_maps_read(void **state)
     for (int i = 0; i < LEDGER_MAX_ITEMS; i++)
         ldg_buf_printf(&buf, "%s\"k%zu\":\"%d\"", i > 0 ? "," : "", random_below(&seed, 8000), i);
     ldg_buf_putc(&buf, '}');
-    ledger_bytes text = {buf.data, buf.size};
+    ledger_bytes text = { buf.data, buf.size };
     assert_int_equal(ldg_json_get_map(text, false, &arena, &map, NULL), LEDGER_OK);
     json_t *json = json_loadb(buf.data, buf.size, 0, NULL);
     assert_int_equal(json_object_size(json), map.count);
@@ -547,9 +707,10 @@ static void random_strings_survive(void **state)
         ldg_arena_init(&arena, 0);
         ldg_buf_init(&buf, 10000);
         const char *text = random_text(&seed, 60, &arena);
-        assert_int_equal(ldg_json_put_list(&buf, (ledger_list){&text, 1}), LEDGER_OK);
-        assert_int_equal(ldg_json_get_list((ledger_bytes){buf.data, buf.size}, &arena, &list, NULL),
-                         LEDGER_OK);
+        assert_int_equal(ldg_json_put_list(&buf, (ledger_list){ &text, 1 }), LEDGER_OK);
+        assert_int_equal(
+            ldg_json_get_list((ledger_bytes){ buf.data, buf.size }, &arena, &list, NULL),
+            LEDGER_OK);
         assert_string_equal(list.items[0], text);
         json_t *json = json_loadb(buf.data, buf.size, 0, NULL);
         assert_string_equal(json_string_value(json_array_get(json, 0)), text);
@@ -575,7 +736,7 @@ static ledger_rc read_and_write(void *ctx)
     struct ldg_buf buf;
     ledger_map map;
     ledger_list list;
-    ledger_error err = {0};
+    ledger_error err = { 0 };
     ldg_arena_init(&arena, 0);
     ldg_buf_init(&buf, 10000);
     ledger_rc rc = ldg_json_get_map(BYTES(text), true, &arena, &map, &err);
@@ -586,7 +747,7 @@ static ledger_rc read_and_write(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_json_put_list(&buf, list);
     if (rc == LEDGER_OK)
-        rc = ldg_json_put_map(&buf, MAP({"b", "1"}, {"a", "1"})); /* sorts */
+        rc = ldg_json_put_map(&buf, MAP({ "b", "1" }, { "a", "1" })); /* sorts */
     assert_true(rc == LEDGER_OK || rc == LEDGER_ERR_NOMEM);
     assert_true(err.code == LEDGER_OK || err.code == LEDGER_ERR_NOMEM);
     ldg_buf_fini(&buf);
@@ -621,7 +782,7 @@ static void every_allocation_may_fail(void **state)
     }
     ldg_buf_putc(&map, '}');
     ldg_buf_putc(&list, ']');
-    ledger_bytes texts[2] = {{map.data, map.size}, {list.data, list.size}};
+    ledger_bytes texts[2] = { { map.data, map.size }, { list.data, list.size } };
     assert_in_range(alloc_fail_each(read_large, texts), 5, 100);
     ldg_buf_fini(&map);
     ldg_buf_fini(&list);

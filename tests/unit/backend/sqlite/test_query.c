@@ -98,8 +98,8 @@ static void test_filters(void **state)
     assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "n", "v" } }, 1 }), "3");
     assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "m", "v" } }, 1 }), "");
     assert_string_equal(READ(.order_key = "o", .tag = "a", .metadata = { x1, 1 }), "1");
-    assert_string_equal(READ(.order_key = "o", .tag = "a", .has_after = true,
-                             .after = { .number = 1 }), "5");
+    assert_string_equal(
+        READ(.order_key = "o", .tag = "a", .has_after = true, .after = { .number = 1 }), "5");
     assert_string_equal(ids_of(f, "none", NULL, NULL), "");
     assert_string_equal(ids_of(f, "", NULL, NULL), "");
 

@@ -17,8 +17,10 @@ static bool has_column(sqlite3 *db, const char *table, const char *column)
 
 static bool has_index(sqlite3 *db, const char *name)
 {
-    return tst_query_int(db, "SELECT count(*) FROM sqlite_master WHERE type = 'index' "
-                             "AND name = '%s'", name) == 1;
+    return tst_query_int(db,
+                         "SELECT count(*) FROM sqlite_master WHERE type = 'index' "
+                         "AND name = '%s'",
+                         name) == 1;
 }
 
 static void check_ours(sqlite3 *db, const char *t)
@@ -60,9 +62,11 @@ static void test_create(void **state)
     check_ours(db, "select");
     /* Only what is needed: no other index slows the writer down. */
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM sqlite_master WHERE type = 'index' "
-                                       "AND tbl_name = 'select'"), 3);
+                                       "AND tbl_name = 'select'"),
+                     3);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM sqlite_master WHERE type = 'index' "
-                                       "AND tbl_name = 'select_mutations'"), 0);
+                                       "AND tbl_name = 'select_mutations'"),
+                     0);
     sqlite3_close(db);
     ledger_store_close(&store);
     /* Names are compared as SQLite does. */
@@ -164,8 +168,8 @@ static void upgrade(struct tst_env *env, bool old)
         tst_go_create(db, "ledger_entries", true);
     if (!old)
         tst_go_append(db, "ledger_entries", true, "s",
-                      &(struct tst_go_entry){ .payload = "{ \"a\": \"<b>\" }", .dedup_key = "k",
-                                              .tags = { &tag, 1 } });
+                      &(struct tst_go_entry){
+                          .payload = "{ \"a\": \"<b>\" }", .dedup_key = "k", .tags = { &tag, 1 } });
     const int64_t rows = tst_query_int(db, ENTRIES);
 
     ledger_store_options o;
@@ -184,14 +188,16 @@ static void upgrade(struct tst_env *env, bool old)
     /* Go opens it again and goes on. */
     tst_go_create(db, "ledger_entries", true);
     assert_int_equal(tst_go_append(db, "ledger_entries", true, "s",
-                                   &(struct tst_go_entry){ .payload = "2", .dedup_key = "l" }), 0);
+                                   &(struct tst_go_entry){ .payload = "2", .dedup_key = "l" }),
+                     0);
     assert_true(tst_go_put(db, "ledger_entries", true, "s", "2") > ours);
     tst_go_set_tags(db, "ledger_entries", true, "s", ours, (ledger_list){ &tag, 1 });
     tst_go_annotate(db, "ledger_entries", true, "s", ours, "k", "v");
     tst_go_set_cursor(db, "ledger_entries", "default", "0000000000000000005");
     tst_go_set_cursor(db, "ledger_entries", "default", "0000000000000000004");
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries_cursors "
-                                       "WHERE cursor = '0000000000000000005' AND state = ''"), 1);
+                                       "WHERE cursor = '0000000000000000005' AND state = ''"),
+                     1);
     assert_int_equal(tst_count(store, "s"), rows + 2);
     assert_int_equal(tst_go_trim(db, "ledger_entries", true, "s", ours), rows + 1);
     assert_int_equal(tst_count(store, "s"), 1);
@@ -290,10 +296,12 @@ static void test_other_shapes(void **state)
         { "CREATE VIRTUAL TABLE ledger_entries USING fts5(stream)", "virtual" },
         { "CREATE TABLE x(a); CREATE INDEX ledger_entries ON x(a)", "index" },
         { "CREATE TABLE ledger_entries(id TEXT PRIMARY KEY, stream, payload, order_key, dedup_key, "
-          "schema_version, metadata, tags, annotations, created_at, updated_at)", "\"id\"" },
+          "schema_version, metadata, tags, annotations, created_at, updated_at)",
+          "\"id\"" },
         { "CREATE TABLE ledger_entries(id INTEGER, stream, payload, order_key, dedup_key, "
           "schema_version, metadata, tags, annotations, created_at, updated_at, "
-          "PRIMARY KEY (id, stream))", "\"id\"" },
+          "PRIMARY KEY (id, stream))",
+          "\"id\"" },
         { "CREATE TABLE ledger_entries_cursors(who TEXT)", "\"name\"" },
         { "CREATE TABLE ledger_entries_meta(who TEXT)", "\"id\"" },
         { "CREATE TABLE ledger_entries_origins(id INTEGER PRIMARY KEY)", "\"uuid\"" },
@@ -509,8 +517,7 @@ static void test_without_foreign_changes(void **state)
     handle_close(&s);
     handle_open(&s, path, LDG_ROLE_SINK, 0);
     handle_close(&s);
-    assert_int_equal(
-        tst_query_int(db, "SELECT count(*) FROM " LEDGER_DEFAULT_TABLE "_foreign"), 0);
+    assert_int_equal(tst_query_int(db, "SELECT count(*) FROM " LEDGER_DEFAULT_TABLE "_foreign"), 0);
     sqlite3_close(db);
 }
 

@@ -43,9 +43,10 @@ static void test_plans(void **state)
 {
     struct tst_env *env = *state;
     static const enum ldg_sqlite_stmt_id by_key[] = {
-        LDG_STMT_SET_TAGS, LDG_STMT_SET_ANNOTATIONS, LDG_STMT_GET_PAYLOAD, LDG_STMT_GET_MUTABLE,
-        LDG_STMT_DELETE, LDG_STMT_HISTORY_LOCAL, LDG_STMT_HISTORY_ORIGIN, LDG_STMT_LOG_READ,
-        LDG_STMT_LOG_ROW, LDG_STMT_LOG_OLDEST, LDG_STMT_LOG_NEAREST, LDG_STMT_TRIM,
+        LDG_STMT_SET_TAGS,       LDG_STMT_SET_ANNOTATIONS, LDG_STMT_GET_PAYLOAD,
+        LDG_STMT_GET_MUTABLE,    LDG_STMT_DELETE,          LDG_STMT_HISTORY_LOCAL,
+        LDG_STMT_HISTORY_ORIGIN, LDG_STMT_LOG_READ,        LDG_STMT_LOG_ROW,
+        LDG_STMT_LOG_OLDEST,     LDG_STMT_LOG_NEAREST,     LDG_STMT_TRIM,
         LDG_STMT_APPLY_FIND,
     };
     for (int go = 0; go < 2; go++) {
@@ -82,7 +83,8 @@ static void test_expand(void **state)
     struct ldg_sqlite s = { .table = (char *)(uintptr_t) "t",
                             .log_table = (char *)(uintptr_t) "l" };
     char *text = ldg_sqlite_expand(&s, "%T%L x%T_y %Y-%m%");
-    assert_string_equal(text, "tl" " xt_y %Y-%m%");
+    assert_string_equal(text, "tl"
+                              " xt_y %Y-%m%");
     sqlite3_free(text);
 }
 

@@ -12,9 +12,11 @@ static ledger_mutation_event last_event(sqlite3 *db, struct ldg_arena *arena)
     ledger_mutation_event event;
     ledger_error err;
     sqlite3_stmt *stmt = NULL;
-    assert_int_equal(sqlite3_prepare_v2(db, "SELECT payload, created_at FROM "
-                                            "ledger_entries_mutations WHERE stream = '_' "
-                                            "ORDER BY id DESC LIMIT 1", -1, &stmt, NULL),
+    assert_int_equal(sqlite3_prepare_v2(db,
+                                        "SELECT payload, created_at FROM "
+                                        "ledger_entries_mutations WHERE stream = '_' "
+                                        "ORDER BY id DESC LIMIT 1",
+                                        -1, &stmt, NULL),
                      SQLITE_OK);
     assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
     assert_int_equal(sqlite3_column_type(stmt, 0), SQLITE_BLOB);
@@ -41,8 +43,12 @@ static void test_append(void **state)
     const ledger_pair metadata[] = { { "z", "1" }, { "a", "<&>" }, { "z", "2" } };
     const char *tags[] = { "b", "a" };
     const ledger_append_input inputs[] = {
-        { .payload = { " {\"n\": 1.50} ", 13 }, .order_key = "o", .dedup_key = "k",
-          .schema_version = 3, .metadata = { metadata, 3 }, .tags = { tags, 2 } },
+        { .payload = { " {\"n\": 1.50} ", 13 },
+          .order_key = "o",
+          .dedup_key = "k",
+          .schema_version = 3,
+          .metadata = { metadata, 3 },
+          .tags = { tags, 2 } },
         { .payload = { "null", 4 }, .dedup_key = "k" },
         { .payload = { "\"<\"", 3 } },
     };
@@ -54,25 +60,30 @@ static void test_append(void **state)
     assert_true(ids.items[1].number > ids.items[0].number);
     assert_null(ids.items[0].text);
     /* Text forms. */
-    assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries WHERE id = %lld AND "
-                                       "stream = 's' AND payload = x'207b226e223a20312e35307d20' "
-                                       "AND order_key = 'o' AND dedup_key = 'k' "
-                                       "AND schema_version = 3 "
-                                       "AND metadata = '{\"a\":\"<&>\",\"z\":\"2\"}' "
-                                       "AND tags = '[\"b\",\"a\"]' AND annotations IS NULL "
-                                       "AND source_id = '' AND updated_at IS NULL AND origin = 0 "
-                                       "AND source_pos IS NULL AND mutation_pos IS NULL "
-                                       "AND created_at = '2026-11-23T03:42:14.123'",
-                                   (long long)ids.items[0].number), 1);
-    assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries WHERE id = %lld AND "
-                                       "typeof(payload) = 'blob' AND metadata IS NULL "
-                                       "AND tags = '[]' AND schema_version = 1",
-                                   (long long)ids.items[1].number), 1);
+    assert_int_equal(tst_query_int(db,
+                                   "SELECT count(*) FROM ledger_entries WHERE id = %lld AND "
+                                   "stream = 's' AND payload = x'207b226e223a20312e35307d20' "
+                                   "AND order_key = 'o' AND dedup_key = 'k' "
+                                   "AND schema_version = 3 "
+                                   "AND metadata = '{\"a\":\"<&>\",\"z\":\"2\"}' "
+                                   "AND tags = '[\"b\",\"a\"]' AND annotations IS NULL "
+                                   "AND source_id = '' AND updated_at IS NULL AND origin = 0 "
+                                   "AND source_pos IS NULL AND mutation_pos IS NULL "
+                                   "AND created_at = '2026-11-23T03:42:14.123'",
+                                   (long long)ids.items[0].number),
+                     1);
+    assert_int_equal(tst_query_int(db,
+                                   "SELECT count(*) FROM ledger_entries WHERE id = %lld AND "
+                                   "typeof(payload) = 'blob' AND metadata IS NULL "
+                                   "AND tags = '[]' AND schema_version = 1",
+                                   (long long)ids.items[1].number),
+                     1);
     /* One event for the call, with the new entries only. */
     assert_int_equal(tst_query_int(db, EVENTS), 1);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries_mutations "
                                        "WHERE created_at = '2026-11-23T03:42:14.123' "
-                                       "AND schema_version = 1 AND tags = '[]'"), 1);
+                                       "AND schema_version = 1 AND tags = '[]'"),
+                     1);
     ledger_mutation_event event = last_event(db, &arena);
     assert_int_equal(event.type, LEDGER_MUTATION_APPEND);
     assert_string_equal(event.stream, "s");
@@ -147,7 +158,8 @@ static void w19_only_duplicates_are_ignored(void **state)
     assert_int_equal(tst_query_int(db, ENTRIES), 3);
     assert_int_equal(tst_query_int(db, EVENTS), 3);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries "
-                                       "WHERE updated_at IS NOT NULL"), 0);
+                                       "WHERE updated_at IS NOT NULL"),
+                     0);
     /* A trigger may also end the whole transaction: then the message says so. */
     tst_exec(db, "DROP TRIGGER nolog; CREATE TRIGGER nolog BEFORE INSERT ON "
                  "ledger_entries_mutations BEGIN SELECT raise(ROLLBACK, 'no log'); END");
@@ -186,9 +198,9 @@ static void test_callers_transaction(void **state)
     id = tst_append(store, "s", "1", NULL, NULL);
     tst_tag(store, "s", id, "t");
     /* What fails leaves the transaction as it was. */
-    tst_fails(ledger_store_set_tags(store, "s", (ledger_id){ .number = 99 }, (ledger_list){ 0 },
-                                    &err),
-              LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(
+        ledger_store_set_tags(store, "s", (ledger_id){ .number = 99 }, (ledger_list){ 0 }, &err),
+        LEDGER_ERR_NOT_FOUND, &err);
     assert_false(sqlite3_get_autocommit(db));
     tst_exec(db, "COMMIT");
     assert_int_equal(tst_query_int(other, ENTRIES), 1);
@@ -228,11 +240,13 @@ static void test_tags_and_annotations(void **state)
     const char *tags[] = { "b", "a", "b" };
     ldg_clock_set_now(fixed_now_us);
     tst_ok(ledger_store_set_tags(store, "s", (ledger_id){ .number = id }, (ledger_list){ tags, 3 },
-                                 &err), &err);
+                                 &err),
+           &err);
     ldg_clock_set_now(NULL);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries "
                                        "WHERE tags = '[\"b\",\"a\",\"b\"]' "
-                                       "AND updated_at = '2026-11-23T03:42:14.123'"), 1);
+                                       "AND updated_at = '2026-11-23T03:42:14.123'"),
+                     1);
     ledger_mutation_event event = last_event(db, &arena);
     assert_int_equal(event.type, LEDGER_MUTATION_SET_TAGS);
     assert_int_equal(event.tags.count, 3);
@@ -246,34 +260,42 @@ static void test_tags_and_annotations(void **state)
     const ledger_pair some[] = { { "b", "2" }, { "a.b", "1" }, { "gone", NULL } };
     const ledger_pair more[] = { { "b", NULL }, { "c\n", "\xe2\x80\xa8" } };
     tst_ok(ledger_store_set_annotations(store, "s", (ledger_id){ .number = id },
-                                        (ledger_map){ some, 3 }, &err), &err);
+                                        (ledger_map){ some, 3 }, &err),
+           &err);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries "
-                                       "WHERE annotations = '{\"a.b\":\"1\",\"b\":\"2\"}'"), 1);
+                                       "WHERE annotations = '{\"a.b\":\"1\",\"b\":\"2\"}'"),
+                     1);
     event = last_event(db, &arena);
     assert_int_equal(event.type, LEDGER_MUTATION_SET_ANNOTATIONS);
     assert_int_equal(event.annotations.count, 3);
     assert_string_equal(event.annotations.items[2].key, "gone");
     assert_null(event.annotations.items[2].value);
     tst_ok(ledger_store_set_annotations(store, "s", (ledger_id){ .number = id },
-                                        (ledger_map){ more, 2 }, &err), &err);
+                                        (ledger_map){ more, 2 }, &err),
+           &err);
     assert_int_equal(tst_query_int(db, "SELECT json_array_length(json_group_array(key)) "
-                                       "FROM ledger_entries, json_each(annotations)"), 2);
+                                       "FROM ledger_entries, json_each(annotations)"),
+                     2);
     const ledger_pair all[] = { { "a.b", NULL }, { "c\n", NULL } };
     tst_ok(ledger_store_set_annotations(store, "s", (ledger_id){ .number = id },
-                                        (ledger_map){ all, 2 }, &err), &err);
+                                        (ledger_map){ all, 2 }, &err),
+           &err);
     assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_entries "
-                                       "WHERE annotations = '{}'"), 1);
+                                       "WHERE annotations = '{}'"),
+                     1);
 
     int64_t events = tst_query_int(db, EVENTS);
-    tst_fails(ledger_store_set_tags(store, "t", (ledger_id){ .number = id }, (ledger_list){ 0 },
-                                    &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(
+        ledger_store_set_tags(store, "t", (ledger_id){ .number = id }, (ledger_list){ 0 }, &err),
+        LEDGER_ERR_NOT_FOUND, &err);
     tst_fails(ledger_store_set_annotations(store, "s", (ledger_id){ .number = id + 1 },
                                            (ledger_map){ some, 1 }, &err),
               LEDGER_ERR_NOT_FOUND, &err);
     /* Somebody left something else in the column. */
     tst_exec(db, "UPDATE ledger_entries SET annotations = '[1]'");
     tst_fails(ledger_store_set_annotations(store, "s", (ledger_id){ .number = id },
-                                           (ledger_map){ some, 1 }, &err), LEDGER_ERR_DATA, &err);
+                                           (ledger_map){ some, 1 }, &err),
+              LEDGER_ERR_DATA, &err);
     assert_non_null(strstr(err.message, "row 1"));
     assert_int_equal(tst_query_int(db, EVENTS), events);
     sqlite3_close(db);
@@ -363,9 +385,11 @@ static void test_merge_function(void **state)
     handle_open(&s, tst_path(env, "a.db"), LDG_ROLE_USER, LEDGER_STORE_CREATE);
     assert_int_equal(tst_query_int(s.db, "SELECT ldg_merge_annotations('{\"b\":\"\\u003c\"}', "
                                          "'{\"a\":\"1\",\"c\":null}') = "
-                                         "'{\"a\":\"1\",\"b\":\"<\"}'"), 1);
+                                         "'{\"a\":\"1\",\"b\":\"<\"}'"),
+                     1);
     assert_int_equal(tst_query_int(s.db, "SELECT ldg_merge_annotations(NULL, '{\"a\":null}') = "
-                                         "'{}'"), 1);
+                                         "'{}'"),
+                     1);
     assert_int_equal(
         sqlite3_exec(s.db, "SELECT ldg_merge_annotations('nonsense', '{}')", NULL, NULL, NULL),
         SQLITE_MISMATCH);
