@@ -338,10 +338,14 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
     int64_t asked_us = ldg_clock_mono_us();
     ledger_rc rc = LEDGER_OK;
 
-    while (!atomic_load(&bridge->stopping)) {
+    while (true) {
         size_t read = 0;
         uint64_t look;
+        /* Drained before the flag is read: a stop sets the flag and signals after that, so what is
+         * drained here is seen, and what comes later ends the wait below. */
         drain_wake(bridge);
+        if (atomic_load(&bridge->stopping))
+            break;
         note_look(bridge, &look);
         rc = LEDGER_OK;
         memset(err, 0, sizeof(*err));
