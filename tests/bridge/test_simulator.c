@@ -209,6 +209,7 @@ static void step_bad(struct simulation *s)
     static const char *const streams[] = { "s0", "s1-\xC3\xA9", "s2 with blanks", NULL, NULL };
     ledger_error err = { 0 };
     uint64_t applied, left;
+    const char *text;
     ledger_rc rc;
     switch (below(s, 4)) {
     case 0:
@@ -216,8 +217,9 @@ static void step_bad(struct simulation *s)
             if (s->from != TST_MEMORY && s->workloads[i].in_transaction)
                 return; /* it holds the lock */
         note(s, "bad event", "");
-        tst_log_text(s->source, below(s, 2) == 0 ? "not an event " BAD_MARK
-                                                 : "{\"type\":\"" BAD_MARK "\",\"stream\":\"s0\"}");
+        text = below(s, 2) == 0 ? "not an event " BAD_MARK
+                                : "{\"type\":\"" BAD_MARK "\",\"stream\":\"s0\"}";
+        tst_log_text(s->source, text); /* a macro that uses it twice */
         s->bad_count++;
         break;
     case 1:
