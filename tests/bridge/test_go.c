@@ -166,6 +166,30 @@ static void go_bridge_is_taken_over(void **state)
     }
 }
 
+/* Go's bridge applies first and writes its cursor afterwards: killed in its first batch, it leaves
+ * entries and no cursor. They are known by their source_id and not carried again. */
+static void go_bridge_without_a_cursor_is_taken_over(void **state)
+{
+    struct tst_env *env = *state;
+    sqlite3 *from = go_open(env, "source"), *to = go_open(env, "sink");
+    for (int i = 0; i < 10; i++) {
+        char payload[32], id_text[32];
+        struct tst_go_entry entry = { .payload = payload, .source_id = id_text };
+        snprintf(payload, sizeof payload, "{\"n\":%d}", i);
+        snprintf(id_text, sizeof id_text, "%" PRId64,
+                 tst_go_put(from, LEDGER_DEFAULT_TABLE, true, "s", payload));
+        if (i < 6)
+            (void)tst_go_append(to, LEDGER_DEFAULT_TABLE, true, "s", &entry);
+    }
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    ledger_store *sink = tst_open(env, TST_SQLITE, "sink");
+    (void)tst_bridge_once(source, sink, NULL);
+    assert_int_equal(tst_count(sink, "s"), 10);
+    tst_assert_equal(source, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
+    sqlite3_close(from);
+    sqlite3_close(to);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -174,6 +198,7 @@ int main(void)
         T(w13_go_source),
         T(w13_go_entry_trimmed_before_it_is_read),
         T(go_bridge_is_taken_over),
+        T(go_bridge_without_a_cursor_is_taken_over),
     };
     return cmocka_run_group_tests_name("go", tests, NULL, NULL);
 }

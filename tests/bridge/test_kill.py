@@ -237,6 +237,42 @@ def round_of(bridge_count, kills):
     return done
 
 
+def first_runs():
+    """Four programs make both stores and start the bridge at once; each mutation is applied once."""
+    for turn in range(max(1, 5 // SLOW)):
+        folder = tempfile.mkdtemp(prefix='ledger-kill-')
+        source, sink = os.path.join(folder, 'source.db'), os.path.join(folder, 'sink.db')
+        pair = ['--source', 'sqlite:' + source, '--sink', 'sqlite:' + sink]
+        try:
+            for path in (source, sink):
+                children = [subprocess.Popen([LEDGERCTL, 'store', 'init', '--store', 'sqlite:' + path,
+                                              '--quiet'], stdout=subprocess.DEVNULL,
+                                             stderr=subprocess.PIPE) for _ in range(4)]
+                for child in children:
+                    error = child.communicate(timeout=60 * SLOW)[1]
+                    if child.returncode != 0:
+                        raise Failure(f'store init: {child.returncode} {error}')
+            subprocess.run([WRITER, 'random', source, str(random.getrandbits(60)), '400'],
+                           check=True, stdout=subprocess.DEVNULL, timeout=60 * SLOW)
+            children = [subprocess.Popen([LEDGERCTL, 'bridge', 'run', *pair, '--until-empty', '--json',
+                                          '--batch-size', '7', '--backlog-batch-size', '20'],
+                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                        for _ in range(4)]
+            moved = 0
+            for child in children:
+                out, error = child.communicate(timeout=120 * SLOW)
+                if child.returncode != 0:
+                    raise Failure(f'bridge run: {child.returncode} {error}')
+                last = json.loads(out.splitlines()[-1])
+                moved += int(last['read'])
+            _, events = compare(source, sink)
+            if moved != events:
+                raise Failure(f'turn {turn}: {events} events, {moved} of them read by the four')
+            ledgerctl('bridge', 'verify', *pair)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def main():
     random.seed(SEED)
     print(f'# seed {SEED}', flush=True)
@@ -252,8 +288,17 @@ def main():
             for line in str(failure).splitlines():
                 print('# ' + line)
             print(f'not ok {number} - {name}', flush=True)
+    name = 'four first runs at once'
+    try:
+        first_runs()
+        print(f'ok {len(rounds) + 1} - {name}')
+    except Failure as failure:
+        failed += 1
+        for line in str(failure).splitlines():
+            print('# ' + line)
+        print(f'not ok {len(rounds) + 1} - {name}')
     print(f'# {total} kills in all')
-    print(f'1..{len(rounds)}')
+    print(f'1..{len(rounds) + 1}')
     return 1 if failed else 0
 
 

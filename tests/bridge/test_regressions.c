@@ -747,6 +747,39 @@ static void w18_lag_and_backlog_are_always_known(void **state)
     }
 }
 
+/* What others rely on is the position known to be on the sink's disk; it follows the applied one.
+ */
+static void w18_durable_position_follows(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_bridge_options o;
+        ledger_bridge_stats stats;
+        ledger_error err = { 0 };
+        tst_bridge_options(&o);
+        o.interval_ms = 20;
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        for (int64_t i = 1; i <= 3; i++) {
+            tst_append(source, "s", "{}", NULL, NULL);
+            tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+            int64_t begun = tst_mono_us();
+            do {
+                ledger_bridge_get_stats(bridge, &stats);
+                assert_true(strtoll(stats.durable_position, NULL, 10) <=
+                            strtoll(stats.position, NULL, 10));
+                tst_sleep_us(1000);
+            } while (strtoll(stats.durable_position, NULL, 10) < i &&
+                     tst_mono_us() - begun < tst_slow(5000000));
+            assert_int_equal(strtoll(stats.durable_position, NULL, 10), i);
+        }
+        ledger_bridge_destroy(&bridge);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -771,6 +804,7 @@ int main(void)
         T(w15_cursor_set_back_changes_nothing),
         T(w15_names_are_separate_cursors),
         T(w18_lag_and_backlog_are_always_known),
+        T(w18_durable_position_follows),
     };
     return cmocka_run_group_tests_name("regressions", tests, NULL, NULL);
 }

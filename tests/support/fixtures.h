@@ -91,7 +91,10 @@ void tst_check_counters(ledger_bridge *bridge);
 
 /* A row straight into the mutation log, as a broken or later program might write it. */
 void tst_log_raw(ledger_store *store, const void *event, size_t size);
-#define tst_log_text(store, text) tst_log_raw((store), (text), strlen(text))
+static inline void tst_log_text(ledger_store *store, const char *text)
+{
+    tst_log_raw(store, text, strlen(text));
+}
 /* The database refuses new entries and changes in this stream (a constraint of the user's own);
  * NULL: in none any more. */
 void tst_refuse(ledger_store *store, const char *stream);
