@@ -28,7 +28,8 @@ const struct cli_command cli_commands[] = {
     { .words = "store check",
       .args = "",
       .summary = "look at tables, indexes and settings; exit 78 on an error",
-      .text = "Changes nothing. One line per finding: ok, warning or error.",
+      .text = "Changes nothing. One line per finding: ok, warning or error.\n"
+              "Warnings leave the exit code at 0.",
       .examples = "ledgerctl store check --store sqlite:orders.db",
       .options = LIST(STORE_OPTIONS),
       .run = cli_store_check },
@@ -131,7 +132,9 @@ const struct cli_command cli_commands[] = {
       .text =
           "Both stores must exist (`ledgerctl store init`). SIGTERM and SIGINT finish the batch "
           "in\n"
-          "hand and end it with exit 0. Any number of bridges may run on one pair.",
+          "hand and end it with exit 0. Any number of bridges may run on one pair. Events that "
+          "cannot\n"
+          "be applied are parked (`ledgerctl bridge parked list`) and do not change the exit code.",
       .examples = "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db\n"
                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
                   "--until-empty --json\n"
@@ -157,13 +160,17 @@ const struct cli_command cli_commands[] = {
       .args = "",
       .summary = "compare both histories; exit 0 when equal, 10 when not",
       .text =
-          "Compares every field of every entry up to the cursor. Writers and bridges may go on.",
+          "Compares every field of every entry up to the cursor, not the order of ids inside a\n"
+          "stream. Writers and bridges may go on.",
       .examples = "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_MAX_REPORTED),
       .run = cli_bridge_verify },
     { .words = "bridge parked list",
       .args = "",
       .summary = "print the events that could not be applied",
+      .text =
+          "`ledgerctl bridge parked` alone does the same. `show` prints such an event, `retry`\n"
+          "applies it, `drop` deletes it.",
       .examples = "ledgerctl bridge parked list --sink sqlite:copy.db",
       .options = LIST(SINK_OPTIONS, OPT_BUSY_TIMEOUT),
       .run = cli_parked_list },
@@ -179,6 +186,8 @@ const struct cli_command cli_commands[] = {
       .args = "ID | --all",
       .max_args = 1,
       .summary = "try parked events again, in order; exit 12 when some stay",
+      .text =
+          "An event that waits behind another one of its entry stays until that one is applied.",
       .examples =
           "ledgerctl bridge parked retry --all --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_ALL),
@@ -193,6 +202,7 @@ const struct cli_command cli_commands[] = {
     { .words = "bridge cursor show",
       .args = "",
       .summary = "print where the bridge stands",
+      .text = "`ledgerctl bridge cursor` alone does the same. `set` and `reset` move it.",
       .examples = "ledgerctl bridge cursor show --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS),
       .run = cli_cursor_show },
