@@ -218,7 +218,7 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     }
     if (tally.park > 0)
         ldg_log(&bridge->telemetry, LEDGER_LOG_WARN,
-                "events were parked; `ledgerctl bridge parked list` shows why", NULL);
+                "events were parked, see `ledgerctl bridge parked list`", NULL);
 
     push_durable(pipe);
     pthread_mutex_lock(&bridge->mutex);

@@ -212,7 +212,8 @@ int cli_bridge_run(const struct cli *cli)
     ledger_bridge_get_stats(bridge, &stats);
     if (rc != LEDGER_OK)
         exit_code = cli_fail(rc, &err, NULL);
-    print_summary(cli, &progress, &stats);
+    if (rc == LEDGER_OK || stats.poll_count > stats.error_count)
+        print_summary(cli, &progress, &stats); /* a bridge that never got to work moved nothing */
     if (cli_flag(cli, OPT_JSON))
         print_stats_json(&stats);
     ledger_bridge_destroy(&bridge);

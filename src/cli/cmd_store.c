@@ -20,6 +20,8 @@ static void print_made(const struct cli *cli, const ledger_store *store,
         json_end(stdout);
         return;
     }
+    if (cli_quiet())
+        return;
     printf("%s: table %s is ready, %s%s\n", ledger_store_url(store), ledger_store_table(store),
            log ? "with its mutation log " : "without a mutation log", log ? log_table : "");
 }

@@ -84,7 +84,7 @@ static void print_program_help(FILE *to)
           "first steps:\n",
           to);
     print_examples("ledgerctl store init --store sqlite:orders.db\n"
-                   "ledgerctl store init --store sqlite:copy.db\n"
+                   "ledgerctl store init --store sqlite:copy.db --no-log\n"
                    "ledgerctl stream append --store sqlite:orders.db '{\"total\": 12}'\n"
                    "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
                    "--until-empty\n"
