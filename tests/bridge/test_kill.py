@@ -184,15 +184,15 @@ def round_of(bridge_count, kills):
         writer = Process([WRITER, 'random', source, str(random.getrandbits(60))], folder, 'writer')
         everybody.append(writer)
         for i in range(bridge_count):
-            # Small batches: more moments between two commits. One of them joins batches.
-            size = [] if i == 1 else ['--backlog-batch-size', str(random.choice([20, 100, 500]))]
+            # Small batches: it is at work all the time, so most kills come in the middle of one.
+            size = str([3, 20, 2, 100][i])
             everybody.append(Process(
                 [LEDGERCTL, 'bridge', 'run', *pair, '--quiet', '--interval', '200ms',
-                 '--batch-size', '20', *size], folder, f'bridge{i}'))
+                 '--batch-size', size, '--backlog-batch-size', size], folder, f'bridge{i}'))
         while done < kills:
             time.sleep(random.choice([0.002, 0.03, 0.1, 0.4]) * 2 * random.random() * min(SLOW, 3))
             victims = random.sample(everybody, random.choice([1, 1, 1, min(2, len(everybody))]))
-            if random.random() < 0.5 and writer in victims and len(everybody) > 1:
+            if random.random() < 0.6 and writer in victims and len(everybody) > 1:
                 victims = [random.choice(everybody[1:])]  # mostly bridges
             for victim in victims:
                 victim.kill()
@@ -238,14 +238,15 @@ def round_of(bridge_count, kills):
 
 
 def first_runs():
-    """Four programs make both stores and start the bridge at once; each mutation is applied once."""
+    """Four programs make both stores and start the bridge at once; all is applied once."""
     for turn in range(max(1, 5 // SLOW)):
         folder = tempfile.mkdtemp(prefix='ledger-kill-')
         source, sink = os.path.join(folder, 'source.db'), os.path.join(folder, 'sink.db')
         pair = ['--source', 'sqlite:' + source, '--sink', 'sqlite:' + sink]
         try:
             for path in (source, sink):
-                children = [subprocess.Popen([LEDGERCTL, 'store', 'init', '--store', 'sqlite:' + path,
+                children = [subprocess.Popen([LEDGERCTL, 'store', 'init',
+                                              '--store', 'sqlite:' + path,
                                               '--quiet'], stdout=subprocess.DEVNULL,
                                              stderr=subprocess.PIPE) for _ in range(4)]
                 for child in children:
@@ -254,7 +255,8 @@ def first_runs():
                         raise Failure(f'store init: {child.returncode} {error}')
             subprocess.run([WRITER, 'random', source, str(random.getrandbits(60)), '400'],
                            check=True, stdout=subprocess.DEVNULL, timeout=60 * SLOW)
-            children = [subprocess.Popen([LEDGERCTL, 'bridge', 'run', *pair, '--until-empty', '--json',
+            children = [subprocess.Popen([LEDGERCTL, 'bridge', 'run', *pair,
+                                          '--until-empty', '--json',
                                           '--batch-size', '7', '--backlog-batch-size', '20'],
                                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                         for _ in range(4)]

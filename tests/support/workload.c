@@ -203,13 +203,16 @@ static ledger_rc step_trim(struct tst_workload *w, ledger_store *store, ledger_e
 {
     /* The id of one stream, now and then used for another: before_id need not be in the stream. */
     size_t i = (size_t)tst_random_below(&w->state, w->known_count);
+    for (int k = 0; k < 4; k++) { /* an old one, so that much is left */
+        size_t other = (size_t)tst_random_below(&w->state, w->known_count);
+        if (w->known[other].id < w->known[i].id)
+            i = other;
+    }
     unsigned stream = tst_random_below(&w->state, 4) == 0
                           ? (unsigned)tst_random_below(&w->state, w->stream_count)
                           : w->known[i].stream;
     int64_t before = w->known[i].id;
     char name[64];
-    if (tst_random_below(&w->state, 3) != 0 && before > 50)
-        before -= 50; /* mostly old ones, so that something is left */
     stream_name(w, stream, name, sizeof name);
     return ledger_store_trim(store, name, (ledger_id){ .number = before }, NULL, err);
 }
@@ -237,22 +240,23 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
                            kind < 42 ? 1 : 2 + tst_random_below(&w->state, APPEND_MAX - 1), err);
     if (kind < 72)
         return step_change(w, store, true, err);
-    if (kind < 90 || w->no_trim)
+    if (kind < 90 || w->no_trim || tst_random_below(&w->state, 3) != 0)
         return step_change(w, store, false, err);
     return step_trim(w, store, err);
 }
 
 void tst_workload_learn(struct tst_workload *w, ledger_store *store)
 {
-    for (unsigned stream = 0; stream < w->stream_count; stream++) {
-        ledger_read_options options = { .limit = TST_WORKLOAD_KNOWN / 8, .descending = true };
+    for (unsigned k = 0; k < 2 * w->stream_count; k++) { /* the oldest and the newest of each */
+        ledger_read_options options = { .limit = TST_WORKLOAD_KNOWN / 16,
+                                        .descending = k % 2 == 0 };
         ledger_batch *batch = NULL;
         ledger_error err = { 0 };
         char name[64];
-        stream_name(w, stream, name, sizeof name);
+        stream_name(w, k / 2, name, sizeof name);
         tst_ok(ledger_store_read(store, name, &options, &batch, &err), &err);
         for (size_t i = 0; i < ledger_batch_count(batch); i++)
-            remember(w, stream, ledger_batch_entry(batch, i)->id.number);
+            remember(w, k / 2, ledger_batch_entry(batch, i)->id.number);
         ledger_batch_destroy(&batch);
     }
 }
