@@ -75,7 +75,7 @@ static void log_oracle_agrees_with_a_random_source(void **state)
     sqlite3 *db;
     tst_workload_init(&w, tst_seed());
     for (int i = 0; i < 5; i++) {
-        tst_workload_run(&w, source, 100);
+        tst_workload_run(&w, source, 200);
         tst_assert_log_agrees(source);
     }
     db = tst_sqlite(source);

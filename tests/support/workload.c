@@ -240,7 +240,7 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
                            kind < 42 ? 1 : 2 + tst_random_below(&w->state, APPEND_MAX - 1), err);
     if (kind < 72)
         return step_change(w, store, true, err);
-    if (kind < 90 || w->no_trim || tst_random_below(&w->state, 3) != 0)
+    if (kind < 90 || w->no_trim || tst_random_below(&w->state, 2) != 0)
         return step_change(w, store, false, err);
     return step_trim(w, store, err);
 }
