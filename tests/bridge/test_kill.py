@@ -6,6 +6,7 @@ again; then the rest is carried over, `ledgerctl bridge verify` must say "equal"
 comparison of its own in plain SQL. The source's log and its entries must agree too: a killed writer
 leaves no half write. LEDGER_TEST_KILLS=n: how often in all (default 100); LEDGER_TEST_SEED=n: same
 choices again (the moments differ, of course). Prints TAP."""
+import collections
 import json
 import os
 import random
@@ -135,7 +136,7 @@ def compare(source, sink):
 
 def log_agrees(source):
     """What the log leads to is what the entries are."""
-    played = {}
+    played, alive = {}, {}
     with connect(source) as db:
         for number, event in db.execute(
                 f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
@@ -146,11 +147,12 @@ def log_agrees(source):
                     if int(entry['id']) in played:
                         raise Failure(f'log {number}: entry {entry["id"]} appended twice')
                     played[int(entry['id'])] = [stream, entry.get('tags', []), {}, True]
+                    alive.setdefault(stream, collections.deque()).append(int(entry['id']))
             elif event['type'] == 'trim':
                 last = int(event['before_id'])
-                for ident, entry in played.items():
-                    if ident <= last and entry[0] == stream:
-                        entry[3] = False
+                ids = alive.get(stream, ())
+                while ids and ids[0] <= last:
+                    played[ids.popleft()][3] = False
             else:
                 entry = played[int(event['entry_id'])]
                 if event['type'] == 'set_tags':
