@@ -197,7 +197,7 @@ ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules,
 size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *row, uint32_t index,
                       const struct ldg_plan_rules *rules, struct ldg_arena *arena,
                       struct ldg_op *ops);
-size_t ldg_plan_op_count(const struct ldg_batch_event *event); /* upper bound */
+size_t ldg_plan_op_count(const struct ldg_batch_event *item); /* upper bound */
 
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
                            ledger_error *err);

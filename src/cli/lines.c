@@ -320,7 +320,6 @@ static int append_lines(struct input *input)
     }
     if (rc != LEDGER_OK && !is_line_fault(rc)) {
         rc = ledger_store_rollback(input->store, &commit_err);
-        done = 0;
     } else {
         rc = ledger_store_commit(input->store, &commit_err);
         if (rc == LEDGER_OK) {

@@ -27,7 +27,7 @@ ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *o
 
 /* Is it one JSON value, no deeper than LEDGER_MAX_JSON_DEPTH, valid UTF-8? Errors: DATA with the
  * byte offset. */
-ledger_rc ldg_json_check(ledger_bytes json, ledger_error *err);
+ledger_rc ldg_json_check(ledger_bytes bytes, ledger_error *err);
 
 /* Valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF)? */
 bool ldg_utf8_valid(const char *s, size_t size);
@@ -40,9 +40,9 @@ ledger_rc ldg_json_put_list(struct ldg_buf *out, ledger_list list);
 
 /* Reads an object of strings (null values allowed only with allow_null) or an array of strings into
  * the arena; a map comes out sorted by key (bytewise), each key once. JSON null: an empty one. */
-ledger_rc ldg_json_get_map(ledger_bytes json, bool allow_null, struct ldg_arena *arena,
+ledger_rc ldg_json_get_map(ledger_bytes bytes, bool allow_null, struct ldg_arena *arena,
                            ledger_map *ret_map, ledger_error *err);
-ledger_rc ldg_json_get_list(ledger_bytes json, struct ldg_arena *arena, ledger_list *ret_list,
+ledger_rc ldg_json_get_list(ledger_bytes bytes, struct ldg_arena *arena, ledger_list *ret_list,
                             ledger_error *err);
 
 /* base with changes merged in (NULL deletes), sorted. Views both inputs; items in the arena. */

@@ -25,7 +25,7 @@ struct ldg_memory_fault {
     ledger_rc code; /* 0: CONNECT for FAIL, UNKNOWN_OUTCOME for LOSE_ACK */
     uint32_t flags; /* added to the code's own */
 };
-ledger_rc ldg_memory_fault_add(const char *name, const struct ldg_memory_fault *fault);
+ledger_rc ldg_memory_fault_add(const char *name, const struct ldg_memory_fault *spec);
 
 /* Called at the entry of every callback, in its thread, without any lock: it may use other handles.
  * handle: tells handles apart. NULL: none. */
