@@ -26,6 +26,7 @@ enum {
     LDG_CAP_TRANSACTIONS = 1 << 8,    /* tx_* */
     LDG_CAP_PARK = 1 << 9,            /* parked_* and parking in apply() */
     LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
+    LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
 };
 
 /* How a store was opened; strings live as long as the store. */
@@ -38,6 +39,7 @@ struct ldg_open {
     uint32_t flags; /* LEDGER_STORE_… */
     int busy_timeout_ms;
     void *connection;
+    const char *label; /* what the server is told about who connects: "ledgerctl/orders" */
     enum ldg_role {
         LDG_ROLE_USER,   /* opened by a program */
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
@@ -52,7 +54,8 @@ struct ldg_identity {
     int64_t epoch;
 };
 
-#define LDG_CURSOR_STATE_MAX 4096
+/* PostgreSQL's holds a number for each transaction that was open. */
+#define LDG_CURSOR_STATE_MAX 16384
 
 /* One row of <table>_cursors. */
 struct ldg_cursor {
@@ -140,6 +143,12 @@ struct ldg_apply {
     size_t count;
     bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
     int bridged_origin; /* origin whose log is being read (for the sink's own log) */
+    /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another handle.
+     * turn() waits until that is committed; anything but OK: give up and return that. It must be
+     * called once, before the fence is compared and before anything is done that the earlier batch
+     * could change the outcome of. What may be done before it: adding entries that hit no key. */
+    ledger_rc (*turn)(void *turn_ctx, ledger_error *err);
+    void *turn_ctx;
 };
 
 struct ldg_parked_row {
@@ -223,6 +232,12 @@ struct ldg_backend {
     /* Waits until the log may have grown, wake_fd (an eventfd, drained by the caller) becomes
      * readable, or timeout_ms is over. May return early. Opens no lasting transaction. */
     ledger_rc (*log_wait)(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
+    /* NULL: a cursor of this backend never needs it. `state` no longer passes log_check because the
+     * source moved to another cluster with all its rows (pg_upgrade, a dump restored): the same place
+     * in the log as the source is now. May go back, never forward; rows before it stay as they are.
+     * Errors: SOURCE_REWOUND (the witness is not there: rows are missing), DATA. */
+    ledger_rc (*log_acknowledge)(void *ctx, const char *state,
+                                 char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
     /* Of the entry's row, if it is still there: id, stream, payload and created_at_us as stored
      * (LEDGER_NO_TIME: no time that can be read); the rest is empty, and nothing else of the row is
      * read. For events that do not carry them byte for byte (Go compacts payloads and sends no

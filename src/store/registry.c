@@ -16,17 +16,23 @@ extern const struct ldg_backend ldg_backend_memory;
 #if LDG_WITH_SQLITE
 extern const struct ldg_backend ldg_backend_sqlite;
 #endif
+#if LDG_WITH_POSTGRES
+extern const struct ldg_backend ldg_backend_postgres;
+#endif
 
 static const struct ldg_backend *const backends[] = {
 #if LDG_WITH_SQLITE
     &ldg_backend_sqlite,
+#endif
+#if LDG_WITH_POSTGRES
+    &ldg_backend_postgres,
 #endif
     &ldg_backend_memory,
 };
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))
 
 /* Schemes that exist but may be missing from a build. */
-static const char *const optional_schemes[] = { "sqlite" };
+static const char *const optional_schemes[] = { "sqlite", "postgresql" };
 
 const struct ldg_backend *ldg_registry_get(size_t index)
 {

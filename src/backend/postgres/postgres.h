@@ -1,0 +1,302 @@
+/* What the files of this backend share: the connection, its statements, its names.
+ *
+ * conn.c      connecting, reconnecting, running statements, waiting, SQLSTATE -> our codes
+ * backend.c   the vtable, open, close, transactions, snapshots
+ * schema.c    tables, migration, check             value.c  columns of a result -> our values
+ * write.c     append, set, trim                    query.c  read, search, history
+ * The source's side: snapshot.c (arithmetic of snapshots; pure), log.c (rows, cursor, witness),
+ * wait.c (waiting for a commit). The sink's side: cursors.c (origins, cursors), apply.c (the fenced
+ * batch), bulk.c (COPY), ops.c (one op), chain.c (the sink's own log), parked.c (parked events).
+ *
+ * Behind a pooler in transaction mode a session is ours only for a transaction, so nothing here
+ * lives in one: no session setting, no named statement, no LISTEN, where `pooled` is set; settings
+ * are made with set_config(…, true) inside a transaction. */
+#ifndef LDG_BACKEND_POSTGRES_POSTGRES_H
+#define LDG_BACKEND_POSTGRES_POSTGRES_H
+
+#include <libpq-fe.h>
+
+#include "base/error.h"
+#include "base/mem.h"
+#include "event/event.h"
+#include "store/backend.h"
+
+#define LDG_PG_VERSION_MIN 130000
+/* idx_<log>_txid has to fit into an identifier of 63 bytes, and <log> is <table>_mutations. */
+#define LDG_PG_TABLE_MAX_BYTES 44
+#define LDG_PG_LOG_TABLE_MAX_BYTES 54
+#define LDG_PG_ARGS_MAX 24
+
+struct ldg_pg_source; /* log.c, wait.c */
+struct ldg_pg_sink;   /* apply.c */
+struct ldg_pg_sql;    /* conn.c: a text with the names put in, and its prepared statement */
+
+struct ldg_pg {
+    PGconn *conn;      /* NULL: lost, and ours to make anew */
+    bool own_conn;     /* else the caller's: never closed, never made anew, no named statements */
+    bool pooled;       /* a pooler stands between: PQbackendPID() is not pg_backend_pid() */
+    bool in_user_tx;   /* between tx_begin and tx_commit */
+    bool in_snapshot;  /* between snapshot_begin and snapshot_end */
+    bool has_log;      /* the log's table exists and is written */
+    bool has_ours;     /* our columns and side tables exist (a read-only Go table may lack them) */
+    bool has_txid;     /* the log has its column txid */
+    bool has_source_id; /* the column; a table of an old Go module may lack it */
+    bool has_notify;   /* the log has a trigger that notifies */
+    bool has_full_text; /* the index of full text exists */
+    bool has_origins;  /* <table>_origins has rows; trim looks again */
+    enum ldg_role role;
+    uint32_t flags;
+    int busy_timeout_ms;
+    int server_version;  /* 150018 */
+    char system_id[24];  /* of the cluster; "" where the role may not ask */
+    char *url;           /* with its secrets; NULL with a connection */
+    char *label;         /* application_name */
+    char *table;         /* checked, folded to lower case as PostgreSQL folds it, safe to paste */
+    char *log_table;
+    char *wake_name;     /* cluster, database, table */
+    struct ldg_identity identity;
+    struct ldg_arena scratch;
+    struct ldg_buf event_buf;
+    struct ldg_pg_sql **sqls; /* by address of the template */
+    size_t sql_count, sql_cap;
+    uint64_t connect_count;   /* rises with each new connection */
+    struct ldg_pg_source *source;
+    struct ldg_pg_sink *sink;
+};
+
+/* --- conn.c: arguments ----------------------------------------------------------------------- */
+
+/* Parameters $1, $2 … of one statement, in the order they are added; all binary or text as noted.
+ * Texts and bytes are borrowed. */
+struct ldg_pg_args {
+    int count;
+    Oid types[LDG_PG_ARGS_MAX];
+    const char *values[LDG_PG_ARGS_MAX];
+    int lengths[LDG_PG_ARGS_MAX];
+    int formats[LDG_PG_ARGS_MAX];
+    char numbers[LDG_PG_ARGS_MAX][8]; /* int8 in network order */
+};
+void ldg_pg_arg_text(struct ldg_pg_args *args, const char *text); /* NULL: null */
+void ldg_pg_arg_text_n(struct ldg_pg_args *args, const char *text, size_t size);
+void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size); /* NULL: null */
+void ldg_pg_arg_bytes(struct ldg_pg_args *args, const void *data, size_t size);
+void ldg_pg_arg_int64(struct ldg_pg_args *args, int64_t value);
+void ldg_pg_arg_int32(struct ldg_pg_args *args, int32_t value);
+void ldg_pg_arg_bool(struct ldg_pg_args *args, bool value);
+void ldg_pg_arg_time(struct ldg_pg_args *args, int64_t time_us); /* timestamptz; NO_TIME: null */
+/* An array in binary form, built by ldg_pg_array_…(); type: of the array, e.g. LDG_PG_INT8_ARRAY */
+void ldg_pg_arg_array(struct ldg_pg_args *args, Oid type, const struct ldg_buf *array);
+
+enum { /* pg_type.dat; fixed for ever */
+    LDG_PG_BOOL = 16,
+    LDG_PG_BYTEA = 17,
+    LDG_PG_INT8 = 20,
+    LDG_PG_INT4 = 23,
+    LDG_PG_TEXT = 25,
+    LDG_PG_TIMESTAMPTZ = 1184,
+    LDG_PG_JSONB = 3802,
+    LDG_PG_XID8 = 5069,
+    LDG_PG_BYTEA_ARRAY = 1001,
+    LDG_PG_INT4_ARRAY = 1007,
+    LDG_PG_INT8_ARRAY = 1016,
+    LDG_PG_TEXT_ARRAY = 1009,
+    LDG_PG_TIMESTAMPTZ_ARRAY = 1185,
+    LDG_PG_JSONB_ARRAY = 3807,
+};
+/* Binary arrays of one dimension: begin, one item at a time (data NULL: null), end. The buffer
+ * keeps the first failure (buf->rc). jsonb items need the version byte: ldg_pg_array_jsonb(). */
+void ldg_pg_array_begin(struct ldg_buf *buf, Oid element);
+void ldg_pg_array_bytes(struct ldg_buf *buf, const void *data, size_t size);
+void ldg_pg_array_text(struct ldg_buf *buf, const char *text);
+void ldg_pg_array_jsonb(struct ldg_buf *buf, const char *text, size_t size);
+void ldg_pg_array_int64(struct ldg_buf *buf, int64_t value);
+void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value);
+void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us);
+void ldg_pg_array_end(struct ldg_buf *buf, size_t count);
+
+/* --- conn.c: statements ---------------------------------------------------------------------- */
+
+/* Templates are string literals, found again by their address. In them {t} is the table's name,
+ * {l} the log's (both may stand inside a longer name: {t}_cursors), {e} the columns of an entry. */
+
+enum ldg_pg_plan {
+    LDG_PG_KEEP,  /* prepared once where that lasts; a generic plan is as good */
+    LDG_PG_FRESH, /* planned each time with the very values */
+};
+
+/* First thing in every callback: a lost connection is made anew (never inside a transaction), with
+ * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was. */
+ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+
+/* Runs one statement and waits for it. args may be NULL. *ret_result (PQclear) has status TUPLES_OK
+ * or COMMAND_OK; ret_result NULL: not wanted. Results come in binary form. In an open transaction a
+ * failure leaves it failed, as PostgreSQL has it. */
+ledger_rc ldg_pg_run(struct ldg_pg *pg, enum ldg_pg_plan plan, const char *doing,
+                     const char *template, const struct ldg_pg_args *args, PGresult **ret_result,
+                     ledger_error *err);
+/* A text made for this one call (names put in as above). */
+ledger_rc ldg_pg_run_text(struct ldg_pg *pg, const char *doing, const char *text,
+                          const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err);
+/* One row, one int8 column; *ret_found may be NULL (then no row is INTERNAL). */
+ledger_rc ldg_pg_run_int64(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, bool *ret_found, int64_t *ret_value,
+                           ledger_error *err);
+
+/* Several statements in one round trip (pipeline mode): begin, send each, flush, then receive each
+ * in the same order, then end. The first that fails makes those behind it fail, too; end() waits
+ * for all, gives the first failure and leaves pipeline mode. No COPY inside. Outside of a
+ * transaction they are one transaction. */
+ledger_rc ldg_pg_pipe_begin(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_pipe_send(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, ledger_error *err);
+ledger_rc ldg_pg_pipe_flush(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_pipe_receive(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
+                              ledger_error *err);
+ledger_rc ldg_pg_pipe_end(struct ldg_pg *pg, ledger_error *err);
+
+/* COPY … FROM STDIN (FORMAT binary): begin, put, end. begin fails with UNSUPPORTED where the server
+ * refuses COPY (row-level security). cancel ends it with an error at the server. */
+ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_error *err);
+ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledger_error *err);
+ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err);
+void ldg_pg_copy_cancel(struct ldg_pg *pg);
+
+/* Turns a failed result (or, with NULL, the connection's state) into our code, with its text, which
+ * names what was done. Codes: by SQLSTATE alone. The connection is dropped when it is broken. */
+ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
+                      ledger_error *err);
+/* SQLSTATE of the last failure, "" when there was none: "23505". */
+const char *ldg_pg_sqlstate(const ledger_error *err);
+/* Was it what this very row ran into (data, constraint, limits), and not the database's state? */
+bool ldg_pg_is_row_fault(const ledger_error *err);
+/* Breaks the connection off; the next enter() makes a new one. */
+void ldg_pg_drop(struct ldg_pg *pg);
+
+/* READ COMMITTED READ WRITE, unless tx_begin's or the caller's own is open; *ret_own tells whether
+ * the end is ours. With `settings` (a template of one SELECT set_config(…)…, may be NULL) in the
+ * same round trip. */
+ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_own,
+                             ledger_error *err);
+/* Commits what worked, rolls back what did not; returns the result of both. A commit that got no
+ * answer is UNKNOWN_OUTCOME. */
+ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
+void ldg_pg_rollback(struct ldg_pg *pg);
+
+/* conn.c: connects with pg->url; checks version, encoding, recovery, cluster. */
+ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
+void ldg_pg_close_conn(struct ldg_pg *pg);
+
+/* --- value.c: results ------------------------------------------------------------------------ */
+
+int64_t ldg_pg_get_int64(const PGresult *result, int row, int column); /* also int4, xid8; null: 0 */
+bool ldg_pg_get_bool(const PGresult *result, int row, int column);
+int64_t ldg_pg_get_time(const PGresult *result, int row, int column); /* null, ±infinity: NO_TIME */
+ledger_bytes ldg_pg_get_bytes(const PGresult *result, int row, int column); /* views the result */
+/* A view of the result, "" for null. libpq puts a NUL behind every value. */
+const char *ldg_pg_get_text(const PGresult *result, int row, int column);
+/* jsonb -> map, list; in the arena. Errors: DATA (what another program has written there). */
+ledger_rc ldg_pg_get_map(const PGresult *result, int row, int column, struct ldg_arena *arena,
+                         ledger_map *ret_map, ledger_error *err);
+ledger_rc ldg_pg_get_list(const PGresult *result, int row, int column, struct ldg_arena *arena,
+                          ledger_list *ret_list, ledger_error *err);
+/* int8[] -> the arena. */
+ledger_rc ldg_pg_get_int64s(const PGresult *result, int row, int column, struct ldg_arena *arena,
+                            int64_t **ret_items, size_t *ret_count, ledger_error *err);
+
+/* --- backend.c ------------------------------------------------------------------------------- */
+
+/* DATA: what another program has written into this row cannot be read. */
+ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
+                          ledger_error *err);
+
+/* --- schema.c -------------------------------------------------------------------------------- */
+
+/* After every connect (also a renewed one): looks at the tables, makes or mends them as the flags
+ * say (only the first time), fills has_…, identity, wake_name. */
+ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, ledger_error *err);
+ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err); /* after a reconnect */
+ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
+
+/* --- write.c --------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_append(void *ctx, const char *stream, const ledger_append_input *inputs,
+                        size_t count, ledger_ids *ret_ids, ledger_error *err);
+ledger_rc ldg_pg_set_tags(void *ctx, const char *stream, ledger_id id, ledger_list tags,
+                          ledger_error *err);
+ledger_rc ldg_pg_set_annotations(void *ctx, const char *stream, ledger_id id, ledger_map map,
+                                 ledger_error *err);
+ledger_rc ldg_pg_trim(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
+                      ledger_error *err);
+
+/* --- query.c --------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
+                      const ledger_read_options *options, struct ldg_arena *arena,
+                      ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_pg_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);
+ledger_rc ldg_pg_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
+                      ledger_error *err);
+ledger_rc ldg_pg_list_streams(void *ctx, const char *after, size_t limit, ledger_names *ret_names,
+                              ledger_error *err);
+ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *source_id,
+                                   ledger_id *ret_id, ledger_error *err);
+ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
+                               ledger_entry **ret_entries, ledger_error *err);
+ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
+                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+                           ledger_error *err);
+ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                         size_t *ret_count, ledger_error *err);
+
+/* --- log.c, wait.c --------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_log_read(void *ctx, const char *state, const struct ldg_log_limits *limits,
+                          struct ldg_log_batch *batch, ledger_error *err);
+ledger_rc ldg_pg_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
+                               ledger_error *err);
+ledger_rc ldg_pg_log_check(void *ctx, const char *state, int64_t *ret_position, ledger_error *err);
+ledger_rc ldg_pg_log_acknowledge(void *ctx, const char *state,
+                                 char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
+ledger_rc ldg_pg_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
+                          ledger_error *err);
+ledger_rc ldg_pg_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
+void ldg_pg_source_free(struct ldg_pg *pg); /* at close */
+
+/* --- cursors.c ------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
+                            int *ret_origin, ledger_error *err);
+ledger_rc ldg_pg_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
+                             int **ret_numbers, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_pg_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
+ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,
+                            ledger_error *err);
+ledger_rc ldg_pg_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
+                            const struct ldg_cursor *next, ledger_error *err);
+ledger_rc ldg_pg_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
+
+/* --- apply.c --------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                       ledger_error *err);
+uint64_t ldg_pg_durable_count(void *ctx);
+void ldg_pg_hint_backlog(void *ctx, bool backlog);
+void ldg_pg_sink_free(struct ldg_pg *pg); /* at close */
+
+/* --- parked.c -------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
+                             struct ldg_parked_row **ret_rows, size_t *ret_count,
+                             ledger_error *err);
+ledger_rc ldg_pg_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
+                              ledger_error *err);
+ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                              bool *ret_applied, ledger_error *err);
+ledger_rc ldg_pg_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);
+ledger_rc ldg_pg_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
+
+#endif
