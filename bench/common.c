@@ -96,6 +96,20 @@ double bench_seconds_since(int64_t start_ns)
     return (double)(bench_now_ns() - start_ns) / 1e9;
 }
 
+void bench_pause_ns(int64_t ns)
+{
+    struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+
+    nanosleep(&ts, NULL);
+}
+
+void bench_pause_until(int64_t ns)
+{
+    struct timespec ts = { ns / 1000000000, ns % 1000000000 };
+
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
 double bench_cpu_seconds(const struct rusage *usage)
 {
     return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) +
@@ -118,6 +132,13 @@ double bench_median(const double *values, size_t count)
     memcpy(sorted, values, count * sizeof(*values));
     qsort(sorted, count, sizeof(*sorted), bench_compare_double);
     return count % 2 ? sorted[count / 2] : (sorted[count / 2 - 1] + sorted[count / 2]) / 2;
+}
+
+double bench_percentile(const double *sorted, size_t count, double p)
+{
+    size_t i = (size_t)(p * (double)count);
+
+    return sorted[i < count ? i : count - 1];
 }
 
 uint64_t bench_random(uint64_t *state)
@@ -330,7 +351,7 @@ void bench_db_close(sqlite3 *db)
 
 /* --- stores ---------------------------------------------------------------------------------- */
 
-ledger_store *bench_store_open(const char *path, ledger_log_mode log)
+ledger_store *bench_store_open(const char *place, ledger_log_mode log)
 {
     char url[BENCH_PATH_MAX + 16];
     ledger_store_options options;
@@ -338,7 +359,7 @@ ledger_store *bench_store_open(const char *path, ledger_log_mode log)
     ledger_error err = { 0 };
 
     ledger_store_options_defaults(&options);
-    snprintf(url, sizeof(url), "sqlite:%s", path);
+    snprintf(url, sizeof(url), "%s%s", *place == '/' ? "sqlite:" : "", place);
     options.url = url;
     options.log = log;
     options.flags = LEDGER_STORE_CREATE;
@@ -385,6 +406,14 @@ void bench_builder_close(ledger_store **store, sqlite3 **db)
     *db = NULL;
 }
 
+void bench_names(struct bench_names *ret_names, unsigned stream, uint64_t entry)
+{
+    snprintf(ret_names->stream, sizeof(ret_names->stream), "customer-%07u", stream);
+    snprintf(ret_names->order_key, sizeof(ret_names->order_key), "order-%u", stream);
+    snprintf(ret_names->dedup_key, sizeof(ret_names->dedup_key), "order-%010llu",
+             (unsigned long long)entry);
+}
+
 void bench_payload(char text[BENCH_PAYLOAD_BYTES + 1], uint64_t number)
 {
     uint64_t state = number;
@@ -402,34 +431,48 @@ void bench_payload(char text[BENCH_PAYLOAD_BYTES + 1], uint64_t number)
     text[size + 2] = 0;
 }
 
-void bench_source_build(const char *path, size_t count, const uint32_t *stream_of)
+void bench_store_fill(ledger_store *store, const struct bench_fill *fill)
 {
-    char stream[32], order_key[32], dedup_key[32], payload[BENCH_PAYLOAD_BYTES + 1];
-    ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
-                                  .order_key = order_key,
-                                  .dedup_key = dedup_key };
+    char payload[BENCH_PAYLOAD_BYTES + 1], *large = NULL;
     int64_t start = bench_now_ns();
     ledger_error err = { 0 };
+    struct bench_names names;
+
+    if (fill->large) {
+        large = bench_alloc(1, BENCH_LARGE_BYTES);
+        memset(large, 'x', BENCH_LARGE_BYTES);
+        large[0] = large[BENCH_LARGE_BYTES - 1] = '"';
+    }
+    for (size_t i = 0; i < fill->count; i++) {
+        ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
+                                      .order_key = names.order_key,
+                                      .dedup_key = names.dedup_key };
+
+        if (i % fill->per_tx == 0)
+            bench_check(ledger_store_begin(store, &err), &err, "begin");
+        bench_names(&names, fill->stream_of ? fill->stream_of[i] : (unsigned)(i % 100), i);
+        bench_payload(payload, i);
+        if (large && i == fill->count / 2)
+            input.payload = (ledger_bytes){ large, BENCH_LARGE_BYTES };
+        bench_check(ledger_store_append(store, names.stream, &input, 1, NULL, &err), &err,
+                    "append");
+        if (i % fill->per_tx == fill->per_tx - 1 || i + 1 == fill->count)
+            bench_check(ledger_store_commit(store, &err), &err, "commit");
+    }
+    bench_release(large);
+    printf("source: %zu entries%s, appended in %.1f s\n", fill->count,
+           fill->large ? ", one of 64 MiB" : "", bench_seconds_since(start));
+    fflush(stdout);
+}
+
+void bench_source_build(const char *path, const struct bench_fill *fill)
+{
     ledger_store *store;
     sqlite3 *db;
 
     store = bench_builder_open(path, &db);
-    for (size_t i = 0; i < count; i++) {
-        unsigned s = stream_of ? stream_of[i] : (unsigned)(i % 100);
-
-        if (i % 10000 == 0)
-            bench_check(ledger_store_begin(store, &err), &err, "begin");
-        snprintf(stream, sizeof(stream), "customer-%07u", s);
-        snprintf(order_key, sizeof(order_key), "order-%u", s);
-        snprintf(dedup_key, sizeof(dedup_key), "order-%010zu", i);
-        bench_payload(payload, i);
-        bench_check(ledger_store_append(store, stream, &input, 1, NULL, &err), &err, "append");
-        if (i % 10000 == 9999 || i + 1 == count)
-            bench_check(ledger_store_commit(store, &err), &err, "commit");
-    }
+    bench_store_fill(store, fill);
     bench_builder_close(&store, &db);
-    printf("source: %zu entries, appended in %.1f s\n", count, bench_seconds_since(start));
-    fflush(stdout);
 }
 
 /* --- rows in memory -------------------------------------------------------------------------- */
@@ -562,14 +605,14 @@ void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t p
     bench_db_close(db);
 }
 
-void bench_bridge_drain(const char *source_path, const char *sink_path,
+void bench_bridge_drain(const char *source_place, const char *sink_place,
                         const ledger_bridge_options *options, uint64_t expected,
                         struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats)
 {
     struct bench_progress progress = { 0 };
     ledger_bridge_stats stats;
-    ledger_store *source = bench_store_open(source_path, LEDGER_LOG_ON);
-    ledger_store *sink = bench_store_open(sink_path, LEDGER_LOG_OFF);
+    ledger_store *source = bench_store_open(source_place, LEDGER_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_place, LEDGER_LOG_OFF);
     ledger_bridge *bridge = NULL;
     ledger_error err = { 0 };
     int64_t start = bench_now_ns();

@@ -34,9 +34,12 @@ size_t bench_scaled(size_t count, size_t unit);
 void bench_title(const char *name, const char *what);
 int64_t bench_now_ns(void);
 double bench_seconds_since(int64_t start_ns);
+void bench_pause_ns(int64_t ns);
+void bench_pause_until(int64_t ns); /* of bench_now_ns() */
 double bench_median(const double *values, size_t count);
-double bench_cpu_seconds(const struct rusage *usage);   /* user and system */
-int bench_compare_double(const void *a, const void *b); /* for qsort */
+double bench_percentile(const double *sorted, size_t count, double p); /* p: 0..1 */
+double bench_cpu_seconds(const struct rusage *usage);                  /* user and system */
+int bench_compare_double(const void *a, const void *b);                /* for qsort */
 /* The same numbers in each run. */
 uint64_t bench_random(uint64_t *state);
 
@@ -73,8 +76,8 @@ int64_t bench_int(sqlite3 *db, const char *sql);
 
 /* --- stores ---------------------------------------------------------------------------------- */
 
-/* Opens with CREATE. */
-ledger_store *bench_store_open(const char *path, ledger_log_mode log);
+/* Opens with CREATE; place: path of a SQLite file, or the URL of another store. */
+ledger_store *bench_store_open(const char *place, ledger_log_mode log);
 /* Made by the library without a log, and closed again. Bare inserts use such a file too: so its
  * tables, indexes and page size are the same. */
 void bench_sink_make(const char *path);
@@ -84,12 +87,26 @@ void bench_sink_make(const char *path);
 ledger_store *bench_builder_open(const char *path, sqlite3 **ret_db);
 void bench_builder_close(ledger_store **store, sqlite3 **db);
 
+/* Stream and keys of entry i of a source, the same in every benchmark. */
+struct bench_names {
+    char stream[32], order_key[32], dedup_key[32];
+};
+void bench_names(struct bench_names *ret_names, unsigned stream, uint64_t entry);
+
 /* A JSON object of exactly BENCH_PAYLOAD_BYTES, different for each number. */
 void bench_payload(char text[BENCH_PAYLOAD_BYTES + 1], uint64_t number);
 
-/* Appends `count` entries one by one, with order and dedup keys; entry i goes to the stream that
- * stream_of says (NULL: i % 100). */
-void bench_source_build(const char *path, size_t count, const uint32_t *stream_of);
+#define BENCH_LARGE_BYTES ((size_t)64 << 20)
+
+/* What a source is filled with: entries appended one by one, with order and dedup keys. */
+struct bench_fill {
+    size_t count, per_tx;
+    const uint32_t *stream_of; /* of entry i; NULL: i % 100 */
+    bool large;                /* the one in the middle has BENCH_LARGE_BYTES */
+};
+void bench_store_fill(ledger_store *store, const struct bench_fill *fill);
+/* A SQLite source. */
+void bench_source_build(const char *path, const struct bench_fill *fill);
 
 /* The rows of a source, in order of id, as the sink will hold them. */
 struct bench_row {
@@ -125,9 +142,9 @@ double bench_rate_last(const struct bench_progress *p);
  */
 void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t per_tx,
                        struct bench_progress *ret_progress);
-/* Bridges until the source has no more, `expected` mutations; ret_ may be NULL. Creating and
- * starting the bridge count, its end does not. */
-void bench_bridge_drain(const char *source_path, const char *sink_path,
+/* Bridges until the source has no more, `expected` mutations; places as in bench_store_open(), ret_
+ * may be NULL. Creating and starting the bridge count, its end does not. */
+void bench_bridge_drain(const char *source_place, const char *sink_place,
                         const ledger_bridge_options *options, uint64_t expected,
                         struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats);
 

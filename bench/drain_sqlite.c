@@ -23,7 +23,7 @@ int main(void)
     bench_path(source, "source.db");
     bench_path(bridged, "bridged.db");
     bench_path(bare, "bare.db");
-    bench_source_build(source, count, NULL);
+    bench_source_build(source, &(struct bench_fill){ .count = count, .per_tx = 10000 });
     bench_rows_load(source, &rows);
     ledger_bridge_options_defaults(&options);
     options.batch_size = PER_TX;

@@ -17,7 +17,7 @@ int main(void)
     bench_title("growth", "rate over the last tenth of a backlog against the first");
     bench_path(source, "source.db");
     bench_path(sink, "sink.db");
-    bench_source_build(source, count, NULL);
+    bench_source_build(source, &(struct bench_fill){ .count = count, .per_tx = 10000 });
     ledger_bridge_options_defaults(&options);
 
     printf("%-6s %12s %12s %12s %12s %8s\n", "run", "seconds", "all/s", "first/s", "last/s",

@@ -71,7 +71,7 @@ int main(int argc, char **argv)
         stream_of[i] = stream_of[k];
         stream_of[k] = swap;
     }
-    bench_source_build(source, count, stream_of);
+    bench_source_build(source, &(struct bench_fill){ count, PER_TX, stream_of, false });
     bench_release(stream_of);
 
     printf("%-8s %12s %12s %12s %12s %12s\n", "", "seconds", "all/s", "first/s", "last/s",

@@ -1,6 +1,5 @@
 /* idle: CPU that a bridge takes while nothing happens at its source. */
 #include <stdio.h>
-#include <time.h>
 
 #include "common.h"
 
@@ -10,13 +9,6 @@ static double cpu_seconds(void)
 
     getrusage(RUSAGE_SELF, &usage);
     return bench_cpu_seconds(&usage);
-}
-
-static void pause_seconds(double seconds)
-{
-    struct timespec ts = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
-
-    nanosleep(&ts, NULL);
 }
 
 int main(void)
@@ -33,7 +25,7 @@ int main(void)
     bench_title("idle", "CPU of a waiting bridge");
     bench_path(source_path, "source.db");
     bench_path(sink_path, "sink.db");
-    bench_source_build(source_path, 10000, NULL);
+    bench_source_build(source_path, &(struct bench_fill){ .count = 10000, .per_tx = 10000 });
     bench_sink_make(sink_path);
     ledger_bridge_options_defaults(&options);
     source = bench_store_open(source_path, LEDGER_LOG_ON);
@@ -41,12 +33,12 @@ int main(void)
     bench_check(ledger_bridge_create(source, sink, &options, &bridge, &err), &err, "create bridge");
     bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
     bench_check(ledger_bridge_wait(bridge, true, -1, &err), &err, "drain");
-    pause_seconds(1); /* what follows the drain is not idling */
+    bench_pause_ns(1000000000); /* what follows the drain is not idling */
 
     ledger_bridge_get_stats(bridge, &before);
     used = cpu_seconds();
     start = bench_now_ns();
-    pause_seconds(wait_s);
+    bench_pause_ns((int64_t)(wait_s * 1e9));
     used = cpu_seconds() - used;
     wait_s = bench_seconds_since(start);
     ledger_bridge_get_stats(bridge, &after);

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #include "common.h"
 
@@ -25,40 +24,26 @@ struct shared {
     _Atomic int64_t commit_ns[]; /* by id of the entry, from 1 */
 };
 
-static void pause_ns(int64_t ns)
-{
-    struct timespec ts = { ns / 1000000000, ns % 1000000000 };
-
-    nanosleep(&ts, NULL);
-}
-
-static void pause_until(int64_t ns)
-{
-    struct timespec ts = { ns / 1000000000, ns % 1000000000 };
-
-    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-}
-
 static int writer(const char *path, struct shared *shared, size_t count)
 {
-    char stream[32], order_key[32], dedup_key[32], payload[BENCH_PAYLOAD_BYTES + 1];
+    char payload[BENCH_PAYLOAD_BYTES + 1];
+    struct bench_names names;
     ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
-                                  .order_key = order_key,
-                                  .dedup_key = dedup_key };
+                                  .order_key = names.order_key,
+                                  .dedup_key = names.dedup_key };
     ledger_store *store = bench_store_open(path, LEDGER_LOG_ON);
     ledger_error err = { 0 };
 
     prctl(PR_SET_TIMERSLACK, 1000);
     atomic_store(&shared->writer_ready, true);
     while (!atomic_load(&shared->go))
-        pause_ns(1000000);
+        bench_pause_ns(1000000);
     for (size_t i = 0; i < count; i++) {
-        snprintf(stream, sizeof(stream), "customer-%07zu", i % 100);
-        snprintf(order_key, sizeof(order_key), "order-%zu", i % 100);
-        snprintf(dedup_key, sizeof(dedup_key), "order-%010zu", i);
+        bench_names(&names, (unsigned)(i % 100), i);
         bench_payload(payload, i);
-        pause_until(shared->start_ns + (int64_t)i * (1000000000 / PER_SECOND));
-        bench_check(ledger_store_append(store, stream, &input, 1, NULL, &err), &err, "append");
+        bench_pause_until(shared->start_ns + (int64_t)i * (1000000000 / PER_SECOND));
+        bench_check(ledger_store_append(store, names.stream, &input, 1, NULL, &err), &err,
+                    "append");
         atomic_store(&shared->commit_ns[i + 1], bench_now_ns());
     }
     ledger_store_close(&store);
@@ -80,7 +65,7 @@ static int bridge(const char *source_path, const char *sink_path, struct shared 
     bench_check(ledger_bridge_wait(b, true, -1, &err), &err, "bridge");
     atomic_store(&shared->bridge_ready, true);
     while (!atomic_load(&shared->stop))
-        pause_ns(20000000);
+        bench_pause_ns(20000000);
     bench_check(ledger_bridge_wait(b, true, -1, &err), &err, "bridge");
     ledger_bridge_destroy(&b);
     ledger_store_close(&source);
@@ -98,13 +83,6 @@ static int64_t look(sqlite3_stmt *newest)
                   sqlite3_errmsg(sqlite3_db_handle(newest)));
     sqlite3_reset(newest);
     return id;
-}
-
-static double percentile(double *sorted, size_t count, double p)
-{
-    size_t i = (size_t)(p * (double)count);
-
-    return sorted[i < count ? i : count - 1];
 }
 
 /* Returns p50 and p99 in ms. */
@@ -139,7 +117,7 @@ static void round_run(const char *source, const char *sink, struct shared *share
     pids[1] =
         bench_spawn((const char *const[]){ "writer", source, sink, count_text, fd_text, NULL });
     while (!atomic_load(&shared->bridge_ready) || !atomic_load(&shared->writer_ready))
-        pause_ns(1000000);
+        bench_pause_ns(1000000);
 
     db = bench_db_open(sink, 0);
     newest = bench_prepare(db, "SELECT source_pos FROM ledger_entries WHERE origin = 1 AND "
@@ -149,7 +127,7 @@ static void round_run(const char *source, const char *sink, struct shared *share
     for (before = bench_now_ns(); before < end && gap_count < 100000;) {
         int64_t now;
 
-        pause_ns(LOOK_NS);
+        bench_pause_ns(LOOK_NS);
         look(newest);
         now = bench_now_ns();
         gaps[gap_count++] = (double)(now - before) / 1e3;
@@ -161,7 +139,7 @@ static void round_run(const char *source, const char *sink, struct shared *share
     while (seen < (int64_t)count) {
         int64_t id, now;
 
-        pause_ns(LOOK_NS);
+        bench_pause_ns(LOOK_NS);
         id = look(newest);
         now = bench_now_ns();
         for (; seen < id; seen++)
@@ -179,13 +157,14 @@ static void round_run(const char *source, const char *sink, struct shared *share
         lags[lag_count++] = (double)(seen_ns[i] - atomic_load(&shared->commit_ns[i])) / 1e6;
     qsort(lags, lag_count, sizeof(*lags), bench_compare_double);
     qsort(gaps, gap_count, sizeof(*gaps), bench_compare_double);
-    *ret_p50 = percentile(lags, lag_count, 0.5);
-    *ret_p99 = percentile(lags, lag_count, 0.99);
+    *ret_p50 = bench_percentile(lags, lag_count, 0.5);
+    *ret_p99 = bench_percentile(lags, lag_count, 0.99);
     end = atomic_load(&shared->commit_ns[count]) - atomic_load(&shared->commit_ns[WARM_UP]);
     printf("%9.0f %8.3f %8.3f %8.3f %8.3f %8.3f %10.0f %10.0f %9.1f %9.1f\n",
            (double)(count - WARM_UP) / ((double)end / 1e9), *ret_p50,
-           percentile(lags, lag_count, 0.9), *ret_p99, percentile(lags, lag_count, 0.999),
-           lags[lag_count - 1], percentile(gaps, gap_count, 0.5), percentile(gaps, gap_count, 0.99),
+           bench_percentile(lags, lag_count, 0.9), *ret_p99,
+           bench_percentile(lags, lag_count, 0.999), lags[lag_count - 1],
+           bench_percentile(gaps, gap_count, 0.5), bench_percentile(gaps, gap_count, 0.99),
            100 * bench_cpu_seconds(&bridge_usage) / ((double)count / PER_SECOND),
            100 * bench_cpu_seconds(&writer_usage) / ((double)count / PER_SECOND));
     fflush(stdout);
