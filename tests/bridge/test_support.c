@@ -6,8 +6,12 @@
 
 #include "fault_vfs.h"
 #include "fixtures.h"
+#include "ldg_config.h"
 #include "oracle.h"
 #include "workload.h"
+#if LDG_WITH_POSTGRES
+#include "pg_server.h"
+#endif
 
 /* Each of these has to be seen. */
 static void oracle_sees_every_difference(void **state)
@@ -151,6 +155,42 @@ static void faults_come_when_they_are_due(void **state)
     tst_fault_vfs_remove();
 }
 
+#if LDG_WITH_POSTGRES
+static void a_server_is_killed_and_runs_again(void **state)
+{
+    const struct tst_pg_options options = { .tcp = true, .settings = "wal_level = replica" };
+    struct tst_pg *pg = tst_pg_start(&options);
+    struct tst_pg *standby;
+    PGconn *conn = tst_pg_connect_url(tst_pg_url_tcp(pg, NULL, NULL, "sslmode=disable"));
+    tst_pg_sql(conn, "CREATE TABLE t (n int); INSERT INTO t VALUES (%d)", 7);
+    standby = tst_pg_standby(pg);
+    assert_int_equal(tst_pg_int(standby, NULL, "SELECT n FROM t"), 7);
+    assert_int_equal(tst_pg_int(standby, NULL, "SELECT pg_is_in_recovery()::int"), 1);
+    tst_pg_kill(pg);
+    assert_int_equal(PQstatus(conn), CONNECTION_OK); /* it does not know yet */
+    PQclear(PQexec(conn, "SELECT 1"));
+    assert_int_equal(PQstatus(conn), CONNECTION_BAD);
+    PQfinish(conn);
+    tst_pg_run(pg);
+    assert_int_equal(tst_pg_int(pg, NULL, "SELECT n FROM t"), 7);
+    tst_pg_stop(pg, TST_PG_FAST);
+    tst_pg_promote(standby);
+    tst_pg_exec(standby, NULL, "UPDATE t SET n = 8");
+    tst_pg_configure(pg, "statement_timeout = '5min'");
+    tst_pg_run(pg);
+    assert_int_equal(tst_pg_int(pg, NULL, "SELECT n FROM t"), 7);
+    assert_int_equal(tst_pg_int(standby, NULL, "SELECT n FROM t"), 8);
+    conn = tst_pg_connect(pg, NULL);
+    char *text = tst_pg_sql_text(conn, "SHOW statement_timeout");
+    assert_string_equal(text, "5min");
+    free(text);
+    PQfinish(conn);
+    tst_pg_destroy(&standby);
+    tst_pg_destroy(&pg);
+    assert_null(pg);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -159,6 +199,9 @@ int main(void)
         T(log_oracle_agrees_with_a_random_source),
         T(workload_repeats_itself),
         T(faults_come_when_they_are_due),
+#if LDG_WITH_POSTGRES
+        T(a_server_is_killed_and_runs_again),
+#endif
     };
     return cmocka_run_group_tests_name("support", tests, NULL, NULL);
 }

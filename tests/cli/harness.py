@@ -1,7 +1,8 @@
 """Runs ledgerctl and compares what it prints and how it ends.
 
 Every test file calls main(globals()): each function test_* is one case, in a directory of its own,
-and prints one line of TAP."""
+and prints one line of TAP. A case that needs a PostgreSQL server makes a PgServer, or uses
+shared_pg(), which is the same one for all cases of a file."""
 import json
 import os
 import shutil
@@ -9,6 +10,11 @@ import subprocess
 import sys
 import tempfile
 import traceback
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                'support'))
+# pylint: disable=wrong-import-position,unused-import
+from pg_server import PgBouncer, PgMissing, PgServer, free_port  # noqa: E402
 
 CTL = os.path.abspath(sys.argv[1])
 ROOT = os.path.abspath(sys.argv[2]) if len(sys.argv) > 2 else os.getcwd()
@@ -81,6 +87,16 @@ def init(*names):
     return urls[0] if len(urls) == 1 else urls
 
 
+_shared = []
+
+
+def shared_pg():
+    """The server that the cases of a file share. Each makes databases or schemas of its own."""
+    if not _shared:
+        _shared.append(PgServer(tcp=True))
+    return _shared[0]
+
+
 def main(names):
     cases = [(name, fn) for name, fn in names.items() if name.startswith('test_')]
     failed = 0
@@ -92,7 +108,7 @@ def main(names):
         try:
             fn()
             print(f'ok {number} - {title}')
-        except Skip as reason:
+        except (Skip, PgMissing) as reason:
             print(f'ok {number} - {title} # SKIP {reason}')
         except Exception:  # pylint: disable=broad-except
             failed += 1

@@ -6,6 +6,10 @@
 
 #include "backend/memory/faults.h"
 #include "backend/memory/memory.h"
+#include "ldg_config.h"
+#if LDG_WITH_POSTGRES
+#include "pg_server.h"
+#endif
 
 #include <dirent.h>
 #include <errno.h>
@@ -52,6 +56,9 @@ void tst_fail_at(const char *file, int line, const char *fmt, ...)
     print_error("%s:%d:%s %s\n", file, line, current_pair, text);
     if (last_seed != 0)
         print_error("again with LEDGER_TEST_SEED=%" PRIu64 "\n", last_seed);
+#if LDG_WITH_POSTGRES
+    tst_pg_show_logs();
+#endif
     _fail(file, line);
     abort(); /* _fail() does not come back */
 }

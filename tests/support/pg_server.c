@@ -1,0 +1,608 @@
+/* PostgreSQL servers for tests: see pg_server.h.
+ *
+ * A server is a child of this process, told by the kernel to stop when we die (PDEATHSIG); an exit
+ * handler stops it in the usual case and removes its folder. */
+#include "pg_server.h"
+
+#include "fixtures.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SERVERS_MAX 16
+#define START_US (60 * 1000000LL)
+
+static struct tst_pg *servers[SERVERS_MAX];
+static struct tst_pg *shared;
+static pid_t owner; /* who has to clean up: not a child that we forked */
+
+/* --- what is here ------------------------------------------------------------------------------
+ */
+
+static char bin_dir[400]; /* "" = not looked yet, or none */
+static char why_not[500];
+static uid_t server_uid;
+static gid_t server_gid;
+
+static bool find_bin(void)
+{
+    const char *named = getenv("LEDGER_TEST_PG_BIN");
+    const char *path = getenv("PATH");
+    char probe[500];
+    glob_t found = { 0 };
+    bin_dir[0] = '\0';
+    if (named != NULL && named[0] != '\0') {
+        snprintf(bin_dir, sizeof bin_dir, "%s", named);
+    } else if (glob("/usr/lib/postgresql/*/bin/postgres", 0, NULL, &found) == 0) {
+        int best = -1;
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            int version = (int)strtol(found.gl_pathv[i] + strlen("/usr/lib/postgresql/"), NULL, 10);
+            if (version > best) {
+                best = version;
+                snprintf(bin_dir, sizeof bin_dir, "%.*s",
+                         (int)(strlen(found.gl_pathv[i]) - strlen("/postgres")), found.gl_pathv[i]);
+            }
+        }
+    }
+    globfree(&found);
+    while (bin_dir[0] == '\0' && path != NULL && path[0] != '\0') {
+        size_t n = strcspn(path, ":");
+        snprintf(probe, sizeof probe, "%.*s/postgres", (int)n, path);
+        if (n > 0 && n < sizeof bin_dir && access(probe, X_OK) == 0)
+            snprintf(bin_dir, sizeof bin_dir, "%.*s", (int)n, path);
+        path += n + (path[n] == ':');
+    }
+    snprintf(probe, sizeof probe, "%s/initdb", bin_dir);
+    return bin_dir[0] != '\0' && access(probe, X_OK) == 0;
+}
+
+bool tst_pg_here(const char **ret_why)
+{
+    static bool looked;
+    if (!looked) {
+        static const char *const settings[] = {
+            "PGHOST",        "PGHOSTADDR", "PGPORT",           "PGDATABASE", "PGUSER",
+            "PGPASSWORD",    "PGPASSFILE", "PGSERVICE",        "PGSSLMODE",  "PGOPTIONS",
+            "PGSERVICEFILE", "PGAPPNAME",  "PGCLIENTENCODING", "PGDATA",     "PGCONNECT_TIMEOUT",
+        };
+        struct passwd *user;
+        looked = true;
+        for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++)
+            (void)unsetenv(settings[i]); /* the user's own are none of our business */
+        server_uid = geteuid();
+        server_gid = getegid();
+        if (!find_bin()) {
+            snprintf(why_not, sizeof why_not,
+                     "no PostgreSQL server (initdb and postgres) is"
+                     " installed; ./dev deps test installs one");
+        } else if (server_uid == 0) {
+            user = getpwnam("postgres");
+            if (user == NULL)
+                user = getpwnam("nobody");
+            if (user == NULL)
+                snprintf(why_not, sizeof why_not,
+                         "PostgreSQL refuses to run as root, and there is no user postgres");
+            else
+                server_uid = user->pw_uid, server_gid = user->pw_gid;
+        }
+    }
+    if (ret_why != NULL)
+        *ret_why = why_not;
+    return why_not[0] == '\0';
+}
+
+void tst_pg_require(void)
+{
+    const char *ci = getenv("CI");
+    const char *why;
+    if (tst_pg_here(&why))
+        return;
+    if (ci != NULL && strcmp(ci, "true") == 0)
+        tst_fail("%s", why);
+    print_message("%s\n", why);
+    skip();
+}
+
+/* --- programs ----------------------------------------------------------------------------------
+ */
+
+/* In the child: becomes the server's user and runs bin_dir/args[0], output into the log. */
+static void become(const struct tst_pg *pg, const char *const *args, int death_signal, pid_t parent)
+{
+    char path[500];
+    int log;
+    snprintf(path, sizeof path, "%s/log", pg->dir);
+    log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (log < 0 || dup2(log, 1) < 0 || dup2(log, 2) < 0)
+        _exit(126);
+    if (geteuid() == 0 &&
+        (setgroups(0, NULL) != 0 || setgid(server_gid) != 0 || setuid(server_uid) != 0))
+        _exit(125);
+    if (chdir(pg->dir) != 0)
+        _exit(124);
+    /* After the change of user, which would forget it. */
+    if (death_signal != 0 && (prctl(PR_SET_PDEATHSIG, death_signal) != 0 || getppid() != parent))
+        _exit(123);
+    snprintf(path, sizeof path, "%s/%s", bin_dir, args[0]);
+    execv(path, (char *const *)(uintptr_t)args);
+    _exit(127);
+}
+
+static pid_t spawn(const struct tst_pg *pg, const char *const *args, int death_signal)
+{
+    pid_t parent = getpid();
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        become(pg, args, death_signal, parent);
+    return pid;
+}
+
+static void run_program(const struct tst_pg *pg, const char *const *args)
+{
+    int status = -1;
+    pid_t pid = spawn(pg, args, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (status != 0)
+        tst_fail("%s/%s ended with status %d", bin_dir, args[0], status);
+}
+
+static void remove_tree(const char *dir)
+{
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        execlp("rm", "rm", "-rf", "--", dir, (char *)NULL);
+        _exit(127);
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+}
+
+static void show_log(const struct tst_pg *pg, int lines)
+{
+    char path[300], text[8192];
+    size_t size = 0, start;
+    FILE *file;
+    snprintf(path, sizeof path, "%s/log", pg->dir);
+    file = fopen(path, "re");
+    if (file == NULL)
+        return;
+    if (fseek(file, -(long)(sizeof text - 1), SEEK_END) != 0)
+        rewind(file);
+    size = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[size] = '\0';
+    for (start = size; start > 0 && lines >= 0; start--)
+        if (text[start - 1] == '\n' && lines-- == 0)
+            break;
+    fprintf(stderr, "the end of the log of the server on port %d:\n%s", pg->port, text + start);
+}
+
+void tst_pg_show_logs(void)
+{
+    for (size_t i = 0; i < SERVERS_MAX && owner == getpid(); i++)
+        if (servers[i] != NULL)
+            show_log(servers[i], 25);
+}
+
+/* --- from birth to death -----------------------------------------------------------------------
+ */
+
+/* True when it has ended. */
+static bool reap(struct tst_pg *pg, int64_t wait_us)
+{
+    int64_t end = tst_mono_us() + wait_us;
+    while (pg->pid != 0) {
+        int status;
+        pid_t rc = waitpid(pg->pid, &status, WNOHANG);
+        if (rc == pg->pid || (rc < 0 && errno == ECHILD))
+            pg->pid = 0;
+        else if (tst_mono_us() >= end)
+            return false;
+        else
+            tst_sleep_us(2000);
+    }
+    return true;
+}
+
+static void clean_up(void)
+{
+    if (owner != getpid())
+        return;
+    for (size_t i = 0; i < SERVERS_MAX; i++)
+        if (servers[i] != NULL && servers[i]->pid != 0)
+            (void)kill(servers[i]->pid, SIGQUIT);
+    for (size_t i = 0; i < SERVERS_MAX; i++) {
+        if (servers[i] == NULL)
+            continue;
+        if (!reap(servers[i], 10000000)) {
+            (void)kill(servers[i]->pid, SIGKILL);
+            (void)reap(servers[i], 10000000);
+        }
+        remove_tree(servers[i]->dir);
+        free(servers[i]);
+        servers[i] = NULL;
+    }
+}
+
+int tst_pg_free_port(void)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET };
+    socklen_t size = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_true(fd >= 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+static struct tst_pg *make(void)
+{
+    const char *tmp = getenv("TMPDIR");
+    struct tst_pg *pg = calloc(1, sizeof *pg);
+    size_t slot = 0;
+    assert_non_null(pg);
+    if (owner != getpid()) {
+        owner = getpid();
+        assert_int_equal(atexit(clean_up), 0);
+    }
+    snprintf(pg->dir, sizeof pg->dir, "%s/ledger-pg-XXXXXX", tmp != NULL ? tmp : "/tmp");
+    if (mkdtemp(pg->dir) == NULL)
+        tst_fail("cannot make a folder %s: %s", pg->dir, strerror(errno));
+    while (slot < SERVERS_MAX && servers[slot] != NULL)
+        slot++;
+    assert_true(slot < SERVERS_MAX);
+    servers[slot] = pg;
+    snprintf(pg->data, sizeof pg->data, "%s/data", pg->dir);
+    pg->port = tst_pg_free_port();
+    if (geteuid() == 0)
+        assert_int_equal(chown(pg->dir, server_uid, server_gid), 0);
+    assert_int_equal(chmod(pg->dir, 0755), 0);
+    return pg;
+}
+
+static void write_file(const struct tst_pg *pg, const char *name, const char *mode,
+                       const char *first, const char *second)
+{
+    char path[400];
+    FILE *file;
+    snprintf(path, sizeof path, "%s/%s", pg->data, name);
+    file = fopen(path, mode);
+    if (file == NULL)
+        tst_fail("%s: %s", path, strerror(errno));
+    fprintf(file, "%s\n%s\n", first != NULL ? first : "", second != NULL ? second : "");
+    assert_int_equal(fclose(file), 0);
+}
+
+void tst_pg_configure(struct tst_pg *pg, const char *settings)
+{
+    write_file(pg, "postgresql.conf", "ae", settings, NULL);
+}
+
+static void configure_place(struct tst_pg *pg, bool tcp)
+{
+    char text[700];
+    snprintf(text, sizeof text,
+             "listen_addresses = '%s'\nport = %d\nunix_socket_directories = '%s'\n",
+             tcp ? "127.0.0.1" : "", pg->port, pg->dir);
+    tst_pg_configure(pg, text);
+}
+
+struct tst_pg *tst_pg_start(const struct tst_pg_options *options)
+{
+    static const struct tst_pg_options none = { 0 };
+    struct tst_pg *pg;
+    tst_pg_require();
+    if (options == NULL)
+        options = &none;
+    pg = make();
+    run_program(pg, (const char *const[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U",
+                                           "postgres", "-E", "UTF8", "--locale=C.UTF-8",
+                                           "--no-instructions", NULL });
+    tst_pg_configure(pg, "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
+                         "max_connections = 120\nmax_prepared_transactions = 64\n"
+                         "log_checkpoints = off\nautovacuum_naptime = 5s\n");
+    configure_place(pg, options->tcp);
+    tst_pg_configure(pg, options->settings);
+    if (options->hba != NULL)
+        write_file(pg, "pg_hba.conf", "we", options->hba,
+                   "local all all trust\nlocal replication all trust\n"
+                   "host all all 127.0.0.1/32 trust");
+    tst_pg_run(pg);
+    return pg;
+}
+
+struct tst_pg *tst_pg_shared(void)
+{
+    if (shared == NULL)
+        shared = tst_pg_start(NULL);
+    else if (shared->pid == 0)
+        tst_pg_run(shared);
+    return shared;
+}
+
+void tst_pg_run(struct tst_pg *pg)
+{
+    int64_t end = tst_mono_us() + tst_slow(START_US);
+    char url[700];
+    assert_int_equal(pg->pid, 0);
+    pg->pid = spawn(pg, (const char *const[]){ "postgres", "-D", pg->data, NULL }, SIGQUIT);
+    snprintf(url, sizeof url, "%s", tst_pg_url(pg, NULL, NULL, NULL));
+    for (;;) {
+        int status;
+        if (PQping(url) == PQPING_OK)
+            return;
+        if (waitpid(pg->pid, &status, WNOHANG) == pg->pid) {
+            pg->pid = 0;
+            tst_fail("the server has ended while it was starting, status %d", status);
+        }
+        if (tst_mono_us() > end)
+            tst_fail("the server does not take connections");
+        tst_sleep_us(5000);
+    }
+}
+
+void tst_pg_stop(struct tst_pg *pg, enum tst_pg_stop how)
+{
+    assert_true(pg->pid > 0);
+    (void)kill(pg->pid, how == TST_PG_SMART ? SIGTERM : how == TST_PG_FAST ? SIGINT : SIGQUIT);
+    if (!reap(pg, tst_slow(START_US)))
+        tst_fail("the server does not stop");
+}
+
+/* Children of the postmaster, by /proc. */
+static size_t children(pid_t parent, pid_t *pids, size_t max)
+{
+    DIR *d = opendir("/proc");
+    struct dirent *item;
+    size_t count = 0;
+    while (d != NULL && (item = readdir(d)) != NULL && count < max) {
+        char path[300], text[512], *end;
+        size_t size;
+        FILE *file;
+        long pid = strtol(item->d_name, &end, 10);
+        if (*end != '\0' || pid <= 0)
+            continue;
+        snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+        file = fopen(path, "re");
+        if (file == NULL)
+            continue;
+        size = fread(text, 1, sizeof text - 1, file);
+        fclose(file);
+        text[size] = '\0';
+        end = strrchr(text, ')'); /* ") S ppid" */
+        if (end != NULL && strlen(end) > 4 && strtol(end + 4, NULL, 10) == parent)
+            pids[count++] = (pid_t)pid;
+    }
+    if (d != NULL)
+        closedir(d);
+    return count;
+}
+
+static bool is_gone(pid_t pid)
+{
+    char path[64], text[512], *end;
+    size_t size;
+    FILE *file;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    file = fopen(path, "re");
+    if (file == NULL)
+        return true;
+    size = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[size] = '\0';
+    end = strrchr(text, ')');
+    return end == NULL || end[1] == '\0' || end[2] == 'Z' || end[2] == 'X';
+}
+
+void tst_pg_kill(struct tst_pg *pg)
+{
+    pid_t pids[512];
+    size_t count;
+    int64_t end = tst_mono_us() + tst_slow(START_US);
+    assert_true(pg->pid > 0);
+    (void)kill(pg->pid, SIGSTOP); /* it starts no one any more */
+    count = children(pg->pid, pids, sizeof pids / sizeof pids[0]);
+    for (size_t i = 0; i < count; i++)
+        (void)kill(pids[i], SIGKILL);
+    (void)kill(pg->pid, SIGKILL);
+    if (!reap(pg, tst_slow(START_US)))
+        tst_fail("kill -9 did not end the server");
+    for (size_t i = 0; i < count; i++)
+        while (!is_gone(pids[i])) {
+            if (tst_mono_us() > end)
+                tst_fail("kill -9 did not end a process of the server");
+            tst_sleep_us(1000);
+        }
+}
+
+void tst_pg_reload(struct tst_pg *pg)
+{
+    tst_pg_exec(pg, NULL, "SELECT pg_reload_conf()");
+}
+
+void tst_pg_destroy(struct tst_pg **pg)
+{
+    struct tst_pg *gone = *pg;
+    if (gone == NULL)
+        return;
+    if (gone->pid != 0)
+        tst_pg_stop(gone, TST_PG_IMMEDIATE);
+    remove_tree(gone->dir);
+    for (size_t i = 0; i < SERVERS_MAX; i++)
+        if (servers[i] == gone)
+            servers[i] = NULL;
+    if (shared == gone)
+        shared = NULL;
+    free(gone);
+    *pg = NULL;
+}
+
+struct tst_pg *tst_pg_standby(struct tst_pg *primary)
+{
+    struct tst_pg *pg = make();
+    char port[16];
+    bool tcp;
+    PGconn *conn = tst_pg_connect(primary, NULL);
+    tcp = tst_pg_sql_int(conn, "SELECT (current_setting('listen_addresses') <> '')::int") == 1;
+    PQfinish(conn);
+    snprintf(port, sizeof port, "%d", primary->port);
+    run_program(pg, (const char *const[]){ "pg_basebackup", "-D", pg->data, "-h", primary->dir,
+                                           "-p", port, "-U", "postgres", "-R", "-X", "stream", "-c",
+                                           "fast", "--no-sync", NULL });
+    configure_place(pg, tcp);
+    tst_pg_run(pg);
+    return pg;
+}
+
+void tst_pg_promote(struct tst_pg *standby)
+{
+    PGconn *conn = tst_pg_connect(standby, NULL);
+    if (tst_pg_sql_int(conn, "SELECT pg_promote(true, 60)::int") != 1)
+        tst_fail("the standby was not promoted");
+    PQfinish(conn);
+}
+
+/* --- talking to it -----------------------------------------------------------------------------
+ */
+
+static const char *url_text(const struct tst_pg *pg, const char *host, const char *database,
+                            const char *role, const char *more)
+{
+    static char urls[8][900];
+    static unsigned turn;
+    char *url = urls[turn++ % 8];
+    snprintf(url, sizeof urls[0], "postgresql:///%s?host=%s&port=%d&user=%s%s%s",
+             database != NULL ? database : "postgres", host, pg->port,
+             role != NULL ? role : "postgres", more != NULL ? "&" : "", more != NULL ? more : "");
+    return url;
+}
+
+const char *tst_pg_url(const struct tst_pg *pg, const char *database, const char *role,
+                       const char *more)
+{
+    return url_text(pg, pg->dir, database, role, more);
+}
+
+const char *tst_pg_url_tcp(const struct tst_pg *pg, const char *database, const char *role,
+                           const char *more)
+{
+    return url_text(pg, "127.0.0.1", database, role, more);
+}
+
+static void no_notice(void *ctx, const PGresult *result)
+{
+}
+
+PGconn *tst_pg_connect_url(const char *url)
+{
+    PGconn *conn = PQconnectdb(url);
+    if (PQstatus(conn) != CONNECTION_OK)
+        tst_fail("%s", PQerrorMessage(conn));
+    PQsetNoticeReceiver(conn, no_notice, NULL);
+    return conn;
+}
+
+PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database)
+{
+    return tst_pg_connect_url(tst_pg_url(pg, database, NULL, NULL));
+}
+
+static PGresult *sql_v(PGconn *conn, const char *fmt, va_list args)
+{
+    PGresult *result;
+    char *text = NULL;
+    if (vasprintf(&text, fmt, args) < 0)
+        tst_fail("out of memory");
+    result = PQexec(conn, text);
+    if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK)
+        tst_fail("%.300s: %s", text, PQerrorMessage(conn));
+    free(text);
+    return result;
+}
+
+void tst_pg_sql(PGconn *conn, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    PQclear(sql_v(conn, fmt, args));
+    va_end(args);
+}
+
+static int64_t result_int(PGresult *result)
+{
+    int64_t value = -1;
+    if (PQntuples(result) > 0 && !PQgetisnull(result, 0, 0))
+        value = strtoll(PQgetvalue(result, 0, 0), NULL, 10);
+    PQclear(result);
+    return value;
+}
+
+int64_t tst_pg_sql_int(PGconn *conn, const char *fmt, ...)
+{
+    PGresult *result;
+    va_list args;
+    va_start(args, fmt);
+    result = sql_v(conn, fmt, args);
+    va_end(args);
+    return result_int(result);
+}
+
+char *tst_pg_sql_text(PGconn *conn, const char *fmt, ...)
+{
+    PGresult *result;
+    char *text;
+    va_list args;
+    va_start(args, fmt);
+    result = sql_v(conn, fmt, args);
+    va_end(args);
+    text = strdup(PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    assert_non_null(text);
+    PQclear(result);
+    return text;
+}
+
+void tst_pg_exec(const struct tst_pg *pg, const char *database, const char *fmt, ...)
+{
+    PGconn *conn = tst_pg_connect(pg, database);
+    va_list args;
+    va_start(args, fmt);
+    PQclear(sql_v(conn, fmt, args));
+    va_end(args);
+    PQfinish(conn);
+}
+
+int64_t tst_pg_int(const struct tst_pg *pg, const char *database, const char *fmt, ...)
+{
+    PGconn *conn = tst_pg_connect(pg, database);
+    PGresult *result;
+    va_list args;
+    va_start(args, fmt);
+    result = sql_v(conn, fmt, args);
+    va_end(args);
+    PQfinish(conn);
+    return result_int(result);
+}
+
+void tst_pg_create_database(const struct tst_pg *pg, const char *name)
+{
+    tst_pg_exec(pg, NULL, "CREATE DATABASE \"%s\"", name);
+}
