@@ -1,8 +1,8 @@
 /* What the files of this backend share: the connection, its statements, its names.
  *
- * conn.c      connecting, reconnecting, running statements, waiting, SQLSTATE -> our codes
- * backend.c   the vtable, open, close, transactions, snapshots
- * schema.c    tables, migration, check             value.c  columns of a result -> our values
+ * conn.c      connecting and connecting anew        exec.c   statements, waiting, transactions
+ * fail.c      SQLSTATE -> our codes                 value.c  our values <-> parameters, columns
+ * backend.c   the vtable, open, close, snapshots    schema.c tables, migration, check
  * write.c     append, set, trim                    query.c  read, search, history
  * The source's side: snapshot.c (arithmetic of snapshots; pure), log.c (rows, cursor, witness),
  * wait.c (waiting for a commit). The sink's side: cursors.c (origins, cursors), apply.c (the fenced
@@ -29,47 +29,70 @@
 
 struct ldg_pg_source; /* log.c, wait.c */
 struct ldg_pg_sink;   /* apply.c */
-struct ldg_pg_sql;    /* conn.c: a text with the names put in, and its prepared statement */
+struct ldg_pg_sql;    /* exec.c: a text with the names put in, and its prepared statement */
+
+/* One statement of a pipeline that has been sent and whose result was not received yet. */
+struct ldg_pg_sent {
+    struct ldg_pg_sql *prepares; /* it is the preparation of this one; NULL: a statement */
+};
 
 struct ldg_pg {
-    PGconn *conn;      /* NULL: lost, and ours to make anew */
-    bool own_conn;     /* else the caller's: never closed, never made anew, no named statements */
-    bool pooled;       /* a pooler stands between: PQbackendPID() is not pg_backend_pid() */
-    bool in_user_tx;   /* between tx_begin and tx_commit */
-    bool in_snapshot;  /* between snapshot_begin and snapshot_end */
-    bool has_log;      /* the log's table exists and is written */
-    bool has_ours;     /* our columns and side tables exist (a read-only Go table may lack them) */
-    bool has_txid;     /* the log has its column txid */
+    PGconn *conn;       /* NULL: lost, and ours to make anew */
+    bool own_conn;      /* else the caller's: never closed, never made anew, no named statements */
+    bool close_given;   /* the caller's, but LEDGER_OWN_CONN: close() closes it */
+    bool pooled;        /* a pooler stands between: PQbackendPID() is not pg_backend_pid() */
+    bool in_user_tx;    /* between tx_begin and tx_commit */
+    bool in_snapshot;   /* between snapshot_begin and snapshot_end */
+    bool has_log;       /* the log's table exists and is written */
+    bool has_ours;      /* our columns and side tables exist (a read-only Go table may lack them) */
+    bool has_txid;      /* the log has its column txid */
     bool has_source_id; /* the column; a table of an old Go module may lack it */
-    bool has_notify;   /* the log has a trigger that notifies */
+    bool has_notify;    /* the log has a trigger that notifies */
     bool has_full_text; /* the index of full text exists */
-    bool has_origins;  /* <table>_origins has rows; trim looks again */
+    bool has_origins;   /* <table>_origins has rows; trim looks again */
     enum ldg_role role;
     uint32_t flags;
     int busy_timeout_ms;
-    int server_version;  /* 150018 */
-    char system_id[24];  /* of the cluster; "" where the role may not ask */
-    char *url;           /* with its secrets; NULL with a connection */
-    char *label;         /* application_name */
-    char *table;         /* checked, folded to lower case as PostgreSQL folds it, safe to paste */
+    int server_version; /* 150018 */
+    char system_id[24]; /* of the cluster; "" where the role may not ask */
+    char *url;          /* with its secrets; NULL with a connection */
+    char *label;        /* application_name */
+    char *table;        /* checked, folded to lower case as PostgreSQL folds it, safe to paste */
     char *log_table;
-    char *wake_name;     /* cluster, database, table */
+    char *wake_name; /* cluster, database, table */
     struct ldg_identity identity;
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
     struct ldg_pg_sql **sqls; /* by address of the template */
     size_t sql_count, sql_cap;
     uint64_t connect_count;   /* rises with each new connection */
+    uint64_t name_count;      /* of prepared statements */
+    char *where;              /* 'database "orders" at db1:5432', for messages */
+    bool opened;              /* open has succeeded once: this was a primary of the right shape */
+    bool lost_in_tx;          /* the connection broke inside tx_begin's transaction or a snapshot */
+    bool reply_lost;          /* it broke while the last statement was under way */
+    int backend_pid;          /* of this connection; 0 behind a pooler */
+    int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
+    int orphan_pid;           /* of a connection that broke: it may still hold locks */
+    int64_t orphan_start_us;
+    int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
+    /* pipeline */
+    struct ldg_pg_sent *sent;
+    size_t sent_first, sent_count, sent_cap;
+    bool sync_sent;
+    bool pipe_failed;
+    ledger_error pipe_error; /* the first failure */
     struct ldg_pg_source *source;
     struct ldg_pg_sink *sink;
 };
 
-/* --- conn.c: arguments ----------------------------------------------------------------------- */
+/* --- value.c: arguments ---------------------------------------------------------------------- */
 
 /* Parameters $1, $2 … of one statement, in the order they are added; all binary or text as noted.
  * Texts and bytes are borrowed. */
 struct ldg_pg_args {
     int count;
+    ledger_rc rc; /* OK; TOO_LARGE: a value over 1 GB */
     Oid types[LDG_PG_ARGS_MAX];
     const char *values[LDG_PG_ARGS_MAX];
     int lengths[LDG_PG_ARGS_MAX];
@@ -78,7 +101,8 @@ struct ldg_pg_args {
 };
 void ldg_pg_arg_text(struct ldg_pg_args *args, const char *text); /* NULL: null */
 void ldg_pg_arg_text_n(struct ldg_pg_args *args, const char *text, size_t size);
-void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size); /* NULL: null */
+/* jsonb. text ends in a NUL, as a buffer's does; NULL: null. */
+void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size);
 void ldg_pg_arg_bytes(struct ldg_pg_args *args, const void *data, size_t size);
 void ldg_pg_arg_int64(struct ldg_pg_args *args, int64_t value);
 void ldg_pg_arg_int32(struct ldg_pg_args *args, int32_t value);
@@ -88,23 +112,24 @@ void ldg_pg_arg_time(struct ldg_pg_args *args, int64_t time_us); /* timestamptz;
 void ldg_pg_arg_array(struct ldg_pg_args *args, Oid type, const struct ldg_buf *array);
 
 enum { /* pg_type.dat; fixed for ever */
-    LDG_PG_BOOL = 16,
-    LDG_PG_BYTEA = 17,
-    LDG_PG_INT8 = 20,
-    LDG_PG_INT4 = 23,
-    LDG_PG_TEXT = 25,
-    LDG_PG_TIMESTAMPTZ = 1184,
-    LDG_PG_JSONB = 3802,
-    LDG_PG_XID8 = 5069,
-    LDG_PG_BYTEA_ARRAY = 1001,
-    LDG_PG_INT4_ARRAY = 1007,
-    LDG_PG_INT8_ARRAY = 1016,
-    LDG_PG_TEXT_ARRAY = 1009,
-    LDG_PG_TIMESTAMPTZ_ARRAY = 1185,
-    LDG_PG_JSONB_ARRAY = 3807,
+       LDG_PG_BOOL = 16,
+       LDG_PG_BYTEA = 17,
+       LDG_PG_INT8 = 20,
+       LDG_PG_INT4 = 23,
+       LDG_PG_TEXT = 25,
+       LDG_PG_TIMESTAMPTZ = 1184,
+       LDG_PG_JSONB = 3802,
+       LDG_PG_XID8 = 5069,
+       LDG_PG_BYTEA_ARRAY = 1001,
+       LDG_PG_INT4_ARRAY = 1007,
+       LDG_PG_INT8_ARRAY = 1016,
+       LDG_PG_TEXT_ARRAY = 1009,
+       LDG_PG_TIMESTAMPTZ_ARRAY = 1185,
+       LDG_PG_JSONB_ARRAY = 3807,
 };
-/* Binary arrays of one dimension: begin, one item at a time (data NULL: null), end. The buffer
- * keeps the first failure (buf->rc). jsonb items need the version byte: ldg_pg_array_jsonb(). */
+/* Binary arrays of one dimension: begin (empties the buffer), one item at a time (data NULL: null),
+ * end. The buffer keeps the first failure (buf->rc). jsonb items need the version byte:
+ * ldg_pg_array_jsonb(). */
 void ldg_pg_array_begin(struct ldg_buf *buf, Oid element);
 void ldg_pg_array_bytes(struct ldg_buf *buf, const void *data, size_t size);
 void ldg_pg_array_text(struct ldg_buf *buf, const char *text);
@@ -114,19 +139,34 @@ void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value);
 void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us);
 void ldg_pg_array_end(struct ldg_buf *buf, size_t count);
 
-/* --- conn.c: statements ---------------------------------------------------------------------- */
+/* --- exec.c: statements ---------------------------------------------------------------------- */
 
 /* Templates are string literals, found again by their address. In them {t} is the table's name,
- * {l} the log's (both may stand inside a longer name: {t}_cursors), {e} the columns of an entry. */
+ * {l} the log's, pasted as they are, so write the quotes: "{t}_cursors"; {e} the columns of an
+ * entry, of a table that the statement calls e. */
+enum { /* columns of {e} */
+       LDG_PG_E_ID,
+       LDG_PG_E_STREAM,
+       LDG_PG_E_PAYLOAD,
+       LDG_PG_E_ORDER_KEY,
+       LDG_PG_E_DEDUP_KEY,
+       LDG_PG_E_SCHEMA_VERSION, /* int4 */
+       LDG_PG_E_METADATA,
+       LDG_PG_E_TAGS,
+       LDG_PG_E_ANNOTATIONS,
+       LDG_PG_E_CREATED_AT,
+       LDG_PG_E_UPDATED_AT,
+       LDG_PG_E_SOURCE_ID,   /* '' where the table lacks it */
+       LDG_PG_E_ORIGIN,      /* int4; 0 where the table lacks it */
+       LDG_PG_E_SOURCE_POS,  /* null where the table lacks it */
+       LDG_PG_E_ORIGIN_UUID, /* null for origin 0 */
+       LDG_PG_E_COUNT
+};
 
 enum ldg_pg_plan {
     LDG_PG_KEEP,  /* prepared once where that lasts; a generic plan is as good */
     LDG_PG_FRESH, /* planned each time with the very values */
 };
-
-/* First thing in every callback: a lost connection is made anew (never inside a transaction), with
- * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was. */
-ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
 
 /* Runs one statement and waits for it. args may be NULL. *ret_result (PQclear) has status TUPLES_OK
  * or COMMAND_OK; ret_result NULL: not wanted. Results come in binary form. In an open transaction a
@@ -134,6 +174,11 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_run(struct ldg_pg *pg, enum ldg_pg_plan plan, const char *doing,
                      const char *template, const struct ldg_pg_args *args, PGresult **ret_result,
                      ledger_error *err);
+/* The same (KEEP) for a statement that writes. Outside of a transaction it is one of its own, and a
+ * lost answer is UNKNOWN_OUTCOME; a lost answer inside one is CONNECT, as in ldg_pg_run(). */
+ledger_rc ldg_pg_run_write(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, PGresult **ret_result,
+                           ledger_error *err);
 /* A text made for this one call (names put in as above). */
 ledger_rc ldg_pg_run_text(struct ldg_pg *pg, const char *doing, const char *text,
                           const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err);
@@ -154,12 +199,18 @@ ledger_rc ldg_pg_pipe_receive(struct ldg_pg *pg, const char *doing, PGresult **r
                               ledger_error *err);
 ledger_rc ldg_pg_pipe_end(struct ldg_pg *pg, ledger_error *err);
 
-/* COPY … FROM STDIN (FORMAT binary): begin, put, end. begin fails with UNSUPPORTED where the server
- * refuses COPY (row-level security). cancel ends it with an error at the server. */
+/* COPY … FROM STDIN (FORMAT binary): begin, put, end. What is put is sent as it is: signature, rows
+ * and trailer are the caller's; in pieces of some 64 KB. begin fails with UNSUPPORTED where the
+ * server refuses COPY (row-level security). cancel ends it with an error at the server. */
 ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_error *err);
 ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledger_error *err);
 ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err);
 void ldg_pg_copy_cancel(struct ldg_pg *pg);
+
+/* Forgets all texts and prepared statements: has_… or the connection changed. */
+void ldg_pg_forget(struct ldg_pg *pg);
+
+/* --- fail.c ---------------------------------------------------------------------------------- */
 
 /* Turns a failed result (or, with NULL, the connection's state) into our code, with its text, which
  * names what was done. Codes: by SQLSTATE alone. The connection is dropped when it is broken. */
@@ -169,8 +220,10 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
 const char *ldg_pg_sqlstate(const ledger_error *err);
 /* Was it what this very row ran into (data, constraint, limits), and not the database's state? */
 bool ldg_pg_is_row_fault(const ledger_error *err);
-/* Breaks the connection off; the next enter() makes a new one. */
-void ldg_pg_drop(struct ldg_pg *pg);
+/* What PQerrorMessage() says that is worth showing: one line. */
+void ldg_pg_message(const PGconn *conn, char *out, size_t out_size);
+
+/* --- exec.c: transactions -------------------------------------------------------------------- */
 
 /* READ COMMITTED READ WRITE, unless tx_begin's or the caller's own is open; *ret_own tells whether
  * the end is ours. With `settings` (a template of one SELECT set_config(…)…, may be NULL) in the
@@ -182,14 +235,23 @@ ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_
 ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
 void ldg_pg_rollback(struct ldg_pg *pg);
 
-/* conn.c: connects with pg->url; checks version, encoding, recovery, cluster. */
+/* --- conn.c ---------------------------------------------------------------------------------- */
+
+/* First thing in every callback: a lost connection is made anew (never inside a transaction), with
+ * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
+ * INVALID: the transaction that was open is gone with its connection. */
+ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+/* Breaks the connection off; the next enter() makes a new one. */
+void ldg_pg_drop(struct ldg_pg *pg);
+/* Connects with pg->url; checks version, encoding, recovery, cluster. */
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
 void ldg_pg_close_conn(struct ldg_pg *pg);
 
 /* --- value.c: results ------------------------------------------------------------------------ */
 
-int64_t ldg_pg_get_int64(const PGresult *result, int row, int column); /* also int4, xid8; null: 0 */
+int64_t ldg_pg_get_int64(const PGresult *result, int row,
+                         int column); /* also int4, xid8; null: 0 */
 bool ldg_pg_get_bool(const PGresult *result, int row, int column);
 int64_t ldg_pg_get_time(const PGresult *result, int row, int column); /* null, ±infinity: NO_TIME */
 ledger_bytes ldg_pg_get_bytes(const PGresult *result, int row, int column); /* views the result */
@@ -257,8 +319,8 @@ ledger_rc ldg_pg_log_read(void *ctx, const char *state, const struct ldg_log_lim
 ledger_rc ldg_pg_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
                                ledger_error *err);
 ledger_rc ldg_pg_log_check(void *ctx, const char *state, int64_t *ret_position, ledger_error *err);
-ledger_rc ldg_pg_log_acknowledge(void *ctx, const char *state,
-                                 char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
+ledger_rc ldg_pg_log_acknowledge(void *ctx, const char *state, char ret_state[LDG_CURSOR_STATE_MAX],
+                                 ledger_error *err);
 ledger_rc ldg_pg_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
                           ledger_error *err);
 ledger_rc ldg_pg_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
