@@ -12,6 +12,9 @@
 #if LDG_WITH_SQLITE
 #include <sqlite3.h>
 #endif
+#if LDG_WITH_POSTGRES
+#include "pg_server.h"
+#endif
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
@@ -101,12 +104,59 @@ static void sqlite_refuse(const char *url, const char *table, const char *stream
 }
 #endif
 
+/* --- postgres -------------------------------------------------------------------------------- */
+
+#if LDG_WITH_POSTGRES
+/* A schema stands for a database; its name for the last letters of dir, which are random. */
+static void postgres_url(const char *dir, const char *database, char *url, size_t url_size)
+{
+    char schema[64];
+    const char *end = dir + strlen(dir) - 6;
+    snprintf(schema, sizeof(schema), "c%02x%02x%02x%02x%02x%02x_%s", end[0], end[1], end[2], end[3],
+             end[4], end[5], database);
+    snprintf(url, url_size, "%s", tst_pg_schema_url(tst_pg_shared(), schema));
+}
+
+static void postgres_put_legacy(const char *url, const char *table, const char *stream,
+                                const char *payload, const char *source_id)
+{
+    PGconn *conn = tst_pg_connect_url(url);
+    tst_pg_sql(conn,
+               "INSERT INTO \"%s\" (stream, payload, source_id)"
+               " VALUES ('%s', convert_to('%s', 'UTF8'), '%s')",
+               table, stream, payload, source_id);
+    PQfinish(conn);
+}
+
+static void postgres_damage_log(const char *url, const char *log_table, int64_t position)
+{
+    PGconn *conn = tst_pg_connect_url(url);
+    tst_pg_sql(conn, "UPDATE \"%s\" SET payload = '{}' WHERE id = %lld", log_table,
+               (long long)position);
+    PQfinish(conn);
+}
+
+static void postgres_refuse(const char *url, const char *table, const char *stream)
+{
+    PGconn *conn = tst_pg_connect_url(url);
+    tst_pg_sql(conn, "ALTER TABLE \"%s\" DROP CONSTRAINT IF EXISTS refuse", table);
+    if (stream)
+        tst_pg_sql(conn,
+                   "ALTER TABLE \"%s\" ADD CONSTRAINT refuse CHECK (stream <> '%s') NOT VALID",
+                   table, stream);
+    PQfinish(conn);
+}
+#endif
+
 /* --- the table ------------------------------------------------------------------------------- */
 
 static const struct conf_backend backends[] = {
     { "memory", memory_url, memory_put_legacy, memory_damage_log, memory_refuse, true },
 #if LDG_WITH_SQLITE
     { "sqlite", sqlite_url, sqlite_put_legacy, sqlite_damage_log, sqlite_refuse, false },
+#endif
+#if LDG_WITH_POSTGRES
+    { "postgres", postgres_url, postgres_put_legacy, postgres_damage_log, postgres_refuse, true },
 #endif
 };
 
@@ -314,7 +364,8 @@ static bool fits(const struct conf_backend *backend, const struct conf_case *c)
     return (backend_caps(backend->name) & c->caps) == c->caps && (!c->door || door);
 }
 
-int main(void)
+/* conformance [PATTERN]: only cases like that, "postgres: *". */
+int main(int argc, char **argv)
 {
     const struct {
         const struct conf_case *cases;
@@ -352,6 +403,8 @@ int main(void)
             count++;
         }
     }
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     int failed = _cmocka_run_group_tests("conformance", tests, count, NULL, NULL);
     free(tests);
     free(plans);

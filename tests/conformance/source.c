@@ -308,14 +308,21 @@ static void trim_leaves_bridged_entries(struct conf_env *env)
     kept_are(sink, 0, "s", 100, text);
 }
 
-static void entry_by_id(struct conf_env *env)
+static void entries_by_id(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
     ledger_entry *entry = NULL;
     ledger_error err;
-    int64_t id = conf_append_dedup(store, "s", " [1] ", "k");
-    ok(ldg_store_entry_by_id(store, id, &env->arena, &entry, &err));
-    assert_non_null(entry);
+    const int64_t id = conf_append_dedup(store, "s", " [1] ", "k");
+    const int64_t other = conf_append(store, "t", "2");
+    const int64_t ids[] = { other, id, other + 1, id };
+    ok(ldg_store_entries_by_id(store, ids, 4, &env->arena, &entry, &err));
+    assert_int_equal(entry[0].id.number, other);
+    assert_string_equal(entry[0].stream, "t");
+    assert_int_equal(entry[2].id.number, 0);
+    assert_int_equal(entry[3].id.number, id);
+    assert_memory_equal(entry[3].payload.data, " [1] ", 5);
+    entry++;
     assert_int_equal(entry->id.number, id);
     assert_string_equal(entry->stream, "s");
     assert_string_equal(entry->dedup_key, ""); /* only what is asked for */
@@ -323,7 +330,7 @@ static void entry_by_id(struct conf_env *env)
     assert_true(entry->updated_at_us == LEDGER_NO_TIME);
     assert_int_equal(entry->payload.size, 5);
     assert_memory_equal(entry->payload.data, " [1] ", 5);
-    ok(ldg_store_entry_by_id(store, id + 1, &env->arena, &entry, &err));
+    ok(ldg_store_entries_by_id(store, NULL, 0, &env->arena, &entry, &err));
     assert_null(entry);
 }
 
@@ -411,7 +418,7 @@ static void reopen_in_a_role(struct conf_env *env)
     conf_append(store, "s", "1");
     ldg_store_mask_caps(store, LDG_CAP_TX_CURSOR);
     for (size_t i = 0; i < 3; i++) {
-        ok(ldg_store_reopen(store, roles[i], &again, &err));
+        ok(ldg_store_reopen(store, roles[i], NULL, &again, &err));
         assert_string_equal(ledger_store_table(again), "orders");
         assert_int_equal(ldg_store_caps(again), ldg_store_caps(store));
         assert_true(ledger_store_has_log(again));
@@ -470,7 +477,7 @@ const struct conf_case conf_source_cases[] = {
     { "log stat counts the backlog", log_stat_counts_the_backlog, LOG, 0 },
     { "log wait wakes up", log_wait_wakes_up, LOG | LDG_CAP_TRANSACTIONS, 0 },
     { "trim leaves bridged entries", trim_leaves_bridged_entries, LOG | SINK, 0 },
-    { "entry by id", entry_by_id, LOG, 0 },
+    { "entries by id", entries_by_id, LOG, 0 },
     { "history of local entries", history_of_local_entries, LOG, 0 },
     { "history has what Go left", history_has_what_go_left, LOG,
       offsetof(struct conf_backend, put_legacy) },

@@ -30,14 +30,35 @@ static unsigned env_serial;
 
 const char *tst_kind_name(enum tst_kind kind)
 {
-    return kind == TST_MEMORY ? "memory" : kind == TST_SQLITE ? "sqlite" : "sqlite without log";
+    static const char *const names[] = { "memory", "sqlite", "postgres", "sqlite without log",
+                                         "postgres without log" };
+    return names[kind];
+}
+
+bool tst_kind_here(int kind)
+{
+    static bool told;
+    const char *why = "this build has no PostgreSQL";
+    bool here = !tst_is_postgres(kind);
+#if LDG_WITH_POSTGRES
+    here = here || tst_pg_here(&why);
+#endif
+    if (!here) {
+        const char *ci = getenv("CI");
+        if (ci != NULL && strcmp(ci, "true") == 0)
+            tst_fail("%s", why);
+        if (!told)
+            print_message("left out: all with PostgreSQL: %s\n", why);
+        told = true;
+    }
+    return here;
 }
 
 bool tst_note_pair(int source_kind, int sink_kind)
 {
     snprintf(current_pair, sizeof current_pair, " [%s -> %s]",
              tst_kind_name((enum tst_kind)source_kind), tst_kind_name((enum tst_kind)sink_kind));
-    return true;
+    return tst_kind_here(source_kind) && tst_kind_here(sink_kind);
 }
 
 bool tst_pairs_done(void)
@@ -168,9 +189,16 @@ const char *tst_path(struct tst_env *env, const char *file)
 
 const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name)
 {
-    static char url[700];
-    if (kind != TST_MEMORY)
+    static char url[900];
+    if (tst_is_sqlite(kind))
         snprintf(url, sizeof url, "sqlite:%s/%s.db", env->dir, name);
+#if LDG_WITH_POSTGRES
+    else if (tst_is_postgres(kind)) {
+        char schema[64];
+        snprintf(schema, sizeof schema, "e%u_%s", env_serial, name);
+        snprintf(url, sizeof url, "%s", tst_pg_schema_url(tst_pg_shared(), schema));
+    }
+#endif
     else
         snprintf(url, sizeof url, "memory:%d-%u-%s", (int)getpid(), env_serial, name);
     return url;
@@ -198,7 +226,7 @@ ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name
     ledger_store_options o;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = kind == TST_PLAIN ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
+    o.log = tst_kind_has_log(kind) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
     return tst_open_with(env, kind, name, &o);
 }
 
@@ -356,6 +384,23 @@ static void exec_v(sqlite3 *db, const char *fmt, va_list args)
     sqlite3_free(sql);
 }
 
+/* The first value of the first row. */
+static int64_t postgres_v(const ledger_store *store, const char *fmt, va_list args)
+{
+    int64_t value = -1;
+#if LDG_WITH_POSTGRES
+    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
+    char *sql = sqlite3_vmprintf(fmt, args);
+    assert_non_null(sql);
+    value = tst_pg_sql_int(conn, "%s", sql);
+    sqlite3_free(sql);
+    PQfinish(conn);
+#else
+    tst_fail("no PostgreSQL in this build: %s", fmt);
+#endif
+    return value;
+}
+
 void tst_exec(sqlite3 *db, const char *fmt, ...)
 {
     va_list args;
@@ -364,24 +409,30 @@ void tst_exec(sqlite3 *db, const char *fmt, ...)
     va_end(args);
 }
 
-void tst_exec_on(const ledger_store *store, const char *fmt, ...)
+static bool on_postgres(const ledger_store *store)
 {
-    sqlite3 *db = tst_sqlite(store);
-    va_list args;
-    va_start(args, fmt);
-    exec_v(db, fmt, args);
-    va_end(args);
-    sqlite3_close(db);
+    return strcmp(ledger_store_backend(store), "postgres") == 0;
 }
 
-int64_t tst_query_int(sqlite3 *db, const char *fmt, ...)
+void tst_exec_on(const ledger_store *store, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    if (on_postgres(store)) {
+        (void)postgres_v(store, fmt, args);
+    } else {
+        sqlite3 *db = tst_sqlite(store);
+        exec_v(db, fmt, args);
+        sqlite3_close(db);
+    }
+    va_end(args);
+}
+
+static int64_t query_v(sqlite3 *db, const char *fmt, va_list args)
 {
     sqlite3_stmt *stmt = NULL;
     int64_t value = -1;
-    va_list args;
-    va_start(args, fmt);
     char *sql = sqlite3_vmprintf(fmt, args);
-    va_end(args);
     assert_non_null(sql);
     if (sqlite3_prepare_v2(db, sql, -1, &stmt, NULL) != SQLITE_OK)
         tst_fail("%s: %s", sql, sqlite3_errmsg(db));
@@ -389,6 +440,32 @@ int64_t tst_query_int(sqlite3 *db, const char *fmt, ...)
         value = sqlite3_column_int64(stmt, 0);
     sqlite3_finalize(stmt);
     sqlite3_free(sql);
+    return value;
+}
+
+int64_t tst_query_int(sqlite3 *db, const char *fmt, ...)
+{
+    int64_t value;
+    va_list args;
+    va_start(args, fmt);
+    value = query_v(db, fmt, args);
+    va_end(args);
+    return value;
+}
+
+int64_t tst_query_int_on(const ledger_store *store, const char *fmt, ...)
+{
+    int64_t value;
+    va_list args;
+    va_start(args, fmt);
+    if (on_postgres(store)) {
+        value = postgres_v(store, fmt, args);
+    } else {
+        sqlite3 *db = tst_sqlite(store);
+        value = query_v(db, fmt, args);
+        sqlite3_close(db);
+    }
+    va_end(args);
     return value;
 }
 
@@ -447,6 +524,40 @@ static void log_raw_memory(const char *name, const char *log_name, const void *e
     ldg_mem_db_unref(db);
 }
 
+#if LDG_WITH_POSTGRES
+static void log_raw_postgres(const ledger_store *store, const void *event, size_t size)
+{
+    const char *values[] = { size > 0 ? event : "" };
+    const int lengths[] = { (int)size }, formats[] = { 1 };
+    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
+    char sql[256];
+    PGresult *result;
+    snprintf(sql, sizeof sql, "INSERT INTO %s_mutations (stream, payload) VALUES ('_', $1::bytea)",
+             ledger_store_table(store));
+    result = PQexecParams(conn, sql, 1, NULL, values, lengths, formats, 0);
+    if (PQresultStatus(result) != PGRES_COMMAND_OK)
+        tst_fail("%s: %s", sql, PQerrorMessage(conn));
+    PQclear(result);
+    PQfinish(conn);
+}
+
+/* By a trigger, which ends with a SQLSTATE of the user's own (P0001). */
+static void refuse_postgres(ledger_store *store, const char *stream)
+{
+    const char *table = ledger_store_table(store);
+    tst_exec_on(store,
+                "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+                " 'BEGIN RAISE ''stream is refused''; END';"
+                "DROP TRIGGER IF EXISTS refuse ON %s",
+                table);
+    if (stream != NULL)
+        tst_exec_on(store,
+                    "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON %s FOR EACH ROW"
+                    " WHEN (new.stream = '%s') EXECUTE FUNCTION refuse()",
+                    table, stream);
+}
+#endif
+
 void tst_log_raw(ledger_store *store, const void *event, size_t size)
 {
     const char *url = ledger_store_url(store);
@@ -454,7 +565,13 @@ void tst_log_raw(ledger_store *store, const void *event, size_t size)
     snprintf(log_name, sizeof log_name, "%s_mutations", ledger_store_table(store));
     if (strncmp(url, "memory:", 7) == 0) {
         log_raw_memory(url + 7, log_name, event, size);
-    } else {
+    }
+#if LDG_WITH_POSTGRES
+    else if (on_postgres(store)) {
+        log_raw_postgres(store, event, size);
+    }
+#endif
+    else {
         sqlite3 *db = tst_sqlite(store);
         sqlite3_stmt *stmt = NULL;
         char *sql =
@@ -486,6 +603,12 @@ void tst_refuse(ledger_store *store, const char *stream)
                          LEDGER_OK);
         return;
     }
+#if LDG_WITH_POSTGRES
+    if (on_postgres(store)) {
+        refuse_postgres(store, stream);
+        return;
+    }
+#endif
     tst_exec_on(store,
                 "DROP TRIGGER IF EXISTS refuse_insert; DROP TRIGGER IF EXISTS refuse_update");
     if (stream != NULL)

@@ -20,16 +20,31 @@
 #include "ledger/ledger.h"
 #include "store/store.h"
 
-/* As sources and sinks; then what is a sink only: SQLite without a log of its own (the bulk path).
- */
+/* As sources and sinks; then what is a sink only: without a log of its own (the bulk paths). */
 enum tst_kind {
     TST_MEMORY,
     TST_SQLITE,
+    TST_POSTGRES,
     TST_KIND_COUNT,
-    TST_PLAIN = TST_KIND_COUNT,
+    TST_PLAIN = TST_KIND_COUNT, /* SQLite */
+    TST_PLAIN_POSTGRES,
     TST_SINK_COUNT
 };
 const char *tst_kind_name(enum tst_kind kind);
+/* False, and told once: no server of this kind can be started here (CI=true: the test fails). */
+bool tst_kind_here(int kind);
+static inline bool tst_kind_has_log(int kind)
+{
+    return kind < TST_KIND_COUNT;
+}
+static inline bool tst_is_postgres(int kind)
+{
+    return kind == TST_POSTGRES || kind == TST_PLAIN_POSTGRES;
+}
+static inline bool tst_is_sqlite(int kind)
+{
+    return kind == TST_SQLITE || kind == TST_PLAIN;
+}
 
 #define TST_STORES_MAX 64
 
@@ -45,7 +60,8 @@ int tst_teardown(void **state);
 /* Closes all stores and empties the folder: between the rounds of one test. */
 void tst_env_reset(struct tst_env *env);
 
-/* "sqlite:<dir>/<name>.db" or "memory:<unique>-<name>"; lives until the next call. */
+/* "sqlite:<dir>/<name>.db", "memory:<unique>-<name>", or a schema of the server that the tests of a
+ * program share (made if need be); lives until the next call. */
 const char *tst_url(struct tst_env *env, enum tst_kind kind, const char *name);
 const char *tst_path(struct tst_env *env, const char *file); /* <dir>/<file>; four in turn */
 
@@ -103,7 +119,9 @@ void tst_refuse(ledger_store *store, const char *stream);
 sqlite3 *tst_sqlite(const ledger_store *store);
 void tst_exec(sqlite3 *db, const char *fmt, ...) LEDGER_PRINTF(2, 3);
 int64_t tst_query_int(sqlite3 *db, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+/* On any database; the text has to suit it. */
 void tst_exec_on(const ledger_store *store, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+int64_t tst_query_int_on(const ledger_store *store, const char *fmt, ...) LEDGER_PRINTF(2, 3);
 void tst_copy_file(const char *from, const char *to);
 bool tst_file_exists(const char *path);
 
@@ -133,7 +151,14 @@ void tst_sleep_us(int64_t us);
     for (int source_kind = 0; source_kind < TST_KIND_COUNT || tst_pairs_done(); source_kind++)     \
         for (int sink_kind = 0; sink_kind < TST_SINK_COUNT; tst_env_reset(env), sink_kind++)       \
             if (tst_note_pair(source_kind, sink_kind))
-bool tst_note_pair(int source_kind, int sink_kind); /* told when a check fails; always true */
-bool tst_pairs_done(void);                          /* always false */
+#define TST_EACH_SOURCE(env, kind)                                                                 \
+    for (int kind = 0; kind < TST_KIND_COUNT; tst_env_reset(env), kind++)                          \
+        if (tst_kind_here(kind))
+#define TST_EACH_SINK(env, kind)                                                                   \
+    for (int kind = 0; kind < TST_SINK_COUNT; tst_env_reset(env), kind++)                          \
+        if (tst_kind_here(kind))
+/* Told when a check fails. False: one of them cannot be had here. */
+bool tst_note_pair(int source_kind, int sink_kind);
+bool tst_pairs_done(void); /* always false */
 
 #endif

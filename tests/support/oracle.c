@@ -8,6 +8,11 @@
 
 #include <jansson.h>
 
+#include "ldg_config.h"
+#if LDG_WITH_POSTGRES
+#include "pg_server.h"
+#endif
+
 static char *text_dup(const char *s)
 {
     char *copy = strdup(s != NULL ? s : "");
@@ -196,6 +201,103 @@ static void load_sqlite(ledger_store *store, struct tst_history *h)
     sqlite3_close(db);
 }
 
+#if LDG_WITH_POSTGRES
+/* NULL for null. */
+static const char *cell(const PGresult *result, int row, int column)
+{
+    return PQgetisnull(result, row, column) ? NULL : PQgetvalue(result, row, column);
+}
+
+static int64_t cell_time(const PGresult *result, int row, int column)
+{
+    const char *text = cell(result, row, column);
+    return text != NULL ? strtoll(text, NULL, 10) : INT64_MIN;
+}
+
+static void load_postgres_row(const PGresult *result, int row, bool ours, struct tst_history *h)
+{
+    struct tst_entry *e = add(h);
+    size_t size = 0;
+    unsigned char *payload =
+        PQunescapeBytea((const unsigned char *)PQgetvalue(result, row, 2), &size);
+    assert_non_null(payload);
+    e->id = strtoll(PQgetvalue(result, row, 0), NULL, 10);
+    e->stream = text_dup(PQgetvalue(result, row, 1));
+    e->payload = malloc(size + 1);
+    assert_non_null(e->payload);
+    if (size > 0)
+        memcpy(e->payload, payload, size);
+    PQfreemem(payload);
+    e->payload[size] = '\0';
+    e->payload_size = size;
+    e->order_key = text_dup(PQgetvalue(result, row, 3));
+    e->dedup_key = text_dup(PQgetvalue(result, row, 4));
+    e->schema_version = strtoll(PQgetvalue(result, row, 5), NULL, 10);
+    e->metadata = column_json(cell(result, row, 6), "{}", e->id);
+    e->tags = column_json(cell(result, row, 7), "[]", e->id);
+    e->annotations = column_json(cell(result, row, 8), "{}", e->id);
+    e->created_ms = cell_time(result, row, 9);
+    e->updated_ms = cell_time(result, row, 10);
+    if (strcmp(PQgetvalue(result, row, 11), "0") == 0 &&
+        (ours || PQgetvalue(result, row, 13)[0] == '\0')) {
+        e->origin = text_dup(h->uuid);
+        e->source_id = e->id;
+    } else {
+        if (ours && cell(result, row, 12) == NULL)
+            tst_fail("entry %" PRId64 " has an origin that is not in the list", e->id);
+        e->origin = text_dup(ours ? cell(result, row, 12) : "go");
+        e->source_id = strtoll(PQgetvalue(result, row, 13), NULL, 10);
+    }
+}
+
+#define PG_MS(column) "floor(extract(epoch FROM " column ") * 1000)::bigint"
+
+/* Through a cursor: a table may be larger than what one result should hold. */
+static void load_postgres(ledger_store *store, struct tst_history *h)
+{
+    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
+    const char *table = ledger_store_table(store);
+    int count;
+    bool ours = tst_pg_sql_int(conn,
+                               "SELECT count(*) FROM pg_attribute WHERE NOT attisdropped"
+                               " AND attrelid = '%s'::regclass AND attname = 'origin'",
+                               table) == 1;
+    tst_pg_sql(conn, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    if (ours) {
+        char *uuid = tst_pg_sql_text(conn, "SELECT uuid FROM %s_meta", table);
+        snprintf(h->uuid, sizeof h->uuid, "%s", uuid);
+        free(uuid);
+        tst_pg_sql(
+            conn,
+            "DECLARE c CURSOR FOR SELECT e.id, e.stream, e.payload, e.order_key,"
+            " e.dedup_key, e.schema_version, e.metadata, e.tags, e.annotations, " PG_MS(
+                "e.created_at") ", " PG_MS("e.updated_at") ", e.origin, o.uuid,"
+                                                           " coalesce(e.source_pos::text, "
+                                                           "e.source_id)"
+                                                           " FROM %s e LEFT JOIN %s_origins o ON "
+                                                           "o.id = e.origin ORDER BY e.id",
+            table, table);
+    } else {
+        tst_pg_sql(conn,
+                   "DECLARE c CURSOR FOR SELECT id, stream, payload, order_key, dedup_key,"
+                   " schema_version, metadata, tags, annotations, " PG_MS("created_at") ", " PG_MS(
+                       "updated_at") ", 0, NULL, source_id"
+                                     " FROM %s ORDER BY id",
+                   table);
+    }
+    do {
+        PGresult *result = PQexec(conn, "FETCH 10000 FROM c");
+        if (PQresultStatus(result) != PGRES_TUPLES_OK)
+            tst_fail("%s", PQerrorMessage(conn));
+        count = PQntuples(result);
+        for (int row = 0; row < count; row++)
+            load_postgres_row(result, row, ours, h);
+        PQclear(result);
+    } while (count > 0);
+    PQfinish(conn);
+}
+#endif
+
 static void load_stream(ledger_store *store, const char *stream, struct tst_history *h)
 {
     ledger_read_options options = { .limit = 1000 };
@@ -263,6 +365,10 @@ void tst_history_load(ledger_store *store, struct tst_history *ret_history)
     memset(ret_history, 0, sizeof *ret_history);
     if (strcmp(ledger_store_backend(store), "sqlite") == 0)
         load_sqlite(store, ret_history);
+#if LDG_WITH_POSTGRES
+    else if (strcmp(ledger_store_backend(store), "postgres") == 0)
+        load_postgres(store, ret_history);
+#endif
     else
         load_memory(store, ret_history);
     if (ret_history->count > 0)
@@ -494,11 +600,18 @@ static void play_event(json_t *event, struct played **items, size_t *count)
     }
 }
 
-void tst_assert_log_agrees(ledger_store *source)
+static void play_text(const char *text, struct played **items, size_t *count)
 {
-    struct tst_history h;
-    struct played *items = NULL;
-    size_t count = 0, live = 0;
+    json_error_t error;
+    json_t *event = json_loads(text, JSON_ALLOW_NUL, &error);
+    if (event == NULL)
+        tst_fail("log: not JSON: %s: %.200s", error.text, text);
+    play_event(event, items, count);
+    json_decref(event);
+}
+
+static void play_sqlite(ledger_store *source, struct played **items, size_t *count)
+{
     sqlite3 *db = tst_sqlite(source);
     sqlite3_stmt *stmt = NULL;
     /* Without the payloads: their numbers may be too long for the library that reads this. */
@@ -514,17 +627,50 @@ void tst_assert_log_agrees(ledger_store *source)
         ledger_store_table(source));
     assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &stmt, NULL), SQLITE_OK);
     while (sqlite3_step(stmt) == SQLITE_ROW) {
-        json_error_t error;
-        json_t *event = json_loads(column_text(stmt, 0), JSON_ALLOW_NUL, &error);
-        if (event == NULL)
-            tst_fail("log: not JSON: %s: %.200s", error.text, column_text(stmt, 0));
-        play_event(event, &items, &count);
-        json_decref(event);
+        play_text(column_text(stmt, 0), items, count);
     }
     sqlite3_finalize(stmt);
     sqlite3_free(sql);
     sqlite3_close(db);
+}
 
+#if LDG_WITH_POSTGRES
+static void play_postgres(ledger_store *source, struct played **items, size_t *count)
+{
+    PGconn *conn = tst_pg_connect_url(ledger_store_url(source));
+    char sql[1024];
+    PGresult *result;
+    snprintf(sql, sizeof sql,
+             "SELECT json_build_object('type', e->'type', 'stream', e->'stream',"
+             " 'entry_id', e->'entry_id', 'before_id', e->'before_id', 'tags', e->'tags',"
+             " 'annotations', e->'annotations', 'entries', (SELECT coalesce(json_agg("
+             "json_build_object('id', x->'id', 'tags', x->'tags')), '[]') FROM"
+             " json_array_elements(CASE WHEN json_typeof(e->'entries') = 'array'"
+             " THEN e->'entries' ELSE '[]' END) x))"
+             " FROM (SELECT id, convert_from(payload, 'UTF8')::json AS e FROM %s_mutations"
+             " WHERE stream = '_') AS events ORDER BY id",
+             ledger_store_table(source));
+    result = PQexec(conn, sql);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        tst_fail("%s: %s", sql, PQerrorMessage(conn));
+    for (int row = 0; row < PQntuples(result); row++)
+        play_text(PQgetvalue(result, row, 0), items, count);
+    PQclear(result);
+    PQfinish(conn);
+}
+#endif
+
+void tst_assert_log_agrees(ledger_store *source)
+{
+    struct tst_history h;
+    struct played *items = NULL;
+    size_t count = 0, live = 0;
+#if LDG_WITH_POSTGRES
+    if (strcmp(ledger_store_backend(source), "postgres") == 0)
+        play_postgres(source, &items, &count);
+    else
+#endif
+        play_sqlite(source, &items, &count);
     tst_history_load(source, &h);
     for (size_t i = 0; i < count; i++) {
         const struct tst_entry *e = NULL;

@@ -1,7 +1,7 @@
 /* The oracle: one comparison of whole histories, used by every test of a bridge.
  *
- * It reads a store without the code it judges: SQLite by plain SQL with JSON read by another
- * library, memory through the public reading calls. An entry is known by where it was first
+ * It reads a store without the code it judges: SQLite and PostgreSQL by plain SQL with JSON read by
+ * another library, memory through the public reading calls. An entry is known by where it was first
  * written: uuid of that store and its id there. So the histories of a source and its sink, of a
  * chain and of a mesh are compared by one rule: same entries, same fields, and within each stream
  * of an origin the same order of ids. */
@@ -60,7 +60,7 @@ void tst_assert_unchanged_at(const struct tst_history *before, ledger_store *sto
 /* The entry with this id at the store itself, or NULL. */
 const struct tst_entry *tst_history_find(const struct tst_history *history, int64_t id);
 
-/* Plays the source's own mutation log (SQLite only, plain SQL) and compares what it leads to with
+/* Plays the source's own mutation log (not of memory; plain SQL) and compares what it leads to with
  * the source's entries: a write and its event are there together or not at all. */
 void tst_assert_log_agrees(ledger_store *source);
 

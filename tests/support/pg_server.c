@@ -606,3 +606,11 @@ void tst_pg_create_database(const struct tst_pg *pg, const char *name)
 {
     tst_pg_exec(pg, NULL, "CREATE DATABASE \"%s\"", name);
 }
+
+const char *tst_pg_schema_url(struct tst_pg *pg, const char *schema)
+{
+    char more[120];
+    tst_pg_exec(pg, NULL, "CREATE SCHEMA IF NOT EXISTS \"%s\"", schema);
+    snprintf(more, sizeof more, "options=-csearch_path%%3D%s", schema);
+    return tst_pg_url(pg, NULL, NULL, more);
+}

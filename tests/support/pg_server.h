@@ -74,5 +74,8 @@ void tst_pg_exec(const struct tst_pg *pg, const char *database, const char *fmt,
 int64_t tst_pg_int(const struct tst_pg *pg, const char *database, const char *fmt, ...)
     LEDGER_PRINTF(3, 4);
 void tst_pg_create_database(const struct tst_pg *pg, const char *name);
+/* URL for a schema of the database postgres, which is made if need be: as good as a database of
+ * one's own for tables, and there at once. Eight in turn. */
+const char *tst_pg_schema_url(struct tst_pg *pg, const char *schema);
 
 #endif

@@ -59,7 +59,7 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_log_check(store, "", &position, err),
                 ldg_store_log_stat(store, "", &stat, err),
                 ldg_store_log_wait(store, -1, 0, err),
-                ldg_store_entry_by_id(store, 1, &arena, &entry, err),
+                ldg_store_entries_by_id(store, &(int64_t){ 1 }, 1, &arena, &entry, err),
                 ldg_store_origin_get(store, &identity, NULL, &origin, err),
                 ldg_store_origin_list(store, &arena, &identities, &numbers, &count, err),
                 ldg_store_origin_adopt(store, 1, &n, err),
@@ -146,7 +146,7 @@ static void closed_stores_say_so(void **state)
     assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", 1, NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_unclaimed(NULL, &any, &err), LEDGER_ERR_CLOSED);
-    assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_CLOSED);
+    assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, NULL, &again, &err), LEDGER_ERR_CLOSED);
     ldg_store_snapshot_end(NULL);
 }
 
@@ -154,7 +154,7 @@ static void backend_errors_come_through(void **state)
 {
     static const char *const names[] = {
         "identity",      "log_read",      "log_cursor_at", "log_check",   "log_stat",
-        "log_wait",      "entry_by_id",   "origin_get",    "origin_list", "origin_adopt",
+        "log_wait",      "entries_by_id", "origin_get",    "origin_list", "origin_adopt",
         "origin_rewind", "apply",         "cursor_get",    "cursor_set",  "cursor_list",
         "parked_list",   "parked_count",  "parked_retry",  "parked_note", "parked_drop",
         "history",       "snapshot_begin"
@@ -204,7 +204,8 @@ static void optional_callbacks_are_used(void **state)
     ldg_store_hint_backlog(store, true);
     assert_true(is_backlog);
     assert_int_equal(ldg_store_durable_count(store, 42), 7);
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, &err),
+                     LEDGER_ERR_INVALID);
     assert_non_null(strstr(err.message, "no name"));
     assert_null(again);
     store->backend = whole;
@@ -274,9 +275,9 @@ static void reopened_handles_create_nothing(void **state)
     ledger_error err;
     const struct ldg_memory_fault fault = { .callback = "open", .code = LEDGER_ERR_IO };
     assert_int_equal(ldg_memory_fault_add("reopen", &fault), LEDGER_OK);
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_IO);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, &err), LEDGER_ERR_IO);
     assert_null(again);
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_OK);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, &err), LEDGER_OK);
     assert_int_equal(again->open.flags & LEDGER_STORE_CREATE, 0);
     assert_int_equal(again->open.role, LDG_ROLE_SINK);
     ldg_memory_faults_clear("reopen");

@@ -29,7 +29,7 @@ static void every_backend_is_whole(void **state)
         for (size_t i = 0; i < count; i++)
             assert_string_not_equal(ldg_registry_get(i)->scheme, backend->scheme);
     }
-    assert_int_equal(count, 1 + LDG_WITH_SQLITE);
+    assert_int_equal(count, 1 + LDG_WITH_SQLITE + LDG_WITH_POSTGRES);
 }
 
 static void finds_by_scheme(void **state)
@@ -50,7 +50,14 @@ static void finds_by_scheme(void **state)
         { "a-scheme-that-is-longer-than-any-that-there-is:x", LEDGER_ERR_UNSUPPORTED,
           "\"a-scheme-that-is-longer-than-any\"" },
         { "memory2:x", LEDGER_ERR_UNSUPPORTED, "memory2" },
+#if LDG_WITH_POSTGRES
+        { "postgresql://u:secret@h/d", LEDGER_OK, "" },
+        { "postgres://u:secret@h/d", LEDGER_OK, "" },
+#else
         { "postgresql://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgresql" },
+        { "postgres://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgresql" },
+#endif
+        { "postgre://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgre" },
 #if LDG_WITH_SQLITE
         { "sqlite:a.db", LEDGER_OK, "" },
 #else
@@ -64,7 +71,7 @@ static void finds_by_scheme(void **state)
         assert_int_equal(ldg_registry_find(rows[i].url, &backend, &path, &err), rows[i].want);
         if (rows[i].want == LEDGER_OK) {
             assert_ptr_equal(path, strchr(rows[i].url, ':') + 1);
-            assert_int_equal(strncmp(backend->scheme, rows[i].url, strlen(backend->scheme)), 0);
+            assert_int_equal(strncmp(backend->scheme, rows[i].url, 6), 0);
         } else {
             assert_null(backend);
             assert_non_null(strstr(err.message, rows[i].message));
@@ -77,8 +84,16 @@ static void finds_for_a_connection(void **state)
 {
     const struct ldg_backend *backend = NULL;
     ledger_error err;
-    assert_int_equal(ldg_registry_find_connection(&backend, &err),
+    assert_int_equal(ldg_registry_find_connection(LEDGER_CONNECTION_SQLITE, &backend, &err),
                      LDG_WITH_SQLITE ? LEDGER_OK : LEDGER_ERR_UNSUPPORTED);
+    if (LDG_WITH_SQLITE)
+        assert_string_equal(backend->scheme, "sqlite");
+    assert_int_equal(ldg_registry_find_connection(LEDGER_CONNECTION_POSTGRES, &backend, &err),
+                     LDG_WITH_POSTGRES ? LEDGER_OK : LEDGER_ERR_UNSUPPORTED);
+    if (LDG_WITH_POSTGRES)
+        assert_string_equal(backend->scheme, "postgresql");
+    assert_int_equal(ldg_registry_find_connection((ledger_connection_kind)7, &backend, &err),
+                     LEDGER_ERR_INVALID);
 }
 
 /* Leaves one callback out of a whole table: something must be wrong with it, unless the callback is
@@ -86,9 +101,12 @@ static void finds_for_a_connection(void **state)
 static void every_hole_is_found(void **state)
 {
     const size_t optional[] = {
-        offsetof(struct ldg_backend, origin_unclaimed), offsetof(struct ldg_backend, history),
-        offsetof(struct ldg_backend, trim_kept),        offsetof(struct ldg_backend, durable_count),
+        offsetof(struct ldg_backend, origin_unclaimed),
+        offsetof(struct ldg_backend, history),
+        offsetof(struct ldg_backend, trim_kept),
+        offsetof(struct ldg_backend, durable_count),
         offsetof(struct ldg_backend, hint_backlog),
+        offsetof(struct ldg_backend, log_acknowledge),
     };
     for (size_t at = offsetof(struct ldg_backend, open); at < sizeof(struct ldg_backend);
          at += sizeof(void (*)(void))) {

@@ -114,7 +114,7 @@ static void options_are_copied(void **state)
     assert_string_equal(ledger_store_url(store), "memory:copied");
     assert_string_equal(ledger_store_table(store), "tab");
     ledger_store *again = NULL;
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, NULL), LEDGER_OK);
     assert_string_equal(ledger_store_table(again), "tab");
     assert_true(ledger_store_has_log(again));
     ledger_store_close(&again);
@@ -355,7 +355,8 @@ static void a_connection_of_the_callers_own(void **state)
     assert_int_equal(append(store, "1", &err), LEDGER_OK);
     assert_int_equal(count(store), 1);
     /* a database without a name cannot be opened twice */
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, &again, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, &err),
+                     LEDGER_ERR_INVALID);
     ledger_store_close(&store);
     assert_int_equal(sqlite3_exec(db, "SELECT 1", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
@@ -417,7 +418,7 @@ static ledger_rc run_everything(void *ctx)
     if (rc == LEDGER_OK)
         rc = ledger_store_cursor_get(store, "c", text, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(store, LDG_ROLE_SOURCE, &again, &err);
+        rc = ldg_store_reopen(store, LDG_ROLE_SOURCE, NULL, &again, &err);
     ledger_ids_destroy(&ids);
     ledger_store_close(&again);
     ledger_store_close(&store);

@@ -392,7 +392,7 @@ static ledger_rc bridge_side(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_store_history(store, number, 0, 10, SIZE_MAX, &arena, &history, &count_of, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_entry_by_id(store, 1, &arena, &found, &err);
+        rc = ldg_store_entries_by_id(store, &(int64_t){ 1 }, 1, &arena, &found, &err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_read(store, "", &limits, &batch, &err);
     if (rc == LEDGER_OK)

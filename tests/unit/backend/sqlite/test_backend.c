@@ -48,7 +48,7 @@ static void test_url_forms(void **state)
     tst_ok(store_try("sqlite::memory:", NULL, LEDGER_STORE_CREATE, &store, &err), &err);
     assert_true(tst_append(store, "s", "{}", NULL, NULL) == 1);
     ledger_store *other = NULL;
-    tst_fails(ldg_store_reopen(store, LDG_ROLE_SINK, &other, &err), LEDGER_ERR_INVALID, &err);
+    tst_fails(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &other, &err), LEDGER_ERR_INVALID, &err);
     ledger_store_close(&store);
 
     tst_fails(store_try("sqlite:", NULL, LEDGER_STORE_CREATE, &store, &err), LEDGER_ERR_INVALID,
@@ -434,7 +434,7 @@ static void test_callers_connection(void **state)
     o.table = NULL;
     store = tst_open_with(env, TST_SQLITE, NULL, &o);
     ledger_store *other = NULL;
-    tst_ok(ldg_store_reopen(store, LDG_ROLE_SOURCE, &other, &err), &err);
+    tst_ok(ldg_store_reopen(store, LDG_ROLE_SOURCE, NULL, &other, &err), &err);
     ledger_store_close(&other);
     tst_close(env, store);
 }

@@ -155,7 +155,7 @@ static void test_cursor_of_another_kind(void **state)
     assert_string_equal(cursor.readable, "0000000000000000042");
     tst_exec(k.db, "UPDATE t_cursors SET cursor = printf('%%.100c', 'x') WHERE name = 'go'");
     tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
-    tst_exec(k.db, "UPDATE t_cursors SET cursor = '', state = printf('%%.5000c', 'x'), "
+    tst_exec(k.db, "UPDATE t_cursors SET cursor = '', state = printf('%%.20000c', 'x'), "
                    "moved_at = 'soon' WHERE name = 'go'");
     tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
 }

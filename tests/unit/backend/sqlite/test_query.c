@@ -269,7 +269,7 @@ static void test_damaged_history(void **state)
     assert_true(odd->updated_at_us == LEDGER_NO_TIME);
     assert_string_equal(odd->order_key, "a??");
     /* What an event of Go is completed from does not depend on the rest of the row. */
-    tst_ok(ldg_sqlite_entry_by_id(&s, 2, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
     assert_int_equal(entry->payload.size, 3);
     assert_memory_equal(entry->payload.data, " 2 ", 3);
     assert_string_equal(entry->stream, "s");
@@ -277,11 +277,11 @@ static void test_damaged_history(void **state)
     assert_int_equal(entry->tags.count, 0);
     assert_true(entry->created_at_us == LEDGER_NO_TIME);
     tst_exec(f->db, "UPDATE ledger_entries SET created_at = '2025-11-24T16:00:00.500'");
-    tst_ok(ldg_sqlite_entry_by_id(&s, 2, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
     assert_true(entry->created_at_us == 1764000000500000);
     tst_exec(f->db, "UPDATE ledger_entries SET stream = CAST(x'ff' AS TEXT) WHERE id = 2");
-    tst_ok(ldg_sqlite_entry_by_id(&s, 2, &arena, &entry, &err), &err);
-    assert_null(entry);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
+    assert_int_equal(entry->id.number, 0);
     handle_close(&s);
     ldg_arena_fini(&arena);
 }
@@ -395,10 +395,10 @@ static void test_history_and_sources(void **state)
     tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
     assert_int_equal(id.number, 4);
 
-    tst_ok(ldg_sqlite_entry_by_id(&s, 2, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
     assert_string_equal(entry->source_id, ""); /* not asked for */
-    tst_ok(ldg_sqlite_entry_by_id(&s, 99, &arena, &entry, &err), &err);
-    assert_null(entry);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 99 }, 1, &arena, &entry, &err), &err);
+    assert_int_equal(entry->id.number, 0);
     handle_close(&s);
     ldg_arena_fini(&arena);
 }
@@ -459,7 +459,7 @@ static ledger_rc do_job(void *ctx)
         ledger_names_destroy(&names);
         break;
     case 4:
-        rc = ldg_sqlite_entry_by_id(job->s, 1, &arena, &entries, &err);
+        rc = ldg_sqlite_entries_by_id(job->s, &(int64_t){ 1 }, 1, &arena, &entries, &err);
         break;
     }
     ldg_arena_fini(&arena);
