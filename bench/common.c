@@ -22,10 +22,19 @@ static pid_t g_folder_owner;
 
 /* --- ends ------------------------------------------------------------------------------------ */
 
+static _Atomic bool g_ending;
+
+void bench_quiet_end(void)
+{
+    g_ending = true;
+}
+
 void bench_die(const char *fmt, ...)
 {
     va_list args;
 
+    while (g_ending)
+        pause();
     fflush(stdout);
     fputs("bench: ", stderr);
     va_start(args, fmt);
@@ -221,6 +230,8 @@ void bench_settle(void)
 pid_t bench_spawn(const char *const *args)
 {
     char *argv[16] = { (char *)"bench" };
+    posix_spawnattr_t attributes;
+    sigset_t none;
     size_t count = 1;
     pid_t pid;
     int rc;
@@ -228,10 +239,65 @@ pid_t bench_spawn(const char *const *args)
     while (*args && count < 15)
         argv[count++] = (char *)(uintptr_t)*args++;
     fflush(stdout);
-    rc = posix_spawn(&pid, "/proc/self/exe", NULL, NULL, argv, environ);
+    sigemptyset(&none);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+    rc = posix_spawn(&pid, "/proc/self/exe", NULL, &attributes, argv, environ);
+    posix_spawnattr_destroy(&attributes);
     if (rc)
         bench_die("cannot start a process: %s", strerror(rc));
     return pid;
+}
+
+/* What /proc says of a process behind its name; false: it is gone. */
+static bool process_stat(long pid, long *ret_parent, double *ret_cpu_seconds)
+{
+    char path[64], text[1024], *rest;
+    unsigned long user, system;
+    size_t size = 0;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/%ld/stat", pid);
+    file = fopen(path, "r");
+    if (!file)
+        return false;
+    size = fread(text, 1, sizeof(text) - 1, file);
+    fclose(file);
+    text[size] = 0;
+    rest = strrchr(text, ')'); /* the name may hold anything */
+    if (!rest || sscanf(rest, ") %*c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", ret_parent,
+                        &user, &system) != 3)
+        return false;
+    *ret_cpu_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    return true;
+}
+
+size_t bench_children(pid_t parent, pid_t *pids, size_t max)
+{
+    DIR *dir = opendir("/proc");
+    struct dirent *entry;
+    size_t count = 0;
+    double seconds;
+    long of;
+
+    while (dir && count < max && (entry = readdir(dir))) {
+        long pid = strtol(entry->d_name, NULL, 10);
+
+        if (pid > 0 && process_stat(pid, &of, &seconds) && of == (long)parent)
+            pids[count++] = (pid_t)pid;
+    }
+    if (dir)
+        closedir(dir);
+    return count;
+}
+
+double bench_process_cpu_seconds(pid_t pid)
+{
+    double seconds;
+    long parent;
+
+    return process_stat(pid, &parent, &seconds) ? seconds : 0;
 }
 
 void bench_join(pid_t pid, struct rusage *ret_usage)

@@ -23,6 +23,8 @@
 
 _Noreturn void bench_die(const char *fmt, ...) LEDGER_PRINTF(1, 2);
 void bench_check(ledger_rc rc, const ledger_error *err, const char *doing);
+/* The process is being ended: failures that follow from that are no news. */
+void bench_quiet_end(void);
 void *bench_alloc(size_t count, size_t size); /* zeroed, never NULL */
 void bench_release(void *p);
 
@@ -57,6 +59,9 @@ pid_t bench_spawn(const char *const *args);
 /* The most this process has had in memory since it was started. Not ru_maxrss, which also knows of
  * the process that started it. */
 double bench_peak_rss_mib(void);
+/* Children of a process, at most max. */
+size_t bench_children(pid_t parent, pid_t *pids, size_t max);
+double bench_process_cpu_seconds(pid_t pid); /* user and system; 0 when it is gone */
 /* Waits; ends the process when the child failed. ret_usage may be NULL. */
 void bench_join(pid_t pid, struct rusage *ret_usage);
 /* Memory shared with spawned programs: an inherited descriptor, mapped at both ends. */

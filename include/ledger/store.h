@@ -37,16 +37,29 @@ enum {
     LEDGER_STORE_APPEND_ONLY = 1 << 2,  /* set_tags and set_annotations are UNSUPPORTED */
     LEDGER_OWN_CONN = 1 << 3,           /* ledger_store_close() also closes `connection` */
     LEDGER_STORE_NEW_IDENTITY = 1 << 4, /* with CREATE: a new uuid, for a copied database */
+    LEDGER_STORE_NOTIFY = 1 << 5,       /* with CREATE: each write of the log notifies bridges at
+                                           once (PostgreSQL; costs writers: docs/POSTGRESQL.md) */
+    LEDGER_STORE_FULL_TEXT = 1 << 6,    /* with CREATE: an index for full_text (PostgreSQL) */
 };
 
+/* Of which kind `connection` is. */
+typedef enum ledger_connection_kind {
+    LEDGER_CONNECTION_SQLITE = 0,   /* sqlite3 * */
+    LEDGER_CONNECTION_POSTGRES = 1, /* PGconn * */
+} ledger_connection_kind;
+
 typedef struct ledger_store_options {
-    const char *url;       /* "sqlite:PATH", "memory:NAME" (NAME is shared in the process) */
+    const char *url;       /* "sqlite:PATH", "postgresql://HOST/DATABASE" as libpq takes it,
+                              "memory:NAME" (NAME is shared in the process) */
     const char *table;     /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
     const char *log_table; /* NULL: "<table>_mutations" */
     ledger_log_mode log;
     uint32_t flags;      /* LEDGER_STORE_… */
     int busy_timeout_ms; /* how long a call waits for a lock before BUSY; default 5000 */
-    void *connection;    /* the caller's own sqlite3 * instead of url; see ledger_store_open() */
+    void *connection;    /* the caller's own instead of url; see ledger_store_open() */
+    ledger_connection_kind connection_kind;
+    const char *label; /* who connects, for a database server to show (application_name); a bridge
+                          adds "/NAME"; NULL: "ledger" */
 } ledger_store_options;
 
 LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);
@@ -56,9 +69,9 @@ LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);
  * to them (unless READ_ONLY), none is changed or dropped.
  * With `connection` the handle stays the caller's (unless LEDGER_OWN_CONN, on success) and must
  * outlive the store; calls made while it is inside a transaction take part in that transaction and
- * neither commit nor roll it back.
+ * neither commit nor roll it back. A PGconn that is lost is not made anew.
  * Errors: SCHEMA (tables missing without CREATE, or of another shape), PERMISSION, UNSUPPORTED
- * (unknown or disabled URL scheme). */
+ * (unknown or disabled URL scheme; a flag that this backend cannot follow). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_open(const ledger_store_options *options,
                                                        ledger_store **ret_store, ledger_error *err);
 
@@ -121,6 +134,8 @@ typedef struct ledger_read_options {
     ledger_map metadata;   /* entry has each key with this very value */
     ledger_map annotations;
     size_t max_bytes; /* ends the batch early, after at least one entry; 0: 64 MiB */
+    bool full_text;   /* search only: whole words, in any order, each of them; UNSUPPORTED where the
+                         database has no such search (PostgreSQL has) */
 } ledger_read_options;
 
 /* Entries of one stream (NULL: of the whole store), in id order. options may be NULL. *ret_batch is

@@ -35,7 +35,7 @@ ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size
         return ldg_fail_nomem(err);
     applier->worker_count = parallel;
     for (size_t i = 0; i < parallel; i++) {
-        ledger_rc rc = ldg_store_reopen(sink, LDG_ROLE_SINK, &applier->workers[i].sink, err);
+        ledger_rc rc = ldg_store_reopen(sink, LDG_ROLE_SINK, NULL, &applier->workers[i].sink, err);
         if (rc != LEDGER_OK)
             return rc;
     }

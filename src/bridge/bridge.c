@@ -182,9 +182,9 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     if (rc == LEDGER_OK)
         rc = copy_options(bridge, options, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(source, LDG_ROLE_USER, &bridge->source, err);
+        rc = ldg_store_reopen(source, LDG_ROLE_USER, bridge->options.name, &bridge->source, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(sink, LDG_ROLE_USER, &bridge->sink, err);
+        rc = ldg_store_reopen(sink, LDG_ROLE_USER, bridge->options.name, &bridge->sink, err);
     if (rc == LEDGER_OK)
         rc = check_capabilities(bridge, err);
     if (rc == LEDGER_OK)

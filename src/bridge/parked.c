@@ -75,21 +75,29 @@ struct retry_run {
     uint64_t applied, stay;
 };
 
+static bool is_own_append(const struct retry_run *run, const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_APPEND && op->origin == run->origins.source;
+}
+
 /* Appends whose entry the source has trimmed meanwhile have nothing left to do. */
 static ledger_rc drop_trimmed(struct retry_run *run, struct ldg_op *ops, size_t *count,
                               ledger_error *err)
 {
-    size_t kept = 0;
+    size_t kept = 0, id_count = 0, at = 0;
+    ledger_entry *rows = NULL;
+    int64_t *ids = ldg_arena_alloc(&run->arena, (*count + 1) * sizeof(*ids));
+    if (ids == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < *count; i++)
+        if (is_own_append(run, &ops[i]))
+            ids[id_count++] = ops[i].source_pos;
+    ledger_rc rc = ldg_store_entries_by_id(run->source, ids, id_count, &run->arena, &rows, err);
+    if (rc != LEDGER_OK)
+        return rc;
     for (size_t i = 0; i < *count; i++) {
-        if (ops[i].kind == LDG_OP_APPEND && ops[i].origin == run->origins.source) {
-            ledger_entry *entry = NULL;
-            ledger_rc rc =
-                ldg_store_entry_by_id(run->source, ops[i].source_pos, &run->arena, &entry, err);
-            if (rc != LEDGER_OK)
-                return rc;
-            if (entry == NULL)
-                continue;
-        }
+        if (is_own_append(run, &ops[i]) && rows[at++].id.number == 0)
+            continue;
         ops[kept++] = ops[i];
     }
     *count = kept;
@@ -105,7 +113,7 @@ static ledger_rc plan_row(struct retry_run *run, const struct ldg_parked_row *ro
     const struct ldg_log_row log_row = { .position = row->log_position,
                                          .payload = row->event,
                                          .created_at_us = row->time_us };
-    ledger_rc rc = ldg_read_complete(run->source, item, &run->arena, err);
+    ledger_rc rc = ldg_read_complete(run->source, item, 1, &run->arena, err);
     if (rc == LEDGER_OK)
         rc = ldg_origins_resolve(&run->origins, run->sink, &item->event, err);
     if (rc != LEDGER_OK)

@@ -46,11 +46,11 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe
         return ldg_fail_nomem(err);
     pipe->bridge = bridge;
     ldg_reader_init(&pipe->reader, NULL);
-    ledger_rc rc = ldg_store_reopen(bridge->source, LDG_ROLE_SOURCE, &pipe->source, err);
+    ledger_rc rc = ldg_store_reopen(bridge->source, LDG_ROLE_SOURCE, NULL, &pipe->source, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(bridge->sink, LDG_ROLE_SINK, &pipe->sink, err);
+        rc = ldg_store_reopen(bridge->sink, LDG_ROLE_SINK, NULL, &pipe->sink, err);
     if (rc == LEDGER_OK && bridge->side != NULL)
-        rc = ldg_store_reopen(bridge->side, LDG_ROLE_USER, &pipe->side, err);
+        rc = ldg_store_reopen(bridge->side, LDG_ROLE_USER, NULL, &pipe->side, err);
     if (rc == LEDGER_OK)
         rc = find_origins(pipe, err);
     if (rc == LEDGER_OK)

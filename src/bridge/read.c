@@ -33,34 +33,72 @@ void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
 }
 
 /* Go compacts and escapes payloads in its events and sends no times, so such events are completed
- * from the entry's row while that is still there. */
-static ledger_rc complete_append(ledger_store *source, ledger_mutation_event *event,
+ * from the entries' rows while those are still there. */
+static bool lacks_bytes(const struct ldg_batch_event *item, size_t index, int64_t *ret_id)
+{
+    const ledger_append_entry *entry = &item->event.entries[index];
+    return entry->created_at_us == LEDGER_NO_TIME && ldg_int64_parse(entry->id, false, ret_id) &&
+           *ret_id > 0;
+}
+
+static bool may_lack_bytes(const struct ldg_batch_event *item)
+{
+    return item->bad == NULL && item->event.type == LEDGER_MUTATION_APPEND &&
+           item->event.origin[0] == '\0';
+}
+
+/* Takes the rows of one event from the list that all events of the batch asked for. */
+static ledger_rc complete_append(struct ldg_batch_event *item, const ledger_entry **rows,
                                  struct ldg_arena *arena, ledger_error *err)
 {
-    ledger_rc rc = LEDGER_OK;
+    ledger_mutation_event *event = &item->event;
     ledger_append_entry *copy = NULL;
-    if (event->origin[0] != '\0')
-        return LEDGER_OK;
-    for (size_t i = 0; i < event->entry_count && rc == LEDGER_OK; i++) {
-        const ledger_append_entry *entry = &event->entries[i];
-        int64_t id;
-        ledger_entry *row = NULL;
-        if (entry->created_at_us != LEDGER_NO_TIME || !ldg_int64_parse(entry->id, false, &id))
+    int64_t id;
+    for (size_t i = 0; i < event->entry_count; i++) {
+        if (!lacks_bytes(item, i, &id))
             continue;
-        rc = ldg_store_entry_by_id(source, id, arena, &row, err);
-        if (rc != LEDGER_OK || row == NULL || strcmp(row->stream, event->stream) != 0)
+        const ledger_entry *row = (*rows)++;
+        if (row->id.number == 0 || strcmp(row->stream, event->stream) != 0)
             continue;
         if (copy == NULL) {
             copy = ldg_arena_memdup(arena, event->entries, event->entry_count * sizeof(*copy));
             if (copy == NULL)
                 return ldg_fail_nomem(err);
-            event->entries = copy;
         }
         /* A row that holds no JSON came from other hands; the event is what was logged. */
         if (ldg_json_check(row->payload, NULL) == LEDGER_OK)
             copy[i].payload = row->payload;
         copy[i].created_at_us = row->created_at_us;
     }
+    if (copy != NULL)
+        event->entries = copy;
+    return LEDGER_OK;
+}
+
+static ledger_rc complete_appends(ledger_store *source, struct ldg_batch_event *items, size_t count,
+                                  struct ldg_arena *arena, ledger_error *err)
+{
+    size_t id_count = 0;
+    int64_t id, *ids = NULL;
+    ledger_entry *found = NULL;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; may_lack_bytes(&items[i]) && k < items[i].event.entry_count; k++)
+            id_count += lacks_bytes(&items[i], k, &id);
+    if (id_count == 0)
+        return LEDGER_OK;
+    ids = ldg_arena_alloc(arena, id_count * sizeof(*ids));
+    if (ids == NULL)
+        return ldg_fail_nomem(err);
+    id_count = 0;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; may_lack_bytes(&items[i]) && k < items[i].event.entry_count; k++)
+            if (lacks_bytes(&items[i], k, &id))
+                ids[id_count++] = id;
+    ledger_rc rc = ldg_store_entries_by_id(source, ids, id_count, arena, &found, err);
+    const ledger_entry *rows = found;
+    for (size_t i = 0; i < count && rc == LEDGER_OK; i++)
+        if (may_lack_bytes(&items[i]))
+            rc = complete_append(&items[i], &rows, arena, err);
     return rc;
 }
 
@@ -106,21 +144,13 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
     return rc;
 }
 
-ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *item,
+ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *items, size_t count,
                             struct ldg_arena *arena, ledger_error *err)
 {
-    if (item->bad == NULL && item->event.type == LEDGER_MUTATION_APPEND)
-        return complete_append(source, &item->event, arena, err);
-    if (item->bad == NULL && item->event.type == LEDGER_MUTATION_TRIM)
-        return complete_trim(source, item, arena, err);
-    return LEDGER_OK;
-}
-
-static ledger_rc complete(struct ldg_reader *reader, struct ldg_batch *batch, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-    for (size_t i = 0; i < batch->log.count && rc == LEDGER_OK; i++)
-        rc = ldg_read_complete(reader->source, &batch->events[i], &batch->log.arena, err);
+    ledger_rc rc = complete_appends(source, items, count, arena, err);
+    for (size_t i = 0; i < count && rc == LEDGER_OK; i++)
+        if (items[i].bad == NULL && items[i].event.type == LEDGER_MUTATION_TRIM)
+            rc = complete_trim(source, &items[i], arena, err);
     return rc;
 }
 
@@ -136,7 +166,8 @@ static ledger_rc read_batch(struct ldg_reader *reader, struct ldg_batch *batch, 
     if (rc == LEDGER_OK)
         rc = ldg_decode(batch, err);
     if (rc == LEDGER_OK)
-        rc = complete(reader, batch, err);
+        rc = ldg_read_complete(reader->source, batch->events, batch->log.count, &batch->log.arena,
+                               err);
     return rc;
 }
 

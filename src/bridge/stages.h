@@ -173,9 +173,9 @@ void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits);
 /* Waits for the reader thread and throws away what it read. */
 void ldg_read_discard(struct ldg_reader *reader);
-/* What an event does not carry, from the source, into the arena: bytes and times of Go's appends
- * while their rows are there; what the source still has below a trim. */
-ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *item,
+/* What events do not carry, from the source, into the arena: bytes and times of Go's appends while
+ * their rows are there; what the source still has below a trim. */
+ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *items, size_t count,
                             struct ldg_arena *arena, ledger_error *err);
 
 /* Fills batch->events from batch->log. What cannot be decoded gets its reason. Errors: NOMEM. */

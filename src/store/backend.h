@@ -26,20 +26,23 @@ enum {
     LDG_CAP_TRANSACTIONS = 1 << 8,    /* tx_* */
     LDG_CAP_PARK = 1 << 9,            /* parked_* and parking in apply() */
     LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
+    LDG_CAP_NOTIFY = 1 << 12,         /* LEDGER_STORE_NOTIFY */
+    LDG_CAP_FULL_TEXT = 1 << 13,      /* LEDGER_STORE_FULL_TEXT, full_text of a search */
     LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
 };
 
 /* How a store was opened; strings live as long as the store. */
 struct ldg_open {
-    const char *url;  /* NULL with a connection */
-    const char *path; /* behind the scheme; NULL with a connection */
+    const char *url;  /* whole, with its secrets; NULL with a connection */
+    const char *path; /* behind the scheme's colon; NULL with a connection */
     const char *table;
     const char *log_table;
     ledger_log_mode log;
     uint32_t flags; /* LEDGER_STORE_… */
     int busy_timeout_ms;
-    void *connection;
-    const char *label; /* what the server is told about who connects: "ledgerctl/orders" */
+    void *connection;  /* of the backend's own kind */
+    const char *label; /* what the server is told about who connects: "ledgerctl/orders"; never
+                          NULL, any length */
     enum ldg_role {
         LDG_ROLE_USER,   /* opened by a program */
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
@@ -143,11 +146,19 @@ struct ldg_apply {
     size_t count;
     bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
     int bridged_origin; /* origin whose log is being read (for the sink's own log) */
-    /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another handle.
-     * turn() waits until that is committed; anything but OK: give up and return that. It must be
-     * called once, before the fence is compared and before anything is done that the earlier batch
-     * could change the outcome of. What may be done before it: adding entries that hit no key. */
+    /* Not NULL (only with OVERLAP_APPLY, and then all ops are appends): an earlier batch may still
+     * be under way on another handle, and a later one begin before this one has ended.
+     * turn() waits until the earlier one is committed; anything but OK: give up and return that. It
+     * must be called once, before the fence is compared and before anything is done that the
+     * earlier batch could change the outcome of. What may be done before it: adding entries that
+     * hit no key. A wait for a lock that the other batch holds must end soon, as BUSY: then both
+     * are tried again, one after the other.
+     * The later batch begins when this one calls drawn(), at the latest when it calls turn(): by
+     * then the ids of all entries that this batch may add are drawn, and these very ones are used
+     * on whatever path it goes, so that ids in the sink follow the order of the log. drawn() may be
+     * called once, before turn(), or never. */
     ledger_rc (*turn)(void *turn_ctx, ledger_error *err);
+    void (*drawn)(void *turn_ctx);
     void *turn_ctx;
 };
 
@@ -173,8 +184,9 @@ struct ldg_backend {
     const char *name;   /* "sqlite" */
     const char *scheme; /* "sqlite" for sqlite:PATH */
     uint64_t caps;
-    size_t ctx_size; /* store.c allocates it zeroed */
-    bool text_ids;   /* ids are text; else positive numbers */
+    size_t ctx_size;           /* store.c allocates it zeroed */
+    bool text_ids;             /* ids are text; else positive numbers */
+    int64_t time_precision_us; /* stored times are cut to this; 0: whole microseconds */
 
     /* --- required -------------------------------------------------------------------------- */
     /* On failure close() is not called. Creates or migrates as the flags say. */
@@ -233,17 +245,19 @@ struct ldg_backend {
      * readable, or timeout_ms is over. May return early. Opens no lasting transaction. */
     ledger_rc (*log_wait)(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
     /* NULL: a cursor of this backend never needs it. `state` no longer passes log_check because the
-     * source moved to another cluster with all its rows (pg_upgrade, a dump restored): the same place
-     * in the log as the source is now. May go back, never forward; rows before it stay as they are.
-     * Errors: SOURCE_REWOUND (the witness is not there: rows are missing), DATA. */
-    ledger_rc (*log_acknowledge)(void *ctx, const char *state,
-                                 char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
-    /* Of the entry's row, if it is still there: id, stream, payload and created_at_us as stored
+     * source moved to another cluster with all its rows (pg_upgrade, a dump restored): the same
+     * place in the log as the source is now. May go back, never forward; rows before it stay as
+     * they are. Errors: SOURCE_REWOUND (the witness is not there: rows are missing), DATA. */
+    ledger_rc (*log_acknowledge)(void *ctx, const char *state, char ret_state[LDG_CURSOR_STATE_MAX],
+                                 ledger_error *err);
+    /* Of each entry's row, if it is still there: id, stream, payload and created_at_us as stored
      * (LEDGER_NO_TIME: no time that can be read); the rest is empty, and nothing else of the row is
      * read. For events that do not carry them byte for byte (Go compacts payloads and sends no
-     * times). *ret_entry NULL: gone, or its stream cannot be read. */
-    ledger_rc (*entry_by_id)(void *ctx, int64_t id, struct ldg_arena *arena,
-                             ledger_entry **ret_entry, ledger_error *err);
+     * times). ids: positive, at least one, in any order, the same one perhaps twice. *ret_entries:
+     * one element per id, in the same order, in the arena; id.number 0: gone, or its stream cannot
+     * be read. */
+    ledger_rc (*entries_by_id)(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
+                               ledger_entry **ret_entries, ledger_error *err);
 
     /* --- the sink's side of a bridge --------------------------------------------------------- */
     /* Small number of an origin, made on first use. The sink's own identity gives 0. */
@@ -314,7 +328,7 @@ struct ldg_backend {
                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                            ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
-     * as apply() returns. Any thread. */
+     * as apply() returns. */
     uint64_t (*durable_count)(void *ctx);
     /* Is a backlog worked off (larger checkpoints), or a tail followed? */
     void (*hint_backlog)(void *ctx, bool backlog);

@@ -11,6 +11,11 @@
 
 #define LDG_LOG_SUFFIX "_mutations"
 #define LDG_LOG_TABLE_MAX_BYTES (LEDGER_MAX_TABLE_BYTES + sizeof(LDG_LOG_SUFFIX) - 1)
+#define LDG_LABEL_MAX 512
+/* Flags for the one opening that they are given to. */
+#define LDG_FLAGS_ONCE                                                                             \
+    ((uint32_t)(LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY | LEDGER_OWN_CONN |                \
+                LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT))
 
 struct ledger_store {
     const struct ldg_backend *backend;
@@ -21,6 +26,7 @@ struct ledger_store {
     char *shown_url;      /* secrets masked */
     char *table;
     char *log_table;
+    char *label;
     struct ldg_arena scratch;
     bool in_tx;
     bool in_snapshot;

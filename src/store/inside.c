@@ -3,6 +3,7 @@
  * Like the public calls they check, translate and wake; a missing callback is UNSUPPORTED. */
 #include "store/handle.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "store/wake.h"
@@ -20,11 +21,17 @@ void ldg_store_mask_caps(ledger_store *store, uint64_t caps)
     store->hidden_caps |= caps;
 }
 
-ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, ledger_store **ret_store,
-                           ledger_error *err)
+int64_t ldg_store_time_precision_us(const ledger_store *store)
+{
+    return store->backend->time_precision_us > 0 ? store->backend->time_precision_us : 1;
+}
+
+ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
+                           ledger_store **ret_store, ledger_error *err)
 {
     ledger_error local_err;
     char url[LDG_CURSOR_STATE_MAX]; /* long enough for a path */
+    char label[LDG_LABEL_MAX];
     ledger_store *opened = NULL;
     if (!err)
         err = &local_err;
@@ -37,13 +44,14 @@ ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, ledger
                         "this %s database has no name under which a second handle could open it; "
                         "keep it in a file",
                         store->backend->name);
+    snprintf(label, sizeof(label), "%s%s%s", store->label, use ? "/" : "", use ? use : "");
     const ledger_store_options options = {
         .url = url,
+        .label = label,
         .table = store->table,
         .log_table = store->log_table,
         .log = store->open.log,
-        .flags = store->open.flags &
-                 ~(uint32_t)(LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY | LEDGER_OWN_CONN),
+        .flags = store->open.flags & ~LDG_FLAGS_ONCE,
         .busy_timeout_ms = store->open.busy_timeout_ms,
     };
     rc = ldg_store_open_as(&options, role, &opened, err);
@@ -163,16 +171,41 @@ ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_m
     return rc;
 }
 
-ledger_rc ldg_store_entry_by_id(ledger_store *store, int64_t id, struct ldg_arena *arena,
-                                ledger_entry **ret_entry, ledger_error *err)
+ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool *ret_needed,
+                                    char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err)
 {
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->entry_by_id,
-                                 "look-up by id", err);
+    ledger_rc rc = check_log(store, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->entry_by_id(store->ctx, id, arena, ret_entry, err);
+        rc = check_state(state, err);
+    if (rc == LEDGER_OK && !store->backend->log_acknowledge) {
+        *ret_needed = false;
+        return LEDGER_OK;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "moving a cursor along", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->log_acknowledge(store->ctx, state, ret_state, err);
+    if (rc == LEDGER_OK)
+        *ret_needed = true;
+    return rc;
+}
+
+ledger_rc ldg_store_entries_by_id(ledger_store *store, const int64_t *ids, size_t count,
+                                  struct ldg_arena *arena, ledger_entry **ret_entries,
+                                  ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->entries_by_id,
+                                 "look-up by id", err);
+    if (rc == LEDGER_OK && count == 0)
+        *ret_entries = NULL;
+    else if (rc == LEDGER_OK)
+        rc = store->backend->entries_by_id(store->ctx, ids, count, arena, ret_entries, err);
     return rc;
 }
 

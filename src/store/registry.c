@@ -34,6 +34,16 @@ static const struct ldg_backend *const backends[] = {
 /* Schemes that exist but may be missing from a build. */
 static const char *const optional_schemes[] = { "sqlite", "postgresql" };
 
+/* libpq takes both. */
+static const struct {
+    const char *alias, *scheme;
+} aliases[] = { { "postgres", "postgresql" } };
+
+static bool is_scheme(const char *scheme, const char *text, size_t size)
+{
+    return strlen(scheme) == size && memcmp(scheme, text, size) == 0;
+}
+
 const struct ldg_backend *ldg_registry_get(size_t index)
 {
     return index < BACKEND_COUNT ? backends[index] : NULL;
@@ -61,8 +71,16 @@ ledger_rc ldg_registry_find(const char *url, const struct ldg_backend **ret_back
                         "the store's URL has no scheme; write one of %s in front, for example "
                         "sqlite:orders.db",
                         known);
+    const char *scheme = url;
+    size_t scheme_size = size;
+    for (size_t i = 0; i < sizeof(aliases) / sizeof(aliases[0]); i++) {
+        if (is_scheme(aliases[i].alias, url, size)) {
+            scheme = aliases[i].scheme;
+            scheme_size = strlen(scheme);
+        }
+    }
     for (size_t i = 0; i < BACKEND_COUNT; i++) {
-        if (strlen(backends[i]->scheme) == size && memcmp(backends[i]->scheme, url, size) == 0) {
+        if (is_scheme(backends[i]->scheme, scheme, scheme_size)) {
             assert(!ldg_registry_problem(backends[i]));
             *ret_backend = backends[i];
             *ret_path = url + size + 1;
@@ -70,7 +88,7 @@ ledger_rc ldg_registry_find(const char *url, const struct ldg_backend **ret_back
         }
     }
     for (size_t i = 0; i < sizeof(optional_schemes) / sizeof(optional_schemes[0]); i++) {
-        if (strlen(optional_schemes[i]) == size && memcmp(optional_schemes[i], url, size) == 0)
+        if (is_scheme(optional_schemes[i], scheme, scheme_size))
             /* uncovered: only in a build that leaves the backend out */
             return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                             "this library was built without %s; it has %s", optional_schemes[i],
@@ -80,17 +98,26 @@ ledger_rc ldg_registry_find(const char *url, const struct ldg_backend **ret_back
                     size > 32 ? 32 : (int)size, url, known);
 }
 
-ledger_rc ldg_registry_find_connection(const struct ldg_backend **ret_backend, ledger_error *err)
+ledger_rc ldg_registry_find_connection(ledger_connection_kind kind,
+                                       const struct ldg_backend **ret_backend, ledger_error *err)
 {
-#if LDG_WITH_SQLITE
-    assert(!ldg_registry_problem(&ldg_backend_sqlite));
-    *ret_backend = &ldg_backend_sqlite;
-    return LEDGER_OK;
-#else
+    static const char *const schemes[] = {
+        [LEDGER_CONNECTION_SQLITE] = "sqlite",
+        [LEDGER_CONNECTION_POSTGRES] = "postgresql",
+    };
+    if ((unsigned)kind >= sizeof(schemes) / sizeof(schemes[0]))
+        return ldg_fail(err, LEDGER_ERR_INVALID, "unknown kind of connection %d", (int)kind);
+    for (size_t i = 0; i < BACKEND_COUNT; i++) {
+        if (strcmp(backends[i]->scheme, schemes[kind]) == 0) {
+            assert(!ldg_registry_problem(backends[i]));
+            *ret_backend = backends[i];
+            return LEDGER_OK;
+        }
+    }
+    /* uncovered: only in a build that leaves the backend out */
     return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                    "a connection of the caller's own needs the sqlite backend, which this library "
-                    "was built without");
-#endif
+                    "this library was built without the backend for a %s connection",
+                    schemes[kind]);
 }
 
 const char *ldg_registry_problem(const struct ldg_backend *b)
@@ -112,8 +139,8 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
               !b->identity,
           "a required callback is missing" },
         { (b->caps & LDG_CAP_MUTATION_LOG) && !(b->log_read && b->log_cursor_at && b->log_check &&
-                                                b->log_stat && b->log_wait && b->entry_by_id),
-          "MUTATION_LOG needs the log_ callbacks and entry_by_id" },
+                                                b->log_stat && b->log_wait && b->entries_by_id),
+          "MUTATION_LOG needs the log_ callbacks and entries_by_id" },
         { (b->caps & LDG_CAP_ATOMIC_BATCH) && !b->apply, "ATOMIC_BATCH needs apply" },
         { (b->caps & LDG_CAP_TX_CURSOR) && !(cursor && b->apply),
           "TX_CURSOR needs apply and the cursor_ callbacks" },
@@ -127,6 +154,10 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
         { (b->caps & LDG_CAP_TRANSACTIONS) && !tx, "TRANSACTIONS needs the tx_ callbacks" },
         { (b->caps & LDG_CAP_PARK) && !park, "PARK needs the parked_ callbacks" },
         { (b->caps & LDG_CAP_PARALLEL_APPLY) && !b->apply, "PARALLEL_APPLY needs apply" },
+        { (b->caps & LDG_CAP_OVERLAP_APPLY) &&
+              (~b->caps & (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR)) != 0,
+          "OVERLAP_APPLY needs ATOMIC_BATCH and TX_CURSOR" },
+        { (b->caps & LDG_CAP_FULL_TEXT) && !(b->caps & LDG_CAP_SEARCH), "FULL_TEXT needs SEARCH" },
         { !b->cursor_get != !b->cursor_set || !b->cursor_get != !b->cursor_list,
           "the cursor_ callbacks come together or not at all" },
         { !b->tx_begin != !b->tx_commit || !b->tx_begin != !b->tx_rollback,

@@ -10,8 +10,10 @@
  * (no scheme), UNSUPPORTED (unknown, or left out of this build; lists what there is). */
 ledger_rc ldg_registry_find(const char *url, const struct ldg_backend **ret_backend,
                             const char **ret_path, ledger_error *err);
-/* The backend that takes a caller's own connection. Errors: UNSUPPORTED. */
-ledger_rc ldg_registry_find_connection(const struct ldg_backend **ret_backend, ledger_error *err);
+/* The backend that takes a caller's own connection of this kind. Errors: INVALID (no kind),
+ * UNSUPPORTED (left out of this build). */
+ledger_rc ldg_registry_find_connection(ledger_connection_kind kind,
+                                       const struct ldg_backend **ret_backend, ledger_error *err);
 /* All of them; index from 0; NULL behind the last. */
 const struct ldg_backend *ldg_registry_get(size_t index);
 /* What is wrong with a backend's table of functions; NULL: nothing. */

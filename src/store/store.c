@@ -18,7 +18,8 @@
 #define SCRATCH_KEEP_BYTES ((size_t)64 * 1024)
 #define ALL_FLAGS                                                                                  \
     (LEDGER_STORE_CREATE | LEDGER_STORE_READ_ONLY | LEDGER_STORE_APPEND_ONLY | LEDGER_OWN_CONN |   \
-     LEDGER_STORE_NEW_IDENTITY)
+     LEDGER_STORE_NEW_IDENTITY | LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT)
+#define DEFAULT_LABEL "ledger"
 
 void ldg_store_wrote(ledger_store *store)
 {
@@ -51,6 +52,9 @@ static ledger_rc check_options(const ledger_store_options *options, ledger_error
         return ldg_fail(err, LEDGER_ERR_INVALID, "a read-only store cannot create what is missing");
     if ((flags & LEDGER_STORE_NEW_IDENTITY) && !(flags & LEDGER_STORE_CREATE))
         return ldg_fail(err, LEDGER_ERR_INVALID, "a new identity goes together with CREATE");
+    if ((flags & (LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT)) && !(flags & LEDGER_STORE_CREATE))
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "what notifies, and an index of full text, go together with CREATE");
     if (options->busy_timeout_ms < 0)
         return ldg_fail(err, LEDGER_ERR_INVALID, "busy_timeout_ms is negative: %d",
                         options->busy_timeout_ms);
@@ -69,6 +73,7 @@ static void free_store(ledger_store *store)
     ldg_free(store->shown_url);
     ldg_free(store->table);
     ldg_free(store->log_table);
+    ldg_free(store->label);
     ldg_free(store);
 }
 
@@ -84,10 +89,13 @@ static ledger_rc copy_options(ledger_store *store, const ledger_store_options *o
         rc = ldg_check_table_name(options->log_table, LDG_LOG_TABLE_MAX_BYTES, "log table", err);
     if (rc == LEDGER_OK && options->log_table)
         rc = ldg_check_log_table(table, options->log_table, err);
+    if (rc == LEDGER_OK && options->label)
+        rc = ldg_check_text(options->label, LDG_LABEL_MAX - 1, "label", err);
     if (rc != LEDGER_OK)
         return rc;
 
     store->table = ldg_strdup(table);
+    store->label = ldg_strdup(options->label && *options->label ? options->label : DEFAULT_LABEL);
     store->url = options->url ? ldg_strdup(options->url) : NULL;
     store->shown_url = ldg_calloc(1, shown_size);
     if (options->log_table) {
@@ -96,10 +104,22 @@ static ledger_rc copy_options(ledger_store *store, const ledger_store_options *o
         memcpy(store->log_table, table, strlen(table));
         memcpy(store->log_table + strlen(table), LDG_LOG_SUFFIX, sizeof(LDG_LOG_SUFFIX));
     }
-    if (!store->table || !store->log_table || !store->shown_url || (options->url && !store->url))
+    if (!store->table || !store->log_table || !store->label || !store->shown_url ||
+        (options->url && !store->url))
         return ldg_fail_nomem(err);
     ldg_mask_url(shown, store->shown_url, shown_size);
     return LEDGER_OK;
+}
+
+static ledger_rc check_flags(const struct ldg_backend *backend, uint32_t flags, ledger_error *err)
+{
+    const char *what = NULL;
+    if ((flags & LEDGER_STORE_NOTIFY) && !(backend->caps & LDG_CAP_NOTIFY))
+        what = "notify who waits for a commit";
+    else if ((flags & LEDGER_STORE_FULL_TEXT) && !(backend->caps & LDG_CAP_FULL_TEXT))
+        what = "have an index of full text";
+    return what ? ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store cannot %s", backend->name, what)
+                : LEDGER_OK;
 }
 
 ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
@@ -123,7 +143,9 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
     if (store->url)
         rc = ldg_registry_find(store->url, &store->backend, &path, err);
     else
-        rc = ldg_registry_find_connection(&store->backend, err);
+        rc = ldg_registry_find_connection(options->connection_kind, &store->backend, err);
+    if (rc == LEDGER_OK)
+        rc = check_flags(store->backend, options->flags, err);
     if (rc != LEDGER_OK)
         goto out;
     if (path && !*path) {
@@ -147,6 +169,7 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
         .flags = options->flags,
         .busy_timeout_ms = options->busy_timeout_ms,
         .connection = options->connection,
+        .label = store->label,
         .role = role,
     };
     rc = store->backend->open(store->ctx, &store->open, err);
@@ -495,6 +518,9 @@ ledger_rc ledger_store_search(ledger_store *store, const char *stream, const cha
         rc = ldg_check_text(text, LEDGER_MAX_VALUE_BYTES, "search text", err);
     if (rc == LEDGER_OK && !*text)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "the search text is empty");
+    if (rc == LEDGER_OK && options && options->full_text &&
+        !(ldg_store_caps(store) & LDG_CAP_FULL_TEXT))
+        rc = ldg_fail_unsupported(store, "search of full text", err);
     if (rc == LEDGER_OK)
         rc = read_entries(store, stream, text, options, ret_batch, err);
     return rc;

@@ -8,9 +8,12 @@
 uint64_t ldg_store_caps(const ledger_store *store);
 /* Masks capabilities off (tests: a sink without cursors). */
 void ldg_store_mask_caps(ledger_store *store, uint64_t caps);
-/* Another handle with the same options, in a role, with the same masks; never creates. */
-ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, ledger_store **ret_store,
-                           ledger_error *err);
+/* Another handle with the same options, in a role, with the same masks; never creates. use (may be
+ * NULL) is put behind the store's label: "ledgerctl" becomes "ledgerctl/orders". */
+ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
+                           ledger_store **ret_store, ledger_error *err);
+/* What stored times are cut to; at least 1. */
+int64_t ldg_store_time_precision_us(const ledger_store *store);
 
 /* One wrapper per callback below; names, contracts and errors as in backend.h. err may be NULL. */
 ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_identity,
@@ -26,8 +29,13 @@ ledger_rc ldg_store_log_stat(ledger_store *store, const char *state, struct ldg_
                              ledger_error *err);
 ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_ms,
                              ledger_error *err);
-ledger_rc ldg_store_entry_by_id(ledger_store *store, int64_t id, struct ldg_arena *arena,
-                                ledger_entry **ret_entry, ledger_error *err);
+/* A backend without the callback needs none: *ret_needed false. */
+ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool *ret_needed,
+                                    char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
+/* count 0: NULL. */
+ledger_rc ldg_store_entries_by_id(ledger_store *store, const int64_t *ids, size_t count,
+                                  struct ldg_arena *arena, ledger_entry **ret_entries,
+                                  ledger_error *err);
 ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *identity,
                                const char *name, int *ret_origin, ledger_error *err);
 ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,

@@ -210,6 +210,7 @@ const struct ldg_backend ldg_backend_memory = {
             LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
             LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK | LDG_CAP_PARALLEL_APPLY,
     .ctx_size = sizeof(struct ldg_memory),
+    .time_precision_us = 1000,
     .open = memory_open,
     .close = memory_close,
     .describe = memory_describe,
@@ -235,7 +236,7 @@ const struct ldg_backend ldg_backend_memory = {
     .log_check = ldg_mem_log_check,
     .log_stat = ldg_mem_log_stat,
     .log_wait = ldg_mem_log_wait,
-    .entry_by_id = ldg_mem_entry_by_id,
+    .entries_by_id = ldg_mem_entries_by_id,
     .origin_get = ldg_mem_origin_get,
     .origin_list = ldg_mem_origin_list,
     .origin_adopt = ldg_mem_origin_adopt,

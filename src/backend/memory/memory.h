@@ -366,8 +366,9 @@ ledger_rc ldg_mem_trim(void *ctx, const char *stream, ledger_id before, uint64_t
                        ledger_error *err);
 ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                     ledger_id *ret_id, ledger_error *err);
-ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
-                              ledger_entry **ret_entry, ledger_error *err);
+ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+                                struct ldg_arena *arena, ledger_entry **ret_entries,
+                                ledger_error *err);
 ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                             struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                             ledger_error *err);

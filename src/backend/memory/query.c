@@ -596,18 +596,23 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
     return rc;
 }
 
-ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
-                              ledger_entry **ret_entry, ledger_error *err)
+ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+                                struct ldg_arena *arena, ledger_entry **ret_entries,
+                                ledger_error *err)
 {
     struct ldg_memory *m = ctx;
-    ledger_entry *entry = NULL;
-    ledger_rc rc = ldg_mem_enter(m, "entry_by_id", err);
+    ledger_rc rc = ldg_mem_enter(m, "entries_by_id", err);
     if (rc != LEDGER_OK)
         return rc;
     const int64_t seq = ldg_mem_seq(m);
-    const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, id);
-    if (row && ldg_mem_visible(&row->stamp, &m->tx, seq)) {
-        const ledger_entry found = {
+    ledger_entry *entries = ldg_arena_calloc(arena, count, sizeof(*entries));
+    if (!entries)
+        rc = ldg_fail_nomem(err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, ids[i]);
+        if (!row || !ldg_mem_visible(&row->stamp, &m->tx, seq))
+            continue;
+        entries[i] = (ledger_entry){
             .id = { .number = row->id },
             .stream = ldg_arena_strdup(arena, row->stream->name),
             .payload = { .data = ldg_arena_strndup(arena, row->payload.data, row->payload.size),
@@ -619,13 +624,12 @@ ledger_rc ldg_mem_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
             .created_at_us = row->created_at_us,
             .updated_at_us = LEDGER_NO_TIME,
         };
-        entry = ldg_arena_memdup(arena, &found, sizeof(found));
-        if (!found.stream || !found.payload.data || !entry)
+        if (!entries[i].stream || !entries[i].payload.data)
             rc = ldg_fail_nomem(err);
     }
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
-        *ret_entry = entry;
+        *ret_entries = entries;
     return rc;
 }
 

@@ -648,6 +648,7 @@ const struct ldg_backend ldg_backend_sqlite = {
             LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
             LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK,
     .ctx_size = sizeof(struct ldg_sqlite),
+    .time_precision_us = 1000,
     .open = sqlite_open,
     .close = sqlite_close,
     .describe = sqlite_describe,
@@ -674,7 +675,7 @@ const struct ldg_backend ldg_backend_sqlite = {
     .log_stat = ldg_sqlite_log_stat,
     .log_wait = ldg_sqlite_log_wait,
     .trim_kept = ldg_sqlite_trim_kept,
-    .entry_by_id = ldg_sqlite_entry_by_id,
+    .entries_by_id = ldg_sqlite_entries_by_id,
     .origin_get = ldg_sqlite_origin_get,
     .origin_list = ldg_sqlite_origin_list,
     .origin_adopt = ldg_sqlite_origin_adopt,

@@ -680,7 +680,7 @@ ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char
 }
 
 /* Nothing but what is asked for: another column of the row may be odd, and is not read. */
-static ledger_rc fill_payload_only(const struct target *t, ledger_entry **ret_entry,
+static ledger_rc fill_payload_only(const struct target *t, ledger_entry *ret_entry,
                                    ledger_error *err)
 {
     enum { CREATED_AT = COL_LARGE_SIZE + 1 };
@@ -692,45 +692,43 @@ static ledger_rc fill_payload_only(const struct target *t, ledger_entry **ret_en
         .origin = "",
         .updated_at_us = LEDGER_NO_TIME,
     };
-    ledger_entry *entry = NULL;
     ledger_rc rc = get_text(t->s, t->stmt, COL_STREAM, "stream", t->arena, &e.stream, err);
-    if (rc == LEDGER_ERR_DATA) { /* no event can mean this row */
-        *ret_entry = NULL;
+    if (rc == LEDGER_ERR_DATA) /* no event can mean this row */
         return LEDGER_OK;
-    }
     if (rc == LEDGER_OK)
         rc = fill_payload(t, &e.payload, err);
     if (rc == LEDGER_OK)
         rc = fill_time(t, CREATED_AT, "created_at", &e.created_at_us, err);
-    if (rc == LEDGER_OK) {
-        entry = ldg_arena_memdup(t->arena, &e, sizeof(e));
-        rc = entry ? LEDGER_OK : ldg_fail_nomem(err);
-    }
     if (rc == LEDGER_OK)
-        *ret_entry = entry;
+        *ret_entry = e;
     return rc;
 }
 
-ledger_rc ldg_sqlite_entry_by_id(void *ctx, int64_t id, struct ldg_arena *arena,
-                                 ledger_entry **ret_entry, ledger_error *err)
+ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+                                   struct ldg_arena *arena, ledger_entry **ret_entries,
+                                   ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    ledger_entry *entry = NULL;
     ledger_rc result = LEDGER_OK;
+    ledger_entry *entries = ldg_arena_calloc(arena, count, sizeof(*entries));
+    if (!entries)
+        return ldg_fail_nomem(err);
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_PAYLOAD, err);
     if (!stmt)
         return err->code;
     const struct target target = { .s = s, .stmt = stmt, .arena = arena, .raw = true };
-    int rc = sqlite3_bind_int64(stmt, 1, id);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        result = fill_payload_only(&target, &entry, err);
-    else if (rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(s, rc, "reading an entry", err);
-    sqlite3_reset(stmt);
+    for (size_t i = 0; i < count && result == LEDGER_OK; i++) {
+        int rc = sqlite3_bind_int64(stmt, 1, ids[i]);
+        if (rc == SQLITE_OK)
+            rc = sqlite3_step(stmt);
+        if (rc == SQLITE_ROW)
+            result = fill_payload_only(&target, &entries[i], err);
+        else if (rc != SQLITE_DONE)
+            result = ldg_sqlite_fail(s, rc, "reading an entry", err);
+        sqlite3_reset(stmt);
+    }
     if (result == LEDGER_OK)
-        *ret_entry = entry;
+        *ret_entries = entries;
     return result;
 }
 
