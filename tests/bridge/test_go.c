@@ -78,7 +78,8 @@ static void assert_equal_go(ledger_store *source, ledger_store *sink)
 static void w13_go_source(void **state)
 {
     struct tst_env *env = *state;
-    for (int to = 0; to < TST_SINK_COUNT; to++, tst_env_reset(env)) {
+    TST_EACH_SINK(env, to)
+    {
         sqlite3 *go = go_open(env, "source");
         go_writes(go, 0);
         tst_sleep_us(30000);

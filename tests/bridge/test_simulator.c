@@ -280,7 +280,7 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     so.log = LEDGER_LOG_ON;
     so.busy_timeout_ms = 0; /* one thread: waiting is useless */
     s->source = tst_open_with(env, from, "source", &so);
-    so.log = to == TST_PLAIN ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
+    so.log = tst_kind_has_log((int)to) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
     s->sink = tst_open_with(env, to, "sink", &so);
     so.log = LEDGER_LOG_ON;
     s->writer_count = 1 + (size_t)below(s, WRITERS);

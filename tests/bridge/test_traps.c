@@ -53,6 +53,8 @@ static void t2_restored_source_stops_the_bridge(void **state)
     /* How many other rows the restored source has when the bridge comes: fewer, as many, more. */
     static const int rewritten[] = { 0, 3, 10, 25 };
     for (int to = 0; to < TST_SINK_COUNT; to++) {
+        if (!tst_kind_here(to))
+            continue;
         for (size_t k = 0; k < sizeof rewritten / sizeof rewritten[0]; k++, tst_env_reset(env)) {
             ledger_store *source = tst_open(env, TST_SQLITE, "source");
             ledger_store *sink = tst_open(env, (enum tst_kind)to, "sink");
