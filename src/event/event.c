@@ -581,7 +581,7 @@ static bool is_space(char c)
 
 /* event_time_us: an entry that was made with its event, as nearly all are, does not repeat it. */
 static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry, size_t index,
-                           int64_t event_time_us, ledger_error *err)
+                           int64_t event_time_us, bool without_id, ledger_error *err)
 {
     const char *start = entry->payload.data, *end = start;
     if (entry->payload.size > LEDGER_MAX_PAYLOAD_BYTES)
@@ -598,7 +598,7 @@ static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry
         return ldg_fail(err, LEDGER_ERR_DATA, "event: entries[%zu].payload: is empty", index);
 
     PUT(out, "{\"id\":");
-    ldg_json_put_string(out, entry->id);
+    ldg_json_put_string(out, without_id ? "" : entry->id);
     PUT(out, ",\"payload\":");
     ldg_buf_append(out, head_end, (size_t)(tail - head_end));
     put_text(out, ",\"order_key\":", entry->order_key);
@@ -625,7 +625,7 @@ static ledger_rc put_entry(struct ldg_buf *out, const ledger_append_entry *entry
 }
 
 static ledger_rc put_entries(struct ldg_buf *out, const ledger_mutation_event *event,
-                             ledger_error *err)
+                             struct ldg_event_place *places, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     if (event->entry_count == 0)
@@ -634,14 +634,18 @@ static ledger_rc put_entries(struct ldg_buf *out, const ledger_mutation_event *e
     for (size_t i = 0; i < event->entry_count && rc == LEDGER_OK; i++) {
         if (i > 0)
             ldg_buf_putc(out, ',');
-        rc = put_entry(out, &event->entries[i], i, event->created_at_us, err);
+        if (places != NULL)
+            places[i] = (struct ldg_event_place){ out->size, out->size + strlen("{\"id\":\""), 0 };
+        rc = put_entry(out, &event->entries[i], i, event->created_at_us, places != NULL, err);
+        if (places != NULL)
+            places[i].behind = out->size;
     }
     ldg_buf_putc(out, ']');
     return rc;
 }
 
-ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
-                           ledger_error *err)
+static ledger_rc encode(const ledger_mutation_event *event, struct ldg_buf *out,
+                        struct ldg_event_place *places, ledger_error *err)
 {
     bool known = (size_t)event->type < LEDGER_MUTATION_UNKNOWN;
     const char *type_name = known ? type_names[event->type] : event->type_name;
@@ -651,7 +655,7 @@ ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *o
     ldg_json_put_string(out, type_name);
     PUT(out, ",\"stream\":");
     ldg_json_put_string(out, event->stream);
-    ledger_rc rc = put_entries(out, event, err);
+    ledger_rc rc = put_entries(out, event, places, err);
     if (rc != LEDGER_OK)
         return rc;
     put_text(out, ",\"entry_id\":", event->entry_id);
@@ -672,6 +676,18 @@ ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *o
     if (out->rc != LEDGER_OK)
         return ldg_fail(err, out->rc, "event: over %zu bytes", out->max);
     return LEDGER_OK;
+}
+
+ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
+                           ledger_error *err)
+{
+    return encode(event, out, NULL, err);
+}
+
+ledger_rc ldg_event_encode_places(const ledger_mutation_event *event, struct ldg_buf *out,
+                                  struct ldg_event_place *ret_places, ledger_error *err)
+{
+    return encode(event, out, ret_places, err);
 }
 
 /* --- the public calls ---------------------------------------------------------------------- */

@@ -25,6 +25,16 @@ ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
 ledger_rc ldg_event_encode(const ledger_mutation_event *event, struct ldg_buf *out,
                            ledger_error *err);
 
+/* The same for an append whose ids are not known yet: they are left out, as "". Places are offsets
+ * in out. */
+struct ldg_event_place {
+    size_t start;  /* the entry's '{' */
+    size_t id;     /* where the text of its id belongs, between its quotes */
+    size_t behind; /* what follows the entry: ',' or ']' */
+};
+ledger_rc ldg_event_encode_places(const ledger_mutation_event *event, struct ldg_buf *out,
+                                  struct ldg_event_place *ret_places, ledger_error *err);
+
 /* Is it one JSON value, no deeper than LEDGER_MAX_JSON_DEPTH, valid UTF-8? Errors: DATA with the
  * byte offset. */
 ledger_rc ldg_json_check(ledger_bytes bytes, ledger_error *err);
