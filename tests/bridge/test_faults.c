@@ -70,6 +70,8 @@ static void fill(ledger_store *source, uint64_t seed, size_t count)
     w.small = true;
     w.stream_count = 3;
     tst_workload_run(&w, source, count);
+    /* A random workload may roll everything back; a fault in applying needs something to apply. */
+    (void)tst_append(source, "s", "1", NULL, NULL);
 }
 
 /* --- memory: by script -------------------------------------------------------------------------
