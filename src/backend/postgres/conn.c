@@ -1,190 +1,604 @@
+/* Connecting, connecting anew, and looking at what was connected to.
+ *
+ * Hides which parameters a connection gets. What the URL, the environment or a service file says
+ * wins; ours fill what is unset. Invariants: a remote host's certificate is verified unless
+ * somebody said otherwise; a connection is used only after all checks; a new connection never goes
+ * on with a transaction of the old one. */
 #include "backend/postgres/postgres.h"
 
-void ldg_pg_arg_text(struct ldg_pg_args *args, const char *text)
+#include <arpa/inet.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CONNECT_TIMEOUT_S 10
+#define PARAMETERS_MAX 96
+#define PROBE_TIMEOUT_MS 10000
+
+/* --- parameters ------------------------------------------------------------------------------ */
+
+struct parameters {
+    const char *keys[PARAMETERS_MAX + 1];
+    const char *values[PARAMETERS_MAX + 1];
+    size_t count;
+    PQconninfoOption *given;     /* what the URL says */
+    PQconninfoOption *effective; /* with environment, service file and libpq's defaults */
+    bool several_hosts;
+    bool remote;          /* one of the hosts is */
+    bool verifies_remote; /* by our default */
+    char root_cert[PATH_MAX];
+};
+
+static void free_parameters(struct parameters *p)
 {
+    PQconninfoFree(p->given);
+    PQconninfoFree(p->effective);
 }
 
-void ldg_pg_arg_text_n(struct ldg_pg_args *args, const char *text, size_t size)
+/* "" when it is not set. */
+static const char *option(const PQconninfoOption *options, const char *key)
 {
-}
-
-void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size)
-{
-}
-
-void ldg_pg_arg_bytes(struct ldg_pg_args *args, const void *data, size_t size)
-{
-}
-
-void ldg_pg_arg_int64(struct ldg_pg_args *args, int64_t value)
-{
-}
-
-void ldg_pg_arg_int32(struct ldg_pg_args *args, int32_t value)
-{
-}
-
-void ldg_pg_arg_bool(struct ldg_pg_args *args, bool value)
-{
-}
-
-void ldg_pg_arg_time(struct ldg_pg_args *args, int64_t time_us)
-{
-}
-
-void ldg_pg_arg_array(struct ldg_pg_args *args, Oid type, const struct ldg_buf *array)
-{
-}
-
-void ldg_pg_array_begin(struct ldg_buf *buf, Oid element)
-{
-}
-
-void ldg_pg_array_bytes(struct ldg_buf *buf, const void *data, size_t size)
-{
-}
-
-void ldg_pg_array_text(struct ldg_buf *buf, const char *text)
-{
-}
-
-void ldg_pg_array_jsonb(struct ldg_buf *buf, const char *text, size_t size)
-{
-}
-
-void ldg_pg_array_int64(struct ldg_buf *buf, int64_t value)
-{
-}
-
-void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value)
-{
-}
-
-void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us)
-{
-}
-
-void ldg_pg_array_end(struct ldg_buf *buf, size_t count)
-{
-}
-
-ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_enter");
-}
-
-ledger_rc ldg_pg_run(struct ldg_pg *pg, enum ldg_pg_plan plan, const char *doing,
-                     const char *template, const struct ldg_pg_args *args, PGresult **ret_result,
-                     ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_run");
-}
-
-ledger_rc ldg_pg_run_text(struct ldg_pg *pg, const char *doing, const char *text,
-                          const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_run_text");
-}
-
-ledger_rc ldg_pg_run_int64(struct ldg_pg *pg, const char *doing, const char *template,
-                           const struct ldg_pg_args *args, bool *ret_found, int64_t *ret_value,
-                           ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_run_int64");
-}
-
-ledger_rc ldg_pg_pipe_begin(struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_pipe_begin");
-}
-
-ledger_rc ldg_pg_pipe_send(struct ldg_pg *pg, const char *doing, const char *template,
-                           const struct ldg_pg_args *args, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_pipe_send");
-}
-
-ledger_rc ldg_pg_pipe_flush(struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_pipe_flush");
-}
-
-ledger_rc ldg_pg_pipe_receive(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
-                              ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_pipe_receive");
-}
-
-ledger_rc ldg_pg_pipe_end(struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_pipe_end");
-}
-
-ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_copy_begin");
-}
-
-ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_copy_put");
-}
-
-ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_copy_end");
-}
-
-void ldg_pg_copy_cancel(struct ldg_pg *pg)
-{
-}
-
-ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
-                      ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_fail");
-}
-
-const char *ldg_pg_sqlstate(const ledger_error *err)
-{
+    for (; options && options->keyword; options++) {
+        if (strcmp(options->keyword, key) == 0)
+            return options->val ? options->val : "";
+    }
     return "";
 }
 
-bool ldg_pg_is_row_fault(const ledger_error *err)
+static void set(struct parameters *p, const char *key, const char *value)
 {
-    return 0;
+    size_t i = 0;
+    while (i < p->count && strcmp(p->keys[i], key) != 0)
+        i++;
+    if (i == PARAMETERS_MAX)
+        return;
+    p->keys[i] = key;
+    p->values[i] = value;
+    if (i == p->count)
+        p->count++;
 }
 
-void ldg_pg_drop(struct ldg_pg *pg)
+static void set_default(struct parameters *p, const char *key, const char *value)
 {
+    if (!*option(p->effective, key))
+        set(p, key, value);
 }
 
-ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_own,
-                             ledger_error *err)
+/* libpq has a default of its own for these, so that only the URL and the environment show what
+ * somebody wanted. */
+static bool is_chosen(const struct parameters *p, const char *key, const char *variable,
+                      const char *libpq_default)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_begin_write");
+    const char *effective = option(p->effective, key);
+    const char *env = getenv(variable);
+    return *option(p->given, key) || (env && *env) ||
+           (*effective && strcmp(effective, libpq_default) != 0);
 }
 
-ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err)
+/* One of a list with commas. Returns what is behind it; NULL: it was the last. */
+static const char *next_item(const char *list, char *out, size_t out_size)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_end");
+    size_t size = strcspn(list, ",");
+    size_t kept = size < out_size ? size : out_size - 1;
+    memcpy(out, list, kept);
+    out[kept] = '\0';
+    return list[size] ? list + size + 1 : NULL;
 }
 
-void ldg_pg_rollback(struct ldg_pg *pg)
+static bool is_local(const char *host)
 {
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (!*host || *host == '/' || *host == '@') /* a socket */
+        return true;
+    if (inet_pton(AF_INET, host, &v4) == 1)
+        return ntohl(v4.s_addr) >> 24 == 127;
+    if (inet_pton(AF_INET6, host, &v6) == 1)
+        return IN6_IS_ADDR_LOOPBACK(&v6);
+    return strcasecmp(host, "localhost") == 0;
+}
+
+static void look_at_hosts(struct parameters *p)
+{
+    char item[256];
+    const char *hosts = option(p->effective, "hostaddr");
+    if (!*hosts)
+        hosts = option(p->effective, "host");
+    p->several_hosts = strchr(hosts, ',') != NULL;
+    for (const char *rest = hosts; rest;) {
+        rest = next_item(rest, item, sizeof(item));
+        p->remote = p->remote || !is_local(item);
+    }
+}
+
+static void choose_root_cert(struct parameters *p)
+{
+    static const char *const bundles[] = {
+        "/etc/ssl/certs/ca-certificates.crt", /* Debian */
+        "/etc/pki/tls/certs/ca-bundle.crt",   /* Fedora */
+        "/etc/ssl/ca-bundle.pem",             /* SUSE */
+        "/etc/ssl/cert.pem",                  /* Alpine */
+    };
+    const char *home = getenv("HOME");
+    struct ldg_buf own;
+    ldg_buf_init(&own, sizeof(p->root_cert) - 1);
+    if (home && *home && ldg_buf_printf(&own, "%s/.postgresql/root.crt", home) == LEDGER_OK &&
+        access(own.data, R_OK) == 0) {
+        memcpy(p->root_cert, own.data, own.size + 1);
+        set_default(p, "sslrootcert", p->root_cert);
+        goto out;
+    }
+    for (size_t i = 0; i < sizeof(bundles) / sizeof(bundles[0]); i++) {
+        if (access(bundles[i], R_OK) == 0) {
+            set_default(p, "sslrootcert", bundles[i]);
+            break;
+        }
+    }
+out:
+    ldg_buf_fini(&own);
+}
+
+/* What libpq would do with the URL, and nothing of it done: a setting that is refused after all
+ * others were looked up ends it before a packet is sent or a name resolved. */
+static PQconninfoOption *look_up(const struct parameters *p)
+{
+    const char *keys[PARAMETERS_MAX + 2];
+    const char *values[PARAMETERS_MAX + 2];
+    memcpy(keys, p->keys, p->count * sizeof(keys[0]));
+    memcpy(values, p->values, p->count * sizeof(values[0]));
+    keys[p->count] = "channel_binding";
+    values[p->count] = "none, only looking";
+    keys[p->count + 1] = NULL;
+    values[p->count + 1] = NULL;
+    PGconn *conn = PQconnectStartParams(keys, values, 0);
+    PQconninfoOption *options = conn ? PQconninfo(conn) : NULL;
+    PQfinish(conn);
+    return options;
+}
+
+/* postgresql://… is libpq's; postgresql:host=… is its other form behind our scheme. */
+static const char *conninfo_of(const char *url)
+{
+    const char *colon = strchr(url, ':');
+    return colon && strncmp(colon, "://", 3) != 0 ? colon + 1 : url;
+}
+
+static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, ledger_error *err)
+{
+    char *why = NULL;
+    char shown[256];
+    p->given = PQconninfoParse(conninfo_of(pg->url), &why);
+    if (!p->given) {
+        ldg_mask_url(why ? why : "out of memory", shown, sizeof(shown));
+        PQfreemem(why);
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "the store's URL is not one of PostgreSQL: %s; write "
+                        "postgresql://user@host:port/database",
+                        shown);
+    }
+    for (const PQconninfoOption *o = p->given; o->keyword; o++) {
+        if (o->val && *o->val)
+            set(p, o->keyword, o->val);
+    }
+    p->effective = look_up(p);
+    if (!p->effective)
+        return ldg_fail_nomem(err);
+    look_at_hosts(p);
+    set_default(p, "connect_timeout", "10");
+    set_default(p, "tcp_user_timeout", "30000");
+    set_default(p, "keepalives_idle", "30");
+    set_default(p, "keepalives_interval", "10");
+    set_default(p, "keepalives_count", "3");
+    set_default(p, "application_name", pg->label);
+    set(p, "client_encoding", "UTF8"); /* texts of ours are nothing else */
+    if (p->several_hosts && !(pg->flags & LEDGER_STORE_READ_ONLY) &&
+        !is_chosen(p, "target_session_attrs", "PGTARGETSESSIONATTRS", "any"))
+        set(p, "target_session_attrs", "read-write");
+    if (p->remote && !is_chosen(p, "sslmode", "PGSSLMODE", "prefer")) {
+        p->verifies_remote = true;
+        set(p, "sslmode", "verify-full");
+        choose_root_cert(p);
+    }
+    return LEDGER_OK;
+}
+
+/* --- dialling -------------------------------------------------------------------------------- */
+
+static void ignore_notice(void *ctx, const PGresult *result)
+{
+    /* libpq would print it. */
+}
+
+/* The SQLSTATE in libpq's verbose text "FATAL:  28P01: …"; there is no other way to learn it
+ * before a connection is made. */
+static bool find_sqlstate(const char *text, char sqlstate[6])
+{
+    static const char in_state[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    for (const char *p = strstr(text, ":  "); p; p = strstr(p + 1, ":  ")) {
+        if (strspn(p + 3, in_state) == 5 && p[8] == ':') {
+            memcpy(sqlstate, p + 3, 5);
+            sqlstate[5] = '\0';
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Drives one connection until it stands, failed, or its time is over. */
+static void drive(PGconn *conn, int timeout_s)
+{
+    int64_t until_us = ldg_clock_mono_us() + (int64_t)timeout_s * 1000000;
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    while (state != PGRES_POLLING_OK && state != PGRES_POLLING_FAILED) {
+        int64_t left_us = until_us - ldg_clock_mono_us();
+        struct pollfd fd = { .fd = PQsocket(conn),
+                             .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT };
+        if (fd.fd < 0 || (timeout_s > 0 && left_us <= 0))
+            break;
+        if (poll(&fd, 1, timeout_s > 0 ? (int)(left_us / 1000) + 1 : -1) > 0)
+            state = PQconnectPoll(conn);
+    }
+}
+
+static int connect_timeout_of(const struct parameters *p)
+{
+    int64_t value = 0;
+    const char *text = option(p->effective, "connect_timeout");
+    if (!*text)
+        return CONNECT_TIMEOUT_S;
+    if (!ldg_int64_parse(text, false, &value) || value <= 0 || value > INT_MAX)
+        return 0; /* libpq: for ever */
+    return value < 2 ? 2 : (int)value;
+}
+
+/* Words for what a refused connection needs. */
+static const char *hint_of(const struct parameters *p, PGconn *conn, const char *sqlstate)
+{
+    if (PQconnectionNeedsPassword(conn))
+        return "; it asks for a password: put it into PGPASSWORD, ~/.pgpass or a service file";
+    if (!*sqlstate && p->verifies_remote)
+        return "; check host, port and that the server runs; a remote server has to show a "
+               "certificate that can be verified: name its CA with sslrootcert=FILE, or choose "
+               "another sslmode";
+    if (!*sqlstate)
+        return "; check host, port and that the server runs and listens there";
+    return NULL;
+}
+
+static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn *conn,
+                           ledger_error *err)
+{
+    char text[320], sqlstate[6] = "";
+    const char *message = PQerrorMessage(conn);
+    if (!*message)
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "no answer from the server at %s, port %s, within %d seconds; check host "
+                        "and port, and firewalls between",
+                        PQhost(conn) ? PQhost(conn) : "", PQport(conn) ? PQport(conn) : "",
+                        connect_timeout_of(p));
+    find_sqlstate(message, sqlstate);
+    ldg_pg_message(conn, text, sizeof(text));
+    return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, conn, sqlstate));
+}
+
+static ledger_rc dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
+{
+    struct parameters p = { 0 };
+    PGconn *conn = NULL;
+    ledger_rc rc = fill_parameters(pg, &p, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    /* libpq goes on to the next host when one is silent, but only if it waits itself; what it then
+     * says lacks the SQLSTATE, so a failure is looked at once more. */
+    if (p.several_hosts)
+        conn = PQconnectdbParams(p.keys, p.values, 0);
+    if (!conn || PQstatus(conn) != CONNECTION_OK) {
+        PQfinish(conn);
+        conn = PQconnectStartParams(p.keys, p.values, 0);
+        if (!conn) {
+            rc = ldg_fail_nomem(err);
+            goto out;
+        }
+        PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
+        if (PQstatus(conn) != CONNECTION_BAD)
+            drive(conn, connect_timeout_of(&p));
+    }
+    if (PQstatus(conn) != CONNECTION_OK) {
+        rc = fail_dial(pg, &p, conn, err);
+        goto out;
+    }
+    PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
+    PQsetNoticeReceiver(conn, ignore_notice, NULL);
+    if (PQsetnonblocking(conn, 1) != 0) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    *ret_conn = conn;
+    conn = NULL;
+out:
+    PQfinish(conn);
+    free_parameters(&p);
+    return rc;
+}
+
+/* --- looking at it --------------------------------------------------------------------------- */
+
+static ledger_rc name_it(struct ldg_pg *pg, ledger_error *err)
+{
+    struct ldg_buf name;
+    const char *host = PQhost(pg->conn);
+    ldg_buf_init(&name, LEDGER_ERROR_MESSAGE_MAX);
+    ldg_buf_printf(&name, "database \"%.64s\"", PQdb(pg->conn) ? PQdb(pg->conn) : "");
+    if (host && *host)
+        ldg_buf_printf(&name, " at %.128s:%s", host, PQport(pg->conn) ? PQport(pg->conn) : "");
+    ldg_free(pg->where);
+    pg->where = ldg_buf_take(&name);
+    ldg_buf_fini(&name);
+    return pg->where ? LEDGER_OK : ldg_fail_nomem(err);
+}
+
+static ledger_rc check_server(struct ldg_pg *pg, const char *encoding, bool standby,
+                              ledger_error *err)
+{
+    if (pg->server_version < LDG_PG_VERSION_MIN)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "%s: the server is PostgreSQL %d.%d, too old; it must be %d or later",
+                        pg->where, pg->server_version / 10000, pg->server_version % 10000,
+                        LDG_PG_VERSION_MIN / 10000);
+    if (strcmp(encoding, "UTF8") != 0)
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: the database's encoding is %s; a ledger needs UTF8: dump it and load "
+                        "it into a new one (CREATE DATABASE ... ENCODING 'UTF8')",
+                        pg->where, encoding);
+    if (strcmp(pg_encoding_to_char(PQclientEncoding(pg->conn)), "UTF8") != 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "%s: the connection's client_encoding is %s; call "
+                        "PQsetClientEncoding(conn, \"UTF8\") first",
+                        pg->where, pg_encoding_to_char(PQclientEncoding(pg->conn)));
+    if (!standby || (pg->role == LDG_ROLE_USER && (pg->flags & LEDGER_STORE_READ_ONLY)))
+        return LEDGER_OK;
+    /* It may be promoted any moment, or the primary's name may soon lead to another. */
+    if (pg->opened)
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "%s: the server is a standby now; it may be promoted soon", pg->where);
+    return ldg_fail(err, LEDGER_ERR_READ_ONLY,
+                    "%s: the server is a standby, which %s; name the primary, or several hosts",
+                    pg->where,
+                    pg->role == LDG_ROLE_SOURCE ? "does not see running transactions of the primary"
+                                                : "cannot be written");
+}
+
+static ledger_rc look(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char text[] =
+        "SELECT pg_backend_pid(), current_setting('server_version_num')::int4, "
+        "current_setting('server_encoding'), pg_is_in_recovery(), "
+        "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), "
+        "has_function_privilege('pg_control_system()', 'EXECUTE')";
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    const int pid = (int)ldg_pg_get_int64(result, 0, 0);
+    const bool knows_system = ldg_pg_get_bool(result, 0, 5);
+    pg->pooled = pid != PQbackendPID(pg->conn);
+    pg->backend_pid = pg->pooled ? 0 : pid;
+    pg->backend_start_us = ldg_pg_get_time(result, 0, 4);
+    pg->server_version = (int)ldg_pg_get_int64(result, 0, 1);
+    rc = check_server(pg, ldg_pg_get_text(result, 0, 2), ldg_pg_get_bool(result, 0, 3), err);
+    PQclear(result);
+    result = NULL;
+    pg->system_id[0] = '\0';
+    if (rc == LEDGER_OK && knows_system) {
+        rc = ldg_pg_run_text(pg, "looking at the server",
+                             "SELECT system_identifier::text FROM pg_control_system()", NULL,
+                             &result, err);
+        if (rc == LEDGER_OK && strlen(ldg_pg_get_text(result, 0, 0)) < sizeof(pg->system_id))
+            memcpy(pg->system_id, ldg_pg_get_text(result, 0, 0),
+                   strlen(ldg_pg_get_text(result, 0, 0)) + 1);
+    }
+out:
+    PQclear(result);
+    return rc;
+}
+
+/* What a session of ours is like. Behind a pooler it would be somebody else's next. */
+static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char text[] =
+        "SELECT set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
+        "set_config('default_transaction_read_only', $2, false), "
+        "set_config('default_transaction_isolation', 'read committed', false), "
+        "set_config('standard_conforming_strings', 'on', false)";
+    struct ldg_pg_args args = { 0 };
+    char number[16];
+    struct ldg_buf timeout;
+    if (pg->pooled)
+        return LEDGER_OK;
+    ldg_buf_init(&timeout, sizeof(number));
+    ledger_rc rc = ldg_buf_printf(&timeout, "%d", pg->busy_timeout_ms);
+    if (rc == LEDGER_OK) {
+        ldg_pg_arg_text(&args, timeout.data);
+        ldg_pg_arg_text(&args, pg->flags & LEDGER_STORE_READ_ONLY ? "on" : "off");
+        rc = ldg_pg_run_text(pg, "setting up the session", text, &args, NULL, err);
+    } else {
+        rc = ldg_fail_nomem(err);
+    }
+    ldg_buf_fini(&timeout);
+    return rc;
+}
+
+/* A backend whose client has gone may still hold its transaction's locks, until it notices. That is
+ * ours, and the same role may end it. A failure is no matter: then its locks are waited for. */
+static void end_orphan(struct ldg_pg *pg)
+{
+    static const char text[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                               "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid()";
+    ledger_error err;
+    struct ldg_pg_args args = { 0 };
+    if (!pg->orphan_pid || pg->pooled)
+        return;
+    ldg_pg_arg_int32(&args, pg->orphan_pid);
+    ldg_pg_arg_time(&args, pg->orphan_start_us);
+    if (ldg_pg_run_text(pg, "ending an old session", text, &args, NULL, &err) == LEDGER_OK)
+        pg->orphan_pid = 0;
 }
 
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_connect");
+    PGconn *conn = NULL;
+    ledger_rc rc = dial(pg, &conn, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_forget(pg);
+    pg->conn = conn;
+    pg->own_conn = true;
+    pg->connect_count++;
+    rc = name_it(pg, err);
+    if (rc == LEDGER_OK)
+        rc = look(pg, err);
+    if (rc == LEDGER_OK)
+        end_orphan(pg);
+    if (rc == LEDGER_OK)
+        rc = set_up_session(pg, err);
+    if (rc != LEDGER_OK)
+        ldg_pg_close_conn(pg);
+    return rc;
+}
+
+/* --- the caller's own ------------------------------------------------------------------------ */
+
+static ledger_rc check_given(struct ldg_pg *pg, ledger_error *err)
+{
+    if (PQstatus(pg->conn) != CONNECTION_OK) {
+        char text[320];
+        ldg_pg_message(pg->conn, text, sizeof(text));
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "%s: the connection given is broken (%s); reset it, or open the store "
+                        "with a new one",
+                        pg->where ? pg->where : "", text);
+    }
+    if (PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the connection given is in pipeline mode");
+    switch (PQtransactionStatus(pg->conn)) {
+    case PQTRANS_IDLE:
+    case PQTRANS_INTRANS:
+        return LEDGER_OK;
+    case PQTRANS_INERROR:
+        return ldg_pg_fail_in_tx(pg, err);
+    default:
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "the connection given has a statement under way; finish it first");
+    }
 }
 
 ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_take");
+    pg->conn = conn;
+    pg->own_conn = false;
+    pg->connect_count++;
+    ledger_rc rc = check_given(pg, err);
+    if (rc == LEDGER_OK)
+        rc = name_it(pg, err);
+    if (rc == LEDGER_OK)
+        rc = look(pg, err);
+    if (rc != LEDGER_OK)
+        pg->conn = NULL;
+    return rc;
+}
+
+/* --- losing it and getting it back ----------------------------------------------------------- */
+
+void ldg_pg_drop(struct ldg_pg *pg)
+{
+    if (!pg->conn)
+        return;
+    if (pg->in_user_tx || pg->in_snapshot)
+        pg->lost_in_tx = true;
+    if (!pg->own_conn)
+        return; /* the caller's to mend */
+    if (pg->backend_pid) {
+        pg->orphan_pid = pg->backend_pid;
+        pg->orphan_start_us = pg->backend_start_us;
+        pg->backend_pid = 0;
+    }
+    PQfinish(pg->conn);
+    pg->conn = NULL;
+    ldg_pg_forget(pg);
 }
 
 void ldg_pg_close_conn(struct ldg_pg *pg)
 {
+    if (pg->own_conn || pg->close_given)
+        PQfinish(pg->conn);
+    pg->conn = NULL;
+    pg->backend_pid = 0;
+    ldg_pg_forget(pg);
 }
 
+/* A server that went away has said so by now: something to read, or the end. */
+static bool is_alive(struct ldg_pg *pg)
+{
+    for (int tries = 0; tries < 8 && PQstatus(pg->conn) == CONNECTION_OK; tries++) {
+        struct pollfd fd = { .fd = PQsocket(pg->conn), .events = POLLIN };
+        if (poll(&fd, 1, 0) <= 0)
+            return true;
+        if (!PQconsumeInput(pg->conn))
+            return false;
+        (void)!PQisBusy(pg->conn); /* takes in what came: notices, settings */
+    }
+    return PQstatus(pg->conn) == CONNECTION_OK;
+}
+
+ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
+{
+    if (pg->conn && pg->own_conn && !is_alive(pg))
+        ldg_pg_drop(pg);
+    if (pg->lost_in_tx)
+        return ldg_fail(err, pg->in_snapshot ? LEDGER_ERR_CONNECT : LEDGER_ERR_INVALID,
+                        "%s: the connection was lost in the middle of this transaction, and "
+                        "nothing of it was written; roll back and begin again",
+                        pg->where ? pg->where : "");
+    if (!pg->own_conn)
+        return check_given(pg, err);
+    if (pg->conn)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_pg_connect(pg, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_schema_look(pg, err);
+    if (rc != LEDGER_OK)
+        ldg_pg_close_conn(pg);
+    return rc;
+}
+
+bool ldg_pg_still_works(struct ldg_pg *pg)
+{
+    static const char text[] = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 "
+                               "AND backend_start = $2 AND state = 'active'";
+    struct ldg_pg probe = { .url = pg->url,
+                            .label = pg->label,
+                            .flags = pg->flags,
+                            .own_conn = true,
+                            .pooled = true,
+                            .reply_timeout_ms = PROBE_TIMEOUT_MS };
+    ledger_error err;
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    bool works = false;
+    if (!pg->own_conn)
+        return true; /* its owner's to decide */
+    if (!pg->url)
+        return false; /* a probe itself */
+    if (dial(&probe, &probe.conn, &err) != LEDGER_OK)
+        return *ldg_pg_sqlstate(&err) != '\0'; /* the server spoke: too many connections */
+    probe.url = NULL;
+    ldg_pg_arg_int32(&args, pg->backend_pid);
+    ldg_pg_arg_time(&args, pg->backend_start_us);
+    if (ldg_pg_run_text(&probe, "asking for a session", text, &args, &result, &err) == LEDGER_OK)
+        works = !pg->backend_pid || PQntuples(result) > 0; /* a pooler's sessions are not known */
+    PQclear(result);
+    ldg_pg_close_conn(&probe);
+    return works;
+}

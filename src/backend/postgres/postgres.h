@@ -80,6 +80,7 @@ struct ldg_pg {
     struct ldg_pg_sent *sent;
     size_t sent_first, sent_count, sent_cap;
     bool sync_sent;
+    bool was_nonblocking;
     bool pipe_failed;
     ledger_error pipe_error; /* the first failure */
     struct ldg_pg_source *source;
@@ -220,6 +221,9 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
 const char *ldg_pg_sqlstate(const ledger_error *err);
 /* Was it what this very row ran into (data, constraint, limits), and not the database's state? */
 bool ldg_pg_is_row_fault(const ledger_error *err);
+/* A failure without a result: by its SQLSTATE ("": none, CONNECT). hint NULL: the usual one. */
+ledger_rc ldg_pg_fail_state(ledger_error *err, const char *sqlstate, const char *text,
+                            const char *hint);
 /* What PQerrorMessage() says that is worth showing: one line. */
 void ldg_pg_message(const PGconn *conn, char *out, size_t out_size);
 
@@ -234,6 +238,12 @@ ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_
  * answer is UNKNOWN_OUTCOME. */
 ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
 void ldg_pg_rollback(struct ldg_pg *pg);
+/* The pieces: BEGIN … with settings; COMMIT as ldg_pg_end() does it; INVALID: an earlier statement
+ * of this transaction failed. */
+ledger_rc ldg_pg_begin(struct ldg_pg *pg, const char *begin, const char *settings,
+                       ledger_error *err);
+ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err);
 
 /* --- conn.c ---------------------------------------------------------------------------------- */
 
@@ -241,6 +251,8 @@ void ldg_pg_rollback(struct ldg_pg *pg);
  * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
  * INVALID: the transaction that was open is gone with its connection. */
 ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+/* After a long silence: does the server still work for this connection? Asks on a second one. */
+bool ldg_pg_still_works(struct ldg_pg *pg);
 /* Breaks the connection off; the next enter() makes a new one. */
 void ldg_pg_drop(struct ldg_pg *pg);
 /* Connects with pg->url; checks version, encoding, recovery, cluster. */

@@ -1,0 +1,719 @@
+/* Statements: texts, preparing, sending, waiting, pipelines, COPY, transactions.
+ *
+ * Hides libpq's calls. Invariants: whoever waits is woken by a connection that stalls as well as by
+ * one that breaks; a result counts only when the server is ready for the next statement, because
+ * the commit of a single statement comes after its result; no statement is ever sent again on
+ * another connection. */
+#include "backend/postgres/postgres.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+/* The server refuses a message of 1 GB and hangs up. */
+#define MESSAGE_MAX_BYTES ((size_t)1024 * 1024 * 1024 - 64 * 1024)
+#define TEXT_MAX_BYTES ((size_t)1024 * 1024)
+#define NAME_MAX_BYTES 32
+
+struct ldg_pg_sql {
+    const char *template;
+    char *text;
+    char name[NAME_MAX_BYTES]; /* of the prepared statement */
+    enum { UNPREPARED, PREPARING, PREPARED } state;
+};
+
+/* --- texts ----------------------------------------------------------------------------------- */
+
+static void put_entry_columns(const struct ldg_pg *pg, struct ldg_buf *out)
+{
+    ldg_buf_puts(out, "e.id, e.stream, e.payload, e.order_key, e.dedup_key, e.schema_version, "
+                      "e.metadata, e.tags, e.annotations, e.created_at, e.updated_at, ");
+    ldg_buf_puts(out, pg->has_source_id ? "e.source_id, " : "''::text, ");
+    if (!pg->has_ours) {
+        ldg_buf_puts(out, "0::int4, NULL::int8, NULL::text");
+        return;
+    }
+    ldg_buf_puts(out, "e.origin, e.source_pos, CASE WHEN e.origin = 0 THEN NULL ELSE "
+                      "(SELECT o.uuid FROM \"");
+    ldg_buf_puts(out, pg->table);
+    ldg_buf_puts(out, "_origins\" AS o WHERE o.id = e.origin) END");
+}
+
+static ledger_rc expand(const struct ldg_pg *pg, const char *template, struct ldg_buf *out)
+{
+    for (const char *p = template; *p;) {
+        if (strncmp(p, "{t}", 3) == 0)
+            ldg_buf_puts(out, pg->table);
+        else if (strncmp(p, "{l}", 3) == 0)
+            ldg_buf_puts(out, pg->log_table);
+        else if (strncmp(p, "{e}", 3) == 0)
+            put_entry_columns(pg, out);
+        else {
+            size_t size = 1 + strcspn(p + 1, "{");
+            ldg_buf_append(out, p, size);
+            p += size;
+            continue;
+        }
+        p += 3;
+    }
+    return out->rc;
+}
+
+/* Index of the first kept text whose template is not before this one. */
+static size_t lower_bound(const struct ldg_pg *pg, const char *template)
+{
+    size_t low = 0, high = pg->sql_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if ((uintptr_t)pg->sqls[middle]->template <(uintptr_t) template)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool reserve_sql(struct ldg_pg *pg)
+{
+    if (pg->sql_count < pg->sql_cap)
+        return true;
+    size_t cap = pg->sql_cap ? pg->sql_cap * 2 : 32;
+    struct ldg_pg_sql **sqls = ldg_realloc(pg->sqls, cap * sizeof(struct ldg_pg_sql *));
+    if (!sqls)
+        return false;
+    pg->sqls = sqls;
+    pg->sql_cap = cap;
+    return true;
+}
+
+static struct ldg_pg_sql *get_sql(struct ldg_pg *pg, const char *template, ledger_error *err)
+{
+    struct ldg_buf text;
+    struct ldg_pg_sql *sql = NULL;
+    size_t at = lower_bound(pg, template);
+    ldg_buf_init(&text, TEXT_MAX_BYTES);
+    if (at < pg->sql_count && pg->sqls[at]->template == template) {
+        sql = pg->sqls[at];
+        goto out;
+    }
+    if (expand(pg, template, &text) == LEDGER_OK && reserve_sql(pg))
+        sql = ldg_calloc(1, sizeof(*sql));
+    if (!sql) {
+        ldg_fail_nomem(err);
+        goto out;
+    }
+    sql->template = template;
+    sql->text = ldg_buf_take(&text);
+    memmove(pg->sqls + at + 1, pg->sqls + at, (pg->sql_count - at) * sizeof(pg->sqls[0]));
+    pg->sqls[at] = sql;
+    pg->sql_count++;
+out:
+    ldg_buf_fini(&text);
+    return sql;
+}
+
+void ldg_pg_forget(struct ldg_pg *pg)
+{
+    for (size_t i = 0; i < pg->sql_count; i++) {
+        ldg_free(pg->sqls[i]->text);
+        ldg_free(pg->sqls[i]);
+    }
+    ldg_free(pg->sqls);
+    ldg_free(pg->sent);
+    pg->sqls = NULL;
+    pg->sent = NULL;
+    pg->sql_count = pg->sql_cap = 0;
+    pg->sent_first = pg->sent_count = pg->sent_cap = 0;
+}
+
+/* --- waiting --------------------------------------------------------------------------------- */
+
+/* Until the whole request is sent (`sending`), or until a result can be fetched without waiting. A
+ * connection that breaks ends the wait, too: the result will tell. */
+static ledger_rc await(struct ldg_pg *pg, bool sending, const char *doing, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    while (true) {
+        int unsent = PQflush(pg->conn);
+        if (unsent < 0 || (sending ? unsent == 0 : !PQisBusy(pg->conn)))
+            break;
+        struct pollfd fd = { .fd = PQsocket(pg->conn),
+                             .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
+        int ready = fd.fd < 0 ? 0 : poll(&fd, 1, pg->reply_timeout_ms);
+        if (fd.fd < 0 || (ready < 0 && errno != EINTR))
+            break;
+        if (ready == 0 && !ldg_pg_still_works(pg)) {
+            rc = ldg_fail(err, LEDGER_ERR_CONNECT,
+                          "%s: while %s: no answer for %d seconds, and a second connection does "
+                          "not find it at work: the connection is given up",
+                          pg->where, doing, pg->reply_timeout_ms / 1000);
+            ldg_pg_drop(pg);
+            break;
+        }
+        if (ready > 0 && (fd.revents & ~POLLOUT) && !PQconsumeInput(pg->conn))
+            break;
+    }
+    return rc;
+}
+
+static bool is_failure(const PGresult *result)
+{
+    switch (PQresultStatus(result)) {
+    case PGRES_COMMAND_OK:
+    case PGRES_TUPLES_OK:
+    case PGRES_COPY_IN:
+    case PGRES_PIPELINE_SYNC:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* All results of what was sent, until the server is ready again: the first, or the failure. COPY
+ * ends the wait. */
+static ledger_rc collect(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
+                         ledger_error *err)
+{
+    PGresult *kept = NULL;
+    PGresult *result = NULL;
+    ledger_rc rc = await(pg, false, doing, err);
+    while (rc == LEDGER_OK && (result = PQgetResult(pg->conn))) {
+        if (!kept || (is_failure(result) && !is_failure(kept))) {
+            PQclear(kept);
+            kept = result;
+        } else {
+            PQclear(result);
+        }
+        if (PQresultStatus(kept) == PGRES_COPY_IN)
+            break;
+        rc = await(pg, false, doing, err);
+    }
+    if (rc == LEDGER_OK && (!kept || is_failure(kept)))
+        rc = ldg_pg_fail(pg, kept, doing, err);
+    if (rc == LEDGER_OK && ret_result)
+        *ret_result = kept;
+    else
+        PQclear(kept);
+    pg->reply_lost = rc == LEDGER_ERR_CONNECT;
+    return rc;
+}
+
+/* --- one statement --------------------------------------------------------------------------- */
+
+static ledger_rc check_ready(struct ldg_pg *pg, const char *doing, ledger_error *err)
+{
+    pg->reply_lost = false;
+    if (!pg->conn)
+        return ldg_fail(err, LEDGER_ERR_CONNECT, "%s: while %s: the connection was lost",
+                        pg->where ? pg->where : "", doing);
+    return LEDGER_OK;
+}
+
+static ledger_rc check_args(const struct ldg_pg_args *args, const char *doing, ledger_error *err)
+{
+    size_t size = 0;
+    if (!args)
+        return LEDGER_OK;
+    if (args->rc == LEDGER_ERR_NOMEM)
+        return ldg_fail_nomem(err);
+    for (int i = 0; i < args->count; i++)
+        size += (size_t)args->lengths[i] + 16;
+    if (args->rc != LEDGER_OK || size > MESSAGE_MAX_BYTES)
+        return ldg_fail(err, LEDGER_ERR_TOO_LARGE,
+                        "while %s: PostgreSQL takes no statement with 1 GB of values or more; "
+                        "split the call",
+                        doing);
+    return LEDGER_OK;
+}
+
+static bool may_name(const struct ldg_pg *pg)
+{
+    return pg->own_conn && !pg->pooled;
+}
+
+static bool send_text(struct ldg_pg *pg, const char *text, const struct ldg_pg_args *args)
+{
+    static const struct ldg_pg_args none;
+    if (!args)
+        args = &none;
+    return PQsendQueryParams(pg->conn, text, args->count, args->types, args->values, args->lengths,
+                             args->formats, 1);
+}
+
+static bool send_prepare(struct ldg_pg *pg, struct ldg_pg_sql *sql, const struct ldg_pg_args *args)
+{
+    struct ldg_buf name;
+    ldg_buf_init(&name, sizeof(sql->name) - 1);
+    ldg_buf_printf(&name, "ledger_%llu", (unsigned long long)++pg->name_count);
+    bool sent = name.rc == LEDGER_OK;
+    if (sent) {
+        memcpy(sql->name, name.data, name.size + 1);
+        sent = PQsendPrepare(pg->conn, sql->name, sql->text, args ? args->count : 0,
+                             args ? args->types : NULL);
+    }
+    ldg_buf_fini(&name);
+    return sent;
+}
+
+static bool send_prepared(struct ldg_pg *pg, const struct ldg_pg_sql *sql,
+                          const struct ldg_pg_args *args)
+{
+    static const struct ldg_pg_args none;
+    if (!args)
+        args = &none;
+    return PQsendQueryPrepared(pg->conn, sql->name, args->count, args->values, args->lengths,
+                               args->formats, 1);
+}
+
+/* A prepared statement that somebody threw away, or whose tables changed, is made again. */
+static void note_failure(struct ldg_pg_sql *sql, const ledger_error *err)
+{
+    const char *sqlstate = ldg_pg_sqlstate(err);
+    if (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0)
+        sql->state = UNPREPARED;
+}
+
+/* What could not be sent may still have gone out in part. */
+static ledger_rc fail_send(struct ldg_pg *pg, const char *doing, ledger_error *err)
+{
+    ledger_rc rc = ldg_pg_fail(pg, NULL, doing, err);
+    pg->reply_lost = true;
+    return rc;
+}
+
+static ledger_rc run_text(struct ldg_pg *pg, const char *doing, const char *text,
+                          const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err)
+{
+    if (!send_text(pg, text, args))
+        return fail_send(pg, doing, err);
+    return collect(pg, doing, ret_result, err);
+}
+
+static ledger_rc run_prepared(struct ldg_pg *pg, const char *doing, struct ldg_pg_sql *sql,
+                              const struct ldg_pg_args *args, PGresult **ret_result,
+                              ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if (sql->state != PREPARED) {
+        rc =
+            send_prepare(pg, sql, args) ? collect(pg, doing, NULL, err) : fail_send(pg, doing, err);
+        pg->reply_lost = false; /* nothing was run */
+        if (rc != LEDGER_OK)
+            return rc;
+        sql->state = PREPARED;
+    }
+    rc = send_prepared(pg, sql, args) ? collect(pg, doing, ret_result, err)
+                                      : fail_send(pg, doing, err);
+    /* A connection that was lost has taken its statements along, and sql with them. */
+    if (rc != LEDGER_OK && pg->conn)
+        note_failure(sql, err);
+    return rc;
+}
+
+ledger_rc ldg_pg_run(struct ldg_pg *pg, enum ldg_pg_plan plan, const char *doing,
+                     const char *template, const struct ldg_pg_args *args, PGresult **ret_result,
+                     ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, doing, err);
+    if (rc == LEDGER_OK)
+        rc = check_args(args, doing, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    struct ldg_pg_sql *sql = get_sql(pg, template, err);
+    if (!sql)
+        return err->code;
+    if (plan == LDG_PG_KEEP && may_name(pg))
+        return run_prepared(pg, doing, sql, args, ret_result, err);
+    return run_text(pg, doing, sql->text, args, ret_result, err);
+}
+
+ledger_rc ldg_pg_run_write(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err)
+{
+    bool alone = pg->conn && PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, template, args, ret_result, err);
+    if (rc == LEDGER_ERR_CONNECT && alone && pg->reply_lost) {
+        ledger_error why = *err;
+        rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,
+                             "%s; whether it was written is not known", why.message);
+    }
+    return rc;
+}
+
+ledger_rc ldg_pg_run_text(struct ldg_pg *pg, const char *doing, const char *text,
+                          const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err)
+{
+    struct ldg_buf expanded;
+    ldg_buf_init(&expanded, TEXT_MAX_BYTES);
+    ledger_rc rc = check_ready(pg, doing, err);
+    if (rc == LEDGER_OK)
+        rc = check_args(args, doing, err);
+    if (rc == LEDGER_OK && expand(pg, text, &expanded) != LEDGER_OK)
+        rc = ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc = run_text(pg, doing, expanded.data, args, ret_result, err);
+    ldg_buf_fini(&expanded);
+    return rc;
+}
+
+ledger_rc ldg_pg_run_int64(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, bool *ret_found, int64_t *ret_value,
+                           ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, template, args, &result, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const bool found = PQntuples(result) > 0;
+    if (found)
+        *ret_value = ldg_pg_get_int64(result, 0, 0);
+    else if (!ret_found)
+        rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: no row", doing);
+    if (ret_found)
+        *ret_found = found;
+    PQclear(result);
+    return rc;
+}
+
+/* --- pipelines ------------------------------------------------------------------------------- */
+
+static ledger_rc fail_pipe(struct ldg_pg *pg, const ledger_error *why)
+{
+    if (!pg->pipe_failed)
+        pg->pipe_error = *why;
+    pg->pipe_failed = true;
+    return why->code;
+}
+
+ledger_rc ldg_pg_pipe_begin(struct ldg_pg *pg, ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, "beginning a pipeline", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    pg->sent_first = pg->sent_count = 0;
+    pg->sync_sent = false;
+    pg->pipe_failed = false;
+    pg->was_nonblocking = PQisnonblocking(pg->conn);
+    /* Else both sides could wait for each other, with full buffers. */
+    if (PQsetnonblocking(pg->conn, 1) != 0 || !PQenterPipelineMode(pg->conn))
+        rc = ldg_pg_fail(pg, NULL, "beginning a pipeline", err);
+    return rc;
+}
+
+/* Room for a statement and its preparation. */
+static bool reserve_sent(struct ldg_pg *pg)
+{
+    if (pg->sent_count + 2 <= pg->sent_cap)
+        return true;
+    size_t cap = pg->sent_cap ? pg->sent_cap * 2 : 64;
+    struct ldg_pg_sent *sent = ldg_realloc(pg->sent, cap * sizeof(*sent));
+    if (!sent)
+        return false;
+    pg->sent = sent;
+    pg->sent_cap = cap;
+    return true;
+}
+
+static bool pipe_send(struct ldg_pg *pg, struct ldg_pg_sql *sql, const struct ldg_pg_args *args)
+{
+    bool sent = true;
+    if (!may_name(pg)) {
+        sent = send_text(pg, sql->text, args);
+    } else {
+        if (sql->state == UNPREPARED) {
+            sent = send_prepare(pg, sql, args);
+            if (sent) {
+                sql->state = PREPARING;
+                pg->sent[pg->sent_count++].prepares = sql;
+            }
+        }
+        sent = sent && send_prepared(pg, sql, args);
+    }
+    if (sent)
+        pg->sent[pg->sent_count++].prepares = NULL;
+    return sent;
+}
+
+ledger_rc ldg_pg_pipe_send(struct ldg_pg *pg, const char *doing, const char *template,
+                           const struct ldg_pg_args *args, ledger_error *err)
+{
+    if (pg->pipe_failed) {
+        *err = pg->pipe_error;
+        return err->code;
+    }
+    ledger_rc rc = check_ready(pg, doing, err);
+    if (rc == LEDGER_OK)
+        rc = check_args(args, doing, err);
+    if (rc == LEDGER_OK) {
+        struct ldg_pg_sql *sql = get_sql(pg, template, err);
+        if (!sql)
+            rc = err->code;
+        else if (!reserve_sent(pg))
+            rc = ldg_fail_nomem(err);
+        else if (!pipe_send(pg, sql, args))
+            rc = fail_send(pg, doing, err);
+    }
+    return rc == LEDGER_OK ? LEDGER_OK : fail_pipe(pg, err);
+}
+
+ledger_rc ldg_pg_pipe_flush(struct ldg_pg *pg, ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, "sending a pipeline", err);
+    if (rc == LEDGER_OK && !pg->sync_sent) {
+        if (!PQpipelineSync(pg->conn))
+            rc = fail_send(pg, "sending a pipeline", err);
+        pg->sync_sent = rc == LEDGER_OK;
+    }
+    if (rc == LEDGER_OK)
+        rc = await(pg, true, "sending a pipeline", err);
+    return rc == LEDGER_OK ? LEDGER_OK : fail_pipe(pg, err);
+}
+
+/* The result of the next thing sent. */
+static ledger_rc receive_one(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
+                             ledger_error *err)
+{
+    struct ldg_pg_sql *prepared = pg->sent[pg->sent_first++].prepares;
+    ledger_rc rc = collect(pg, doing, ret_result, err);
+    /* A lost connection has taken its texts along. */
+    if (prepared && pg->conn)
+        prepared->state = rc == LEDGER_OK ? PREPARED : UNPREPARED;
+    return rc == LEDGER_OK ? LEDGER_OK : fail_pipe(pg, err);
+}
+
+ledger_rc ldg_pg_pipe_receive(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
+                              ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if (!pg->pipe_failed && !pg->sync_sent)
+        rc = ldg_pg_pipe_flush(pg, err);
+    if (rc == LEDGER_OK && !pg->pipe_failed && pg->sent_first == pg->sent_count) {
+        ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: nothing was sent", doing);
+        rc = fail_pipe(pg, err);
+    }
+    while (rc == LEDGER_OK && !pg->pipe_failed && pg->sent[pg->sent_first].prepares)
+        rc = receive_one(pg, doing, NULL, err);
+    if (pg->pipe_failed) {
+        *err = pg->pipe_error;
+        return err->code;
+    }
+    return receive_one(pg, doing, ret_result, err);
+}
+
+ledger_rc ldg_pg_pipe_end(struct ldg_pg *pg, ledger_error *err)
+{
+    ledger_error why;
+    if (pg->conn && !pg->sync_sent)
+        (void)!ldg_pg_pipe_flush(pg, &why);
+    while (pg->conn && pg->sent_first < pg->sent_count)
+        (void)!receive_one(pg, "reading the rest of a pipeline", NULL, &why);
+    /* The end of the pipeline, or why its transaction could not be committed. */
+    while (pg->conn && await(pg, false, "ending a pipeline", &why) == LEDGER_OK) {
+        PGresult *result = PQgetResult(pg->conn);
+        ExecStatusType status = result ? PQresultStatus(result) : PGRES_FATAL_ERROR;
+        if (status == PGRES_FATAL_ERROR) {
+            ldg_pg_fail(pg, result, "ending a pipeline", &why);
+            fail_pipe(pg, &why);
+            if (!result) /* out of step: not to be used again */
+                ldg_pg_drop(pg);
+        }
+        PQclear(result);
+        if (!result || status == PGRES_PIPELINE_SYNC)
+            break;
+    }
+    if (!pg->conn && !pg->pipe_failed) {
+        ldg_fail(&why, LEDGER_ERR_CONNECT, "the connection was lost in the middle of a pipeline");
+        fail_pipe(pg, &why);
+    }
+    if (pg->conn) {
+        if (!PQexitPipelineMode(pg->conn))
+            fail_pipe(pg, (ldg_pg_fail(pg, NULL, "ending a pipeline", &why), &why));
+        else if (!pg->was_nonblocking)
+            PQsetnonblocking(pg->conn, 0);
+    }
+    pg->sent_first = pg->sent_count = 0;
+    if (pg->pipe_failed) {
+        *err = pg->pipe_error;
+        pg->reply_lost = err->code == LEDGER_ERR_CONNECT;
+        return err->code;
+    }
+    return LEDGER_OK;
+}
+
+/* --- COPY ------------------------------------------------------------------------------------ */
+
+static const char copying[] = "copying rows";
+
+ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = check_ready(pg, copying, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    struct ldg_pg_sql *sql = get_sql(pg, template, err);
+    if (!sql)
+        return err->code;
+    rc = PQsendQuery(pg->conn, sql->text) ? collect(pg, copying, &result, err)
+                                          : fail_send(pg, copying, err);
+    if (rc == LEDGER_OK && PQresultStatus(result) != PGRES_COPY_IN)
+        rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: the server does not copy", copying);
+    PQclear(result);
+    return rc;
+}
+
+/* The COPY ended at the server before we were done. */
+static ledger_rc copy_ended(struct ldg_pg *pg, ledger_error *err)
+{
+    ledger_rc rc = collect(pg, copying, NULL, err);
+    return rc != LEDGER_OK ? rc : ldg_fail(err, LEDGER_ERR_INTERNAL, "COPY ended early");
+}
+
+ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledger_error *err)
+{
+    const size_t piece_max = (size_t)1024 * 1024;
+    const char *p = data;
+    ledger_rc rc = check_ready(pg, copying, err);
+    while (rc == LEDGER_OK && size) {
+        size_t piece = size < piece_max ? size : piece_max;
+        int put = PQputCopyData(pg->conn, p, (int)piece);
+        if (put < 0)
+            return copy_ended(pg, err);
+        /* Also after 0, no room: what waits in the buffer has to go out first. */
+        rc = await(pg, true, copying, err);
+        if (put > 0) {
+            p += piece;
+            size -= piece;
+        }
+    }
+    return rc;
+}
+
+static ledger_rc finish_copy(struct ldg_pg *pg, const char *why, ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, copying, err);
+    while (rc == LEDGER_OK) {
+        int put = PQputCopyEnd(pg->conn, why);
+        if (put != 0) /* also when it ended by itself: the result tells why */
+            return collect(pg, copying, NULL, err);
+        rc = await(pg, true, copying, err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err)
+{
+    return finish_copy(pg, NULL, err);
+}
+
+void ldg_pg_copy_cancel(struct ldg_pg *pg)
+{
+    ledger_error err;
+    if (pg->conn && PQtransactionStatus(pg->conn) == PQTRANS_ACTIVE)
+        (void)!finish_copy(pg, "not needed", &err);
+}
+
+/* --- transactions ---------------------------------------------------------------------------- */
+
+static ledger_rc run_simple(struct ldg_pg *pg, const char *doing, const char *text,
+                            PGresult **ret_result, ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, doing, err);
+    if (rc == LEDGER_OK)
+        rc = PQsendQuery(pg->conn, text) ? collect(pg, doing, ret_result, err)
+                                         : fail_send(pg, doing, err);
+    return rc;
+}
+
+ledger_rc ldg_pg_begin(struct ldg_pg *pg, const char *begin, const char *settings,
+                       ledger_error *err)
+{
+    struct ldg_buf text;
+    ldg_buf_init(&text, TEXT_MAX_BYTES);
+    ldg_buf_puts(&text, begin);
+    /* Where the session is not ours to set. */
+    if (!may_name(pg))
+        ldg_buf_printf(&text, "; SELECT set_config('lock_timeout', '%d', true)",
+                       pg->busy_timeout_ms);
+    if (settings) {
+        ldg_buf_puts(&text, "; ");
+        expand(pg, settings, &text);
+    }
+    ledger_rc rc = text.rc == LEDGER_OK
+                       ? run_simple(pg, "beginning a transaction", text.data, NULL, err)
+                       : ldg_fail_nomem(err);
+    if (rc != LEDGER_OK)
+        ldg_pg_rollback(pg);
+    ldg_buf_fini(&text);
+    return rc;
+}
+
+ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_own,
+                             ledger_error *err)
+{
+    ledger_rc rc = check_ready(pg, "beginning a transaction", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (pg->in_snapshot)
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "a write inside a snapshot; end the snapshot first");
+    switch (PQtransactionStatus(pg->conn)) {
+    case PQTRANS_IDLE:
+        rc = ldg_pg_begin(pg, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", settings, err);
+        if (rc == LEDGER_OK)
+            *ret_own = true;
+        return rc;
+    case PQTRANS_INTRANS:
+        *ret_own = false;
+        return LEDGER_OK;
+    default:
+        return ldg_pg_fail_in_tx(pg, err);
+    }
+}
+
+ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_INVALID,
+                    "a statement of this transaction failed, and the database takes no other until "
+                    "it is rolled back; nothing of it was written");
+}
+
+ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char doing[] = "committing";
+    PGresult *result = NULL;
+    ledger_rc rc = run_simple(pg, doing, "COMMIT", &result, err);
+    if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
+        rc = ldg_pg_fail_in_tx(pg, err);
+    else if (rc == LEDGER_ERR_CONNECT && pg->reply_lost) {
+        ledger_error why = *err;
+        rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,
+                             "%s; whether it was committed is not known", why.message);
+    }
+    PQclear(result);
+    return rc;
+}
+
+void ldg_pg_rollback(struct ldg_pg *pg)
+{
+    ledger_error err;
+    if (!pg->conn)
+        return;
+    if (PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF)
+        (void)!ldg_pg_pipe_end(pg, &err);
+    ldg_pg_copy_cancel(pg);
+    if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE &&
+        run_simple(pg, "rolling back", "ROLLBACK", NULL, &err) != LEDGER_OK)
+        ldg_pg_drop(pg);
+}
+
+ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err)
+{
+    if (!own)
+        return rc;
+    if (rc != LEDGER_OK)
+        ldg_pg_rollback(pg);
+    else
+        rc = ldg_pg_commit(pg, err);
+    return rc;
+}
