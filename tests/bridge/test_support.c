@@ -11,6 +11,7 @@
 #include "workload.h"
 #if LDG_WITH_POSTGRES
 #include "pg_server.h"
+#include "proxy.h"
 #endif
 
 /* Each of these has to be seen. */
@@ -189,6 +190,59 @@ static void a_server_is_killed_and_runs_again(void **state)
     tst_pg_destroy(&pg);
     assert_null(pg);
 }
+
+static void the_network_fails_at_the_chosen_byte(void **state)
+{
+    struct tst_pg *pg = tst_pg_shared();
+    char socket_path[300], url[300];
+    PGresult *result;
+    snprintf(socket_path, sizeof socket_path, "%s/.s.PGSQL.%d", pg->dir, pg->port);
+    struct tst_proxy *proxy = tst_proxy_start(socket_path, 0);
+    snprintf(url, sizeof url,
+             "postgresql:///postgres?host=127.0.0.1&port=%d&user=postgres&sslmode=disable",
+             tst_proxy_port(proxy));
+    PGconn *conn = tst_pg_connect_url(url);
+    tst_pg_sql(conn, "CREATE TABLE t (n int)");
+    assert_int_equal(tst_proxy_connections(proxy), 1);
+    /* Cut in the answer: it was done. Cut in the question: it was not. */
+    for (int way = TST_TO_SERVER; way <= TST_TO_CLIENT; way++) {
+        tst_proxy_arm(proxy, (enum tst_proxy_way)way, 10, TST_PROXY_CUT);
+        result = PQexec(conn, "INSERT INTO t VALUES (1)");
+        assert_int_equal(PQresultStatus(result), PGRES_FATAL_ERROR);
+        PQclear(result);
+        assert_int_equal(PQstatus(conn), CONNECTION_BAD);
+        assert_true(tst_proxy_hit(proxy));
+        assert_int_equal(tst_proxy_bytes(proxy, (enum tst_proxy_way)way), 9);
+        PQfinish(conn);
+        conn = tst_pg_connect_url(url);
+        assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM t"), way == TST_TO_CLIENT);
+    }
+    tst_proxy_delay(proxy, 50000);
+    int64_t begun = tst_mono_us();
+    tst_pg_sql(conn, "SELECT 1");
+    assert_true(tst_mono_us() - begun >= 100000); /* there and back */
+    tst_proxy_delay(proxy, 0);
+    tst_proxy_stall(proxy, TST_TO_CLIENT);
+    assert_int_equal(PQsendQuery(conn, "SELECT 1"), 1);
+    tst_sleep_us(50000);
+    assert_int_equal(PQconsumeInput(conn), 1);
+    assert_int_equal(PQisBusy(conn), 1);
+    tst_proxy_stall(proxy, 0);
+    result = PQgetResult(conn);
+    assert_int_equal(PQresultStatus(result), PGRES_TUPLES_OK);
+    PQclear(result);
+    assert_null(PQgetResult(conn));
+    tst_proxy_refuse(proxy, true);
+    assert_int_equal(PQping(url), PQPING_NO_RESPONSE);
+    tst_pg_sql(conn, "SELECT 1"); /* the old one lives */
+    tst_proxy_cut(proxy);
+    result = PQexec(conn, "SELECT 1");
+    assert_int_equal(PQstatus(conn), CONNECTION_BAD);
+    PQclear(result);
+    PQfinish(conn);
+    assert_int_equal(tst_proxy_connections(proxy), 0);
+    tst_proxy_destroy(&proxy);
+}
 #endif
 
 int main(void)
@@ -201,6 +255,7 @@ int main(void)
         T(faults_come_when_they_are_due),
 #if LDG_WITH_POSTGRES
         T(a_server_is_killed_and_runs_again),
+        T(the_network_fails_at_the_chosen_byte),
 #endif
     };
     return cmocka_run_group_tests_name("support", tests, NULL, NULL);
