@@ -1,4 +1,4 @@
-#include "backend/postgres/postgres.h"
+#include "backend/postgres/parked.h"
 
 ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                        ledger_error *err)
@@ -19,3 +19,9 @@ void ldg_pg_sink_free(struct ldg_pg *pg)
 {
 }
 
+
+ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
+                           int64_t parked_id, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_apply_ops");
+}

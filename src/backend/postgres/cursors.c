@@ -1,46 +1,450 @@
-#include "backend/postgres/postgres.h"
+/* The sink's names: origins and cursors, and the transactions around small changes of them.
+ *
+ * Hides how a number is given to an origin by two at once, and how a cursor's row is compared.
+ * Invariant: a row that is to be locked or compared was made and committed before. */
+#include "backend/postgres/parked.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define ADOPT_TRIES 5
+#define ORIGIN_TRIES 100
+
+/* --- transactions ---------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_write_begin(struct ldg_pg *pg, const char *settings, bool *ret_own,
+                             ledger_error *err)
+{
+    ledger_rc rc = ldg_pg_begin_write(pg, settings, ret_own, err);
+
+    if (rc == LEDGER_OK && !*ret_own)
+        rc = ldg_pg_run(pg, LDG_PG_FRESH, "beginning a batch", "SAVEPOINT ldg", NULL, NULL, err);
+    return rc;
+}
+
+ledger_rc ldg_pg_write_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err)
+{
+    static const char release[] = "RELEASE SAVEPOINT ldg";
+    ledger_error ignored = { 0 };
+
+    if (own) {
+        rc = ldg_pg_end(pg, own, rc, err);
+    } else if (rc == LEDGER_OK) {
+        rc = ldg_pg_run(pg, LDG_PG_FRESH, "ending a batch", release, NULL, NULL, err);
+    } else if (pg->conn &&
+               ldg_pg_run(pg, LDG_PG_FRESH, "undoing a batch", "ROLLBACK TO SAVEPOINT ldg", NULL,
+                          NULL, &ignored) == LEDGER_OK) {
+        (void)!ldg_pg_run(pg, LDG_PG_FRESH, "undoing a batch", release, NULL, NULL, &ignored);
+    }
+    return rc;
+}
+
+uint64_t ldg_pg_changed(PGresult *result)
+{
+    int64_t count = 0;
+
+    return ldg_int64_parse(PQcmdTuples(result), true, &count) ? (uint64_t)count : 0;
+}
+
+/* --- origins --------------------------------------------------------------------------------- */
+
+/* The number is the next one: two at once draw the same, one of them waits for the other and
+ * inserts nothing, and then finds the other's row or draws again. */
+static const char origin_insert[] =
+    "INSERT INTO \"{t}_origins\"(id, uuid, epoch, name) "
+    "SELECT coalesce(max(id), 0) + 1, $1, $2, $3 FROM \"{t}_origins\" ON CONFLICT DO NOTHING";
+
+static ledger_rc origin_find(struct ldg_pg *pg, const struct ldg_identity *identity,
+                             int *ret_origin, ledger_error *err)
+{
+    static const char by_identity[] =
+        "SELECT id::bigint FROM \"{t}_origins\" WHERE uuid = $1 AND epoch = $2";
+    struct ldg_pg_args args = { 0 };
+    int64_t origin = 0;
+    bool found = false;
+
+    ldg_pg_arg_text(&args, identity->uuid);
+    ldg_pg_arg_int64(&args, identity->epoch);
+    ledger_rc rc =
+        ldg_pg_run_int64(pg, "looking for an origin", by_identity, &args, &found, &origin, err);
+    if (rc == LEDGER_OK)
+        *ret_origin = found ? (int)origin : 0;
+    return rc;
+}
+
+static ledger_rc origin_make(struct ldg_pg *pg, const struct ldg_identity *identity,
+                             const char *name, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_arg_text(&args, identity->uuid);
+    ldg_pg_arg_int64(&args, identity->epoch);
+    ldg_pg_arg_text(&args, name ? name : "");
+    return ldg_pg_run_write(pg, "adding an origin", origin_insert, &args, NULL, err);
+}
 
 ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
                             int *ret_origin, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_origin_get");
+    struct ldg_pg *pg = ctx;
+    int origin = 0;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc != LEDGER_OK)
+        goto out;
+    if (strcmp(identity->uuid, pg->identity.uuid) == 0 && identity->epoch == pg->identity.epoch)
+        goto out;
+    rc = origin_find(pg, identity, &origin, err);
+    for (int i = 0; rc == LEDGER_OK && origin == 0 && i < ORIGIN_TRIES; i++) {
+        rc = origin_make(pg, identity, name, err);
+        if (rc == LEDGER_OK)
+            rc = origin_find(pg, identity, &origin, err);
+    }
+    if (rc == LEDGER_OK && origin == 0)
+        rc = ldg_fail(err, LEDGER_ERR_BUSY, "no number for a new origin: others took all of them");
+out:
+    if (rc == LEDGER_OK) {
+        pg->has_origins = pg->has_origins || origin != 0;
+        *ret_origin = origin;
+    }
+    return rc;
+}
+
+ledger_rc ldg_pg_take_identity(const struct ldg_pg *pg, const PGresult *result, int row, int column,
+                               struct ldg_identity *identity, ledger_error *err)
+{
+    const char *uuid = ldg_pg_get_text(result, row, column);
+    const size_t size = strlen(uuid);
+
+    if (size == 0 || size >= sizeof(identity->uuid))
+        return ldg_fail(err, LEDGER_ERR_SCHEMA, "table \"%s_origins\" holds a row without a uuid",
+                        pg->table);
+    memset(identity, 0, sizeof(*identity));
+    memcpy(identity->uuid, uuid, size);
+    identity->epoch = ldg_pg_get_int64(result, row, column + 1);
+    return LEDGER_OK;
 }
 
 ledger_rc ldg_pg_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
                              int **ret_numbers, size_t *ret_count, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_origin_list");
+    static const char list[] = "SELECT id, uuid, epoch FROM \"{t}_origins\" ORDER BY id";
+    struct ldg_pg *pg = ctx;
+    PGresult *result = NULL;
+    size_t count = 0;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK && pg->has_ours)
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing origins", list, NULL, &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    count = result ? (size_t)PQntuples(result) : 0;
+    struct ldg_identity *items = ldg_arena_calloc(arena, count, sizeof(*items));
+    int *numbers = ldg_arena_calloc(arena, count, sizeof(*numbers));
+    if (!items || !numbers) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        rc = ldg_pg_take_identity(pg, result, (int)i, 1, &items[i], err);
+        numbers[i] = (int)ldg_pg_get_int64(result, (int)i, 0);
+    }
+    if (rc == LEDGER_OK) {
+        *ret_items = items;
+        *ret_numbers = numbers;
+        *ret_count = count;
+    }
+out:
+    PQclear(result);
+    return rc;
+}
+
+/* --- what other bridges left ----------------------------------------------------------------- */
+
+/* $1 origin, $2 after. Only ids that are positive numbers have a position; of two rows with one
+ * number the first is taken. Entries come late, so the origin is in order no more. */
+static const char adopt_some[] =
+    "WITH span AS MATERIALIZED (SELECT max(id) AS last FROM (SELECT id FROM \"{t}\" "
+    "WHERE id > $2 ORDER BY id LIMIT 5000) AS s), "
+    "found AS (SELECT id, CASE WHEN source_id ~ '^0*[1-9][0-9]{0,18}$' "
+    "THEN source_id::numeric END AS pos FROM \"{t}\" WHERE id > $2 "
+    "AND id <= (SELECT last FROM span) AND origin = 0 AND source_pos IS NULL "
+    "AND source_id <> ''), "
+    "chosen AS (SELECT DISTINCT ON (pos) id, pos::bigint AS pos FROM found "
+    "WHERE pos <= 9223372036854775807 ORDER BY pos, id), "
+    "changed AS (UPDATE \"{t}\" AS e SET origin = $1, source_pos = c.pos FROM chosen AS c "
+    "WHERE e.id = c.id AND e.origin = 0 AND e.source_pos IS NULL AND NOT EXISTS "
+    "(SELECT FROM \"{t}\" AS o WHERE o.origin = $1 AND o.source_pos = c.pos) RETURNING 1), "
+    "disorder AS (UPDATE \"{t}_origins\" SET ordered = false WHERE id = $1 "
+    "AND EXISTS (SELECT FROM changed)) "
+    "SELECT coalesce((SELECT last FROM span), 0), (SELECT count(*) FROM changed)";
+
+/* One short transaction, so that writers get their turn. *after moves; 0: at the end. */
+static ledger_rc adopt_next(struct ldg_pg *pg, int origin, int64_t *after, uint64_t *adopted,
+                            ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_pg_arg_int32(&args, origin);
+    ldg_pg_arg_int64(&args, *after);
+    /* A bridge that carries the same entry at this moment is seen at the next try. */
+    for (int i = 0; i < ADOPT_TRIES; i++) {
+        rc = ldg_pg_run_write(pg, "adopting the entries of another bridge", adopt_some, &args,
+                              &result, err);
+        if (rc == LEDGER_OK || strcmp(ldg_pg_sqlstate(err), "23505") != 0)
+            break;
+    }
+    if (rc == LEDGER_OK) {
+        *after = ldg_pg_get_int64(result, 0, 0);
+        *adopted += (uint64_t)ldg_pg_get_int64(result, 0, 1);
+    }
+    PQclear(result);
+    return rc;
 }
 
 ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_origin_adopt");
+    static const char mark[] = "UPDATE \"{t}_origins\" SET adopted = true WHERE id = $1";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    uint64_t adopted = 0;
+    int64_t after = 0;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_arg_int32(&args, origin);
+    if (pg->has_source_id) {
+        do
+            rc = adopt_next(pg, origin, &after, &adopted, err);
+        while (rc == LEDGER_OK && after != 0);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_write(pg, "adopting the entries of another bridge", mark, &args, NULL, err);
+    if (rc == LEDGER_OK)
+        *ret_adopted = adopted;
+    return rc;
 }
 
 ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_origin_rewind");
+    static const char rewind[] =
+        "WITH foreigners AS (DELETE FROM \"{t}_foreign\" WHERE mutation_origin = $1 "
+        "AND position > $2) UPDATE \"{t}\" SET mutation_pos = NULL WHERE origin = $1 "
+        "AND source_pos IS NOT NULL AND mutation_pos > $2";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    ldg_pg_arg_int32(&args, origin);
+    ldg_pg_arg_int64(&args, position);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_write(pg, "rewinding an origin", rewind, &args, NULL, err);
+    return rc;
 }
 
 ledger_rc ldg_pg_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_origin_unclaimed");
+    static const char ours[] = "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE source_id <> '' "
+                               "AND origin = 0 AND source_pos IS NULL LIMIT 1) AS s";
+    static const char go[] =
+        "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE source_id <> '' LIMIT 1) AS s";
+    struct ldg_pg *pg = ctx;
+    int64_t any = 0;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK && pg->has_source_id)
+        rc = ldg_pg_run_int64(pg, "looking for entries of another bridge", pg->has_ours ? ours : go,
+                              NULL, NULL, &any, err);
+    if (rc == LEDGER_OK)
+        *ret_any = any != 0;
+    return rc;
 }
+
+/* --- cursors --------------------------------------------------------------------------------- */
+
+static bool take_text(const PGresult *result, int row, int column, char *text, size_t text_size)
+{
+    const ledger_bytes value = ldg_pg_get_bytes(result, row, column);
+
+    if (value.size >= text_size)
+        return false;
+    if (value.size)
+        memcpy(text, value.data, value.size);
+    text[value.size] = '\0';
+    return true;
+}
+
+ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, int row,
+                             const char *name, struct ldg_cursor *cursor, ledger_error *err)
+{
+    if (!take_text(result, row, 0, cursor->state, sizeof(cursor->state)) ||
+        !take_text(result, row, 1, cursor->readable, sizeof(cursor->readable)))
+        return ldg_fail(err, LEDGER_ERR_DATA,
+                        "cursor \"%s\" in table \"%s_cursors\" is no cursor of ours; delete its "
+                        "row, then set it with `ledgerctl bridge cursor set`",
+                        name, pg->table);
+    cursor->moved_at_us = ldg_pg_get_time(result, row, 2);
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_pg_compare_cursor(const char *name, const struct ldg_cursor *found,
+                                const struct ldg_cursor *expected, ledger_error *err)
+{
+    if (!found)
+        return ldg_fail(err, LEDGER_ERR_FENCED, "cursor \"%s\" was deleted", name);
+    if (strcmp(found->state, expected->state) != 0 ||
+        strcmp(found->readable, expected->readable) != 0)
+        return ldg_fail(err, LEDGER_ERR_FENCED,
+                        "another bridge has moved cursor \"%s\" from \"%s\" to \"%s\"", name,
+                        expected->readable, found->readable);
+    return LEDGER_OK;
+}
+
+#define CURSOR_GET "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1"
+
+/* locked: waits for whoever is moving it now, perhaps a backend that this bridge has lost. */
+static ledger_rc cursor_read(struct ldg_pg *pg, const char *name, bool locked, bool *ret_found,
+                             struct ldg_cursor *cursor, ledger_error *err)
+{
+    static const char plain[] = CURSOR_GET;
+    static const char for_update[] = CURSOR_GET " FOR UPDATE";
+    /* In a table that only Go has opened: its position, without what we add. */
+    static const char go[] = "SELECT '', cursor, NULL::timestamptz FROM \"{t}_cursors\" "
+                             "WHERE name = $1";
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+
+    ldg_pg_arg_text(&args, name);
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading the cursor",
+                              !pg->has_ours ? go
+                              : locked      ? for_update
+                                            : plain,
+                              &args, &result, err);
+    *ret_found = rc == LEDGER_OK && PQntuples(result) > 0;
+    if (*ret_found)
+        rc = ldg_pg_take_cursor(pg, result, 0, name, cursor, err);
+    PQclear(result);
+    return rc;
+}
+
+/* A table that Go has opened need not have cursors. */
+static ledger_rc cursors_exist(struct ldg_pg *pg, bool *ret_exist, ledger_error *err)
+{
+    static const char look[] = "SELECT count(to_regclass('\"{t}_cursors\"'))";
+    int64_t count = 1;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!pg->has_ours)
+        rc = ldg_pg_run_int64(pg, "reading the cursor", look, NULL, NULL, &count, err);
+    if (rc == LEDGER_OK)
+        *ret_exist = count > 0;
+    return rc;
+}
+
+/* $1 name, $2 cursor, $3 state, $4 moved_at */
+static void bind_cursor(struct ldg_pg_args *args, const char *name, const struct ldg_cursor *cursor)
+{
+    ldg_pg_arg_text(args, name);
+    ldg_pg_arg_text(args, cursor->readable);
+    ldg_pg_arg_text(args, cursor->state);
+    ldg_pg_arg_time(args, cursor->moved_at_us);
+}
+
+#define CURSOR_INSERT                                                                              \
+    "INSERT INTO \"{t}_cursors\"(name, cursor, state, moved_at) VALUES ($1, $2, $3, $4) "          \
+    "ON CONFLICT (name) DO "
 
 ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,
                             ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_cursor_get");
+    static const char insert[] = CURSOR_INSERT "NOTHING";
+    struct ldg_pg *pg = ctx;
+    struct ldg_cursor cursor = { .moved_at_us = LEDGER_NO_TIME };
+    struct ldg_pg_args args = { 0 };
+    bool found = false, exist = false;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK)
+        rc = cursors_exist(pg, &exist, err);
+    const bool locked =
+        pg->role == LDG_ROLE_SINK && !pg->in_snapshot && !(pg->flags & LEDGER_STORE_READ_ONLY);
+    if (rc == LEDGER_OK && exist)
+        rc = cursor_read(pg, name, locked, &found, &cursor, err);
+    if (rc == LEDGER_OK && !found && create) {
+        bind_cursor(&args, name, &cursor);
+        rc = ldg_pg_run_write(pg, "adding a cursor", insert, &args, NULL, err);
+        if (rc == LEDGER_OK) /* another program may have been first */
+            rc = cursor_read(pg, name, locked, &found, &cursor, err);
+    }
+    if (rc == LEDGER_OK && !found)
+        rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no cursor \"%s\" in table \"%s_cursors\"", name,
+                      pg->table);
+    if (rc == LEDGER_OK)
+        *ret_cursor = cursor;
+    return rc;
+}
+
+static ledger_rc cursor_move(struct ldg_pg *pg, const char *name, const struct ldg_cursor *expected,
+                             const struct ldg_cursor *next, ledger_error *err)
+{
+    static const char move[] = "UPDATE \"{t}_cursors\" SET cursor = $2, state = $3, moved_at = $4 "
+                               "WHERE name = $1 AND cursor = $5 AND state = $6";
+    struct ldg_pg_args args = { 0 };
+    struct ldg_cursor now;
+    PGresult *result = NULL;
+    bool found = false;
+
+    bind_cursor(&args, name, next);
+    ldg_pg_arg_text(&args, expected->readable);
+    ldg_pg_arg_text(&args, expected->state);
+    ledger_rc rc = ldg_pg_run_write(pg, "moving the cursor", move, &args, &result, err);
+    if (rc == LEDGER_OK && ldg_pg_changed(result) == 0) {
+        rc = cursor_read(pg, name, false, &found, &now, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_pg_compare_cursor(name, found ? &now : NULL, expected, err);
+        if (rc == LEDGER_OK) /* and it was moved back meanwhile */
+            rc = ldg_fail(err, LEDGER_ERR_FENCED, "another bridge is moving cursor \"%s\"", name);
+    }
+    PQclear(result);
+    return rc;
 }
 
 ledger_rc ldg_pg_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                             const struct ldg_cursor *next, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_cursor_set");
+    static const char put[] = CURSOR_INSERT "UPDATE SET cursor = excluded.cursor, "
+                                            "state = excluded.state, moved_at = excluded.moved_at";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    if (expected)
+        return cursor_move(pg, name, expected, next, err);
+    bind_cursor(&args, name, next);
+    return ldg_pg_run_write(pg, "writing the cursor", put, &args, NULL, err);
 }
 
 ledger_rc ldg_pg_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_cursor_list");
-}
+    static const char list[] = "SELECT name FROM \"{t}_cursors\" ORDER BY name COLLATE \"C\"";
+    struct ldg_pg *pg = ctx;
+    PGresult *result = NULL;
+    bool exist = false;
+    ledger_rc rc = ldg_pg_enter(pg, err);
 
+    if (rc == LEDGER_OK)
+        rc = cursors_exist(pg, &exist, err);
+    if (rc == LEDGER_OK && exist)
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing cursors", list, NULL, &result, err);
+    if (rc == LEDGER_OK && exist)
+        rc = ldg_pg_take_names(result, ret_names, err);
+    else if (rc == LEDGER_OK)
+        *ret_names = (ledger_names){ 0 };
+    PQclear(result);
+    return rc;
+}

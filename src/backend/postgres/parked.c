@@ -1,31 +1,417 @@
-#include "backend/postgres/postgres.h"
+/* Parked events: kept aside with their reason until somebody retries or drops them.
+ *
+ * A row stands for one op: an append of several entries is cut, so that each can be retried and
+ * waited for alone. Invariant: while a row of an entry is here no later event of that entry is
+ * applied; it is parked behind. */
+#include "backend/postgres/parked.h"
 
-ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
-                             struct ldg_parked_row **ret_rows, size_t *ret_count,
+#include <inttypes.h>
+#include <string.h>
+
+#define LIST_MAX_BYTES ((int64_t)64 * 1024 * 1024)
+
+static const char *or_empty(const char *text)
+{
+    return text ? text : "";
+}
+
+/* --- parking --------------------------------------------------------------------------------- */
+
+/* The event of one entry out of an append of several: everything else of it as it was. */
+static ledger_rc cut_event(const struct ldg_op *op, ledger_bytes *ret_event, struct ldg_buf *out,
+                           ledger_error *err)
+{
+    struct ldg_arena arena;
+    ledger_mutation_event event;
+    ledger_append_entry entry;
+    ledger_error ignored = { 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_event = op->event;
+    ldg_arena_init(&arena, 0);
+    if (op->kind != LDG_OP_APPEND)
+        goto out;
+    rc = ldg_event_decode(op->event, &arena, &event, &ignored);
+    if (rc == LEDGER_ERR_NOMEM) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    if (rc != LEDGER_OK || event.entry_count <= 1) { /* as it was read is best */
+        rc = LEDGER_OK;
+        goto out;
+    }
+    entry = *op->entry;
+    if (entry.created_at_us == LEDGER_NO_TIME)
+        entry.created_at_us = op->time_us;
+    event.entries = &entry;
+    event.entry_count = 1;
+    rc = ldg_event_encode(&event, out, err);
+    if (rc == LEDGER_OK)
+        *ret_event = (ledger_bytes){ out->data, out->size };
+out:
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+/* A reason may be a message that was cut inside of a character, and PostgreSQL takes no such text.
+ */
+static ledger_rc clean_text(struct ldg_arena *arena, const char *text, const char **ret_text,
+                            ledger_error *err)
+{
+    size_t size = strlen(text);
+    char *copy = NULL;
+
+    *ret_text = text;
+    if (ldg_utf8_valid(text, size))
+        return LEDGER_OK;
+    copy = ldg_arena_strndup(arena, text, size);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    for (size_t at = 0; at < size;) {
+        size_t length = 1;
+
+        while (length <= 4 && at + length <= size && !ldg_utf8_valid(copy + at, length))
+            length++;
+        if (length > 4 || at + length > size) {
+            copy[at] = '?';
+            length = 1;
+        }
+        at += length;
+    }
+    *ret_text = copy;
+    return LEDGER_OK;
+}
+
+/* $1 source_uuid, $2 origin, $3 log_position, $4 entry, $5 stream, $6 type, $7 reason, $8 now,
+ * $9 event_time, $10 event */
+static const char park[] =
+    "INSERT INTO \"{t}_parked\" AS p (source_uuid, origin, log_position, entry, stream, type, "
+    "reason, parked_at, event_time, event) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
+    "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
+    "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
+    "event_time = excluded.event_time, event = excluded.event, "
+    "attempts = p.attempts + 1, attempted_at = excluded.parked_at";
+
+ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+                      ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    struct ldg_arena texts;
+    const char *stream = NULL, *type = NULL;
+    ledger_bytes event;
+    struct ldg_buf buf;
+
+    ldg_arena_init(&texts, 0);
+    ldg_buf_init(&buf, pg->event_buf.max);
+    ledger_rc rc = cut_event(op, &event, &buf, err);
+    if (rc == LEDGER_OK)
+        rc = clean_text(&texts, or_empty(op->stream), &stream, err);
+    if (rc == LEDGER_OK)
+        rc = clean_text(&texts, or_empty(op->type_name), &type, err);
+    if (rc == LEDGER_OK)
+        rc = clean_text(&texts, reason, &reason, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+    ldg_pg_arg_int32(&args, op->origin);
+    ldg_pg_arg_int64(&args, op->log_position);
+    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_text(&args, stream);
+    ldg_pg_arg_text(&args, type);
+    ldg_pg_arg_text(&args, reason);
+    ldg_pg_arg_time(&args, ldg_clock_now_us());
+    ldg_pg_arg_time(&args, op->log_time_us);
+    ldg_pg_arg_bytes(&args, event.size ? event.data : "", event.size);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park, &args, NULL, err);
+out:
+    ldg_buf_fini(&buf);
+    ldg_arena_fini(&texts);
+    return rc;
+}
+
+ledger_rc ldg_pg_parked_any(struct ldg_pg *pg, bool *ret_any, ledger_error *err)
+{
+    static const char look[] = "SELECT count(*) FROM (SELECT FROM \"{t}_parked\" LIMIT 1) AS s";
+    int64_t any = 0;
+    ledger_rc rc = ldg_pg_run_int64(pg, "looking for parked events", look, NULL, NULL, &any, err);
+
+    if (rc == LEDGER_OK)
+        *ret_any = any != 0;
+    return rc;
+}
+
+/* $1 origin, $2 entry, $3 source_uuid, $4 log_position, $5 own id. Positions of two logs cannot be
+ * compared: there the one that was parked first goes first, together with what its own log has
+ * before it. So no two ever wait for each other. */
+static const char parked_of_entry[] =
+    "SELECT coalesce(min(log_position), 0) FROM \"{t}_parked\" WHERE origin = $1 AND entry = $2 "
+    "AND id <> $5 AND CASE WHEN source_uuid = $3 THEN log_position < $4 ELSE id < least($5, "
+    "(SELECT coalesce(min(id), $5) FROM \"{t}_parked\" WHERE origin = $1 AND entry = $2 "
+    "AND source_uuid = $3 AND log_position > $4)) END";
+/* $1 source_uuid, $2 stream, $3 log_position, $4 own id */
+static const char parked_unknown[] =
+    "SELECT coalesce(min(log_position), 0) FROM \"{t}_parked\" WHERE source_uuid = $1 "
+    "AND entry = 0 AND stream IN ('', $2) AND log_position < $3 AND id <> $4";
+
+ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, bool entry_missing,
+                               int64_t own_id, int64_t *ret_position, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+
+    if (entry_missing) {
+        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+        ldg_pg_arg_text(&args, or_empty(op->stream));
+    } else {
+        ldg_pg_arg_int32(&args, op->origin);
+        ldg_pg_arg_int64(&args, op->source_pos);
+        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+    }
+    ldg_pg_arg_int64(&args, op->log_position);
+    ldg_pg_arg_int64(&args, own_id);
+    return ldg_pg_run_int64(pg, "looking for parked events",
+                            entry_missing ? parked_unknown : parked_of_entry, &args, NULL,
+                            ret_position, err);
+}
+
+ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_error *err)
+{
+    static const char done[] = "DELETE FROM \"{t}_parked\" WHERE source_uuid = $1 "
+                               "AND log_position = $2 AND entry IN (0, $3)";
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+    ldg_pg_arg_int64(&args, op->log_position);
+    ldg_pg_arg_int64(&args, op->source_pos);
+    return ldg_pg_run(pg, LDG_PG_KEEP, "taking an event off the parked ones", done, &args, NULL,
+                      err);
+}
+
+ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
                              ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_parked_list");
+    static const char trim[] = "DELETE FROM \"{t}_parked\" WHERE origin = $1 AND entry > 0 "
+                               "AND entry <= $2 AND stream = $3 AND entry <> ALL ($4)";
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    struct ldg_buf kept;
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_buf_init(&kept, 64 + op->kept_count * 12);
+    ldg_pg_array_begin(&kept, LDG_PG_INT8);
+    for (size_t i = 0; i < op->kept_count; i++)
+        ldg_pg_array_int64(&kept, op->kept[i]);
+    ldg_pg_array_end(&kept, op->kept_count);
+    if (kept.rc != LEDGER_OK)
+        rc = ldg_fail_nomem(err);
+    ldg_pg_arg_int32(&args, op->origin);
+    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_text(&args, or_empty(op->stream));
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &kept);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim, &args, &result, err);
+    if (rc == LEDGER_OK)
+        *ret_any = ldg_pg_changed(result) > 0;
+    PQclear(result);
+    ldg_buf_fini(&kept);
+    return rc;
+}
+
+/* --- looking at them ------------------------------------------------------------------------- */
+
+/* $1 after, $2 limit, $3 bytes: as in a page of entries, events are large or many but not both */
+static const char parked_page[] =
+    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
+    "event_time, event FROM (SELECT *, sum(octet_length(event)::bigint) OVER (ORDER BY id "
+    "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT * FROM \"{t}_parked\" WHERE id > $1 "
+    "ORDER BY id LIMIT $2) AS w) AS p WHERE ldg_total IS NULL OR ldg_total <= $3 "
+    "OR ldg_total = octet_length(event) ORDER BY id";
+enum {
+    ROW_ID,
+    ROW_SOURCE_UUID,
+    ROW_LOG_POSITION,
+    ROW_ENTRY,
+    ROW_TYPE,
+    ROW_STREAM,
+    ROW_REASON,
+    ROW_ATTEMPTS,
+    ROW_PARKED_AT,
+    ROW_EVENT_TIME,
+    ROW_EVENT,
+};
+
+static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena,
+                          struct ldg_parked_row *row, ledger_error *err)
+{
+    const ledger_bytes uuid = ldg_pg_get_bytes(result, i, ROW_SOURCE_UUID);
+    const ledger_bytes event = ldg_pg_get_bytes(result, i, ROW_EVENT);
+
+    *row = (struct ldg_parked_row){
+        .id = ldg_pg_get_int64(result, i, ROW_ID),
+        .log_position = ldg_pg_get_int64(result, i, ROW_LOG_POSITION),
+        .source_pos = ldg_pg_get_int64(result, i, ROW_ENTRY),
+        .type_name = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_TYPE)),
+        .stream = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_STREAM)),
+        .reason = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_REASON)),
+        .attempts = (uint64_t)ldg_pg_get_int64(result, i, ROW_ATTEMPTS),
+        .parked_at_us = ldg_pg_get_time(result, i, ROW_PARKED_AT),
+        .time_us = ldg_pg_get_time(result, i, ROW_EVENT_TIME),
+        .event = { .data = ldg_arena_memdup(arena, event.size ? event.data : "", event.size),
+                   .size = event.size },
+    };
+    if (uuid.size && uuid.size < sizeof(row->source_uuid))
+        memcpy(row->source_uuid, uuid.data, uuid.size);
+    return row->type_name && row->stream && row->reason && row->event.data ? LEDGER_OK
+                                                                           : ldg_fail_nomem(err);
+}
+
+ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
+                             struct ldg_parked_row **ret_rows, size_t *ret_count, ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    ldg_pg_arg_int64(&args, after);
+    ldg_pg_arg_int64(&args, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
+    ldg_pg_arg_int64(&args, LIST_MAX_BYTES);
+    if (rc == LEDGER_OK && pg->has_ours)
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing parked events", parked_page, &args, &result, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const size_t count = result ? (size_t)PQntuples(result) : 0;
+    struct ldg_parked_row *rows = ldg_arena_calloc(arena, count, sizeof(*rows));
+    if (!rows)
+        rc = ldg_fail_nomem(err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        rc = fill_row(result, (int)i, arena, &rows[i], err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = rows;
+        *ret_count = count;
+    }
+    PQclear(result);
+    return rc;
 }
 
 ledger_rc ldg_pg_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                               ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_parked_count");
+    static const char of_all[] = "SELECT count(*) FROM \"{t}_parked\"";
+    static const char of_source[] = "SELECT count(*) FROM \"{t}_parked\" WHERE source_uuid = $1";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    int64_t count = 0;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (source_uuid)
+        ldg_pg_arg_text(&args, source_uuid);
+    if (rc == LEDGER_OK && pg->has_ours)
+        rc = ldg_pg_run_int64(pg, "counting parked events", source_uuid ? of_source : of_all, &args,
+                              NULL, &count, err);
+    if (rc == LEDGER_OK)
+        *ret_count = (uint64_t)count;
+    return rc;
+}
+
+/* --- trying again ---------------------------------------------------------------------------- */
+
+static ledger_rc fail_missing(int64_t id, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no parked event %" PRId64, id);
+}
+
+ledger_rc ldg_pg_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err)
+{
+    static const char note[] = "UPDATE \"{t}_parked\" SET attempts = attempts + 1, reason = $2, "
+                               "attempted_at = $3 WHERE id = $1";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    struct ldg_arena texts;
+    PGresult *result = NULL;
+
+    ldg_arena_init(&texts, 0);
+    ledger_rc rc = ldg_pg_enter(pg, err);
+    if (rc == LEDGER_OK)
+        rc = clean_text(&texts, reason, &reason, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    ldg_pg_arg_int64(&args, id);
+    ldg_pg_arg_text(&args, reason);
+    ldg_pg_arg_time(&args, ldg_clock_now_us());
+    rc = ldg_pg_run_write(pg, "noting an attempt", note, &args, &result, err);
+    if (rc == LEDGER_OK && ldg_pg_changed(result) == 0)
+        rc = fail_missing(id, err);
+out:
+    PQclear(result);
+    ldg_arena_fini(&texts);
+    return rc;
+}
+
+/* id 0: all of them. */
+static ledger_rc drop_rows(struct ldg_pg *pg, int64_t id, uint64_t *ret_dropped, ledger_error *err)
+{
+    static const char drop_one[] = "DELETE FROM \"{t}_parked\" WHERE id = $1";
+    static const char drop_all[] = "DELETE FROM \"{t}_parked\"";
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+
+    if (id)
+        ldg_pg_arg_int64(&args, id);
+    ledger_rc rc = ldg_pg_run_write(pg, "dropping a parked event", id ? drop_one : drop_all, &args,
+                                    &result, err);
+    if (rc == LEDGER_OK && id && ldg_pg_changed(result) == 0)
+        rc = fail_missing(id, err);
+    if (rc == LEDGER_OK)
+        *ret_dropped = ldg_pg_changed(result);
+    PQclear(result);
+    return rc;
+}
+
+/* Bridges that move a cursor now come before or after, but not between: a trim that ran beside this
+ * would not see what a retry brings back. */
+static ledger_rc hold_bridges(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char hold[] = "SELECT FROM \"{t}_cursors\" ORDER BY name FOR UPDATE";
+
+    return ldg_pg_run(pg, LDG_PG_KEEP, "waiting for a bridge's batch", hold, NULL, NULL, err);
 }
 
 ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
                               bool *ret_applied, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_parked_retry");
-}
+    struct ldg_pg *pg = ctx;
+    ledger_error refused;
+    uint64_t dropped;
+    bool own;
+    ledger_rc rc = ldg_pg_enter(pg, err);
 
-ledger_rc ldg_pg_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_parked_note");
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_write_begin(pg, NULL, &own, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = hold_bridges(pg, err);
+    /* The row goes first: if a trim or another program has taken it away, its entry must not come
+     * back. */
+    if (rc == LEDGER_OK)
+        rc = drop_rows(pg, id, &dropped, err);
+    if (rc == LEDGER_OK && count > 0)
+        rc = ldg_pg_apply_ops(pg, ops, count, id, err);
+    rc = ldg_pg_write_end(pg, own, rc, err);
+    if (rc == LEDGER_OK) {
+        *ret_applied = true;
+    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
+        refused = *err;
+        rc = ldg_pg_parked_note(pg, id, refused.message, err);
+        if (rc == LEDGER_OK)
+            *ret_applied = false;
+    }
+    return rc;
 }
 
 ledger_rc ldg_pg_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_parked_drop");
-}
+    struct ldg_pg *pg = ctx;
+    ledger_rc rc = ldg_pg_enter(pg, err);
 
+    return rc == LEDGER_OK ? drop_rows(pg, id, ret_dropped, err) : rc;
+}

@@ -1,52 +1,447 @@
+/* Reading entries.
+ *
+ * Hides how a filter becomes SQL and how a page is bounded: the server adds up the sizes of the
+ * rows, from what is stored of them, and sends only those that fit, so that memory holds one page
+ * and never what LIMIT would allow. Invariants: every value is bound; a row that other programs
+ * have left unreadable is named by its id. */
 #include "backend/postgres/postgres.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define READ_MAX_BYTES ((size_t)64 * 1024 * 1024)
+#define SQL_MAX_BYTES ((size_t)16 * 1024)
+#ifndef LDG_PG_FULL_TEXT
+#define LDG_PG_FULL_TEXT "to_tsvector('simple', encode(payload, 'escape'))"
+#endif
+#define FILTER_MAX_BYTES ((size_t)512 * 1024 * 1024)
+
+/* --- one row --------------------------------------------------------------------------------- */
+
+/* Where a row of the columns {e} goes. raw: a damaged column is given as it is, and is no error. */
+struct target {
+    const struct ldg_pg *pg;
+    const PGresult *result;
+    struct ldg_arena *arena;
+    bool raw;
+};
+
+static ledger_rc fill_text(const struct target *t, int row, int column, const char **ret_text,
+                           ledger_error *err)
+{
+    const char *text = ldg_pg_get_text(t->result, row, column);
+    char *copy = NULL;
+
+    if (!*text) {
+        *ret_text = "";
+        return LEDGER_OK;
+    }
+    copy = ldg_arena_strdup(t->arena, text);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    *ret_text = copy;
+    return LEDGER_OK;
+}
+
+/* The text of a jsonb of another shape, as the only tag or as the value of "". */
+static ledger_rc fill_raw_json(const struct target *t, int row, int column, ledger_map *map,
+                               ledger_list *list, ledger_error *err)
+{
+    ledger_bytes json = ldg_pg_get_bytes(t->result, row, column);
+    const size_t version = json.size > 0; /* a byte before the text */
+    char *text = ldg_arena_strndup(t->arena, json.size ? (const char *)json.data + version : "",
+                                   json.size - version);
+    const ledger_pair pair = { .key = "", .value = text };
+    const void *item = NULL;
+
+    if (text)
+        item = map ? ldg_arena_memdup(t->arena, &pair, sizeof(pair))
+                   : ldg_arena_memdup(t->arena, &text, sizeof(text));
+    if (!item)
+        return ldg_fail_nomem(err);
+    if (map)
+        *map = (ledger_map){ .items = item, .count = 1 };
+    else
+        *list = (ledger_list){ .items = item, .count = 1 };
+    return LEDGER_OK;
+}
+
+/* An object or a list of strings. Either map or list is given. */
+static ledger_rc fill_json(const struct target *t, int row, int column, const char *name,
+                           ledger_map *map, ledger_list *list, ledger_error *err)
+{
+    ledger_rc rc = map ? ldg_pg_get_map(t->result, row, column, t->arena, map, err)
+                       : ldg_pg_get_list(t->result, row, column, t->arena, list, err);
+    if (rc == LEDGER_ERR_DATA || rc == LEDGER_ERR_TOO_LARGE) {
+        const ledger_error why = *err;
+        rc = t->raw ? fill_raw_json(t, row, column, map, list, err)
+                    : ldg_pg_fail_row(t->pg, ldg_pg_get_int64(t->result, row, LDG_PG_E_ID), name,
+                                      why.message, err);
+    }
+    return rc;
+}
+
+static ledger_rc fill_payload(const struct target *t, int row, int column,
+                              ledger_bytes *ret_payload, ledger_error *err)
+{
+    ledger_bytes payload = ldg_pg_get_bytes(t->result, row, column);
+    void *copy = ldg_arena_memdup(t->arena, payload.size ? payload.data : "", payload.size);
+
+    if (!copy)
+        return ldg_fail_nomem(err);
+    *ret_payload = (ledger_bytes){ .data = copy, .size = payload.size };
+    return LEDGER_OK;
+}
+
+/* The id at the origin: what Go wrote, else our number. */
+static ledger_rc fill_source_id(const struct target *t, int row, const char **ret_text,
+                                ledger_error *err)
+{
+    char number[24];
+    ledger_rc rc = fill_text(t, row, LDG_PG_E_SOURCE_ID, ret_text, err);
+
+    if (rc == LEDGER_OK && !**ret_text && ldg_pg_get_int64(t->result, row, LDG_PG_E_ORIGIN) != 0 &&
+        !PQgetisnull(t->result, row, LDG_PG_E_SOURCE_POS)) {
+        snprintf(number, sizeof(number), "%" PRId64,
+                 ldg_pg_get_int64(t->result, row, LDG_PG_E_SOURCE_POS));
+        *ret_text = ldg_arena_strdup(t->arena, number);
+        if (!*ret_text)
+            rc = ldg_fail_nomem(err);
+    }
+    return rc;
+}
+
+static ledger_rc fill_entry(const struct target *t, int row, ledger_entry *entry, ledger_error *err)
+{
+    ledger_entry e = {
+        .id = { .number = ldg_pg_get_int64(t->result, row, LDG_PG_E_ID) },
+        .schema_version = (int)ldg_pg_get_int64(t->result, row, LDG_PG_E_SCHEMA_VERSION),
+        .created_at_us = ldg_pg_get_time(t->result, row, LDG_PG_E_CREATED_AT),
+        .updated_at_us = ldg_pg_get_time(t->result, row, LDG_PG_E_UPDATED_AT),
+    };
+    ledger_rc rc = fill_text(t, row, LDG_PG_E_STREAM, &e.stream, err);
+    if (rc == LEDGER_OK)
+        rc = fill_payload(t, row, LDG_PG_E_PAYLOAD, &e.payload, err);
+    if (rc == LEDGER_OK)
+        rc = fill_text(t, row, LDG_PG_E_ORDER_KEY, &e.order_key, err);
+    if (rc == LEDGER_OK)
+        rc = fill_text(t, row, LDG_PG_E_DEDUP_KEY, &e.dedup_key, err);
+    if (rc == LEDGER_OK)
+        rc = fill_json(t, row, LDG_PG_E_METADATA, "metadata", &e.metadata, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = fill_json(t, row, LDG_PG_E_TAGS, "tags", NULL, &e.tags, err);
+    if (rc == LEDGER_OK)
+        rc = fill_json(t, row, LDG_PG_E_ANNOTATIONS, "annotations", &e.annotations, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = fill_source_id(t, row, &e.source_id, err);
+    if (rc == LEDGER_OK)
+        rc = fill_text(t, row, LDG_PG_E_ORIGIN_UUID, &e.origin, err);
+    if (rc == LEDGER_OK)
+        *entry = e;
+    return rc;
+}
+
+/* --- a page ---------------------------------------------------------------------------------- */
+
+/* What a row takes when it is here. octet_length() does not load a payload that lies outside of its
+ * row, and neither does the window: it hands on where the payload is. */
+#define ROW_BYTES                                                                                  \
+    "coalesce(200 + octet_length(payload)::bigint + octet_length(stream) + "                       \
+    "octet_length(order_key) + octet_length(dedup_key) + "                                         \
+    "coalesce(octet_length(metadata::text), 0) + octet_length(tags::text) + "                      \
+    "coalesce(octet_length(annotations::text), 0), 200)"
+
+/* A statement under way: its text and what is bound. */
+struct query {
+    struct ldg_buf sql;
+    struct ldg_buf filters[4]; /* what is bound: needle, tags, metadata, annotations */
+    struct ldg_pg_args args;
+};
+
+static void query_init(struct query *q)
+{
+    q->args = (struct ldg_pg_args){ 0 };
+    ldg_buf_init(&q->sql, SQL_MAX_BYTES);
+    for (size_t i = 0; i < sizeof(q->filters) / sizeof(q->filters[0]); i++)
+        ldg_buf_init(&q->filters[i], FILTER_MAX_BYTES);
+}
+
+static void query_fini(struct query *q)
+{
+    ldg_buf_fini(&q->sql);
+    for (size_t i = 0; i < sizeof(q->filters) / sizeof(q->filters[0]); i++)
+        ldg_buf_fini(&q->filters[i]);
+}
+
+static ledger_rc query_rc(const struct query *q, ledger_error *err)
+{
+    ledger_rc rc = q->sql.rc;
+    for (size_t i = 0; rc == LEDGER_OK && i < sizeof(q->filters) / sizeof(q->filters[0]); i++)
+        rc = q->filters[i].rc;
+    if (rc == LEDGER_ERR_NOMEM)
+        return ldg_fail_nomem(err);
+    return rc == LEDGER_OK ? rc : ldg_fail(err, rc, "the filters of this read are too large");
+}
+
+/* Adds `text`, then the number of the parameter that was bound last, then `rest`. */
+static void put_bound(struct query *q, const char *text, const char *rest)
+{
+    ldg_buf_printf(&q->sql, "%s$%d%s", text, q->args.count, rest);
+}
+
+/* The rows that a condition finds are put between these two. */
+static void page_begin(struct query *q, const char *key, bool descending)
+{
+    ldg_buf_printf(&q->sql,
+                   "SELECT {e} FROM (SELECT *, sum(ldg_bytes) OVER (ORDER BY %s%s "
+                   "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT *, " ROW_BYTES
+                   " AS ldg_bytes FROM \"{t}\" WHERE true",
+                   key, descending ? " DESC" : "");
+}
+
+/* The first row comes whatever its size. */
+static void page_end(struct query *q, const char *key, bool descending, size_t limit,
+                     size_t max_bytes)
+{
+    const char *direction = descending ? " DESC" : "";
+
+    ldg_pg_arg_int64(&q->args, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
+    ldg_buf_printf(&q->sql, " ORDER BY %s%s LIMIT $%d) AS w) AS e ", key, direction, q->args.count);
+    ldg_pg_arg_int64(&q->args, max_bytes < INT64_MAX ? (int64_t)max_bytes : INT64_MAX);
+    ldg_buf_printf(&q->sql, "WHERE e.ldg_total <= $%d OR e.ldg_total = e.ldg_bytes ORDER BY e.%s%s",
+                   q->args.count, key, direction);
+}
+
+static ledger_rc query_run(struct ldg_pg *pg, struct query *q, const char *doing,
+                           PGresult **ret_result, ledger_error *err)
+{
+    ledger_rc rc = query_rc(q, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_text(pg, doing, q->sql.data, &q->args, ret_result, err);
+    return rc;
+}
+
+/* --- filters --------------------------------------------------------------------------------- */
+
+/* Bytes of any kind become characters one by one, so that no payload can fail, and the C locale
+ * folds only ASCII. PostgreSQL has no text with a NUL: where there is one both sides are escaped.
+ * $%d: what is looked for, in lower case, as bytes. */
+#define CONTAINS                                                                                   \
+    " AND CASE WHEN position('\\x00'::bytea IN payload) = 0 "                                      \
+    "THEN strpos(lower(convert_from(payload, 'LATIN1') COLLATE \"C\"), "                           \
+    "(SELECT convert_from($%d, 'LATIN1'))) > 0 "                                                   \
+    "ELSE strpos(lower(encode(payload, 'escape') COLLATE \"C\"), "                                 \
+    "(SELECT encode($%d, 'escape'))) > 0 END"
+
+static void put_search(struct query *q, const char *search, struct ldg_buf *needle)
+{
+    const size_t size = strlen(search);
+
+    if (size == 0)
+        return;
+    ldg_buf_append(needle, search, size);
+    for (size_t i = 0; needle->rc == LEDGER_OK && i < size; i++) {
+        if (needle->data[i] >= 'A' && needle->data[i] <= 'Z')
+            needle->data[i] = (char)(needle->data[i] + 'a' - 'A');
+    }
+    if (needle->rc != LEDGER_OK)
+        return;
+    ldg_pg_arg_bytes(&q->args, needle->data, size);
+    ldg_buf_printf(&q->sql, CONTAINS, q->args.count, q->args.count);
+}
+
+static void put_words(struct query *q, const char *search)
+{
+    ldg_pg_arg_text(&q->args, search);
+    put_bound(q, " AND " LDG_PG_FULL_TEXT " @@ plainto_tsquery('simple', ", ")");
+}
+
+static void put_tags(struct query *q, const ledger_read_options *o, struct ldg_buf *json)
+{
+    ledger_list tag = { .items = &o->tag, .count = o->tag && *o->tag };
+
+    /* One containment each: of a list of two, one could be an index's and the other not. */
+    if (tag.count) {
+        ldg_json_put_list(json, tag);
+        ldg_buf_putc(json, '\0');
+    }
+    const size_t second = json->size;
+    if (o->all_tags.count)
+        ldg_json_put_list(json, o->all_tags);
+    if (json->rc != LEDGER_OK)
+        return;
+    if (tag.count) {
+        ldg_pg_arg_json(&q->args, json->data, second - 1);
+        put_bound(q, " AND tags @> ", "");
+    }
+    if (o->all_tags.count) {
+        ldg_pg_arg_json(&q->args, json->data + second, json->size - second);
+        put_bound(q, " AND tags @> ", "");
+    }
+}
+
+/* One object per pair, since of a key that is asked for twice an object keeps the last. */
+static ledger_rc put_map(struct query *q, const char *condition, ledger_map map,
+                         struct ldg_buf *array, ledger_error *err)
+{
+    struct ldg_buf json;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!map.count)
+        return LEDGER_OK;
+    ldg_buf_init(&json, FILTER_MAX_BYTES);
+    ldg_pg_array_begin(array, LDG_PG_JSONB);
+    for (size_t i = 0; rc == LEDGER_OK && i < map.count; i++) {
+        ldg_buf_reset(&json);
+        rc = ldg_json_put_map(&json, (ledger_map){ .items = &map.items[i], .count = 1 });
+        if (rc == LEDGER_OK)
+            ldg_pg_array_jsonb(array, json.data, json.size);
+    }
+    ldg_pg_array_end(array, map.count);
+    ldg_buf_fini(&json);
+    if (rc == LEDGER_ERR_NOMEM)
+        return ldg_fail_nomem(err);
+    if (rc != LEDGER_OK)
+        return ldg_fail(err, rc, "the filters of this read are too large");
+    ldg_pg_arg_array(&q->args, LDG_PG_JSONB_ARRAY, array);
+    put_bound(q, condition, ")");
+    return LEDGER_OK;
+}
+
+static ledger_rc put_filters(struct query *q, const char *stream, const char *search,
+                             const ledger_read_options *o, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (stream) {
+        ldg_pg_arg_text(&q->args, stream);
+        put_bound(q, " AND stream = ", "");
+    }
+    if (o->has_after) {
+        ldg_pg_arg_int64(&q->args, o->after.number);
+        put_bound(q, o->descending ? " AND id < " : " AND id > ", "");
+    }
+    if (o->order_key && *o->order_key) {
+        ldg_pg_arg_text(&q->args, o->order_key);
+        put_bound(q, " AND order_key = ", "");
+    }
+    put_tags(q, o, &q->filters[1]);
+    rc = put_map(q, " AND metadata @> ALL (", o->metadata, &q->filters[2], err);
+    if (rc == LEDGER_OK)
+        rc = put_map(q, " AND annotations @> ALL (", o->annotations, &q->filters[3], err);
+    if (rc == LEDGER_OK && search && o->full_text)
+        put_words(q, search);
+    else if (rc == LEDGER_OK && search)
+        put_search(q, search, &q->filters[0]);
+    return rc;
+}
+
+/* --- many rows ------------------------------------------------------------------------------- */
 
 ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_read");
+    struct ldg_pg *pg = ctx;
+    const ledger_read_options none = { 0 };
+    const ledger_read_options *o = options ? options : &none;
+    const size_t limit = o->limit ? o->limit : LEDGER_READ_LIMIT_DEFAULT;
+    const size_t max_bytes = o->max_bytes ? o->max_bytes : READ_MAX_BYTES;
+    ledger_entry *entries = NULL;
+    size_t count = 0;
+    PGresult *result = NULL;
+    struct query q;
+
+    query_init(&q);
+    ledger_rc rc = ldg_pg_enter(pg, err);
+    if (rc == LEDGER_OK && search && o->full_text && !pg->has_full_text)
+        rc = ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                      "table \"%s\" has no index of full text; make it with `ledgerctl store init "
+                      "--full-text`",
+                      pg->table);
+    if (rc != LEDGER_OK)
+        goto out;
+    page_begin(&q, "id", o->descending);
+    rc = put_filters(&q, stream, search, o, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    page_end(&q, "id", o->descending, limit, max_bytes);
+    rc = query_run(pg, &q, search ? "searching entries" : "reading entries", &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    count = (size_t)PQntuples(result);
+    entries = ldg_arena_calloc(arena, count, sizeof(*entries));
+    if (!entries) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    const struct target target = { .pg = pg, .result = result, .arena = arena };
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        rc = fill_entry(&target, (int)i, &entries[i], err);
+out:
+    PQclear(result);
+    query_fini(&q);
+    if (rc == LEDGER_OK) {
+        *ret_entries = entries;
+        *ret_count = count;
+    }
+    return rc;
 }
 
-ledger_rc ldg_pg_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_count");
-}
-
-ledger_rc ldg_pg_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
-                      ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_stat");
-}
-
-ledger_rc ldg_pg_list_streams(void *ctx, const char *after, size_t limit, ledger_names *ret_names,
-                              ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_list_streams");
-}
-
-ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *source_id,
-                                   ledger_id *ret_id, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_find_by_source_id");
-}
-
-ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
-                               ledger_entry **ret_entries, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_entries_by_id");
-}
-
-ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
-                           ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_trim_kept");
-}
-
+/* A log may carry what the Go bridge brought, so for origin 0 that is of this table. */
 ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_history");
-}
+    struct ldg_pg *pg = ctx;
+    const char *key = origin ? "source_pos" : "id";
+    struct ldg_history_row *rows = NULL;
+    ledger_entry *entries = NULL;
+    size_t count = 0;
+    PGresult *result = NULL;
+    struct query q;
 
+    query_init(&q);
+    ledger_rc rc = ldg_pg_enter(pg, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    page_begin(&q, key, false);
+    ldg_pg_arg_int64(&q.args, after);
+    put_bound(&q, origin ? " AND source_pos > " : " AND id > ", "");
+    if (origin) {
+        ldg_pg_arg_int32(&q.args, origin);
+        put_bound(&q, " AND origin = ", "");
+    } else if (pg->has_ours) {
+        ldg_buf_puts(&q.sql, " AND origin = 0 AND source_pos IS NULL");
+    }
+    page_end(&q, key, false, limit, max_bytes ? max_bytes : SIZE_MAX);
+    rc = query_run(pg, &q, "reading the history", &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    count = (size_t)PQntuples(result);
+    rows = ldg_arena_calloc(arena, count, sizeof(*rows));
+    entries = ldg_arena_calloc(arena, count, sizeof(*entries));
+    if (!rows || !entries) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    const struct target target = { .pg = pg, .result = result, .arena = arena, .raw = true };
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        rc = fill_entry(&target, (int)i, &entries[i], err);
+        rows[i] = (struct ldg_history_row){
+            .source_pos = origin ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
+                                 : entries[i].id.number,
+            .entry = &entries[i],
+        };
+    }
+out:
+    PQclear(result);
+    query_fini(&q);
+    if (rc == LEDGER_OK) {
+        *ret_rows = rows;
+        *ret_count = count;
+    }
+    return rc;
+}

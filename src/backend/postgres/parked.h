@@ -1,0 +1,53 @@
+/* What cursors.c and parked.c offer to the batch: transactions that may stand inside another one,
+ * and parked events. */
+#ifndef LDG_BACKEND_POSTGRES_PARKED_H
+#define LDG_BACKEND_POSTGRES_PARKED_H
+
+#include "backend/postgres/postgres.h"
+
+/* --- cursors.c ------------------------------------------------------------------------------- */
+
+/* A transaction, or a savepoint in the one that is open: a failure undoes only what came between.
+ * end() gives the result of both, as ldg_pg_end(). */
+ledger_rc ldg_pg_write_begin(struct ldg_pg *pg, const char *settings, bool *ret_own,
+                             ledger_error *err);
+ledger_rc ldg_pg_write_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
+/* Rows that a statement changed. */
+uint64_t ldg_pg_changed(PGresult *result);
+/* uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */
+ledger_rc ldg_pg_take_identity(const struct ldg_pg *pg, const PGresult *result, int row, int column,
+                               struct ldg_identity *identity, ledger_error *err);
+/* One row: state, cursor, moved_at. Errors: DATA (longer than any of ours). */
+ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, int row,
+                             const char *name, struct ldg_cursor *cursor, ledger_error *err);
+/* FENCED unless `found` still is what the batch was read from; found NULL: no such row. */
+ledger_rc ldg_pg_compare_cursor(const char *name, const struct ldg_cursor *found,
+                                const struct ldg_cursor *expected, ledger_error *err);
+
+/* lookup.c: the texts of the first column. */
+ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
+
+/* --- parked.c; in the caller's transaction --------------------------------------------------- */
+
+ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+                      ledger_error *err);
+ledger_rc ldg_pg_parked_any(struct ldg_pg *pg, bool *ret_any, ledger_error *err);
+/* Log position of the first parked event that op has to wait for; 0: none. own_id: the row that is
+ * retried, else INT64_MAX. entry_missing: its entry is not here, so it may be in an event of which
+ * no entry is known. */
+ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, bool entry_missing,
+                               int64_t own_id, int64_t *ret_position, ledger_error *err);
+/* op was done after all: its row, if it has one, goes. */
+ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_error *err);
+/* Deletes what is parked below a trim, but for what the source keeps. */
+ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
+                             ledger_error *err);
+
+/* --- apply.c --------------------------------------------------------------------------------- */
+
+/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
+ * or one that has to wait behind another parked row than parked_id, is REJECTED. */
+ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
+                           int64_t parked_id, ledger_error *err);
+
+#endif
