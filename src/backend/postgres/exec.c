@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* The server refuses a message of 1 GB and hangs up. */
@@ -589,28 +590,34 @@ ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledg
     return rc;
 }
 
-static ledger_rc finish_copy(struct ldg_pg *pg, const char *why, ledger_error *err)
+static ledger_rc finish_copy(struct ldg_pg *pg, const char *why, PGresult **ret_result,
+                             ledger_error *err)
 {
     ledger_rc rc = check_ready(pg, copying, err);
     while (rc == LEDGER_OK) {
         int put = PQputCopyEnd(pg->conn, why);
         if (put != 0) /* also when it ended by itself: the result tells why */
-            return collect(pg, copying, NULL, err);
+            return collect(pg, copying, ret_result, err);
         rc = await(pg, true, copying, err);
     }
     return rc;
 }
 
-ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err)
+ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, uint64_t *ret_rows, ledger_error *err)
 {
-    return finish_copy(pg, NULL, err);
+    PGresult *result = NULL;
+    ledger_rc rc = finish_copy(pg, NULL, &result, err);
+    if (rc == LEDGER_OK)
+        *ret_rows = strtoull(PQcmdTuples(result), NULL, 10);
+    PQclear(result);
+    return rc;
 }
 
 void ldg_pg_copy_cancel(struct ldg_pg *pg)
 {
     ledger_error err;
     if (pg->conn && PQtransactionStatus(pg->conn) == PQTRANS_ACTIVE)
-        (void)!finish_copy(pg, "not needed", &err);
+        (void)!finish_copy(pg, "not needed", NULL, &err);
 }
 
 /* --- transactions ---------------------------------------------------------------------------- */

@@ -202,10 +202,11 @@ ledger_rc ldg_pg_pipe_end(struct ldg_pg *pg, ledger_error *err);
 
 /* COPY … FROM STDIN (FORMAT binary): begin, put, end. What is put is sent as it is: signature, rows
  * and trailer are the caller's; in pieces of some 64 KB. begin fails with UNSUPPORTED where the
- * server refuses COPY (row-level security). cancel ends it with an error at the server. */
+ * server refuses COPY (row-level security). end tells how many rows came in, which a trigger can
+ * make fewer. cancel ends it with an error at the server. */
 ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_error *err);
 ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledger_error *err);
-ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, uint64_t *ret_rows, ledger_error *err);
 void ldg_pg_copy_cancel(struct ldg_pg *pg);
 
 /* Forgets all texts and prepared statements: has_… or the connection changed. */
@@ -284,7 +285,11 @@ ledger_rc ldg_pg_get_int64s(const PGresult *result, int row, int column, struct 
 ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
                           ledger_error *err);
 
-/* --- schema.c -------------------------------------------------------------------------------- */
+/* --- schema.c, migrate.c, check.c ------------------------------------------------------------ */
+
+/* What the index of full text is on. The function is made with it, and gives the words of the
+ * payload's keys, strings and numbers; of what is no JSON, of the text. */
+#define LDG_PG_FULL_TEXT "\"{t}_words\"(payload)"
 
 /* After every connect (also a renewed one): looks at the tables, makes or mends them as the flags
  * say (only the first time), fills has_…, identity, wake_name. */
