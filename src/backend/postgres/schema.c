@@ -1,17 +1,702 @@
-#include "backend/postgres/postgres.h"
+/* The shape of the tables: what it should be, what it is, and opening.
+ *
+ * Hides the catalog. Invariants: opening a store that lacks nothing is one or two reads and no DDL,
+ * so a role that may only use the tables can open it; nothing that is there is changed or dropped,
+ * so the Go module goes on working on the same tables. */
+#include "backend/postgres/schema.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- the shape of the tables ----------------------------------------------------------------- */
+
+static const struct ldg_pg_column entry_columns[] = {
+    { "id", LDG_PG_INT8, 0, NULL },
+    { "stream", LDG_PG_TEXT, 0, NULL },
+    { "payload", LDG_PG_BYTEA, 0, NULL },
+    { "order_key", LDG_PG_TEXT, 0, NULL },
+    { "dedup_key", LDG_PG_TEXT, 0, NULL },
+    { "schema_version", LDG_PG_INT4, 0, NULL },
+    { "metadata", LDG_PG_JSONB, 0, NULL },
+    { "tags", LDG_PG_JSONB, 0, NULL },
+    { "annotations", LDG_PG_JSONB, 0, NULL },
+    { "created_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "updated_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "source_id", LDG_PG_TEXT, LDG_PG_HAS_SOURCE_ID, "source_id TEXT NOT NULL DEFAULT ''" },
+    { "origin", LDG_PG_INT4, LDG_PG_HAS_ORIGIN, "origin INTEGER NOT NULL DEFAULT 0" },
+    { "source_pos", LDG_PG_INT8, LDG_PG_HAS_SOURCE_POS, "source_pos BIGINT" },
+    { "mutation_pos", LDG_PG_INT8, LDG_PG_HAS_MUTATION_POS, "mutation_pos BIGINT" },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column cursor_columns[] = {
+    { "name", LDG_PG_TEXT, 0, NULL },
+    { "cursor", LDG_PG_TEXT, 0, NULL },
+    { "state", LDG_PG_TEXT, LDG_PG_HAS_CURSOR_STATE, "state TEXT NOT NULL DEFAULT ''" },
+    { "moved_at", LDG_PG_TIMESTAMPTZ, LDG_PG_HAS_CURSOR_MOVED, "moved_at TIMESTAMPTZ" },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column meta_columns[] = {
+    { "id", LDG_PG_INT4, 0, NULL },
+    { "uuid", LDG_PG_TEXT, 0, NULL },
+    { "epoch", LDG_PG_INT8, 0, NULL },
+    { "created_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column origins_columns[] = {
+    { "id", LDG_PG_INT4, 0, NULL },
+    { "uuid", LDG_PG_TEXT, 0, NULL },
+    { "epoch", LDG_PG_INT8, 0, NULL },
+    { "name", LDG_PG_TEXT, 0, NULL },
+    { "adopted", LDG_PG_BOOL, 0, NULL },
+    { "ordered", LDG_PG_BOOL, 0, NULL },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column parked_columns[] = {
+    { "id", LDG_PG_INT8, 0, NULL },
+    { "source_uuid", LDG_PG_TEXT, 0, NULL },
+    { "origin", LDG_PG_INT4, 0, NULL },
+    { "log_position", LDG_PG_INT8, 0, NULL },
+    { "entry", LDG_PG_INT8, 0, NULL },
+    { "stream", LDG_PG_TEXT, 0, NULL },
+    { "type", LDG_PG_TEXT, 0, NULL },
+    { "reason", LDG_PG_TEXT, 0, NULL },
+    { "attempts", LDG_PG_INT8, 0, NULL },
+    { "parked_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "attempted_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "event_time", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "event", LDG_PG_BYTEA, 0, NULL },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column foreign_columns[] = {
+    { "origin", LDG_PG_INT4, 0, NULL },
+    { "entry", LDG_PG_INT8, 0, NULL },
+    { "mutation_origin", LDG_PG_INT4, 0, NULL },
+    { "kind", LDG_PG_INT4, 0, NULL },
+    { "position", LDG_PG_INT8, 0, NULL },
+    { "id", LDG_PG_INT8, 0, NULL },
+    { NULL, 0, 0, NULL },
+};
+static const struct ldg_pg_column log_columns[] = {
+    { "id", LDG_PG_INT8, 0, NULL },
+    { "stream", LDG_PG_TEXT, 0, NULL },
+    { "payload", LDG_PG_BYTEA, 0, NULL },
+    { "schema_version", LDG_PG_INT4, 0, NULL },
+    { "created_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
+    { "txid", LDG_PG_XID8, LDG_PG_HAS_TXID, "txid xid8" },
+    { NULL, 0, 0, NULL },
+};
+
+/* Same columns and types as the Go module's; ours come last. */
+#define ENTRY_DDL                                                                                  \
+    "id BIGSERIAL PRIMARY KEY, stream TEXT NOT NULL, payload BYTEA NOT NULL, "                     \
+    "order_key TEXT NOT NULL DEFAULT '', dedup_key TEXT NOT NULL DEFAULT '', "                     \
+    "schema_version INTEGER NOT NULL DEFAULT 1, metadata JSONB, "                                  \
+    "tags JSONB NOT NULL DEFAULT '[]'::jsonb, annotations JSONB, "                                 \
+    "source_id TEXT NOT NULL DEFAULT '', created_at TIMESTAMPTZ NOT NULL DEFAULT now(), "          \
+    "updated_at TIMESTAMPTZ"
+
+const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT] = {
+    [LDG_PG_ENTRIES] = { "{t}", entry_columns,
+                         "(" ENTRY_DDL ", origin INTEGER NOT NULL DEFAULT 0, source_pos BIGINT, "
+                         "mutation_pos BIGINT)" },
+    [LDG_PG_CURSORS] = { "{t}_cursors", cursor_columns,
+                         "(name TEXT NOT NULL PRIMARY KEY, cursor TEXT NOT NULL, "
+                         "state TEXT NOT NULL DEFAULT '', moved_at TIMESTAMPTZ)" },
+    [LDG_PG_META] = { "{t}_meta", meta_columns,
+                      "(id INTEGER PRIMARY KEY CHECK (id = 1), uuid TEXT NOT NULL, "
+                      "epoch BIGINT NOT NULL, created_at TIMESTAMPTZ NOT NULL)" },
+    [LDG_PG_ORIGINS] = { "{t}_origins", origins_columns,
+                         "(id INTEGER PRIMARY KEY, uuid TEXT NOT NULL, epoch BIGINT NOT NULL, "
+                         "name TEXT NOT NULL DEFAULT '', adopted BOOLEAN NOT NULL DEFAULT false, "
+                         "ordered BOOLEAN NOT NULL DEFAULT true, UNIQUE (uuid, epoch))" },
+    [LDG_PG_PARKED] = { "{t}_parked", parked_columns,
+                        "(id BIGSERIAL PRIMARY KEY, source_uuid TEXT NOT NULL, "
+                        "origin INTEGER NOT NULL, log_position BIGINT NOT NULL, "
+                        "entry BIGINT NOT NULL DEFAULT 0, stream TEXT NOT NULL, "
+                        "type TEXT NOT NULL, reason TEXT NOT NULL, "
+                        "attempts BIGINT NOT NULL DEFAULT 1, parked_at TIMESTAMPTZ NOT NULL, "
+                        "attempted_at TIMESTAMPTZ, event_time TIMESTAMPTZ, event BYTEA, "
+                        "UNIQUE (source_uuid, log_position, entry))" },
+    /* last positions of changes that were made in another store than their entry */
+    [LDG_PG_FOREIGN] = { "{t}_foreign", foreign_columns,
+                         "(origin INTEGER NOT NULL, entry BIGINT NOT NULL, "
+                         "mutation_origin INTEGER NOT NULL, kind INTEGER NOT NULL, "
+                         "position BIGINT NOT NULL, id BIGINT NOT NULL, "
+                         "PRIMARY KEY (origin, entry, mutation_origin, kind))" },
+    [LDG_PG_LOG] = { "{l}", log_columns,
+                     "(" ENTRY_DDL ", txid xid8 DEFAULT pg_current_xact_id())" },
+};
+
+const struct ldg_pg_index_def ldg_pg_indexes[LDG_PG_INDEX_COUNT] = {
+    [LDG_PG_IDX_STREAM] = { "idx_{t}_stream_id", LDG_PG_ENTRIES, false, false, "stream,id",
+                            "\"idx_{t}_stream_id\" ON \"{t}\"(stream, id)" },
+    [LDG_PG_IDX_DEDUP] = { "idx_{t}_dedup", LDG_PG_ENTRIES, true, true, "stream,dedup_key",
+                           "\"idx_{t}_dedup\" ON \"{t}\"(stream, dedup_key) "
+                           "WHERE dedup_key != ''" },
+    [LDG_PG_IDX_ORIGIN] = { "idx_{t}_origin", LDG_PG_ENTRIES, true, true, "origin,source_pos",
+                            "\"idx_{t}_origin\" ON \"{t}\"(origin, source_pos) "
+                            "WHERE source_pos IS NOT NULL" },
+    [LDG_PG_IDX_PARKED] = { "idx_{t}_parked_entry", LDG_PG_PARKED, false, false, "origin,entry",
+                            "\"idx_{t}_parked_entry\" ON \"{t}_parked\"(origin, entry)" },
+    [LDG_PG_IDX_TXID] = { "idx_{l}_txid", LDG_PG_LOG, false, false, "txid,id",
+                          "\"idx_{l}_txid\" ON \"{l}\"(txid, id)" },
+    [LDG_PG_IDX_FULL_TEXT] = { "idx_{t}_fts", LDG_PG_ENTRIES, false, false, NULL,
+                               "\"idx_{t}_fts\" ON \"{t}\" USING gin (" LDG_PG_FULL_TEXT ")" },
+};
+
+const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[80])
+{
+    size_t size = 0;
+    for (const char *p = pattern; *p && size + 1 < 80; p++) {
+        const bool table = strncmp(p, "{t}", 3) == 0, log = strncmp(p, "{l}", 3) == 0;
+        if (table || log) {
+            int n = snprintf(out + size, 80 - size, "%s", table ? pg->table : pg->log_table);
+            size += (size_t)n < 80 - size ? (size_t)n : 79 - size;
+            p += 2;
+        } else {
+            out[size++] = *p;
+        }
+    }
+    out[size] = '\0';
+    return out;
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+enum { ROW_HOME, ROW_TABLE, ROW_COLUMN, ROW_INDEX, ROW_SEQUENCE, ROW_TRIGGER, ROW_FUNCTION };
+enum { KIND, N, NAME, A, B, X, Y };
+enum { COLUMN_NOT_NULL = 1, COLUMN_FILLED = 2, COLUMN_KEY = 4 };
+enum { INDEX_VALID = 1, INDEX_UNIQUE = 2 };
+
+/* What statements find by their unqualified names, and what stands where ours would be made. All in
+ * one look; rows in the order of their kind. */
+static const char catalog[] =
+    "WITH rels AS (SELECT n, c.* FROM (VALUES (0, to_regclass('\"{t}\"')), "
+    "(1, to_regclass('\"{t}_cursors\"')), (2, to_regclass('\"{t}_meta\"')), "
+    "(3, to_regclass('\"{t}_origins\"')), (4, to_regclass('\"{t}_parked\"')), "
+    "(5, to_regclass('\"{t}_foreign\"')), (6, to_regclass('\"{l}\"'))) AS names(n, rel) "
+    "JOIN pg_class AS c ON c.oid = names.rel), "
+    "home AS (SELECT coalesce((SELECT relnamespace FROM rels WHERE n = 0), "
+    "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS ns) "
+    "SELECT 0 AS kind, 0 AS n, "
+    "coalesce((SELECT nspname::text FROM pg_namespace WHERE oid = ns), '') AS name, "
+    "current_user::text AS a, '' AS b, "
+    "(SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS x, "
+    "coalesce(has_schema_privilege(ns, 'CREATE'), false)::int::bigint AS y FROM home "
+    "UNION ALL SELECT 1, n, pg_get_userbyid(relowner)::text, "
+    "relkind::text || relpersistence::text, '', oid::bigint, (pg_has_role(relowner, 'USAGE')::int "
+    "+ 2 * has_any_column_privilege(oid, 'SELECT')::int "
+    "+ 4 * has_any_column_privilege(oid, 'INSERT')::int "
+    "+ 8 * has_any_column_privilege(oid, 'UPDATE')::int "
+    "+ 16 * has_table_privilege(oid, 'DELETE')::int "
+    "+ 32 * row_security_active(oid)::int)::bigint FROM rels "
+    "UNION ALL SELECT 2, r.n, a.attname::text, format_type(a.atttypid, a.atttypmod), "
+    "coalesce((SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d "
+    "WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), ''), a.atttypid::bigint, "
+    "(a.attnotnull::int + 2 * (a.atthasdef OR a.attidentity != '' OR a.attgenerated != '')::int "
+    "+ 4 * EXISTS (SELECT 1 FROM pg_index AS p WHERE p.indrelid = r.oid AND p.indisprimary "
+    "AND p.indnkeyatts = 1 AND p.indkey[0] = a.attnum)::int)::bigint "
+    "FROM rels AS r JOIN pg_attribute AS a ON a.attrelid = r.oid "
+    "WHERE a.attnum > 0 AND NOT a.attisdropped "
+    "UNION ALL SELECT 3, coalesce((SELECT n FROM rels WHERE rels.oid = i.indrelid), -1), "
+    "c.relname::text, coalesce((SELECT string_agg(coalesce(a.attname::text, '?'), ',' "
+    "ORDER BY k.o) FROM unnest(i.indkey) WITH ORDINALITY AS k(num, o) LEFT JOIN pg_attribute AS a "
+    "ON a.attrelid = i.indrelid AND a.attnum = k.num), ''), "
+    "coalesce(pg_get_expr(i.indpred, i.indrelid), ''), 0, "
+    "coalesce(i.indisvalid::int + 2 * i.indisunique::int, 0)::bigint "
+    "FROM (VALUES ('idx_{t}_stream_id'), ('idx_{t}_dedup'), ('idx_{t}_origin'), "
+    "('idx_{t}_parked_entry'), ('idx_{l}_txid'), ('idx_{t}_fts')) AS w(name) "
+    "JOIN pg_class AS c ON c.relname = w.name JOIN home ON c.relnamespace = home.ns "
+    "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
+    "UNION ALL SELECT 4, r.n, d.objid::regclass::text, '', '', s.seqcache, "
+    "has_sequence_privilege(s.seqrelid, 'USAGE')::int::bigint FROM rels AS r "
+    "JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = 'id' "
+    "JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid "
+    "AND d.refobjsubid = a.attnum AND d.classid = 'pg_class'::regclass "
+    "AND d.deptype IN ('a', 'i') JOIN pg_sequence AS s ON s.seqrelid = d.objid "
+    "UNION ALL SELECT 5, r.n, t.tgname::text, '', '', 0, (t.tgenabled != 'D')::int::bigint "
+    "FROM rels AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid "
+    "WHERE r.n = 6 AND t.tgname = '{l}_notify' "
+    "UNION ALL SELECT 6, 0, p.proname::text, '', '', 0, 0 FROM pg_proc AS p "
+    "JOIN home ON p.pronamespace = home.ns WHERE p.proname = '{t}_words' ORDER BY 1, 2";
+
+static const char identity_query[] =
+    "SELECT EXISTS (SELECT 1 FROM \"{t}_origins\"), m.uuid, m.epoch "
+    "FROM (SELECT 1) AS one LEFT JOIN \"{t}_meta\" AS m ON m.id = 1";
+
+static const char *database_of(const struct ldg_pg *pg)
+{
+    return pg->where ? pg->where : "the database";
+}
+
+static ledger_rc fail_shape(const struct ldg_pg *pg, const char *table, const char *what,
+                            ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "%s: table \"%s\" %s; it is no ledger table: choose another name with --table",
+                    database_of(pg), table, what);
+}
+
+static const char *type_name(Oid type)
+{
+    switch (type) {
+    case LDG_PG_BOOL:
+        return "boolean";
+    case LDG_PG_BYTEA:
+        return "bytea";
+    case LDG_PG_INT8:
+        return "bigint";
+    case LDG_PG_INT4:
+        return "integer";
+    case LDG_PG_TIMESTAMPTZ:
+        return "timestamp with time zone";
+    case LDG_PG_JSONB:
+        return "jsonb";
+    case LDG_PG_XID8:
+        return "xid8";
+    default:
+        return "text";
+    }
+}
+
+static void copy_text(char *out, size_t size, const PGresult *result, int row, int column)
+{
+    snprintf(out, size, "%s", ldg_pg_get_text(result, row, column));
+}
+
+static ledger_rc take_table(struct ldg_pg *pg, const PGresult *result, int row, int n,
+                            struct ldg_pg_shape *shape, ledger_error *err)
+{
+    static const struct {
+        char kind;
+        const char *what;
+    } others[] = {
+        { 'v', "is a view" },          { 'm', "is a materialized view" },
+        { 'f', "is a foreign table" }, { 'p', "is a partitioned table" },
+        { 'S', "is a sequence" },      { 'i', "is an index" },
+        { 'I', "is an index" },        { 'c', "is a type" },
+    };
+    char name[80];
+    const char *kind = ldg_pg_get_text(result, row, A);
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (kind[0] == others[i].kind)
+            return fail_shape(pg, ldg_pg_name(pg, ldg_pg_tables[n].name, name), others[i].what,
+                              err);
+    }
+    shape->has |= (uint32_t)LDG_PG_HAS_TABLE << n;
+    shape->tables[n] = (uint32_t)ldg_pg_get_int64(result, row, Y);
+    if (kind[1] == 'u')
+        shape->tables[n] |= LDG_PG_UNLOGGED;
+    copy_text(shape->owners[n], sizeof(shape->owners[n]), result, row, NAME);
+    if (n == LDG_PG_ENTRIES)
+        shape->table = ldg_pg_get_int64(result, row, X);
+    return LEDGER_OK;
+}
+
+/* seen: a bit per column of the definition that was found. */
+static ledger_rc take_column(struct ldg_pg *pg, const PGresult *result, int row, int n,
+                             struct ldg_pg_shape *shape, uint64_t *seen, ledger_error *err)
+{
+    const struct ldg_pg_column *columns = ldg_pg_tables[n].columns;
+    const char *name = ldg_pg_get_text(result, row, NAME);
+    const int64_t flags = ldg_pg_get_int64(result, row, Y);
+    char table[80], what[256];
+    size_t i = 0;
+
+    what[0] = '\0';
+    while (columns[i].name && strcmp(columns[i].name, name) != 0)
+        i++;
+    if (!columns[i].name) {
+        /* The rest of an entry table's columns are in Go's log, too, all of them with defaults. */
+        if ((flags & COLUMN_NOT_NULL) && !(flags & COLUMN_FILLED))
+            snprintf(what, sizeof(what),
+                     "has a column \"%s\" that has to be filled, which no ledger does", name);
+    } else if ((Oid)ldg_pg_get_int64(result, row, X) != columns[i].type) {
+        snprintf(what, sizeof(what), "has a column \"%s\" of type %s, where a ledger has %s", name,
+                 ldg_pg_get_text(result, row, A), type_name(columns[i].type));
+    } else {
+        *seen |= (uint64_t)1 << i;
+        shape->has |= columns[i].has;
+        if (columns[i].has == LDG_PG_HAS_TXID &&
+            strstr(ldg_pg_get_text(result, row, B), "pg_current_xact_id()"))
+            shape->has |= LDG_PG_HAS_TXID_DEFAULT;
+        if (strcmp(name, "id") == 0 && n != LDG_PG_FOREIGN && !(flags & COLUMN_KEY))
+            snprintf(what, sizeof(what), "has a column \"id\" that is not its primary key");
+    }
+    if (!what[0])
+        return LEDGER_OK;
+    return fail_shape(pg, ldg_pg_name(pg, ldg_pg_tables[n].name, table), what, err);
+}
+
+static ledger_rc take_index(struct ldg_pg *pg, const PGresult *result, int row, int n,
+                            struct ldg_pg_shape *shape, ledger_error *err)
+{
+    const char *name = ldg_pg_get_text(result, row, NAME);
+    const int64_t flags = ldg_pg_get_int64(result, row, Y);
+    char ours[80];
+    for (size_t i = 0; i < LDG_PG_INDEX_COUNT; i++) {
+        const struct ldg_pg_index_def *def = &ldg_pg_indexes[i];
+        if (strcmp(ldg_pg_name(pg, def->name, ours), name) != 0)
+            continue;
+        if (n != (int)def->table || ((flags & INDEX_UNIQUE) != 0) != def->unique ||
+            (*ldg_pg_get_text(result, row, B) != '\0') != def->partial ||
+            (def->columns && strcmp(def->columns, ldg_pg_get_text(result, row, A)) != 0))
+            return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                            "%s: index \"%s\" is not the one a ledger needs; drop it, and run "
+                            "`ledgerctl store init`",
+                            database_of(pg), name);
+        if (flags & INDEX_VALID)
+            shape->has |= (uint32_t)LDG_PG_HAS_INDEX << i;
+        else
+            shape->invalid |= 1u << i;
+    }
+    return LEDGER_OK;
+}
+
+static void take_sequence(const PGresult *result, int row, int n, struct ldg_pg_shape *shape)
+{
+    shape->caches[n] = ldg_pg_get_int64(result, row, X);
+    if (!ldg_pg_get_int64(result, row, Y))
+        copy_text(shape->sequences[n], sizeof(shape->sequences[n]), result, row, NAME);
+}
+
+/* What a table is without cannot be ours. */
+static ledger_rc check_complete(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                                const uint64_t seen[LDG_PG_TABLE_COUNT], ledger_error *err)
+{
+    char table[80], what[128];
+    for (size_t n = 0; n < LDG_PG_TABLE_COUNT; n++) {
+        const struct ldg_pg_column *columns = ldg_pg_tables[n].columns;
+        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n))
+            continue;
+        ldg_pg_name(pg, ldg_pg_tables[n].name, table);
+        for (size_t i = 0; columns[i].name; i++) {
+            if (columns[i].ddl || (seen[n] & (uint64_t)1 << i))
+                continue;
+            snprintf(what, sizeof(what), "has no column \"%s\"", columns[i].name);
+            return fail_shape(pg, table, what, err);
+        }
+        if ((n == LDG_PG_ENTRIES || n == LDG_PG_LOG) && !shape->caches[n])
+            return fail_shape(pg, table, "has a column \"id\" without a sequence of its own", err);
+    }
+    return LEDGER_OK;
+}
+
+static ledger_rc read_identity(struct ldg_pg *pg, struct ldg_pg_shape *shape, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc =
+        ldg_pg_run(pg, LDG_PG_FRESH, "reading the identity", identity_query, NULL, &result, err);
+    if (rc == LEDGER_OK) {
+        shape->has_origins = ldg_pg_get_bool(result, 0, 0);
+        if (!PQgetisnull(result, 0, 1)) {
+            const char *uuid = ldg_pg_get_text(result, 0, 1);
+            size_t size = strlen(uuid);
+            if (size == 0 || size >= sizeof(shape->identity.uuid)) {
+                rc = ldg_fail(err, LEDGER_ERR_DATA,
+                              "%s: table \"%s_meta\" holds no valid uuid; write one, or run "
+                              "`ledgerctl store init` with a new identity",
+                              database_of(pg), pg->table);
+            } else {
+                memcpy(shape->identity.uuid, uuid, size + 1);
+                shape->identity.epoch = ldg_pg_get_int64(result, 0, 2);
+                shape->has |= LDG_PG_HAS_IDENTITY;
+            }
+        }
+    }
+    PQclear(result);
+    return rc;
+}
+
+ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
+                      ledger_error *err)
+{
+    const uint32_t for_identity =
+        (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_META | (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_ORIGINS;
+    struct ldg_pg_shape shape = { 0 };
+    uint64_t seen[LDG_PG_TABLE_COUNT] = { 0 };
+    PGresult *result = NULL;
+    ledger_rc rc =
+        ldg_pg_run(pg, LDG_PG_FRESH, "looking at the tables", catalog, NULL, &result, err);
+    for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
+        const int n = (int)ldg_pg_get_int64(result, row, N);
+        if (n == LDG_PG_LOG && !want_log)
+            continue; /* it may be anything */
+        switch (ldg_pg_get_int64(result, row, KIND)) {
+        case ROW_HOME:
+            copy_text(shape.schema, sizeof(shape.schema), result, row, NAME);
+            copy_text(shape.role, sizeof(shape.role), result, row, A);
+            shape.database = ldg_pg_get_int64(result, row, X);
+            shape.may_create = ldg_pg_get_int64(result, row, Y);
+            break;
+        case ROW_TABLE:
+            rc = take_table(pg, result, row, n, &shape, err);
+            break;
+        case ROW_COLUMN:
+            rc = take_column(pg, result, row, n, &shape, &seen[n], err);
+            break;
+        case ROW_INDEX:
+            rc = take_index(pg, result, row, n, &shape, err);
+            break;
+        case ROW_SEQUENCE:
+            take_sequence(result, row, n, &shape);
+            break;
+        case ROW_TRIGGER:
+            if (ldg_pg_get_int64(result, row, Y))
+                shape.has |= LDG_PG_HAS_NOTIFY;
+            break;
+        case ROW_FUNCTION:
+            shape.has |= LDG_PG_HAS_WORDS;
+            break;
+        default:
+            break;
+        }
+    }
+    PQclear(result);
+    if (rc == LEDGER_OK)
+        rc = check_complete(pg, &shape, seen, err);
+    if (rc == LEDGER_OK && (shape.has & for_identity) == for_identity)
+        rc = read_identity(pg, &shape, err);
+    if (rc == LEDGER_OK)
+        *ret_shape = shape;
+    return rc;
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+static ledger_rc fail_missing_table(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                                    ledger_error *err)
+{
+    bool plain = strcmp(pg->table, LEDGER_DEFAULT_TABLE) == 0;
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "%s has no table \"%s\" in the schemas of search_path (first: \"%s\"); "
+                    "`ledgerctl store init%s%s` makes it",
+                    database_of(pg), pg->table, shape->schema, plain ? "" : " --table ",
+                    plain ? "" : pg->table);
+}
+
+/* What the role lacks to add what is missing; "" when it lacks nothing. */
+static void what_is_not_allowed(const struct ldg_pg *pg, uint32_t missing,
+                                const struct ldg_pg_shape *shape, char *out, size_t out_size)
+{
+    char name[80];
+    out[0] = '\0';
+    for (size_t n = 0; n < LDG_PG_TABLE_COUNT && !out[0]; n++) {
+        const bool there = shape->has & (uint32_t)LDG_PG_HAS_TABLE << n;
+        bool alter = false;
+        for (const struct ldg_pg_column *c = ldg_pg_tables[n].columns; c->name; c++)
+            alter = alter || (c->has & missing);
+        for (size_t i = 0; i < LDG_PG_INDEX_COUNT; i++)
+            alter = alter ||
+                    (ldg_pg_indexes[i].table == n && (missing & (uint32_t)LDG_PG_HAS_INDEX << i));
+        if (n == LDG_PG_LOG)
+            alter = alter || (missing & (LDG_PG_HAS_TXID_DEFAULT | LDG_PG_HAS_NOTIFY));
+        if (there && alter && !(shape->tables[n] & LDG_PG_MAY_ALTER))
+            snprintf(out, out_size, "is not the owner (\"%s\") of table \"%s\"", shape->owners[n],
+                     ldg_pg_name(pg, ldg_pg_tables[n].name, name));
+        else if ((!there && (missing & (uint32_t)LDG_PG_HAS_TABLE << n)) && !shape->may_create)
+            snprintf(out, out_size, "has no privilege CREATE on schema \"%s\"", shape->schema);
+    }
+    if (!out[0] && !shape->may_create && (missing & (LDG_PG_HAS_WORDS | LDG_PG_HAS_NOTIFY)))
+        snprintf(out, out_size, "has no privilege CREATE on schema \"%s\"", shape->schema);
+}
+
+/* A bridge's end: what it cannot do without is told when it starts, not with the first event. */
+static ledger_rc check_role(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                            ledger_error *err)
+{
+    static const struct {
+        enum ldg_pg_table table;
+        uint32_t source, sink;
+    } needs[] = {
+        { LDG_PG_ENTRIES, LDG_PG_MAY_SELECT, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
+        { LDG_PG_CURSORS, 0, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT | LDG_PG_MAY_UPDATE },
+        { LDG_PG_ORIGINS, LDG_PG_MAY_SELECT, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
+        { LDG_PG_PARKED, 0, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
+        { LDG_PG_FOREIGN, 0, LDG_PG_MAY_SELECT },
+        { LDG_PG_LOG, LDG_PG_MAY_SELECT, LDG_PG_MAY_INSERT },
+    };
+    static const struct {
+        uint32_t bit;
+        const char *name;
+    } names[] = {
+        { LDG_PG_MAY_SELECT, "SELECT" },
+        { LDG_PG_MAY_INSERT, "INSERT" },
+        { LDG_PG_MAY_UPDATE, "UPDATE" },
+    };
+    const bool sink = pg->role == LDG_ROLE_SINK;
+    char table[80];
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        const enum ldg_pg_table n = needs[i].table;
+        const uint32_t need = sink ? needs[i].sink : needs[i].source;
+        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n))
+            continue;
+        ldg_pg_name(pg, ldg_pg_tables[n].name, table);
+        for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
+            if (need & names[k].bit & ~shape->tables[n])
+                return ldg_fail(err, LEDGER_ERR_PERMISSION,
+                                "%s: role \"%s\" lacks a privilege: GRANT %s ON \"%s\" TO \"%s\"",
+                                database_of(pg), shape->role, names[k].name, table, shape->role);
+        }
+        if ((need & LDG_PG_MAY_INSERT) && shape->sequences[n][0])
+            return ldg_fail(err, LEDGER_ERR_PERMISSION,
+                            "%s: role \"%s\" lacks a privilege: GRANT USAGE ON SEQUENCE %s TO "
+                            "\"%s\"",
+                            database_of(pg), shape->role, shape->sequences[n], shape->role);
+    }
+    if (!sink && (shape->tables[LDG_PG_LOG] & LDG_PG_ROWS_HIDDEN))
+        return ldg_fail(err, LEDGER_ERR_PERMISSION,
+                        "%s: row-level security hides rows of table \"%s\" from role \"%s\", and a "
+                        "bridge would lose them: ALTER ROLE \"%s\" BYPASSRLS",
+                        database_of(pg), pg->log_table, shape->role, shape->role);
+    if (!sink && pg->has_log && shape->caches[LDG_PG_LOG] > 1)
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: the sequence of table \"%s\" hands out %lld ids at a time (CACHE), so "
+                        "that ids do not follow the order of changes: ALTER SEQUENCE … CACHE 1, "
+                        "and let all writers connect anew",
+                        database_of(pg), pg->log_table, (long long)shape->caches[LDG_PG_LOG]);
+    return LEDGER_OK;
+}
+
+static ledger_rc set_wake_name(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                               ledger_error *err)
+{
+    char text[256];
+    if (pg->system_id[0])
+        snprintf(text, sizeof(text), "postgres:%s:%lld:%lld", pg->system_id,
+                 (long long)shape->database, (long long)shape->table);
+    else
+        snprintf(text, sizeof(text), "postgres:%s:%s:%lld:%lld",
+                 PQhost(pg->conn) ? PQhost(pg->conn) : "", PQport(pg->conn) ? PQport(pg->conn) : "",
+                 (long long)shape->database, (long long)shape->table);
+    char *name = ldg_strdup(text);
+    if (!name)
+        return ldg_fail_nomem(err);
+    ldg_free(pg->wake_name);
+    pg->wake_name = name;
+    return LEDGER_OK;
+}
+
+/* Takes over what was found, and refuses what this handle cannot work with. */
+static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape, ledger_error *err)
+{
+    const uint32_t to_use = LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
+                            ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
+    const uint32_t has = shape->has;
+    char why[200];
+
+    pg->has_source_id = has & LDG_PG_HAS_SOURCE_ID;
+    pg->has_ours = (has & to_use) == to_use;
+    pg->has_log = has & LDG_PG_HAS_LOG;
+    pg->has_txid = has & LDG_PG_HAS_TXID;
+    pg->has_notify = has & LDG_PG_HAS_NOTIFY;
+    pg->has_full_text = (has & LDG_PG_HAS_FULL_TEXT) && (has & LDG_PG_HAS_WORDS);
+    pg->has_origins = shape->has_origins;
+    if (pg->has_ours)
+        pg->identity = shape->identity;
+    ledger_rc rc = set_wake_name(pg, shape, err);
+    if (rc != LEDGER_OK || pg->role == LDG_ROLE_USER)
+        return rc;
+
+    const uint32_t need = pg->role == LDG_ROLE_SOURCE
+                              ? to_use | (pg->has_log ? LDG_PG_LOG_NEEDS : 0)
+                              : LDG_PG_NEEDS | (pg->has_log ? LDG_PG_HAS_LOG : 0);
+    if ((has & need) == need)
+        return check_role(pg, shape, err);
+    what_is_not_allowed(pg, need & ~has, shape, why, sizeof(why));
+    return ldg_fail(err, why[0] ? LEDGER_ERR_PERMISSION : LEDGER_ERR_SCHEMA,
+                    "%s: the tables of \"%s\" lack what a bridge needs%s%s%s%s; run `ledgerctl "
+                    "store init` as their owner",
+                    database_of(pg), pg->table, why[0] ? ", and role \"" : "",
+                    why[0] ? shape->role : "", why[0] ? "\" " : "", why);
+}
+
+/* Adds what is missing, or says why not. */
+static ledger_rc complete(struct ldg_pg *pg, const struct ldg_open *open, uint32_t need,
+                          bool new_identity, struct ldg_pg_shape *shape, ledger_error *err)
+{
+    const bool create = open->flags & LEDGER_STORE_CREATE;
+    const bool want_log = open->log != LEDGER_LOG_OFF;
+    char why[200];
+
+    if (PQtransactionStatus(pg->conn) != PQTRANS_IDLE) {
+        /* its owner's transaction: it may not want new tables */
+        if (!create)
+            return LEDGER_OK;
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "tables of \"%s\" are missing and cannot be made inside the caller's "
+                        "transaction; open the store before it",
+                        pg->table);
+    }
+    if (!shape->schema[0])
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: search_path names no schema that exists; CREATE SCHEMA, or set "
+                        "options=-csearch_path%%3D… in the URL",
+                        database_of(pg));
+    what_is_not_allowed(pg, need & ~shape->has, shape, why, sizeof(why));
+    if (why[0] && !create)
+        return LEDGER_OK; /* what Go made can be used as it is */
+    if (why[0])
+        return ldg_fail(err, LEDGER_ERR_PERMISSION,
+                        "%s: the tables of \"%s\" are not complete, and role \"%s\" %s; run "
+                        "`ledgerctl store init` as a role that may",
+                        database_of(pg), pg->table, shape->role, why);
+    return ldg_pg_migrate(pg, need, want_log, new_identity, shape, err);
+}
 
 ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_schema_open");
+    struct ldg_pg_shape shape;
+    const bool read_only = open->flags & LEDGER_STORE_READ_ONLY;
+    const bool create = open->flags & LEDGER_STORE_CREATE && !read_only;
+    const bool want_log = open->log != LEDGER_LOG_OFF;
+    const bool new_identity = create && open->flags & LEDGER_STORE_NEW_IDENTITY;
+
+    if (strcmp(pg->table, pg->log_table) == 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "table and log table are both \"%s\"", pg->table);
+    ledger_rc rc = ldg_pg_look(pg, want_log, &shape, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (!(shape.has & LDG_PG_HAS_TABLE << LDG_PG_ENTRIES) && !create)
+        return fail_missing_table(pg, &shape, err);
+
+    uint32_t need = LDG_PG_NEEDS;
+    if (want_log && (create || shape.has & LDG_PG_HAS_LOG))
+        need |= LDG_PG_LOG_NEEDS;
+    if (create && want_log && open->flags & LEDGER_STORE_NOTIFY)
+        need |= LDG_PG_HAS_NOTIFY;
+    if (create && open->flags & LEDGER_STORE_FULL_TEXT)
+        need |= LDG_PG_HAS_WORDS | LDG_PG_HAS_FULL_TEXT;
+    if (((shape.has & need) != need || new_identity) && !read_only)
+        rc = complete(pg, open, need, new_identity, &shape, err);
+    if (rc == LEDGER_OK)
+        rc = take_shape(pg, &shape, err);
+    if (rc == LEDGER_OK && open->log == LEDGER_LOG_ON && !pg->has_log)
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "%s has no log table \"%s\"; `ledgerctl store init --table %s` makes it",
+                      database_of(pg), pg->log_table, pg->table);
+    return rc;
 }
 
 ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_schema_look");
+    const struct ldg_identity known = pg->identity;
+    const bool had_ours = pg->has_ours, had_log = pg->has_log;
+    struct ldg_pg_shape shape;
+    ledger_rc rc = ldg_pg_look(pg, had_log, &shape, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (!(shape.has & LDG_PG_HAS_TABLE << LDG_PG_ENTRIES))
+        return fail_missing_table(pg, &shape, err);
+    if (had_log && !(shape.has & LDG_PG_HAS_LOG))
+        return ldg_fail(err, LEDGER_ERR_SCHEMA, "%s has no log table \"%s\" any more",
+                        database_of(pg), pg->log_table);
+    if (had_ours && (!(shape.has & LDG_PG_HAS_IDENTITY) || shape.identity.epoch != known.epoch ||
+                     strcmp(shape.identity.uuid, known.uuid) != 0))
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: table \"%s\" is of another store than before the connection was lost "
+                        "(uuid %s, was %s)",
+                        database_of(pg), pg->table, shape.identity.uuid, known.uuid);
+    return take_shape(pg, &shape, err);
 }
-
-ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_check");
-}
-
