@@ -147,14 +147,28 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_status_get(ledger_store *sour
                                                               ledger_error *err);
 
 /* Sets the cursor on purpose: position is a log position of the source, or "0" for the beginning.
- * Going back is safe (what is there already is left alone); going forward skips events for good and
- * is refused unless allow_skip. Also binds the cursor to the source as it is now.
+ * Going back is safe (what is there already is left alone; where transactions overlap it may go
+ * further back than asked, before a row that came late); going forward skips events for good and is
+ * refused unless allow_skip. Also binds the cursor to the source as it is now.
  * Errors: INVALID (no position of this log, or forward without allow_skip), FENCED (a bridge moved
  * the cursor meanwhile: stop it first). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_cursor_set(ledger_store *source,
                                                               ledger_store *sink, const char *name,
                                                               const char *position, bool allow_skip,
                                                               ledger_error *err);
+
+/* After the source has moved to another database cluster with all its rows (pg_upgrade, a dump that
+ * was restored): binds the cursor to the source as it is now, at the same place in the log or
+ * before it; what is carried twice is left alone. ret_changed (may be NULL): false = nothing had to
+ * be done. The source's handle must be writable.
+ * Errors: NOT_FOUND (no cursor of that name), SOURCE_REWOUND (the last row that was carried is not
+ * in the log: rows are missing), CURSOR_MISMATCH (another store, or a kind of source that does not
+ * move), DATA, FENCED, PERMISSION. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_cursor_acknowledge(ledger_store *source,
+                                                                      ledger_store *sink,
+                                                                      const char *name,
+                                                                      bool *ret_changed,
+                                                                      ledger_error *err);
 
 /* One parked event. */
 typedef struct ledger_parked {

@@ -29,6 +29,21 @@ static ledger_rc readable_position(const struct ldg_cursor_keeper *cursor, int64
     return LEDGER_OK;
 }
 
+ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
+                          char ret_state[LDG_CURSOR_STATE_MAX], int64_t *ret_position,
+                          ledger_error *err)
+{
+    struct ldg_log_stat stat;
+    ledger_rc rc = ldg_store_log_stat(source, state, &stat, err);
+    if (rc == LEDGER_OK && stat.backlog_count > 0 && stat.lowest <= position)
+        position = stat.lowest > 0 ? stat.lowest - 1 : 0;
+    if (rc == LEDGER_OK)
+        rc = ldg_store_log_cursor_at(source, position, ret_state, err);
+    if (rc == LEDGER_OK)
+        *ret_position = position;
+    return rc;
+}
+
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
                           bool *ret_adopt, ledger_error *err)
 {
@@ -52,7 +67,7 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
             return rc;
         (void)snprintf(cursor->from, sizeof(cursor->from), "%s", cursor->row.state);
         if (cursor->row.readable[0] != '\0' && readable < position)
-            rc = ldg_store_log_cursor_at(source, readable, cursor->from, err);
+            rc = ldg_cursor_back(source, cursor->row.state, readable, cursor->from, &position, err);
         else if (readable > position)
             adopt = true;
     }

@@ -210,6 +210,11 @@ ledger_rc ldg_apply(struct ldg_applier *applier, struct ldg_cursor_keeper *curso
 /* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
                           bool *ret_adopt, ledger_error *err);
+/* A cursor at `position`, which lies before that of `state`, or lower still: a row may lie behind
+ * `state` although its position is lower (it was committed late), and must not be passed over. */
+ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
+                          char ret_state[LDG_CURSOR_STATE_MAX], int64_t *ret_position,
+                          ledger_error *err);
 /* Does no other cursor look as if the Go bridge had left it? */
 ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole,
                           ledger_error *err);

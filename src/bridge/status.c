@@ -77,12 +77,13 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
 /* Where the cursor stands, also when the source no longer agrees with it. */
 static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store *source,
                                   int64_t *ret_position, bool *ret_adopt, bool *ret_rewound,
-                                  ledger_error *err)
+                                  bool *ret_agrees, ledger_error *err)
 {
     ledger_id id = { 0 };
     ledger_rc rc = ldg_cursor_load(keeper, source, true, ret_adopt, err);
     switch (rc) {
     case LEDGER_OK:
+        *ret_agrees = true;
         if (keeper->from[0] != '\0')
             return ldg_store_log_check(source, keeper->from, ret_position, err);
         *ret_position = 0;
@@ -125,7 +126,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
 {
     ledger_error local;
     int64_t wanted, present = 0;
-    bool adopt = false, rewound = false;
+    bool adopt = false, rewound = false, agrees = false;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || position == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "cursor set: source, sink or position is NULL");
@@ -140,7 +141,7 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
     ledger_rc rc =
         keeper == NULL || next == NULL ? ldg_fail_nomem(err) : keeper_init(keeper, sink, name, err);
     if (rc == LEDGER_OK)
-        rc = present_position(keeper, source, &present, &adopt, &rewound, err);
+        rc = present_position(keeper, source, &present, &adopt, &rewound, &agrees, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_stat(source, "", &stat, err);
     if (rc == LEDGER_OK && wanted > stat.head)
@@ -153,13 +154,57 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
                       (long long)present, (long long)wanted);
     if (rc == LEDGER_OK && (adopt || rewound))
         rc = settle_entries(source, sink, keeper->name, adopt, rewound, wanted, err);
-    if (rc == LEDGER_OK)
+    /* A skip leaves out what lies before it, going back never does. */
+    if (rc == LEDGER_OK && wanted <= present && agrees && keeper->from[0] != '\0')
+        rc = ldg_cursor_back(source, keeper->from, wanted, next->state, &wanted, err);
+    else if (rc == LEDGER_OK)
         rc = ldg_store_log_cursor_at(source, wanted, next->state, err);
     if (rc == LEDGER_OK) {
         position_text(wanted, next->readable);
         next->moved_at_us = ldg_clock_now_us();
         rc = ldg_store_cursor_set(sink, keeper->name, &keeper->row, next, err);
     }
+    ldg_free(next);
+    ldg_free(keeper);
+    return rc;
+}
+
+ledger_rc ledger_bridge_cursor_acknowledge(ledger_store *source, ledger_store *sink,
+                                           const char *name, bool *ret_changed, ledger_error *err)
+{
+    ledger_error local;
+    bool needed = false;
+    int64_t position = 0;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "cursor acknowledge: source or sink is NULL");
+    struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
+    struct ldg_cursor *next = ldg_calloc(1, sizeof(*next));
+    ledger_rc rc =
+        keeper == NULL || next == NULL ? ldg_fail_nomem(err) : keeper_init(keeper, sink, name, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_cursor_get(sink, keeper->name, false, &keeper->row, err);
+    if (rc == LEDGER_OK && keeper->row.state[0] != '\0') {
+        rc = ldg_store_log_check(source, keeper->row.state, &position, err);
+        if (rc == LEDGER_ERR_CURSOR_MISMATCH || rc == LEDGER_ERR_SOURCE_REWOUND) {
+            ledger_error refused = *err;
+            ledger_rc refused_rc = rc;
+            rc = ldg_store_log_acknowledge(source, keeper->row.state, &needed, next->state, err);
+            if (rc == LEDGER_OK && !needed) { /* this kind of source has no such move */
+                *err = refused;
+                rc = refused_rc;
+            }
+        }
+    }
+    if (rc == LEDGER_OK && needed)
+        rc = ldg_store_log_check(source, next->state, &position, err);
+    if (rc == LEDGER_OK && needed) {
+        position_text(position, next->readable);
+        next->moved_at_us = ldg_clock_now_us();
+        rc = ldg_store_cursor_set(sink, keeper->name, &keeper->row, next, err);
+    }
+    if (rc == LEDGER_OK && ret_changed != NULL)
+        *ret_changed = needed;
     ldg_free(next);
     ldg_free(keeper);
     return rc;

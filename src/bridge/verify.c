@@ -65,6 +65,7 @@ struct verify {
     struct candidate *candidates;
     size_t candidate_count;
     bool times_differ; /* some candidate differs in a time */
+    int64_t time_precision_us;
     uint64_t compared;
     int64_t progress_at_us;
     uint64_t reported;
@@ -73,16 +74,17 @@ struct verify {
 
 /* --- comparing two entries ------------------------------------------------------------------- */
 
-static bool time_equal(int64_t a, int64_t b)
+/* precision: the coarser one of the two stores; rounded down, also before 1970. */
+static bool time_equal(int64_t a, int64_t b, int64_t precision)
 {
     if (a == LEDGER_NO_TIME || b == LEDGER_NO_TIME)
         return a == b;
-    /* The coarser precision of the two stores; rounded down, also before 1970. */
-    return a / 1000 - (a % 1000 < 0) == b / 1000 - (b % 1000 < 0);
+    return a / precision - (a % precision < 0) == b / precision - (b % precision < 0);
 }
 
-static uint32_t compare(const ledger_entry *a, const ledger_entry *b)
+static uint32_t compare(const struct verify *v, const ledger_entry *a, const ledger_entry *b)
 {
+    const int64_t precision = v->time_precision_us;
     uint32_t fields = 0;
     fields |= strcmp(a->stream, b->stream) != 0 ? FIELD_STREAM : 0;
     fields |= a->payload.size != b->payload.size ||
@@ -95,8 +97,8 @@ static uint32_t compare(const ledger_entry *a, const ledger_entry *b)
     fields |= !ldg_map_equal(a->metadata, b->metadata) ? FIELD_METADATA : 0;
     fields |= !ldg_list_equal(a->tags, b->tags) ? FIELD_TAGS : 0;
     fields |= !ldg_map_equal(a->annotations, b->annotations) ? FIELD_ANNOTATIONS : 0;
-    fields |= !time_equal(a->created_at_us, b->created_at_us) ? FIELD_CREATED_AT : 0;
-    fields |= !time_equal(a->updated_at_us, b->updated_at_us) ? FIELD_UPDATED_AT : 0;
+    fields |= !time_equal(a->created_at_us, b->created_at_us, precision) ? FIELD_CREATED_AT : 0;
+    fields |= !time_equal(a->updated_at_us, b->updated_at_us, precision) ? FIELD_UPDATED_AT : 0;
     return fields;
 }
 
@@ -274,7 +276,8 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
     }
 }
 
-/* Passes the events behind `from`, up to position `until`, by the candidates. */
+/* Passes the events behind `from` by the candidates, but for those behind position `until`. It
+ * reads to the end of the log: where transactions overlap, positions may fall. */
 static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, bool pending,
                           ledger_error *err)
 {
@@ -295,11 +298,7 @@ static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, boo
             break;
         more = batch->log.more;
         for (size_t i = 0; i < batch->log.count; i++) {
-            if (batch->log.rows[i].position > until) {
-                more = false;
-                break;
-            }
-            if (batch->events[i].bad == NULL)
+            if (batch->events[i].bad == NULL && batch->log.rows[i].position <= until)
                 see_event(v, &batch->events[i].event, pending);
         }
         ldg_free(state);
@@ -385,7 +384,7 @@ static void judge(struct verify *v, const struct candidate *c, const ledger_entr
         report(v, a == NULL ? LEDGER_DIFF_EXTRA : LEDGER_DIFF_MISSING, a == NULL ? b : a, c->pos,
                "", "", "");
     } else {
-        uint32_t fields = compare(a, b);
+        uint32_t fields = compare(v, a, b);
         uint32_t uncarried = (c->no_created_at ? (uint32_t)FIELD_CREATED_AT : 0) |
                              (c->no_updated_at ? (uint32_t)FIELD_UPDATED_AT : 0);
         if (fields != 0 && (fields & ~uncarried) == 0)
@@ -494,7 +493,7 @@ static ledger_rc merge_pair(struct verify *v, size_t index, ledger_error *err)
             break;
         bool use_a = a != NULL && (b == NULL || a->source_pos <= b->source_pos);
         bool use_b = b != NULL && (a == NULL || b->source_pos <= a->source_pos);
-        uint32_t fields = use_a && use_b ? compare(a->entry, b->entry) : 0;
+        uint32_t fields = use_a && use_b ? compare(v, a->entry, b->entry) : 0;
         v->result.source_count += use_a;
         v->result.sink_count += use_b;
         if (fields != 0 || use_a != use_b) {
@@ -598,6 +597,9 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         return ldg_fail_nomem(err);
     v->source = source;
     v->sink = sink;
+    v->time_precision_us = ldg_store_time_precision_us(source);
+    if (ldg_store_time_precision_us(sink) > v->time_precision_us)
+        v->time_precision_us = ldg_store_time_precision_us(sink);
     v->options = options != NULL ? options : &defaults;
     ldg_arena_init(&v->pairs_arena, 0);
     v->cursor = (struct ldg_cursor_keeper){

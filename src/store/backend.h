@@ -75,7 +75,8 @@ struct ldg_log_row {
     int64_t created_at_us;
 };
 
-/* Rows in commit-safe order, and the cursor behind them. */
+/* Rows in commit-safe order, and the cursor behind them. Positions need not rise from one batch to
+ * the next where transactions overlap: a row may be committed after others with higher ones. */
 struct ldg_log_batch {
     struct ldg_arena arena;   /* the reader's; reset before each read */
     struct ldg_log_row *rows; /* in the arena */
@@ -83,7 +84,8 @@ struct ldg_log_batch {
     size_t bytes;
     bool more;                             /* the log holds more behind this batch */
     char next_state[LDG_CURSOR_STATE_MAX]; /* = the state read from, when count is 0 */
-    int64_t next_position;                 /* position of the cursor after this batch */
+    int64_t next_position;                 /* of the cursor after this batch: the highest position
+                                              that was ever carried; never falls */
 };
 
 struct ldg_log_limits {
@@ -92,9 +94,10 @@ struct ldg_log_limits {
 };
 
 struct ldg_log_stat {
-    int64_t head;           /* last position; 0 when empty */
+    int64_t head;           /* highest position; 0 when empty */
     uint64_t backlog_count; /* rows behind the cursor */
     int64_t oldest_us;      /* created_at of the first of them; LEDGER_NO_TIME when none */
+    int64_t lowest;         /* none of them has a lower position; 0 when none */
 };
 
 /* What apply() is to do, in log order. */
@@ -174,6 +177,13 @@ struct ldg_parked_row {
     ledger_bytes event;
 };
 
+/* How far the ids of a table have settled, for one who follows it. */
+struct ldg_settle {
+    int64_t settled; /* no entry with an id up to this one will be seen that was not seen before */
+    int64_t mark;    /* the backend's own, from zeroes on: the highest id of an earlier look … */
+    char *writers;   /* … and who could still commit one below it; NULL: nobody is waited for */
+};
+
 /* An entry as verification sees it: by its origin's id. */
 struct ldg_history_row {
     int64_t source_pos; /* id at its origin */
@@ -232,9 +242,10 @@ struct ldg_backend {
      * Errors: CURSOR_MISMATCH, SOURCE_REWOUND, DATA (not a cursor of this backend). */
     ledger_rc (*log_read)(void *ctx, const char *state, const struct ldg_log_limits *limits,
                           struct ldg_log_batch *batch, ledger_error *err);
-    /* A cursor at `position` (0 = beginning), its witness taken from the log as it is now. When no
-     * row has that very position the nearest one before it is the witness. Errors: SOURCE_REWOUND
-     * (the log never was that long). */
+    /* A cursor at `position` (0 = beginning), its witness taken from the log as it is now: rows
+     * that are there now with positions up to it count as carried, those that commit later do not.
+     * When no row has that very position the nearest one before it is the witness. Errors:
+     * SOURCE_REWOUND (the log never was that long). */
     ledger_rc (*log_cursor_at)(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
                                ledger_error *err);
     /* Compares identity and witness of `state`, and gives its position. Errors as log_read. */
@@ -327,6 +338,15 @@ struct ldg_backend {
     ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, int64_t before,
                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                            ledger_error *err);
+    /* Following a table. NULL, both: ids rise in the order of commits, and what is new lies behind
+     * the last id. Else an entry may be committed below ids that were seen before it. */
+    /* Moves settle->settled up, never down: every entry up to it that will ever be is there for a
+     * read that begins after this call. settle->writers: ldg_free() when the following ends. */
+    ledger_rc (*settle)(void *ctx, struct ldg_settle *settle, ledger_error *err);
+    /* As read without search, but for the entries with the ids `except`, ascending. */
+    ledger_rc (*read_except)(void *ctx, const char *stream, const ledger_read_options *options,
+                             const int64_t *except, size_t except_count, struct ldg_arena *arena,
+                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
      * as apply() returns. */
     uint64_t (*durable_count)(void *ctx);

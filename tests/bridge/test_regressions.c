@@ -623,17 +623,21 @@ static void w15_cursor_set_back_changes_nothing(void **state)
         tst_workload_init(&w, tst_seed());
         tst_workload_run(&w, source, 200);
         uint64_t all = tst_bridge_once(source, sink, NULL);
-        snprintf(middle, sizeof middle, "%" PRIu64, all / 2);
+        tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
+        const long long head = strtoll(status.head, NULL, 10); /* what rolls back leaves gaps */
+        snprintf(middle, sizeof middle, "%lld", head / 2);
         static const char *const positions[] = { "0", NULL, "1" };
         for (int i = 0; i < 3; i++) {
             const char *position = positions[i] != NULL ? positions[i] : middle;
             tst_ok(ledger_bridge_cursor_set(source, sink, "default", position, false, &err), &err);
             tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
             assert_int_equal(strtoll(status.position, NULL, 10), strtoll(position, NULL, 10));
-            assert_int_equal(strtoll(status.head, NULL, 10), all);
-            assert_int_equal(status.backlog_count, all - strtoull(position, NULL, 10));
+            assert_int_equal(strtoll(status.head, NULL, 10), head);
+            if (i == 0)
+                assert_int_equal(status.backlog_count, all);
+            assert_true(status.backlog_count <= (uint64_t)(head - strtoll(position, NULL, 10)));
             ledger_bridge *bridge = tst_bridge(source, sink, NULL);
-            assert_int_equal(tst_drain(bridge), all - strtoull(position, NULL, 10));
+            assert_int_equal(tst_drain(bridge), status.backlog_count);
             tst_check_counters(bridge);
             ledger_bridge_get_stats(bridge, &stats);
             assert_int_equal(stats.park_count, 0);
@@ -642,7 +646,8 @@ static void w15_cursor_set_back_changes_nothing(void **state)
         }
         /* Going forward loses events: only when that is said. */
         tst_append(source, "s", "{\"skipped\":true}", NULL, NULL);
-        snprintf(middle, sizeof middle, "%" PRIu64, all + 1);
+        tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
+        snprintf(middle, sizeof middle, "%lld", strtoll(status.head, NULL, 10));
         tst_fails(ledger_bridge_cursor_set(source, sink, "default", middle, false, &err),
                   LEDGER_ERR_INVALID, &err);
         tst_fails(ledger_bridge_cursor_set(source, sink, "default", "12x", true, &err),

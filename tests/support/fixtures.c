@@ -509,7 +509,8 @@ static void log_raw_memory(const char *name, const char *log_name, const void *e
     struct ldg_mem_log_row *row = ldg_malloc(sizeof *row + size);
     assert_non_null(log);
     assert_non_null(row);
-    row->position = (int64_t)log->count + 1;
+    row->position = ++log->last_position;
+    row->seq = ++log->seq;
     row->created_at_us = ldg_clock_now_us();
     row->size = size;
     if (size > 0)

@@ -188,7 +188,7 @@ static ledger_rc memory_snapshot_begin(void *ctx, ledger_error *err)
         return rc;
     m->in_snapshot = true;
     m->snapshot_seq = m->db->seq;
-    m->snapshot_log_count = m->log ? m->log->count : 0;
+    m->snapshot_log_seq = m->log ? m->log->seq : 0;
     m->db->snapshot_count++;
     return ldg_mem_leave(m, rc, err);
 }
@@ -234,6 +234,7 @@ const struct ldg_backend ldg_backend_memory = {
     .log_read = ldg_mem_log_read,
     .log_cursor_at = ldg_mem_log_cursor_at,
     .log_check = ldg_mem_log_check,
+    .log_acknowledge = ldg_mem_log_acknowledge,
     .log_stat = ldg_mem_log_stat,
     .log_wait = ldg_mem_log_wait,
     .entries_by_id = ldg_mem_entries_by_id,

@@ -23,6 +23,7 @@ static struct ldg_mem_db *db_new(const char *name)
     if (!db)
         return NULL;
     memcpy(db->name, name, size);
+    db->cluster = 1;
     if (pthread_mutex_init(&db->mutex, NULL) != 0) {
         ldg_free(db);
         return NULL;
@@ -140,6 +141,7 @@ void ldg_mem_log_clear(struct ldg_mem_log *log)
     ldg_free(log->rows);
     log->rows = NULL;
     log->count = log->cap = 0;
+    log->last_position = log->seq = 0;
 }
 
 static void cursors_free(struct ldg_mem_table *table)

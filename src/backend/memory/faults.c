@@ -376,8 +376,10 @@ ledger_rc ldg_memory_log_damage(const char *name, const char *log_table, int64_t
         return rc;
     pthread_mutex_lock(&db->mutex);
     const struct ldg_mem_log *log = ldg_mem_log_find(db, log_table);
-    if (log && position > 0 && (size_t)position <= log->count) {
-        struct ldg_mem_log_row *row = log->rows[position - 1];
+    for (size_t i = 0; log && i < log->count; i++) {
+        struct ldg_mem_log_row *row = log->rows[i];
+        if (row->position != position)
+            continue;
         memset(row->payload, ' ', row->size); /* still JSON, of another entry's life */
         if (row->size >= 2)
             memcpy(row->payload, "{}", 2);
@@ -386,6 +388,18 @@ ledger_rc ldg_memory_log_damage(const char *name, const char *log_table, int64_t
     pthread_mutex_unlock(&db->mutex);
     ldg_mem_db_unref(db);
     return rc;
+}
+
+ledger_rc ldg_memory_move(const char *name)
+{
+    struct ldg_mem_db *db = ldg_mem_db_ref(name, false);
+    if (!db)
+        return LEDGER_ERR_NOT_FOUND;
+    pthread_mutex_lock(&db->mutex);
+    db->cluster++;
+    pthread_mutex_unlock(&db->mutex);
+    ldg_mem_db_unref(db);
+    return LEDGER_OK;
 }
 
 /* `m` writes into the copy; its log is off, since the log is copied as it is. */
@@ -473,6 +487,8 @@ static ledger_rc copy_log(const struct ldg_mem_log *from, struct ldg_mem_log *to
     if (!to->rows)
         return ldg_fail_nomem(err);
     to->cap = from->count + 1;
+    to->last_position = from->last_position;
+    to->seq = from->seq;
     for (; to->count < from->count; to->count++) {
         const size_t size = sizeof(**to->rows) + from->rows[to->count]->size + 1;
         to->rows[to->count] = ldg_malloc(size);
@@ -486,6 +502,7 @@ static ledger_rc copy_log(const struct ldg_mem_log *from, struct ldg_mem_log *to
 static ledger_rc copy_db(const struct ldg_mem_db *from, struct ldg_mem_db *to, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
+    to->cluster = from->cluster;
     for (struct ldg_mem_table *table = to->tables; table; table = table->next)
         ldg_mem_table_clear(table);
     for (struct ldg_mem_log *log = to->logs; log; log = log->next)

@@ -51,6 +51,9 @@ ledger_rc ldg_memory_put_legacy(const char *name, const char *table, const char 
 /* Changes the log row at a position, as a source does that was restored and went another way. */
 ledger_rc ldg_memory_log_damage(const char *name, const char *log_table, int64_t position);
 
+/* Moves the database to another cluster, rows and all: a dump that was restored elsewhere. */
+ledger_rc ldg_memory_move(const char *name);
+
 /* Makes the content of database `to` that of `from`, as it is committed now: a backup, or one that
  * is put back, identities too. Both must have an open handle, and `to` no transaction. */
 ledger_rc ldg_memory_copy(const char *from, const char *to);

@@ -2,7 +2,7 @@
  *
  * data.c     databases, tables, rows, indexes, who sees what     tx.c      changes, commit, undo
  * backend.c  the vtable, open, close, transactions, snapshots    query.c   a program's calls
- * log.c      source: the log in commit order                     sink.c    the fenced batch
+ * log.c      source: the log as transactions commit              sink.c    the fenced batch
  * parked.c   parked events                                       faults.c  scripted faults
  *
  * Everything below belongs to one database and is touched only under its mutex. A transaction
@@ -148,7 +148,8 @@ struct ldg_mem_table {
 };
 
 struct ldg_mem_log_row {
-    int64_t position; /* drawn at the commit */
+    int64_t position; /* drawn when it is written: commits come in another order */
+    int64_t seq;      /* of its commit */
     int64_t created_at_us;
     size_t size;
     char payload[];
@@ -156,8 +157,10 @@ struct ldg_mem_log_row {
 
 struct ldg_mem_log {
     struct ldg_mem_log *next;
-    struct ldg_mem_log_row **rows; /* position - 1 */
+    struct ldg_mem_log_row **rows; /* as they were committed */
     size_t count, cap;
+    int64_t last_position;
+    int64_t seq;     /* of the last commit */
     size_t reserved; /* rows of open transactions: cap >= count + reserved */
     char name[];
 };
@@ -166,7 +169,8 @@ struct ldg_mem_db {
     struct ldg_mem_db *next;
     size_t refs; /* open handles; under the list's mutex */
     pthread_mutex_t mutex;
-    int64_t seq; /* of the last commit */
+    int64_t cluster; /* where its commits are numbered */
+    int64_t seq;     /* of the last commit */
     size_t snapshot_count;
     struct ldg_mem_table *tables;
     struct ldg_mem_log *logs;
@@ -208,7 +212,7 @@ struct ldg_memory {
     bool in_tx;
     bool in_snapshot;
     int64_t snapshot_seq;
-    size_t snapshot_log_count;
+    int64_t snapshot_log_seq;
     char *wake_key; /* "memory:NAME" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
@@ -382,6 +386,8 @@ ledger_rc ldg_mem_log_read(void *ctx, const char *state, const struct ldg_log_li
 ledger_rc ldg_mem_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURSOR_STATE_MAX],
                                 ledger_error *err);
 ledger_rc ldg_mem_log_check(void *ctx, const char *state, int64_t *ret_position, ledger_error *err);
+ledger_rc ldg_mem_log_acknowledge(void *ctx, const char *state,
+                                  char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
 ledger_rc ldg_mem_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
                            ledger_error *err);
 ledger_rc ldg_mem_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);

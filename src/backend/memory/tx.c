@@ -413,7 +413,11 @@ ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *e
         rc = ldg_fail_nomem(err);
     if (rc != LEDGER_OK)
         return rc;
-    *row = (struct ldg_mem_log_row){ .created_at_us = time_us, .size = m->event_buf.size };
+    *row = (struct ldg_mem_log_row){
+        .position = ++log->last_position,
+        .created_at_us = time_us,
+        .size = m->event_buf.size,
+    };
     memcpy(row->payload, m->event_buf.data, m->event_buf.size);
     row->payload[row->size] = '\0';
     log->reserved++;
@@ -769,7 +773,7 @@ static void commit_action(struct ldg_memory *m, struct ldg_mem_action *action)
         break;
     case LDG_MEM_LOG:
         log->reserved--;
-        action->log_row->position = (int64_t)log->count + 1;
+        action->log_row->seq = log->seq;
         log->rows[log->count++] = action->log_row;
         break;
     case LDG_MEM_PARK:
@@ -792,6 +796,8 @@ void ldg_mem_commit(struct ldg_memory *m)
     if (m->tx.count == 0)
         return;
     m->db->seq++;
+    if (m->log)
+        m->log->seq++;
     for (size_t i = 0; i < m->tx.count; i++)
         commit_action(m, &m->tx.actions[i]);
     m->tx.count = 0;

@@ -636,6 +636,7 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
             count > BACKLOG_COUNT_MAX ? (uint64_t)(stat.head - state.position) : (uint64_t)count;
         if (rc == LEDGER_OK)
             rc = log_oldest(s, state.position, &stat.oldest_us, err);
+        stat.lowest = count > 0 ? state.position + 1 : 0;
     }
     read_end(s, own);
     if (rc == LEDGER_OK)

@@ -159,7 +159,8 @@ static void snapshots_of_different_moments(void **state)
 }
 
 /* The log is in the order of commits, whatever order ids were drawn in. */
-static void the_log_is_in_commit_order(void **state)
+/* A position is drawn when the row is written; a row comes when its transaction commits. */
+static void the_log_follows_the_commits(void **state)
 {
     ledger_store *handles[5];
     struct ldg_log_batch batch = { 0 };
@@ -181,6 +182,8 @@ static void the_log_is_in_commit_order(void **state)
         assert_int_equal(ledger_store_commit(handles[order[i]], &err), LEDGER_OK);
         assert_int_equal(ldg_store_log_read(handles[1], state_text, &limits, &batch, &err), 0);
         assert_int_equal(batch.count, 1); /* nothing lost, nothing waits for the open one */
+        assert_int_equal(batch.rows[0].position, order[i] + 1);
+        assert_int_equal(batch.next_position, i < 2 ? 4 : 5);
         snprintf(payload, sizeof(payload), "\"tx %zu\"", order[i]);
         assert_non_null(memmem(batch.rows[0].payload.data, batch.rows[0].payload.size, payload,
                                strlen(payload)));
@@ -420,7 +423,7 @@ int main(void)
         cmocka_unit_test(garbage_is_swept),
         cmocka_unit_test(rolled_back_rows_are_garbage_too),
         cmocka_unit_test(snapshots_of_different_moments),
-        cmocka_unit_test(the_log_is_in_commit_order),
+        cmocka_unit_test(the_log_follows_the_commits),
         cmocka_unit_test(threads_share_a_database),
         cmocka_unit_test(out_of_memory_on_the_bridge_side),
     };
