@@ -152,6 +152,27 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_search(ledger_store *store, co
                                                          ledger_batch **ret_batch,
                                                          ledger_error *err);
 
+/* Following: each entry once, those that are there and those that come. In PostgreSQL a transaction
+ * may commit an entry with a lower id than others that were given before it; it is given, too, when
+ * it is committed. So ids need not rise from one call to the next; within a batch they do. */
+typedef struct ledger_tail ledger_tail;
+
+/* options (may be NULL; copied, what they point to is borrowed until the close): after, limit and
+ * max_bytes of each batch, filters; `descending` is left aside. An entry is held against filters of
+ * tags and annotations when it is met. at_end: only what is committed from now on. stream NULL:
+ * every stream. The store must outlive the tail. *ret_tail: ledger_tail_close().
+ * Errors: UNSUPPORTED (a PostgreSQL standby, which does not know the primary's transactions). */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
+                                                      const ledger_read_options *options,
+                                                      bool at_end, ledger_tail **ret_tail,
+                                                      ledger_error *err);
+/* What came since the last call, perhaps nothing; never waits. A failed call has given nothing, and
+ * may be made again. *ret_batch is the caller's: ledger_batch_destroy(). Errors: as open. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_tail_read(ledger_tail *tail, ledger_batch **ret_batch,
+                                                      ledger_error *err);
+/* NULL is fine; sets NULL. */
+LEDGER_API void ledger_tail_close(ledger_tail **tail);
+
 /* Entries in one stream; stream NULL: in the store. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_count(ledger_store *store, const char *stream,
                                                         uint64_t *ret_count, ledger_error *err);

@@ -289,14 +289,13 @@ static bool wait_for_more(int timeout_ms)
     return poll(&fd, 1, timeout_ms) <= 0;
 }
 
-static int follow(struct query *query)
+static int follow(struct query *query, ledger_tail *tail)
 {
     ledger_error err = { 0 };
     int pause_ms = 50;
-    query->options.limit = PAGE;
     while (!cli_stop_asked()) {
         ledger_batch *batch = NULL;
-        ledger_rc rc = query_page(query, &batch, &err);
+        ledger_rc rc = ledger_tail_read(tail, &batch, &err);
         if (rc == LEDGER_ERR_INVALID && query->stream == NULL) {
             cli_error("this store cannot follow every stream at once: give --stream NAME");
             return CLI_EXIT_USAGE;
@@ -316,36 +315,28 @@ static int follow(struct query *query)
     return CLI_EXIT_OK;
 }
 
-/* --after end: behind the last entry there is now. */
-static int start_at_end(struct query *query)
-{
-    ledger_stream_stat stat;
-    ledger_error err = { 0 };
-    ledger_rc rc = ledger_store_stat(query->store, query->stream, &stat, &err);
-    if (rc != LEDGER_OK)
-        return cli_fail(rc, &err, NULL);
-    query->options.has_after = true;
-    query->options.after = stat.last_id;
-    return CLI_EXIT_OK;
-}
-
 int cli_stream_tail(const struct cli *cli)
 {
     ledger_store *store = NULL;
+    ledger_tail *tail = NULL;
     struct query query;
+    ledger_error err = { 0 };
     const char *after = cli_text(cli, OPT_AFTER);
+    bool at_end = after != NULL && strcmp(after, "end") == 0;
     int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
     if (exit_code != 0)
         return exit_code;
     cli_stop_catch();
     query_init(&query, cli, store);
     query.stream = cli_text(cli, OPT_STREAM);
-    if (after != NULL && strcmp(after, "end") == 0)
-        exit_code = start_at_end(&query);
-    else if (!query_after(&query, after))
+    query.options.limit = PAGE;
+    if (!at_end && !query_after(&query, after)) {
         exit_code = CLI_EXIT_USAGE;
-    if (exit_code == 0)
-        exit_code = follow(&query);
+    } else {
+        ledger_rc rc = ledger_tail_open(store, query.stream, &query.options, at_end, &tail, &err);
+        exit_code = rc == LEDGER_OK ? follow(&query, tail) : cli_fail(rc, &err, NULL);
+    }
+    ledger_tail_close(&tail);
     query_fini(&query);
     ledger_store_close(&store);
     return exit_code;

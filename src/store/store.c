@@ -489,6 +489,25 @@ static ledger_rc read_entries(ledger_store *store, const char *stream, const cha
     return rc;
 }
 
+ledger_rc ldg_store_read_except(ledger_store *store, const char *stream,
+                                const ledger_read_options *options, const int64_t *except,
+                                size_t except_count, ledger_batch **ret_batch, ledger_error *err)
+{
+    ledger_read_options prepared;
+    ledger_batch *batch = NULL;
+    ledger_rc rc = prepare_read(store, options, &prepared, err);
+    if (rc == LEDGER_OK && !(batch = ldg_batch_create()))
+        rc = ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->read_except(store->ctx, stream, &prepared, except, except_count,
+                                         &batch->arena, &batch->entries, &batch->count, err);
+    if (rc == LEDGER_OK)
+        *ret_batch = batch;
+    else
+        ledger_batch_destroy(&batch);
+    return rc;
+}
+
 ledger_rc ledger_store_read(ledger_store *store, const char *stream,
                             const ledger_read_options *options, ledger_batch **ret_batch,
                             ledger_error *err)

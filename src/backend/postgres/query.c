@@ -12,9 +12,6 @@
 
 #define READ_MAX_BYTES ((size_t)64 * 1024 * 1024)
 #define SQL_MAX_BYTES ((size_t)16 * 1024)
-#ifndef LDG_PG_FULL_TEXT
-#define LDG_PG_FULL_TEXT "to_tsvector('simple', encode(payload, 'escape'))"
-#endif
 #define FILTER_MAX_BYTES ((size_t)512 * 1024 * 1024)
 
 /* --- one row --------------------------------------------------------------------------------- */
@@ -340,11 +337,11 @@ static ledger_rc put_filters(struct query *q, const char *stream, const char *se
 
 /* --- many rows ------------------------------------------------------------------------------- */
 
-ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
-                      const ledger_read_options *options, struct ldg_arena *arena,
-                      ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+static ledger_rc read_page(struct ldg_pg *pg, const char *stream, const char *search,
+                           const ledger_read_options *options, const struct ldg_buf *except,
+                           struct ldg_arena *arena, ledger_entry **ret_entries, size_t *ret_count,
+                           ledger_error *err)
 {
-    struct ldg_pg *pg = ctx;
     const ledger_read_options none = { 0 };
     const ledger_read_options *o = options ? options : &none;
     const size_t limit = o->limit ? o->limit : LEDGER_READ_LIMIT_DEFAULT;
@@ -367,6 +364,11 @@ ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
     rc = put_filters(&q, stream, search, o, err);
     if (rc != LEDGER_OK)
         goto out;
+    if (except) {
+        ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, except);
+        put_bound(&q, " AND NOT EXISTS (SELECT FROM unnest(",
+                  ") AS s(id) WHERE s.id = \"{t}\".id)");
+    }
     page_end(&q, "id", o->descending, limit, max_bytes);
     rc = query_run(pg, &q, search ? "searching entries" : "reading entries", &result, err);
     if (rc != LEDGER_OK)
@@ -387,6 +389,32 @@ out:
         *ret_entries = entries;
         *ret_count = count;
     }
+    return rc;
+}
+
+ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
+                      const ledger_read_options *options, struct ldg_arena *arena,
+                      ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    return read_page(ctx, stream, search, options, NULL, arena, ret_entries, ret_count, err);
+}
+
+ledger_rc ldg_pg_read_except(void *ctx, const char *stream, const ledger_read_options *options,
+                             const int64_t *except, size_t except_count, struct ldg_arena *arena,
+                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    struct ldg_buf array;
+    ledger_rc rc;
+
+    ldg_buf_init(&array, 64 + except_count * 12);
+    ldg_pg_array_begin(&array, LDG_PG_INT8);
+    for (size_t i = 0; i < except_count; i++)
+        ldg_pg_array_int64(&array, except[i]);
+    ldg_pg_array_end(&array, except_count);
+    rc = array.rc == LEDGER_OK
+             ? read_page(ctx, stream, NULL, options, &array, arena, ret_entries, ret_count, err)
+             : ldg_fail_nomem(err);
+    ldg_buf_fini(&array);
     return rc;
 }
 

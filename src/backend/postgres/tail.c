@@ -1,0 +1,85 @@
+/* Which ids have settled, for one who follows the table.
+ *
+ * A transaction that has drawn an id holds a lock on the sequence until it ends, and one that has
+ * inserted a row holds one on the table, whether it has a number yet or not. So: look up the
+ * highest id that can be seen, then who holds such locks; when all of those have ended, no id up to
+ * that one is outstanding. Nobody else in the cluster is waited for, however long it stays open. An
+ * id that a program draws in one transaction and inserts in another is beyond this. */
+#include "backend/postgres/postgres.h"
+
+#include <string.h>
+
+#define SEQUENCE "pg_get_serial_sequence('\"{t}\"', 'id')::regclass"
+
+/* The snapshot, and with it the highest id, is older than the look at the locks. A prepared
+ * transaction has no pid. */
+static const char look[] =
+    "SELECT coalesce((SELECT max(id) FROM \"{t}\"), 0), "
+    "(SELECT string_agg(DISTINCT l.virtualtransaction, ' ') FROM pg_catalog.pg_locks AS l "
+    "WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted "
+    "AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) "
+    "AND l.relation IN ('\"{t}\"'::regclass, " SEQUENCE ") "
+    "AND l.pid IS DISTINCT FROM pg_backend_pid()), pg_is_in_recovery(), "
+    "coalesce((SELECT seqcache FROM pg_catalog.pg_sequence WHERE seqrelid = " SEQUENCE "), 1)";
+
+/* Is one word of `some` among those of `all`? Words end at a space. */
+static bool share_word(const char *some, const char *all)
+{
+    bool found = false;
+
+    while (*some && !found) {
+        const size_t size = strcspn(some, " ");
+        for (const char *p = all; *p && !found;) {
+            const size_t other = strcspn(p, " ");
+            found = other == size && memcmp(p, some, size) == 0;
+            p += other + (p[other] == ' ');
+        }
+        some += size + (some[size] == ' ');
+    }
+    return found;
+}
+
+static ledger_rc take_look(const struct ldg_pg *pg, const PGresult *result,
+                           struct ldg_settle *settle, ledger_error *err)
+{
+    const int64_t highest = ldg_pg_get_int64(result, 0, 0);
+    const char *writers = ldg_pg_get_text(result, 0, 1);
+    char *copy = NULL;
+
+    if (ldg_pg_get_bool(result, 0, 2))
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "a standby does not know which transactions of the primary are open, so "
+                        "entries could be missed; follow the primary");
+    if (ldg_pg_get_int64(result, 0, 3) > 1)
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "the sequence of table \"%s\" hands out ids from a cache, so entries could "
+                        "be missed; ALTER SEQUENCE ... CACHE 1",
+                        pg->table);
+    if (settle->writers && share_word(settle->writers, writers))
+        return LEDGER_OK;
+    if (*writers && !(copy = ldg_strdup(writers)))
+        return ldg_fail_nomem(err);
+    /* Those of the earlier look have ended; what they wrote is seen by reads from now on. */
+    if (settle->writers && settle->mark > settle->settled)
+        settle->settled = settle->mark;
+    if (!*writers && highest > settle->settled)
+        settle->settled = highest;
+    ldg_free(settle->writers);
+    settle->writers = copy;
+    settle->mark = highest;
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for open transactions", look, NULL, &result, err);
+    if (rc == LEDGER_OK)
+        rc = take_look(pg, result, settle, err);
+    PQclear(result);
+    return rc;
+}

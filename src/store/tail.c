@@ -1,0 +1,266 @@
+/* Following a store: each entry once, whatever order transactions commit in.
+ *
+ * Where ids rise in the order of commits that is a read behind the last id. Elsewhere an id that is
+ * not there may be one that comes later, so the ids that were given are kept, down to the one below
+ * which the backend says that none can come any more. Invariant: an entry is given if and only if
+ * its id is above `bound` and not in `given`. */
+#include <string.h>
+
+#include "store/batch.h"
+#include "store/handle.h"
+
+/* At the end of a table with transactions open, entries so far back are told from those that come
+ * late. */
+#define LOOK_BACK_COUNT 10000
+#define LOOK_BACK_BYTES ((size_t)8 * 1024 * 1024)
+/* With so many given above `bound` nothing is read until a transaction ends: 8 MB. */
+#define GIVEN_MAX 1000000
+
+struct ledger_tail {
+    ledger_store *store;
+    char *stream; /* NULL: all */
+    ledger_read_options options;
+    char *after_text; /* options.after's, of a backend with texts */
+    /* where an entry may come late */
+    bool unordered;
+    int64_t bound;
+    int64_t *given; /* ascending */
+    size_t given_count, given_cap;
+    struct ldg_settle settle;
+};
+
+/* --- what was given -------------------------------------------------------------------------- */
+
+static ledger_rc reserve(struct ledger_tail *tail, size_t more, ledger_error *err)
+{
+    size_t cap = tail->given_cap ? tail->given_cap : 1024;
+
+    while (cap < tail->given_count + more)
+        cap *= 2;
+    if (cap > tail->given_cap) {
+        int64_t *given = ldg_realloc(tail->given, cap * sizeof(*given));
+        if (!given)
+            return ldg_fail_nomem(err);
+        tail->given = given;
+        tail->given_cap = cap;
+    }
+    return LEDGER_OK;
+}
+
+/* Merges ids that are not in the list; there is room. ascending: of the batch. */
+static void add_given(struct ledger_tail *tail, const ledger_batch *batch, bool ascending)
+{
+    size_t old = tail->given_count, left = batch->count, at = old + left;
+
+    tail->given_count = at;
+    while (left > 0) {
+        const int64_t id = batch->entries[ascending ? left - 1 : batch->count - left].id.number;
+        if (old > 0 && tail->given[old - 1] > id) {
+            tail->given[--at] = tail->given[--old];
+        } else {
+            tail->given[--at] = id;
+            left--;
+        }
+    }
+}
+
+static void raise_bound(struct ledger_tail *tail, int64_t bound)
+{
+    size_t low = 0, high = tail->given_count;
+
+    if (bound <= tail->bound)
+        return;
+    tail->bound = bound;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (tail->given[middle] <= bound)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    tail->given_count -= low;
+    if (low && tail->given_count)
+        memmove(tail->given, tail->given + low, tail->given_count * sizeof(*tail->given));
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
+/* Some transaction may yet commit an entry below those that can be seen: what is there counts as
+ * given, so far back. */
+static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
+{
+    ledger_read_options o = { .descending = true, .max_bytes = LOOK_BACK_BYTES, .limit = 1000 };
+    size_t count = 1;
+    ledger_rc rc = LEDGER_OK;
+
+    while (rc == LEDGER_OK && count > 0 && tail->given_count < LOOK_BACK_COUNT) {
+        ledger_batch *batch = NULL;
+        rc = ledger_store_read(tail->store, tail->stream, &o, &batch, err);
+        if (rc == LEDGER_OK)
+            rc = reserve(tail, batch->count, err);
+        if (rc == LEDGER_OK) {
+            add_given(tail, batch, false);
+            count = batch->count;
+            if (count)
+                o.after.number = batch->entries[count - 1].id.number;
+            o.has_after = true;
+        }
+        ledger_batch_destroy(&batch);
+    }
+    if (rc == LEDGER_OK && count > 0)
+        raise_bound(tail, o.after.number - 1);
+    return rc;
+}
+
+static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
+{
+    ledger_stream_stat stat;
+    ledger_rc rc;
+
+    if (!tail->unordered) {
+        rc = ledger_store_stat(tail->store, tail->stream, &stat, err);
+        if (rc == LEDGER_OK) {
+            tail->options.has_after = true;
+            tail->options.after = stat.last_id;
+        }
+        return rc;
+    }
+    rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
+    if (rc == LEDGER_OK && tail->settle.writers)
+        rc = look_back(tail, err);
+    else if (rc == LEDGER_OK)
+        tail->bound = tail->settle.settled;
+    return rc;
+}
+
+ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
+                           const ledger_read_options *options, bool at_end, ledger_tail **ret_tail,
+                           ledger_error *err)
+{
+    ledger_error local_err;
+    struct ledger_tail *tail = NULL;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    if (rc == LEDGER_OK && stream)
+        rc = ldg_check_stream(stream, err);
+    if (rc == LEDGER_OK && !ret_tail)
+        rc = ldg_fail_null("ret_tail", err);
+    if (rc != LEDGER_OK)
+        goto out;
+    tail = ldg_calloc(1, sizeof(*tail));
+    if (!tail || (stream && !(tail->stream = ldg_strdup(stream)))) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    tail->store = store;
+    tail->unordered = store->backend->settle != NULL;
+    if (options)
+        tail->options = *options;
+    tail->options.descending = false;
+    if (tail->unordered && tail->options.has_after)
+        tail->bound = tail->options.after.number;
+    if (at_end)
+        rc = start_at_end(tail, err);
+out:
+    if (rc == LEDGER_OK)
+        *ret_tail = tail;
+    else
+        ledger_tail_close(&tail);
+    return rc;
+}
+
+void ledger_tail_close(ledger_tail **tail)
+{
+    if (!tail || !*tail)
+        return;
+    ldg_free((*tail)->stream);
+    ldg_free((*tail)->after_text);
+    ldg_free((*tail)->given);
+    ldg_free((*tail)->settle.writers);
+    ldg_free(*tail);
+    *tail = NULL;
+}
+
+/* --- reading --------------------------------------------------------------------------------- */
+
+static ledger_rc read_ordered(struct ledger_tail *tail, ledger_batch **ret_batch, ledger_error *err)
+{
+    ledger_batch *batch = NULL;
+    ledger_rc rc = ledger_store_read(tail->store, tail->stream, &tail->options, &batch, err);
+
+    if (rc == LEDGER_OK && batch->count > 0) {
+        ledger_id last = batch->entries[batch->count - 1].id;
+        char *text = NULL;
+        if (last.text && !(text = ldg_strdup(last.text))) {
+            ledger_batch_destroy(&batch);
+            return ldg_fail_nomem(err);
+        }
+        ldg_free(tail->after_text);
+        tail->after_text = text;
+        last.text = text;
+        tail->options.has_after = true;
+        tail->options.after = last;
+    }
+    if (rc == LEDGER_OK)
+        *ret_batch = batch;
+    return rc;
+}
+
+/* Filters leave entries out that would hold the bound back for ever. */
+static bool is_filtered(const ledger_read_options *o)
+{
+    return (o->order_key && *o->order_key) || (o->tag && *o->tag) || o->all_tags.count ||
+           o->metadata.count || o->annotations.count;
+}
+
+static ledger_rc read_unordered(struct ledger_tail *tail, ledger_batch **ret_batch,
+                                ledger_error *err)
+{
+    ledger_read_options o = tail->options;
+    const bool full = tail->given_count >= GIVEN_MAX;
+    ledger_batch *batch = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    /* Before the read: what has settled by now the read sees. */
+    if (tail->given_count > 0 || is_filtered(&o))
+        rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
+    o.has_after = true;
+    o.after = (ledger_id){ .number = tail->bound };
+    if (full)
+        o.limit = 1;
+    if (rc == LEDGER_OK)
+        rc = ldg_store_read_except(tail->store, tail->stream, &o, tail->given, tail->given_count,
+                                   &batch, err);
+    if (rc == LEDGER_OK)
+        rc = reserve(tail, batch->count, err);
+    if (rc != LEDGER_OK) {
+        ledger_batch_destroy(&batch);
+        return rc;
+    }
+    /* Its turn comes when the bound has risen. */
+    if (full && batch->count && batch->entries[0].id.number > tail->settle.settled)
+        batch->count = 0;
+    const int64_t last = batch->count ? batch->entries[batch->count - 1].id.number : INT64_MAX;
+    add_given(tail, batch, true);
+    /* The batch may have been cut behind its last entry. */
+    raise_bound(tail, tail->settle.settled < last ? tail->settle.settled : last);
+    *ret_batch = batch;
+    return rc;
+}
+
+ledger_rc ledger_tail_read(ledger_tail *tail, ledger_batch **ret_batch, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    if (!tail)
+        return ldg_fail_null("tail", err);
+    if (!ret_batch)
+        return ldg_fail_null("ret_batch", err);
+    ledger_rc rc = ldg_check_use(tail->store, LDG_USE_READ, 0, true, "", err);
+    if (rc == LEDGER_OK)
+        rc = tail->unordered ? read_unordered(tail, ret_batch, err)
+                             : read_ordered(tail, ret_batch, err);
+    return rc;
+}
