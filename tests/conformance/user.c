@@ -159,7 +159,7 @@ static void append_keeps_every_byte(struct conf_env *env)
         assert_string_equal(e->source_id, "");
         assert_string_equal(e->origin, "");
         assert_true(e->updated_at_us == LEDGER_NO_TIME);
-        assert_int_equal(e->created_at_us % 1000, 0);
+        assert_int_equal(e->created_at_us % ldg_store_time_precision_us(store), 0);
         assert_true(e->created_at_us <= now_us && e->created_at_us > now_us - 600000000);
     }
     const ledger_entry *e = ledger_batch_entry(batch, count);
