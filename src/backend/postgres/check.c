@@ -1,6 +1,304 @@
+/* check(): what an operator should know about a store, its server and its settings.
+ *
+ * Invariant: only reads, and none that grows with the tables. */
 #include "backend/postgres/schema.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+struct findings {
+    struct ldg_pg *pg;
+    ledger_finding_fn fn;
+    void *ctx;
+};
+
+static void tell(const struct findings *f, ledger_severity severity, const char *subject,
+                 const char *fmt, ...) LEDGER_PRINTF(4, 5);
+static void tell(const struct findings *f, ledger_severity severity, const char *subject,
+                 const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    f->fn(f->ctx, severity, subject, text);
+}
+
+/* --- tables ---------------------------------------------------------------------------------- */
+
+static void check_table(const struct findings *f, const struct ldg_pg_shape *shape, size_t n)
+{
+    const bool there = shape->has & (uint32_t)LDG_PG_HAS_TABLE << n;
+    char name[80], subject[160];
+    ldg_pg_name(f->pg, ldg_pg_tables[n].name, name);
+    if (!there) {
+        tell(f, LEDGER_FINDING_ERROR, name, "the table is missing; run `ledgerctl store init`");
+        return;
+    }
+    tell(f, LEDGER_FINDING_OK, name, "there");
+    if (shape->tables[n] & LDG_PG_UNLOGGED)
+        tell(f, LEDGER_FINDING_ERROR, name,
+             "UNLOGGED: a crash of the server empties it; ALTER TABLE … SET LOGGED");
+    if (shape->tables[n] & LDG_PG_ROWS_HIDDEN)
+        tell(f, n == LDG_PG_LOG ? LEDGER_FINDING_ERROR : LEDGER_FINDING_WARNING, name,
+             "row-level security hides rows of it from role \"%s\"", shape->role);
+    if (n == LDG_PG_ORIGINS)
+        return;
+    for (const struct ldg_pg_column *c = ldg_pg_tables[n].columns; c->name; c++) {
+        if (!c->ddl)
+            continue;
+        snprintf(subject, sizeof(subject), "%s.%s", name, c->name);
+        if (shape->has & c->has)
+            tell(f, LEDGER_FINDING_OK, subject, "there");
+        else
+            tell(f, LEDGER_FINDING_ERROR, subject,
+                 "the column is missing; run `ledgerctl store init` as the table's owner (\"%s\")",
+                 shape->owners[n]);
+    }
+}
+
+static void check_indexes(const struct findings *f, const struct ldg_pg_shape *shape)
+{
+    char name[80];
+    for (size_t i = 0; i < LDG_PG_INDEX_COUNT; i++) {
+        const enum ldg_pg_table table = ldg_pg_indexes[i].table;
+        ldg_pg_name(f->pg, ldg_pg_indexes[i].name, name);
+        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << table))
+            continue;
+        if (shape->has & (uint32_t)LDG_PG_HAS_INDEX << i)
+            tell(f, LEDGER_FINDING_OK, name, "there");
+        else if (shape->invalid & 1u << i)
+            tell(f, LEDGER_FINDING_ERROR, name,
+                 "invalid: its building goes on, or was broken off; then `ledgerctl store init` "
+                 "makes it anew");
+        else if (i != LDG_PG_IDX_FULL_TEXT)
+            tell(f, LEDGER_FINDING_ERROR, name,
+                 "the index is missing; run `ledgerctl store init` as the table's owner");
+    }
+}
+
+static void check_log(const struct findings *f, const struct ldg_pg_shape *shape)
+{
+    const char *log = f->pg->log_table;
+    if (!(shape->has & LDG_PG_HAS_LOG)) {
+        tell(f, LEDGER_FINDING_WARNING, log,
+             "no mutation log: the store can be a sink, but no source");
+        return;
+    }
+    check_table(f, shape, LDG_PG_LOG);
+    if ((shape->has & LDG_PG_HAS_TXID) && !(shape->has & LDG_PG_HAS_TXID_DEFAULT))
+        tell(f, LEDGER_FINDING_ERROR, log,
+             "column txid lacks its default pg_current_xact_id(): a bridge loses rows that are "
+             "written now; run `ledgerctl store init`");
+    if (shape->caches[LDG_PG_LOG] > 1)
+        tell(f, LEDGER_FINDING_ERROR, log,
+             "its sequence has CACHE %lld: ids do not follow the order of changes, and it is no "
+             "source; ALTER SEQUENCE … CACHE 1, and let all writers connect anew",
+             (long long)shape->caches[LDG_PG_LOG]);
+    tell(f, LEDGER_FINDING_OK, log, "%s",
+         shape->has & LDG_PG_HAS_NOTIFY ? "each write notifies bridges at once"
+                                        : "bridges find what is written by asking");
+}
+
+static ledger_rc count(const struct findings *f, const char *template, int64_t *ret_count,
+                       ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_run(f->pg, LDG_PG_FRESH, "checking", template, NULL, &result, err);
+    if (rc == LEDGER_OK)
+        *ret_count = ldg_pg_get_int64(result, 0, 0);
+    PQclear(result);
+    return rc;
+}
+
+static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape *shape,
+                            ledger_error *err)
+{
+    /* Each step jumps to the next origin in the index. */
+    static const char orphans[] =
+        "WITH RECURSIVE o(n) AS (SELECT min(origin) FROM \"{t}\" WHERE source_pos IS NOT NULL "
+        "UNION ALL SELECT (SELECT min(origin) FROM \"{t}\" WHERE source_pos IS NOT NULL "
+        "AND origin > o.n) FROM o WHERE o.n IS NOT NULL) SELECT count(*) FROM o "
+        "WHERE n IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \"{t}_origins\" AS k WHERE k.id = n)";
+    static const char copies[] = "SELECT count(*) FROM \"{t}_origins\" AS o JOIN \"{t}_meta\" AS m "
+                                 "ON m.uuid = o.uuid AND m.epoch = o.epoch";
+    static const char later[] =
+        "SELECT count(*) FROM (SELECT 1 FROM \"{l}\" "
+        "WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1) AS s";
+    const uint32_t with_origins =
+        LDG_PG_HAS_ORIGIN | LDG_PG_HAS_SOURCE_POS | (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN);
+    int64_t n = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (shape->has & LDG_PG_HAS_IDENTITY) {
+        tell(f, LEDGER_FINDING_OK, "identity", "%s:%lld", shape->identity.uuid,
+             (long long)shape->identity.epoch);
+        rc = count(f, copies, &n, err);
+        if (rc == LEDGER_OK && n)
+            tell(f, LEDGER_FINDING_ERROR, "identity",
+                 "a source of this store has the same one: one is a copy of the other; give the "
+                 "copy its own with `ledgerctl store init --new-identity`");
+    }
+    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_IDENTITY) &&
+        (shape->has & with_origins) == with_origins) {
+        rc = count(f, orphans, &n, err);
+        if (rc == LEDGER_OK && n)
+            tell(f, LEDGER_FINDING_ERROR, f->pg->table,
+                 "entries of %lld origins that table \"%s_origins\" does not know: its rows were "
+                 "deleted, or not restored with the rest",
+                 (long long)n, f->pg->table);
+    }
+    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_LOG) && (shape->has & LDG_PG_HAS_TXID)) {
+        rc = count(f, later, &n, err);
+        if (rc == LEDGER_OK && n)
+            tell(f, LEDGER_FINDING_ERROR, f->pg->log_table,
+                 "it holds transaction numbers that this server has not reached: it was restored "
+                 "from another one; `ledgerctl bridge cursor acknowledge` lets its bridges go on");
+    }
+    return rc;
+}
+
+/* --- the server ------------------------------------------------------------------------------ */
+
+static const struct setting {
+    const char *name, *wanted;
+    ledger_severity severity; /* when it is not what is wanted */
+    const char *text;
+} settings[] = {
+    { "fsync", "on", LEDGER_FINDING_ERROR,
+      "a crash of the machine can destroy the database, or take back what bridges have carried" },
+    { "full_page_writes", "on", LEDGER_FINDING_ERROR,
+      "a crash of the machine can damage tables (unless the file system writes whole pages)" },
+    { "synchronous_commit", NULL, LEDGER_FINDING_WARNING,
+      "a crash of the server takes back commits of the last moments; a bridge that has carried "
+      "them stops with SOURCE_REWOUND" },
+    { "zero_damaged_pages", "off", LEDGER_FINDING_WARNING, "damaged rows vanish without an error" },
+    { "default_transaction_read_only", "off", LEDGER_FINDING_WARNING,
+      "other programs cannot write with this role and database by default" },
+    { "default_transaction_isolation", "read committed", LEDGER_FINDING_WARNING,
+      "appends of the same dedup key at once can fail as serialization failures, and have to be "
+      "tried again" },
+    { "statement_timeout", "0", LEDGER_FINDING_WARNING,
+      "long statements of this role and database are broken off" },
+};
+
+/* The values that sessions get, not the ones that this connection has set for itself. */
+static const char settings_query[] =
+    "SELECT s.name, CASE WHEN s.source = 'session' THEN s.reset_val ELSE s.setting END, "
+    "coalesce(s.unit, '') FROM pg_settings AS s WHERE s.name = ANY ($1)";
+
+static void judge(const struct findings *f, const char *name, const char *value, const char *unit)
+{
+    for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
+        const struct setting *s = &settings[i];
+        if (strcmp(s->name, name) != 0)
+            continue;
+        const bool fine = s->wanted ? strcmp(value, s->wanted) == 0 : strcmp(value, "off") != 0;
+        tell(f, fine ? LEDGER_FINDING_OK : s->severity, name, "%s%s%s%s", value,
+             strcmp(value, "0") != 0 ? unit : "", fine ? "" : ": ", fine ? "" : s->text);
+    }
+    if (strcmp(name, "max_prepared_transactions") == 0)
+        tell(f, LEDGER_FINDING_OK, name, "%s%s", value,
+             strcmp(value, "0") == 0 ? ": no two-phase commits"
+                                     : ": one that is forgotten holds its own events back");
+}
+
+static ledger_rc check_settings(const struct findings *f, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    struct ldg_buf names;
+    PGresult *result = NULL;
+    size_t n = 0;
+    ledger_rc rc;
+    ldg_buf_init(&names, 4096);
+    ldg_pg_array_begin(&names, LDG_PG_TEXT);
+    for (; n < sizeof(settings) / sizeof(settings[0]); n++)
+        ldg_pg_array_text(&names, settings[n].name);
+    ldg_pg_array_text(&names, "max_prepared_transactions");
+    ldg_pg_array_end(&names, n + 1);
+    if (names.rc != LEDGER_OK) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &names);
+    rc = ldg_pg_run(f->pg, LDG_PG_FRESH, "looking at the settings", settings_query, &args, &result,
+                    err);
+    for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++)
+        judge(f, ldg_pg_get_text(result, row, 0), ldg_pg_get_text(result, row, 1),
+              ldg_pg_get_text(result, row, 2));
+out:
+    PQclear(result);
+    ldg_buf_fini(&names);
+    return rc;
+}
+
+static ledger_rc check_server(const struct findings *f, ledger_error *err)
+{
+    struct ldg_pg *pg = f->pg;
+    PGresult *result = NULL;
+    ledger_rc rc =
+        ldg_pg_run(pg, LDG_PG_FRESH, "checking",
+                   "SELECT pg_is_in_recovery(), (SELECT count(*) FROM pg_prepared_xacts "
+                   "WHERE database = current_database() AND prepared < now() - interval '1 hour'), "
+                   "(SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                   "AND xact_start < now() - interval '1 hour')",
+                   NULL, &result, err);
+    if (rc == LEDGER_OK) {
+        tell(f, LEDGER_FINDING_OK, "server", "PostgreSQL %d.%d%s", pg->server_version / 10000,
+             pg->server_version % 10000, ldg_pg_get_bool(result, 0, 0) ? ", a standby" : "");
+        if (pg->pooled)
+            tell(f, LEDGER_FINDING_OK, "pooler",
+                 "there is one between, in which a session may change with each transaction: no "
+                 "prepared statements, no LISTEN");
+        if (ldg_pg_get_int64(result, 0, 1))
+            tell(f, LEDGER_FINDING_WARNING, "prepared transactions",
+                 "%lld are older than an hour: their events wait, and VACUUM cannot clean up; see "
+                 "pg_prepared_xacts",
+                 (long long)ldg_pg_get_int64(result, 0, 1));
+        if (ldg_pg_get_int64(result, 0, 2))
+            tell(f, LEDGER_FINDING_WARNING, "transactions",
+                 "%lld are open for more than an hour: their events wait, and VACUUM cannot clean "
+                 "up; see pg_stat_activity",
+                 (long long)ldg_pg_get_int64(result, 0, 2));
+        if (!pg->system_id[0])
+            tell(f, LEDGER_FINDING_WARNING, "cluster",
+                 "role may not call pg_control_system(): a dump that was restored in another "
+                 "cluster is noticed only by what its log holds; GRANT EXECUTE ON FUNCTION "
+                 "pg_control_system() TO it");
+    }
+    PQclear(result);
+    return rc;
+}
 
 ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err)
 {
-    return LEDGER_OK;
+    struct ldg_pg *pg = ctx;
+    const struct findings f = { .pg = pg, .fn = fn, .ctx = fn_ctx };
+    struct ldg_pg_shape shape;
+
+    ledger_rc rc = ldg_pg_enter(pg, err);
+    if (rc == LEDGER_OK)
+        rc = check_server(&f, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_look(pg, true, &shape, err);
+    if (rc == LEDGER_ERR_SCHEMA || rc == LEDGER_ERR_DATA) {
+        tell(&f, LEDGER_FINDING_ERROR, pg->table, "%s", err->message);
+        rc = LEDGER_OK;
+    } else if (rc == LEDGER_OK) {
+        for (size_t n = 0; n < LDG_PG_LOG; n++)
+            check_table(&f, &shape, n);
+        check_log(&f, &shape);
+        check_indexes(&f, &shape);
+        if (shape.caches[LDG_PG_ENTRIES] > 1)
+            tell(&f, LEDGER_FINDING_WARNING, pg->table,
+                 "its sequence has CACHE %lld: ids of entries do not follow the order of appends "
+                 "of different connections; ALTER SEQUENCE … CACHE 1",
+                 (long long)shape.caches[LDG_PG_ENTRIES]);
+        rc = check_rows(&f, &shape, err);
+    }
+    if (rc == LEDGER_OK)
+        rc = check_settings(&f, err);
+    return rc;
 }
