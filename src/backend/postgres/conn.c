@@ -254,10 +254,8 @@ static int connect_timeout_of(const struct parameters *p)
 }
 
 /* Words for what a refused connection needs. */
-static const char *hint_of(const struct parameters *p, PGconn *conn, const char *sqlstate)
+static const char *hint_of(const struct parameters *p, const char *sqlstate)
 {
-    if (PQconnectionNeedsPassword(conn))
-        return "; it asks for a password: put it into PGPASSWORD, ~/.pgpass or a service file";
     if (!*sqlstate && p->verifies_remote)
         return "; check host, port and that the server runs; a remote server has to show a "
                "certificate that can be verified: name its CA with sslrootcert=FILE, or choose "
@@ -280,7 +278,10 @@ static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn
                         connect_timeout_of(p));
     find_sqlstate(message, sqlstate);
     ldg_pg_message(conn, text, sizeof(text));
-    return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, conn, sqlstate));
+    if (PQconnectionNeedsPassword(conn)) /* it gave up by itself, without a SQLSTATE */
+        return ldg_fail(err, LEDGER_ERR_PERMISSION,
+                        "%s; give a password in PGPASSWORD, ~/.pgpass or a service file", text);
+    return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate));
 }
 
 static ledger_rc dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)

@@ -190,8 +190,12 @@ static ledger_rc collect(struct ldg_pg *pg, const char *doing, PGresult **ret_re
             break;
         rc = await(pg, false, doing, err);
     }
-    if (rc == LEDGER_OK && (!kept || is_failure(kept)))
+    if (rc == LEDGER_OK && kept && PQresultStatus(kept) == PGRES_PIPELINE_ABORTED) {
+        *err = pg->pipe_error; /* of the one before it that failed */
+        rc = err->code;
+    } else if (rc == LEDGER_OK && (!kept || is_failure(kept))) {
         rc = ldg_pg_fail(pg, kept, doing, err);
+    }
     if (rc == LEDGER_OK && ret_result)
         *ret_result = kept;
     else
@@ -607,7 +611,7 @@ ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, uint64_t *ret_rows, ledger_error *e
 {
     PGresult *result = NULL;
     ledger_rc rc = finish_copy(pg, NULL, &result, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && ret_rows)
         *ret_rows = strtoull(PQcmdTuples(result), NULL, 10);
     PQclear(result);
     return rc;

@@ -187,7 +187,8 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
         return rc;
     }
     const struct state_info *info = info_of(sqlstate);
-    show(primary ? primary : "", primary ? strlen(primary) : 0, text, sizeof(text));
+    primary = primary ? primary : "";
+    show(primary, strcspn(primary, "\n"), text, sizeof(text));
     if (info->code == LEDGER_ERR_READ_ONLY && pg->opened && pg->own_conn &&
         !(pg->flags & LEDGER_STORE_READ_ONLY)) {
         rc = demoted(pg, sqlstate, doing, text, err);

@@ -1,0 +1,743 @@
+/* The connection: statements, pipelines, COPY, transactions, errors, and all the ways to lose it.
+ */
+#include "fixtures.h"
+#include "pg_server.h"
+#include "proxy.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/postgres/postgres.h"
+#include "base/clock.h"
+
+static struct ldg_pg pg;
+static ledger_error err;
+static PGconn *other; /* a superuser's */
+
+/* Four in turn. */
+static const char *text_of(const char *fmt, ...) LEDGER_PRINTF(1, 2);
+static const char *text_of(const char *fmt, ...)
+{
+    static char texts[4][1000];
+    static int next;
+    char *text = texts[next++ % 4];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(texts[0]), fmt, args);
+    va_end(args);
+    return text;
+}
+
+static void prepare_handle(const char *url)
+{
+    memset(&pg, 0, sizeof(pg));
+    pg.url = url ? ldg_strdup(url) : NULL;
+    pg.label = ldg_strdup("test/label");
+    pg.table = ldg_strdup("t");
+    pg.log_table = ldg_strdup("l");
+    pg.busy_timeout_ms = 300;
+    pg.reply_timeout_ms = 20000;
+    pg.has_ours = pg.has_source_id = true;
+}
+
+static void release_handle(void)
+{
+    ldg_pg_close_conn(&pg);
+    ldg_free(pg.url);
+    ldg_free(pg.label);
+    ldg_free(pg.table);
+    ldg_free(pg.log_table);
+    ldg_free(pg.where);
+    memset(&pg, 0, sizeof(pg));
+}
+
+static void must(ledger_rc rc)
+{
+    if (rc != LEDGER_OK)
+        fail_msg("%s: %s", ledger_rc_name(rc), err.message);
+}
+
+static void connect_to(const char *url)
+{
+    release_handle();
+    prepare_handle(url);
+    must(ldg_pg_connect(&pg, &err));
+}
+
+static int setup(void **state)
+{
+    struct tst_pg *server = tst_pg_shared();
+    other = tst_pg_connect(server, NULL);
+    tst_pg_sql(other, "DROP TABLE IF EXISTS t, l");
+    tst_pg_sql(other, "CREATE TABLE t(id int8 PRIMARY KEY, v text CHECK (v != 'bad'))");
+    tst_pg_sql(other, "CREATE TABLE l(id int8)");
+    prepare_handle(tst_pg_url(server, NULL, NULL, NULL));
+    must(ldg_pg_connect(&pg, &err));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    release_handle();
+    PQfinish(other);
+    return 0;
+}
+
+static PGresult *run(enum ldg_pg_plan plan, const char *template, const struct ldg_pg_args *args)
+{
+    PGresult *result = NULL;
+    must(ldg_pg_run(&pg, plan, "asking", template, args, &result, &err));
+    return result;
+}
+
+static int64_t ask_int(const char *text)
+{
+    PGresult *result = NULL;
+    must(ldg_pg_run_text(&pg, "asking", text, NULL, &result, &err));
+    int64_t value = ldg_pg_get_int64(result, 0, 0);
+    PQclear(result);
+    return value;
+}
+
+static bool says(const char *part)
+{
+    if (strstr(err.message, part))
+        return true;
+    print_message("not in \"%s\": \"%s\"\n", err.message, part);
+    return false;
+}
+
+/* --- statements ------------------------------------------------------------------------------ */
+
+static const char insert_row[] = "INSERT INTO \"{t}\"(id, v) VALUES ($1, $2)";
+
+static ledger_rc insert(int64_t id, const char *value)
+{
+    struct ldg_pg_args args = { 0 };
+    ldg_pg_arg_int64(&args, id);
+    ldg_pg_arg_text(&args, value);
+    return ldg_pg_run(&pg, LDG_PG_KEEP, "inserting", insert_row, &args, NULL, &err);
+}
+
+static void test_statements(void **state)
+{
+    static const char count_names[] = "SELECT count(*) FROM pg_prepared_statements";
+    static const char twice[] = "SELECT '{t}_x {l}{t}{'::text, 1::int8 AS \"{l}\"";
+    for (int64_t i = 0; i < 10; i++)
+        must(insert(i, "x"));
+    assert_int_equal(ask_int(count_names), 1);
+    for (int i = 0; i < 3; i++) {
+        PGresult *r = run(i == 1 ? LDG_PG_FRESH : LDG_PG_KEEP, twice, NULL);
+        assert_string_equal(ldg_pg_get_text(r, 0, 0), "t_x lt{");
+        assert_string_equal(PQfname(r, 1), "l");
+        PQclear(r);
+    }
+    assert_int_equal(ask_int(count_names), 2);
+    bool found = true;
+    int64_t value = 0;
+    static const char one[] = "SELECT id FROM {t} WHERE id = 3";
+    static const char none[] = "SELECT id FROM {t} WHERE id = 300";
+    must(ldg_pg_run_int64(&pg, "asking", one, NULL, NULL, &value, &err));
+    assert_int_equal(value, 3);
+    must(ldg_pg_run_int64(&pg, "asking", none, NULL, &found, &value, &err));
+    assert_false(found);
+    assert_int_equal(ldg_pg_run_int64(&pg, "asking", none, NULL, NULL, &value, &err),
+                     LEDGER_ERR_INTERNAL);
+
+    /* Thrown away behind our back: one error, then it is made again. */
+    PQclear(run(LDG_PG_FRESH, "DEALLOCATE ALL", NULL));
+    assert_int_equal(insert(100, "x"), LEDGER_ERR_INTERNAL);
+    assert_string_equal(ldg_pg_sqlstate(&err), "26000");
+    must(insert(100, "x"));
+}
+
+static void test_errors(void **state)
+{
+    static const struct {
+        const char *text, *sqlstate;
+        ledger_rc rc;
+        bool row_fault;
+    } cases[] = {
+        { "SELECT 1/0", "22012", LEDGER_ERR_DATA, true },
+        { "INSERT INTO t VALUES (1), (1)", "23505", LEDGER_ERR_REJECTED, true },
+        { "INSERT INTO t VALUES (1, 'bad')", "23514", LEDGER_ERR_REJECTED, true },
+        { "INSERT INTO t VALUES (NULL)", "23502", LEDGER_ERR_REJECTED, true },
+        { "SELECT nothing FROM t", "42703", LEDGER_ERR_SCHEMA, false },
+        { "SELECT 1 FROM nothing", "42P01", LEDGER_ERR_SCHEMA, false },
+        { "DO $$BEGIN RAISE 'a line\nanother password=x'; END$$", "P0001", LEDGER_ERR_REJECTED,
+          true },
+        { "DO $$BEGIN RAISE SQLSTATE '40001'; END$$", "40001", LEDGER_ERR_BUSY, false },
+        { "DO $$BEGIN RAISE SQLSTATE '40P01'; END$$", "40P01", LEDGER_ERR_BUSY, false },
+        { "DO $$BEGIN RAISE SQLSTATE '57014'; END$$", "57014", LEDGER_ERR_BUSY, false },
+        { "DO $$BEGIN RAISE SQLSTATE '53100'; END$$", "53100", LEDGER_ERR_FULL, false },
+        { "DO $$BEGIN RAISE SQLSTATE '53200'; END$$", "53200", LEDGER_ERR_IO, false },
+        { "DO $$BEGIN RAISE SQLSTATE '54000'; END$$", "54000", LEDGER_ERR_TOO_LARGE, true },
+        { "DO $$BEGIN RAISE SQLSTATE '58030'; END$$", "58030", LEDGER_ERR_IO, false },
+        { "DO $$BEGIN RAISE SQLSTATE 'XX001'; END$$", "XX001", LEDGER_ERR_CORRUPT, false },
+        { "DO $$BEGIN RAISE SQLSTATE 'ZZZZZ'; END$$", "ZZZZZ", LEDGER_ERR_INTERNAL, false },
+        { "DO $$BEGIN RAISE SQLSTATE '42501'; END$$", "42501", LEDGER_ERR_PERMISSION, false },
+        { "SELECT", NULL, LEDGER_OK, false },
+        { "SET lock_timeout = '10ms'", NULL, LEDGER_OK, false },
+        { "LOCK TABLE t", "25P01", LEDGER_ERR_INTERNAL, false },
+        { "SELECT 1 FROM t FOR UPDATE", "55P03", LEDGER_ERR_BUSY, false },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_pg_sql(other, "COMMIT; BEGIN");
+        if (i + 1 == sizeof(cases) / sizeof(cases[0]))
+            tst_pg_sql(other, "LOCK TABLE t");
+        memset(&err, 0, sizeof(err));
+        ledger_rc rc = ldg_pg_run_text(&pg, "trying", cases[i].text, NULL, NULL, &err);
+        if (rc != cases[i].rc)
+            fail_msg("%s: %s %s", cases[i].text, ledger_rc_name(rc), err.message);
+        if (rc == LEDGER_OK)
+            continue;
+        assert_string_equal(ldg_pg_sqlstate(&err), cases[i].sqlstate);
+        assert_string_equal(err.backend, "postgres");
+        assert_int_equal(ldg_pg_is_row_fault(&err), cases[i].row_fault);
+        assert_true(says("while trying"));
+        assert_true(says("database \"postgres\""));
+        assert_null(strstr(err.message, "another password"));
+        assert_non_null(pg.conn);
+        assert_false(pg.reply_lost);
+    }
+    tst_pg_sql(other, "COMMIT");
+    memset(&err, 0, sizeof(err));
+    assert_string_equal(ldg_pg_sqlstate(&err), "");
+    assert_int_equal(ask_int("SELECT 1::int8"), 1);
+}
+
+/* --- pipelines ------------------------------------------------------------------------------- */
+
+static ledger_rc pipe_insert(int64_t id, const char *value)
+{
+    struct ldg_pg_args args = { 0 };
+    ldg_pg_arg_int64(&args, id);
+    ldg_pg_arg_text(&args, value);
+    return ldg_pg_pipe_send(&pg, "inserting", insert_row, &args, &err);
+}
+
+static void test_pipeline(void **state)
+{
+    static const char select_row[] = "SELECT v FROM {t} WHERE id = $1";
+    static char big[200000];
+    PGresult *r = NULL;
+    memset(big, 'x', sizeof(big) - 1);
+    /* Both ways more than the buffers between hold. */
+    must(ldg_pg_pipe_begin(&pg, &err));
+    for (int64_t i = 0; i < 100; i++) {
+        struct ldg_pg_args args = { 0 };
+        must(pipe_insert(i, big));
+        ldg_pg_arg_int64(&args, i);
+        must(ldg_pg_pipe_send(&pg, "reading", select_row, &args, &err));
+    }
+    must(ldg_pg_pipe_flush(&pg, &err));
+    for (int64_t i = 0; i < 100; i++) {
+        must(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err));
+        must(ldg_pg_pipe_receive(&pg, "reading", &r, &err));
+        assert_int_equal(ldg_pg_get_bytes(r, 0, 0).size, sizeof(big) - 1);
+        PQclear(r);
+    }
+    must(ldg_pg_pipe_end(&pg, &err));
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 100);
+    assert_int_equal(ask_int("SELECT count(*) FROM pg_prepared_statements"), 2);
+
+    /* Nothing received: the end takes all. */
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(pipe_insert(200, ""));
+    must(pipe_insert(201, ""));
+    must(ldg_pg_pipe_end(&pg, &err));
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(ldg_pg_pipe_end(&pg, &err));
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 102);
+
+    /* The second fails: nothing of the transaction stays, and everybody hears of the first. */
+    must(ldg_pg_pipe_begin(&pg, &err));
+    for (int i = 0; i < 3; i++)
+        must(pipe_insert(i == 1 ? 200 : 300 + i, "x"));
+    must(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err));
+    for (int i = 0; i < 3; i++) {
+        memset(&err, 0, sizeof(err));
+        assert_int_equal(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err), LEDGER_ERR_REJECTED);
+        assert_string_equal(ldg_pg_sqlstate(&err), "23505");
+    }
+    assert_int_equal(ldg_pg_pipe_send(&pg, "more", insert_row, NULL, &err), LEDGER_ERR_REJECTED);
+    assert_int_equal(ldg_pg_pipe_end(&pg, &err), LEDGER_ERR_REJECTED);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 102);
+    must(insert(400, "x"));
+
+    /* A statement whose preparation fails, unprepared ones behind it. */
+    static const char broken[] = "SELECT nothing FROM {t}";
+    static const char behind[] = "SELECT 17::int8";
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(ldg_pg_pipe_send(&pg, "asking", broken, NULL, &err));
+    must(ldg_pg_pipe_send(&pg, "asking", behind, NULL, &err));
+    assert_int_equal(ldg_pg_pipe_end(&pg, &err), LEDGER_ERR_SCHEMA);
+    r = run(LDG_PG_KEEP, behind, NULL);
+    assert_int_equal(ldg_pg_get_int64(r, 0, 0), 17);
+    PQclear(r);
+
+    /* In a transaction of its own, which is rolled back from the middle of the pipeline. */
+    bool own = false;
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(pipe_insert(500, "x"));
+    must(pipe_insert(501, "x"));
+    must(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err));
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_FENCED, &err), LEDGER_ERR_FENCED);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 103);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
+
+    /* Cut in the middle. */
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(pipe_insert(600, "x"));
+    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", pg.backend_pid);
+    usleep(50000);
+    assert_int_equal(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err), LEDGER_ERR_CONNECT);
+    assert_int_equal(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err), LEDGER_ERR_CONNECT);
+    assert_int_equal(ldg_pg_pipe_end(&pg, &err), LEDGER_ERR_CONNECT);
+    assert_null(pg.conn);
+}
+
+/* --- COPY ------------------------------------------------------------------------------------ */
+
+static size_t copy_row(char *out, int64_t id, const char *value)
+{
+    uint16_t columns = htobe16(2);
+    uint32_t size = htobe32(8), text_size = htobe32((uint32_t)strlen(value));
+    uint64_t number = htobe64((uint64_t)id);
+    char *p = out;
+    p = (char *)memcpy(p, &columns, 2) + 2;
+    p = (char *)memcpy(p, &size, 4) + 4;
+    p = (char *)memcpy(p, &number, 8) + 8;
+    p = (char *)memcpy(p, &text_size, 4) + 4;
+    p = (char *)memcpy(p, value, strlen(value)) + strlen(value);
+    return (size_t)(p - out);
+}
+
+static const char copy_rows[] = "COPY \"{t}\"(id, v) FROM STDIN (FORMAT binary)";
+static const char signature[19] = "PGCOPY\n\377\r\n";
+
+static ledger_rc put_rows(int64_t from, int64_t to, const char *value)
+{
+    char row[512];
+    ledger_rc rc = ldg_pg_copy_put(&pg, signature, sizeof(signature), &err);
+    for (int64_t i = from; rc == LEDGER_OK && i < to; i++)
+        rc = ldg_pg_copy_put(&pg, row, copy_row(row, i, value), &err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_copy_put(&pg, "\xff\xff", 2, &err);
+    return rc;
+}
+
+static void test_copy(void **state)
+{
+    static char value[300];
+    bool own = false;
+    memset(value, 'x', sizeof(value) - 1);
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(ldg_pg_copy_begin(&pg, copy_rows, &err));
+    must(put_rows(0, 20000, value));
+    must(ldg_pg_copy_end(&pg, NULL, &err));
+    must(ldg_pg_end(&pg, own, LEDGER_OK, &err));
+    assert_int_equal(ask_int("SELECT count(*) FROM t WHERE length(v) = 299"), 20000);
+
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(ldg_pg_copy_begin(&pg, copy_rows, &err));
+    must(put_rows(30000, 30001, "x"));
+    ldg_pg_copy_cancel(&pg);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_INERROR);
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_BUSY, &err), LEDGER_ERR_BUSY);
+
+    /* Rolled back from the middle of it. */
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(ldg_pg_copy_begin(&pg, copy_rows, &err));
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_BUSY, &err), LEDGER_ERR_BUSY);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
+
+    /* A key that is there. The server may say so while we still send. */
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(ldg_pg_copy_begin(&pg, copy_rows, &err));
+    ledger_rc rc = put_rows(19999, 60000, value);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_copy_end(&pg, NULL, &err);
+    assert_int_equal(rc, LEDGER_ERR_REJECTED);
+    assert_string_equal(ldg_pg_sqlstate(&err), "23505");
+    assert_int_equal(ldg_pg_end(&pg, own, rc, &err), LEDGER_ERR_REJECTED);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 20000);
+
+    /* Where the server refuses. */
+    tst_pg_sql(other, "DROP ROLE IF EXISTS copier; CREATE ROLE copier LOGIN; "
+                      "GRANT ALL ON t TO copier; ALTER TABLE t ENABLE ROW LEVEL SECURITY");
+    connect_to(tst_pg_url(tst_pg_shared(), NULL, "copier", NULL));
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    assert_int_equal(ldg_pg_copy_begin(&pg, copy_rows, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_UNSUPPORTED, &err), LEDGER_ERR_UNSUPPORTED);
+    tst_pg_sql(other, "DROP TABLE t; DROP ROLE copier");
+    assert_int_equal(ldg_pg_copy_begin(&pg, copy_rows, &err), LEDGER_ERR_SCHEMA);
+}
+
+/* --- transactions ---------------------------------------------------------------------------- */
+
+static void test_transactions(void **state)
+{
+    static const char settings[] = "SELECT set_config('statement_timeout', '0', true), "
+                                   "set_config('my.{t}', 'seen', true)";
+    bool own = false;
+    PGresult *r = NULL;
+    must(ldg_pg_begin_write(&pg, settings, &own, &err));
+    assert_true(own);
+    must(ldg_pg_run_text(&pg, "asking",
+                         "SELECT current_setting('my.t'), current_setting('transaction_isolation'),"
+                         " current_setting('transaction_read_only'), "
+                         "current_setting('application_name'), current_setting('lock_timeout'), "
+                         "current_setting('jit')",
+                         NULL, &r, &err));
+    assert_string_equal(ldg_pg_get_text(r, 0, 0), "seen");
+    assert_string_equal(ldg_pg_get_text(r, 0, 1), "read committed");
+    assert_string_equal(ldg_pg_get_text(r, 0, 2), "off");
+    assert_string_equal(ldg_pg_get_text(r, 0, 3), "test/label");
+    assert_string_equal(ldg_pg_get_text(r, 0, 4), "300ms");
+    assert_string_equal(ldg_pg_get_text(r, 0, 5), "off");
+    PQclear(r);
+    must(insert(1, "x"));
+    must(ldg_pg_end(&pg, own, LEDGER_OK, &err));
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(insert(2, "x"));
+    bool inner = true;
+    must(ldg_pg_begin_write(&pg, settings, &inner, &err));
+    assert_false(inner);
+    must(ldg_pg_end(&pg, inner, LEDGER_OK, &err));
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_NOMEM, &err), LEDGER_ERR_NOMEM);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 1);
+
+    /* What failed cannot be committed, and says so. */
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(insert(3, "x"));
+    assert_int_equal(insert(1, "x"), LEDGER_ERR_REJECTED);
+    assert_int_equal(insert(4, "x"), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_pg_begin_write(&pg, NULL, &inner, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_OK, &err), LEDGER_ERR_INVALID);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 1);
+
+    /* A settings statement that fails begins nothing. */
+    assert_int_equal(ldg_pg_begin_write(&pg, "SELECT set_config('no_such', '', true)", &own, &err),
+                     LEDGER_ERR_INTERNAL);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
+
+    /* A constraint that is looked at by the commit alone. */
+    tst_pg_sql(other, "CREATE TABLE d(id int8 REFERENCES t DEFERRABLE INITIALLY DEFERRED)");
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    PQclear(run(LDG_PG_FRESH, "INSERT INTO d VALUES (77)", NULL));
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_OK, &err), LEDGER_ERR_REJECTED);
+    /* … also of a single statement, whose result comes before. */
+    static const char write_d[] = "INSERT INTO d VALUES (78) RETURNING id";
+    assert_int_equal(ldg_pg_run_write(&pg, "writing", write_d, NULL, NULL, &err),
+                     LEDGER_ERR_REJECTED);
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(ldg_pg_pipe_send(&pg, "writing", write_d, NULL, &err));
+    must(ldg_pg_pipe_receive(&pg, "writing", NULL, &err));
+    assert_int_equal(ldg_pg_pipe_end(&pg, &err), LEDGER_ERR_REJECTED);
+    tst_pg_sql(other, "DROP TABLE d");
+}
+
+/* --- losing it ------------------------------------------------------------------------------- */
+
+static void test_terminated(void **state)
+{
+    bool own = false;
+    int pid = pg.backend_pid;
+    assert_int_equal(pid, PQbackendPID(pg.conn));
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    must(insert(1, "x"));
+    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", pid);
+    usleep(50000);
+    assert_int_equal(insert(2, "x"), LEDGER_ERR_CONNECT);
+    assert_string_equal(ldg_pg_sqlstate(&err), "57P01");
+    assert_null(pg.conn);
+    assert_int_equal(insert(3, "x"), LEDGER_ERR_CONNECT);
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_OK, &err), LEDGER_ERR_CONNECT);
+    assert_int_equal(pg.orphan_pid, pid);
+    must(ldg_pg_connect(&pg, &err));
+    assert_int_equal(pg.orphan_pid, 0);
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 0);
+}
+
+static struct tst_proxy *through_proxy(void)
+{
+    struct tst_pg *server = tst_pg_shared();
+    struct tst_proxy *proxy =
+        tst_proxy_start(text_of("%s/.s.PGSQL.%d", server->dir, server->port), 0);
+    connect_to(text_of("postgresql://postgres@127.0.0.1:%d/postgres?sslmode=disable&gssencmode="
+                       "disable",
+                       tst_proxy_port(proxy)));
+    return proxy;
+}
+
+/* The commit goes out, its answer does not come back; or it does not even go out. */
+static void test_unknown_outcome(void **state)
+{
+    for (int way = 0; way < 2; way++) {
+        struct tst_proxy *proxy = through_proxy();
+        bool own = false;
+        must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+        must(insert(way, "x"));
+        tst_proxy_arm(proxy, way ? TST_TO_SERVER : TST_TO_CLIENT, 1, TST_PROXY_CUT);
+        assert_int_equal(ldg_pg_end(&pg, own, LEDGER_OK, &err), LEDGER_ERR_UNKNOWN_OUTCOME);
+        assert_int_equal(err.flags, LEDGER_ERROR_RETRY);
+        assert_null(pg.conn);
+        must(ldg_pg_connect(&pg, &err));
+        assert_int_equal(ask_int("SELECT count(*) FROM t WHERE id = 0"), 1);
+        assert_int_equal(ask_int("SELECT count(*) FROM t WHERE id = 1"), 0);
+
+        /* One statement of its own: the same. In a transaction it is simply lost. */
+        static const char write_one[] = "INSERT INTO \"{t}\" VALUES ((SELECT max(id) + 10 FROM t))";
+        tst_proxy_arm(proxy, way ? TST_TO_SERVER : TST_TO_CLIENT, way ? 1 : 40, TST_PROXY_CUT);
+        assert_int_equal(ldg_pg_run_write(&pg, "writing", write_one, NULL, NULL, &err),
+                         way ? LEDGER_ERR_CONNECT : LEDGER_ERR_UNKNOWN_OUTCOME);
+        must(ldg_pg_connect(&pg, &err));
+        must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+        tst_proxy_arm(proxy, TST_TO_CLIENT, 1, TST_PROXY_CUT);
+        assert_int_equal(ldg_pg_run_write(&pg, "writing", write_one, NULL, NULL, &err),
+                         LEDGER_ERR_CONNECT);
+        assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_CONNECT, &err), LEDGER_ERR_CONNECT);
+        release_handle();
+        tst_proxy_destroy(&proxy);
+    }
+}
+
+/* A backend that hears nothing of the cut holds its locks until the next connection ends it. */
+static void test_orphan(void **state)
+{
+    struct tst_proxy *proxy = through_proxy();
+    bool own = false;
+    must(insert(1, "x"));
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    PQclear(run(LDG_PG_FRESH, "SELECT 1 FROM {t} WHERE id = 1 FOR UPDATE", NULL));
+    tst_proxy_stall(proxy, TST_BOTH_WAYS);
+    ldg_pg_drop(&pg);
+    tst_proxy_stall(proxy, 0);
+    int pid = pg.orphan_pid;
+    /* Its client may be known to be gone; then there is no orphan. Another one, made by hand. */
+    PGconn *orphan = tst_pg_connect(tst_pg_shared(), NULL);
+    tst_pg_sql(orphan, "BEGIN; UPDATE t SET v = 'y' WHERE id = 1");
+    pg.orphan_pid = PQbackendPID(orphan);
+    pg.orphan_start_us = tst_pg_sql_int(
+        orphan, "SELECT (extract(epoch FROM backend_start) * 1000000)::int8 FROM pg_stat_activity "
+                "WHERE pid = pg_backend_pid()");
+    must(ldg_pg_connect(&pg, &err));
+    assert_true(pid > 0);
+    usleep(50000);
+    assert_int_equal(ask_int("SELECT count(*) FROM (SELECT 1 FROM t FOR UPDATE NOWAIT) AS x"), 1);
+    PQfinish(orphan);
+
+    /* A number that was given out again is somebody else's. */
+    orphan = tst_pg_connect(tst_pg_shared(), NULL);
+    ldg_pg_drop(&pg);
+    pg.orphan_pid = PQbackendPID(orphan);
+    pg.orphan_start_us = 12345;
+    must(ldg_pg_connect(&pg, &err));
+    tst_pg_sql(orphan, "SELECT 1");
+    PQfinish(orphan);
+    release_handle();
+    tst_proxy_destroy(&proxy);
+}
+
+/* Silence: long work goes on, a connection that does not answer any more is given up. */
+static void test_silence(void **state)
+{
+    struct tst_proxy *proxy = through_proxy();
+    pg.reply_timeout_ms = 100;
+    assert_int_equal(ask_int("SELECT 5::int8 FROM pg_sleep(0.5)"), 5);
+    ldg_free(pg.url); /* a probe of a stalled network waits as long as connecting may take */
+    pg.url = ldg_strdup(text_of("postgresql://postgres@127.0.0.1:%d/postgres?connect_timeout=2",
+                                tst_proxy_port(proxy)));
+    tst_proxy_stall(proxy, TST_TO_CLIENT);
+    int64_t from_us = ldg_clock_mono_us();
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", "SELECT 1", NULL, NULL, &err),
+                     LEDGER_ERR_CONNECT);
+    assert_in_range(ldg_clock_mono_us() - from_us, 100000, 6000000);
+    assert_true(says("no answer"));
+    assert_null(pg.conn);
+    tst_proxy_stall(proxy, 0);
+    must(ldg_pg_connect(&pg, &err));
+
+    /* Only this connection is stalled, and the server waits for its next statement. */
+    tst_proxy_arm(proxy, TST_TO_SERVER, 1, TST_PROXY_STALL);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", "SELECT 1", NULL, NULL, &err),
+                     LEDGER_ERR_CONNECT);
+    release_handle();
+    tst_proxy_destroy(&proxy);
+}
+
+/* --- connecting ------------------------------------------------------------------------------ */
+
+static ledger_rc try_url(const char *url)
+{
+    release_handle();
+    prepare_handle(url);
+    memset(&err, 0, sizeof(err));
+    ledger_rc rc = ldg_pg_connect(&pg, &err);
+    if (rc != LEDGER_OK)
+        assert_null(pg.conn);
+    assert_null(strstr(err.message, "s3cret"));
+    return rc;
+}
+
+static void test_refused(void **state)
+{
+    const struct tst_pg_options options = {
+        .hba = "local all walled reject\nlocal all locked scram-sha-256\nhost all locked "
+               "127.0.0.1/32 scram-sha-256\n",
+        .tcp = true,
+    };
+    struct tst_pg *server = tst_pg_start(&options);
+    tst_pg_exec(server, NULL,
+                "CREATE ROLE locked LOGIN PASSWORD 's3cret'; "
+                "CREATE ROLE walled LOGIN");
+    tst_pg_exec(server, NULL,
+                "CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    unsetenv("PGPASSWORD");
+    assert_int_equal(try_url(tst_pg_url(server, NULL, "locked", NULL)), LEDGER_ERR_PERMISSION);
+    assert_true(says("PGPASSWORD"));
+    assert_int_equal(try_url(tst_pg_url(server, NULL, "locked", "password=wrongs3cret")),
+                     LEDGER_ERR_PERMISSION);
+    assert_string_equal(ldg_pg_sqlstate(&err), "28P01");
+    assert_int_equal(try_url(tst_pg_url(server, NULL, "locked", "password=s3cret")), LEDGER_OK);
+    setenv("PGPASSWORD", "s3cret", 1);
+    assert_int_equal(try_url(tst_pg_url_tcp(server, NULL, "locked", NULL)), LEDGER_OK);
+    unsetenv("PGPASSWORD");
+    assert_int_equal(try_url(tst_pg_url(server, NULL, "walled", NULL)), LEDGER_ERR_PERMISSION);
+    assert_int_equal(try_url(tst_pg_url(server, NULL, "nobody_here", NULL)), LEDGER_ERR_PERMISSION);
+    assert_int_equal(try_url(tst_pg_url(server, "nothing", NULL, NULL)), LEDGER_ERR_SCHEMA);
+    assert_string_equal(ldg_pg_sqlstate(&err), "3D000");
+    assert_int_equal(try_url(tst_pg_url(server, "latin", NULL, NULL)), LEDGER_ERR_SCHEMA);
+    assert_true(says("UTF8"));
+    assert_int_equal(try_url(text_of("postgresql://u:s3cret@127.0.0.1:%d/x", tst_pg_free_port())),
+                     LEDGER_ERR_CONNECT);
+    assert_true(says("check host"));
+    assert_int_equal(try_url("postgresql://u:s3cret@no-such-host.invalid/x"), LEDGER_ERR_CONNECT);
+    assert_int_equal(try_url("postgresql:host=/nowhere password=s3cret dbname=x"),
+                     LEDGER_ERR_CONNECT);
+    assert_int_equal(try_url("postgresql://h/x?pasword=s3cret"), LEDGER_ERR_INVALID);
+    assert_int_equal(try_url("postgresql://h:port/x"), LEDGER_ERR_CONNECT);
+    assert_int_equal(try_url("postgresql://h/x?service=no_such_service"), LEDGER_ERR_CONNECT);
+    assert_int_equal(try_url(text_of("postgresql:host=%s port=%d user=postgres dbname=postgres",
+                                     server->dir, server->port)),
+                     LEDGER_OK);
+
+    /* A refused role among several hosts still says why. */
+    assert_int_equal(
+        try_url(text_of("postgresql://locked:wrong@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode="
+                        "disable",
+                        tst_pg_free_port(), server->port)),
+        LEDGER_ERR_PERMISSION);
+    assert_string_equal(ldg_pg_sqlstate(&err), "28P01");
+
+    tst_pg_stop(server, TST_PG_FAST);
+    assert_int_equal(try_url(tst_pg_url(server, NULL, NULL, NULL)), LEDGER_ERR_CONNECT);
+    tst_pg_destroy(&server);
+}
+
+static void test_many_hosts(void **state)
+{
+    struct tst_pg *server = tst_pg_shared();
+    struct tst_pg *standby = tst_pg_standby(server);
+    assert_int_equal(try_url(tst_pg_url(standby, NULL, NULL, NULL)), LEDGER_ERR_READ_ONLY);
+    assert_true(says("standby"));
+
+    release_handle();
+    prepare_handle(tst_pg_url(standby, NULL, NULL, NULL));
+    pg.flags = LEDGER_STORE_READ_ONLY;
+    must(ldg_pg_connect(&pg, &err));
+    pg.role = LDG_ROLE_SOURCE;
+    ldg_pg_close_conn(&pg);
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_READ_ONLY);
+
+    /* One that was a primary: it may be one again. */
+    pg.opened = true;
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
+
+    /* Of several hosts the one that takes writes. */
+    char *url = ldg_strdup(text_of("postgresql:host=%s,%s port=%d,%d user=postgres dbname=postgres",
+                                   standby->dir, server->dir, standby->port, server->port));
+    assert_int_equal(try_url(url), LEDGER_OK);
+    assert_int_equal(ask_int("SELECT pg_is_in_recovery()::int4"), 0);
+    assert_int_equal(try_url(text_of("%s target_session_attrs=any", url)), LEDGER_ERR_READ_ONLY);
+    ldg_free(url);
+    tst_pg_destroy(&standby);
+}
+
+/* --- the caller's connection ----------------------------------------------------------------- */
+
+static void test_given(void **state)
+{
+    struct tst_pg *server = tst_pg_shared();
+    PGconn *given = tst_pg_connect(server, NULL);
+    bool own = false;
+    release_handle();
+    prepare_handle(NULL);
+    must(ldg_pg_take(&pg, given, &err));
+    must(ldg_pg_enter(&pg, &err));
+    must(insert(1, "x"));
+    assert_int_equal(ask_int("SELECT count(*) FROM pg_prepared_statements"), 0);
+
+    tst_pg_sql(given, "BEGIN");
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    assert_false(own);
+    must(ldg_pg_pipe_begin(&pg, &err));
+    must(pipe_insert(2, "x"));
+    must(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err));
+    must(ldg_pg_pipe_end(&pg, &err));
+    assert_false(PQisnonblocking(given));
+    must(ldg_pg_end(&pg, own, LEDGER_OK, &err));
+    assert_int_equal(PQtransactionStatus(given), PQTRANS_INTRANS);
+    assert_int_equal(insert(2, "x"), LEDGER_ERR_REJECTED);
+    assert_int_equal(ldg_pg_enter(&pg, &err), LEDGER_ERR_INVALID);
+    tst_pg_sql(given, "ROLLBACK");
+    must(ldg_pg_enter(&pg, &err));
+    assert_int_equal(ask_int("SELECT count(*) FROM t"), 1);
+
+    /* Ours, on it: settings only of the transaction. */
+    must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+    assert_true(own);
+    char *timeout = tst_pg_sql_text(given, "SHOW lock_timeout");
+    assert_string_equal(timeout, "300ms");
+    free(timeout);
+    must(ldg_pg_end(&pg, own, LEDGER_OK, &err));
+    timeout = tst_pg_sql_text(given, "SHOW lock_timeout");
+    assert_string_equal(timeout, "0");
+    free(timeout);
+
+    assert_true(PQenterPipelineMode(given));
+    assert_int_equal(ldg_pg_enter(&pg, &err), LEDGER_ERR_INVALID);
+    assert_true(PQexitPipelineMode(given));
+    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", PQbackendPID(given));
+    usleep(50000);
+    assert_int_equal(insert(3, "x"), LEDGER_ERR_CONNECT);
+    assert_int_equal(ldg_pg_enter(&pg, &err), LEDGER_ERR_CONNECT);
+    PQreset(given);
+    must(ldg_pg_enter(&pg, &err));
+    ldg_pg_close_conn(&pg);
+    assert_int_equal(PQstatus(given), CONNECTION_OK);
+
+    PQsetClientEncoding(given, "LATIN1");
+    assert_int_equal(ldg_pg_take(&pg, given, &err), LEDGER_ERR_INVALID);
+    assert_true(says("PQsetClientEncoding"));
+    PQfinish(given);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_statements),      TEST(test_errors),
+        TEST(test_pipeline),        TEST(test_copy),
+        TEST(test_transactions),    TEST(test_terminated),
+        TEST(test_unknown_outcome), TEST(test_orphan),
+        TEST(test_silence),         TEST(test_refused),
+        TEST(test_many_hosts),      TEST(test_given),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
