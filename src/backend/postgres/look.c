@@ -1,0 +1,459 @@
+/* Looking behind a cursor: which rows a new snapshot sees that the cursor has not, and whether the
+ * log is still the one that the cursor was made of.
+ *
+ * The statement's own snapshot is the new one, so every row that it finds is seen by it. Numbers at
+ * or above the cursor's xmax are one range of the index on (txid, id); those that were in progress
+ * are looked up one by one, and only once they have ended: rows of an open transaction are never
+ * passed over, however many they are. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/postgres/source.h"
+#include "base/hash.h"
+
+#define KEEP_BYTES ((size_t)64 * 1024)
+
+/* A transaction that reads its own log sees rows of its own, which may never be committed. */
+#define NOT_OWN(column) column " IS DISTINCT FROM pg_current_xact_id_if_assigned()"
+#define XMAX "pg_snapshot_xmax(pg_current_snapshot())"
+#define WITNESS_COLUMNS                                                                            \
+    "id, txid, created_at, octet_length(payload)::int8, substring(payload FROM 1 FOR 4096)"
+#define LOOK_HEAD                                                                                  \
+    "SELECT pg_current_snapshot()::text, pg_is_in_recovery(), pg_current_xact_id_if_assigned(), "  \
+    "w.id, w.txid, w.created_at, w.size, w.head, a.low, a.high, t.txid, t.id, "
+#define LOOK_WITNESS                                                                               \
+    " FROM (VALUES (1)) one (x) LEFT JOIN LATERAL (SELECT id, txid, created_at, "                  \
+    "octet_length(payload)::int8 AS size, substring(payload FROM 1 FOR 4096) AS head "             \
+    "FROM \"{l}\" WHERE id = $1) w ON true "
+
+enum look_column {
+    LOOK_SNAPSHOT,
+    LOOK_RECOVERY,
+    LOOK_OWN,
+    LOOK_WITNESS_ID,
+    LOOK_LOW = LOOK_WITNESS_ID + 5,
+    LOOK_HIGH,
+    LOOK_TOP_TXID,
+    LOOK_TOP_ID,
+    LOOK_FLOOR, /* the rest differs between the two statements */
+    LOOK_ENDED = LOOK_FLOOR,
+    LOOK_ENDED_LOW,
+    LOOK_ENDED_HIGH,
+    LOOK_ENDED_TOP,
+};
+
+/* $1 witness, $2 seen, $3 its xmax, $4 the cursor's xmax, $5 floor. id + 0 keeps the planner from
+ * walking the primary key, whose end is where the rows are. */
+static const char look_new[] = LOOK_HEAD
+    "b.ended, b.low, b.high, b.top" LOOK_WITNESS
+    "CROSS JOIN LATERAL (SELECT min(id + 0) AS low, max(id + 0) AS high FROM \"{l}\" "
+    "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN(
+        "txid") ") a "
+                "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
+                "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN(
+                    "txid") " "
+                            "ORDER BY txid DESC, id DESC LIMIT 1) t ON true "
+                            "CROSS JOIN (SELECT string_agg(x::text, ',' ORDER BY x) AS ended, "
+                            "min(lo.id) FILTER (WHERE x >= $4) AS low, max(hi.id) AS high, "
+                            "(array_agg(hi.id ORDER BY x DESC))[1] AS top FROM "
+                            "pg_snapshot_xip($2::pg_snapshot) x "
+                            "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x AND id > $5 "
+                            "ORDER BY id LIMIT 1) lo "
+                            "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x AND id > $5 "
+                            "ORDER BY id DESC LIMIT 1) hi "
+                            "WHERE pg_visible_in_snapshot(x, (SELECT pg_current_snapshot())) "
+                            "AND " NOT_OWN("x") ") b";
+
+/* $1 witness. Rows with numbers that this cluster has not given out came with a dump. */
+static const char look_all[] = LOOK_HEAD
+    "f.floor" LOOK_WITNESS
+    "LEFT JOIN LATERAL (SELECT NULL::int8 AS low, id AS high FROM \"{l}\" WHERE " NOT_OWN(
+        "txid") " "
+                "ORDER BY id DESC LIMIT 1) a ON true "
+                "CROSS JOIN LATERAL (SELECT coalesce(max(id + 0), 0) AS floor FROM \"{l}\" "
+                "WHERE txid >= " XMAX " AND " NOT_OWN(
+                    "txid") ") f "
+                            "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
+                            "WHERE txid < " XMAX " AND id > f.floor AND " NOT_OWN(
+                                "txid") " "
+                                        "ORDER BY txid DESC, id DESC LIMIT 1) t ON true";
+
+/* $1 witness, $2 position, $3 s0, $4 floor. Columns: snapshot, the witness, the first row behind
+ * the position that s0 calls carried, a row of a number that was never given out. */
+static const char check_log[] =
+    "SELECT pg_current_snapshot()::text, w.id, w.txid, w.created_at, w.size, w.head, p.id, "
+    "p.txid, f.id" LOOK_WITNESS
+    "LEFT JOIN LATERAL (SELECT q.id, q.txid FROM (SELECT id, txid FROM \"{l}\" WHERE id > $2 "
+    "ORDER BY id LIMIT 1000) q WHERE q.txid IS NULL OR "
+    "pg_visible_in_snapshot(q.txid, $3::pg_snapshot) ORDER BY q.id LIMIT 1) p ON true "
+    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid >= " XMAX
+    " AND id > $4 AND " NOT_OWN("txid") " ORDER BY txid LIMIT 1) f ON true";
+
+static const char witness_at[] = "SELECT " WITNESS_COLUMNS " FROM \"{l}\" WHERE id = $1";
+static const char witness_near[] =
+    "SELECT " WITNESS_COLUMNS " FROM \"{l}\" WHERE id <= $1 ORDER BY id DESC LIMIT 1";
+
+static const char doing[] = "reading the mutation log";
+
+/* --- what a handle keeps --------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_source_get(struct ldg_pg *pg, struct ldg_pg_source **ret_source, ledger_error *err)
+{
+    if (!pg->source) {
+        pg->source = ldg_calloc(1, sizeof(*pg->source));
+        if (!pg->source)
+            return ldg_fail_nomem(err);
+        ldg_arena_init(&pg->source->work, KEEP_BYTES);
+        ldg_arena_init(&pg->source->kept, KEEP_BYTES);
+    }
+    ldg_arena_reset(&pg->source->work);
+    *ret_source = pg->source;
+    return LEDGER_OK;
+}
+
+void ldg_pg_source_free(struct ldg_pg *pg)
+{
+    if (pg->source) {
+        ldg_arena_fini(&pg->source->work);
+        ldg_arena_fini(&pg->source->kept);
+        ldg_free(pg->source);
+        pg->source = NULL;
+    }
+}
+
+bool ldg_pg_source_knows(const struct ldg_pg *pg, const char *state)
+{
+    const struct ldg_pg_source *s = pg->source;
+
+    return s && s->known && s->connect_count == pg->connect_count && strcmp(s->state, state) == 0;
+}
+
+const struct ldg_pg_snapshot *ldg_pg_source_seen(const struct ldg_pg *pg, const char *state,
+                                                 const struct ldg_pg_cursor *cursor)
+{
+    return !pg->pooled && ldg_pg_source_knows(pg, state) ? &pg->source->seen : &cursor->s0;
+}
+
+void ldg_pg_source_keep(struct ldg_pg *pg, const char *state, const struct ldg_pg_snapshot *seen,
+                        const struct ldg_pg_look *look)
+{
+    struct ldg_pg_source *s = pg->source;
+    struct ldg_pg_snapshot copy = { 0 };
+    struct ldg_pg_look found = { 0 };
+
+    /* The old ones may be what is to be kept. */
+    bool ok = (!seen || ldg_pg_snapshot_copy(seen, &s->work, &copy)) &&
+              (!look || ldg_pg_snapshot_copy(&look->s1, &s->work, &found.s1));
+    ldg_arena_reset(&s->kept);
+    s->known = s->has_look = s->spent = false;
+    if (!ok || !seen || !ldg_pg_snapshot_copy(&copy, &s->kept, &s->seen))
+        return;
+    if (look && !pg->pooled) {
+        struct ldg_pg_snapshot s1 = found.s1;
+
+        found = *look;
+        found.ended = ldg_arena_memdup(&s->kept, look->ended ? look->ended : (uint64_t[1]){ 0 },
+                                       look->ended_count * sizeof(*found.ended));
+        s->has_look = found.ended && ldg_pg_snapshot_copy(&s1, &s->kept, &found.s1);
+        s->look = found;
+    }
+    if (s->state != state)
+        memcpy(s->state, state, strlen(state) + 1);
+    s->connect_count = pg->connect_count;
+    s->known = true;
+}
+
+/* --- the witness ----------------------------------------------------------------------------- */
+
+void ldg_pg_arg_txid(struct ldg_pg_args *args, uint64_t txid)
+{
+    ldg_pg_arg_int64(args, (int64_t)txid);
+    args->types[args->count - 1] = LDG_PG_XID8;
+}
+
+uint64_t ldg_pg_witness_hash(int64_t id, ledger_bytes head, int64_t size, int64_t time_us)
+{
+    const int64_t rest[2] = { size, time_us };
+    size_t used = head.size < LDG_PG_WITNESS_BYTES ? head.size : LDG_PG_WITNESS_BYTES;
+    uint64_t hash = ldg_hash64(used ? head.data : "", used, (uint64_t)id);
+
+    return ldg_hash64(rest, sizeof(rest), hash);
+}
+
+static struct ldg_pg_witness get_witness(const PGresult *result, int row, int column)
+{
+    struct ldg_pg_witness w = {
+        .id = ldg_pg_get_int64(result, row, column),
+        .txid = (uint64_t)ldg_pg_get_int64(result, row, column + 1),
+    };
+
+    w.hash = ldg_pg_witness_hash(w.id, ldg_pg_get_bytes(result, row, column + 4),
+                                 ldg_pg_get_int64(result, row, column + 3),
+                                 ldg_pg_get_time(result, row, column + 2));
+    return w;
+}
+
+bool ldg_pg_witness_is(const struct ldg_pg_witness *witness, const PGresult *result, int row,
+                       int column)
+{
+    if (witness->id == 0)
+        return true;
+    return !PQgetisnull(result, row, column) &&
+           get_witness(result, row, column).hash == witness->hash;
+}
+
+ledger_rc ldg_pg_witness_read(struct ldg_pg *pg, int64_t id, bool nearest,
+                              struct ldg_pg_witness *ret_witness, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+
+    ldg_pg_arg_int64(&args, id);
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_FRESH, doing, nearest ? witness_near : witness_at, &args,
+                              &result, err);
+    if (rc == LEDGER_OK)
+        *ret_witness =
+            PQntuples(result) > 0 ? get_witness(result, 0, 0) : (struct ldg_pg_witness){ 0 };
+    PQclear(result);
+    return rc;
+}
+
+ledger_rc ldg_pg_fail_witness(const struct ldg_pg *pg, const struct ldg_pg_witness *witness,
+                              bool found, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_SOURCE_REWOUND,
+                    "the cursor has passed row %" PRId64
+                    " of the mutation log \"%s\", but that row "
+                    "%s: the source was restored from a backup, lost commits, or its log was "
+                    "emptied ahead of the bridge. Put the newer data back, or rewind on purpose "
+                    "with `ledgerctl bridge cursor set`",
+                    witness->id, pg->log_table, found ? "is another one now" : "is gone");
+}
+
+ledger_rc ldg_pg_fail_standby(struct ldg_pg *pg, ledger_error *err)
+{
+    /* A source that was a primary may be one again, elsewhere: the next connection will tell. */
+    bool may_return = pg->own_conn && pg->role == LDG_ROLE_SOURCE;
+
+    if (may_return)
+        ldg_pg_drop(pg);
+    return ldg_fail(err, may_return ? LEDGER_ERR_CONNECT : LEDGER_ERR_READ_ONLY,
+                    "the source is a standby, which cannot tell the order of commits; name the "
+                    "primary");
+}
+
+/* --- is it the cursor's log? ----------------------------------------------------------------- */
+
+static ledger_rc fail_cluster(const struct ldg_pg *pg, const char *why, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_CURSOR_MISMATCH,
+                    "%s, so the mutation log \"%s\" was moved from one PostgreSQL cluster to "
+                    "another (a dump restored, pg_upgrade): when it was moved whole, go on with "
+                    "`ledgerctl bridge cursor acknowledge`",
+                    why, pg->log_table);
+}
+
+ledger_rc ldg_pg_check_cursor(const struct ldg_pg *pg, const struct ldg_pg_cursor *c,
+                              bool any_cluster, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (!pg->has_txid)
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "the mutation log \"%s\" has no column txid, so the order of its commits is "
+                      "not known; `ledgerctl store init` adds it",
+                      pg->log_table);
+    else if (c->set && strcmp(c->identity.uuid, pg->identity.uuid) != 0)
+        rc = ldg_fail(err, LEDGER_ERR_CURSOR_MISMATCH,
+                      "the cursor belongs to source %s, but \"%s\" is %s: give this pair a name of "
+                      "its own (--name), or start over on purpose with `ledgerctl bridge cursor "
+                      "set`",
+                      c->identity.uuid, pg->table, pg->identity.uuid);
+    else if (c->set && c->identity.epoch != pg->identity.epoch)
+        rc = ldg_fail(err, LEDGER_ERR_CURSOR_MISMATCH,
+                      "the cursor belongs to source %s in epoch %" PRId64 ", which is now in epoch "
+                      "%" PRId64 ": give this pair a name of its own (--name), or start over on "
+                      "purpose with `ledgerctl bridge cursor set`",
+                      c->identity.uuid, c->identity.epoch, pg->identity.epoch);
+    else if (c->set && !any_cluster && c->system_id[0] && pg->system_id[0] &&
+             strcmp(c->system_id, pg->system_id) != 0)
+        rc = fail_cluster(pg, "the source has another system identifier than the cursor", err);
+    return rc;
+}
+
+/* Numbers that the cursor has and the cluster has not yet. */
+static ledger_rc check_xmax(const struct ldg_pg *pg, const struct ldg_pg_cursor *c,
+                            const struct ldg_pg_snapshot *now, ledger_error *err)
+{
+    return now->xmax >= c->s0.xmax
+               ? LEDGER_OK
+               : fail_cluster(pg, "the source counts its transactions from further back", err);
+}
+
+static ledger_rc judge_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, const PGresult *result,
+                           ledger_error *err)
+{
+    struct ldg_pg_snapshot now;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, 0), &pg->source->work, &now))
+        rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "the server's snapshot cannot be read: \"%.80s\"",
+                      ldg_pg_get_text(result, 0, 0));
+    else if (!ldg_pg_witness_is(&c->carried, result, 0, 1))
+        rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, 1), err);
+    else
+        rc = check_xmax(pg, c, &now, err);
+    if (rc == LEDGER_OK && !PQgetisnull(result, 0, 6) && PQgetisnull(result, 0, 7))
+        rc =
+            ldg_fail(err, LEDGER_ERR_SCHEMA,
+                     "row %" PRId64 " of the mutation log \"%s\" was written without a transaction "
+                     "number: the column txid has lost its default, which `ledgerctl store init` "
+                     "restores; then go back on purpose with `ledgerctl bridge cursor set`",
+                     ldg_pg_get_int64(result, 0, 6), pg->log_table);
+    else if (rc == LEDGER_OK && (!PQgetisnull(result, 0, 6) || !PQgetisnull(result, 0, 8)))
+        rc = fail_cluster(pg, "rows behind the cursor bear transaction numbers of another series",
+                          err);
+    return rc;
+}
+
+ledger_rc ldg_pg_check_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool always,
+                           ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    struct ldg_buf s0;
+    PGresult *result = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!c->set || (!always && pg->source->checked_count == pg->connect_count))
+        return LEDGER_OK;
+    ldg_buf_init(&s0, SIZE_MAX);
+    ldg_pg_snapshot_print(&c->s0, &s0);
+    if (s0.rc != LEDGER_OK) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    int64_t behind = c->position > c->floor ? c->position : c->floor;
+    bool settled = c->s0.xmax > 0;
+    ldg_pg_arg_int64(&args, c->carried.id);
+    ldg_pg_arg_int64(&args, settled ? behind : INT64_MAX);
+    ldg_pg_arg_text(&args, s0.data);
+    ldg_pg_arg_int64(&args, settled || c->open ? c->floor : INT64_MAX);
+    rc = ldg_pg_run(pg, LDG_PG_FRESH, "comparing the cursor with the mutation log", check_log,
+                    &args, &result, err);
+    if (rc == LEDGER_OK)
+        rc = judge_log(pg, c, result, err);
+    if (rc == LEDGER_OK)
+        pg->source->checked_count = pg->connect_count;
+out:
+    PQclear(result);
+    ldg_buf_fini(&s0);
+    return rc;
+}
+
+/* --- the look -------------------------------------------------------------------------------- */
+
+/* "12,15,40": those below xmax are kept; *ret_top: the last one of the others. */
+static bool take_ended(const char *text, uint64_t xmax, struct ldg_arena *arena,
+                       struct ldg_pg_look *look, uint64_t *ret_top)
+{
+    size_t room = 1;
+
+    for (const char *p = text; *p; p++)
+        room += *p == ',';
+    look->ended = ldg_arena_calloc(arena, room, sizeof(*look->ended));
+    *ret_top = 0;
+    if (!look->ended)
+        return false;
+    for (const char *p = text; *p;) {
+        char *end;
+        uint64_t txid = strtoull(p, &end, 10);
+
+        if (txid < xmax)
+            look->ended[look->ended_count++] = txid;
+        else
+            *ret_top = txid;
+        p = *end ? end + 1 : end;
+    }
+    return true;
+}
+
+static int64_t lower(int64_t a, int64_t b) /* 0: none */
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+static bool take_look(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool all,
+                      const PGresult *result, struct ldg_pg_look *look)
+{
+    struct ldg_arena *arena = &pg->source->work;
+    struct ldg_pg_snapshot now;
+    uint64_t own = (uint64_t)ldg_pg_get_int64(result, 0, LOOK_OWN), top;
+
+    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, LOOK_SNAPSHOT), arena, &now) ||
+        !ldg_pg_snapshot_hide(&now, own, arena, &look->s1))
+        return false;
+    look->low = ldg_pg_get_int64(result, 0, LOOK_LOW);
+    look->end = ldg_pg_get_int64(result, 0, LOOK_HIGH);
+    look->top_txid = (uint64_t)ldg_pg_get_int64(result, 0, LOOK_TOP_TXID);
+    look->top_id = ldg_pg_get_int64(result, 0, LOOK_TOP_ID);
+    if (all) {
+        look->floor = ldg_pg_get_int64(result, 0, LOOK_FLOOR);
+    } else {
+        int64_t high = ldg_pg_get_int64(result, 0, LOOK_ENDED_HIGH);
+
+        if (!take_ended(ldg_pg_get_text(result, 0, LOOK_ENDED), c->s0.xmax, arena, look, &top))
+            return false;
+        look->low = lower(look->low, ldg_pg_get_int64(result, 0, LOOK_ENDED_LOW));
+        look->end = look->end > high ? look->end : high;
+        if (top > look->top_txid) {
+            look->top_txid = top;
+            look->top_id = ldg_pg_get_int64(result, 0, LOOK_ENDED_TOP);
+        }
+    }
+    look->any = look->end > 0;
+    return true;
+}
+
+ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
+                             const struct ldg_pg_snapshot *seen, struct ldg_pg_look *ret_look,
+                             ledger_error *err)
+{
+    struct ldg_pg_look look = { .any = false };
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    struct ldg_buf text;
+    bool all = seen->xmax == 0;
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_buf_init(&text, SIZE_MAX);
+    ldg_pg_snapshot_print(seen, &text);
+    if (text.rc != LEDGER_OK) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    ldg_pg_arg_int64(&args, c->carried.id);
+    if (!all) {
+        ldg_pg_arg_text(&args, text.data);
+        ldg_pg_arg_txid(&args, seen->xmax);
+        ldg_pg_arg_txid(&args, c->s0.xmax);
+        ldg_pg_arg_int64(&args, c->floor);
+    }
+    rc = ldg_pg_run(pg, LDG_PG_FRESH, doing, all ? look_all : look_new, &args, &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    if (ldg_pg_get_bool(result, 0, LOOK_RECOVERY))
+        rc = ldg_pg_fail_standby(pg, err);
+    else if (!ldg_pg_witness_is(&c->carried, result, 0, LOOK_WITNESS_ID))
+        rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, LOOK_WITNESS_ID), err);
+    else if (!take_look(pg, c, all, result, &look))
+        rc = ldg_fail_nomem(err);
+    else
+        rc = check_xmax(pg, c, &look.s1, err);
+    if (rc == LEDGER_OK)
+        *ret_look = look;
+out:
+    PQclear(result);
+    ldg_buf_fini(&text);
+    return rc;
+}
