@@ -136,12 +136,22 @@ static void emit_mask(struct sink *sink)
     emit(sink, mask, mask + 3);
 }
 
+/* White space ends a URL inside of a text. A text that is a URL may hold some: libpq takes it as
+ * part of a password. */
+#define SPACE " \t\r\n"
+
+static bool is_url(const char *text)
+{
+    size_t size = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.");
+    return size > 0 && strncmp(text + size, "://", 3) == 0;
+}
+
 /* Where scheme://user:password@host has its password. p is behind "://". A password with a raw '/'
  * or '?' in it is no valid URL and is still covered: then everything up to the last '@' is. */
-static bool find_userinfo(const char *p, const char **ret_start, const char **ret_end)
+static bool find_userinfo(const char *p, bool whole, const char **ret_start, const char **ret_end)
 {
-    const char *stop = p + strcspn(p, "/?# \t\r\n");
-    const char *text_end = p + strcspn(p, " \t\r\n");
+    const char *stop = p + strcspn(p, whole ? "/?#" : "/?#" SPACE);
+    const char *text_end = p + strcspn(p, whole ? "" : SPACE);
     const char *colon = memchr(p, ':', (size_t)(text_end - p));
     const char *at = memrchr(p, '@', (size_t)(stop - p));
     if (*p == '[' || colon == NULL)
@@ -211,12 +221,13 @@ static const char *quoted_end(const char *p)
     return p;
 }
 
-/* The end of an unquoted value; what ends it depends on what stood before its key. */
-static const char *plain_end(const char *p, char before)
+/* The end of an unquoted value; what ends it depends on what stood before its key. No '#' does: to
+ * libpq it is a character like any other. */
+static const char *plain_end(const char *p, char before, bool whole)
 {
-    const char *stops = before == '?' || before == '&' ? "&# \t\r\n"
-                        : before == ';'                ? "; \t\r\n"
-                                                       : " \t\r\n";
+    const char *stops = before == '?' || before == '&' ? (whole ? "&" : "&" SPACE)
+                        : before == ';'                ? ";" SPACE
+                                                       : SPACE;
     for (; *p != '\0' && strchr(stops, *p) == NULL; p++) {
         if (*p == '\\' && p[1] != '\0')
             p++; /* "a\ b" is one value in a connection string */
@@ -225,7 +236,7 @@ static const char *plain_end(const char *p, char before)
 }
 
 /* If a key=value with a secret starts at p: copies the key and the mask. Returns what follows. */
-static const char *mask_pair(const char *p, char before, struct sink *sink)
+static const char *mask_pair(const char *p, char before, bool whole, struct sink *sink)
 {
     const char *key_end = p;
     while (is_key_char(*key_end))
@@ -238,7 +249,7 @@ static const char *mask_pair(const char *p, char before, struct sink *sink)
     value++;
     const char *start = value + strspn(value, " \t");
     bool quoted = *start == '\'' || *start == '"';
-    const char *end = quoted ? quoted_end(start) : plain_end(start, before);
+    const char *end = quoted ? quoted_end(start) : plain_end(start, before, whole);
     emit(sink, p, start);
     if (end > start)
         emit_mask(sink);
@@ -250,15 +261,16 @@ void ldg_mask_url(const char *url, char *out, size_t out_size)
     if (out_size == 0)
         return;
     struct sink sink = { out, 0, out_size - 1 };
+    const bool whole = is_url(url);
     const char *p = url;
     char before = '\0';
     while (*p != '\0') {
         const char *start, *end;
         if (is_key_char(*p)) {
-            const char *next = mask_pair(p, before, &sink);
+            const char *next = mask_pair(p, before, whole, &sink);
             before = next[-1];
             p = next;
-        } else if (strncmp(p, "://", 3) == 0 && find_userinfo(p + 3, &start, &end)) {
+        } else if (strncmp(p, "://", 3) == 0 && find_userinfo(p + 3, whole, &start, &end)) {
             emit(&sink, p, start);
             emit_mask(&sink);
             before = '*';

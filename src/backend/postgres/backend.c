@@ -11,6 +11,8 @@
 #define EVENT_MAX_BYTES ((size_t)999 * 1000 * 1000)
 #define SCRATCH_KEEP_BYTES ((size_t)64 * 1024)
 #define REPLY_TIMEOUT_MS 20000
+/* The server cuts longer ones, and says so on stderr. */
+#define LABEL_MAX_BYTES 63
 
 extern const struct ldg_backend ldg_backend_postgres;
 
@@ -151,6 +153,10 @@ static ledger_rc copy_options(struct ldg_pg *pg, const struct ldg_open *open, le
     pg->url = open->url ? ldg_strdup(open->url) : NULL;
     if (!pg->table || !pg->log_table || !pg->label || (open->url && !pg->url))
         return ldg_fail_nomem(err);
+    size_t size = strlen(pg->label);
+    while (size > LABEL_MAX_BYTES || (pg->label[size] & 0xc0) == 0x80)
+        size--; /* between two characters */
+    pg->label[size] = '\0';
     return LEDGER_OK;
 }
 

@@ -168,15 +168,18 @@ static const char *conninfo_of(const char *url)
 static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, ledger_error *err)
 {
     char *why = NULL;
-    char shown[256];
     p->given = PQconninfoParse(conninfo_of(pg->url), &why);
     if (!p->given) {
-        ldg_mask_url(why ? why : "out of memory", shown, sizeof(shown));
+        /* What it quotes may be a password. */
+        int size = why ? (int)strcspn(why, "\":\n") : 0;
+        ledger_rc rc = why ? ldg_fail(err, LEDGER_ERR_INVALID,
+                                      "the store's URL is not one of PostgreSQL (%.*s); write "
+                                      "postgresql://USER@HOST:PORT/DATABASE?PARAMETER=VALUE with "
+                                      "libpq's parameters, special characters as %%HH",
+                                      size, why)
+                           : ldg_fail_nomem(err);
         PQfreemem(why);
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the store's URL is not one of PostgreSQL: %s; write "
-                        "postgresql://user@host:port/database",
-                        shown);
+        return rc;
     }
     for (const PQconninfoOption *o = p->given; o->keyword; o++) {
         if (o->val && *o->val)
@@ -303,6 +306,7 @@ static ledger_rc dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
             goto out;
         }
         PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
+        PQsetNoticeReceiver(conn, ignore_notice, NULL);
         if (PQstatus(conn) != CONNECTION_BAD)
             drive(conn, connect_timeout_of(&p));
     }

@@ -151,7 +151,7 @@ static void masks(void **state)
         /* a parameter of a URL */
         { "postgresql://h/db?user=u&password=secret", "postgresql://h/db?user=u&password=***" },
         { "postgresql://h/db?password=secret&user=u", "postgresql://h/db?password=***&user=u" },
-        { "postgresql://h/db?PASSWORD=secret#x", "postgresql://h/db?PASSWORD=***#x" },
+        { "postgresql://h/db?PASSWORD=secret#x", "postgresql://h/db?PASSWORD=***" },
         { "postgresql://h/db?pass%77ord=secret", "postgresql://h/db?pass%77ord=***" },
         { "postgresql://h/db?passw%6frd=secret", "postgresql://h/db?passw%6frd=***" },
         { "postgresql://h/db?passw%6Frd=secret", "postgresql://h/db?passw%6Frd=***" },
@@ -163,6 +163,23 @@ static void masks(void **state)
           "https://h/?access_token=***&secret=***&api_key=***&q=1" },
         { "postgresql://u:one@h/db?password=two", "postgresql://u:***@h/db?password=***" },
         { "postgresql://h/db?password=", "postgresql://h/db?password=" },
+        { "postgresql://h/db?password=one#two&user=u", "postgresql://h/db?password=***&user=u" },
+        /* raw white space, which libpq takes as part of a value */
+        { "postgresql://u:one two@h/db", "postgresql://u:***@h/db" },
+        { "postgresql://u:one\ttwo@h/db?user=a", "postgresql://u:***@h/db?user=a" },
+        { "postgresql://h/db?password=one two&user=u", "postgresql://h/db?password=***&user=u" },
+        /* libpq's other form behind the scheme, hosts without name, several hosts */
+        { "postgresql:host=h password=one dbname=x", "postgresql:host=h password=*** dbname=x" },
+        { "postgresql:password='one two' sslpassword=x",
+          "postgresql:password=*** sslpassword=***" },
+        { "postgresql:host='a'password=one", "postgresql:host='a'password=***" },
+        { "postgresql:dbname='postgresql://u:one@h/x'",
+          "postgresql:dbname='postgresql://u:***@h/x'" },
+        { "postgres://u:one@/db?host=/tmp", "postgres://u:***@/db?host=/tmp" },
+        { "postgresql://u:one@h1:1,[::1]:2/db", "postgresql://u:***@h1:1,[::1]:2/db" },
+        { "postgresql://h1:5432,h2:5433/x", "postgresql://h1:5432,h2:5433/x" },
+        { "postgresql://h/db?oauth_client_secret=one",
+          "postgresql://h/db?oauth_client_secret=***" },
         /* key=value */
         { "host=h password=secret user=u", "host=h password=*** user=u" },
         { "password=secret", "password=***" },
