@@ -1,14 +1,21 @@
 /* Applying: ops into the sink. The only writer to it.
  *
- * Serial: one call, one transaction, with fence and cursor. Parallel: streams are dealt out by hash
+ * One batch: one call, one transaction, with fence and cursor. A batch that is begun ahead gets a
+ * thread and a handle of its own, so that two may be under way: the second adds its rows while the
+ * first commits, and waits in turn() before it compares the fence. They begin, commit and end in
+ * the order of the log; what the first one fails at makes the second give up.
+ * Parallel streams: streams are dealt out by hash
  * to workers with handles of their own; each commits its share only while the cursor still is where
  * the batch began, and when all have committed the cursor moves by compare-and-set. A crash in
  * between leaves a part applied and the cursor behind it: it is applied again, as a no-op. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
 #include "bridge/stages.h"
+
+#define SERIAL_AFTER_COLLISION 64
 
 struct ldg_apply_worker {
     ledger_store *sink;
@@ -26,8 +33,11 @@ struct ldg_apply_worker {
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
                            ledger_error *err)
 {
-    memset(applier, 0, sizeof(*applier));
     applier->sink = sink;
+    applier->flights[0].sink = sink;
+    applier->flights[0].applier = applier->flights[1].applier = applier;
+    pthread_mutex_init(&applier->mutex, NULL);
+    pthread_cond_init(&applier->cond, NULL);
     if (parallel <= 1 || (ldg_store_caps(sink) & LDG_CAP_PARALLEL_APPLY) == 0)
         return LEDGER_OK; /* a sink with one writer gains nothing from several */
     applier->workers = ldg_calloc(parallel, sizeof(*applier->workers));
@@ -54,7 +64,15 @@ void ldg_applier_fini(struct ldg_applier *applier)
     ldg_free(applier->workers);
     applier->workers = NULL;
     applier->worker_count = 0;
+    if (applier->sink == NULL)
+        return;
+    ledger_store_close(&applier->flights[1].sink);
+    pthread_mutex_destroy(&applier->mutex);
+    pthread_cond_destroy(&applier->cond);
+    applier->sink = NULL;
 }
+
+/* --- parallel streams ------------------------------------------------------------------------ */
 
 static ledger_rc worker_reserve(struct ldg_apply_worker *worker, size_t cap, ledger_error *err)
 {
@@ -146,32 +164,208 @@ static ledger_rc apply_split(struct ldg_applier *applier, const struct ldg_apply
     return rc;
 }
 
-ledger_rc ldg_apply(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
-                    struct ldg_batch *batch, int bridged_origin, bool park, ledger_error *err)
+/* --- one batch ------------------------------------------------------------------------------- */
+
+static struct ldg_flight *flight_at(struct ldg_applier *applier, size_t index)
 {
-    struct ldg_cursor next;
-    ledger_rc rc = ldg_cursor_next(cursor, &batch->log, &next, err);
+    return &applier->flights[((size_t)applier->first + index) % 2];
+}
+
+static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
+{
+    struct ldg_applier *applier = flight->applier;
+    struct ldg_batch *batch = flight->batch;
+    struct ldg_apply apply = flight->apply;
+    ledger_rc rc = LEDGER_OK;
+    if (can_split(applier, batch)) {
+        rc = apply_split(applier, &flight->apply, batch, err);
+        apply.count = 0; /* only the cursor is left to move */
+    }
+    if (rc == LEDGER_OK && (apply.count > 0 || apply.name != NULL)) {
+        rc = ldg_store_apply(flight->sink, &apply, batch->outcomes, err);
+        if (rc == LEDGER_OK)
+            flight->applied_count++;
+    }
+    return rc;
+}
+
+static void set_state(struct ldg_flight *flight, int state)
+{
+    struct ldg_applier *applier = flight->applier;
+    pthread_mutex_lock(&applier->mutex);
+    if (state > (int)flight->state)
+        flight->state = state;
+    pthread_cond_broadcast(&applier->cond);
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+static void *flight_main(void *arg)
+{
+    struct ldg_flight *flight = arg;
+    flight->rc = fly(flight, &flight->err);
+    set_state(flight, LDG_FLIGHT_DONE);
+    return NULL;
+}
+
+static void flight_drawn(void *ctx)
+{
+    set_state(ctx, LDG_FLIGHT_DRAWN);
+}
+
+static ledger_rc flight_turn(void *ctx, ledger_error *err)
+{
+    struct ldg_flight *flight = ctx;
+    struct ldg_applier *applier = flight->applier;
+    flight_drawn(flight);
+    pthread_mutex_lock(&applier->mutex);
+    while (flight->lead != NULL && flight->lead->state != LDG_FLIGHT_DONE)
+        pthread_cond_wait(&applier->cond, &applier->mutex);
+    ledger_rc rc = flight->lead != NULL ? flight->lead->rc : flight->lead_rc;
+    pthread_mutex_unlock(&applier->mutex);
+    return rc == LEDGER_OK
+               ? LEDGER_OK
+               : ldg_fail(err, LEDGER_ERR_FENCED, "the batch before this one was not committed");
+}
+
+/* --- two batches under way ------------------------------------------------------------------- */
+
+bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *batch)
+{
+    if (applier->workers != NULL || batch->has_bad || batch->op_count == 0 ||
+        (ldg_store_caps(applier->sink) & LDG_CAP_OVERLAP_APPLY) == 0)
+        return false;
+    if (applier->serial_left > 0) {
+        applier->serial_left--;
+        return false;
+    }
+    for (size_t i = 0; i < batch->op_count; i++)
+        if (batch->ops[i].kind != LDG_OP_APPEND)
+            return false;
+    if (applier->flights[1].sink == NULL) {
+        if (ldg_store_reopen(applier->sink, LDG_ROLE_SINK, NULL, &applier->flights[1].sink, NULL) !=
+            LEDGER_OK) {
+            applier->serial_left = SERIAL_AFTER_COLLISION; /* it goes without */
+            return false;
+        }
+        ldg_store_hint_backlog(applier->flights[1].sink, applier->backlog);
+    }
+    return true;
+}
+
+/* Until the batch before has drawn its ids, this one must not: ids follow the order of the log. */
+static void wait_for_lead(struct ldg_flight *flight)
+{
+    struct ldg_applier *applier = flight->applier;
+    pthread_mutex_lock(&applier->mutex);
+    while (flight->lead->state < LDG_FLIGHT_DRAWN)
+        pthread_cond_wait(&applier->cond, &applier->mutex);
+    pthread_mutex_unlock(&applier->mutex);
+}
+
+ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor,
+                          struct ldg_batch *batch, int bridged_origin, bool park, bool ahead,
+                          ledger_error *err)
+{
+    struct ldg_flight *lead = applier->count > 0 ? flight_at(applier, 0) : NULL;
+    if (lead == NULL && !ahead)
+        applier->first = 0;
+    struct ldg_flight *flight = flight_at(applier, applier->count);
+    ledger_rc rc = ldg_cursor_next(cursor, &batch->log, &flight->next, err);
     if (rc != LEDGER_OK)
         return rc;
-    struct ldg_apply apply = {
+    flight->expected = lead != NULL ? lead->next : cursor->row;
+    flight->batch = batch;
+    flight->apply = (struct ldg_apply){
         .name = cursor->in_sink ? cursor->name : NULL,
-        .expected = cursor->in_sink ? &cursor->row : NULL,
-        .next = cursor->in_sink ? &next : NULL,
+        .expected = cursor->in_sink ? &flight->expected : NULL,
+        .next = cursor->in_sink ? &flight->next : NULL,
         .ops = batch->ops,
         .count = batch->op_count,
         .park_rejected = park,
         .bridged_origin = bridged_origin,
+        .turn = ahead ? flight_turn : NULL,
+        .drawn = ahead ? flight_drawn : NULL,
+        .turn_ctx = ahead ? flight : NULL,
     };
-    if (can_split(applier, batch)) {
-        rc = apply_split(applier, &apply, batch, err);
-        apply.count = 0; /* only the cursor is left to move */
+    flight->rc = flight->lead_rc = LEDGER_OK;
+    memset(&flight->err, 0, sizeof(flight->err));
+    flight->lead = lead;
+    flight->state = LDG_FLIGHT_BEGUN;
+    applier->collided = false;
+    applier->count++;
+    if (ahead && lead != NULL)
+        wait_for_lead(flight);
+    flight->has_thread = ahead && pthread_create(&flight->thread, NULL, flight_main, flight) == 0;
+    if (!flight->has_thread)
+        (void)flight_main(flight); /* without a thread it is done at once */
+    return LEDGER_OK;
+}
+
+/* Takes the oldest off the list. */
+static struct ldg_flight *land(struct ldg_applier *applier)
+{
+    struct ldg_flight *flight = flight_at(applier, 0);
+    struct ldg_flight *behind = applier->count > 1 ? flight_at(applier, 1) : NULL;
+    if (flight->has_thread)
+        pthread_join(flight->thread, NULL);
+    flight->has_thread = false;
+    pthread_mutex_lock(&applier->mutex);
+    if (behind != NULL) {
+        behind->lead_rc = flight->rc;
+        behind->lead = NULL;
     }
-    if (rc == LEDGER_OK && (apply.count > 0 || cursor->in_sink)) {
-        rc = ldg_store_apply(applier->sink, &apply, batch->outcomes, err);
-        if (rc == LEDGER_OK)
-            applier->applied_count++;
+    flight->state = LDG_FLIGHT_IDLE;
+    pthread_cond_broadcast(&applier->cond);
+    pthread_mutex_unlock(&applier->mutex);
+    applier->first = 1 - applier->first;
+    applier->count--;
+    return flight;
+}
+
+ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
+                           struct ldg_batch **ret_batch, ledger_error *err)
+{
+    struct ldg_flight *flight = land(applier);
+    const bool overlapped = flight->apply.turn != NULL;
+    ledger_rc rc = flight->rc;
+    *ret_batch = flight->batch;
+    flight->batch = NULL;
+    if (rc == LEDGER_OK) {
+        applier->last = (struct ldg_ticket){ .flight = (int)(flight - applier->flights),
+                                             .count = flight->applied_count };
+        rc = ldg_cursor_moved(cursor, &flight->next, err);
+    } else if (err != NULL) {
+        *err = flight->err;
     }
-    if (rc == LEDGER_OK)
-        rc = ldg_cursor_moved(cursor, &next, err);
+    while (rc != LEDGER_OK && applier->count > 0)
+        land(applier)->batch = NULL;
+    /* Each of the two may have held what the other one waited for. */
+    applier->collided = rc == LEDGER_ERR_BUSY && overlapped;
+    if (applier->collided)
+        applier->serial_left = SERIAL_AFTER_COLLISION;
     return rc;
+}
+
+const char *ldg_apply_end(const struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor)
+{
+    if (applier->count == 0)
+        return cursor->from;
+    return applier->flights[((size_t)applier->first + applier->count - 1) % 2].next.state;
+}
+
+bool ldg_apply_is_durable(struct ldg_applier *applier, struct ldg_ticket ticket)
+{
+    struct ldg_flight *flight = &applier->flights[ticket.flight];
+    /* One thread at a time per handle: not while it is under way. */
+    if (flight->durable_count < ticket.count && flight->batch == NULL)
+        flight->durable_count = ldg_store_durable_count(flight->sink, flight->applied_count);
+    return flight->durable_count >= ticket.count;
+}
+
+void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog)
+{
+    applier->backlog = backlog;
+    for (int i = 0; i < 2; i++)
+        if (applier->flights[i].sink != NULL)
+            ldg_store_hint_backlog(applier->flights[i].sink, backlog);
 }

@@ -57,6 +57,8 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe
         rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams, err);
     if (rc == LEDGER_OK) {
         pipe->reader.source = pipe->source;
+        if ((ldg_store_caps(pipe->sink) & LDG_CAP_OVERLAP_APPLY) != 0)
+            pipe->reader.batch_count = LDG_READER_BATCHES;
         pipe->cursor = (struct ldg_cursor_keeper){
             .store = pipe->side != NULL ? pipe->side : pipe->sink,
             .name = bridge->options.name,
@@ -74,10 +76,10 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
 {
     if (*pipe == NULL)
         return;
+    ldg_pipe_settle(*pipe);
     ldg_reader_fini(&(*pipe)->reader);
     ldg_applier_fini(&(*pipe)->applier);
     ldg_origins_fini(&(*pipe)->origins);
-    ldg_arena_fini(&(*pipe)->plan_arena);
     ledger_store_close(&(*pipe)->side);
     ledger_store_close(&(*pipe)->sink);
     ledger_store_close(&(*pipe)->source);
@@ -127,17 +129,20 @@ static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
 
 /* --- accounting ------------------------------------------------------------------------------ */
 
-static void note_durable(struct ldg_pipe *pipe)
+/* The last position that is known to be on the sink's disk, if it is a new one. */
+static bool find_durable(struct ldg_pipe *pipe, char position[LEDGER_ID_TEXT_MAX])
 {
-    uint64_t durable = ldg_store_durable_count(pipe->sink, pipe->applier.applied_count);
     const size_t slots = sizeof(pipe->pending_durable) / sizeof(pipe->pending_durable[0]);
+    bool found = false;
     while (pipe->durable_tail != pipe->durable_head &&
-           pipe->pending_durable[pipe->durable_tail % slots].applied_count <= durable) {
-        (void)snprintf(pipe->bridge->stats.durable_position,
-                       sizeof(pipe->bridge->stats.durable_position), "%s",
-                       pipe->pending_durable[pipe->durable_tail % slots].position);
+           ldg_apply_is_durable(&pipe->applier,
+                                pipe->pending_durable[pipe->durable_tail % slots].ticket)) {
+        memcpy(position, pipe->pending_durable[pipe->durable_tail % slots].position,
+               LEDGER_ID_TEXT_MAX);
         pipe->durable_tail++;
+        found = true;
     }
+    return found;
 }
 
 /* Remembers which position the last commit stands for; a full ring forgets the one before. */
@@ -147,7 +152,7 @@ static void push_durable(struct ldg_pipe *pipe)
     if (pipe->durable_head - pipe->durable_tail == slots)
         pipe->durable_head--;
     size_t slot = pipe->durable_head++ % slots;
-    pipe->pending_durable[slot].applied_count = pipe->applier.applied_count;
+    pipe->pending_durable[slot].ticket = pipe->applier.last;
     (void)snprintf(pipe->pending_durable[slot].position,
                    sizeof(pipe->pending_durable[slot].position), "%s", pipe->cursor.row.readable);
 }
@@ -220,7 +225,9 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         ldg_log(&bridge->telemetry, LEDGER_LOG_WARN,
                 "events were parked, see `ledgerctl bridge parked list`", NULL);
 
+    char durable[LEDGER_ID_TEXT_MAX];
     push_durable(pipe);
+    bool is_durable = find_durable(pipe, durable);
     pthread_mutex_lock(&bridge->mutex);
     ledger_bridge_stats *stats = &bridge->stats;
     stats->read_count += batch->log.count;
@@ -238,7 +245,8 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
                                ? stats->backlog_count - batch->log.count
                                : batch->log.more;
     (void)snprintf(stats->position, sizeof(stats->position), "%s", pipe->cursor.row.readable);
-    note_durable(pipe);
+    if (is_durable)
+        memcpy(stats->durable_position, durable, sizeof(durable));
     pthread_mutex_unlock(&bridge->mutex);
 }
 
@@ -274,13 +282,16 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         asked = ldg_store_log_stat(pipe->source, pipe->cursor.from, &stat, NULL) == LEDGER_OK;
     }
     ldg_telemetry_lag(&bridge->telemetry, lag);
+    char durable[LEDGER_ID_TEXT_MAX];
+    bool is_durable = find_durable(pipe, durable);
     pthread_mutex_lock(&bridge->mutex);
     bridge->stats.lag_seconds = lag;
     if (asked)
         bridge->stats.backlog_count = stat.backlog_count;
     else if (!batch->log.more)
         bridge->stats.backlog_count = batch->log.count;
-    note_durable(pipe);
+    if (is_durable)
+        memcpy(bridge->stats.durable_position, durable, sizeof(durable));
     if (bridge->stats.position[0] == '\0')
         (void)snprintf(bridge->stats.position, sizeof(bridge->stats.position), "%s",
                        pipe->cursor.row.readable);
@@ -297,7 +308,7 @@ static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_err
     for (size_t i = 0; batch->has_origins && i < batch->log.count && rc == LEDGER_OK; i++)
         if (batch->events[i].bad == NULL)
             rc = ldg_origins_resolve(&pipe->origins, pipe->sink, &batch->events[i].event, err);
-    return rc == LEDGER_OK ? ldg_plan(batch, &rules, &pipe->plan_arena, err) : rc;
+    return rc == LEDGER_OK ? ldg_plan(batch, &rules, err) : rc;
 }
 
 /* Index of the event that the batch must end before: batch->log.count when there is none. */
@@ -317,12 +328,71 @@ static ledger_rc fail_bad(const struct ldg_batch *batch, ledger_error *err)
                     (long long)batch->log.rows[0].position, batch->events[0].bad);
 }
 
+/* Ends the oldest batch under way. A bad event in its middle, or another batch in its way, means
+ * that it is to be read again, shorter or alone: pipe->redo. */
+static ledger_rc finish(struct ldg_pipe *pipe, ledger_error *err)
+{
+    struct ldg_batch *batch = NULL;
+    ledger_rc rc = ldg_apply_finish(&pipe->applier, &pipe->cursor, &batch, err);
+    if (rc == LEDGER_OK) {
+        pipe->limit_once = 0;
+        account(pipe, batch);
+        return LEDGER_OK;
+    }
+    if (rc == LEDGER_ERR_REJECTED && err->done_count < batch->op_count) {
+        size_t index = batch->ops[err->done_count].event_index;
+        if (index > 0) {
+            pipe->limit_once = index;
+            pipe->redo = true;
+            return LEDGER_OK;
+        }
+    }
+    if (pipe->applier.collided) {
+        pipe->redo = true;
+        return LEDGER_OK;
+    }
+    if (rc != LEDGER_ERR_FENCED)
+        account_failure(pipe, batch);
+    return rc;
+}
+
+static ledger_rc finish_all(struct ldg_pipe *pipe, size_t but, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    while (rc == LEDGER_OK && pipe->applier.count > but)
+        rc = finish(pipe, err);
+    return rc;
+}
+
+void ldg_pipe_settle(struct ldg_pipe *pipe)
+{
+    ledger_error err;
+    while (pipe->applier.count > 0)
+        (void)finish(pipe, &err);
+}
+
+/* A change of pace; whoever is to know of it must be at rest. */
+static ledger_rc note_pace(struct ldg_pipe *pipe, bool backlog, ledger_error *err)
+{
+    if (pipe->backlog == backlog)
+        return LEDGER_OK;
+    ledger_rc rc = finish_all(pipe, 0, err);
+    if (rc == LEDGER_OK) {
+        pipe->backlog = backlog;
+        ldg_apply_hint_backlog(&pipe->applier, backlog);
+    }
+    return rc;
+}
+
+/* May leave the batch under way; the next trip, or its failure, ends it. *ret_read stays as it is
+ * when there is to be another trip at once. */
 static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
 {
     const ledger_bridge_options *options = &pipe->bridge->options;
     bool park = options->on_bad_event == LEDGER_BAD_EVENT_PARK;
     struct ldg_batch *batch = NULL;
     ledger_rc rc = LEDGER_OK;
+    pipe->redo = false;
 
     /* 1. Where to begin: the sink's word, not ours, after anything went wrong. */
     if (!pipe->cursor.loaded)
@@ -336,27 +406,37 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     if (pipe->limit_once > 0 && pipe->limit_once < limits.max_count)
         limits.max_count = pipe->limit_once;
     if (rc == LEDGER_OK)
-        rc = ldg_read_next(&pipe->reader, pipe->cursor.from, &limits, &batch, err);
-    if (rc != LEDGER_OK)
+        rc = ldg_read_next(&pipe->reader, ldg_apply_end(&pipe->applier, &pipe->cursor), &limits,
+                           &batch, err);
+    if (rc == LEDGER_OK)
+        rc = note_pace(pipe, batch->log.more, err);
+    if (rc != LEDGER_OK || pipe->redo)
         return rc;
-    if (pipe->backlog != batch->log.more) {
-        pipe->backlog = batch->log.more;
-        ldg_store_hint_backlog(pipe->sink, pipe->backlog);
-    }
     note_backlog(pipe, batch);
     if (batch->log.count == 0) {
-        *ret_read = 0;
-        return LEDGER_OK;
+        rc = finish_all(pipe, 0, err);
+        if (rc == LEDGER_OK && !pipe->redo)
+            *ret_read = 0;
+        return rc;
     }
-    if (joined && batch->log.more && pipe->limit_once == 0 && pipe->side == NULL) {
+    bool ahead = joined && batch->log.more && pipe->limit_once == 0 && pipe->side == NULL;
+    if (ahead) {
         limits.max_count = options->backlog_batch_size;
         ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);
     }
 
     /* 3. Plan. With the policy STOP a batch ends before its first bad event. */
-    rc = plan(pipe, batch, err);
-    if (rc == LEDGER_OK && batch->has_bad && !park) {
+    if (batch->has_origins) /* the sink may have to be asked */
+        rc = finish_all(pipe, 0, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        rc = plan(pipe, batch, err);
+    if (rc != LEDGER_OK || pipe->redo)
+        return rc;
+    if (batch->has_bad && !park) {
+        rc = finish_all(pipe, 0, err);
         size_t index = first_bad(batch);
+        if (rc != LEDGER_OK || pipe->redo)
+            return rc;
         if (index == 0)
             return fail_bad(batch, err);
         pipe->limit_once = index;
@@ -364,24 +444,17 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     }
 
     /* 4. and 5. Apply and move the cursor, in one transaction where the sink has them. */
-    if (rc == LEDGER_OK)
-        rc = ldg_apply(&pipe->applier, &pipe->cursor, batch, pipe->origins.source, park, err);
-    if (rc == LEDGER_ERR_REJECTED && err->done_count < batch->op_count) {
-        size_t index = batch->ops[err->done_count].event_index;
-        if (index > 0) {
-            pipe->limit_once = index;
-            return LEDGER_OK;
-        }
-    }
-    if (rc != LEDGER_OK) {
-        if (rc != LEDGER_ERR_FENCED)
-            account_failure(pipe, batch);
-        return rc;
-    }
-    pipe->limit_once = 0;
-    account(pipe, batch);
-    *ret_read = batch->log.count;
-    return LEDGER_OK;
+    ahead = ahead && ldg_apply_may_overlap(&pipe->applier, batch);
+    if (!ahead)
+        rc = finish_all(pipe, 0, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        rc = ldg_apply_start(&pipe->applier, &pipe->cursor, batch, pipe->origins.source, park,
+                             ahead, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        rc = finish_all(pipe, ahead ? 1 : 0, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        *ret_read = batch->log.count;
+    return rc;
 }
 
 ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
@@ -400,6 +473,7 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
     while (rc == LEDGER_OK && read == again)
         rc = trip(pipe, joined, &read, err);
     if (rc != LEDGER_OK) {
+        ldg_pipe_settle(pipe);
         ldg_read_discard(&pipe->reader);
         pipe->cursor.loaded = false;
     }

@@ -246,9 +246,9 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
     return count;
 }
 
-ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules,
-                   struct ldg_arena *arena, ledger_error *err)
+ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err)
 {
+    struct ldg_arena *arena = &batch->plan;
     size_t max_ops = 0;
     ldg_arena_reset(arena);
     for (size_t i = 0; i < batch->log.count; i++)

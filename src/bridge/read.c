@@ -1,24 +1,28 @@
 /* Reading: rows behind a cursor, decoded and completed, from the source alone.
  *
- * While one batch is applied a reader thread may already read the next. Two batches take turns: the
- * pipe works on one, the thread fills the other. A batch read ahead counts only if it begins where
- * the cursor now stands; else it is thrown away, so that nothing is ever applied from a guess. */
+ * While one batch is applied a reader thread may already read the next. Three batches take turns:
+ * one may still be under way into the sink, the pipe works on the second, the thread fills the
+ * third. A batch read ahead counts only if it begins where the one before it ends; else it is
+ * thrown away, so that nothing is ever applied from a guess. */
 #include <stdio.h>
 #include <string.h>
 
 #include "bridge/stages.h"
 
 #define KEEP_BYTES ((size_t)8 * 1024 * 1024)
+#define KEEP_PLAN_BYTES ((size_t)2 * 1024 * 1024)
 
 void ldg_batch_init(struct ldg_batch *batch)
 {
     memset(batch, 0, sizeof(*batch));
     ldg_arena_init(&batch->log.arena, KEEP_BYTES);
+    ldg_arena_init(&batch->plan, KEEP_PLAN_BYTES);
 }
 
 void ldg_batch_fini(struct ldg_batch *batch)
 {
     ldg_arena_fini(&batch->log.arena);
+    ldg_arena_fini(&batch->plan);
     memset(batch, 0, sizeof(*batch));
 }
 
@@ -26,8 +30,9 @@ void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
 {
     memset(reader, 0, sizeof(*reader));
     reader->source = source;
-    ldg_batch_init(&reader->batches[0]);
-    ldg_batch_init(&reader->batches[1]);
+    reader->batch_count = 2;
+    for (int i = 0; i < LDG_READER_BATCHES; i++)
+        ldg_batch_init(&reader->batches[i]);
     pthread_mutex_init(&reader->mutex, NULL);
     pthread_cond_init(&reader->cond, NULL);
 }
@@ -171,6 +176,11 @@ static ledger_rc read_batch(struct ldg_reader *reader, struct ldg_batch *batch, 
     return rc;
 }
 
+static int next_batch(const struct ldg_reader *reader)
+{
+    return (reader->current + 1) % reader->batch_count;
+}
+
 static void *reader_main(void *arg)
 {
     struct ldg_reader *reader = arg;
@@ -182,7 +192,7 @@ static void *reader_main(void *arg)
             break;
         pthread_mutex_unlock(&reader->mutex);
         ledger_error err = { 0 };
-        ledger_rc rc = read_batch(reader, &reader->batches[1 - reader->current], reader->from,
+        ledger_rc rc = read_batch(reader, &reader->batches[next_batch(reader)], reader->from,
                                   &reader->limits, &err);
         pthread_mutex_lock(&reader->mutex);
         reader->rc = rc;
@@ -225,8 +235,8 @@ void ldg_reader_fini(struct ldg_reader *reader)
         pthread_join(reader->thread, NULL);
         reader->has_thread = false;
     }
-    ldg_batch_fini(&reader->batches[0]);
-    ldg_batch_fini(&reader->batches[1]);
+    for (int i = 0; i < LDG_READER_BATCHES; i++)
+        ldg_batch_fini(&reader->batches[i]);
     pthread_mutex_destroy(&reader->mutex);
     pthread_cond_destroy(&reader->cond);
 }
@@ -257,14 +267,14 @@ ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
     /* A batch read ahead that is larger than asked for now is no use either. */
     if (reader_settle(reader) && strcmp(reader->from, from) == 0 &&
         (reader->rc != LEDGER_OK ||
-         reader->batches[1 - reader->current].log.count <= limits->max_count)) {
+         reader->batches[next_batch(reader)].log.count <= limits->max_count)) {
         rc = reader->rc;
-        reader->current = 1 - reader->current;
         if (rc != LEDGER_OK && err != NULL)
             *err = reader->err;
     } else {
-        rc = read_batch(reader, &reader->batches[reader->current], from, limits, err);
+        rc = read_batch(reader, &reader->batches[next_batch(reader)], from, limits, err);
     }
+    reader->current = next_batch(reader);
     if (rc == LEDGER_OK)
         *ret_batch = &reader->batches[reader->current];
     return rc;

@@ -47,8 +47,9 @@ struct ldg_batch {
     struct ldg_batch_event *events; /* log.count of them */
     struct ldg_op *ops;
     size_t op_count;
-    uint8_t *outcomes; /* one per op */
-    bool has_origins;  /* some event names an origin */
+    uint8_t *outcomes;     /* one per op */
+    struct ldg_arena plan; /* ops and outcomes */
+    bool has_origins;      /* some event names an origin */
     bool has_bad;
 };
 
@@ -84,10 +85,12 @@ struct ldg_cursor_keeper {
 };
 
 /* read.c */
+#define LDG_READER_BATCHES 3
 struct ldg_reader {
     ledger_store *source;
-    struct ldg_batch batches[2];
-    int current; /* the batch that the pipe works on */
+    struct ldg_batch batches[LDG_READER_BATCHES];
+    int batch_count; /* read ahead, in hand, and, where batches overlap, under way */
+    int current;     /* the one in hand */
     pthread_t thread;
     bool has_thread;
     pthread_mutex_t mutex;
@@ -99,12 +102,44 @@ struct ldg_reader {
     ledger_error err;
 };
 
-/* apply.c */
+/* apply.c: one batch on its way into the sink, and the handle it goes by */
+struct ldg_flight {
+    struct ldg_applier *applier;
+    ledger_store *sink;
+    uint64_t applied_count; /* batches that were committed by this handle */
+    uint64_t durable_count; /* of those: known to be on disk at the last look */
+    struct ldg_batch *batch;
+    struct ldg_apply apply;
+    struct ldg_cursor expected, next;
+    pthread_t thread;
+    bool has_thread;
+    /* under the applier's mutex */
+    enum { LDG_FLIGHT_IDLE, LDG_FLIGHT_BEGUN, LDG_FLIGHT_DRAWN, LDG_FLIGHT_DONE } state;
+    struct ldg_flight *lead; /* the batch before it, while that is under way */
+    ledger_rc lead_rc;       /* what became of it */
+    ledger_rc rc;
+    ledger_error err;
+};
+
+/* A committed batch: by which handle, and which of its commits. */
+struct ldg_ticket {
+    int flight;
+    uint64_t count;
+};
+
 struct ldg_applier {
     ledger_store *sink;
-    struct ldg_apply_worker *workers; /* parallel streams; NULL: serial */
+    struct ldg_apply_worker *workers; /* parallel streams; NULL: one after the other */
     size_t worker_count;
-    uint64_t applied_count; /* committed batches of `sink` */
+    struct ldg_flight flights[2]; /* [0] goes by `sink`; [1] has a handle once it is needed */
+    int first;
+    size_t count;           /* under way: flights[first] and the other one */
+    size_t serial_left;     /* after a collision so many batches go alone */
+    bool collided;          /* what failed last may have been in each other's way: try again */
+    bool backlog;           /* as hinted */
+    struct ldg_ticket last; /* the last batch that was committed */
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
 };
 
 struct ldg_pipe {
@@ -114,10 +149,10 @@ struct ldg_pipe {
     struct ldg_applier applier;
     struct ldg_cursor_keeper cursor;
     struct ldg_origin_cache origins;
-    struct ldg_arena plan_arena; /* ops of the batch in hand */
-    size_t limit_once;           /* next batch ends before a bad event; 0: no such limit */
+    size_t limit_once; /* next batch ends before a bad event; 0: no such limit */
+    bool redo;         /* batches were dropped and are to be read again */
     struct {
-        uint64_t applied_count;
+        struct ldg_ticket ticket;
         char position[LEDGER_ID_TEXT_MAX];
     } pending_durable[32]; /* ring: positions not yet known to be on disk */
     size_t durable_head, durable_tail;
@@ -163,8 +198,8 @@ void ldg_batch_fini(struct ldg_batch *batch);
 
 void ldg_reader_init(struct ldg_reader *reader, ledger_store *source);
 void ldg_reader_fini(struct ldg_reader *reader);
-/* The next batch behind `from`: the one read ahead, if it began there, else read now. The previous
- * one is gone. *ret_batch belongs to the reader. */
+/* The next batch behind `from`: the one read ahead, if it began there, else read now. The one
+ * before the previous one is gone. *ret_batch belongs to the reader. */
 ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
                         const struct ldg_log_limits *limits, struct ldg_batch **ret_batch,
                         ledger_error *err);
@@ -188,10 +223,8 @@ ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *si
                               const ledger_mutation_event *event, ledger_error *err);
 void ldg_origins_fini(struct ldg_origin_cache *origins);
 
-/* Fills batch->ops and ->outcomes, in the arena, which is reset, and each event's fate.
- * Errors: NOMEM. */
-ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules,
-                   struct ldg_arena *arena, ledger_error *err);
+/* Fills batch->ops and ->outcomes, and each event's fate. Errors: NOMEM. */
+ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, ledger_error *err);
 /* The same for one event: sets item's fate and what is bad about it, fills ops (as many as
  * ldg_plan_op_count() says) and gives their number. Short of memory it only shortens a reason. */
 size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *row, uint32_t index,
@@ -202,10 +235,25 @@ size_t ldg_plan_op_count(const struct ldg_batch_event *item); /* upper bound */
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
                            ledger_error *err);
 void ldg_applier_fini(struct ldg_applier *applier);
-/* Applies the batch and moves the cursor to its end. All or nothing for a serial sink with atomic
- * batches; whatever happened, a repeated apply of the same events is a no-op. */
-ledger_rc ldg_apply(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
-                    struct ldg_batch *batch, int bridged_origin, bool park, ledger_error *err);
+/* May the batch be under way while the next is read, planned and begun? */
+bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *batch);
+/* Begins to apply a batch that lies behind all that are under way (at most one; none unless it may
+ * overlap). With `ahead` it may be left under way when the next one is begun. */
+ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor,
+                          struct ldg_batch *batch, int bridged_origin, bool park, bool ahead,
+                          ledger_error *err);
+/* Ends the oldest batch under way (there is one) and moves the cursor to its end. All or nothing
+ * for a serial sink with atomic batches; whatever happened, a repeated apply of the same events is
+ * a no-op. After a failure nothing is under way any more: what came behind has given up. */
+ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
+                           struct ldg_batch **ret_batch, ledger_error *err);
+/* Where the next batch begins: behind what is under way. */
+const char *ldg_apply_end(const struct ldg_applier *applier,
+                          const struct ldg_cursor_keeper *cursor);
+/* Is a committed batch known to be on disk? */
+bool ldg_apply_is_durable(struct ldg_applier *applier, struct ldg_ticket ticket);
+/* Nothing may be under way. */
+void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog);
 
 /* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
@@ -243,7 +291,9 @@ ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
 /* Opens handles, compares identities, finds the origin. */
 ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
                         ledger_error *err);
-void ldg_pipe_close(struct ldg_pipe **pipe);
+/* Waits for what is under way and counts it. */
+void ldg_pipe_settle(struct ldg_pipe *pipe);
+void ldg_pipe_close(struct ldg_pipe **pipe); /* settles first */
 /* One trip through the stages; counts its outcomes. *ret_read 0: the log was empty behind the
  * cursor. */
 ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err);

@@ -216,6 +216,9 @@ struct ldg_memory {
     char *wake_key; /* "memory:NAME" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
+    /* apply() with `turn`: the batch's ids are drawn beforehand */
+    int64_t first_id; /* 0: drawn as entries are added */
+    int64_t drawn_id; /* of the op in hand; 0: none */
     /* faults.c: what the script says about the call in hand */
     bool lose_ack, apply_half, hold;
     ledger_rc fault_code;

@@ -397,6 +397,7 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uin
         return LEDGER_OK;
     }
     const struct ldg_mem_new_row fresh = {
+        .id = m->drawn_id,
         .stream = op->stream,
         .payload = op->entry->payload,
         .order_key = op->entry->order_key,
@@ -668,7 +669,9 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
     for (size_t begin = 0, end = 0; rc == LEDGER_OK && begin < count; begin = end) {
         for (; rc == LEDGER_OK && end < count && ops[end].event_index == ops[begin].event_index;
              end++) {
+            m->drawn_id = m->first_id ? m->first_id + (int64_t)end : 0;
             rc = apply_op(m, &ops[end], park_rejected, own_id, &outcomes[end], &ids[end], err);
+            m->drawn_id = 0;
             if (rc != LEDGER_OK)
                 err->done_count = end;
         }
@@ -680,9 +683,37 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
 
 /* --- the batch ------------------------------------------------------------------------------- */
 
-/* Fence, ops, cursor; in m->tx. */
+/* What may be done while an earlier batch is still under way: entries that hit no key. Then waits
+ * for the turn. Others may come in meanwhile; the rows are ours. */
+static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply, uint8_t *outcomes,
+                             bool *ret_done, ledger_error *err)
+{
+    bool done = false;
+    m->first_id = m->table->last_id + 1;
+    m->table->last_id += (int64_t)apply->count;
+    pthread_mutex_unlock(&m->db->mutex);
+    apply->drawn(apply->turn_ctx);
+    pthread_mutex_lock(&m->db->mutex);
+    if (!m->apply_half && !ldg_mem_parked_any(m)) {
+        done = ldg_mem_apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
+        for (size_t i = 0; i < apply->count && done; i++)
+            done = outcomes[i] == LDG_OUTCOME_APPLIED;
+        if (!done) {
+            ldg_mem_undo(m, 0);
+            memset(outcomes, 0, apply->count);
+        }
+    }
+    pthread_mutex_unlock(&m->db->mutex);
+    ledger_rc rc = apply->turn(apply->turn_ctx, err);
+    pthread_mutex_lock(&m->db->mutex);
+    *ret_done = done;
+    return rc;
+}
+
+/* Fence, ops (of which `ahead` says that they are done), cursor; in m->tx. */
 static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply, size_t count,
-                             struct ldg_mem_cursor *cursor, uint8_t *outcomes, ledger_error *err)
+                             bool ahead, struct ldg_mem_cursor *cursor, uint8_t *outcomes,
+                             ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     if (apply->name) {
@@ -690,7 +721,7 @@ static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply
             return ldg_mem_fail_locked("the cursor", err);
         rc = check_fence(m, cursor, apply->name, apply->expected, err);
     }
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && !ahead)
         rc = ldg_mem_apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);
     if (rc == LEDGER_OK && apply->name && apply->next && count == apply->count)
         rc = ldg_mem_cursor_write(m, cursor, apply->next, err);
@@ -704,9 +735,12 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
     const size_t count = half ? apply->count / 2 : apply->count;
     struct ldg_mem_cursor *cursor = apply->name ? ldg_mem_cursor_find(m->table, apply->name) : NULL;
     uint8_t *outcomes = ldg_calloc(apply->count + 1, 1);
+    bool ahead = false;
     if (!outcomes)
         return ldg_fail_nomem(err);
-    ledger_rc rc = apply_batch(m, apply, count, cursor, outcomes, err);
+    ledger_rc rc = apply->turn ? apply_ahead(m, apply, outcomes, &ahead, err) : LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = apply_batch(m, apply, count, ahead, cursor, outcomes, err);
     if (rc == LEDGER_OK) {
         const bool shares = cursor && !apply->next;
         cursor = cursor && shares ? cursor : NULL;
@@ -717,6 +751,7 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
             cursor->share_count--;
     }
     rc = ldg_mem_finish(m, 0, rc);
+    m->first_id = 0;
     if (rc == LEDGER_OK && half) {
         rc = ldg_fail_native(err, LEDGER_ERR_PARTIAL, "memory", 0,
                              "%zu of %zu operations were done, as the test's script says", count,

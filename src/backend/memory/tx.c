@@ -229,6 +229,15 @@ static ledger_rc index_row(struct ldg_mem_table *table, struct ldg_mem_row *row,
     return rc;
 }
 
+/* Ids that were drawn beforehand may come late. Behind a dead row with the same id. */
+static void rows_put(struct ldg_mem_rows *rows, struct ldg_mem_row *row)
+{
+    size_t at = rows->count++;
+    for (; at > 0 && rows->items[at - 1]->id > row->id; at--)
+        rows->items[at] = rows->items[at - 1];
+    rows->items[at] = row;
+}
+
 ledger_rc ldg_mem_insert(struct ldg_memory *m, const struct ldg_mem_new_row *in,
                          struct ldg_mem_row **ret_row, ledger_error *err)
 {
@@ -262,9 +271,10 @@ ledger_rc ldg_mem_insert(struct ldg_memory *m, const struct ldg_mem_new_row *in,
         return rc;
     }
     row->id = in->id ? in->id : table->last_id + 1;
-    table->last_id = row->id;
-    table->rows.items[table->rows.count++] = row;
-    stream->rows.items[stream->rows.count++] = row;
+    if (row->id > table->last_id)
+        table->last_id = row->id;
+    rows_put(&table->rows, row);
+    rows_put(&stream->rows, row);
     action->kind = LDG_MEM_INSERT;
     action->row = row;
     m->tx.count++;

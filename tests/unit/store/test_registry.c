@@ -105,6 +105,8 @@ static void every_hole_is_found(void **state)
         offsetof(struct ldg_backend, history),
         offsetof(struct ldg_backend, trim_kept),
         offsetof(struct ldg_backend, durable_count),
+        offsetof(struct ldg_backend, settle),
+        offsetof(struct ldg_backend, read_except),
         offsetof(struct ldg_backend, hint_backlog),
         offsetof(struct ldg_backend, log_acknowledge),
     };
