@@ -324,9 +324,11 @@ static bool take_distance(const char **p, uint64_t *ret_value)
     uint64_t value = 0;
 
     while (**p && (digit = memchr(digits, **p, 36)) != NULL) {
-        if (value > (TXID_MAX - 35) / 36)
+        uint64_t unit = (uint64_t)(digit - digits);
+
+        if (value > (TXID_MAX - unit) / 36)
             return false;
-        value = value * 36 + (uint64_t)(digit - digits);
+        value = value * 36 + unit;
         ++*p;
     }
     *ret_value = value;
