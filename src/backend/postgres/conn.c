@@ -15,7 +15,6 @@
 
 #define CONNECT_TIMEOUT_S 10
 #define PARAMETERS_MAX 96
-#define PROBE_TIMEOUT_MS 10000
 
 /* --- parameters ------------------------------------------------------------------------------ */
 
@@ -287,7 +286,7 @@ static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn
     return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate));
 }
 
-static ledger_rc dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
+ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
 {
     struct parameters p = { 0 };
     PGconn *conn = NULL;
@@ -454,7 +453,7 @@ static void end_orphan(struct ldg_pg *pg)
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
 {
     PGconn *conn = NULL;
-    ledger_rc rc = dial(pg, &conn, err);
+    ledger_rc rc = ldg_pg_dial(pg, &conn, err);
     if (rc != LEDGER_OK)
         return rc;
     ldg_pg_forget(pg);
@@ -576,34 +575,4 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
     if (rc != LEDGER_OK)
         ldg_pg_close_conn(pg);
     return rc;
-}
-
-bool ldg_pg_still_works(struct ldg_pg *pg)
-{
-    static const char text[] = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 "
-                               "AND backend_start = $2 AND state = 'active'";
-    struct ldg_pg probe = { .url = pg->url,
-                            .label = pg->label,
-                            .flags = pg->flags,
-                            .own_conn = true,
-                            .pooled = true,
-                            .reply_timeout_ms = PROBE_TIMEOUT_MS };
-    ledger_error err;
-    struct ldg_pg_args args = { 0 };
-    PGresult *result = NULL;
-    bool works = false;
-    if (!pg->own_conn)
-        return true; /* its owner's to decide */
-    if (!pg->url)
-        return false; /* a probe itself */
-    if (dial(&probe, &probe.conn, &err) != LEDGER_OK)
-        return *ldg_pg_sqlstate(&err) != '\0'; /* the server spoke: too many connections */
-    probe.url = NULL;
-    ldg_pg_arg_int32(&args, pg->backend_pid);
-    ldg_pg_arg_time(&args, pg->backend_start_us);
-    if (ldg_pg_run_text(&probe, "asking for a session", text, &args, &result, &err) == LEDGER_OK)
-        works = !pg->backend_pid || PQntuples(result) > 0; /* a pooler's sessions are not known */
-    PQclear(result);
-    ldg_pg_close_conn(&probe);
-    return works;
 }

@@ -11,6 +11,7 @@
 #define SQLSTATE_SIZE 5
 /* Servers' texts are cut, so that our hint behind them is not. */
 #define SHOWN_MAX 300
+#define GRANT_MAX 256
 
 struct state_info {
     const char *prefix; /* of the SQLSTATE; the first that fits counts */
@@ -195,9 +196,13 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
         ldg_pg_drop(pg);
         return rc;
     }
+    char grant[GRANT_MAX] = "";
+    if (strcmp(sqlstate, "42501") == 0)
+        ldg_pg_explain_denied(pg, primary, grant, sizeof(grant));
     rc = ldg_fail_native(err, info->code, "postgres", pack(sqlstate),
-                         "%s%swhile %s: %s (SQLSTATE %s)%s", pg->where ? pg->where : "",
-                         pg->where ? ": " : "", doing, text, sqlstate, info->hint);
+                         "%s%swhile %s: %s (SQLSTATE %s)%s%s", pg->where ? pg->where : "",
+                         pg->where ? ": " : "", doing, text, sqlstate, *grant ? "; " : info->hint,
+                         grant);
     if (rc == LEDGER_ERR_CONNECT || PQstatus(pg->conn) == CONNECTION_BAD)
         ldg_pg_drop(pg);
     return rc;

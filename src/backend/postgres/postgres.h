@@ -2,9 +2,11 @@
  *
  * conn.c      connecting and connecting anew        exec.c   statements, waiting, transactions
  * fail.c      SQLSTATE -> our codes                 value.c  our values <-> parameters, columns
+ * probe.c     what a second connection is asked
  * backend.c   the vtable, open, close, snapshots    schema.c tables, migration, check
  * write.c     append, set, trim                    query.c  read, search, history
- * The source's side: snapshot.c (arithmetic of snapshots; pure), log.c (rows, cursor, witness),
+ * The source's side: snapshot.c (sets of transactions, the cursor; pure), look.c (what is new, the
+ * witness), log.c (pages of rows),
  * wait.c (waiting for a commit). The sink's side: cursors.c (origins, cursors), apply.c (the fenced
  * batch), bulk.c (COPY), ops.c (one op), chain.c (the sink's own log), parked.c (parked events).
  *
@@ -75,6 +77,7 @@ struct ldg_pg {
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
     int orphan_pid;           /* of a connection that broke: it may still hold locks */
     int64_t orphan_start_us;
+    int64_t explained_us; /* when a missing privilege was last looked into */
     int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
     /* pipeline */
     struct ldg_pg_sent *sent;
@@ -252,14 +255,21 @@ ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err);
  * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
  * INVALID: the transaction that was open is gone with its connection. */
 ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
-/* After a long silence: does the server still work for this connection? Asks on a second one. */
-bool ldg_pg_still_works(struct ldg_pg *pg);
+/* A connection with pg's parameters, not looked at yet. */
+ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err);
 /* Breaks the connection off; the next enter() makes a new one. */
 void ldg_pg_drop(struct ldg_pg *pg);
 /* Connects with pg->url; checks version, encoding, recovery, cluster. */
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
 void ldg_pg_close_conn(struct ldg_pg *pg);
+
+/* --- probe.c: asked on a second connection ---------------------------------------------------- */
+
+/* After a long silence: does the server still work for this connection? */
+bool ldg_pg_still_works(struct ldg_pg *pg);
+/* The GRANT that is missing, after the server's text of a 42501; "": not known. */
+void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, size_t out_size);
 
 /* --- value.c: results ------------------------------------------------------------------------ */
 

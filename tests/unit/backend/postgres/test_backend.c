@@ -265,6 +265,41 @@ static void test_label(void **state)
     ledger_store_close(&s);
 }
 
+/* A privilege that is missing is named, with the words that give it. */
+static void test_privileges(void **state)
+{
+    static const struct {
+        const char *missing, *says;
+    } cases[] = {
+        { "INSERT ON ledger_entries", "GRANT INSERT ON TABLE ledger_entries TO clerk" },
+        { "INSERT ON ledger_entries_mutations",
+          "GRANT INSERT ON TABLE ledger_entries_mutations TO clerk" },
+        { "ALL ON SEQUENCE ledger_entries_mutations_id_seq",
+          "GRANT USAGE ON SEQUENCE ledger_entries_mutations_id_seq TO clerk" },
+    };
+    struct tst_pg *server = tst_pg_shared();
+    char clerk_url[400];
+    tst_pg_sql(other, "DROP ROLE IF EXISTS clerk; CREATE ROLE clerk LOGIN; GRANT USAGE ON SCHEMA "
+                      "life TO clerk; ALTER ROLE clerk SET search_path = life");
+    snprintf(clerk_url, sizeof(clerk_url), "%s", tst_pg_url(server, NULL, "clerk", NULL));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        ledger_store *s = NULL;
+        tst_pg_sql(other, "GRANT ALL ON ALL TABLES IN SCHEMA life TO clerk; "
+                          "GRANT ALL ON ALL SEQUENCES IN SCHEMA life TO clerk");
+        must(open_url(clerk_url, 0, &s));
+        must(append(s, "1"));
+        tst_pg_sql(other, "REVOKE %s FROM clerk", cases[i].missing);
+        assert_int_equal(append(s, "2"), LEDGER_ERR_PERMISSION);
+        if (!strstr(err.message, cases[i].says))
+            fail_msg("%s", err.message);
+        /* Asked for once; a refusal in a transaction, too. */
+        assert_int_equal(append(s, "2"), LEDGER_ERR_PERMISSION);
+        assert_non_null(strstr(err.message, "GRANT"));
+        ledger_store_close(&s);
+    }
+    tst_pg_sql(other, "DROP OWNED BY clerk; DROP ROLE clerk");
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -278,6 +313,7 @@ int main(void)
         TEST(test_given),
         TEST(test_names),
         TEST(test_label),
+        TEST(test_privileges),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
