@@ -1,27 +1,1127 @@
-#include "backend/postgres/parked.h"
+/* The fenced batch: one transaction of fence, ops and cursor.
+ *
+ * Because data and cursor commit together a replay is the exception, so a batch goes in at once
+ * (bulk.c); one that hits a constraint is rolled back whole and done again op by op. Invariants:
+ * the cursor moves only in the transaction that applied what lies before it; a stream's ids here
+ * follow the order of the log, whatever way a batch takes; whatever fails leaves nothing behind. */
+#include "backend/postgres/apply.h"
 
-ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
-                       ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_apply");
-}
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-uint64_t ldg_pg_durable_count(void *ctx)
-{
-    return 0;
-}
+/* Two batches of ours may meet in a lock: then the wait must end soon. */
+#define OVERLAP_LOCK_MS 200
+/* Entries that come so late are taken for ones out of order without a look. */
+#define LATE_MAX 50000
+/* One round trip of the way op by op. */
+#define RUN_MAX_OPS 100
+#define RUN_MAX_BYTES ((size_t)1024 * 1024)
+#define DURABLE_ASK_US 100000
+#define BUFFER_MAX_BYTES ((size_t)999 * 1000 * 1000)
 
-void ldg_pg_hint_backlog(void *ctx, bool backlog)
+/* --- the sink's memory ----------------------------------------------------------------------- */
+
+static ledger_rc sink_get(struct ldg_pg *pg, struct ldg_pg_sink **ret_sink, ledger_error *err)
 {
+    struct ldg_pg_sink *sink = pg->sink;
+
+    if (sink == NULL) {
+        sink = ldg_calloc(1, sizeof(*sink));
+        if (sink == NULL)
+            return ldg_fail_nomem(err);
+        sink->copy = ldg_malloc(LDG_PG_COPY_BYTES);
+        if (sink->copy == NULL) {
+            ldg_free(sink);
+            return ldg_fail_nomem(err);
+        }
+        ldg_arena_init(&sink->arena, (size_t)4 * 1024 * 1024);
+        ldg_buf_init(&sink->text, BUFFER_MAX_BYTES);
+        ldg_buf_init(&sink->more_text, BUFFER_MAX_BYTES);
+        for (int i = 0; i < LDG_PG_ARRAYS; i++)
+            ldg_buf_init(&sink->arrays[i], BUFFER_MAX_BYTES);
+        pg->sink = sink;
+    }
+    *ret_sink = sink;
+    return LEDGER_OK;
 }
 
 void ldg_pg_sink_free(struct ldg_pg *pg)
 {
+    struct ldg_pg_sink *sink = pg->sink;
+
+    if (sink == NULL)
+        return;
+    ldg_arena_fini(&sink->arena);
+    ldg_buf_fini(&sink->text);
+    ldg_buf_fini(&sink->more_text);
+    for (int i = 0; i < LDG_PG_ARRAYS; i++)
+        ldg_buf_fini(&sink->arrays[i]);
+    ldg_free(sink->copy);
+    ldg_free(sink);
+    pg->sink = NULL;
 }
 
+/* A large batch does not leave its memory behind. */
+static void sink_trim(struct ldg_pg_sink *sink)
+{
+    for (int i = 0; i < LDG_PG_ARRAYS; i++) {
+        if (sink->arrays[i].cap > 16 * LDG_PG_COPY_BYTES) {
+            ldg_buf_fini(&sink->arrays[i]);
+            ldg_buf_init(&sink->arrays[i], BUFFER_MAX_BYTES);
+        }
+    }
+    ldg_arena_reset(&sink->arena);
+}
+
+/* Commits need not wait for the disk: the cursor falls back with the data. But who reads the
+ * sink's own log may have carried what falls back. */
+static bool is_async(const struct ldg_pg *pg)
+{
+    return pg->role == LDG_ROLE_SINK && !pg->has_log;
+}
+
+static ledger_rc batch_init(struct ldg_pg_batch *b, struct ldg_pg *pg, const struct ldg_op *ops,
+                            size_t count, ledger_error *err)
+{
+    struct ldg_arena *arena;
+    ledger_rc rc;
+
+    memset(b, 0, sizeof(*b));
+    b->pg = pg;
+    b->ops = ops;
+    b->count = count;
+    b->parked_id = INT64_MAX;
+    b->lowest_id = INT64_MAX;
+    b->now_us = ldg_clock_now_us();
+    rc = sink_get(pg, &b->sink, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    arena = &b->sink->arena;
+    ldg_arena_reset(arena);
+    b->outcomes = ldg_arena_calloc(arena, count, sizeof(*b->outcomes));
+    b->ids = ldg_arena_calloc(arena, count, sizeof(*b->ids));
+    b->drawn = ldg_arena_calloc(arena, count, sizeof(*b->drawn));
+    if (b->outcomes == NULL || b->ids == NULL || b->drawn == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++)
+        b->append_count += ops[i].kind == LDG_OP_APPEND && ops[i].origin > 0;
+    return LEDGER_OK;
+}
+
+/* --- the order of origins -------------------------------------------------------------------- */
+
+struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin)
+{
+    for (size_t i = 0; i < b->order_count; i++) {
+        if (b->orders[i].origin == origin)
+            return &b->orders[i];
+    }
+    return NULL;
+}
+
+/* One element for each origin that the batch adds to or trims. */
+static ledger_rc orders_collect(struct ldg_pg_batch *b, ledger_error *err)
+{
+    size_t cap = 0;
+
+    b->order_count = 0;
+    b->orders = NULL;
+    for (size_t i = 0; i < b->count; i++) {
+        const struct ldg_op *op = &b->ops[i];
+        struct ldg_pg_order *order;
+
+        if (op->origin <= 0 || (op->kind != LDG_OP_APPEND && op->kind != LDG_OP_TRIM))
+            continue;
+        order = ldg_pg_order_of(b, op->origin);
+        if (order == NULL) {
+            if (b->order_count == cap) {
+                struct ldg_pg_order *more;
+
+                cap = cap == 0 ? 4 : cap * 2;
+                more = ldg_arena_calloc(&b->sink->arena, cap, sizeof(*more));
+                if (more == NULL)
+                    return ldg_fail_nomem(err);
+                if (b->order_count > 0)
+                    memcpy(more, b->orders, b->order_count * sizeof(*more));
+                b->orders = more;
+            }
+            order = &b->orders[b->order_count++];
+            *order = (struct ldg_pg_order){ .origin = op->origin, .lowest_new = INT64_MAX };
+        }
+        if (op->kind != LDG_OP_APPEND)
+            continue;
+        if (op->source_pos < order->lowest_new)
+            order->lowest_new = op->source_pos;
+        if (op->source_pos > order->highest_new)
+            order->highest_new = op->source_pos;
+        order->new_count++;
+    }
+    return LEDGER_OK;
+}
+
+/* $1 origin, $2 and $3 the lowest and highest position of the batch, $4 whether others may lie
+ * between them, $5 the lowest id of the batch: its rows may be in already. */
+static const char order_get[] =
+    "SELECT ordered, greatest("
+    "(SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 AND source_pos > $3), "
+    "(SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 AND source_pos < $2), "
+    "CASE WHEN $4 THEN (SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 "
+    "AND source_pos >= $2 AND source_pos <= $3 AND id < $5) END) "
+    "FROM \"{t}_origins\" WHERE id = $1";
+
+static void order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *order,
+                       struct ldg_pg_args *args)
+{
+    const bool gaps = (uint64_t)order->highest_new - (uint64_t)order->lowest_new + 1 !=
+                      (uint64_t)order->new_count;
+
+    ldg_pg_arg_int32(args, order->origin);
+    ldg_pg_arg_int64(args, order->lowest_new);
+    ldg_pg_arg_int64(args, order->highest_new);
+    ldg_pg_arg_bool(args, b->row_wise || (gaps && order->new_count > 0));
+    ldg_pg_arg_int64(args, b->lowest_id);
+}
+
+static void order_take(struct ldg_pg_order *order, const PGresult *result)
+{
+    const bool found = PQntuples(result) > 0;
+
+    order->ordered = found && ldg_pg_get_bool(result, 0, 0);
+    order->highest = found ? ldg_pg_get_int64(result, 0, 1) : 0;
+    order->disorder = false;
+}
+
+/* Appends of the batch that may stand behind a later one of their stream. */
+struct late {
+    const struct ldg_op **ops;
+    size_t count;
+    int64_t lowest;
+};
+
+static int compare_late(const void *a, const void *b)
+{
+    const struct ldg_op *const *x = a, *const *y = b;
+    int order = strcmp((*x)->stream, (*y)->stream);
+
+    return order != 0 ? order : *x < *y ? -1 : *x > *y;
+}
+
+/* Does the batch itself bring an entry behind a later one of its stream? */
+static ledger_rc late_within(struct ldg_pg_batch *b, int origin, bool *ret_late, ledger_error *err)
+{
+    const struct ldg_op **ops = NULL;
+    int64_t last = INT64_MIN;
+    bool rises = true, late = false;
+    size_t count = 0;
+
+    for (size_t i = 0; i < b->count && rises; i++) {
+        if (b->ops[i].kind != LDG_OP_APPEND || b->ops[i].origin != origin)
+            continue;
+        rises = b->ops[i].source_pos > last;
+        last = b->ops[i].source_pos;
+    }
+    *ret_late = false;
+    if (rises)
+        return LEDGER_OK;
+    ops = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(const struct ldg_op *));
+    if (ops == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < b->count; i++) {
+        if (b->ops[i].kind == LDG_OP_APPEND && b->ops[i].origin == origin)
+            ops[count++] = &b->ops[i];
+    }
+    qsort(ops, count, sizeof(const struct ldg_op *), compare_late);
+    for (size_t i = 1; i < count && !late; i++)
+        late = ops[i]->source_pos < ops[i - 1]->source_pos &&
+               strcmp(ops[i]->stream, ops[i - 1]->stream) == 0;
+    *ret_late = late;
+    return LEDGER_OK;
+}
+
+/* Has one of these streams a later entry? */
+static ledger_rc late_look(struct ldg_pg_batch *b, const struct ldg_pg_order *order, bool *ret_late,
+                           ledger_error *err)
+{
+    static const char find[] =
+        "SELECT count(*) FROM (SELECT FROM \"{t}\" AS e JOIN unnest($1::text[], $2::int8[]) "
+        "AS x(stream, pos) ON x.stream = e.stream AND x.pos < e.source_pos "
+        "WHERE e.origin = $3 AND e.source_pos > $4 AND e.id < $5 LIMIT 1) AS s";
+    struct ldg_buf *streams = &b->sink->arrays[0], *positions = &b->sink->arrays[1];
+    struct ldg_pg_args args = { 0 };
+    int64_t found = 0;
+    size_t count = 0;
+    ledger_rc rc;
+
+    ldg_pg_array_begin(streams, LDG_PG_TEXT);
+    ldg_pg_array_begin(positions, LDG_PG_INT8);
+    for (size_t i = 0; i < b->count; i++) {
+        const struct ldg_op *op = &b->ops[i];
+
+        if (op->kind != LDG_OP_APPEND || op->origin != order->origin ||
+            op->source_pos >= order->highest)
+            continue;
+        ldg_pg_array_text(streams, op->stream);
+        ldg_pg_array_int64(positions, op->source_pos);
+        count++;
+    }
+    ldg_pg_array_end(streams, count);
+    ldg_pg_array_end(positions, count);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, streams);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, positions);
+    ldg_pg_arg_int32(&args, order->origin);
+    ldg_pg_arg_int64(&args, order->lowest_new);
+    ldg_pg_arg_int64(&args, b->lowest_id);
+    rc = ldg_pg_run_int64(b->pg, "looking for later entries", find, &args, NULL, &found, err);
+    *ret_late = found != 0;
+    return rc;
+}
+
+/* Before a batch goes in at once: which origins are no longer in order with it? Trims look at whole
+ * streams then. */
+static ledger_rc orders_check(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
+        struct ldg_pg_order *order = &b->orders[i];
+        bool late = false;
+
+        if (!order->ordered || order->new_count == 0)
+            continue;
+        if (order->highest > order->lowest_new && order->highest - order->lowest_new > LATE_MAX)
+            late = true;
+        else if (order->highest > order->lowest_new)
+            rc = late_look(b, order, &late, err);
+        if (rc == LEDGER_OK && !late)
+            rc = late_within(b, order->origin, &late, err);
+        order->ordered = !late;
+        order->disorder = late;
+    }
+    return rc;
+}
+
+/* --- op by op -------------------------------------------------------------------------------- */
+
+static const char release_op[] = "RELEASE SAVEPOINT ldg_op";
+
+ledger_rc ldg_pg_op_statement(struct ldg_pg_batch *b, const char *doing, const char *template,
+                              const struct ldg_pg_args *args, PGresult **ret_result,
+                              ledger_error *err)
+{
+    ledger_error ignored;
+    ledger_rc rc;
+
+    if (!b->savepoints || b->savepoint_open)
+        return ldg_pg_run(b->pg, LDG_PG_KEEP, doing, template, args, ret_result, err);
+    rc = ldg_pg_pipe_begin(b->pg, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_pg_pipe_send(b->pg, doing, "SAVEPOINT ldg_op", NULL, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(b->pg, doing, template, args, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_receive(b->pg, doing, NULL, err);
+    b->savepoint_open = rc == LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_receive(b->pg, doing, ret_result, err);
+    if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
+        rc = err->code;
+    return rc;
+}
+
+static ledger_rc savepoint_end(struct ldg_pg_batch *b, bool undo, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->savepoint_open)
+        return LEDGER_OK;
+    b->savepoint_open = false;
+    if (undo)
+        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "undoing an operation", "ROLLBACK TO SAVEPOINT ldg_op",
+                        NULL, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "ending an operation", release_op, NULL, NULL, err);
+    return rc;
+}
+
+static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledger_error *err)
+{
+    ledger_rc rc = ldg_pg_park(b->pg, &b->ops[i], reason, err);
+
+    b->ids[i] = 0;
+    if (rc == LEDGER_OK) {
+        b->outcomes[i] = LDG_OUTCOME_PARKED;
+        b->parked_any = true;
+    }
+    return rc;
+}
+
+/* Must the op wait behind a parked event? *ret_parked: it was parked too. */
+static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missing, bool *ret_parked,
+                             ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[i];
+    char reason[80];
+    int64_t position = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    *ret_parked = false;
+    if (!b->parked_any || op->kind == LDG_OP_TRIM || op->kind == LDG_OP_PARK)
+        goto out;
+    rc = ldg_pg_parked_before(b->pg, op, entry_missing, b->parked_id, &position, err);
+    if (rc != LEDGER_OK || position == 0)
+        goto out;
+    snprintf(reason, sizeof(reason),
+             entry_missing ? "its entry may be in parked event %" PRId64
+                           : "behind parked event %" PRId64,
+             position);
+    if (b->can_park) {
+        *ret_parked = true;
+        rc = park(b, i, reason, err);
+    } else {
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "%s", reason);
+        err->done_count = i;
+    }
+out:
+    return rc;
+}
+
+/* An op that the database refused: parked, or the end of this try. */
+static ledger_rc refused(struct ldg_pg_batch *b, size_t i, ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[i];
+    char reason[LEDGER_ERROR_MESSAGE_MAX];
+    ledger_rc rc = LEDGER_ERR_REJECTED;
+
+    memcpy(reason, err->message, sizeof(reason));
+    err->done_count = i;
+    if (b->can_park && b->savepoints) {
+        rc = savepoint_end(b, true, err);
+        if (rc == LEDGER_OK)
+            rc = park(b, i, reason, err);
+    } else if (b->can_park && !b->park_rejected) {
+        rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code,
+                             "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
+                             op->log_position, op->type_name != NULL ? op->type_name : "",
+                             op->stream, reason);
+        err->done_count = i;
+    }
+    return rc;
+}
+
+static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[i];
+    bool parked = false;
+    ledger_rc rc = ldg_pg_op_run(b, i, err);
+
+    if (rc == LEDGER_ERR_REJECTED)
+        return refused(b, i, err);
+    if (rc == LEDGER_OK)
+        rc = savepoint_end(b, false, err);
+    if (rc == LEDGER_OK && b->outcomes[i] == LDG_OUTCOME_MISSING &&
+        (op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS))
+        rc = wait_behind(b, i, true, &parked, err);
+    if (rc == LEDGER_OK && !parked && b->parked_any && b->can_park && op->kind != LDG_OP_TRIM)
+        rc = ldg_pg_parked_done(b->pg, op, err);
+    return rc;
+}
+
+/* A plain append, which can go together with its neighbours? */
+static bool runs_along(const struct ldg_pg_batch *b, size_t i, const uint8_t *seen)
+{
+    return !b->savepoints && !b->parked_any && b->ops[i].kind == LDG_OP_APPEND &&
+           b->ops[i].origin > 0 && seen[i] == LDG_PG_SEEN_NOT &&
+           (b->forced == NULL || b->forced[i] == NULL);
+}
+
+/* The end of the run of appends that begins with i; i: none. */
+static size_t run_end(const struct ldg_pg_batch *b, size_t i, size_t limit, const uint8_t *seen)
+{
+    size_t end = i, bytes = 0;
+
+    while (end < limit && end - i < RUN_MAX_OPS && bytes < RUN_MAX_BYTES &&
+           runs_along(b, end, seen))
+        bytes += b->ops[end++].entry->payload.size;
+    return end;
+}
+
+static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, uint8_t seen, ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[i];
+    bool done = false;
+    ledger_rc rc = LEDGER_OK;
+
+    if (b->forced != NULL && b->forced[i] != NULL)
+        return park(b, i, b->forced[i], err);
+    if (op->kind == LDG_OP_PARK && b->can_park)
+        return park(b, i, op->reason != NULL ? op->reason : "", err);
+    /* What is here already comes first: a replay must not be refused, nor wait. */
+    if (seen == LDG_PG_SEEN_OTHER)
+        return ldg_pg_fail_reused(op, err);
+    if (seen == LDG_PG_SEEN_SAME) {
+        b->outcomes[i] = LDG_OUTCOME_REPLAYED;
+        b->ids[i] = 0;
+        return b->parked_any && b->can_park ? ldg_pg_parked_done(b->pg, op, err) : LEDGER_OK;
+    }
+    rc = wait_behind(b, i, false, &done, err);
+    if (rc == LEDGER_OK && !done)
+        rc = try_one(b, i, err);
+    return rc;
+}
+
+static ledger_rc row_run(struct ldg_pg_batch *b, ledger_error *err)
+{
+    uint8_t *seen = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(*seen));
+    size_t seen_end = 0, end;
+    ledger_rc rc = seen != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+
+    b->savepoint_open = false;
+    for (size_t i = 0; rc == LEDGER_OK && i < b->count; i = end) {
+        if (i == seen_end)
+            rc = ldg_pg_ops_seen(b, i, seen, &seen_end, err);
+        if (rc != LEDGER_OK)
+            break;
+        end = run_end(b, i, seen_end, seen);
+        if (end > i + 1) {
+            rc = ldg_pg_ops_appends(b, i, end, err);
+            if (rc == LEDGER_ERR_REJECTED)
+                rc = refused(b, err->done_count, err);
+        } else {
+            end = i + 1;
+            rc = row_one(b, i, seen[i], err);
+        }
+    }
+    return rc;
+}
+
+static ledger_rc orders_load(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
+        struct ldg_pg_args args = { 0 };
+        PGresult *result = NULL;
+
+        order_args(b, &b->orders[i], &args);
+        rc =
+            ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for an origin", order_get, &args, &result, err);
+        if (rc == LEDGER_OK)
+            order_take(&b->orders[i], result);
+        PQclear(result);
+    }
+    return rc;
+}
+
+static const char note_disorder[] =
+    "UPDATE \"{t}_origins\" SET ordered = false WHERE id = $1 AND ordered";
+
+static ledger_rc orders_note(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
+        struct ldg_pg_args args = { 0 };
+
+        if (!b->orders[i].disorder)
+            continue;
+        ldg_pg_arg_int32(&args, b->orders[i].origin);
+        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "noting a late entry", note_disorder, &args, NULL, err);
+    }
+    return rc;
+}
 
 ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
                            int64_t parked_id, ledger_error *err)
 {
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "not built yet: ldg_pg_apply_ops");
+    struct ldg_pg_batch b;
+    ledger_rc rc = batch_init(&b, pg, ops, count, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    b.parked_any = b.foreign_any = b.row_wise = true;
+    b.parked_id = parked_id;
+    rc = orders_collect(&b, err);
+    if (rc == LEDGER_OK)
+        rc = orders_load(&b, err);
+    if (rc == LEDGER_OK)
+        rc = row_run(&b, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_chain_write(&b, false, err);
+    if (rc == LEDGER_OK)
+        rc = orders_note(&b, err);
+    return rc;
+}
+
+/* --- the beginning of a batch ---------------------------------------------------------------- */
+
+/* What is known of one call of apply(), over all its tries. */
+struct run {
+    struct ldg_pg_batch *b;
+    const struct ldg_apply *apply;
+    bool own;        /* the transaction is ours, else a part of another */
+    bool only_adds;  /* all ops are appends of one other store */
+    bool turned;     /* turn() was called, or need not be */
+    bool told_drawn; /* drawn() was */
+    bool copied;     /* the appends are in, in this try */
+    bool bulk;       /* this try is in bulk */
+    bool immediate;  /* constraints are checked at once: one was not met at the commit */
+    bool ended;      /* the commit was sent, or all was rolled back */
+};
+
+static const char settings[] =
+    "SELECT set_config('statement_timeout', '0', true), "
+    "set_config('idle_in_transaction_session_timeout', '60s', true), "
+    "set_config('lock_timeout', $1, true), "
+    "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
+static const char draw_ids[] =
+    "SELECT array_agg(nextval(s.sequence)) FROM (SELECT "
+    "pg_get_serial_sequence('\"{t}\"', 'id')::regclass AS sequence) AS s, "
+    "generate_series(1, $1) WHERE s.sequence IS NOT NULL";
+static const char fence_update[] =
+    "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
+static const char fence_share[] =
+    "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR SHARE";
+static const char look_aside[] = "SELECT EXISTS (SELECT FROM \"{t}_parked\"), "
+                                 "EXISTS (SELECT FROM \"{t}_foreign\")";
+static const char beginning[] = "beginning a batch";
+
+static bool must_draw(const struct run *r)
+{
+    return r->b->append_count > 0 && !r->b->has_drawn && r->own && (r->bulk || !r->turned);
+}
+
+static void settings_args(const struct run *r, char text[16], struct ldg_pg_args *args)
+{
+    int ms = r->b->pg->busy_timeout_ms;
+
+    /* 0 would wait for ever; so would what is not set at all. */
+    if (r->apply->turn != NULL && ms > OVERLAP_LOCK_MS)
+        ms = OVERLAP_LOCK_MS;
+    snprintf(text, 16, "%d", ms > 0 ? ms : 1);
+    ldg_pg_arg_text(args, text);
+    ldg_pg_arg_text(args, is_async(r->b->pg) ? "off" : NULL);
+}
+
+static ledger_rc send_fence(const struct run *r, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    if (r->apply->name != NULL) {
+        ldg_pg_arg_text(&args, r->apply->name);
+        rc = ldg_pg_pipe_send(r->b->pg, beginning,
+                              r->apply->next != NULL ? fence_update : fence_share, &args, err);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(r->b->pg, beginning, look_aside, NULL, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < r->b->order_count; i++) {
+        struct ldg_pg_args order = { 0 };
+
+        order_args(r->b, &r->b->orders[i], &order);
+        rc = ldg_pg_pipe_send(r->b->pg, beginning, order_get, &order, err);
+    }
+    return rc;
+}
+
+static ledger_rc receive_fence(const struct run *r, ledger_error *err)
+{
+    struct ldg_pg_batch *b = r->b;
+    PGresult *result = NULL;
+    struct ldg_cursor found;
+    ledger_rc rc = LEDGER_OK;
+
+    if (r->apply->name != NULL) {
+        rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
+        bool any = rc == LEDGER_OK && PQntuples(result) > 0;
+        if (any)
+            rc = ldg_pg_take_cursor(b->pg, result, 0, r->apply->name, &found, err);
+        if (rc == LEDGER_OK)
+            rc =
+                ldg_pg_compare_cursor(r->apply->name, any ? &found : NULL, r->apply->expected, err);
+        PQclear(result);
+        result = NULL;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
+    if (rc == LEDGER_OK) {
+        b->parked_any = ldg_pg_get_bool(result, 0, 0);
+        b->foreign_any = ldg_pg_get_bool(result, 0, 1);
+    }
+    PQclear(result);
+    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
+        result = NULL;
+        rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
+        if (rc == LEDGER_OK)
+            order_take(&b->orders[i], result);
+        PQclear(result);
+    }
+    return rc;
+}
+
+/* No ids: the table's column has no sequence of its own. The database gives them, then. */
+static ledger_rc receive_ids(struct run *r, ledger_error *err)
+{
+    struct ldg_pg_batch *b = r->b;
+    PGresult *result = NULL;
+    int64_t *ids = NULL;
+    size_t count = 0, at = 0;
+    ledger_rc rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_get_int64s(result, 0, 0, &b->sink->arena, &ids, &count, err);
+    PQclear(result);
+    if (rc == LEDGER_OK && count == b->append_count) {
+        b->has_drawn = true;
+        b->lowest_id = ids[0];
+        for (size_t i = 0; i < b->count; i++) {
+            if (b->ops[i].kind == LDG_OP_APPEND && b->ops[i].origin > 0)
+                b->drawn[i] = ids[at++];
+        }
+    }
+    return rc;
+}
+
+/* BEGIN, with whatever can be asked at once. */
+static ledger_rc begin_own(struct run *r, ledger_error *err)
+{
+    struct ldg_pg *pg = r->b->pg;
+    const bool draw = must_draw(r);
+    struct ldg_pg_args args = { 0 }, count = { 0 };
+    ledger_error ignored;
+    char lock_timeout[16];
+    ledger_rc rc = ldg_pg_pipe_begin(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    settings_args(r, lock_timeout, &args);
+    rc = ldg_pg_pipe_send(pg, beginning, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", NULL,
+                          err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(pg, beginning, settings, &args, err);
+    if (rc == LEDGER_OK && r->immediate)
+        rc = ldg_pg_pipe_send(pg, beginning, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
+    ldg_pg_arg_int64(&count, (int64_t)r->b->append_count);
+    if (rc == LEDGER_OK && draw)
+        rc = ldg_pg_pipe_send(pg, beginning, draw_ids, &count, err);
+    if (rc == LEDGER_OK && r->turned)
+        rc = send_fence(r, err);
+    for (int i = 0; rc == LEDGER_OK && i < 2 + r->immediate; i++)
+        rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
+    if (rc == LEDGER_OK && draw)
+        rc = receive_ids(r, err);
+    if (rc == LEDGER_OK && r->turned)
+        rc = receive_fence(r, err);
+    if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
+        rc = err->code;
+    return rc;
+}
+
+/* The same where the transaction is open, or part of another. */
+static ledger_rc fence(struct run *r, ledger_error *err)
+{
+    struct ldg_pg *pg = r->b->pg;
+    ledger_error ignored;
+    ledger_rc rc = ldg_pg_pipe_begin(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = send_fence(r, err);
+    if (rc == LEDGER_OK)
+        rc = receive_fence(r, err);
+    if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
+        rc = err->code;
+    return rc;
+}
+
+static ledger_rc take_turn(struct run *r, ledger_error *err)
+{
+    r->turned = true;
+    return r->apply->turn(r->apply->turn_ctx, err);
+}
+
+/* Something of the batch's own is parked? Then it goes op by op. Says yes when in doubt. */
+static ledger_rc parked_look(struct ldg_pg_batch *b, ledger_error *err)
+{
+    static const char find[] =
+        "SELECT EXISTS (SELECT FROM \"{t}_parked\" WHERE entry = ANY ($1::int8[]) "
+        "OR log_position = ANY ($2::int8[]) OR (entry = 0 AND $3) OR stream = ANY ($4::text[]))";
+    struct ldg_buf *a = b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    size_t trims = 0;
+    bool changes = false;
+    ledger_rc rc;
+
+    ldg_pg_array_begin(&a[0], LDG_PG_INT8);
+    ldg_pg_array_begin(&a[1], LDG_PG_INT8);
+    ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
+    for (size_t i = 0; i < b->count; i++) {
+        ldg_pg_array_int64(&a[0], b->ops[i].source_pos);
+        ldg_pg_array_int64(&a[1], b->ops[i].log_position);
+        changes = changes || b->ops[i].kind == LDG_OP_SET_TAGS ||
+                  b->ops[i].kind == LDG_OP_SET_ANNOTATIONS;
+        if (b->ops[i].kind == LDG_OP_TRIM) {
+            ldg_pg_array_text(&a[2], b->ops[i].stream);
+            trims++;
+        }
+    }
+    ldg_pg_array_end(&a[0], b->count);
+    ldg_pg_array_end(&a[1], b->count);
+    ldg_pg_array_end(&a[2], trims);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[0]);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
+    ldg_pg_arg_bool(&args, changes);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[2]);
+    rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for parked events", find, &args, &result, err);
+    if (rc == LEDGER_OK)
+        b->parked_any = ldg_pg_get_bool(result, 0, 0);
+    PQclear(result);
+    return rc;
+}
+
+/* --- the end of a batch ---------------------------------------------------------------------- */
+
+/* Cursor and COMMIT in one round trip. The commit's own answer tells, whatever comes behind it. */
+static ledger_rc commit_own(struct run *r, ledger_error *err)
+{
+    static const char committing[] = "committing a batch";
+    static const char move[] =
+        "UPDATE \"{t}_cursors\" SET cursor = $2, state = $3, moved_at = $4 WHERE name = $1";
+    const struct ldg_apply *apply = r->apply;
+    struct ldg_pg *pg = r->b->pg;
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    ledger_error why, ignored;
+    bool moves = apply->name != NULL && apply->next != NULL;
+    ledger_rc rc = ldg_pg_pipe_begin(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    if (moves) {
+        ldg_pg_arg_text(&args, apply->name);
+        ldg_pg_arg_text(&args, apply->next->readable);
+        ldg_pg_arg_text(&args, apply->next->state);
+        ldg_pg_arg_time(&args, apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us
+                                                                          : r->b->now_us);
+        rc = ldg_pg_pipe_send(pg, committing, move, &args, err);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(pg, committing, "COMMIT", NULL, err);
+    if (rc == LEDGER_OK && moves)
+        rc = ldg_pg_pipe_receive(pg, committing, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_receive(pg, committing, &result, err);
+    if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
+        rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: the transaction had failed", committing);
+    PQclear(result);
+    (void)!ldg_pg_pipe_end(pg, &ignored);
+    if (rc == LEDGER_ERR_CONNECT) {
+        why = *err;
+        rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,
+                             "%s; whether it was committed is not known", why.message);
+    }
+    return rc;
+}
+
+static ledger_rc move_cursor(const struct run *r, ledger_error *err)
+{
+    static const char move[] =
+        "UPDATE \"{t}_cursors\" SET cursor = $2, state = $3, moved_at = $4 WHERE name = $1";
+    const struct ldg_cursor *next = r->apply->next;
+    struct ldg_pg_args args = { 0 };
+
+    if (r->apply->name == NULL || next == NULL)
+        return LEDGER_OK;
+    ldg_pg_arg_text(&args, r->apply->name);
+    ldg_pg_arg_text(&args, next->readable);
+    ldg_pg_arg_text(&args, next->state);
+    ldg_pg_arg_time(&args, next->moved_at_us != LEDGER_NO_TIME ? next->moved_at_us : r->b->now_us);
+    return ldg_pg_run(r->b->pg, LDG_PG_KEEP, "moving the cursor", move, &args, NULL, err);
+}
+
+/* --- one try --------------------------------------------------------------------------------- */
+
+static bool may_copy(const struct ldg_pg_batch *b)
+{
+    return b->sink->no_copy_on != b->pg->connect_count;
+}
+
+/* May the way op by op do better than the one that failed? */
+static ledger_rc bulk_failed(struct ldg_pg_batch *b, ledger_rc rc, ledger_error *err)
+{
+    if (rc == LEDGER_ERR_UNSUPPORTED || rc == LEDGER_ERR_PERMISSION) { /* row-level security */
+        b->sink->no_copy_on = b->pg->connect_count;
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "the server refuses COPY");
+    }
+    return ldg_pg_op_fail(rc, err);
+}
+
+/* Before the earlier batch has ended: what hits no key. *ret_again: it did hit something. */
+static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (r->b->has_drawn && !r->told_drawn && r->apply->drawn != NULL)
+        r->apply->drawn(r->apply->turn_ctx);
+    r->told_drawn = true;
+    if (r->bulk && r->only_adds && r->b->has_drawn) {
+        rc = bulk_failed(r->b, ldg_pg_bulk_copy(r->b, err), err);
+        r->copied = rc == LEDGER_OK;
+        *ret_again = rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_BUSY;
+        if (*ret_again) {
+            r->bulk = rc == LEDGER_ERR_BUSY;
+            ldg_pg_rollback(r->b->pg);
+            r->ended = true;
+            return take_turn(r, err);
+        }
+    }
+    if (rc == LEDGER_OK)
+        rc = take_turn(r, err);
+    if (rc == LEDGER_OK)
+        rc = fence(r, err);
+    return rc;
+}
+
+/* The ops, in bulk. *ret_again: op by op. */
+static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
+{
+    struct ldg_pg_batch *b = r->b;
+    ledger_rc rc = orders_check(b, err);
+
+    if (rc == LEDGER_OK && !r->copied)
+        rc = r->only_adds ? ldg_pg_bulk_copy(b, err) : ldg_pg_bulk_run(b, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_chain_write(b, true, err);
+    if (rc == LEDGER_OK)
+        rc = orders_note(b, err);
+    if (rc == LEDGER_OK) {
+        b->sink->bulk_count++;
+        return LEDGER_OK;
+    }
+    rc = bulk_failed(b, rc, err);
+    *ret_again = rc == LEDGER_ERR_REJECTED;
+    return *ret_again ? LEDGER_OK : rc;
+}
+
+/* An event that the sink's own log cannot take: parked from the beginning of the next try. */
+static ledger_rc force_park(struct ldg_pg_batch *b, bool *ret_again, ledger_error *err)
+{
+    size_t i = err->done_count;
+
+    if (!b->can_park || !b->park_rejected || i >= b->count)
+        return LEDGER_ERR_REJECTED;
+    if (b->forced == NULL)
+        b->forced = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(const char *));
+    if (b->forced == NULL)
+        return ldg_fail_nomem(err);
+    if (b->forced[i] != NULL)
+        return LEDGER_ERR_REJECTED;
+    b->forced[i] = ldg_arena_strdup(&b->sink->arena, err->message);
+    *ret_again = b->forced[i] != NULL;
+    return *ret_again ? LEDGER_OK : ldg_fail_nomem(err);
+}
+
+/* The ops, one by one. *ret_again: the same once more, with savepoints or something parked. */
+static ledger_rc do_rows(struct run *r, bool *ret_again, ledger_error *err)
+{
+    struct ldg_pg_batch *b = r->b;
+    ledger_rc rc = row_run(b, err);
+
+    if (rc == LEDGER_ERR_REJECTED && b->can_park && b->park_rejected && !b->savepoints && r->own) {
+        b->savepoints = *ret_again = true;
+        return LEDGER_OK;
+    }
+    if (rc == LEDGER_OK) {
+        rc = ldg_pg_op_fail(ldg_pg_chain_write(b, false, err), err);
+        if (rc == LEDGER_ERR_REJECTED && r->own)
+            rc = force_park(b, ret_again, err);
+    }
+    if (rc == LEDGER_OK && !*ret_again)
+        rc = orders_note(b, err);
+    return rc;
+}
+
+/* The same in a transaction that was begun for bulk. */
+static ledger_rc do_rows_instead(struct run *r, bool *ret_again, ledger_error *err)
+{
+    ledger_rc rc;
+
+    r->b->row_wise = true;
+    rc = orders_load(r->b, err);
+    return rc == LEDGER_OK ? do_rows(r, ret_again, err) : rc;
+}
+
+static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
+{
+    struct ldg_pg_batch *b = r->b;
+    bool was_bulk;
+    ledger_rc rc;
+
+    r->copied = r->ended = false;
+    r->bulk = r->bulk && may_copy(b);
+    b->row_wise = !r->bulk;
+    rc = begin_own(r, err);
+    if (rc == LEDGER_OK && !r->turned)
+        rc = overlap(r, ret_again, err);
+    if (rc == LEDGER_OK && !*ret_again && r->bulk && b->parked_any)
+        rc = parked_look(b, err);
+    if (rc == LEDGER_OK && !*ret_again) {
+        /* Ids are needed for COPY; and what is copied already has to go first. */
+        was_bulk = r->bulk;
+        r->bulk = r->bulk && !b->parked_any && (b->has_drawn || b->append_count == 0);
+        if (r->bulk)
+            rc = do_bulk(r, ret_again, err);
+        else if (r->copied)
+            *ret_again = true;
+        else
+            rc = was_bulk ? do_rows_instead(r, ret_again, err) : do_rows(r, ret_again, err);
+        r->bulk = r->bulk && !*ret_again && was_bulk;
+    }
+    if (rc == LEDGER_OK && !*ret_again) {
+        rc = commit_own(r, err);
+        if (rc != LEDGER_OK && rc != LEDGER_ERR_UNKNOWN_OUTCOME && !r->immediate &&
+            ldg_pg_is_row_fault(err)) { /* a deferred constraint */
+            r->immediate = *ret_again = true;
+            r->bulk = false;
+            rc = LEDGER_OK;
+        }
+    }
+    if (rc != LEDGER_OK || *ret_again)
+        ldg_pg_rollback(b->pg);
+    return rc;
+}
+
+/* As part of another transaction: op by op, because a failure must leave it whole. */
+static ledger_rc try_inside(struct run *r, ledger_error *err)
+{
+    bool own = false, again = false;
+    ledger_rc rc = LEDGER_OK;
+
+    r->bulk = false;
+    r->b->row_wise = true;
+    if (!r->turned)
+        rc = take_turn(r, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_write_begin(r->b->pg, NULL, &own, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    r->b->savepoints = r->b->park_rejected;
+    rc = fence(r, err);
+    if (rc == LEDGER_OK)
+        rc = do_rows(r, &again, err);
+    if (rc == LEDGER_OK)
+        rc = move_cursor(r, err);
+    return ldg_pg_write_end(r->b->pg, own, rc, err);
+}
+
+static bool only_adds(const struct ldg_op *ops, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (ops[i].kind != LDG_OP_APPEND)
+            return false;
+    }
+    return count > 0;
+}
+
+/* A lost connection before the commit was sent has done nothing, whatever it was in the middle of.
+ */
+static ledger_rc run_all(struct run *r, ledger_error *err)
+{
+    const struct ldg_pg *pg = r->b->pg;
+    bool again;
+    ledger_rc rc;
+
+    r->own = PQtransactionStatus(pg->conn) == PQTRANS_IDLE && !pg->in_snapshot;
+    r->turned = r->apply->turn == NULL;
+    r->only_adds = only_adds(r->apply->ops, r->apply->count);
+    r->bulk = r->own && !r->b->sink->row_wise && ldg_pg_bulk_suits(r->apply->ops, r->apply->count);
+    rc = orders_collect(r->b, err);
+    if (rc == LEDGER_OK && !r->own)
+        return try_inside(r, err);
+    do {
+        again = false;
+        if (rc == LEDGER_OK)
+            rc = try_own(r, &again, err);
+    } while (rc == LEDGER_OK && again);
+    return rc;
+}
+
+ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                       ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_batch b;
+    struct run r = { .b = &b, .apply = apply };
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK)
+        rc = batch_init(&b, pg, apply->ops, apply->count, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    b.can_park = true;
+    b.park_rejected = apply->park_rejected;
+    rc = run_all(&r, err);
+    if (rc == LEDGER_OK) {
+        if (apply->count > 0)
+            memcpy(ret_outcomes, b.outcomes, apply->count);
+        b.sink->applied_count++;
+        b.sink->applied_connection = pg->connect_count;
+    }
+    sink_trim(b.sink);
+    return rc;
+}
+
+/* --- on disk --------------------------------------------------------------------------------- */
+
+/* Of commits that did not wait for the disk those are there that came before a place in the WAL
+ * which has been flushed meanwhile. A new connection may lead to a server that has lost some: only
+ * a commit on it, which found the cursor where the last one had left it, proves that it has not. */
+uint64_t ldg_pg_durable_count(void *ctx)
+{
+    static const char ask[] = "SELECT (pg_current_wal_flush_lsn() - '0/0')::int8, "
+                              "(pg_current_wal_insert_lsn() - '0/0')::int8";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_sink *sink = pg->sink;
+    PGresult *result = NULL;
+    ledger_error ignored;
+    int64_t now;
+
+    if (sink == NULL)
+        return 0;
+    if (!is_async(pg))
+        sink->durable_count = sink->applied_count;
+    now = ldg_clock_mono_us();
+    if (sink->durable_count == sink->applied_count || pg->conn == NULL ||
+        sink->applied_connection != pg->connect_count || now - sink->asked_us < DURABLE_ASK_US)
+        goto out;
+    sink->asked_us = now;
+    if (ldg_pg_run(pg, LDG_PG_KEEP, "asking for what is on disk", ask, NULL, &result, &ignored) !=
+        LEDGER_OK)
+        goto out;
+    if (sink->mark_count > 0 && sink->mark_connection == pg->connect_count) {
+        if (ldg_pg_get_int64(result, 0, 0) >= sink->mark_lsn) {
+            sink->durable_count = sink->mark_count;
+            sink->mark_count = 0;
+        }
+    } else {
+        sink->mark_count = 0;
+    }
+    if (sink->mark_count == 0 && sink->durable_count < sink->applied_count) {
+        sink->mark_count = sink->applied_count;
+        sink->mark_lsn = ldg_pg_get_int64(result, 0, 1);
+        sink->mark_connection = pg->connect_count;
+    }
+out:
+    PQclear(result);
+    return sink->durable_count;
+}
+
+/* The server has no setting of a session that a backlog would want changed. */
+void ldg_pg_hint_backlog(void *ctx, bool backlog)
+{
+    (void)ctx;
+    (void)backlog;
 }

@@ -1,0 +1,143 @@
+/* What the files of the batch share.
+ *
+ * apply.c  the transaction: fence, which way, cursor, commit    bulk.c  all ops at once, by COPY
+ * ops.c    one op on one row                                    chain.c the sink's own log */
+#ifndef LDG_BACKEND_POSTGRES_APPLY_H
+#define LDG_BACKEND_POSTGRES_APPLY_H
+
+#include "backend/postgres/parked.h"
+
+#define LDG_PG_ARRAYS 9
+#define LDG_PG_COPY_BYTES ((size_t)64 * 1024)
+
+/* Lasts as long as the handle. */
+struct ldg_pg_sink {
+    struct ldg_arena arena; /* of the batch in hand */
+    struct ldg_buf text, more_text;
+    struct ldg_buf arrays[LDG_PG_ARRAYS];
+    char *copy;          /* LDG_PG_COPY_BYTES */
+    uint64_t no_copy_on; /* connection (connect_count) on which the server refused COPY */
+    bool row_wise;       /* for tests: never in bulk */
+    uint64_t bulk_count; /* batches that were done in bulk */
+    /* which commits are on disk */
+    uint64_t applied_count, durable_count;
+    uint64_t mark_count; /* commits that are on disk once mark_lsn is; 0: none is waited for */
+    int64_t mark_lsn;
+    uint64_t mark_connection, applied_connection;
+    int64_t asked_us; /* ldg_clock_mono_us() */
+};
+
+/* What is known of an origin, so that a trim need not look at the whole stream. */
+struct ldg_pg_order {
+    int origin;
+    bool ordered;                    /* in each stream ids here rise with the ids there */
+    bool disorder;                   /* to be noted */
+    int64_t highest;                 /* id there of any entry here, but for those of this batch */
+    int64_t lowest_new, highest_new; /* of this batch's appends */
+    size_t new_count;
+};
+
+struct ldg_pg_batch {
+    struct ldg_pg *pg;
+    struct ldg_pg_sink *sink;
+    const struct ldg_op *ops;
+    size_t count;
+    uint8_t *outcomes;
+    int64_t *ids; /* per op: id here of the entry added or changed; of a trim how many it deleted */
+    int64_t *drawn;      /* per op: id for the entry of an append; 0: the database gives one */
+    size_t append_count; /* ops that may add an entry */
+    bool has_drawn;
+    bool can_park, park_rejected;
+    bool row_wise;   /* this try is */
+    bool savepoints; /* what the database refuses is undone alone */
+    bool savepoint_open;
+    bool parked_any;     /* some event is parked that may concern this batch */
+    bool foreign_any;    /* <table>_foreign has rows */
+    int64_t parked_id;   /* the row that is retried; else INT64_MAX */
+    const char **forced; /* reason to park this op without trying it; NULL: none at all */
+    int64_t now_us;
+    int64_t lowest_id; /* of the ids drawn; INT64_MAX: none */
+    struct ldg_pg_order *orders;
+    size_t order_count;
+};
+
+/* --- apply.c --------------------------------------------------------------------------------- */
+
+struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin);
+/* A statement of the op in hand; where savepoints are set, it opens the op's. */
+ledger_rc ldg_pg_op_statement(struct ldg_pg_batch *b, const char *doing, const char *template,
+                              const struct ldg_pg_args *args, PGresult **ret_result,
+                              ledger_error *err);
+static inline int64_t ldg_pg_op_time(const struct ldg_pg_batch *b, const struct ldg_op *op)
+{
+    return op->time_us != LEDGER_NO_TIME ? op->time_us : b->now_us;
+}
+
+/* --- bulk.c ---------------------------------------------------------------------------------- */
+
+/* COPY … binary, in pieces. */
+struct ldg_pg_copy {
+    struct ldg_pg *pg;
+    char *data;
+    size_t used;
+    uint64_t rows;
+    ledger_rc rc;
+    ledger_error *err;
+};
+ledger_rc ldg_pg_copy_open(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const char *template,
+                           ledger_error *err);
+void ldg_pg_copy_row(struct ldg_pg_copy *c, int columns);
+void ldg_pg_copy_bytes(struct ldg_pg_copy *c, const void *data, size_t size);
+void ldg_pg_copy_text(struct ldg_pg_copy *c, const char *text);
+void ldg_pg_copy_int32(struct ldg_pg_copy *c, int32_t value);
+void ldg_pg_copy_int64(struct ldg_pg_copy *c, int64_t value);
+void ldg_pg_copy_time(struct ldg_pg_copy *c, int64_t time_us);
+void ldg_pg_copy_null(struct ldg_pg_copy *c);
+/* REJECTED: a trigger has dropped rows. */
+ledger_rc ldg_pg_copy_close(struct ldg_pg_copy *c, ledger_error *err);
+
+/* Can these ops be done in bulk? Looks at the ops alone. */
+bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count);
+/* Only appends: adds them all. Failures as bulk_run. */
+ledger_rc ldg_pg_bulk_copy(struct ldg_pg_batch *b, ledger_error *err);
+/* Does all ops. REJECTED is no verdict: the batch is to be done op by op. */
+ledger_rc ldg_pg_bulk_run(struct ldg_pg_batch *b, ledger_error *err);
+
+/* --- ops.c ----------------------------------------------------------------------------------- */
+
+/* A failure of an op: what this very row runs into is REJECTED. */
+ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err);
+bool ldg_pg_op_is_guarded(const struct ldg_op *op);
+/* Which appends from `first` on, up to the next trim, name an entry that is here already:
+ * seen[i] = LDG_PG_SEEN_…; *ret_next: where to look again. */
+enum { LDG_PG_SEEN_NOT, LDG_PG_SEEN_SAME, LDG_PG_SEEN_OTHER };
+ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, uint8_t *seen, size_t *ret_next,
+                          ledger_error *err);
+ledger_rc ldg_pg_fail_reused(const struct ldg_op *op, ledger_error *err);
+/* A run of appends of others' entries in one round trip; none of them waits or is parked. On
+ * failure err->done_count is the op's index. */
+ledger_rc ldg_pg_ops_appends(struct ldg_pg_batch *b, size_t first, size_t end, ledger_error *err);
+/* A trim's statement; keys: what must not be among the dedup keys that it deletes. Its row: how
+ * many it deleted, how many of them with such a key. */
+const char *ldg_pg_trim_template(struct ldg_pg_batch *b, const struct ldg_op *op);
+void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const struct ldg_buf *keys,
+                      struct ldg_pg_args *args);
+/* Does an entry outlive the trim? */
+bool ldg_pg_trim_keeps(const struct ldg_op *op, int64_t source_pos);
+/* Does op i. REJECTED may leave a part behind, for the caller's savepoint. */
+ledger_rc ldg_pg_op_run(struct ldg_pg_batch *b, size_t i, ledger_error *err);
+/* Tags, annotations as jsonb text; the set and unset part of a change of annotations. */
+ledger_rc ldg_pg_put_list(struct ldg_buf *buf, ledger_list list, ledger_error *err);
+ledger_rc ldg_pg_put_map(struct ldg_buf *buf, ledger_map map, struct ldg_arena *arena,
+                         ledger_error *err);
+/* keys of values that are NULL, as a list */
+ledger_rc ldg_pg_split_map(ledger_map map, struct ldg_arena *arena, ledger_map *ret_set,
+                           ledger_list *ret_unset, ledger_error *err);
+
+/* --- chain.c --------------------------------------------------------------------------------- */
+
+/* Writes the events of what was applied into the sink's own log; nothing without one. On failure
+ * err->done_count is the index of the op whose event it was, or SIZE_MAX. */
+ledger_rc ldg_pg_chain_write(struct ldg_pg_batch *b, bool copy, ledger_error *err);
+
+#endif

@@ -1,0 +1,842 @@
+/* A whole batch at once: what its ops amount to is found out here first, then the rows that it
+ * changes are changed by one statement, the trims run, and the rows that it adds come in by COPY.
+ *
+ * Hides what ops on one entry come to, and COPY's binary form. Invariant: rows and outcomes are
+ * those of one op after the other. Whatever cannot be told here (a key that is there already, an
+ * entry that comes twice, a position of another log) is left to the way op by op. */
+#include "backend/postgres/apply.h"
+
+#include "base/hash.h"
+
+#include <endian.h>
+#include <string.h>
+
+#define NONE UINT32_MAX
+/* 2000-01-01 in microseconds since 1970. */
+#define EPOCH_US INT64_C(946684800000000)
+
+/* --- COPY ------------------------------------------------------------------------------------ */
+
+static void copy_flush(struct ldg_pg_copy *c)
+{
+    if (c->rc == LEDGER_OK && c->used > 0)
+        c->rc = ldg_pg_copy_put(c->pg, c->data, c->used, c->err);
+    c->used = 0;
+}
+
+static void copy_raw(struct ldg_pg_copy *c, const void *data, size_t size)
+{
+    if (size > LDG_PG_COPY_BYTES - c->used)
+        copy_flush(c);
+    if (size > LDG_PG_COPY_BYTES) { /* as it lies there */
+        if (c->rc == LEDGER_OK)
+            c->rc = ldg_pg_copy_put(c->pg, data, size, c->err);
+    } else if (size > 0) {
+        memcpy(c->data + c->used, data, size);
+        c->used += size;
+    }
+}
+
+static void copy_32(struct ldg_pg_copy *c, uint32_t value)
+{
+    value = htobe32(value);
+    copy_raw(c, &value, sizeof(value));
+}
+
+static void copy_64(struct ldg_pg_copy *c, uint64_t value)
+{
+    copy_32(c, 8);
+    value = htobe64(value);
+    copy_raw(c, &value, sizeof(value));
+}
+
+ledger_rc ldg_pg_copy_open(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const char *template,
+                           ledger_error *err)
+{
+    static const char head[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0";
+
+    *c = (struct ldg_pg_copy){ .pg = b->pg, .data = b->sink->copy, .err = err };
+    c->rc = ldg_pg_copy_begin(b->pg, template, err);
+    copy_raw(c, head, sizeof(head)); /* with the last NUL of its 19 bytes */
+    return c->rc;
+}
+
+void ldg_pg_copy_row(struct ldg_pg_copy *c, int columns)
+{
+    uint16_t count = htobe16((uint16_t)columns);
+
+    copy_raw(c, &count, sizeof(count));
+    c->rows++;
+}
+
+void ldg_pg_copy_bytes(struct ldg_pg_copy *c, const void *data, size_t size)
+{
+    copy_32(c, (uint32_t)size);
+    copy_raw(c, data, size);
+}
+
+void ldg_pg_copy_text(struct ldg_pg_copy *c, const char *text)
+{
+    ldg_pg_copy_bytes(c, text, strlen(text));
+}
+
+static void copy_json(struct ldg_pg_copy *c, const char *text, size_t size)
+{
+    copy_32(c, (uint32_t)size + 1);
+    copy_raw(c, "\1", 1); /* version */
+    copy_raw(c, text, size);
+}
+
+void ldg_pg_copy_int32(struct ldg_pg_copy *c, int32_t value)
+{
+    copy_32(c, 4);
+    copy_32(c, (uint32_t)value);
+}
+
+void ldg_pg_copy_int64(struct ldg_pg_copy *c, int64_t value)
+{
+    copy_64(c, (uint64_t)value);
+}
+
+void ldg_pg_copy_time(struct ldg_pg_copy *c, int64_t time_us)
+{
+    /* One so early that it has no number there is refused as out of range. */
+    copy_64(c, (uint64_t)(time_us < INT64_MIN + 1 + EPOCH_US ? INT64_MIN + 1 : time_us - EPOCH_US));
+}
+
+void ldg_pg_copy_null(struct ldg_pg_copy *c)
+{
+    copy_32(c, UINT32_MAX);
+}
+
+ledger_rc ldg_pg_copy_close(struct ldg_pg_copy *c, ledger_error *err)
+{
+    uint64_t rows = 0;
+
+    copy_raw(c, "\377\377", 2);
+    copy_flush(c);
+    if (c->rc == LEDGER_OK)
+        c->rc = ldg_pg_copy_end(c->pg, &rows, err);
+    if (c->rc == LEDGER_OK && rows != c->rows)
+        c->rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops rows",
+                         c->pg->table);
+    return c->rc;
+}
+
+/* --- the plan -------------------------------------------------------------------------------- */
+
+/* An entry of the batch: added by it, or there before and changed by it. */
+struct item {
+    const struct ldg_op *op;   /* the append, or the first change */
+    const struct ldg_op *tags; /* the last SET_TAGS that counts */
+    ledger_map annotations;    /* all SET_ANNOTATIONS that count; of a stored entry NULL deletes */
+    bool added;
+    bool trimmed; /* added and trimmed away again: it never gets into the table */
+    bool changed, annotated;
+    int64_t first, last;  /* positions of the changes */
+    int64_t time_us;      /* of the last change */
+    uint32_t index;       /* of op */
+    uint32_t last_change; /* of the ops that change it; before[] has the others */
+    uint32_t next;        /* added, of the same group */
+};
+
+/* Entries of one origin in one stream. */
+struct group {
+    int origin;
+    const char *stream;
+    uint32_t first, last; /* items that were added, in order; NONE */
+    uint32_t last_trim;   /* op; before[] has the others */
+    int64_t trimmed;      /* highest position that one of them reaches */
+};
+
+struct plan {
+    struct ldg_pg_batch *b;
+    struct item *items;
+    uint32_t item_count, added_count, stored_count, trimmed_count;
+    struct group *groups;
+    uint32_t group_count;
+    uint32_t *item_slots, *group_slots, *key_slots; /* open hashes: index + 1 */
+    size_t mask;
+    uint32_t *before; /* per op: the op before it on the same entry, or the trim before it */
+    bool has_trims;
+    bool several_origins;
+    bool fits; /* false: op by op */
+};
+
+static uint64_t hash_entry(int origin, int64_t source_pos)
+{
+    uint64_t hash = ((uint64_t)source_pos + (uint64_t)origin * 0x9e3779b97f4a7c15u);
+
+    hash ^= hash >> 32;
+    hash *= 0xd6e8feb86659fd93u;
+    return hash ^ (hash >> 32);
+}
+
+/* The slot of an entry; *slot is 0 when it is not known. */
+static uint32_t *item_slot(const struct plan *p, const struct ldg_op *op)
+{
+    size_t at = hash_entry(op->origin, op->source_pos) & p->mask;
+
+    while (p->item_slots[at] != 0) {
+        const struct ldg_op *other = p->items[p->item_slots[at] - 1].op;
+
+        if (other->source_pos == op->source_pos && other->origin == op->origin)
+            break;
+        at = (at + 1) & p->mask;
+    }
+    return &p->item_slots[at];
+}
+
+static struct group *group_of(struct plan *p, const struct ldg_op *op)
+{
+    size_t at = ldg_hash64(op->stream, strlen(op->stream), (uint64_t)op->origin) & p->mask;
+
+    while (p->group_slots[at] != 0) {
+        struct group *group = &p->groups[p->group_slots[at] - 1];
+
+        if (group->origin == op->origin &&
+            (group->stream == op->stream || strcmp(group->stream, op->stream) == 0))
+            return group;
+        at = (at + 1) & p->mask;
+    }
+    p->group_slots[at] = ++p->group_count;
+    p->groups[p->group_count - 1] = (struct group){ .origin = op->origin,
+                                                    .stream = op->stream,
+                                                    .first = NONE,
+                                                    .last = NONE,
+                                                    .last_trim = NONE,
+                                                    .trimmed = INT64_MIN };
+    p->several_origins = p->several_origins || p->groups[0].origin != op->origin;
+    return &p->groups[p->group_count - 1];
+}
+
+/* Has an entry that is to be added this dedup key already? Notes the key. */
+static bool key_known(struct plan *p, uint32_t index)
+{
+    const struct ldg_op *op = p->items[index].op;
+    const char *key = op->entry->dedup_key;
+    size_t at =
+        ldg_hash64(key, strlen(key), ldg_hash64(op->stream, strlen(op->stream), 0)) & p->mask;
+
+    while (p->key_slots[at] != 0) {
+        const struct item *other = &p->items[p->key_slots[at] - 1];
+
+        if (!other->trimmed && strcmp(other->op->entry->dedup_key, key) == 0 &&
+            strcmp(other->op->stream, op->stream) == 0)
+            return true;
+        at = (at + 1) & p->mask;
+    }
+    p->key_slots[at] = index + 1;
+    return false;
+}
+
+static void plan_append(struct plan *p, uint32_t i)
+{
+    const struct ldg_op *op = &p->b->ops[i];
+    uint32_t *slot = item_slot(p, op);
+    struct group *group;
+    struct item *item;
+
+    if (*slot != 0) {
+        p->fits = false;
+        return;
+    }
+    *slot = ++p->item_count;
+    item = &p->items[p->item_count - 1];
+    *item = (struct item){
+        .op = op, .added = true, .index = i, .last = INT64_MIN, .last_change = NONE, .next = NONE
+    };
+    p->added_count++;
+    p->b->outcomes[i] = LDG_OUTCOME_APPLIED;
+    p->b->ids[i] = p->b->drawn[i];
+    if (!p->has_trims)
+        return;
+    group = group_of(p, op);
+    if (group->first == NONE)
+        group->first = p->item_count - 1;
+    else
+        p->items[group->last].next = p->item_count - 1;
+    group->last = p->item_count - 1;
+    if (op->entry->dedup_key[0] != '\0' && key_known(p, p->item_count - 1))
+        p->fits = false;
+}
+
+/* Did a trim of this batch take the entry away, if it was there? */
+static bool is_trimmed(struct plan *p, const struct ldg_op *op)
+{
+    const struct group *group;
+    bool trimmed = false;
+
+    if (!p->has_trims)
+        return false;
+    group = group_of(p, op);
+    if (group->trimmed < op->source_pos)
+        return false;
+    for (uint32_t i = group->last_trim; i != NONE && !trimmed; i = p->before[i])
+        trimmed = !ldg_pg_trim_keeps(&p->b->ops[i], op->source_pos);
+    return trimmed;
+}
+
+/* The change becomes part of the item. */
+static ledger_rc fold(struct plan *p, struct item *item, uint32_t i, ledger_error *err)
+{
+    const struct ldg_op *op = &p->b->ops[i];
+    struct ldg_arena *arena = &p->b->sink->arena;
+    ledger_pair *both;
+    ledger_rc rc = LEDGER_OK;
+
+    if (op->kind == LDG_OP_SET_TAGS) {
+        item->tags = op;
+    } else if (item->added) {
+        rc = ldg_map_merge(item->annotations, op->annotations, arena, &item->annotations, err);
+        item->annotated = true;
+    } else if (!item->annotated) {
+        item->annotations = op->annotations;
+        item->annotated = true;
+    } else { /* the later value of a key counts */
+        size_t old = item->annotations.count, new = op->annotations.count;
+
+        both = ldg_arena_calloc(arena, old + new, sizeof(*both));
+        if (both == NULL)
+            return ldg_fail_nomem(err);
+        if (old > 0)
+            memcpy(both, item->annotations.items, old * sizeof(*both));
+        if (new > 0)
+            memcpy(both + old, op->annotations.items, new * sizeof(*both));
+        rc = ldg_map_sort((ledger_map){ both, old + new }, arena, &item->annotations, err);
+    }
+    if (!item->changed)
+        item->first = op->position;
+    item->changed = true;
+    item->last = op->position;
+    item->time_us = ldg_pg_op_time(p->b, op);
+    p->before[i] = item->last_change;
+    item->last_change = i;
+    return rc;
+}
+
+static ledger_rc plan_change(struct plan *p, uint32_t i, ledger_error *err)
+{
+    const struct ldg_op *op = &p->b->ops[i];
+    uint32_t *slot = item_slot(p, op);
+    struct item *item = *slot != 0 ? &p->items[*slot - 1] : NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    if (item != NULL && item->added) {
+        if (item->trimmed || strcmp(item->op->stream, op->stream) != 0) {
+            p->b->outcomes[i] = LDG_OUTCOME_MISSING;
+        } else if (op->position <= item->last) {
+            p->b->outcomes[i] = LDG_OUTCOME_REPLAYED;
+        } else {
+            rc = fold(p, item, i, err);
+            p->b->outcomes[i] = LDG_OUTCOME_APPLIED;
+            p->b->ids[i] = p->b->ids[item->index];
+        }
+    } else if (is_trimmed(p, op)) {
+        p->b->outcomes[i] = LDG_OUTCOME_MISSING;
+    } else if (item == NULL) {
+        *slot = ++p->item_count;
+        item = &p->items[p->item_count - 1];
+        *item = (struct item){ .op = op, .index = i, .last_change = NONE, .next = NONE };
+        p->stored_count++;
+        rc = fold(p, item, i, err);
+    } else if (op->position <= item->last || strcmp(item->op->stream, op->stream) != 0) {
+        p->fits = false;
+    } else {
+        rc = fold(p, item, i, err);
+    }
+    return rc;
+}
+
+static void plan_trim(struct plan *p, uint32_t i)
+{
+    struct ldg_pg_batch *b = p->b;
+    struct group *group = group_of(p, &b->ops[i]);
+    uint32_t *link = &group->first, last = NONE;
+
+    while (*link != NONE) {
+        struct item *item = &p->items[*link];
+
+        if (ldg_pg_trim_keeps(&b->ops[i], item->op->source_pos)) {
+            last = *link;
+            link = &item->next;
+        } else {
+            item->trimmed = true;
+            p->trimmed_count++;
+            b->ids[i]++;
+            *link = item->next;
+        }
+    }
+    group->last = last;
+    if (b->ops[i].source_pos > group->trimmed)
+        group->trimmed = b->ops[i].source_pos;
+    p->before[i] = group->last_trim;
+    group->last_trim = i;
+}
+
+bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count)
+{
+    bool suits = count > 0 && count < UINT32_MAX / 8;
+
+    for (size_t i = 0; suits && i < count; i++) {
+        switch (ops[i].kind) {
+        case LDG_OP_APPEND:
+            suits = ops[i].origin > 0;
+            break;
+        case LDG_OP_SET_TAGS:
+        case LDG_OP_SET_ANNOTATIONS:
+            suits = ops[i].mutation_origin == 0 || ldg_pg_op_is_guarded(&ops[i]);
+            break;
+        case LDG_OP_TRIM:
+            break;
+        case LDG_OP_PARK:
+        default:
+            suits = false;
+            break;
+        }
+    }
+    return suits;
+}
+
+static ledger_rc plan_init(struct plan *p, struct ldg_pg_batch *b, ledger_error *err)
+{
+    struct ldg_arena *arena = &b->sink->arena;
+    size_t slots = 64;
+
+    *p = (struct plan){ .b = b, .fits = true };
+    for (size_t i = 0; i < b->count && !p->has_trims; i++)
+        p->has_trims = b->ops[i].kind == LDG_OP_TRIM;
+    while (slots < 2 * b->count)
+        slots *= 2;
+    p->mask = slots - 1;
+    p->items = ldg_arena_alloc(arena, b->count * sizeof(*p->items));
+    p->before = ldg_arena_alloc(arena, b->count * sizeof(*p->before));
+    p->item_slots = ldg_arena_calloc(arena, slots, sizeof(*p->item_slots));
+    if (p->has_trims) {
+        p->groups = ldg_arena_alloc(arena, b->count * sizeof(*p->groups));
+        p->group_slots = ldg_arena_calloc(arena, slots, sizeof(*p->group_slots));
+        p->key_slots = ldg_arena_calloc(arena, slots, sizeof(*p->key_slots));
+    }
+    if (p->items == NULL || p->before == NULL || p->item_slots == NULL ||
+        (p->has_trims && (p->groups == NULL || p->group_slots == NULL || p->key_slots == NULL)))
+        return ldg_fail_nomem(err);
+    return LEDGER_OK;
+}
+
+static ledger_rc plan_make(struct plan *p, struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = plan_init(p, b, err);
+
+    for (uint32_t i = 0; rc == LEDGER_OK && p->fits && i < b->count; i++) {
+        const struct ldg_op *op = &b->ops[i];
+
+        b->ids[i] = 0;
+        if (op->kind == LDG_OP_APPEND)
+            plan_append(p, i);
+        else if (op->mutation_origin == 0) /* our own mutation came round */
+            b->outcomes[i] = LDG_OUTCOME_REPLAYED;
+        else if (op->kind == LDG_OP_TRIM)
+            plan_trim(p, i);
+        else
+            rc = plan_change(p, i, err);
+    }
+    if (rc == LEDGER_OK && !p->fits)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "the batch names an entry twice");
+    return rc;
+}
+
+/* --- rows ------------------------------------------------------------------------------------ */
+
+static ledger_rc copy_tags(struct ldg_pg_copy *c, struct ldg_pg_batch *b, ledger_list tags,
+                           ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (tags.count == 0) {
+        copy_json(c, "[]", 2);
+    } else {
+        rc = ldg_pg_put_list(&b->sink->text, tags, err);
+        if (rc == LEDGER_OK)
+            copy_json(c, b->sink->text.data, b->sink->text.size);
+    }
+    return rc;
+}
+
+static ledger_rc copy_map(struct ldg_pg_copy *c, struct ldg_pg_batch *b, ledger_map map, bool null,
+                          ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (null) {
+        ldg_pg_copy_null(c);
+    } else {
+        rc = ldg_pg_put_map(&b->sink->text, map, &b->sink->arena, err);
+        if (rc == LEDGER_OK)
+            copy_json(c, b->sink->text.data, b->sink->text.size);
+    }
+    return rc;
+}
+
+#define ROW_COLUMNS                                                                                \
+    "id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, created_at, "      \
+    "origin, source_pos"
+#define ROW_COLUMN_COUNT 11
+static const char copy_entries[] = "COPY \"{t}\" (" ROW_COLUMNS ") FROM STDIN (FORMAT binary)";
+static const char copy_changed_entries[] =
+    "COPY \"{t}\" (" ROW_COLUMNS ", annotations, updated_at, mutation_pos) "
+    "FROM STDIN (FORMAT binary)";
+
+/* The columns of an append; tags: as they are after the batch. */
+static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_t i,
+                            ledger_list tags, ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[i];
+    const ledger_append_entry *entry = op->entry;
+    ledger_rc rc;
+
+    ldg_pg_copy_int64(c, b->drawn[i]);
+    ldg_pg_copy_text(c, op->stream);
+    ldg_pg_copy_bytes(c, entry->payload.data, entry->payload.size);
+    ldg_pg_copy_text(c, entry->order_key);
+    ldg_pg_copy_text(c, entry->dedup_key);
+    ldg_pg_copy_int32(c, entry->schema_version);
+    rc = copy_map(c, b, entry->metadata, entry->metadata.count == 0, err);
+    if (rc == LEDGER_OK)
+        rc = copy_tags(c, b, tags, err);
+    ldg_pg_copy_time(c, ldg_pg_op_time(b, op));
+    ldg_pg_copy_int32(c, op->origin);
+    ldg_pg_copy_int64(c, op->source_pos);
+    return rc != LEDGER_OK ? rc : c->rc;
+}
+
+ledger_rc ldg_pg_bulk_copy(struct ldg_pg_batch *b, ledger_error *err)
+{
+    struct ldg_pg_copy c;
+    ledger_rc rc = ldg_pg_copy_open(&c, b, copy_entries, err);
+
+    for (size_t i = 0; rc == LEDGER_OK && i < b->count; i++) {
+        ldg_pg_copy_row(&c, ROW_COLUMN_COUNT);
+        rc = copy_entry(&c, b, i, b->ops[i].entry->tags, err);
+        b->ids[i] = b->drawn[i];
+        b->outcomes[i] = LDG_OUTCOME_APPLIED;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_copy_close(&c, err);
+    return rc;
+}
+
+static ledger_rc copy_items(struct plan *p, ledger_error *err)
+{
+    struct ldg_pg_batch *b = p->b;
+    struct ldg_pg_copy c;
+    ledger_rc rc;
+
+    if (p->added_count == p->trimmed_count)
+        return LEDGER_OK;
+    rc = ldg_pg_copy_open(&c, b, copy_changed_entries, err);
+    for (uint32_t i = 0; rc == LEDGER_OK && i < p->item_count; i++) {
+        const struct item *item = &p->items[i];
+
+        if (!item->added || item->trimmed)
+            continue;
+        ldg_pg_copy_row(&c, ROW_COLUMN_COUNT + 3);
+        rc = copy_entry(&c, b, item->index,
+                        item->tags != NULL ? item->tags->tags : item->op->entry->tags, err);
+        if (rc == LEDGER_OK)
+            rc = copy_map(&c, b, item->annotations, !item->annotated, err);
+        if (item->changed) {
+            ldg_pg_copy_time(&c, item->time_us);
+            ldg_pg_copy_int64(&c, item->last);
+        } else {
+            ldg_pg_copy_null(&c);
+            ldg_pg_copy_null(&c);
+        }
+        if (rc == LEDGER_OK)
+            rc = c.rc;
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_copy_close(&c, err);
+    return rc;
+}
+
+/* --- changes of what is in the table --------------------------------------------------------- */
+
+/* $1 origin, $2 source_pos, $3 stream, $4 tags, $5 annotations that are set, $6 keys that go,
+ * $7 first and $8 last position, $9 time. Rows: n, id here (null: none), mutation_pos, whether it
+ * was changed. */
+static const char change_entries[] =
+    "WITH x AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::text[], $4::jsonb[], "
+    "$5::jsonb[], $6::jsonb[], $7::int8[], $8::int8[], $9::timestamptz[]) WITH ORDINALITY "
+    "AS x(origin, pos, stream, tags, sets, unsets, first, last, at, n)), "
+    "u AS (UPDATE \"{t}\" AS e SET tags = coalesce(x.tags, e.tags), "
+    "annotations = CASE WHEN x.sets IS NULL THEN e.annotations ELSE "
+    "(CASE WHEN jsonb_typeof(e.annotations) = 'object' THEN CASE WHEN x.unsets IS NULL "
+    "THEN e.annotations ELSE e.annotations - ARRAY(SELECT jsonb_array_elements_text(x.unsets)) END "
+    "ELSE '{}'::jsonb END) || x.sets END, updated_at = x.at, mutation_pos = x.last FROM x "
+    "WHERE e.origin = x.origin AND e.source_pos = x.pos AND e.stream = x.stream "
+    "AND (e.mutation_pos IS NULL OR e.mutation_pos < x.first) AND (x.sets IS NULL "
+    "OR e.annotations IS NULL OR CASE jsonb_typeof(e.annotations) WHEN 'null' THEN true "
+    "WHEN 'object' THEN NOT jsonb_path_exists(e.annotations, '$.* ? (@.type() != \"string\")') "
+    "ELSE false END) RETURNING x.n, e.id) "
+    "SELECT n, id, NULL::int8, true FROM u UNION ALL "
+    "SELECT x.n, e.id, e.mutation_pos, false FROM x LEFT JOIN \"{t}\" AS e "
+    "ON e.origin = x.origin AND e.source_pos = x.pos AND e.stream = x.stream "
+    "WHERE x.n NOT IN (SELECT u.n FROM u)";
+
+static ledger_rc put_item(struct plan *p, const struct item *item, struct ldg_buf *a,
+                          ledger_error *err)
+{
+    struct ldg_pg_sink *sink = p->b->sink;
+    ledger_map set = { NULL, 0 };
+    ledger_list unset = { NULL, 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_pg_array_int32(&a[0], item->op->origin);
+    ldg_pg_array_int64(&a[1], item->op->source_pos);
+    ldg_pg_array_text(&a[2], item->op->stream);
+    if (item->tags != NULL)
+        rc = ldg_pg_put_list(&sink->text, item->tags->tags, err);
+    if (rc == LEDGER_OK && item->annotated)
+        rc = ldg_pg_split_map(item->annotations, &sink->arena, &set, &unset, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_array_jsonb(&a[3], item->tags != NULL ? sink->text.data : NULL, sink->text.size);
+    if (item->annotated)
+        rc = ldg_pg_put_map(&sink->text, set, &sink->arena, err);
+    if (rc == LEDGER_OK && unset.count > 0)
+        rc = ldg_pg_put_list(&sink->more_text, unset, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_array_jsonb(&a[4], item->annotated ? sink->text.data : NULL, sink->text.size);
+    ldg_pg_array_jsonb(&a[5], unset.count > 0 ? sink->more_text.data : NULL, sink->more_text.size);
+    ldg_pg_array_int64(&a[6], item->first);
+    ldg_pg_array_int64(&a[7], item->last);
+    ldg_pg_array_time(&a[8], item->time_us);
+    return LEDGER_OK;
+}
+
+static ledger_rc send_changes(struct plan *p, ledger_error *err)
+{
+    static const Oid elements[LDG_PG_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,  LDG_PG_TEXT,
+                                                 LDG_PG_JSONB, LDG_PG_JSONB, LDG_PG_JSONB,
+                                                 LDG_PG_INT8,  LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ };
+    static const Oid types[LDG_PG_ARRAYS] = { LDG_PG_INT4_ARRAY,       LDG_PG_INT8_ARRAY,
+                                              LDG_PG_TEXT_ARRAY,       LDG_PG_JSONB_ARRAY,
+                                              LDG_PG_JSONB_ARRAY,      LDG_PG_JSONB_ARRAY,
+                                              LDG_PG_INT8_ARRAY,       LDG_PG_INT8_ARRAY,
+                                              LDG_PG_TIMESTAMPTZ_ARRAY };
+    struct ldg_buf *arrays = p->b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    for (int i = 0; i < LDG_PG_ARRAYS; i++)
+        ldg_pg_array_begin(&arrays[i], elements[i]);
+    for (uint32_t i = 0; rc == LEDGER_OK && i < p->item_count; i++) {
+        if (!p->items[i].added)
+            rc = put_item(p, &p->items[i], arrays, err);
+    }
+    for (int i = 0; i < LDG_PG_ARRAYS; i++) {
+        ldg_pg_array_end(&arrays[i], p->stored_count);
+        ldg_pg_arg_array(&args, types[i], &arrays[i]);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(p->b->pg, "changing entries", change_entries, &args, err);
+    return rc;
+}
+
+/* What became of the changes of one entry. */
+static ledger_rc take_change(struct plan *p, const struct item *item, const PGresult *result,
+                             int row, ledger_error *err)
+{
+    struct ldg_pg_batch *b = p->b;
+    const int64_t id = ldg_pg_get_int64(result, row, 1);
+    uint8_t outcome = LDG_OUTCOME_APPLIED;
+
+    if (!ldg_pg_get_bool(result, row, 3)) {
+        outcome = id == 0 ? LDG_OUTCOME_MISSING : LDG_OUTCOME_REPLAYED;
+        /* Some of them are old, some are not; or there is nothing to merge with. */
+        if (id != 0 &&
+            (PQgetisnull(result, row, 2) || ldg_pg_get_int64(result, row, 2) < item->last))
+            return ldg_fail(err, LEDGER_ERR_REJECTED, "a change was applied before, another not");
+    }
+    for (uint32_t i = item->last_change; i != NONE; i = p->before[i]) {
+        b->outcomes[i] = outcome;
+        b->ids[i] = outcome == LDG_OUTCOME_APPLIED ? id : 0;
+    }
+    return LEDGER_OK;
+}
+
+static ledger_rc take_changes(struct plan *p, const PGresult *result, ledger_error *err)
+{
+    uint32_t *numbers = ldg_arena_alloc(&p->b->sink->arena, p->stored_count * sizeof(*numbers));
+    uint32_t count = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (numbers == NULL)
+        return ldg_fail_nomem(err);
+    for (uint32_t i = 0; i < p->item_count; i++) {
+        if (!p->items[i].added)
+            numbers[count++] = i;
+    }
+    if ((uint32_t)PQntuples(result) != count)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "another transaction changes the same entries");
+    for (uint32_t row = 0; rc == LEDGER_OK && row < count; row++) {
+        int64_t n = ldg_pg_get_int64(result, (int)row, 0);
+
+        rc = take_change(p, &p->items[numbers[n - 1]], result, (int)row, err);
+    }
+    return rc;
+}
+
+/* --- trims ----------------------------------------------------------------------------------- */
+
+/* Entries that are added and trimmed in the batch are left out; but had one of them a key that is
+ * there, its outcome is another. */
+static ledger_rc send_left_out(struct plan *p, ledger_error *err)
+{
+    static const char find[] =
+        "SELECT count(*) FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "
+        "AS x(origin, pos, stream, key) WHERE EXISTS (SELECT FROM \"{t}\" AS e "
+        "WHERE e.origin = x.origin AND e.source_pos = x.pos) OR (x.key <> '' AND EXISTS ("
+        "SELECT FROM \"{t}\" AS e WHERE e.stream = x.stream AND e.dedup_key = x.key "
+        "AND e.dedup_key <> ''))";
+    struct ldg_buf *a = p->b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_array_begin(&a[0], LDG_PG_INT4);
+    ldg_pg_array_begin(&a[1], LDG_PG_INT8);
+    ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
+    ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
+    for (uint32_t i = 0; i < p->item_count; i++) {
+        const struct item *item = &p->items[i];
+
+        if (!item->trimmed)
+            continue;
+        ldg_pg_array_int32(&a[0], item->op->origin);
+        ldg_pg_array_int64(&a[1], item->op->source_pos);
+        ldg_pg_array_text(&a[2], item->op->stream);
+        ldg_pg_array_text(&a[3], item->op->entry->dedup_key);
+    }
+    for (int i = 0; i < 4; i++)
+        ldg_pg_array_end(&a[i], p->trimmed_count);
+    ldg_pg_arg_array(&args, LDG_PG_INT4_ARRAY, &a[0]);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[2]);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[3]);
+    return ldg_pg_pipe_send(p->b->pg, "looking for entries", find, &args, err);
+}
+
+/* Keys of the group's entries that are added before op i. */
+static size_t put_keys(const struct plan *p, const struct group *group, uint32_t i,
+                       struct ldg_buf *keys)
+{
+    size_t count = 0;
+
+    for (uint32_t at = group->first; at != NONE && p->items[at].index < i; at = p->items[at].next) {
+        const char *key = p->items[at].op->entry->dedup_key;
+
+        if (*key == '\0')
+            continue;
+        ldg_pg_array_text(keys, key);
+        count++;
+    }
+    return count;
+}
+
+/* What the trim deletes must not have a key of an entry that is added before it, in its stream:
+ * that one would not have come in. */
+static ledger_rc send_trim(struct plan *p, uint32_t i, ledger_error *err)
+{
+    const struct ldg_op *op = &p->b->ops[i];
+    struct ldg_buf *keys = &p->b->sink->arrays[1];
+    struct ldg_pg_args args = { 0 };
+    size_t count = 0;
+
+    ldg_pg_array_begin(keys, LDG_PG_TEXT);
+    if (!p->several_origins)
+        count = put_keys(p, group_of(p, op), i, keys);
+    for (uint32_t g = 0; p->several_origins && g < p->group_count; g++) {
+        if (strcmp(p->groups[g].stream, op->stream) == 0)
+            count += put_keys(p, &p->groups[g], i, keys);
+    }
+    ldg_pg_array_end(keys, count);
+    ldg_pg_trim_args(p->b, op, keys, &args);
+    return ldg_pg_pipe_send(p->b->pg, "trimming a stream", ldg_pg_trim_template(p->b, op), &args,
+                            err);
+}
+
+static ledger_rc take_trim(struct plan *p, uint32_t i, ledger_error *err)
+{
+    struct ldg_pg_batch *b = p->b;
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_pipe_receive(b->pg, "trimming a stream", &result, err);
+
+    if (rc == LEDGER_OK) {
+        b->ids[i] += ldg_pg_get_int64(result, 0, 0);
+        b->outcomes[i] = b->ids[i] > 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+        if (ldg_pg_get_int64(result, 0, 1) > 0)
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed");
+    }
+    PQclear(result);
+    return rc;
+}
+
+static bool is_trim(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_TRIM && op->mutation_origin != 0;
+}
+
+/* Changes and trims, in one round trip. */
+static ledger_rc change_rows(struct plan *p, ledger_error *err)
+{
+    struct ldg_pg_batch *b = p->b;
+    PGresult *result = NULL;
+    ledger_error ignored;
+    ledger_rc rc;
+
+    if (p->stored_count == 0 && !p->has_trims)
+        return LEDGER_OK;
+    rc = ldg_pg_pipe_begin(b->pg, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (p->trimmed_count > 0)
+        rc = send_left_out(p, err);
+    if (rc == LEDGER_OK && p->stored_count > 0)
+        rc = send_changes(p, err);
+    for (uint32_t i = 0; rc == LEDGER_OK && p->has_trims && i < b->count; i++) {
+        if (is_trim(&b->ops[i]))
+            rc = send_trim(p, i, err);
+    }
+    if (rc == LEDGER_OK && p->trimmed_count > 0) {
+        rc = ldg_pg_pipe_receive(b->pg, "looking for entries", &result, err);
+        if (rc == LEDGER_OK && ldg_pg_get_int64(result, 0, 0) > 0)
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry that is trimmed was here before");
+        PQclear(result);
+        result = NULL;
+    }
+    if (rc == LEDGER_OK && p->stored_count > 0) {
+        rc = ldg_pg_pipe_receive(b->pg, "changing entries", &result, err);
+        if (rc == LEDGER_OK)
+            rc = take_changes(p, result, err);
+        PQclear(result);
+    }
+    for (uint32_t i = 0; rc == LEDGER_OK && p->has_trims && i < b->count; i++) {
+        if (is_trim(&b->ops[i]))
+            rc = take_trim(p, i, err);
+    }
+    if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
+        rc = err->code;
+    return rc;
+}
+
+ledger_rc ldg_pg_bulk_run(struct ldg_pg_batch *b, ledger_error *err)
+{
+    struct plan p;
+    ledger_rc rc = plan_make(&p, b, err);
+
+    if (rc == LEDGER_OK)
+        rc = change_rows(&p, err);
+    if (rc == LEDGER_OK)
+        rc = copy_items(&p, err);
+    return rc;
+}
