@@ -200,8 +200,8 @@ static void table_names_and_urls(void **state)
                                          "t\xC3\xA9",
                                          "a.b",
                                          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" };
-    static const char *const urls[] = { "",        "sqlite",    "sqlite:",          "nosuch:x",
-                                        "memory:", "/tmp/x.db", "postgresql://h/db" };
+    static const char *const urls[] = { "",        "sqlite",    "sqlite:",       "nosuch:x",
+                                        "memory:", "/tmp/x.db", "mongodb://h/db" };
     TST_EACH_SOURCE(env, kind)
     {
         ledger_store_options o;

@@ -54,11 +54,20 @@ bool tst_kind_here(int kind)
     return here;
 }
 
+/* LEDGER_TEST_PAIR="postgres -> sqlite": only that one, for whoever looks for a fault. */
+static bool is_wanted(void)
+{
+    const char *wanted = getenv("LEDGER_TEST_PAIR");
+    return wanted == NULL || wanted[0] == '\0' ||
+           (strncmp(current_pair + 2, wanted, strlen(wanted)) == 0 &&
+            current_pair[2 + strlen(wanted)] == ']');
+}
+
 bool tst_note_pair(int source_kind, int sink_kind)
 {
     snprintf(current_pair, sizeof current_pair, " [%s -> %s]",
              tst_kind_name((enum tst_kind)source_kind), tst_kind_name((enum tst_kind)sink_kind));
-    return tst_kind_here(source_kind) && tst_kind_here(sink_kind);
+    return is_wanted() && tst_kind_here(source_kind) && tst_kind_here(sink_kind);
 }
 
 bool tst_pairs_done(void)

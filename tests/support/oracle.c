@@ -647,7 +647,9 @@ static void play_postgres(ledger_store *source, struct played **items, size_t *c
              "json_build_object('id', x->'id', 'tags', x->'tags')), '[]') FROM"
              " json_array_elements(CASE WHEN json_typeof(e->'entries') = 'array'"
              " THEN e->'entries' ELSE '[]' END) x))"
-             " FROM (SELECT id, convert_from(payload, 'UTF8')::json AS e FROM %s_mutations"
+             /* Escapes that PostgreSQL has no character for; payloads have them. */
+             " FROM (SELECT id, regexp_replace(convert_from(payload, 'UTF8'),"
+             " '\\\\u(0000|[dD][89a-fA-F]..)', '\\\\u0001', 'g')::json AS e FROM %s_mutations"
              " WHERE stream = '_') AS events ORDER BY id",
              ledger_store_table(source));
     result = PQexec(conn, sql);

@@ -198,7 +198,7 @@ void tst_pg_show_logs(void)
 {
     for (size_t i = 0; i < SERVERS_MAX && owner == getpid(); i++)
         if (servers[i] != NULL)
-            show_log(servers[i], 25);
+            show_log(servers[i], 12);
 }
 
 /* --- from birth to death -----------------------------------------------------------------------
