@@ -259,9 +259,10 @@ static void apply_brings_every_field(struct conf_env *env)
     assert_string_equal(e->origin, sink->a_identity.uuid);
     assert_true(e->updated_at_us == LEDGER_NO_TIME);
     e = ledger_batch_entry(batch, 1);
-    assert_true(e->created_at_us == second_us / 1000 * 1000);
+    const int64_t precision_us = ldg_store_time_precision_us(sink->store);
+    assert_true(e->created_at_us == second_us / precision_us * precision_us);
     assert_true(e->updated_at_us > tagged_us);
-    assert_int_equal(e->updated_at_us % 1000, 0);
+    assert_int_equal(e->updated_at_us % precision_us, 0);
     assert_true(conf_list_is(e->tags, "t"));
     assert_true(conf_map_is(e->annotations, "k=v"));
     ok(ledger_store_find_by_source_id(sink->store, "s", "42", &id, &err));
