@@ -180,8 +180,9 @@ struct ldg_parked_row {
 /* How far the ids of a table have settled, for one who follows it. */
 struct ldg_settle {
     int64_t settled; /* no entry with an id up to this one will be seen that was not seen before */
-    int64_t mark;    /* the backend's own, from zeroes on: the highest id of an earlier look … */
-    char *writers;   /* … and who could still commit one below it; NULL: nobody is waited for */
+    /* the backend's own, from zeroes on */
+    int64_t mark;  /* highest id of an earlier look … */
+    char *writers; /* … and who could still commit one below it; NULL: nobody is waited for */
 };
 
 /* An entry as verification sees it: by its origin's id. */

@@ -13,8 +13,9 @@
  * late. */
 #define LOOK_BACK_COUNT 10000
 #define LOOK_BACK_BYTES ((size_t)8 * 1024 * 1024)
-/* With so many given above `bound` nothing is read until a transaction ends: 8 MB. */
-#define GIVEN_MAX 1000000
+/* They go to the backend with each read. With so many above `bound` new ones have to wait until the
+ * transaction ends that holds the bound back. */
+#define GIVEN_MAX 100000
 
 struct ledger_tail {
     ledger_store *store;
@@ -85,30 +86,31 @@ static void raise_bound(struct ledger_tail *tail, int64_t bound)
 
 /* --- opening --------------------------------------------------------------------------------- */
 
-/* Some transaction may yet commit an entry below those that can be seen: what is there counts as
- * given, so far back. */
+/* Where a transaction may yet commit an entry below those that can be seen, what is there counts as
+ * given: down to where ids have settled, or so far back. */
 static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
 {
-    ledger_read_options o = { .descending = true, .max_bytes = LOOK_BACK_BYTES, .limit = 1000 };
-    size_t count = 1;
+    ledger_read_options o = { .descending = true, .limit = 8, .max_bytes = LOOK_BACK_BYTES };
+    int64_t lowest = INT64_MAX;
     ledger_rc rc = LEDGER_OK;
 
-    while (rc == LEDGER_OK && count > 0 && tail->given_count < LOOK_BACK_COUNT) {
+    while (rc == LEDGER_OK && lowest > tail->settle.settled + 1 &&
+           tail->given_count < LOOK_BACK_COUNT) {
         ledger_batch *batch = NULL;
         rc = ledger_store_read(tail->store, tail->stream, &o, &batch, err);
         if (rc == LEDGER_OK)
             rc = reserve(tail, batch->count, err);
         if (rc == LEDGER_OK) {
             add_given(tail, batch, false);
-            count = batch->count;
-            if (count)
-                o.after.number = batch->entries[count - 1].id.number;
+            lowest = batch->count ? batch->entries[batch->count - 1].id.number : 1;
             o.has_after = true;
+            o.after.number = lowest;
+            o.limit = o.limit < 1000 ? o.limit * 4 : o.limit;
         }
         ledger_batch_destroy(&batch);
     }
-    if (rc == LEDGER_OK && count > 0)
-        raise_bound(tail, o.after.number - 1);
+    if (rc == LEDGER_OK)
+        raise_bound(tail, tail->settle.settled > lowest - 1 ? tail->settle.settled : lowest - 1);
     return rc;
 }
 
@@ -126,10 +128,8 @@ static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
         return rc;
     }
     rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
-    if (rc == LEDGER_OK && tail->settle.writers)
+    if (rc == LEDGER_OK)
         rc = look_back(tail, err);
-    else if (rc == LEDGER_OK)
-        tail->bound = tail->settle.settled;
     return rc;
 }
 

@@ -413,10 +413,29 @@ static void *arena_grow(struct ldg_arena *arena, void *items, size_t count, size
     return grown;
 }
 
+/* Ids to leave out, ascending. */
+struct except {
+    const int64_t *ids;
+    size_t count;
+};
+
+static bool is_excepted(const struct except *except, int64_t id)
+{
+    size_t low = 0, high = except->count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (except->ids[middle] < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < except->count && except->ids[low] == id;
+}
+
 static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows *rows,
                            const char *search, const ledger_read_options *o,
-                           struct ldg_arena *arena, ledger_entry **ret_entries, size_t *ret_count,
-                           ledger_error *err)
+                           const struct except *except, struct ldg_arena *arena,
+                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
     const int64_t seq = ldg_mem_seq(m);
     ledger_entry *entries = NULL;
@@ -431,7 +450,7 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
 
     for (size_t i = 0; i < left && count < o->limit && (count == 0 || bytes < o->max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[o->descending ? begin - 1 - i : begin + i];
-        if (!ldg_mem_visible(&row->stamp, &m->tx, seq))
+        if (!ldg_mem_visible(&row->stamp, &m->tx, seq) || is_excepted(except, row->id))
             continue;
         const struct ldg_mem_version *version = ldg_mem_version_seen(row, &m->tx, seq);
         if (!matches(row, version, search, o))
@@ -450,12 +469,12 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
     return LEDGER_OK;
 }
 
-ledger_rc ldg_mem_read(void *ctx, const char *stream_name, const char *search,
-                       const ledger_read_options *options, struct ldg_arena *arena,
-                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+static ledger_rc read_entries(struct ldg_memory *m, const char *stream_name, const char *search,
+                              const ledger_read_options *options, const struct except *except,
+                              struct ldg_arena *arena, ledger_entry **ret_entries,
+                              size_t *ret_count, ledger_error *err)
 {
     static const struct ldg_mem_rows none = { 0 };
-    struct ldg_memory *m = ctx;
     ledger_rc rc = ldg_mem_enter(m, "read", err);
     if (rc != LEDGER_OK)
         return rc;
@@ -464,8 +483,46 @@ ledger_rc ldg_mem_read(void *ctx, const char *stream_name, const char *search,
         const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
         rows = stream ? &stream->rows : &none;
     }
-    rc = read_rows(m, rows, search, options, arena, ret_entries, ret_count, err);
+    rc = read_rows(m, rows, search, options, except, arena, ret_entries, ret_count, err);
     return ldg_mem_leave(m, rc, err);
+}
+
+ledger_rc ldg_mem_read(void *ctx, const char *stream, const char *search,
+                       const ledger_read_options *options, struct ldg_arena *arena,
+                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    return read_entries(ctx, stream, search, options, &(struct except){ 0 }, arena, ret_entries,
+                        ret_count, err);
+}
+
+ledger_rc ldg_mem_read_except(void *ctx, const char *stream, const ledger_read_options *options,
+                              const int64_t *except, size_t except_count, struct ldg_arena *arena,
+                              ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    return read_entries(ctx, stream, NULL, options, &(struct except){ except, except_count }, arena,
+                        ret_entries, ret_count, err);
+}
+
+/* All that is below the first entry of an open transaction. */
+ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "settle", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    int64_t settled = m->table->last_id;
+    const struct ldg_mem_rows *rows = &m->table->rows;
+    for (size_t i = ldg_mem_rows_after(rows, settle->settled); i < rows->count; i++) {
+        const struct ldg_mem_row *row = rows->items[i];
+        if (row->stamp.created_by && row->stamp.created_by != &m->tx) {
+            settled = row->id - 1;
+            break;
+        }
+    }
+    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    if (rc == LEDGER_OK && settled > settle->settled)
+        settle->settled = settled;
+    return rc;
 }
 
 ledger_rc ldg_mem_stat(void *ctx, const char *stream_name, ledger_stream_stat *ret_stat,

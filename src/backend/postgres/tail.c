@@ -12,15 +12,24 @@
 #define SEQUENCE "pg_get_serial_sequence('\"{t}\"', 'id')::regclass"
 
 /* The snapshot, and with it the highest id, is older than the look at the locks. A prepared
- * transaction has no pid. */
+ * transaction has no pid; it keeps the virtual number it had until the server is restarted, which
+ * gives it one that begins with -1. */
 static const char look[] =
-    "SELECT coalesce((SELECT max(id) FROM \"{t}\"), 0), "
-    "(SELECT string_agg(DISTINCT l.virtualtransaction, ' ') FROM pg_catalog.pg_locks AS l "
+    "SELECT coalesce((SELECT max(id) FROM \"{t}\"), 0), string_agg(w.number, ' '), "
+    "string_agg(w.number, ' ') FILTER (WHERE w.number LIKE '-1/%'), pg_is_in_recovery(), "
+    "coalesce((SELECT seqcache FROM pg_catalog.pg_sequence WHERE seqrelid = " SEQUENCE "), 1) "
+    "FROM (SELECT DISTINCT l.virtualtransaction AS number FROM pg_catalog.pg_locks AS l "
     "WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted "
     "AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) "
     "AND l.relation IN ('\"{t}\"'::regclass, " SEQUENCE ") "
-    "AND l.pid IS DISTINCT FROM pg_backend_pid()), pg_is_in_recovery(), "
-    "coalesce((SELECT seqcache FROM pg_catalog.pg_sequence WHERE seqrelid = " SEQUENCE "), 1)";
+    "AND l.pid IS DISTINCT FROM pg_backend_pid()) AS w";
+enum {
+    LOOK_HIGHEST,
+    LOOK_WRITERS,
+    LOOK_RECOVERED,
+    LOOK_IN_RECOVERY,
+    LOOK_CACHE,
+};
 
 /* Is one word of `some` among those of `all`? Words end at a space. */
 static bool share_word(const char *some, const char *all)
@@ -39,34 +48,46 @@ static bool share_word(const char *some, const char *all)
     return found;
 }
 
-static ledger_rc take_look(const struct ldg_pg *pg, const PGresult *result,
-                           struct ldg_settle *settle, ledger_error *err)
+static ledger_rc check_look(const struct ldg_pg *pg, const PGresult *result, ledger_error *err)
 {
-    const int64_t highest = ldg_pg_get_int64(result, 0, 0);
-    const char *writers = ldg_pg_get_text(result, 0, 1);
-    char *copy = NULL;
-
-    if (ldg_pg_get_bool(result, 0, 2))
+    if (ldg_pg_get_bool(result, 0, LOOK_IN_RECOVERY))
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "a standby does not know which transactions of the primary are open, so "
                         "entries could be missed; follow the primary");
-    if (ldg_pg_get_int64(result, 0, 3) > 1)
+    if (ldg_pg_get_int64(result, 0, LOOK_CACHE) > 1)
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
                         "the sequence of table \"%s\" hands out ids from a cache, so entries could "
                         "be missed; ALTER SEQUENCE ... CACHE 1",
                         pg->table);
-    if (settle->writers && share_word(settle->writers, writers))
+    return LEDGER_OK;
+}
+
+static ledger_rc take_look(const PGresult *result, struct ldg_settle *settle, ledger_error *err)
+{
+    const int64_t highest = ldg_pg_get_int64(result, 0, LOOK_HIGHEST);
+    const char *writers = ldg_pg_get_text(result, 0, LOOK_WRITERS);
+    const char *recovered = ldg_pg_get_text(result, 0, LOOK_RECOVERED);
+    /* Of those that the last look saw, who is left? One that is gone may have come back with
+     * another number. */
+    const bool waits = settle->writers && share_word(settle->writers, writers);
+    const bool renamed = settle->writers && !waits && *recovered;
+    const char *next = renamed ? recovered : writers;
+    char *copy = NULL;
+
+    if (waits)
         return LEDGER_OK;
-    if (*writers && !(copy = ldg_strdup(writers)))
+    if (*next && !(copy = ldg_strdup(next)))
         return ldg_fail_nomem(err);
-    /* Those of the earlier look have ended; what they wrote is seen by reads from now on. */
-    if (settle->writers && settle->mark > settle->settled)
-        settle->settled = settle->mark;
-    if (!*writers && highest > settle->settled)
-        settle->settled = highest;
+    if (!renamed) {
+        /* They have ended, and what they wrote is seen by reads from now on. */
+        if (settle->writers && settle->mark > settle->settled)
+            settle->settled = settle->mark;
+        if (!*writers && highest > settle->settled)
+            settle->settled = highest;
+        settle->mark = highest;
+    }
     ldg_free(settle->writers);
     settle->writers = copy;
-    settle->mark = highest;
     return LEDGER_OK;
 }
 
@@ -79,7 +100,9 @@ ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
     if (rc == LEDGER_OK)
         rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for open transactions", look, NULL, &result, err);
     if (rc == LEDGER_OK)
-        rc = take_look(pg, result, settle, err);
+        rc = check_look(pg, result, err);
+    if (rc == LEDGER_OK)
+        rc = take_look(result, settle, err);
     PQclear(result);
     return rc;
 }
