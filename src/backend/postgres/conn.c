@@ -195,9 +195,10 @@ static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, 
     set_default(p, "keepalives_count", "3");
     set_default(p, "application_name", pg->label);
     set(p, "client_encoding", "UTF8"); /* texts of ours are nothing else */
-    if (p->several_hosts && !(pg->flags & LEDGER_STORE_READ_ONLY) &&
-        !is_chosen(p, "target_session_attrs", "PGTARGETSESSIONATTRS", "any"))
-        set(p, "target_session_attrs", "read-write");
+    /* The one that is written, whatever its default for transactions is; also for reading, because
+     * a standby may be behind by any time. */
+    if (p->several_hosts && !is_chosen(p, "target_session_attrs", "PGTARGETSESSIONATTRS", "any"))
+        set(p, "target_session_attrs", "primary");
     if (p->remote && !is_chosen(p, "sslmode", "PGSSLMODE", "prefer")) {
         p->verifies_remote = true;
         set(p, "sslmode", "verify-full");
