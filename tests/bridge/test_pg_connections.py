@@ -193,7 +193,8 @@ def test_tls_is_verified_for_a_remote_host():
         home = {'HOME': os.getcwd()}
 
         def check(more, code, *words, env=None):
-            result = ctl('store', 'init', '--store', url + more, code=None, env={**home, **(env or {})})
+            result = ctl('store', 'init', '--store', url + more, code=None,
+                         env={**home, **(env or {})})
             assert result.code == code, str(result)
             contains(result.err, *words)
 

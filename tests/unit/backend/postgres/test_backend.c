@@ -1,5 +1,6 @@
 /* A store on PostgreSQL over its connection's life: lost and found again, transactions and
  * snapshots that end with it, the caller's own connection, names. */
+#include "alloc_fail.h"
 #include "fixtures.h"
 #include "pg_server.h"
 
@@ -300,6 +301,29 @@ static void test_privileges(void **state)
     tst_pg_sql(other, "DROP OWNED BY clerk; DROP ROLE clerk");
 }
 
+/* Every allocation of ours fails once: an error, nothing written twice, nothing leaked. */
+static ledger_rc live(void *ctx)
+{
+    ledger_store *s = NULL;
+    ledger_rc rc = open_url(url, 0, &s);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_begin(s, &err);
+    if (rc == LEDGER_OK)
+        rc = append(s, "1");
+    if (rc == LEDGER_OK)
+        rc = ledger_store_commit(s, &err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_health(s, &err);
+    ledger_store_close(&s);
+    return rc;
+}
+
+static void test_allocations(void **state)
+{
+    alloc_fail_each(live, NULL);
+    assert_int_equal(err.code, LEDGER_OK);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -314,6 +338,7 @@ int main(void)
         TEST(test_names),
         TEST(test_label),
         TEST(test_privileges),
+        TEST(test_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
