@@ -281,8 +281,8 @@ static ledger_rc finish(struct reading *r, struct ldg_log_batch *batch, ledger_e
     if (rc == LEDGER_OK) {
         batch->more = !read_out || next.any;
         batch->next_position = c->position;
-        ldg_pg_source_keep(pg, batch->next_state, read_out && !r->fresh ? &next.s1 : r->seen,
-                           next.any ? &next : NULL);
+        rc = ldg_pg_source_keep(pg, batch->next_state, read_out && !r->fresh ? &next.s1 : r->seen,
+                                next.any ? &next : NULL, err);
     }
     return rc;
 }
@@ -333,8 +333,8 @@ static ledger_rc read_behind(struct reading *r, const struct ldg_log_limits *lim
     if (rc == LEDGER_OK && batch->count > 0)
         rc = finish(r, batch, err);
     if (rc == LEDGER_OK && batch->count == 0) {
-        ldg_pg_source_keep(r->pg, r->state, r->seen, NULL);
-        r->pg->source->spent = true;
+        rc = ldg_pg_source_keep(r->pg, r->state, r->seen, NULL, err);
+        r->pg->source->spent = rc == LEDGER_OK;
     }
     return rc;
 }

@@ -15,7 +15,7 @@
 #define KEEP_BYTES ((size_t)64 * 1024)
 
 /* A transaction that reads its own log sees rows of its own, which may never be committed. */
-#define NOT_OWN(column) column " IS DISTINCT FROM pg_current_xact_id_if_assigned()"
+#define NOT_OWN(column) "(" column " = pg_current_xact_id_if_assigned()) IS NOT TRUE"
 #define XMAX "pg_snapshot_xmax(pg_current_snapshot())"
 #define WITNESS_COLUMNS                                                                            \
     "id, txid, created_at, octet_length(payload)::int8, substring(payload FROM 1 FOR 4096)"
@@ -135,33 +135,36 @@ const struct ldg_pg_snapshot *ldg_pg_source_seen(const struct ldg_pg *pg, const 
     return !pg->pooled && ldg_pg_source_knows(pg, state) ? &pg->source->seen : &cursor->s0;
 }
 
-void ldg_pg_source_keep(struct ldg_pg *pg, const char *state, const struct ldg_pg_snapshot *seen,
-                        const struct ldg_pg_look *look)
+ledger_rc ldg_pg_source_keep(struct ldg_pg *pg, const char *state,
+                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_look *look,
+                             ledger_error *err)
 {
     struct ldg_pg_source *s = pg->source;
-    struct ldg_pg_snapshot copy = { 0 };
-    struct ldg_pg_look found = { 0 };
+    struct ldg_pg_snapshot copy;
 
-    /* The old ones may be what is to be kept. */
-    bool ok = (!seen || ldg_pg_snapshot_copy(seen, &s->work, &copy)) &&
-              (!look || ldg_pg_snapshot_copy(&look->s1, &s->work, &found.s1));
-    ldg_arena_reset(&s->kept);
     s->known = s->has_look = s->spent = false;
-    if (!ok || !seen || !ldg_pg_snapshot_copy(&copy, &s->kept, &s->seen))
-        return;
+    if (!seen)
+        return LEDGER_OK;
+    /* By way of the work arena, because it may be what is kept now. */
+    if (!ldg_pg_snapshot_copy(seen, &s->work, &copy))
+        return ldg_fail_nomem(err);
+    ldg_arena_reset(&s->kept);
+    if (!ldg_pg_snapshot_copy(&copy, &s->kept, &s->seen))
+        return ldg_fail_nomem(err);
     if (look && !pg->pooled) {
-        struct ldg_pg_snapshot s1 = found.s1;
-
-        found = *look;
-        found.ended = ldg_arena_memdup(&s->kept, look->ended ? look->ended : (uint64_t[1]){ 0 },
-                                       look->ended_count * sizeof(*found.ended));
-        s->has_look = found.ended && ldg_pg_snapshot_copy(&s1, &s->kept, &found.s1);
-        s->look = found;
+        s->look = *look;
+        s->look.ended = ldg_arena_calloc(&s->kept, look->ended_count, sizeof(*s->look.ended));
+        if (!s->look.ended || !ldg_pg_snapshot_copy(&look->s1, &s->kept, &s->look.s1))
+            return ldg_fail_nomem(err);
+        if (look->ended_count > 0)
+            memcpy(s->look.ended, look->ended, look->ended_count * sizeof(*s->look.ended));
+        s->has_look = true;
     }
     if (s->state != state)
         memcpy(s->state, state, strlen(state) + 1);
     s->connect_count = pg->connect_count;
     s->known = true;
+    return LEDGER_OK;
 }
 
 /* --- the witness ----------------------------------------------------------------------------- */

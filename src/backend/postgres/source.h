@@ -44,10 +44,10 @@ struct ldg_pg_source {
 ledger_rc ldg_pg_source_get(struct ldg_pg *pg, struct ldg_pg_source **ret_source,
                             ledger_error *err);
 
-/* Keeps for `state`: seen NULL: nothing. look may be NULL. Best effort: without memory nothing is
- * kept. */
-void ldg_pg_source_keep(struct ldg_pg *pg, const char *state, const struct ldg_pg_snapshot *seen,
-                        const struct ldg_pg_look *look);
+/* Keeps for `state`: seen NULL: nothing. look (in the work arena) may be NULL. */
+ledger_rc ldg_pg_source_keep(struct ldg_pg *pg, const char *state,
+                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_look *look,
+                             ledger_error *err);
 /* Is what is kept of this state, and of this connection? */
 bool ldg_pg_source_knows(const struct ldg_pg *pg, const char *state);
 /* Where to search from: what is kept, or the cursor's s0. Behind a pooler the server may change

@@ -76,8 +76,8 @@ static ledger_rc look_again(struct ldg_pg *pg, bool *ret_grown, ledger_error *er
     if (rc == LEDGER_OK && s->spent) {
         rc = ldg_pg_look_behind(pg, &cursor, ldg_pg_source_seen(pg, s->state, &cursor), &look, err);
         if (rc == LEDGER_OK)
-            ldg_pg_source_keep(pg, s->state, look.any ? &s->seen : &look.s1,
-                               look.any && !cursor.open ? &look : NULL);
+            rc = ldg_pg_source_keep(pg, s->state, look.any ? &s->seen : &look.s1,
+                                    look.any && !cursor.open ? &look : NULL, err);
         s->spent = !look.any;
     }
     if (rc == LEDGER_OK)
