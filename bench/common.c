@@ -255,6 +255,7 @@ static bool process_stat(long pid, long *ret_parent, double *ret_cpu_seconds)
 {
     char path[64], text[1024], *rest;
     unsigned long user, system;
+    long user_ended, system_ended; /* of children that have ended */
     size_t size = 0;
     FILE *file;
 
@@ -266,10 +267,11 @@ static bool process_stat(long pid, long *ret_parent, double *ret_cpu_seconds)
     fclose(file);
     text[size] = 0;
     rest = strrchr(text, ')'); /* the name may hold anything */
-    if (!rest || sscanf(rest, ") %*c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", ret_parent,
-                        &user, &system) != 3)
+    if (!rest || sscanf(rest, ") %*c %ld %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %ld %ld",
+                        ret_parent, &user, &system, &user_ended, &system_ended) != 5)
         return false;
-    *ret_cpu_seconds = (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
+    *ret_cpu_seconds = ((double)(user + system) + (double)(user_ended + system_ended)) /
+                       (double)sysconf(_SC_CLK_TCK);
     return true;
 }
 

@@ -61,7 +61,8 @@ pid_t bench_spawn(const char *const *args);
 double bench_peak_rss_mib(void);
 /* Children of a process, at most max. */
 size_t bench_children(pid_t parent, pid_t *pids, size_t max);
-double bench_process_cpu_seconds(pid_t pid); /* user and system; 0 when it is gone */
+/* User and system, with its children that have ended; 0 when it is gone. */
+double bench_process_cpu_seconds(pid_t pid);
 /* Waits; ends the process when the child failed. ret_usage may be NULL. */
 void bench_join(pid_t pid, struct rusage *ret_usage);
 /* Memory shared with spawned programs: an inherited descriptor, mapped at both ends. */
