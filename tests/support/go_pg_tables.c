@@ -31,8 +31,8 @@ static void create_store(PGconn *conn, const char *t)
                "WHERE dedup_key != ''",
                t, t);
     tst_pg_sql(conn, "CREATE INDEX IF NOT EXISTS idx_%s_tags ON %s USING GIN(tags)", t, t);
-    tst_pg_sql(conn,
-               "ALTER TABLE %s ADD COLUMN IF NOT EXISTS source_id TEXT NOT NULL DEFAULT ''", t);
+    tst_pg_sql(conn, "ALTER TABLE %s ADD COLUMN IF NOT EXISTS source_id TEXT NOT NULL DEFAULT ''",
+               t);
     tst_pg_sql(conn,
                "CREATE UNIQUE INDEX IF NOT EXISTS idx_%s_source ON %s(source_id) "
                "WHERE source_id != ''",

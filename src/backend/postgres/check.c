@@ -167,9 +167,9 @@ static const struct setting {
     ledger_severity severity; /* when it is not what is wanted */
     const char *text;
 } settings[] = {
-    { "fsync", "on", LEDGER_FINDING_ERROR,
+    { "fsync", "on", LEDGER_FINDING_WARNING,
       "a crash of the machine can destroy the database, or take back what bridges have carried" },
-    { "full_page_writes", "on", LEDGER_FINDING_ERROR,
+    { "full_page_writes", "on", LEDGER_FINDING_WARNING,
       "a crash of the machine can damage tables (unless the file system writes whole pages)" },
     { "synchronous_commit", NULL, LEDGER_FINDING_WARNING,
       "a crash of the server takes back commits of the last moments; a bridge that has carried "

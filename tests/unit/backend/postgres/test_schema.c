@@ -1,0 +1,883 @@
+/* Making, mending and refusing tables, beside writers and other programs; check(). */
+#include "handle.h"
+
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "alloc_fail.h"
+#include "base/clock.h"
+#include "go_pg_tables.h"
+
+#define PROCESSES 4
+#define T LEDGER_DEFAULT_TABLE
+
+struct fixture {
+    struct tst_env *env;
+    char url[300]; /* of a schema of its own */
+    PGconn *conn;  /* a superuser's, in it */
+    struct ldg_pg pg;
+    ledger_error err;
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = test_calloc(1, sizeof(*f));
+    void *env = NULL;
+    tst_pg_require();
+    if (tst_setup(&env) != 0)
+        return -1;
+    f->env = env;
+    snprintf(f->url, sizeof(f->url), "%s", tst_url(f->env, TST_POSTGRES, "a"));
+    f->conn = tst_pg_connect_url(f->url);
+    tst_pg_sql(f->conn, "SET client_min_messages = error");
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+    void *env = f->env;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE", schema);
+    free(schema);
+    PQfinish(f->conn);
+    test_free(f);
+    return tst_teardown(&env);
+}
+
+static ledger_rc try_as(struct fixture *f, const char *url, enum ldg_role role, uint32_t flags)
+{
+    return handle_try(&f->pg, url, T, role, LEDGER_LOG_AUTO, flags, &f->err);
+}
+
+static ledger_rc try_open(struct fixture *f, uint32_t flags)
+{
+    return try_as(f, f->url, LDG_ROLE_USER, flags);
+}
+
+static void open_now(struct fixture *f, uint32_t flags)
+{
+    ledger_rc rc = try_open(f, flags);
+    tst_ok(rc, &f->err);
+}
+
+static void says(const struct fixture *f, const char *text)
+{
+    if (!strstr(f->err.message, text))
+        tst_fail("not \"%s\": %s", text, f->err.message);
+}
+
+static int64_t append(struct fixture *f, const char *dedup_key)
+{
+    const ledger_append_input input = { .payload = { "1", 1 }, .dedup_key = dedup_key };
+    ledger_ids ids = { 0 };
+    ledger_rc rc = ldg_pg_append(&f->pg, "s", &input, 1, &ids, &f->err);
+    tst_ok(rc, &f->err);
+    int64_t id = ids.count ? ids.items[0].number : 0;
+    ledger_ids_destroy(&ids);
+    return id;
+}
+
+static bool has_column(PGconn *conn, const char *table, const char *column)
+{
+    return tst_pg_sql_int(conn,
+                          "SELECT count(*) FROM pg_attribute WHERE attrelid = '\"%s\"'::regclass "
+                          "AND attname = '%s' AND NOT attisdropped",
+                          table, column) == 1;
+}
+
+static bool has_index(PGconn *conn, const char *name)
+{
+    return tst_pg_sql_int(conn,
+                          "SELECT count(*) FROM pg_index AS i JOIN pg_class AS c "
+                          "ON c.oid = i.indexrelid WHERE c.relname = '%s' AND i.indisvalid "
+                          "AND c.relnamespace = current_schema()::regnamespace",
+                          name) == 1;
+}
+
+static void check_ours(PGconn *conn, const char *t, bool with_log)
+{
+    static const char *const columns[] = { "source_id", "origin", "source_pos", "mutation_pos" };
+    static const char *const indexes[] = { "stream_id", "dedup", "origin", "parked_entry" };
+    char name[128];
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(has_column(conn, t, columns[i]));
+        snprintf(name, sizeof(name), "idx_%s_%s", t, indexes[i]);
+        assert_true(has_index(conn, name));
+    }
+    snprintf(name, sizeof(name), "%s_cursors", t);
+    assert_true(has_column(conn, name, "state"));
+    assert_true(has_column(conn, name, "moved_at"));
+    assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_meta", t), 1);
+    assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_origins", t), 0);
+    assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_parked", t), 0);
+    assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_foreign", t), 0);
+    if (with_log) {
+        snprintf(name, sizeof(name), "%s_mutations", t);
+        assert_true(has_column(conn, name, "txid"));
+        snprintf(name, sizeof(name), "idx_%s_mutations_txid", t);
+        assert_true(has_index(conn, name));
+        assert_int_equal(tst_pg_sql_int(conn,
+                                        "SELECT count(*) FROM pg_attrdef WHERE adrelid = "
+                                        "'%s_mutations'::regclass AND pg_get_expr(adbin, adrelid) "
+                                        "= 'pg_current_xact_id()'",
+                                        t),
+                         1);
+    }
+}
+
+/* --- making ---------------------------------------------------------------------------------- */
+
+static void test_create(void **state)
+{
+    struct fixture *f = *state;
+    open_now(f, LEDGER_STORE_CREATE);
+    assert_true(f->pg.has_ours && f->pg.has_log && f->pg.has_txid && f->pg.has_source_id);
+    assert_false(f->pg.has_notify || f->pg.has_full_text || f->pg.has_origins);
+    assert_non_null(strstr(f->pg.wake_name, "postgres:"));
+    assert_int_equal(append(f, "k"), 1);
+    check_ours(f->conn, T, true);
+    /* Only what is needed: no other index slows the writer down. */
+    assert_int_equal(
+        tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index WHERE indrelid = '" T "'::regclass"),
+        4);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index WHERE indrelid = '" T
+                                             "_mutations'::regclass"),
+                     2);
+    handle_close(&f->pg);
+    /* Nothing is missing: nothing is written. */
+    char *before = tst_pg_sql_text(f->conn, "SELECT max(xmin::text::bigint) FROM pg_class");
+    open_now(f, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    char *after = tst_pg_sql_text(f->conn, "SELECT max(xmin::text::bigint) FROM pg_class");
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+    assert_int_equal(try_as(f, f->url, LDG_ROLE_SOURCE, 0), LEDGER_OK);
+    handle_close(&f->pg);
+    assert_int_equal(try_as(f, f->url, LDG_ROLE_SINK, 0), LEDGER_OK);
+    handle_close(&f->pg);
+}
+
+static void test_names(void **state)
+{
+    struct fixture *f = *state;
+    ledger_rc rc = handle_try(&f->pg, f->url, "Select", LDG_ROLE_USER, LEDGER_LOG_AUTO,
+                              LEDGER_STORE_CREATE, &f->err);
+    tst_ok(rc, &f->err);
+    assert_true(append(f, NULL) > 0);
+    handle_close(&f->pg);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM \"select\""), 1);
+    tst_fails(handle_try(&f->pg, f->url, "other", LDG_ROLE_USER, LEDGER_LOG_AUTO, 0, &f->err),
+              LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "--table other");
+    tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "ledger_entries");
+    /* The longest names that fit. */
+    char name[60];
+    memset(name, 'x', sizeof(name));
+    name[LDG_PG_TABLE_MAX_BYTES] = '\0';
+    for (int i = 0; i < 2; i++) {
+        rc =
+            handle_try(&f->pg, f->url, name, LDG_ROLE_USER, LEDGER_LOG_AUTO,
+                       LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT, &f->err);
+        tst_ok(rc, &f->err);
+        assert_true(append(f, NULL) > 0);
+        handle_close(&f->pg);
+    }
+}
+
+static void test_log_modes(void **state)
+{
+    static const struct {
+        ledger_log_mode log;
+        uint32_t flags;
+        ledger_rc rc;
+        bool has_log;
+    } steps[] = {
+        { LEDGER_LOG_OFF, LEDGER_STORE_CREATE, LEDGER_OK, false },
+        { LEDGER_LOG_AUTO, 0, LEDGER_OK, false },
+        { LEDGER_LOG_ON, 0, LEDGER_ERR_SCHEMA, false },
+        { LEDGER_LOG_ON, LEDGER_STORE_CREATE, LEDGER_OK, true },
+        { LEDGER_LOG_OFF, 0, LEDGER_OK, false },
+        { LEDGER_LOG_AUTO, 0, LEDGER_OK, true },
+    };
+    struct fixture *f = *state;
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        ledger_rc rc =
+            handle_try(&f->pg, f->url, T, LDG_ROLE_USER, steps[i].log, steps[i].flags, &f->err);
+        assert_int_equal(rc, steps[i].rc);
+        if (rc != LEDGER_OK)
+            continue;
+        assert_int_equal(f->pg.has_log, steps[i].has_log);
+        append(f, NULL);
+        handle_close(&f->pg);
+    }
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations"), 2);
+}
+
+static void test_identity(void **state)
+{
+    struct fixture *f = *state;
+    open_now(f, LEDGER_STORE_CREATE);
+    struct ldg_identity first = f->pg.identity;
+    assert_int_equal(strlen(first.uuid), 36);
+    assert_int_equal(first.epoch, 1);
+    handle_close(&f->pg);
+    open_now(f, LEDGER_STORE_CREATE);
+    assert_string_equal(f->pg.identity.uuid, first.uuid);
+    append(f, NULL);
+    handle_close(&f->pg);
+    open_now(f, LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY);
+    assert_string_not_equal(f->pg.identity.uuid, first.uuid);
+    first = f->pg.identity;
+    handle_close(&f->pg);
+    open_now(f, 0);
+    assert_string_equal(f->pg.identity.uuid, first.uuid);
+    /* Behind an open handle: after a reconnect it is noticed. */
+    tst_ok(ldg_pg_schema_look(&f->pg, &f->err), &f->err);
+    tst_pg_sql(f->conn, "UPDATE " T "_meta SET epoch = 2");
+    tst_fails(ldg_pg_schema_look(&f->pg, &f->err), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, first.uuid);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "UPDATE " T "_meta SET uuid = ''");
+    tst_fails(try_open(f, 0), LEDGER_ERR_DATA, &f->err);
+}
+
+static void test_options(void **state)
+{
+    struct fixture *f = *state;
+    open_now(f, LEDGER_STORE_CREATE);
+    append(f, NULL);
+    handle_close(&f->pg);
+    for (int i = 0; i < 2; i++) {
+        open_now(f, LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT);
+        assert_true(f->pg.has_notify && f->pg.has_full_text);
+        handle_close(&f->pg);
+    }
+    tst_pg_sql(f->conn, "LISTEN \"ledger_" T "_mutations\"");
+    open_now(f, 0);
+    assert_true(f->pg.has_notify && f->pg.has_full_text);
+    append(f, NULL);
+    tst_pg_sql(f->conn, "SELECT 1");
+    PGnotify *notify = PQnotifies(f->conn);
+    assert_non_null(notify);
+    PQfreemem(notify);
+    /* Nothing that a payload holds keeps it from being written. */
+    tst_pg_sql(f->conn, "INSERT INTO " T "(stream, payload) VALUES ('x', '\\xff00'), "
+                        "('x', convert_to('{\"a\":\"\\u0000\"}', 'UTF8')), ('x', 'not json'), "
+                        "('x', ''), ('x', convert_to((SELECT '[' || string_agg('\"' || "
+                        "md5(i::text) || '\"', ',') || ']' FROM generate_series(1, 100000) AS i), "
+                        "'UTF8')), ('y', convert_to('{\"Gr\\u00f6\\u00dfe\":\"a\\nb\"}', 'UTF8'))");
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T " WHERE " T "_words(payload)"
+                                             " @@ plainto_tsquery('simple', 'b größe')"),
+                     1);
+    handle_close(&f->pg);
+    /* A trigger that was switched off is switched on again. */
+    tst_pg_sql(f->conn, "ALTER TABLE " T "_mutations DISABLE TRIGGER " T "_mutations_notify");
+    open_now(f, 0);
+    assert_false(f->pg.has_notify);
+    handle_close(&f->pg);
+    open_now(f, LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY);
+    assert_true(f->pg.has_notify);
+    handle_close(&f->pg);
+}
+
+/* The entries may be in a later schema of search_path: what is added goes beside them. */
+static void test_search_path(void **state)
+{
+    struct fixture *f = *state;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    char url[400];
+    tst_go_pg_create(f->conn, T, true);
+    tst_pg_sql(f->conn, "CREATE SCHEMA \"%s_first\"", schema);
+    snprintf(
+        url, sizeof(url), "%s",
+        tst_pg_url(tst_pg_shared(), NULL, NULL, "options=-csearch_path%3DFIRST_first%2CFIRST"));
+    char text[400], *out = text;
+    for (const char *p = url; *p;) {
+        if (strncmp(p, "FIRST", 5) == 0) {
+            out += snprintf(out, 100, "%s", schema);
+            p += 5;
+        } else {
+            *out++ = *p++;
+        }
+    }
+    *out = '\0';
+    ledger_rc rc = try_as(f, text, LDG_ROLE_USER, LEDGER_STORE_CREATE);
+    tst_ok(rc, &f->err);
+    handle_close(&f->pg);
+    check_ours(f->conn, T, true);
+    assert_int_equal(tst_pg_sql_int(f->conn,
+                                    "SELECT count(*) FROM pg_class WHERE relnamespace = "
+                                    "'\"%s_first\"'::regnamespace",
+                                    schema),
+                     0);
+    tst_pg_sql(f->conn, "DROP SCHEMA \"%s_first\"", schema);
+    free(schema);
+    snprintf(text, sizeof(text), "%s",
+             tst_pg_url(tst_pg_shared(), NULL, NULL, "options=-csearch_path%3Dnone_such"));
+    tst_fails(try_as(f, text, LDG_ROLE_USER, LEDGER_STORE_CREATE), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "search_path");
+}
+
+/* --- tables of Go ---------------------------------------------------------------------------- */
+
+/* A table that Go made becomes ours and stays Go's. */
+static void upgrade(struct fixture *f, bool old)
+{
+    if (old)
+        tst_go_pg_create_old(f->conn, T);
+    else
+        tst_go_pg_create(f->conn, T, true);
+    if (!old)
+        tst_go_pg_append(f->conn, T, true, "s", "{\"a\":1}", "k", NULL);
+    const int64_t rows = tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T);
+    const int64_t file = tst_pg_sql_int(f->conn, "SELECT pg_relation_filenode('" T "')");
+    open_now(f, 0);
+    check_ours(f->conn, T, !old);
+    /* Without rewriting it. */
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT pg_relation_filenode('" T "')"), file);
+    assert_int_equal(f->pg.has_log, !old);
+    if (!old) {
+        assert_int_equal(append(f, "k"), 0); /* its key is there */
+        assert_true(has_index(f->conn, "idx_" T "_source"));
+        assert_true(has_index(f->conn, "idx_" T "_tags"));
+        assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations "
+                                                 "WHERE txid IS NULL"),
+                         1);
+    }
+    const int64_t ours = append(f, "l");
+    assert_true(ours > rows);
+    /* Go opens it again and goes on. */
+    tst_go_pg_create(f->conn, T, true);
+    assert_int_equal(tst_go_pg_append(f->conn, T, true, "s", "2", "l", NULL), 0);
+    assert_true(tst_go_pg_append(f->conn, T, true, "s", "2", NULL, "7") > ours);
+    if (!old)
+        assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations "
+                                                 "WHERE txid IS NOT NULL"),
+                         2);
+    tst_go_pg_set_cursor(f->conn, T, "default", "0000000000000000005");
+    tst_go_pg_set_cursor(f->conn, T, "default", "0000000000000000004");
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_cursors WHERE "
+                                             "cursor = '0000000000000000005' AND state = ''"),
+                     1);
+    handle_close(&f->pg);
+}
+
+static void test_go_tables(void **state)
+{
+    upgrade(*state, false);
+}
+
+static void test_old_go_tables(void **state)
+{
+    upgrade(*state, true);
+}
+
+/* Without permission to change it the table is used as it is. */
+static void test_go_table_read_only(void **state)
+{
+    struct fixture *f = *state;
+    for (int old = 0; old < 2; old++) {
+        struct ldg_arena arena;
+        struct ldg_identity identity;
+        ledger_entry *entries;
+        size_t count = 0;
+        if (old)
+            tst_go_pg_create_old(f->conn, T);
+        else
+            tst_go_pg_create(f->conn, T, true);
+        tst_pg_sql(f->conn, "INSERT INTO " T "(stream, payload) VALUES ('s', '1')");
+        ldg_arena_init(&arena, 0);
+        open_now(f, LEDGER_STORE_READ_ONLY);
+        tst_ok(ldg_pg_read(&f->pg, "s", NULL, NULL, &arena, &entries, &count, &f->err), &f->err);
+        assert_int_equal(count, 1);
+        tst_fails(ldg_backend_postgres.identity(&f->pg, &identity, &f->err), LEDGER_ERR_PERMISSION,
+                  &f->err);
+        assert_false(has_column(f->conn, T, "origin"));
+        handle_close(&f->pg);
+        tst_fails(try_as(f, f->url, LDG_ROLE_SOURCE, LEDGER_STORE_READ_ONLY), LEDGER_ERR_SCHEMA,
+                  &f->err);
+        says(f, "store init");
+        ldg_arena_fini(&arena);
+        tst_pg_sql(f->conn, "DROP TABLE " T);
+    }
+}
+
+/* In the caller's transaction no table is changed; the rest works. */
+static void test_in_transaction(void **state)
+{
+    struct fixture *f = *state;
+    struct ldg_open o = { .table = T,
+                          .log_table = T "_mutations",
+                          .connection = f->conn,
+                          .busy_timeout_ms = 1000,
+                          .label = "test" };
+    const char *tag = "t";
+    const ledger_pair pair = { "a", "b" };
+    tst_go_pg_create(f->conn, T, true);
+    tst_pg_sql(f->conn, "BEGIN");
+    memset(&f->pg, 0, sizeof(f->pg));
+    tst_ok(ldg_backend_postgres.open(&f->pg, &o, &f->err), &f->err);
+    assert_false(f->pg.has_ours);
+    assert_true(f->pg.has_log);
+    ledger_id id = { .number = append(f, "k") };
+    assert_int_equal(append(f, "k"), 0);
+    uint64_t deleted = 0;
+    tst_ok(ldg_pg_set_tags(&f->pg, "s", id, (ledger_list){ &tag, 1 }, &f->err), &f->err);
+    tst_ok(ldg_pg_set_annotations(&f->pg, "s", id, (ledger_map){ &pair, 1 }, &f->err), &f->err);
+    tst_ok(ldg_pg_trim(&f->pg, "s", id, &deleted, &f->err), &f->err);
+    assert_int_equal(deleted, 1);
+    handle_close(&f->pg);
+    assert_int_equal(PQtransactionStatus(f->conn), PQTRANS_INTRANS);
+    assert_false(has_column(f->conn, T, "origin"));
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations"), 4);
+    o.flags = LEDGER_STORE_CREATE;
+    memset(&f->pg, 0, sizeof(f->pg));
+    tst_fails(ldg_backend_postgres.open(&f->pg, &o, &f->err), LEDGER_ERR_INVALID, &f->err);
+    tst_pg_sql(f->conn, "COMMIT");
+    memset(&f->pg, 0, sizeof(f->pg));
+    tst_ok(ldg_backend_postgres.open(&f->pg, &o, &f->err), &f->err);
+    handle_close(&f->pg);
+    check_ours(f->conn, T, true);
+    /* The session's own settings are as before. */
+    char *timeout = tst_pg_sql_text(f->conn, "SHOW lock_timeout");
+    assert_string_equal(timeout, "0");
+    free(timeout);
+}
+
+/* --- other shapes ---------------------------------------------------------------------------- */
+
+#define COLUMNS                                                                                    \
+    "stream TEXT, payload BYTEA, order_key TEXT, dedup_key TEXT, schema_version INT, "             \
+    "metadata JSONB, tags JSONB, annotations JSONB, created_at TIMESTAMPTZ, updated_at "           \
+    "TIMESTAMPTZ"
+
+static void test_other_shapes(void **state)
+{
+    static const struct {
+        const char *ddl, *said;
+    } cases[] = {
+        { "CREATE VIEW " T " AS SELECT 1 AS id", "is a view" },
+        { "CREATE MATERIALIZED VIEW " T " AS SELECT 1 AS id", "is a materialized view" },
+        { "CREATE SEQUENCE " T, "is a sequence" },
+        { "CREATE TABLE x(a int); CREATE INDEX " T " ON x(a)", "is an index" },
+        { "CREATE TYPE " T " AS (a int)", "is a type" },
+        { "CREATE TABLE " T "(id bigint, stream text) PARTITION BY LIST (stream)",
+          "is a partitioned table" },
+        { "CREATE TABLE " T "(id BIGSERIAL PRIMARY KEY, name TEXT)", "\"stream\"" },
+        { "CREATE TABLE " T "(id TEXT PRIMARY KEY, " COLUMNS ")", "\"id\" of type text" },
+        { "CREATE TABLE " T "(id BIGSERIAL, " COLUMNS ", PRIMARY KEY (id, stream))",
+          "not its primary key" },
+        { "CREATE TABLE " T "(id BIGINT PRIMARY KEY, " COLUMNS ")", "without a sequence" },
+        { "CREATE TABLE " T "(id BIGSERIAL PRIMARY KEY, " COLUMNS ", who TEXT NOT NULL)",
+          "\"who\" that has to be filled" },
+        { "CREATE TABLE " T "(id BIGSERIAL PRIMARY KEY, " COLUMNS "); "
+          "ALTER TABLE " T " ALTER payload TYPE JSONB USING NULL",
+          "\"payload\" of type jsonb, where a ledger has bytea" },
+        { "CREATE TABLE " T "_cursors(who TEXT)", "\"name\"" },
+        { "CREATE TABLE " T "_meta(who TEXT)", "\"id\"" },
+        { "CREATE TABLE " T "_origins(id INTEGER PRIMARY KEY)", "\"uuid\"" },
+        { "CREATE TABLE " T "_parked(id BIGSERIAL PRIMARY KEY)", "\"source_uuid\"" },
+        { "CREATE TABLE " T "_foreign(id BIGINT)", "\"origin\"" },
+        { "CREATE TABLE " T "_mutations(id BIGSERIAL PRIMARY KEY)", "\"stream\"" },
+        { "CREATE TABLE x(a int); CREATE INDEX idx_" T "_dedup ON x(a)", "idx_" T "_dedup" },
+        { "CREATE SEQUENCE idx_" T "_origin", "idx_" T "_origin" },
+    };
+    struct fixture *f = *state;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE; CREATE SCHEMA \"%s\"", schema, schema);
+        tst_pg_sql(f->conn, "%s", cases[i].ddl);
+        const char *all = "SELECT count(*) FROM pg_class";
+        int64_t before = tst_pg_sql_int(f->conn, "%s", all);
+        tst_fails(try_open(f, LEDGER_STORE_CREATE), LEDGER_ERR_SCHEMA, &f->err);
+        says(f, cases[i].said);
+        assert_int_equal(tst_pg_sql_int(f->conn, "%s", all), before);
+    }
+    /* What is more than needed stands in nobody's way. */
+    tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE; CREATE SCHEMA \"%s\"", schema, schema);
+    tst_pg_sql(f->conn,
+               "CREATE TABLE " T "(id BIGINT PRIMARY KEY GENERATED BY DEFAULT AS IDENTITY, "
+               "who TEXT NOT NULL DEFAULT 'x', why TEXT, " COLUMNS ")");
+    open_now(f, LEDGER_STORE_CREATE);
+    assert_true(append(f, "k") > 0);
+    handle_close(&f->pg);
+    /* A log that is not asked for may be anything. */
+    tst_pg_sql(f->conn, "DROP TABLE " T "_mutations; CREATE VIEW " T "_mutations AS SELECT 1");
+    handle_open(&f->pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_OFF, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    free(schema);
+}
+
+static void test_indexes(void **state)
+{
+    struct fixture *f = *state;
+    tst_go_pg_create(f->conn, T, false);
+    /* One of that name over other columns. */
+    tst_pg_sql(f->conn, "DROP INDEX idx_" T "_dedup; "
+                        "CREATE INDEX idx_" T "_dedup ON " T "(dedup_key)");
+    tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "idx_" T "_dedup");
+    /* Rows that a missing one would have refused; what was begun is taken away again. */
+    tst_pg_sql(f->conn, "DROP INDEX idx_" T "_dedup; INSERT INTO " T "(stream, payload, dedup_key) "
+                        "VALUES ('s', '1', 'k'), ('s', '2', 'k')");
+    tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "same key");
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_class WHERE relname = 'idx_" T
+                                             "_dedup' AND relnamespace = "
+                                             "current_schema()::regnamespace"),
+                     0);
+    tst_pg_sql(f->conn, "DELETE FROM " T " WHERE payload = '2'");
+    open_now(f, 0);
+    check_ours(f->conn, T, false);
+    handle_close(&f->pg);
+    /* A build that was broken off. */
+    tst_pg_sql(f->conn, "UPDATE pg_index SET indisvalid = false WHERE indexrelid IN "
+                        "('idx_" T "_origin'::regclass, 'idx_" T "_stream_id'::regclass)");
+    open_now(f, 0);
+    check_ours(f->conn, T, false);
+    handle_close(&f->pg);
+}
+
+static void test_log_cache(void **state)
+{
+    struct fixture *f = *state;
+    open_now(f, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "ALTER SEQUENCE " T "_mutations_id_seq CACHE 10");
+    tst_fails(try_as(f, f->url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "CACHE 1");
+    assert_int_equal(try_as(f, f->url, LDG_ROLE_SINK, 0), LEDGER_OK);
+    handle_close(&f->pg);
+}
+
+/* --- others at the same time ----------------------------------------------------------------- */
+
+static pid_t init_in_child(const char *url, uint32_t flags, int gate)
+{
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        static struct ldg_pg pg;
+        ledger_error err;
+        const ledger_append_input input = { .payload = { "1", 1 } };
+        char c;
+        if (gate >= 0)
+            (void)!read(gate, &c, 1); /* until the parent closes it */
+        ledger_rc rc = handle_try(&pg, url, T, LDG_ROLE_USER, LEDGER_LOG_AUTO, flags, &err);
+        if (rc == LEDGER_OK) {
+            rc = ldg_pg_append(&pg, "s", &input, 1, NULL, &err);
+            handle_close(&pg);
+        }
+        if (rc != LEDGER_OK)
+            print_error("%s\n", err.message);
+        _exit(rc == LEDGER_OK ? 0 : 1);
+    }
+    return pid;
+}
+
+static void init_at_once(struct fixture *f, uint32_t flags)
+{
+    int gate[2];
+    pid_t pids[PROCESSES];
+    assert_int_equal(pipe(gate), 0);
+    for (int i = 0; i < PROCESSES; i++) {
+        pids[i] = fork();
+        assert_true(pids[i] >= 0);
+        if (pids[i] == 0) {
+            close(gate[1]);
+            pid_t child = init_in_child(f->url, flags, gate[0]);
+            int status = -1;
+            waitpid(child, &status, 0);
+            _exit(status ? 1 : 0);
+        }
+    }
+    close(gate[0]);
+    close(gate[1]);
+    int failed = 0;
+    for (int i = 0; i < PROCESSES; i++) {
+        int status = -1;
+        assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+        failed += status != 0;
+    }
+    assert_int_equal(failed, 0);
+    check_ours(f->conn, T, true);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T), PROCESSES);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations"), PROCESSES);
+}
+
+static void test_init_at_once(void **state)
+{
+    struct fixture *f = *state;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    for (int round = 0; round < 2; round++) {
+        init_at_once(f, LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY);
+        tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE; CREATE SCHEMA \"%s\"", schema, schema);
+        tst_go_pg_create(f->conn, T, true);
+        init_at_once(f, LEDGER_STORE_CREATE);
+        tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE; CREATE SCHEMA \"%s\"", schema, schema);
+    }
+    free(schema);
+}
+
+/* Writers go on while store init waits behind an open transaction. */
+static void t9_writers_go_on(void **state)
+{
+    struct fixture *f = *state;
+    PGconn *open_tx = tst_pg_connect_url(f->url);
+    int64_t longest_us = 0, done = 0;
+    int status = -1;
+    tst_go_pg_create(f->conn, T, true);
+    tst_pg_sql(open_tx, "BEGIN");
+    tst_go_pg_append(open_tx, T, true, "long", "1", NULL, NULL);
+    pid_t child = init_in_child(f->url, 0, -1);
+    const int64_t start_us = ldg_clock_mono_us();
+    while (ldg_clock_mono_us() - start_us < 1500000) {
+        const int64_t before_us = ldg_clock_mono_us();
+        tst_go_pg_append(f->conn, T, true, "s", "1", NULL, NULL);
+        const int64_t took_us = ldg_clock_mono_us() - before_us;
+        longest_us = took_us > longest_us ? took_us : longest_us;
+        done++;
+        usleep(2000);
+    }
+    assert_int_equal(waitpid(child, &status, WNOHANG), 0); /* it still waits */
+    tst_pg_sql(open_tx, "COMMIT");
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    /* 100 ms for each of two tables, and a machine that is busy with other things. */
+    if (longest_us > 600000)
+        tst_fail("a writer waited %lld us", (long long)longest_us);
+    assert_true(done > 10);
+    check_ours(f->conn, T, true);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations "
+                                             "WHERE txid IS NULL"),
+                     done + 1);
+    PQfinish(open_tx);
+}
+
+static int64_t late_us;
+
+/* Each look at the clock is a minute later. */
+static int64_t hasty_clock(void)
+{
+    late_us += 60000000;
+    return late_us;
+}
+
+static void test_gives_up(void **state)
+{
+    struct fixture *f = *state;
+    PGconn *open_tx = tst_pg_connect_url(f->url);
+    tst_go_pg_create(f->conn, T, true);
+    tst_pg_sql(open_tx, "BEGIN");
+    tst_go_pg_append(open_tx, T, true, "long", "1", NULL, NULL);
+    /* Connecting looks at the clock, too. */
+    PGconn *given = tst_pg_connect_url(f->url);
+    const struct ldg_open o = { .table = T,
+                                .log_table = T "_mutations",
+                                .connection = given,
+                                .busy_timeout_ms = 1000,
+                                .label = "test" };
+    memset(&f->pg, 0, sizeof(f->pg));
+    ldg_clock_set_mono(hasty_clock);
+    ledger_rc rc = ldg_backend_postgres.open(&f->pg, &o, &f->err);
+    ldg_clock_set_mono(NULL);
+    tst_fails(rc, LEDGER_ERR_BUSY, &f->err);
+    says(f, "another transaction");
+    PQfinish(given);
+    tst_pg_sql(open_tx, "ROLLBACK");
+    PQfinish(open_tx);
+    open_now(f, 0);
+    check_ours(f->conn, T, true);
+    handle_close(&f->pg);
+}
+
+/* --- privileges ------------------------------------------------------------------------------ */
+
+static void test_privileges(void **state)
+{
+    struct fixture *f = *state;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    char role[64], more[128], url[400];
+    snprintf(role, sizeof(role), "app_%s", schema);
+    snprintf(more, sizeof(more), "options=-csearch_path%%3D%s", schema);
+    snprintf(url, sizeof(url), "%s", tst_pg_url(tst_pg_shared(), NULL, role, more));
+    tst_pg_sql(f->conn, "CREATE ROLE \"%s\" LOGIN; GRANT USAGE ON SCHEMA \"%s\" TO \"%s\"", role,
+               schema, role);
+    /* May not make tables. */
+    tst_fails(try_as(f, url, LDG_ROLE_USER, LEDGER_STORE_CREATE), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "CREATE on schema");
+    /* May not change Go's, and works with them as they are. */
+    tst_go_pg_create(f->conn, T, true);
+    tst_pg_sql(f->conn,
+               "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"%s\" TO \"%s\"; "
+               "GRANT USAGE ON ALL SEQUENCES IN SCHEMA \"%s\" TO \"%s\"",
+               schema, role, schema, role);
+    assert_int_equal(try_as(f, url, LDG_ROLE_USER, 0), LEDGER_OK);
+    assert_false(f->pg.has_ours);
+    assert_true(append(f, "k") > 0);
+    handle_close(&f->pg);
+    tst_fails(try_as(f, url, LDG_ROLE_USER, LEDGER_STORE_CREATE), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "is not the owner");
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "is not the owner");
+    /* Made by their owner, used by others. */
+    open_now(f, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    tst_fails(try_as(f, url, LDG_ROLE_USER, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, T "_");
+    tst_pg_sql(f->conn, "GRANT SELECT ON " T "_meta, " T "_origins TO \"%s\"", role);
+    assert_int_equal(try_as(f, url, LDG_ROLE_USER, LEDGER_STORE_CREATE), LEDGER_OK);
+    assert_true(f->pg.has_ours);
+    assert_true(append(f, NULL) > 0);
+    handle_close(&f->pg);
+    assert_int_equal(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_OK);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "REVOKE SELECT ON " T "_mutations FROM \"%s\"", role);
+    tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "GRANT SELECT ON \"" T "_mutations\"");
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "GRANT INSERT ON \"" T "_origins\"");
+    tst_pg_sql(f->conn,
+               "GRANT INSERT ON " T "_origins TO \"%s\"; "
+               "GRANT SELECT, INSERT ON " T "_parked, " T "_foreign TO \"%s\"",
+               role, role);
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "SEQUENCE " T "_parked_id_seq");
+    tst_pg_sql(f->conn, "GRANT USAGE ON SEQUENCE " T "_parked_id_seq TO \"%s\"", role);
+    assert_int_equal(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_OK);
+    handle_close(&f->pg);
+    /* Rows that a source would not see. */
+    tst_pg_sql(f->conn,
+               "GRANT SELECT ON " T "_mutations TO \"%s\"; "
+               "ALTER TABLE " T "_mutations ENABLE ROW LEVEL SECURITY",
+               role);
+    tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "row-level security");
+    tst_pg_sql(f->conn, "DROP OWNED BY \"%s\"; DROP ROLE \"%s\"", role, role);
+    free(schema);
+}
+
+/* --- check ----------------------------------------------------------------------------------- */
+
+struct found {
+    char text[16384];
+    int counts[3];
+};
+
+static void note(void *ctx, ledger_severity severity, const char *subject, const char *text)
+{
+    struct found *found = ctx;
+    size_t used = strlen(found->text);
+    found->counts[severity]++;
+    snprintf(found->text + used, sizeof(found->text) - used, "%d %s: %s\n", (int)severity, subject,
+             text);
+}
+
+static void check(struct fixture *f, struct found *found)
+{
+    memset(found, 0, sizeof(*found));
+    ledger_rc rc = ldg_pg_check(&f->pg, note, found, &f->err);
+    tst_ok(rc, &f->err);
+}
+
+static void finds(const struct found *found, const char *text)
+{
+    if (!strstr(found->text, text))
+        tst_fail("not \"%s\" in:\n%s", text, found->text);
+}
+
+static void test_check(void **state)
+{
+    struct fixture *f = *state;
+    struct found found;
+    open_now(f, LEDGER_STORE_CREATE);
+    check(f, &found);
+    assert_int_equal(found.counts[LEDGER_FINDING_ERROR], 0);
+    finds(&found, "0 server: PostgreSQL");
+    finds(&found, "0 " T "_mutations.txid: there");
+    finds(&found, "1 fsync: off");
+    tst_pg_sql(f->conn, "INSERT INTO " T "(stream, payload, origin, source_pos) "
+                        "VALUES ('s', '1', 3, 1), ('s', '1', 3, 2), ('s', '1', 5, 1); "
+                        "INSERT INTO " T "_origins SELECT 5, uuid, epoch FROM " T "_meta; "
+                        "ALTER SEQUENCE " T "_id_seq CACHE 5; "
+                        "ALTER SEQUENCE " T "_mutations_id_seq CACHE 7; "
+                        "ALTER TABLE " T "_mutations ALTER txid DROP DEFAULT; "
+                        "INSERT INTO " T "_mutations(stream, payload, txid) "
+                        "VALUES ('_', '{}', '9000000000000'); "
+                        "DROP INDEX idx_" T "_stream_id; DROP TABLE " T "_foreign; "
+                        "ALTER TABLE " T " DROP COLUMN mutation_pos; "
+                        "ALTER TABLE " T "_parked SET UNLOGGED; "
+                        "UPDATE pg_index SET indisvalid = false "
+                        "WHERE indexrelid = 'idx_" T "_dedup'::regclass");
+    check(f, &found);
+    finds(&found, "2 identity: a source of this store has the same one");
+    finds(&found, "2 " T ": entries of 1 origins");
+    finds(&found, "1 " T ": its sequence has CACHE 5");
+    finds(&found, "2 " T "_mutations: its sequence has CACHE 7");
+    finds(&found, "2 " T "_mutations: column txid lacks its default");
+    finds(&found, "2 " T "_mutations: it holds transaction numbers");
+    finds(&found, "2 idx_" T "_stream_id: the index is missing");
+    finds(&found, "2 idx_" T "_dedup: invalid");
+    finds(&found, "2 " T "_foreign: the table is missing");
+    finds(&found, "2 " T ".mutation_pos: the column is missing");
+    finds(&found, "2 " T "_parked: UNLOGGED");
+    /* It changed nothing. */
+    assert_false(has_index(f->conn, "idx_" T "_stream_id"));
+    tst_pg_sql(f->conn, "DROP TABLE " T "_meta");
+    check(f, &found);
+    finds(&found, "2 " T "_meta: the table is missing");
+    tst_pg_sql(f->conn, "ALTER TABLE " T " RENAME stream TO other");
+    check(f, &found);
+    finds(&found, "2 " T ": ");
+    finds(&found, "\"other\"");
+    tst_pg_sql(f->conn, "DROP TABLE " T "_mutations");
+    tst_pg_sql(f->conn, "DROP TABLE " T);
+    check(f, &found);
+    finds(&found, "2 " T ": the table is missing");
+    finds(&found, "1 " T "_mutations: no mutation log");
+    handle_close(&f->pg);
+}
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+static ledger_rc open_and_check(void *ctx)
+{
+    struct fixture *f = ctx;
+    static struct found found;
+    memset(&found, 0, sizeof(found));
+    ledger_rc rc = try_open(f, LEDGER_STORE_CREATE);
+    if (rc == LEDGER_OK) {
+        rc = ldg_pg_check(&f->pg, note, &found, &f->err);
+        handle_close(&f->pg);
+    }
+    return rc;
+}
+
+static void test_no_memory(void **state)
+{
+    struct fixture *f = *state;
+    tst_go_pg_create(f->conn, T, true);
+    alloc_fail_each(open_and_check, f);
+    check_ours(f->conn, T, true);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_create),         TEST(test_names),         TEST(test_log_modes),
+        TEST(test_identity),       TEST(test_options),       TEST(test_search_path),
+        TEST(test_go_tables),      TEST(test_old_go_tables), TEST(test_go_table_read_only),
+        TEST(test_in_transaction), TEST(test_other_shapes),  TEST(test_indexes),
+        TEST(test_log_cache),      TEST(test_init_at_once),  TEST(t9_writers_go_on),
+        TEST(test_gives_up),       TEST(test_privileges),    TEST(test_check),
+        TEST(test_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
