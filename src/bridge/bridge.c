@@ -231,6 +231,7 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
 struct retry {
     int64_t pause_ms; /* the next one; 0: no failure since the last success */
     int64_t failing_since_us;
+    ledger_rc told; /* what the log was told last, since then */
 };
 
 static bool may_retry(ledger_rc rc, const ledger_error *err)
@@ -267,13 +268,29 @@ static bool back_off(struct ledger_bridge *bridge, struct retry *retry, ledger_r
     }
     if (o->retry_for_ms >= 0 && (now - retry->failing_since_us) / 1000 >= o->retry_for_ms)
         return false;
-    ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, "poll failed, will try again", err);
+    /* Once for each kind of failure: a database may be away for hours. */
+    ldg_log(&bridge->telemetry, rc != retry->told ? LEDGER_LOG_WARN : LEDGER_LOG_DEBUG,
+            "poll failed, will try again", err);
+    retry->told = rc;
     /* Half fixed, half random: several bridges do not come back in step. */
     int64_t half = retry->pause_ms / 2;
     pause_ms(bridge, half + (int64_t)(ldg_random_u64() % (uint64_t)(half + 1)) + 1);
     retry->pause_ms =
         retry->pause_ms <= o->retry_max_ms / 2 ? retry->pause_ms * 2 : o->retry_max_ms;
     return true;
+}
+
+/* Who was told of a failure hears of its end. */
+static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
+{
+    char text[80];
+    if (retry->told != LEDGER_OK) {
+        (void)snprintf(text, sizeof(text), "works again, after %.1f s",
+                       (double)(ldg_clock_mono_us() - retry->failing_since_us) / 1e6);
+        ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, text, NULL);
+    }
+    retry->pause_ms = 0;
+    retry->told = LEDGER_OK;
 }
 
 /* --- polling --------------------------------------------------------------------------------- */
@@ -357,7 +374,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
         if (rc == LEDGER_OK)
             rc = ldg_pipe_cycle(pipe, true, &read, err);
         if (rc == LEDGER_OK) {
-            retry.pause_ms = 0;
+            succeeded(bridge, &retry);
             if (read == 0) {
                 note_empty(bridge, look);
                 /* Now and then the sink is asked as well: somebody may have set it back. */

@@ -35,8 +35,11 @@ enum cli_option_id {
     OPT_SOURCE_LOG_TABLE,
     OPT_SINK_LOG_TABLE,
     OPT_BUSY_TIMEOUT,
+    OPT_PASSWORD_FILE,
     OPT_NO_LOG,
     OPT_NEW_IDENTITY,
+    OPT_NOTIFY,
+    OPT_FULL_TEXT,
     OPT_STREAM,
     OPT_LINES,
     OPT_ORDER_KEY,
@@ -180,6 +183,7 @@ int cli_parked_drop(const struct cli *cli);
 int cli_cursor_show(const struct cli *cli);
 int cli_cursor_set(const struct cli *cli);
 int cli_cursor_reset(const struct cli *cli);
+int cli_cursor_acknowledge(const struct cli *cli);
 int cli_version(const struct cli *cli);
 int cli_help(const struct cli *cli);
 int cli_completion(const struct cli *cli);
@@ -192,7 +196,8 @@ bool cli_help_print(const char *words, FILE *to);
 
 enum cli_end { CLI_STORE, CLI_SOURCE, CLI_SINK };
 
-/* Options for one end, from the arguments; false: its URL is missing (printed). */
+/* Options for one end, from the arguments; false: its URL is missing, or the password file cannot
+ * be read (printed). */
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options);
 /* Opens one end. Prints what went wrong and returns its exit code; 0 = *ret_store is set. */
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,

@@ -15,15 +15,21 @@ static void pair_close(struct pair *pair)
     ledger_store_close(&pair->source);
 }
 
-static int pair_open(const struct cli *cli, uint32_t sink_flags, struct pair *ret_pair)
+static int pair_open_as(const struct cli *cli, uint32_t source_flags, uint32_t sink_flags,
+                        struct pair *ret_pair)
 {
     *ret_pair = (struct pair){ 0 };
-    int exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &ret_pair->source);
+    int exit_code = cli_store_open(cli, CLI_SOURCE, source_flags, &ret_pair->source);
     if (exit_code == 0)
         exit_code = cli_store_open(cli, CLI_SINK, sink_flags, &ret_pair->sink);
     if (exit_code != 0)
         pair_close(ret_pair);
     return exit_code;
+}
+
+static int pair_open(const struct cli *cli, uint32_t sink_flags, struct pair *ret_pair)
+{
+    return pair_open_as(cli, LEDGER_STORE_READ_ONLY, sink_flags, ret_pair);
 }
 
 static const char *bridge_name(const struct cli *cli)
@@ -460,6 +466,16 @@ int cli_cursor_show(const struct cli *cli)
     return exit_code;
 }
 
+/* Where it stands now: it may have gone further back than asked. */
+static void note_cursor(const struct cli *cli, const struct pair *pair)
+{
+    char text[LEDGER_ID_TEXT_MAX];
+    if (!cli_flag(cli, OPT_JSON) &&
+        ledger_store_cursor_get(pair->sink, bridge_name(cli), text, NULL) == LEDGER_OK)
+        cli_note("the cursor of bridge %s is at %s", cli_shown(bridge_name(cli)),
+                 cli_position_text(text));
+}
+
 static int set_cursor(const struct cli *cli, const char *position, bool allow_skip)
 {
     struct pair pair;
@@ -471,8 +487,8 @@ static int set_cursor(const struct cli *cli, const char *position, bool allow_sk
                                             allow_skip, &err);
     if (rc != LEDGER_OK)
         exit_code = cli_fail(rc, &err, NULL);
-    else if (!cli_flag(cli, OPT_JSON))
-        cli_note("the cursor of bridge %s is at %s", cli_shown(bridge_name(cli)), position);
+    else
+        note_cursor(cli, &pair);
     pair_close(&pair);
     return exit_code;
 }
@@ -491,4 +507,31 @@ int cli_cursor_set(const struct cli *cli)
 int cli_cursor_reset(const struct cli *cli)
 {
     return set_cursor(cli, "0", false);
+}
+
+int cli_cursor_acknowledge(const struct cli *cli)
+{
+    struct pair pair;
+    ledger_error err = { 0 };
+    bool changed = false;
+    int exit_code = pair_open_as(cli, 0, 0, &pair);
+    if (exit_code != 0)
+        return exit_code;
+    ledger_rc rc =
+        ledger_bridge_cursor_acknowledge(pair.source, pair.sink, bridge_name(cli), &changed, &err);
+    if (rc != LEDGER_OK) {
+        exit_code = cli_fail(rc, &err, NULL);
+    } else if (cli_flag(cli, OPT_JSON)) {
+        json_begin(stdout);
+        json_text(stdout, "name", bridge_name(cli));
+        json_bool(stdout, "changed", changed);
+        json_end(stdout);
+    } else if (changed) {
+        note_cursor(cli, &pair);
+    } else {
+        cli_note("nothing to acknowledge: the cursor of bridge %s fits the source",
+                 cli_shown(bridge_name(cli)));
+    }
+    pair_close(&pair);
+    return exit_code;
 }

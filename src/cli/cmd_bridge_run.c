@@ -50,8 +50,11 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
         return CLI_EXIT_USAGE;
     for (bool told = false;; told = true) {
         ledger_rc rc = ledger_store_open(&options, ret_store, &err);
-        if (rc == LEDGER_OK)
+        if (rc == LEDGER_OK) {
+            if (told)
+                cli_note("warn %s is there now", end == CLI_SOURCE ? "the source" : "the sink");
             return CLI_EXIT_OK;
+        }
         bool transient = (err.flags & LEDGER_ERROR_RETRY) != 0 && rc != LEDGER_ERR_NOMEM;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
         if (!transient || cli_stop_asked() || cli_mono_us() >= give_up_us)

@@ -36,6 +36,10 @@ int cli_store_init(const struct cli *cli)
     options.flags = LEDGER_STORE_CREATE;
     if (cli_flag(cli, OPT_NEW_IDENTITY))
         options.flags |= LEDGER_STORE_NEW_IDENTITY;
+    if (cli_flag(cli, OPT_NOTIFY))
+        options.flags |= LEDGER_STORE_NOTIFY;
+    if (cli_flag(cli, OPT_FULL_TEXT))
+        options.flags |= LEDGER_STORE_FULL_TEXT;
     options.log = cli_flag(cli, OPT_NO_LOG) ? LEDGER_LOG_OFF : LEDGER_LOG_ON;
     ledger_rc rc = ledger_store_open(&options, &store, &err);
     if (rc != LEDGER_OK)

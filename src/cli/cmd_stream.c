@@ -192,6 +192,7 @@ static void query_init(struct query *query, const struct cli *cli, ledger_store 
     query->options.all_tags = cli_list(cli, OPT_TAG);
     query->options.metadata = cli_pairs(cli, OPT_META, false);
     query->options.annotations = cli_pairs(cli, OPT_ANNOTATION, false);
+    query->options.full_text = cli_flag(cli, OPT_FULL_TEXT);
 }
 
 static void query_fini(struct query *query)

@@ -5,11 +5,13 @@
 #include "cli/cli.h"
 
 #define LIST(...) ((const unsigned char[]){ __VA_ARGS__, OPT_END })
-#define STORE_OPTIONS OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, OPT_BUSY_TIMEOUT
-#define SINK_OPTIONS OPT_SINK, OPT_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE, OPT_SINK_LOG_TABLE
+#define STORE_OPTIONS OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE
+#define SINK_OPTIONS                                                                               \
+    OPT_SINK, OPT_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT,      \
+        OPT_PASSWORD_FILE
 #define PAIR_OPTIONS                                                                               \
     OPT_SOURCE, OPT_SINK, OPT_TABLE, OPT_SOURCE_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE,              \
-        OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_NAME
+        OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE, OPT_NAME
 #define CARRY_OPTIONS                                                                              \
     OPT_BATCH_SIZE, OPT_BACKLOG_BATCH_SIZE, OPT_MAX_BATCH_BYTES, OPT_PARALLEL_STREAMS, OPT_SKIP,   \
         OPT_ON_BAD_EVENT, OPT_CURSOR_FILE
@@ -21,9 +23,11 @@ const struct cli_command cli_commands[] = {
       .text =
           "Makes the file, the table of entries, its mutation log and what bridges need. What is\n"
           "there already is kept; running it again changes nothing.",
-      .examples = "ledgerctl store init --store sqlite:orders.db\n"
-                  "ledgerctl store init --store sqlite:copy.db --no-log",
-      .options = LIST(STORE_OPTIONS, OPT_NO_LOG, OPT_NEW_IDENTITY),
+      .examples =
+          "ledgerctl store init --store sqlite:orders.db\n"
+          "ledgerctl store init --store sqlite:copy.db --no-log\n"
+          "ledgerctl store init --store postgresql://db.example/orders --notify --full-text",
+      .options = LIST(STORE_OPTIONS, OPT_NO_LOG, OPT_NEW_IDENTITY, OPT_NOTIFY, OPT_FULL_TEXT),
       .run = cli_store_init },
     { .words = "store check",
       .args = "",
@@ -80,12 +84,13 @@ const struct cli_command cli_commands[] = {
       .min_args = 1,
       .max_args = 1,
       .summary = "print entries whose payload contains a text",
-      .text =
-          "The text is looked for as it stands, ASCII letters in either case. Without --stream:\n"
-          "every stream.",
-      .examples = "ledgerctl stream search --store sqlite:orders.db 'blue shoes'",
+      .text = "The text is looked for as it stands, ASCII letters in either case. With "
+              "--full-text: its\n"
+              "words, in any order, each of them (PostgreSQL). Without --stream: every stream.",
+      .examples = "ledgerctl stream search --store sqlite:orders.db 'blue shoes'\n"
+                  "ledgerctl stream search --store postgresql:///orders --full-text 'shoes blue'",
       .options = LIST(STORE_OPTIONS, OPT_STREAM, OPT_AFTER, OPT_LIMIT, OPT_DESC, OPT_ORDER_KEY,
-                      OPT_TAG, OPT_META, OPT_ANNOTATION),
+                      OPT_TAG, OPT_META, OPT_ANNOTATION, OPT_FULL_TEXT),
       .run = cli_stream_search },
     { .words = "stream count",
       .args = "",
@@ -134,8 +139,14 @@ const struct cli_command cli_commands[] = {
           "in\n"
           "hand and end it with exit 0. Any number of bridges may run on one pair. Events that "
           "cannot\n"
-          "be applied are parked (`ledgerctl bridge parked list`) and do not change the exit code.",
+          "be applied are parked (`ledgerctl bridge parked list`) and do not change the exit "
+          "code.\n"
+          "A database that goes away is told once and waited for; once more when it is back.",
       .examples = "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db\n"
+                  "ledgerctl bridge run --source postgresql://a.example/orders --sink "
+                  "postgresql:///?service=copy\n"
+                  "ledgerctl bridge run --source sqlite:orders.db --sink "
+                  "postgresql://app@b.example/copy --password-file pw\n"
                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
                   "--until-empty --json\n"
                   "LEDGER_SOURCE=sqlite:orders.db LEDGER_SINK=sqlite:copy.db ledgerctl bridge run "
@@ -172,7 +183,7 @@ const struct cli_command cli_commands[] = {
           "`ledgerctl bridge parked` alone does the same. `show` prints such an event, `retry`\n"
           "applies it, `drop` deletes it.",
       .examples = "ledgerctl bridge parked list --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS, OPT_BUSY_TIMEOUT),
+      .options = LIST(SINK_OPTIONS),
       .run = cli_parked_list },
     { .words = "bridge parked show",
       .args = "ID",
@@ -180,7 +191,7 @@ const struct cli_command cli_commands[] = {
       .max_args = 1,
       .summary = "print one parked event as it was read",
       .examples = "ledgerctl bridge parked show 3 --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS, OPT_BUSY_TIMEOUT),
+      .options = LIST(SINK_OPTIONS),
       .run = cli_parked_show },
     { .words = "bridge parked retry",
       .args = "ID | --all",
@@ -197,7 +208,7 @@ const struct cli_command cli_commands[] = {
       .max_args = 1,
       .summary = "delete parked events: they are never applied",
       .examples = "ledgerctl bridge parked drop 3 --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS, OPT_BUSY_TIMEOUT, OPT_ALL),
+      .options = LIST(SINK_OPTIONS, OPT_ALL),
       .run = cli_parked_drop },
     { .words = "bridge cursor show",
       .args = "",
@@ -225,6 +236,19 @@ const struct cli_command cli_commands[] = {
       .examples = "ledgerctl bridge cursor reset --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS),
       .run = cli_cursor_reset },
+    { .words = "bridge cursor acknowledge",
+      .args = "",
+      .summary = "go on after the source moved to another cluster with all its rows",
+      .text =
+          "For a PostgreSQL source after pg_upgrade, or after a dump was restored elsewhere: "
+          "binds\n"
+          "the cursor to the source as it is now, at the same place or before it; what is carried\n"
+          "twice is left alone. Fails when the last row that was carried is missing. Changes\n"
+          "nothing where nothing is needed.",
+      .examples = "ledgerctl bridge cursor acknowledge --source postgresql://new.example/orders "
+                  "--sink sqlite:copy.db",
+      .options = LIST(PAIR_OPTIONS),
+      .run = cli_cursor_acknowledge },
 
     { .words = "completion bash",
       .args = "",

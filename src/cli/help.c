@@ -77,7 +77,9 @@ static void print_program_help(FILE *to)
           "of one into another.\n\ncommands:\n",
           to);
     print_command_lines("", to);
-    fputs("\nA store is named by a URL: sqlite:PATH. Data goes to stdout, words go to stderr.\n"
+    fputs("\nA store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE. Data goes to "
+          "stdout, words\n"
+          "go to stderr.\n"
           "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from "
           "the\n"
           "environment as well: --batch-size from LEDGER_BATCH_SIZE.\n\n"
@@ -189,8 +191,8 @@ static void print_completion_values(FILE *to)
     }
     fputs("    --store|--source|--sink)\n"
           "      if [[ $value == sqlite:* ]]; then files=1; cur=${value#sqlite:}\n"
-          "      else words=\"sqlite:\"; nospace=1; fi ;;\n"
-          "    --cursor-file) files=1 ;;\n"
+          "      else words=\"sqlite: postgresql://\"; nospace=1; fi ;;\n"
+          "    --cursor-file|--password-file) files=1 ;;\n"
           "    *) return ;;\n  esac\n",
           to);
 }

@@ -1,4 +1,6 @@
 /* Opening the stores that the options name, and saying what to do when that fails. */
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -29,6 +31,33 @@ static bool log_tables_clash(const struct cli *cli)
            sink_log != NULL && strcmp(source_log, sink_log) == 0;
 }
 
+/* The first line of the file becomes what libpq takes for a URL without a password: it stands in no
+ * argument, and nothing we print has it. */
+static bool take_password_file(const struct cli *cli)
+{
+    const char *path = cli_text(cli, OPT_PASSWORD_FILE), *wrong = NULL;
+    char line[1024] = "";
+    if (path == NULL)
+        return true;
+    FILE *file = fopen(path, "r");
+    if (file == NULL || (fgets(line, sizeof line, file) == NULL && ferror(file)))
+        wrong = strerror(errno);
+    size_t size = strcspn(line, "\r\n");
+    if (wrong == NULL && size == 0)
+        wrong = "its first line is empty";
+    else if (wrong == NULL && size == sizeof line - 1)
+        wrong = "its first line is too long";
+    line[size] = '\0';
+    if (wrong == NULL && setenv("PGPASSWORD", line, 1) != 0)
+        wrong = strerror(errno);
+    if (wrong != NULL)
+        cli_error("password file %s: %s", cli_shown(path), wrong);
+    if (file != NULL)
+        fclose(file);
+    explicit_bzero(line, sizeof line);
+    return wrong == NULL;
+}
+
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options)
 {
     const struct cli_option *option = &cli_options[ends[end].url];
@@ -45,7 +74,10 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
                   "--sink-log-table");
         return false;
     }
+    if (!take_password_file(cli))
+        return false;
     ledger_store_options_defaults(ret_options);
+    ret_options->label = "ledgerctl";
     ret_options->url = url;
     ret_options->table = first_text(cli, ends[end].table, OPT_TABLE);
     ret_options->log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);

@@ -11,7 +11,8 @@
 #include "cli/cli.h"
 
 const struct cli_option cli_options[OPT_COUNT] = {
-    [OPT_STORE] = { "store", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL, "the store: sqlite:PATH" },
+    [OPT_STORE] = { "store", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
+                    "the store: sqlite:PATH or postgresql://HOST/DATABASE" },
     [OPT_SOURCE] = { "source", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
                      "the store whose changes are carried" },
     [OPT_SINK] = { "sink", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL, "the store they are carried to" },
@@ -29,10 +30,16 @@ const struct cli_option cli_options[OPT_COUNT] = {
                              "mutation log of the sink, if it has one" },
     [OPT_BUSY_TIMEOUT] = { "busy-timeout", 0, CLI_DURATION, "TIME", "5s", 0, 3600000, NULL,
                            "how long to wait for a lock" },
+    [OPT_PASSWORD_FILE] = { "password-file", 0, CLI_TEXT, "FILE", NULL, 0, 0, NULL,
+                            "file whose first line is the password of the database" },
     [OPT_NO_LOG] = { "no-log", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                      "make no mutation log: the store can only be a sink" },
     [OPT_NEW_IDENTITY] = { "new-identity", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                            "give a copied database a new identity" },
+    [OPT_NOTIFY] = { "notify", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
+                     "let each commit wake the bridges at once (PostgreSQL; slows many writers)" },
+    [OPT_FULL_TEXT] = { "full-text", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
+                        "search whole words; store init: make the index for it (PostgreSQL)" },
     [OPT_STREAM] = { "stream", 0, CLI_TEXT, "NAME", "default", 0, 0, NULL,
                      "the stream; without it search, count, stat and tail take every one" },
     [OPT_LINES] = { "lines", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,

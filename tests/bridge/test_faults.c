@@ -198,6 +198,48 @@ static void thread_retries_transient_errors(void **state)
     }
 }
 
+struct told {
+    pthread_mutex_t mutex;
+    size_t failed, again;
+};
+
+static void tell(void *ctx, ledger_log_level level, const char *message, const ledger_attr *attrs,
+                 size_t attr_count)
+{
+    struct told *told = ctx;
+    pthread_mutex_lock(&told->mutex);
+    told->failed += level == LEDGER_LOG_WARN && strstr(message, "failed") != NULL;
+    told->again += level == LEDGER_LOG_WARN && strstr(message, "works again") != NULL;
+    pthread_mutex_unlock(&told->mutex);
+}
+
+/* A database that is away for long fills no log: it is told once, and once when it is back. */
+static void a_lost_database_is_told_once(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *source = tst_open(env, TST_MEMORY, "source");
+    ledger_store *sink = tst_open(env, TST_MEMORY, "sink");
+    struct ldg_memory_fault fault = { .callback = "apply", .times = 20 };
+    struct told told = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+    ledger_bridge_options o;
+    ledger_bridge_stats stats;
+    ledger_error err = { 0 };
+    fill(source, tst_seed(), 5);
+    tst_bridge_options(&o);
+    o.logger = (ledger_logger){ .ctx = &told, .log = tell };
+    assert_int_equal(ldg_memory_fault_add(memory_name(sink), &fault), LEDGER_OK);
+    ledger_bridge *bridge = tst_bridge(source, sink, &o);
+    tst_ok(ledger_bridge_start(bridge, &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    ledger_bridge_stop(bridge);
+    ledger_bridge_get_stats(bridge, &stats);
+    assert_true(stats.error_count >= 20);
+    assert_int_equal(told.failed, 1);
+    assert_int_equal(told.again, 1);
+    ledger_bridge_destroy(&bridge);
+    ldg_memory_faults_clear(memory_name(sink));
+}
+
 static void thread_gives_up_after_retry_for(void **state)
 {
     struct tst_env *env = *state;
@@ -673,6 +715,7 @@ int main(void)
         T(memory_source_fails_on_call_n),
         T(memory_source_fails_on_call_n_and_restart),
         T(thread_retries_transient_errors),
+        T(a_lost_database_is_told_once),
         T(thread_gives_up_after_retry_for),
         T(sqlite_sink_fails_on_call_n),
         T(sqlite_sink_fails_on_call_n_and_restart),

@@ -299,6 +299,20 @@ def on_terminal(*args, seconds=3.0, signal_number=signal.SIGINT, columns=None):
     return process.returncode, got.decode()
 
 
+def test_acknowledge_where_nothing_has_moved():
+    ends = pair()
+    fill(ends[1], 3)
+    contains(ctl('bridge', 'cursor', 'acknowledge', *ends, code=1).err, 'cursor')
+    ctl('bridge', 'run', *ends, '--until-empty', '--quiet')
+    contains(ctl('bridge', 'cursor', 'acknowledge', *ends).err, 'nothing to acknowledge')
+    equal(ctl('bridge', 'cursor', 'acknowledge', *ends, '--json').objects(),
+          [{'name': 'default', 'changed': False}])
+    # Another store is not one that has moved.
+    init('other')
+    contains(ctl('bridge', 'cursor', 'acknowledge', '--source', 'sqlite:other.db', *ends[2:],
+                 code=78).err, 'cursor')
+
+
 def test_the_progress_line():
     ends = pair()
     fill(ends[1], 2000)

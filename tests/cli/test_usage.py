@@ -9,6 +9,7 @@ COMMANDS = ['store init', 'store check', 'stream append', 'stream read', 'stream
             'stream trim', 'stream list', 'bridge run', 'bridge poll', 'bridge status',
             'bridge verify', 'bridge parked list', 'bridge parked show', 'bridge parked retry',
             'bridge parked drop', 'bridge cursor show', 'bridge cursor set', 'bridge cursor reset',
+            'bridge cursor acknowledge',
             'completion bash', 'version', 'help']
 
 
@@ -57,6 +58,34 @@ def test_unknown_words_get_a_suggestion():
     contains(ctl('bridge', 'run', '--btach-size', '5', code=2).err, 'did you mean --batch-size?')
     contains(ctl('bridge', 'run', '--xyzzy', code=2).err, 'unknown option --xyzzy')
     contains(ctl('stream', 'read', '-x', code=2).err, 'unknown option -x')
+
+
+def test_a_password_file_is_read_and_never_shown():
+    init('a')
+    with open('pw', 'w', encoding='utf-8') as file:
+        file.write('s3cret-word\nsecond line\n')
+    for args in (['--password-file', 'pw'], []):
+        env = {} if args else {'LEDGER_PASSWORD_FILE': 'pw'}
+        result = ctl('stream', 'count', '--store', 'sqlite:a.db', *args, '-vv', env=env)
+        assert 's3cret' not in str(result), result
+    contains(ctl('stream', 'count', '--store', 'sqlite:a.db', '--password-file', 'none',
+                 code=2).err, 'password file none: No such file')
+    for content, why in [('', 'is empty'), ('\nx\n', 'is empty'), ('x' * 2000, 'too long')]:
+        with open('pw', 'w', encoding='utf-8') as file:
+            file.write(content)
+        contains(ctl('stream', 'count', '--store', 'sqlite:a.db', '--password-file', 'pw',
+                     code=2).err, why)
+
+
+def test_what_only_postgresql_can_do():
+    contains(ctl('store', 'init', '--store', 'sqlite:b.db', '--notify', code=78).err,
+             'sqlite store cannot notify')
+    contains(ctl('store', 'init', '--store', 'sqlite:b.db', '--full-text', code=78).err,
+             'index of full text')
+    assert not os.path.exists('b.db')
+    init('a')
+    contains(ctl('stream', 'search', '--store', 'sqlite:a.db', '--full-text', 'x', code=78).err,
+             'full text')
 
 
 def test_an_option_of_another_command_is_refused():
