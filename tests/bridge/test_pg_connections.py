@@ -270,7 +270,7 @@ def test_passwords():
         check('postgresql:///?service=orders', 0,
               env={'PGSERVICEFILE': os.path.abspath('services')})
         check('postgresql:service=orders', 0, env={'PGSERVICEFILE': os.path.abspath('services')})
-        check('postgresql:service=nothing', 69, env={'PGSERVICEFILE': os.path.abspath('services')})
+        check('postgresql:service=nothing', 2, 'nothing', env={'PGSERVICEFILE': os.path.abspath('services')})
 
         # A bridge opens its own connections with the same password, and says nothing of it.
         sink = init('sink')

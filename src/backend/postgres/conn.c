@@ -139,22 +139,46 @@ out:
     ldg_buf_fini(&own);
 }
 
-/* What libpq would do with the URL, and nothing of it done: a setting that is refused after all
- * others were looked up ends it before a packet is sent or a name resolved. */
-static PQconninfoOption *look_up(const struct parameters *p)
+/* What libpq would do with the URL, and nothing of it done: a setting that is refused when all
+ * others were looked up and checked ends it before a packet is sent or a name resolved. */
+static ledger_rc look_up(struct parameters *p, ledger_error *err)
 {
+    static const char refused[] = "none, only looking";
     const char *keys[PARAMETERS_MAX + 2];
     const char *values[PARAMETERS_MAX + 2];
+    char text[320];
+    ledger_rc rc = LEDGER_OK;
     memcpy(keys, p->keys, p->count * sizeof(keys[0]));
     memcpy(values, p->values, p->count * sizeof(values[0]));
-    keys[p->count] = "channel_binding";
-    values[p->count] = "none, only looking";
+    keys[p->count] = "gssencmode";
+    values[p->count] = refused;
     keys[p->count + 1] = NULL;
     values[p->count + 1] = NULL;
     PGconn *conn = PQconnectStartParams(keys, values, 0);
-    PQconninfoOption *options = conn ? PQconninfo(conn) : NULL;
+    p->effective = conn ? PQconninfo(conn) : NULL;
+    if (!p->effective) {
+        rc = ldg_fail_nomem(err);
+    } else if (!strstr(PQerrorMessage(conn), refused)) { /* another was refused before it */
+        ldg_pg_message(conn, text, sizeof(text));
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "%s; correct it in the URL, the environment (PG...) or the service file",
+                      text);
+    }
     PQfinish(conn);
-    return options;
+    return rc;
+}
+
+static ledger_rc check_ports(const struct parameters *p, ledger_error *err)
+{
+    char item[256];
+    int64_t port = 0;
+    for (const char *rest = option(p->effective, "port"); rest;) {
+        rest = next_item(rest, item, sizeof(item));
+        if (*item && (!ldg_int64_parse(item, true, &port) || port < 1 || port > 65535))
+            return ldg_fail(err, LEDGER_ERR_INVALID, "\"%.32s\" is no port number (1 to 65535)",
+                            item);
+    }
+    return LEDGER_OK;
 }
 
 /* postgresql://… is libpq's; postgresql:host=… is its other form behind our scheme. */
@@ -184,9 +208,11 @@ static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, 
         if (o->val && *o->val)
             set(p, o->keyword, o->val);
     }
-    p->effective = look_up(p);
-    if (!p->effective)
-        return ldg_fail_nomem(err);
+    ledger_rc rc = look_up(p, err);
+    if (rc == LEDGER_OK)
+        rc = check_ports(p, err);
+    if (rc != LEDGER_OK)
+        return rc;
     look_at_hosts(p);
     set_default(p, "connect_timeout", "10");
     set_default(p, "tcp_user_timeout", "30000");
@@ -214,19 +240,21 @@ static void ignore_notice(void *ctx, const PGresult *result)
     /* libpq would print it. */
 }
 
-/* The SQLSTATE in libpq's verbose text "FATAL:  28P01: …"; there is no other way to learn it
- * before a connection is made. */
-static bool find_sqlstate(const char *text, char sqlstate[6])
+/* The SQLSTATE in libpq's verbose text "FATAL:  28P01: …"; there is no other way to learn it before
+ * a connection is made. Of several hosts it is the last one's that gave any. *ret_line: the line.
+ */
+static void find_sqlstate(const char *text, char sqlstate[6], const char **ret_line)
 {
     static const char in_state[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    *ret_line = text;
     for (const char *p = strstr(text, ":  "); p; p = strstr(p + 1, ":  ")) {
         if (strspn(p + 3, in_state) == 5 && p[8] == ':') {
             memcpy(sqlstate, p + 3, 5);
             sqlstate[5] = '\0';
-            return true;
+            const char *end = memrchr(text, '\n', (size_t)(p - text));
+            *ret_line = end ? end + 1 : text;
         }
     }
-    return false;
 }
 
 /* Drives one connection until it stands, failed, or its time is over. */
@@ -272,6 +300,7 @@ static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn
                            ledger_error *err)
 {
     char text[320], sqlstate[6] = "";
+    const char *line = NULL;
     const char *message = PQerrorMessage(conn);
     if (!*message)
         return ldg_fail(err, LEDGER_ERR_CONNECT,
@@ -279,8 +308,8 @@ static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn
                         "and port, and firewalls between",
                         PQhost(conn) ? PQhost(conn) : "", PQport(conn) ? PQport(conn) : "",
                         connect_timeout_of(p));
-    find_sqlstate(message, sqlstate);
-    ldg_pg_message(conn, text, sizeof(text));
+    find_sqlstate(message, sqlstate, &line);
+    ldg_pg_show(line, text, sizeof(text));
     if (PQconnectionNeedsPassword(conn)) /* it gave up by itself, without a SQLSTATE */
         return ldg_fail(err, LEDGER_ERR_PERMISSION,
                         "%s; give a password in PGPASSWORD, ~/.pgpass or a service file", text);
@@ -344,14 +373,19 @@ static ledger_rc name_it(struct ldg_pg *pg, ledger_error *err)
     return pg->where ? LEDGER_OK : ldg_fail_nomem(err);
 }
 
+static ledger_rc fail_too_old(const struct ldg_pg *pg, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                    "%s: the server is PostgreSQL %d.%d, too old; it must be %d or later",
+                    pg->where, pg->server_version / 10000, pg->server_version % 10000,
+                    LDG_PG_VERSION_MIN / 10000);
+}
+
 static ledger_rc check_server(struct ldg_pg *pg, const char *encoding, bool standby,
                               ledger_error *err)
 {
     if (pg->server_version < LDG_PG_VERSION_MIN)
-        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                        "%s: the server is PostgreSQL %d.%d, too old; it must be %d or later",
-                        pg->where, pg->server_version / 10000, pg->server_version % 10000,
-                        LDG_PG_VERSION_MIN / 10000);
+        return fail_too_old(pg, err);
     if (strcmp(encoding, "UTF8") != 0)
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
                         "%s: the database's encoding is %s; a ledger needs UTF8: dump it and load "
@@ -383,7 +417,11 @@ static ledger_rc look(struct ldg_pg *pg, ledger_error *err)
         "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), "
         "has_function_privilege('pg_control_system()', 'EXECUTE')";
     PGresult *result = NULL;
-    ledger_rc rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
+    ledger_rc rc;
+    pg->server_version = PQserverVersion(pg->conn);
+    if (pg->server_version && pg->server_version < LDG_PG_VERSION_MIN)
+        return fail_too_old(pg, err); /* it may not even know the question */
+    rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
     if (rc != LEDGER_OK)
         goto out;
     const int pid = (int)ldg_pg_get_int64(result, 0, 0);
@@ -544,7 +582,7 @@ void ldg_pg_close_conn(struct ldg_pg *pg)
 }
 
 /* A server that went away has said so by now: something to read, or the end. */
-static bool is_alive(struct ldg_pg *pg)
+bool ldg_pg_is_alive(struct ldg_pg *pg)
 {
     for (int tries = 0; tries < 8 && PQstatus(pg->conn) == CONNECTION_OK; tries++) {
         struct pollfd fd = { .fd = PQsocket(pg->conn), .events = POLLIN };
@@ -559,7 +597,7 @@ static bool is_alive(struct ldg_pg *pg)
 
 ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
 {
-    if (pg->conn && pg->own_conn && !is_alive(pg))
+    if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
         ldg_pg_drop(pg);
     if (pg->lost_in_tx)
         return ldg_fail(err, pg->in_snapshot ? LEDGER_ERR_CONNECT : LEDGER_ERR_INVALID,
@@ -568,6 +606,10 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
                         pg->where ? pg->where : "");
     if (!pg->own_conn)
         return check_given(pg, err);
+    /* Whatever left a transaction open, going on inside of it would commit nothing. */
+    if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE && !pg->in_user_tx &&
+        !pg->in_snapshot)
+        ldg_pg_rollback(pg);
     if (pg->conn)
         return LEDGER_OK;
     ledger_rc rc = ldg_pg_connect(pg, err);

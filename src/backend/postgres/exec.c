@@ -693,6 +693,9 @@ ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err)
 {
     static const char doing[] = "committing";
     PGresult *result = NULL;
+    /* What is known to be lost before the commit is sent has an outcome. */
+    if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
+        ldg_pg_drop(pg);
     ledger_rc rc = run_simple(pg, doing, "COMMIT", &result, err);
     if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
         rc = ldg_pg_fail_in_tx(pg, err);

@@ -122,10 +122,10 @@ bool ldg_pg_is_row_fault(const ledger_error *err)
 
 /* --- texts ----------------------------------------------------------------------------------- */
 
-/* The first line, without a secret that libpq may have echoed. */
-static void show(const char *text, size_t size, char *out, size_t out_size)
+void ldg_pg_show(const char *text, char *out, size_t out_size)
 {
     char line[SHOWN_MAX];
+    size_t size = strcspn(text, "\n");
     while (size && isspace((unsigned char)text[size - 1]))
         size--;
     if (size >= sizeof(line))
@@ -138,12 +138,7 @@ static void show(const char *text, size_t size, char *out, size_t out_size)
 void ldg_pg_message(const PGconn *conn, char *out, size_t out_size)
 {
     const char *text = conn ? PQerrorMessage(conn) : "";
-    size_t size = strcspn(text, "\n");
-    if (!size) {
-        text = "no connection to the server";
-        size = strlen(text);
-    }
-    show(text, size, out, out_size);
+    ldg_pg_show(*text ? text : "no connection to the server", out, out_size);
 }
 
 /* --- errors ---------------------------------------------------------------------------------- */
@@ -189,7 +184,7 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
     }
     const struct state_info *info = info_of(sqlstate);
     primary = primary ? primary : "";
-    show(primary, strcspn(primary, "\n"), text, sizeof(text));
+    ldg_pg_show(primary, text, sizeof(text));
     if (info->code == LEDGER_ERR_READ_ONLY && pg->opened && pg->own_conn &&
         !(pg->flags & LEDGER_STORE_READ_ONLY)) {
         rc = demoted(pg, sqlstate, doing, text, err);

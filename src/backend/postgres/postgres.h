@@ -228,7 +228,9 @@ bool ldg_pg_is_row_fault(const ledger_error *err);
 /* A failure without a result: by its SQLSTATE ("": none, CONNECT). hint NULL: the usual one. */
 ledger_rc ldg_pg_fail_state(ledger_error *err, const char *sqlstate, const char *text,
                             const char *hint);
-/* What PQerrorMessage() says that is worth showing: one line. */
+/* The first line of a text from the server or libpq, without a secret that it may echo; at most
+ * some 300 bytes. The same for PQerrorMessage(). */
+void ldg_pg_show(const char *text, char *out, size_t out_size);
 void ldg_pg_message(const PGconn *conn, char *out, size_t out_size);
 
 /* --- exec.c: transactions -------------------------------------------------------------------- */
@@ -255,6 +257,8 @@ ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err);
  * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
  * INVALID: the transaction that was open is gone with its connection. */
 ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+/* False: the server has closed it, or said that it will. Waits for nothing. */
+bool ldg_pg_is_alive(struct ldg_pg *pg);
 /* A connection with pg's parameters, not looked at yet. */
 ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err);
 /* Breaks the connection off; the next enter() makes a new one. */

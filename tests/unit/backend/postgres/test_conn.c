@@ -621,8 +621,12 @@ static void test_refused(void **state)
     assert_int_equal(try_url("postgresql:host=/nowhere password=s3cret dbname=x"),
                      LEDGER_ERR_CONNECT);
     assert_int_equal(try_url("postgresql://h/x?pasword=s3cret"), LEDGER_ERR_INVALID);
-    assert_int_equal(try_url("postgresql://h:port/x"), LEDGER_ERR_CONNECT);
-    assert_int_equal(try_url("postgresql://h/x?service=no_such_service"), LEDGER_ERR_CONNECT);
+    assert_int_equal(try_url("postgresql://h:port/x"), LEDGER_ERR_INVALID);
+    assert_int_equal(try_url("postgresql://h:1,i:70000/x"), LEDGER_ERR_INVALID);
+    assert_int_equal(try_url("postgresql://h/x?service=no_such_service"), LEDGER_ERR_INVALID);
+    assert_int_equal(try_url("postgresql://h/x?sslmode=wrong"), LEDGER_ERR_INVALID);
+    assert_true(says("wrong"));
+    assert_int_equal(try_url("postgresql://h/x?hostaddr=127.0.0.1,127.0.0.2"), LEDGER_ERR_INVALID);
     assert_int_equal(try_url(text_of("postgresql:host=%s port=%d user=postgres dbname=postgres",
                                      server->dir, server->port)),
                      LEDGER_OK);
