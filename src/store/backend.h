@@ -344,10 +344,11 @@ struct ldg_backend {
     /* Moves settle->settled up, never down: every entry up to it that will ever be is there for a
      * read that begins after this call. settle->writers: ldg_free() when the following ends. */
     ledger_rc (*settle)(void *ctx, struct ldg_settle *settle, ledger_error *err);
-    /* As read without search, but for the entries with the ids `except`, ascending. */
-    ledger_rc (*read_except)(void *ctx, const char *stream, const ledger_read_options *options,
-                             const int64_t *except, size_t except_count, struct ldg_arena *arena,
-                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+    /* As read without search, ascending: entries behind options->after and before the last of the
+     * ids `known` (ascending, at least one) that are not among them. */
+    ledger_rc (*read_gaps)(void *ctx, const char *stream, const ledger_read_options *options,
+                           const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
     /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
      * as apply() returns. */
     uint64_t (*durable_count)(void *ctx);

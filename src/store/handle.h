@@ -70,8 +70,8 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
                             ledger_store **ret_store, ledger_error *err);
 void ldg_store_wrote(ledger_store *store);
 /* store.c: options are checked, stream was; only with the callback. */
-ledger_rc ldg_store_read_except(ledger_store *store, const char *stream,
-                                const ledger_read_options *options, const int64_t *except,
-                                size_t except_count, ledger_batch **ret_batch, ledger_error *err);
+ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,
+                              const ledger_read_options *options, const int64_t *known,
+                              size_t known_count, ledger_batch **ret_batch, ledger_error *err);
 
 #endif

@@ -489,9 +489,9 @@ static ledger_rc read_entries(ledger_store *store, const char *stream, const cha
     return rc;
 }
 
-ledger_rc ldg_store_read_except(ledger_store *store, const char *stream,
-                                const ledger_read_options *options, const int64_t *except,
-                                size_t except_count, ledger_batch **ret_batch, ledger_error *err)
+ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,
+                              const ledger_read_options *options, const int64_t *known,
+                              size_t known_count, ledger_batch **ret_batch, ledger_error *err)
 {
     ledger_read_options prepared;
     ledger_batch *batch = NULL;
@@ -499,8 +499,8 @@ ledger_rc ldg_store_read_except(ledger_store *store, const char *stream,
     if (rc == LEDGER_OK && !(batch = ldg_batch_create()))
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc = store->backend->read_except(store->ctx, stream, &prepared, except, except_count,
-                                         &batch->arena, &batch->entries, &batch->count, err);
+        rc = store->backend->read_gaps(store->ctx, stream, &prepared, known, known_count,
+                                       &batch->arena, &batch->entries, &batch->count, err);
     if (rc == LEDGER_OK)
         *ret_batch = batch;
     else

@@ -214,37 +214,51 @@ static bool is_filtered(const ledger_read_options *o)
            o->metadata.count || o->annotations.count;
 }
 
+/* What was committed late goes first, then what lies behind all that was given. */
+static ledger_rc read_next(struct ledger_tail *tail, ledger_batch **ret_batch, ledger_error *err)
+{
+    ledger_read_options o = tail->options;
+    ledger_rc rc = LEDGER_OK;
+
+    o.has_after = true;
+    o.after = (ledger_id){ .number = tail->bound };
+    if (tail->given_count) {
+        rc = ldg_store_read_gaps(tail->store, tail->stream, &o, tail->given, tail->given_count,
+                                 ret_batch, err);
+        if (rc != LEDGER_OK || (*ret_batch)->count || tail->given_count >= GIVEN_MAX)
+            return rc;
+        ledger_batch_destroy(ret_batch);
+        o.after.number = tail->given[tail->given_count - 1];
+    }
+    return ledger_store_read(tail->store, tail->stream, &o, ret_batch, err);
+}
+
 static ledger_rc read_unordered(struct ledger_tail *tail, ledger_batch **ret_batch,
                                 ledger_error *err)
 {
-    ledger_read_options o = tail->options;
     const bool full = tail->given_count >= GIVEN_MAX;
     ledger_batch *batch = NULL;
+    int64_t seen = INT64_MAX;
     ledger_rc rc = LEDGER_OK;
 
     /* Before the read: what has settled by now the read sees. */
-    if (tail->given_count > 0 || is_filtered(&o))
+    if (tail->given_count || is_filtered(&tail->options))
         rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
-    o.has_after = true;
-    o.after = (ledger_id){ .number = tail->bound };
-    if (full)
-        o.limit = 1;
     if (rc == LEDGER_OK)
-        rc = ldg_store_read_except(tail->store, tail->stream, &o, tail->given, tail->given_count,
-                                   &batch, err);
+        rc = read_next(tail, &batch, err);
     if (rc == LEDGER_OK)
         rc = reserve(tail, batch->count, err);
     if (rc != LEDGER_OK) {
         ledger_batch_destroy(&batch);
         return rc;
     }
-    /* Its turn comes when the bound has risen. */
-    if (full && batch->count && batch->entries[0].id.number > tail->settle.settled)
-        batch->count = 0;
-    const int64_t last = batch->count ? batch->entries[batch->count - 1].id.number : INT64_MAX;
+    /* How far all that can be seen was given: the batch may have been cut behind its last entry. */
+    if (batch->count)
+        seen = batch->entries[batch->count - 1].id.number;
+    else if (full)
+        seen = tail->given[tail->given_count - 1];
     add_given(tail, batch, true);
-    /* The batch may have been cut behind its last entry. */
-    raise_bound(tail, tail->settle.settled < last ? tail->settle.settled : last);
+    raise_bound(tail, tail->settle.settled < seen ? tail->settle.settled : seen);
     *ret_batch = batch;
     return rc;
 }

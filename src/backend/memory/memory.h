@@ -358,9 +358,9 @@ bool ldg_mem_refuses(const struct ldg_memory *m, const struct ldg_op *op);
 ledger_rc ldg_mem_append(void *ctx, const char *stream, const ledger_append_input *inputs,
                          size_t count, ledger_ids *ret_ids, ledger_error *err);
 ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
-ledger_rc ldg_mem_read_except(void *ctx, const char *stream, const ledger_read_options *options,
-                              const int64_t *except, size_t except_count, struct ldg_arena *arena,
-                              ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
+                            const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
 ledger_rc ldg_mem_read(void *ctx, const char *stream, const char *search,
                        const ledger_read_options *options, struct ldg_arena *arena,
                        ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);

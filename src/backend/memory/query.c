@@ -413,28 +413,28 @@ static void *arena_grow(struct ldg_arena *arena, void *items, size_t count, size
     return grown;
 }
 
-/* Ids to leave out, ascending. */
-struct except {
-    const int64_t *ids;
+/* Only what lies between these ids, ascending; none: everything. */
+struct gaps {
+    const int64_t *known;
     size_t count;
 };
 
-static bool is_excepted(const struct except *except, int64_t id)
+static bool is_wanted(const struct gaps *gaps, int64_t id)
 {
-    size_t low = 0, high = except->count;
+    size_t low = 0, high = gaps->count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (except->ids[middle] < id)
+        if (gaps->known[middle] < id)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < except->count && except->ids[low] == id;
+    return gaps->count == 0 || (low < gaps->count && gaps->known[low] != id);
 }
 
 static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows *rows,
                            const char *search, const ledger_read_options *o,
-                           const struct except *except, struct ldg_arena *arena,
+                           const struct gaps *gaps, struct ldg_arena *arena,
                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
     const int64_t seq = ldg_mem_seq(m);
@@ -450,7 +450,7 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
 
     for (size_t i = 0; i < left && count < o->limit && (count == 0 || bytes < o->max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[o->descending ? begin - 1 - i : begin + i];
-        if (!ldg_mem_visible(&row->stamp, &m->tx, seq) || is_excepted(except, row->id))
+        if (!ldg_mem_visible(&row->stamp, &m->tx, seq) || !is_wanted(gaps, row->id))
             continue;
         const struct ldg_mem_version *version = ldg_mem_version_seen(row, &m->tx, seq);
         if (!matches(row, version, search, o))
@@ -470,7 +470,7 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
 }
 
 static ledger_rc read_entries(struct ldg_memory *m, const char *stream_name, const char *search,
-                              const ledger_read_options *options, const struct except *except,
+                              const ledger_read_options *options, const struct gaps *gaps,
                               struct ldg_arena *arena, ledger_entry **ret_entries,
                               size_t *ret_count, ledger_error *err)
 {
@@ -483,7 +483,7 @@ static ledger_rc read_entries(struct ldg_memory *m, const char *stream_name, con
         const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
         rows = stream ? &stream->rows : &none;
     }
-    rc = read_rows(m, rows, search, options, except, arena, ret_entries, ret_count, err);
+    rc = read_rows(m, rows, search, options, gaps, arena, ret_entries, ret_count, err);
     return ldg_mem_leave(m, rc, err);
 }
 
@@ -491,15 +491,15 @@ ledger_rc ldg_mem_read(void *ctx, const char *stream, const char *search,
                        const ledger_read_options *options, struct ldg_arena *arena,
                        ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
-    return read_entries(ctx, stream, search, options, &(struct except){ 0 }, arena, ret_entries,
+    return read_entries(ctx, stream, search, options, &(struct gaps){ 0 }, arena, ret_entries,
                         ret_count, err);
 }
 
-ledger_rc ldg_mem_read_except(void *ctx, const char *stream, const ledger_read_options *options,
-                              const int64_t *except, size_t except_count, struct ldg_arena *arena,
-                              ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
+                            const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
-    return read_entries(ctx, stream, NULL, options, &(struct except){ except, except_count }, arena,
+    return read_entries(ctx, stream, NULL, options, &(struct gaps){ known, known_count }, arena,
                         ret_entries, ret_count, err);
 }
 

@@ -327,9 +327,9 @@ ledger_rc ldg_pg_trim(void *ctx, const char *stream, ledger_id before, uint64_t 
 ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
-ledger_rc ldg_pg_read_except(void *ctx, const char *stream, const ledger_read_options *options,
-                             const int64_t *except, size_t except_count, struct ldg_arena *arena,
-                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
+                           const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
 /* tail.c */
 ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
 ledger_rc ldg_pg_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);

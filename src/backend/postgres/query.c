@@ -152,7 +152,7 @@ static ledger_rc fill_entry(const struct target *t, int row, ledger_entry *entry
 /* A statement under way: its text and what is bound. */
 struct query {
     struct ldg_buf sql;
-    struct ldg_buf filters[4]; /* what is bound: needle, tags, metadata, annotations */
+    struct ldg_buf filters[4]; /* bound: needle or known ids, tags, metadata, annotations */
     struct ldg_pg_args args;
 };
 
@@ -187,27 +187,36 @@ static void put_bound(struct query *q, const char *text, const char *rest)
     ldg_buf_printf(&q->sql, "%s$%d%s", text, q->args.count, rest);
 }
 
-/* The rows that a condition finds are put between these two. */
-static void page_begin(struct query *q, const char *key, bool descending)
+/* Orders of a page. Of one stream the order names the stream, too, and the conditions compare both
+ * (below), so that no plan goes along the primary key through the entries of all others. */
+enum order { BY_ID, BY_ID_DOWN, BY_STREAM, BY_STREAM_DOWN, BY_SOURCE_POS };
+static const char *const order_texts[] = {
+    [BY_ID] = "id",
+    [BY_ID_DOWN] = "id DESC",
+    [BY_STREAM] = "stream, id",
+    [BY_STREAM_DOWN] = "stream DESC, id DESC",
+    [BY_SOURCE_POS] = "source_pos",
+};
+
+/* The conditions of the rows are put between these two. */
+static void page_begin(struct query *q, enum order order)
 {
     ldg_buf_printf(&q->sql,
-                   "SELECT {e} FROM (SELECT *, sum(ldg_bytes) OVER (ORDER BY %s%s "
+                   "SELECT {e} FROM (SELECT *, sum(ldg_bytes) OVER (ORDER BY %s "
                    "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT *, " ROW_BYTES
                    " AS ldg_bytes FROM \"{t}\" WHERE true",
-                   key, descending ? " DESC" : "");
+                   order_texts[order]);
 }
 
 /* The first row comes whatever its size. */
-static void page_end(struct query *q, const char *key, bool descending, size_t limit,
-                     size_t max_bytes)
+static void page_end(struct query *q, enum order order, size_t limit, size_t max_bytes)
 {
-    const char *direction = descending ? " DESC" : "";
-
     ldg_pg_arg_int64(&q->args, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
-    ldg_buf_printf(&q->sql, " ORDER BY %s%s LIMIT $%d) AS w) AS e ", key, direction, q->args.count);
+    ldg_buf_printf(&q->sql, " ORDER BY %s LIMIT $%d) AS w) AS e ", order_texts[order],
+                   q->args.count);
     ldg_pg_arg_int64(&q->args, max_bytes < INT64_MAX ? (int64_t)max_bytes : INT64_MAX);
-    ldg_buf_printf(&q->sql, "WHERE e.ldg_total <= $%d OR e.ldg_total = e.ldg_bytes ORDER BY e.%s%s",
-                   q->args.count, key, direction);
+    ldg_buf_printf(&q->sql, "WHERE e.ldg_total <= $%d OR e.ldg_total = e.ldg_bytes ORDER BY %s",
+                   q->args.count, order_texts[order]);
 }
 
 static ledger_rc query_run(struct ldg_pg *pg, struct query *q, const char *doing,
@@ -307,19 +316,33 @@ static ledger_rc put_map(struct query *q, const char *condition, ledger_map map,
     return LEDGER_OK;
 }
 
-static ledger_rc put_filters(struct query *q, const char *stream, const char *search,
-                             const ledger_read_options *o, ledger_error *err)
+/* Ids above `low` and up to `high`. */
+static void put_range(struct query *q, const char *stream, int64_t low, int64_t high)
+{
+    if (stream) {
+        ldg_pg_arg_text(&q->args, stream);
+        const int stream_arg = q->args.count;
+        ldg_pg_arg_int64(&q->args, low);
+        ldg_pg_arg_int64(&q->args, high);
+        ldg_buf_printf(&q->sql, " AND (stream, id) > ($%d, $%d) AND (stream, id) <= ($%d, $%d)",
+                       stream_arg, stream_arg + 1, stream_arg, stream_arg + 2);
+        return;
+    }
+    if (low != INT64_MIN) {
+        ldg_pg_arg_int64(&q->args, low);
+        put_bound(q, " AND id > ", "");
+    }
+    if (high != INT64_MAX) {
+        ldg_pg_arg_int64(&q->args, high);
+        put_bound(q, " AND id <= ", "");
+    }
+}
+
+static ledger_rc put_filters(struct query *q, const char *search, const ledger_read_options *o,
+                             ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
 
-    if (stream) {
-        ldg_pg_arg_text(&q->args, stream);
-        put_bound(q, " AND stream = ", "");
-    }
-    if (o->has_after) {
-        ldg_pg_arg_int64(&q->args, o->after.number);
-        put_bound(q, o->descending ? " AND id < " : " AND id > ", "");
-    }
     if (o->order_key && *o->order_key) {
         ldg_pg_arg_text(&q->args, o->order_key);
         put_bound(q, " AND order_key = ", "");
@@ -337,13 +360,53 @@ static ledger_rc put_filters(struct query *q, const char *stream, const char *se
 
 /* --- many rows ------------------------------------------------------------------------------- */
 
+/* known: only what lies between these ids. */
+struct known {
+    const int64_t *ids;
+    size_t count;
+};
+
+static ledger_rc put_gaps(struct query *q, const struct known *known, struct ldg_buf *array,
+                          ledger_error *err)
+{
+    ldg_pg_array_begin(array, LDG_PG_INT8);
+    for (size_t i = 0; i < known->count; i++)
+        ldg_pg_array_int64(array, known->ids[i]);
+    ldg_pg_array_end(array, known->count);
+    if (array->rc != LEDGER_OK)
+        return ldg_fail_nomem(err);
+    ldg_pg_arg_array(&q->args, LDG_PG_INT8_ARRAY, array);
+    put_bound(q, " AND NOT EXISTS (SELECT FROM unnest(", ") AS k(id) WHERE k.id = \"{t}\".id)");
+    return LEDGER_OK;
+}
+
+static ledger_rc put_conditions(struct query *q, const char *stream, const char *search,
+                                const ledger_read_options *o, const struct known *known,
+                                ledger_error *err)
+{
+    int64_t low = INT64_MIN, high = INT64_MAX;
+    ledger_rc rc;
+
+    if (o->has_after && o->descending)
+        high = o->after.number - (o->after.number > INT64_MIN);
+    else if (o->has_after)
+        low = o->after.number;
+    if (known)
+        high = known->ids[known->count - 1];
+    put_range(q, stream, low, high);
+    rc = put_filters(q, search, o, err);
+    if (rc == LEDGER_OK && known)
+        rc = put_gaps(q, known, &q->filters[0], err);
+    return rc;
+}
+
 static ledger_rc read_page(struct ldg_pg *pg, const char *stream, const char *search,
-                           const ledger_read_options *options, const struct ldg_buf *except,
+                           const ledger_read_options *o, const struct known *known,
                            struct ldg_arena *arena, ledger_entry **ret_entries, size_t *ret_count,
                            ledger_error *err)
 {
-    const ledger_read_options none = { 0 };
-    const ledger_read_options *o = options ? options : &none;
+    const enum order order =
+        (stream ? BY_STREAM : BY_ID) + (o->descending ? BY_ID_DOWN - BY_ID : 0);
     const size_t limit = o->limit ? o->limit : LEDGER_READ_LIMIT_DEFAULT;
     const size_t max_bytes = o->max_bytes ? o->max_bytes : READ_MAX_BYTES;
     ledger_entry *entries = NULL;
@@ -360,16 +423,11 @@ static ledger_rc read_page(struct ldg_pg *pg, const char *stream, const char *se
                       pg->table);
     if (rc != LEDGER_OK)
         goto out;
-    page_begin(&q, "id", o->descending);
-    rc = put_filters(&q, stream, search, o, err);
+    page_begin(&q, order);
+    rc = put_conditions(&q, stream, search, o, known, err);
     if (rc != LEDGER_OK)
         goto out;
-    if (except) {
-        ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, except);
-        put_bound(&q, " AND NOT EXISTS (SELECT FROM unnest(",
-                  ") AS s(id) WHERE s.id = \"{t}\".id)");
-    }
-    page_end(&q, "id", o->descending, limit, max_bytes);
+    page_end(&q, order, limit, max_bytes);
     rc = query_run(pg, &q, search ? "searching entries" : "reading entries", &result, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -396,26 +454,19 @@ ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
-    return read_page(ctx, stream, search, options, NULL, arena, ret_entries, ret_count, err);
+    const ledger_read_options none = { 0 };
+
+    return read_page(ctx, stream, search, options ? options : &none, NULL, arena, ret_entries,
+                     ret_count, err);
 }
 
-ledger_rc ldg_pg_read_except(void *ctx, const char *stream, const ledger_read_options *options,
-                             const int64_t *except, size_t except_count, struct ldg_arena *arena,
-                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
+                           const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
 {
-    struct ldg_buf array;
-    ledger_rc rc;
+    const struct known ids = { known, known_count };
 
-    ldg_buf_init(&array, 64 + except_count * 12);
-    ldg_pg_array_begin(&array, LDG_PG_INT8);
-    for (size_t i = 0; i < except_count; i++)
-        ldg_pg_array_int64(&array, except[i]);
-    ldg_pg_array_end(&array, except_count);
-    rc = array.rc == LEDGER_OK
-             ? read_page(ctx, stream, NULL, options, &array, arena, ret_entries, ret_count, err)
-             : ldg_fail_nomem(err);
-    ldg_buf_fini(&array);
-    return rc;
+    return read_page(ctx, stream, NULL, options, &ids, arena, ret_entries, ret_count, err);
 }
 
 /* A log may carry what the Go bridge brought, so for origin 0 that is of this table. */
@@ -424,7 +475,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
                          size_t *ret_count, ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
-    const char *key = origin ? "source_pos" : "id";
+    const enum order order = origin ? BY_SOURCE_POS : BY_ID;
     struct ldg_history_row *rows = NULL;
     ledger_entry *entries = NULL;
     size_t count = 0;
@@ -435,7 +486,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     ledger_rc rc = ldg_pg_enter(pg, err);
     if (rc != LEDGER_OK)
         goto out;
-    page_begin(&q, key, false);
+    page_begin(&q, order);
     ldg_pg_arg_int64(&q.args, after);
     put_bound(&q, origin ? " AND source_pos > " : " AND id > ", "");
     if (origin) {
@@ -444,7 +495,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     } else if (pg->has_ours) {
         ldg_buf_puts(&q.sql, " AND origin = 0 AND source_pos IS NULL");
     }
-    page_end(&q, key, false, limit, max_bytes ? max_bytes : SIZE_MAX);
+    page_end(&q, order, limit, max_bytes ? max_bytes : SIZE_MAX);
     rc = query_run(pg, &q, "reading the history", &result, err);
     if (rc != LEDGER_OK)
         goto out;

@@ -163,7 +163,7 @@ static void pairs_are_whole_or_not_there(void **state)
     assert_null(ldg_registry_problem(&b));
     b.settle = NULL;
     assert_non_null(ldg_registry_problem(&b));
-    b.read_except = NULL;
+    b.read_gaps = NULL;
     assert_null(ldg_registry_problem(&b));
     b.origin_get = NULL;
     assert_non_null(ldg_registry_problem(&b));
