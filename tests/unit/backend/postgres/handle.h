@@ -17,7 +17,7 @@ static inline ledger_rc handle_try(struct ldg_pg *pg, const char *url, const cha
                                    enum ldg_role role, ledger_log_mode log, uint32_t flags,
                                    ledger_error *err)
 {
-    char log_table[64];
+    char log_table[80];
     const struct ldg_open open = {
         .url = url,
         .path = strchr(url, ':') + 1,
