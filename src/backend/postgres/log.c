@@ -13,6 +13,8 @@
 
 #define BACKLOG_COUNT_MAX 1000
 #define LOWEST_SCAN_MAX 100000
+/* So many of a difference are counted, and what is counted begins anew behind them. */
+#define TALLY_ROWS_MAX 50000
 /* A look that finds rows is followed by a page that holds them, unless they are deleted between. */
 #define ROUNDS_MAX 8
 
@@ -158,6 +160,10 @@ static ledger_rc take_rows(const struct page *page, struct ldg_pg_cursor *c,
     batch->rows = ldg_arena_calloc(&batch->arena, (size_t)page->row_count, sizeof(*batch->rows));
     if (!batch->rows)
         return ldg_fail_nomem(err);
+    if (c->tally_count >= TALLY_ROWS_MAX) {
+        c->tally_count = c->tally_sum = 0;
+        c->since = c->last;
+    }
     for (int i = page->first_row; i < page->first_row + page->row_count; i++) {
         int64_t id = ldg_pg_get_int64(result, i, PAGE_ID);
         int64_t time_us = ldg_pg_get_time(result, i, PAGE_TIME);
@@ -179,6 +185,8 @@ static ledger_rc take_rows(const struct page *page, struct ldg_pg_cursor *c,
             w.hash = ldg_pg_witness_hash(id, payload, (int64_t)payload.size, time_us);
             c->carried = w;
         }
+        c->tally_count++;
+        c->tally_sum += (uint64_t)id % LDG_PG_TALLY;
         c->last = id;
         c->position = id > c->position ? id : c->position;
     }
@@ -197,7 +205,8 @@ static bool open_difference(struct ldg_pg *pg, struct ldg_pg_cursor *c,
         !ldg_pg_snapshot_cut(&look->s1, xmax, arena, &c->s1))
         return false;
     c->open = true;
-    c->last = 0;
+    c->last = c->since = 0;
+    c->tally_count = c->tally_sum = 0;
     c->end = look->end;
     c->top = (struct ldg_pg_witness){ 0 };
     if (c->s0.xmax == 0 && look->floor > c->floor)
@@ -211,6 +220,7 @@ static bool close_difference(struct ldg_pg *pg, struct ldg_pg_cursor *c)
     c->carried = ldg_pg_witness_higher(c->carried, c->top);
     c->top = (struct ldg_pg_witness){ 0 };
     c->open = false;
+    c->before = c->s0;
     uint64_t xmax = c->carried.txid + 1 > c->s0.xmax ? c->carried.txid + 1 : c->s0.xmax;
     return ldg_pg_snapshot_cut(&c->s1, xmax, &pg->source->work, &c->s0);
 }
@@ -432,7 +442,7 @@ static ledger_rc cursor_from(struct ldg_pg *pg, const struct ldg_pg_look *look, 
         rc = ldg_pg_witness_read(pg, look->top_id, false, &top, err);
     if (rc == LEDGER_OK && !open_difference(pg, c, look))
         rc = ldg_fail_nomem(err);
-    c->last = last;
+    c->last = c->since = last;
     c->top = top;
     if (rc == LEDGER_OK && c->end <= last && !close_difference(pg, c))
         rc = ldg_fail_nomem(err);

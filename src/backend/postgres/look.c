@@ -80,15 +80,37 @@ static const char look_all[] = LOOK_HEAD
                                         "ORDER BY txid DESC, id DESC LIMIT 1) t ON true";
 
 /* $1 witness, $2 position, $3 s0, $4 floor. Columns: snapshot, the witness, the first row behind
- * the position that s0 calls carried, a row of a number that was never given out. */
+ * the position that s0 calls carried, a row of a number that was never given out, and the tally of
+ * the rows of $7 and not of $6 ($5, $8: their xmax; $11: $6 is empty) with ids from $9 to $10. */
 static const char check_log[] =
     "SELECT pg_current_snapshot()::text, w.id, w.txid, w.created_at, w.size, w.head, p.id, "
-    "p.txid, f.id" LOOK_WITNESS
+    "p.txid, f.id, d.number, d.ids" LOOK_WITNESS
     "LEFT JOIN LATERAL (SELECT q.id, q.txid FROM (SELECT id, txid FROM \"{l}\" WHERE id > $2 "
     "ORDER BY id LIMIT 1000) q WHERE q.txid IS NULL OR "
     "pg_visible_in_snapshot(q.txid, $3::pg_snapshot) ORDER BY q.id LIMIT 1) p ON true "
-    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid >= " XMAX
-    " AND id > $4 AND " NOT_OWN("txid") " ORDER BY txid LIMIT 1) f ON true";
+    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid >= " XMAX " AND id > $4 AND " NOT_OWN(
+        "txid") " ORDER BY txid LIMIT 1) f ON true "
+                "CROSS JOIN (SELECT count(*) AS number, coalesce(sum(u.id % 1000003), 0)::int8 AS "
+                "ids FROM ("
+                "SELECT id FROM \"{l}\" WHERE $11 AND id > $9 AND id <= $10 AND (id <= $12 OR txid "
+                "IS NULL OR "
+                "pg_visible_in_snapshot(txid, $7::pg_snapshot)) UNION ALL "
+                "SELECT id FROM \"{l}\" WHERE NOT $11 AND txid >= $5 AND txid < $8 AND id > $9 AND "
+                "id <= $10 "
+                "AND id > $12 AND pg_visible_in_snapshot(txid, $7::pg_snapshot) UNION ALL "
+                "SELECT r.id FROM pg_snapshot_xip($6::pg_snapshot) x CROSS JOIN LATERAL (SELECT id "
+                "FROM \"{l}\" WHERE txid = x AND id > $9 AND id <= $10 AND id > $12) r "
+                "WHERE NOT $11 AND pg_visible_in_snapshot(x, $7::pg_snapshot)) u) d";
+
+enum check_column {
+    CHECK_SNAPSHOT,
+    CHECK_WITNESS,
+    CHECK_PASSED = CHECK_WITNESS + 5,
+    CHECK_PASSED_TXID,
+    CHECK_FOREIGN,
+    CHECK_COUNT,
+    CHECK_SUM,
+};
 
 static const char witness_at[] = "SELECT " WITNESS_COLUMNS " FROM \"{l}\" WHERE id = $1";
 static const char witness_near[] =
@@ -298,41 +320,75 @@ static ledger_rc judge_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, con
                            ledger_error *err)
 {
     struct ldg_pg_snapshot now;
-    ledger_rc rc = LEDGER_OK;
+    bool passed = !PQgetisnull(result, 0, CHECK_PASSED);
+    bool foreign = !PQgetisnull(result, 0, CHECK_FOREIGN);
+    ledger_rc rc;
 
-    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, 0), &pg->source->work, &now))
-        rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "the server's snapshot cannot be read: \"%.80s\"",
-                      ldg_pg_get_text(result, 0, 0));
-    else if (!ldg_pg_witness_is(&c->carried, result, 0, 1))
-        rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, 1), err);
-    else
-        rc = check_xmax(pg, c, &now, err);
-    if (rc == LEDGER_OK && !PQgetisnull(result, 0, 6) && PQgetisnull(result, 0, 7))
+    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, CHECK_SNAPSHOT), &pg->source->work, &now))
+        return ldg_fail_nomem(err);
+    if (!ldg_pg_witness_is(&c->carried, result, 0, CHECK_WITNESS))
+        return ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, CHECK_WITNESS), err);
+    rc = check_xmax(pg, c, &now, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (c->tally_count > 0 &&
+        ((uint64_t)ldg_pg_get_int64(result, 0, CHECK_COUNT) != c->tally_count ||
+         (uint64_t)ldg_pg_get_int64(result, 0, CHECK_SUM) != c->tally_sum))
+        rc =
+            ldg_fail(err, LEDGER_ERR_SOURCE_REWOUND,
+                     "of the last %" PRIu64 " rows of the mutation log \"%s\" that the cursor has "
+                     "passed, %" PRId64 " are there: the source lost commits, or was restored from "
+                     "a backup. Put the newer data back, or rewind on purpose with `ledgerctl "
+                     "bridge cursor set`",
+                     c->tally_count, pg->log_table, ldg_pg_get_int64(result, 0, CHECK_COUNT));
+    else if (passed && PQgetisnull(result, 0, CHECK_PASSED_TXID))
         rc =
             ldg_fail(err, LEDGER_ERR_SCHEMA,
                      "row %" PRId64 " of the mutation log \"%s\" was written without a transaction "
                      "number: the column txid has lost its default, which `ledgerctl store init` "
                      "restores; then go back on purpose with `ledgerctl bridge cursor set`",
-                     ldg_pg_get_int64(result, 0, 6), pg->log_table);
-    else if (rc == LEDGER_OK && (!PQgetisnull(result, 0, 6) || !PQgetisnull(result, 0, 8)))
+                     ldg_pg_get_int64(result, 0, CHECK_PASSED), pg->log_table);
+    else if (passed || foreign)
         rc = fail_cluster(pg, "rows behind the cursor bear transaction numbers of another series",
                           err);
     return rc;
+}
+
+/* The rows that the tally is of. */
+static void args_of_tally(struct ldg_pg_args *args, const struct ldg_pg_cursor *c,
+                          const char *base_text, const char *upper_text)
+{
+    const struct ldg_pg_snapshot *base = c->open ? &c->s0 : &c->before;
+    const struct ldg_pg_snapshot *upper = c->open ? &c->s1 : &c->s0;
+    int64_t upto = c->tally_count == 0 ? 0 : c->open ? c->last : c->position;
+
+    ldg_pg_arg_txid(args, base->xmax);
+    ldg_pg_arg_text(args, base_text);
+    ldg_pg_arg_text(args, upper_text);
+    ldg_pg_arg_txid(args, upper->xmax);
+    ldg_pg_arg_int64(args, c->since);
+    ldg_pg_arg_int64(args, upto);
+    ldg_pg_arg_bool(args, base->xmax == 0);
+    ldg_pg_arg_int64(args, c->floor);
 }
 
 ledger_rc ldg_pg_check_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool always,
                            ledger_error *err)
 {
     struct ldg_pg_args args = { 0 };
-    struct ldg_buf s0;
+    struct ldg_buf s0, base, upper;
     PGresult *result = NULL;
     ledger_rc rc = LEDGER_OK;
 
     if (!c->set || (!always && pg->source->checked_count == pg->connect_count))
         return LEDGER_OK;
     ldg_buf_init(&s0, SIZE_MAX);
+    ldg_buf_init(&base, SIZE_MAX);
+    ldg_buf_init(&upper, SIZE_MAX);
     ldg_pg_snapshot_print(&c->s0, &s0);
-    if (s0.rc != LEDGER_OK) {
+    ldg_pg_snapshot_print(c->open ? &c->s0 : &c->before, &base);
+    ldg_pg_snapshot_print(c->open ? &c->s1 : &c->s0, &upper);
+    if (s0.rc != LEDGER_OK || base.rc != LEDGER_OK || upper.rc != LEDGER_OK) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
@@ -342,6 +398,7 @@ ledger_rc ldg_pg_check_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, boo
     ldg_pg_arg_int64(&args, settled ? behind : INT64_MAX);
     ldg_pg_arg_text(&args, s0.data);
     ldg_pg_arg_int64(&args, settled || c->open ? c->floor : INT64_MAX);
+    args_of_tally(&args, c, base.data, upper.data);
     rc = ldg_pg_run(pg, LDG_PG_FRESH, "comparing the cursor with the mutation log", check_log,
                     &args, &result, err);
     if (rc == LEDGER_OK)
@@ -350,6 +407,8 @@ ledger_rc ldg_pg_check_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, boo
         pg->source->checked_count = pg->connect_count;
 out:
     PQclear(result);
+    ldg_buf_fini(&upper);
+    ldg_buf_fini(&base);
     ldg_buf_fini(&s0);
     return rc;
 }

@@ -1,7 +1,7 @@
 /* Sets of transaction numbers, and the cursor's text.
  *
- *     postgres:1:<uuid>:<epoch>:<system id>:<position>:<floor>:<carried>:<s0>
- *         [:<s1>:<last>:<end>:<top>]:<hash>
+ *     postgres:1:<uuid>:<epoch>:<system id>:<position>:<floor>:<carried>
+ *         :<tally count>:<tally sum>:<since>:<s0>:<before, or s1>[:<last>:<end>:<top>]:<hash>
  *
  * A witness is <id>.<txid>.<hash16>; a set is its xmax and then, each behind a '-', the distances
  * of the numbers in progress from xmax downwards, in base 36, which keeps a thousand of them short.
@@ -245,9 +245,11 @@ ledger_rc ldg_pg_cursor_format(const struct ldg_pg_cursor *c, char text[LDG_CURS
     ldg_buf_printf(&out, PREFIX "%s:%" PRId64 ":%s:%" PRId64 ":%" PRId64, c->identity.uuid,
                    c->identity.epoch, c->system_id, c->position, c->floor);
     put_witness(&c->carried, &out);
+    ldg_buf_printf(&out, ":%" PRIu64 ":%" PRIu64 ":%" PRId64, c->tally_count, c->tally_sum,
+                   c->since);
     put_set(&c->s0, &out);
+    put_set(c->open ? &c->s1 : &c->before, &out);
     if (c->open) {
-        put_set(&c->s1, &out);
         ldg_buf_printf(&out, ":%" PRId64 ":%" PRId64, c->last, c->end);
         put_witness(&c->top, &out);
     }
@@ -260,7 +262,7 @@ ledger_rc ldg_pg_cursor_format(const struct ldg_pg_cursor *c, char text[LDG_CURS
         rc = ldg_fail(err, LEDGER_ERR_BUSY,
                       "%zu transactions are open at the source, more than a cursor can note; the "
                       "bridge goes on when some of them have ended",
-                      c->s0.count + c->s1.count);
+                      c->s0.count);
     else
         rc = ldg_fail_nomem(err);
     ldg_buf_fini(&out);
@@ -369,7 +371,9 @@ static bool parse(const char *text, struct ldg_arena *arena, struct ldg_pg_curso
                   bool *ret_nomem)
 {
     size_t size = strlen(text);
+    struct ldg_pg_snapshot second;
     const char *p = text, *tail;
+    int64_t tally[2];
     uint64_t hash;
 
     if (size < sizeof(PREFIX) + HASH_DIGITS || strncmp(p, PREFIX, sizeof(PREFIX) - 1) != 0)
@@ -383,14 +387,20 @@ static bool parse(const char *text, struct ldg_arena *arena, struct ldg_pg_curso
         !take_number(&p, ':', &c->identity.epoch) ||
         !take_text(&p, c->system_id, sizeof(c->system_id)) || !take_number(&p, ':', &c->position) ||
         !take_number(&p, ':', &c->floor) || !take_witness(&p, &c->carried) ||
-        !take_set(&p, arena, &c->s0, ret_nomem) || p > tail)
+        !take_number(&p, ':', &tally[0]) || !take_number(&p, ':', &tally[1]) ||
+        !take_number(&p, ':', &c->since) || !take_set(&p, arena, &c->s0, ret_nomem) ||
+        !take_set(&p, arena, &second, ret_nomem) || p > tail)
         return false;
+    c->tally_count = (uint64_t)tally[0];
+    c->tally_sum = (uint64_t)tally[1];
     c->open = p < tail;
-    if (c->open && (!take_set(&p, arena, &c->s1, ret_nomem) || !take_number(&p, ':', &c->last) ||
-                    !take_number(&p, ':', &c->end) || !take_witness(&p, &c->top)))
+    *(c->open ? &c->s1 : &c->before) = second;
+    if (c->open && (!take_number(&p, ':', &c->last) || !take_number(&p, ':', &c->end) ||
+                    !take_witness(&p, &c->top)))
         return false;
     c->set = true;
-    return p == tail && c->identity.uuid[0] != '\0' && (!c->open || c->s1.xmax >= c->s0.xmax);
+    return p == tail && c->identity.uuid[0] != '\0' &&
+           (c->open ? c->s1.xmax >= c->s0.xmax : c->s0.xmax >= c->before.xmax);
 }
 
 ledger_rc ldg_pg_cursor_parse(const char *text, struct ldg_arena *arena,

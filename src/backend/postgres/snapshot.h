@@ -10,6 +10,8 @@
 #include "base/buf.h"
 #include "store/backend.h"
 
+#define LDG_PG_TALLY 1000003
+
 struct ldg_pg_snapshot {
     uint64_t xmax; /* 0: the empty set */
     size_t count;
@@ -32,7 +34,13 @@ struct ldg_pg_cursor {
     int64_t position;              /* highest id ever carried */
     int64_t floor;                 /* rows up to here: numbers of another cluster, all carried */
     struct ldg_pg_witness carried; /* the row carried with the highest txid */
+    /* The rows carried of the last difference (of the open one, so far), those with ids up to
+     * `since` left out: what a source that went back has lost of all that was carried, it has lost
+     * of these. */
+    uint64_t tally_count, tally_sum; /* sum of ids modulo LDG_PG_TALLY */
+    int64_t since;
     struct ldg_pg_snapshot s0;
+    struct ldg_pg_snapshot before; /* not open: the s0 of before the last difference */
     bool open;
     struct ldg_pg_snapshot s1;
     int64_t last, end;         /* ids: carried up to, ends with */

@@ -215,11 +215,16 @@ static struct ldg_pg_cursor sample(bool open)
         .position = 4711,
         .floor = 12,
         .carried = { 4700, 990, 0x0123456789abcdefULL },
+        .tally_count = 3,
+        .tally_sum = 14097,
+        .since = 4600,
         .s0 = snapshot("900:991:900,950,990"),
         .open = open,
     };
 
-    if (open) {
+    if (!open) {
+        c.before = snapshot("800:800:");
+    } else {
         c.s1 = snapshot("900:2000:900,1990,1999");
         c.last = 4705;
         c.end = 5000;
@@ -251,7 +256,12 @@ static void round_trip(const struct ldg_pg_cursor *c)
     assert_int_equal(d.position, c->position);
     assert_int_equal(d.floor, c->floor);
     assert_memory_equal(&d.carried, &c->carried, sizeof(d.carried));
+    assert_int_equal(d.tally_count, c->tally_count);
+    assert_int_equal(d.tally_sum, c->tally_sum);
+    assert_int_equal(d.since, c->since);
     same_set(&d.s0, &c->s0);
+    if (!c->open)
+        same_set(&d.before, &c->before);
     assert_int_equal(d.open, c->open);
     if (c->open) {
         same_set(&d.s1, &c->s1);
@@ -406,6 +416,7 @@ static void test_hostile(void **state)
             taken++;
             sound(&d.s0);
             sound(&d.s1);
+            sound(&d.before);
         } else {
             assert_int_equal(rc, LEDGER_ERR_DATA);
         }
