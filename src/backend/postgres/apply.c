@@ -19,6 +19,7 @@
 #define RUN_MAX_OPS 100
 #define RUN_MAX_BYTES ((size_t)1024 * 1024)
 #define DURABLE_ASK_US 100000
+#define PLAN_BATCHES 4096
 #define BUFFER_MAX_BYTES ((size_t)999 * 1000 * 1000)
 
 /* --- the sink's memory ----------------------------------------------------------------------- */
@@ -571,15 +572,20 @@ struct run {
     bool ended;      /* the commit was sent, or all was rolled back */
 };
 
+/* Everything here finds rows by an index, one after the other; what the planner takes for better
+ * comes of guesses about a table that was empty when the plan was made. */
 static const char settings[] =
     "SELECT set_config('statement_timeout', '0', true), "
     "set_config('idle_in_transaction_session_timeout', '60s', true), "
-    "set_config('lock_timeout', $1, true), "
+    "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', true), "
+    "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
+    "set_config('enable_sort', 'off', true), "
     "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
+/* The name is looked up once, and not for each id, which would take as long as the COPY. */
 static const char draw_ids[] =
-    "SELECT array_agg(nextval(s.sequence)) FROM (SELECT "
-    "pg_get_serial_sequence('\"{t}\"', 'id')::regclass AS sequence) AS s, "
-    "generate_series(1, $1) WHERE s.sequence IS NOT NULL";
+    "WITH s AS MATERIALIZED (SELECT pg_get_serial_sequence('\"{t}\"', 'id')::regclass AS sequence) "
+    "SELECT array_agg(nextval(s.sequence)) FROM s, generate_series(1, $1) "
+    "WHERE s.sequence IS NOT NULL";
 static const char fence_update[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
 static const char fence_share[] =
@@ -587,6 +593,22 @@ static const char fence_share[] =
 static const char look_aside[] = "SELECT EXISTS (SELECT FROM \"{t}_parked\"), "
                                  "EXISTS (SELECT FROM \"{t}_foreign\")";
 static const char beginning[] = "beginning a batch";
+
+/* Plans are kept, and those that were made for an empty table are bad ones for what it becomes:
+ * they are made again when the number of batches has doubled. */
+static bool must_plan_anew(struct ldg_pg_batch *b)
+{
+    struct ldg_pg_sink *sink = b->sink;
+
+    if (sink->planned_on != b->pg->connect_count) {
+        sink->planned_on = b->pg->connect_count;
+        sink->planned_count = 0;
+    }
+    sink->planned_count++;
+    return b->pg->own_conn && !b->pg->pooled &&
+           ((sink->planned_count & (sink->planned_count - 1)) == 0 ||
+            sink->planned_count % PLAN_BATCHES == 0);
+}
 
 static bool must_draw(const struct run *r)
 {
@@ -688,7 +710,7 @@ static ledger_rc receive_ids(struct run *r, ledger_error *err)
 static ledger_rc begin_own(struct run *r, ledger_error *err)
 {
     struct ldg_pg *pg = r->b->pg;
-    const bool draw = must_draw(r);
+    const bool draw = must_draw(r), plan_anew = must_plan_anew(r->b);
     struct ldg_pg_args args = { 0 }, count = { 0 };
     ledger_error ignored;
     char lock_timeout[16];
@@ -701,6 +723,8 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
                           err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_pipe_send(pg, beginning, settings, &args, err);
+    if (rc == LEDGER_OK && plan_anew)
+        rc = ldg_pg_pipe_send(pg, beginning, "DISCARD PLANS", NULL, err);
     if (rc == LEDGER_OK && r->immediate)
         rc = ldg_pg_pipe_send(pg, beginning, "SET CONSTRAINTS ALL IMMEDIATE", NULL, err);
     ldg_pg_arg_int64(&count, (int64_t)r->b->append_count);
@@ -708,7 +732,7 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
         rc = ldg_pg_pipe_send(pg, beginning, draw_ids, &count, err);
     if (rc == LEDGER_OK && r->turned)
         rc = send_fence(r, err);
-    for (int i = 0; rc == LEDGER_OK && i < 2 + r->immediate; i++)
+    for (int i = 0; rc == LEDGER_OK && i < 2 + plan_anew + r->immediate; i++)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
     if (rc == LEDGER_OK && draw)
         rc = receive_ids(r, err);

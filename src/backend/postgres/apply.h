@@ -19,6 +19,7 @@ struct ldg_pg_sink {
     uint64_t no_copy_on; /* connection (connect_count) on which the server refused COPY */
     bool row_wise;       /* for tests: never in bulk */
     uint64_t bulk_count; /* batches that were done in bulk */
+    uint64_t planned_on, planned_count; /* a connection, and its batches */
     /* which commits are on disk */
     uint64_t applied_count, durable_count;
     uint64_t mark_count; /* commits that are on disk once mark_lsn is; 0: none is waited for */

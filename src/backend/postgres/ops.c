@@ -569,16 +569,18 @@ static ledger_rc set_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 
 /* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, $5 keys that are looked for among
  * what goes. Where the ids of a stream rise with those of its origin, the first entry that stays
- * ends the look; the index of the origin would visit other streams, too. */
+ * ends the look. The index of the origin would visit other streams, too: the zeros keep it away,
+ * and the pair of columns leaves only the index of stream and id. */
 #define TRIM(where, entry, forget)                                                                 \
-    "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin = $1 AND " where                  \
+    "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where              \
     " RETURNING " entry " AS entry, dedup_key)" forget                                             \
     " SELECT count(*), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])) FROM d"
-#define BRIDGED "source_pos <= $2 AND source_pos <> ALL ($4::int8[])"
+#define BRIDGED "source_pos + 0 <= $2 AND source_pos <> ALL ($4::int8[])"
 #define ORDERED                                                                                    \
-    BRIDGED " AND id < coalesce((SELECT e.id FROM \"{t}\" AS e WHERE e.stream = $3 "               \
-            "AND e.origin = $1 AND e.source_pos > $2 ORDER BY e.id LIMIT 1), 9223372036854775807)"
-#define LOCAL "id <= $2 AND id <> ALL ($4::int8[]) AND source_pos IS NULL"
+    BRIDGED " AND (stream, id) < ($3, coalesce((SELECT e.id FROM \"{t}\" AS e "                    \
+            "WHERE e.stream = $3 AND e.origin + 0 = $1 AND e.source_pos + 0 > $2 "                 \
+            "ORDER BY e.stream, e.id LIMIT 1), 9223372036854775807))"
+#define LOCAL "(stream, id) <= ($3, $2) AND id <> ALL ($4::int8[]) AND source_pos IS NULL"
 #define FORGET                                                                                     \
     ", f AS (DELETE FROM \"{t}_foreign\" AS f USING d WHERE f.origin = $1 AND f.entry = d.entry)"
 static const char trim_ordered[] = TRIM(ORDERED, "source_pos", "");
