@@ -39,6 +39,32 @@ ledger_rc ldg_pg_write_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_err
     return rc;
 }
 
+/* Where the session has no lock_timeout of ours, a transaction brings one. */
+static ledger_rc guard(struct ldg_pg *pg, bool *ret_own, ledger_error *err)
+{
+    *ret_own = false;
+    return pg->own_conn && !pg->pooled ? LEDGER_OK : ldg_pg_begin_write(pg, NULL, ret_own, err);
+}
+
+ledger_rc ldg_pg_write_alone(struct ldg_pg *pg, const char *doing, const char *template,
+                             const struct ldg_pg_args *args, PGresult **ret_result,
+                             ledger_error *err)
+{
+    PGresult *result = NULL;
+    bool own;
+    ledger_rc rc = guard(pg, &own, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_pg_run_write(pg, doing, template, args, &result, err);
+    rc = ldg_pg_end(pg, own, rc, err);
+    if (rc == LEDGER_OK && ret_result)
+        *ret_result = result;
+    else
+        PQclear(result);
+    return rc;
+}
+
 uint64_t ldg_pg_changed(PGresult *result)
 {
     int64_t count = 0;
@@ -80,7 +106,7 @@ static ledger_rc origin_make(struct ldg_pg *pg, const struct ldg_identity *ident
     ldg_pg_arg_text(&args, identity->uuid);
     ldg_pg_arg_int64(&args, identity->epoch);
     ldg_pg_arg_text(&args, name ? name : "");
-    return ldg_pg_run_write(pg, "adding an origin", origin_insert, &args, NULL, err);
+    return ldg_pg_write_alone(pg, "adding an origin", origin_insert, &args, NULL, err);
 }
 
 ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
@@ -191,8 +217,8 @@ static ledger_rc adopt_next(struct ldg_pg *pg, int origin, int64_t *after, uint6
     ldg_pg_arg_int64(&args, *after);
     /* A bridge that carries the same entry at this moment is seen at the next try. */
     for (int i = 0; i < ADOPT_TRIES; i++) {
-        rc = ldg_pg_run_write(pg, "adopting the entries of another bridge", adopt_some, &args,
-                              &result, err);
+        rc = ldg_pg_write_alone(pg, "adopting the entries of another bridge", adopt_some, &args,
+                                &result, err);
         if (rc == LEDGER_OK || strcmp(ldg_pg_sqlstate(err), "23505") != 0)
             break;
     }
@@ -222,7 +248,8 @@ ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledg
         while (rc == LEDGER_OK && after != 0);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_pg_run_write(pg, "adopting the entries of another bridge", mark, &args, NULL, err);
+        rc = ldg_pg_write_alone(pg, "adopting the entries of another bridge", mark, &args, NULL,
+                                err);
     if (rc == LEDGER_OK)
         *ret_adopted = adopted;
     return rc;
@@ -241,7 +268,7 @@ ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_e
     ldg_pg_arg_int32(&args, origin);
     ldg_pg_arg_int64(&args, position);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_run_write(pg, "rewinding an origin", rewind, &args, NULL, err);
+        rc = ldg_pg_write_alone(pg, "rewinding an origin", rewind, &args, NULL, err);
     return rc;
 }
 
@@ -316,13 +343,21 @@ static ledger_rc cursor_read(struct ldg_pg *pg, const char *name, bool locked, b
                              "WHERE name = $1";
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
+    bool own = false;
+    ledger_rc rc = locked ? guard(pg, &own, err) : LEDGER_OK;
 
+    if (rc != LEDGER_OK)
+        return rc;
     ldg_pg_arg_text(&args, name);
-    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading the cursor",
-                              !pg->has_ours ? go
-                              : locked      ? for_update
-                                            : plain,
-                              &args, &result, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading the cursor",
+                    !pg->has_ours ? go
+                    : locked      ? for_update
+                                  : plain,
+                    &args, &result, err);
+    if (own) { /* nothing was written: an end without answer is a lost connection and no more */
+        ledger_error ignored;
+        (void)!ldg_pg_end(pg, own, rc, &ignored);
+    }
     *ret_found = rc == LEDGER_OK && PQntuples(result) > 0;
     if (*ret_found)
         rc = ldg_pg_take_cursor(pg, result, 0, name, cursor, err);
@@ -375,7 +410,7 @@ ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg
         rc = cursor_read(pg, name, locked, &found, &cursor, err);
     if (rc == LEDGER_OK && !found && create) {
         bind_cursor(&args, name, &cursor);
-        rc = ldg_pg_run_write(pg, "adding a cursor", insert, &args, NULL, err);
+        rc = ldg_pg_write_alone(pg, "adding a cursor", insert, &args, NULL, err);
         if (rc == LEDGER_OK) /* another program may have been first */
             rc = cursor_read(pg, name, locked, &found, &cursor, err);
     }
@@ -400,7 +435,7 @@ static ledger_rc cursor_move(struct ldg_pg *pg, const char *name, const struct l
     bind_cursor(&args, name, next);
     ldg_pg_arg_text(&args, expected->readable);
     ldg_pg_arg_text(&args, expected->state);
-    ledger_rc rc = ldg_pg_run_write(pg, "moving the cursor", move, &args, &result, err);
+    ledger_rc rc = ldg_pg_write_alone(pg, "moving the cursor", move, &args, &result, err);
     if (rc == LEDGER_OK && ldg_pg_changed(result) == 0) {
         rc = cursor_read(pg, name, false, &found, &now, err);
         if (rc == LEDGER_OK)
@@ -426,7 +461,7 @@ ledger_rc ldg_pg_cursor_set(void *ctx, const char *name, const struct ldg_cursor
     if (expected)
         return cursor_move(pg, name, expected, next, err);
     bind_cursor(&args, name, next);
-    return ldg_pg_run_write(pg, "writing the cursor", put, &args, NULL, err);
+    return ldg_pg_write_alone(pg, "writing the cursor", put, &args, NULL, err);
 }
 
 ledger_rc ldg_pg_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)

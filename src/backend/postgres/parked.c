@@ -338,7 +338,7 @@ ledger_rc ldg_pg_parked_note(void *ctx, int64_t id, const char *reason, ledger_e
     ldg_pg_arg_int64(&args, id);
     ldg_pg_arg_text(&args, reason);
     ldg_pg_arg_time(&args, ldg_clock_now_us());
-    rc = ldg_pg_run_write(pg, "noting an attempt", note, &args, &result, err);
+    rc = ldg_pg_write_alone(pg, "noting an attempt", note, &args, &result, err);
     if (rc == LEDGER_OK && ldg_pg_changed(result) == 0)
         rc = fail_missing(id, err);
 out:
@@ -357,8 +357,8 @@ static ledger_rc drop_rows(struct ldg_pg *pg, int64_t id, uint64_t *ret_dropped,
 
     if (id)
         ldg_pg_arg_int64(&args, id);
-    ledger_rc rc = ldg_pg_run_write(pg, "dropping a parked event", id ? drop_one : drop_all, &args,
-                                    &result, err);
+    ledger_rc rc = ldg_pg_write_alone(pg, "dropping a parked event", id ? drop_one : drop_all,
+                                      &args, &result, err);
     if (rc == LEDGER_OK && id && ldg_pg_changed(result) == 0)
         rc = fail_missing(id, err);
     if (rc == LEDGER_OK)

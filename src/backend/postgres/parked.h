@@ -12,6 +12,11 @@
 ledger_rc ldg_pg_write_begin(struct ldg_pg *pg, const char *settings, bool *ret_own,
                              ledger_error *err);
 ledger_rc ldg_pg_write_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
+/* One statement that writes, as ldg_pg_run_write(); where the session is not ours to set it gets a
+ * transaction around it, so that it does not wait for locks longer than the busy timeout. */
+ledger_rc ldg_pg_write_alone(struct ldg_pg *pg, const char *doing, const char *template,
+                             const struct ldg_pg_args *args, PGresult **ret_result,
+                             ledger_error *err);
 /* Rows that a statement changed. */
 uint64_t ldg_pg_changed(PGresult *result);
 /* uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */

@@ -225,9 +225,16 @@ static void test_cursor_waits(void **state)
     tst_fails(ldg_pg_cursor_get(&pg, "default", false, &cursor, &err), LEDGER_ERR_BUSY, &err);
     tst_fails(ldg_pg_cursor_set(&pg, "default", &cursor, &next, &err), LEDGER_ERR_BUSY, &err);
     assert_true(err.flags & LEDGER_ERROR_RETRY);
+    /* Also where the session is not ours, as behind a pooler. */
+    pg.pooled = true;
+    tst_pg_sql(pg.conn, "SET lock_timeout = 0");
+    tst_fails(ldg_pg_cursor_get(&pg, "default", false, &cursor, &err), LEDGER_ERR_BUSY, &err);
+    tst_fails(ldg_pg_cursor_set(&pg, "default", NULL, &next, &err), LEDGER_ERR_BUSY, &err);
+    assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
     tst_pg_sql(conn, "COMMIT");
     tst_ok(ldg_pg_cursor_get(&pg, "default", false, &cursor, &err), &err);
     assert_string_equal(cursor.readable, "7");
+    tst_ok(ldg_pg_cursor_set(&pg, "default", &cursor, &next, &err), &err);
     handle_close(&user);
 }
 
