@@ -1,12 +1,8 @@
 /* The source's side of the PostgreSQL backend: rows in the order of commits, whatever the writers
- * do; witnesses; other clusters; waiting. The writers are plain SQL on connections of their own. */
+ * do; witnesses; other clusters. The writers are plain SQL on connections of their own. */
 #include "handle.h"
 
-#include <poll.h>
-#include <pthread.h>
 #include <stdlib.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #include "alloc_fail.h"
 #include "event_util.h"
@@ -910,104 +906,6 @@ static void test_t11_long_transaction(void **state)
     PQfinish(b);
 }
 
-/* --- waiting --------------------------------------------------------------------------------- */
-
-static void wait_for(int64_t timeout_ms, int fd)
-{
-    ledger_error err = { 0 };
-
-    tst_ok(SOURCE->log_wait(&pg, fd, timeout_ms, &err), &err);
-}
-
-struct late {
-    int64_t pause_us, put_us;
-    PGconn *conn;
-};
-
-static void *put_late(void *ctx)
-{
-    struct late *late = ctx;
-
-    tst_sleep_us(late->pause_us);
-    put(late->conn, "late");
-    late->put_us = tst_mono_us();
-    return NULL;
-}
-
-/* How long after its commit a lone row was read. */
-static int64_t lone_row_us(int64_t pause_us)
-{
-    struct late late = { .pause_us = pause_us, .conn = db };
-    pthread_t thread;
-    int64_t seen_us;
-
-    read_next(10);
-    assert_int_equal(batch.count, 0);
-    assert_int_equal(pthread_create(&thread, NULL, put_late, &late), 0);
-    do {
-        wait_for(5000, -1);
-        read_next(10);
-    } while (batch.count == 0);
-    seen_us = tst_mono_us();
-    pthread_join(thread, NULL);
-    assert_string_equal(got(), "late");
-    return seen_us > late.put_us ? seen_us - late.put_us : 0;
-}
-
-static void test_wait(void **state)
-{
-    int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    uint64_t one = 1;
-    int64_t start, us, best = INT64_MAX;
-
-    (void)state;
-    wait_for(60000, -1); /* nothing was read yet: at once */
-    read_ok("", &wide);
-    start = tst_mono_us();
-    wait_for(100, -1);
-    assert_true(tst_mono_us() - start >= 100000);
-    assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
-    wait_for(60000, fd);
-    put(db, "now");
-    wait_for(60000, -1);
-    read_next(10);
-    assert_string_equal(got(), "now");
-    for (int i = 0; i < 3; i++) {
-        us = lone_row_us(300000);
-        best = us < best ? us : best;
-    }
-    assert_true(best < 60000);
-    close(fd);
-}
-
-static void test_wait_for_a_notice(void **state)
-{
-    int64_t us, best = INT64_MAX;
-
-    (void)state;
-    handle_close(&pg);
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON,
-                LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY);
-    reopen();
-    assert_true(pg.has_notify);
-    read_ok("", &wide);
-    for (int i = 0; i < 5; i++) {
-        us = lone_row_us(100000);
-        best = us < best ? us : best;
-    }
-    if (best > 10000)
-        fail_msg("seen after %lld us", (long long)best);
-    /* the session is cut: an error at once, and it listens again on the next connection */
-    char sql[100];
-    snprintf(sql, sizeof(sql), "SELECT pg_terminate_backend(%d)", PQbackendPID(pg.conn));
-    tst_pg_sql(db, "%s", sql);
-    ledger_error err = { 0 };
-    tst_fails(SOURCE->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_CONNECT, &err);
-    read_next(10);
-    us = lone_row_us(100000);
-    assert_true(us < 500000);
-}
-
 /* --- refusals -------------------------------------------------------------------------------- */
 
 static void test_no_column(void **state)
@@ -1025,6 +923,47 @@ static void test_no_column(void **state)
     tst_fails(read_try("", &wide, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "ledgerctl store init"));
     tst_fails(SOURCE->log_stat(&pg, "", &stat, &err), LEDGER_ERR_SCHEMA, &err);
+}
+
+/* What a source asks of its role: to read the log, and who the store is. */
+static void test_least_privileges(void **state)
+{
+    struct ldg_pg reader;
+    char where[300], sql[400];
+    const char *schema = tst_pg_sql_text(db, "SELECT current_schema()");
+    ledger_error err = { 0 };
+
+    (void)state;
+    put(db, "a");
+    put(db, "b");
+    tst_pg_sql(db, "DO $$ BEGIN CREATE ROLE log_reader LOGIN; EXCEPTION WHEN duplicate_object THEN "
+                   "NULL; END $$");
+    snprintf(sql, sizeof(sql),
+             "GRANT USAGE ON SCHEMA %s TO log_reader; GRANT SELECT ON " LOG
+             ", ledger_entries_meta, ledger_entries_origins TO log_reader",
+             schema);
+    tst_pg_sql(db, "%s", sql);
+    snprintf(sql, sizeof(sql), "options=-csearch_path%%3D%s", schema);
+    snprintf(where, sizeof(where), "%s", tst_pg_url(tst_pg_shared(), NULL, "log_reader", sql));
+    tst_ok(
+        handle_try(&reader, where, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0, &err),
+        &err);
+    static char at[LDG_CURSOR_STATE_MAX];
+    struct ldg_log_stat stat;
+    int64_t position;
+    tst_ok(SOURCE->log_read(&reader, "", &(struct ldg_log_limits){ 1, 1000 }, &batch, &err), &err);
+    assert_string_equal(got(), "a+");
+    memcpy(at, batch.next_state, sizeof(at));
+    tst_ok(SOURCE->log_check(&reader, at, &position, &err), &err);
+    tst_ok(SOURCE->log_stat(&reader, at, &stat, &err), &err);
+    tst_ok(SOURCE->log_cursor_at(&reader, 1, at, &err), &err);
+    tst_ok(SOURCE->log_acknowledge(&reader, batch.next_state, at, &err), &err);
+    tst_ok(SOURCE->log_wait(&reader, -1, 0, &err), &err);
+    tst_fails(SOURCE->log_cursor_at(&reader, 9, at, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_ok(SOURCE->log_read(&reader, at, &wide, &batch, &err), &err);
+    assert_string_equal(got(), "b");
+    handle_close(&reader);
+    free((void *)schema);
 }
 
 static ledger_rc oom_run(void *ctx)
@@ -1103,9 +1042,8 @@ int main(void)
         TEST(test_t3_trim_around_an_append),
         TEST(test_t10_standby),
         TEST(test_t11_long_transaction),
-        TEST(test_wait),
-        TEST(test_wait_for_a_notice),
         TEST(test_no_column),
+        TEST(test_least_privileges),
         TEST(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
