@@ -16,6 +16,7 @@
 #define PAUSE_MIN_MS 100
 #define PAUSE_MAX_MS 1000
 #define LIMIT_US INT64_C(300000000)
+#define STEPS_MAX 64 /* there are not half as many things to make */
 #define TEXT_MAX_BYTES ((size_t)64 * 1024)
 
 static const char settings[] = "SELECT set_config('lock_timeout', '" LOCK_MS "ms', true), "
@@ -284,7 +285,7 @@ static ledger_rc build_index(struct migration *m, size_t i, int64_t left_us, led
         rc = try_lock(m, err);
     if (rc != LEDGER_OK)
         return rc;
-    snprintf(limit, sizeof(limit), "%lldms", (long long)(left_us / 1000 + 1));
+    snprintf(limit, sizeof(limit), "%lldms", (long long)(left_us > 1000 ? left_us / 1000 : 1));
     if (session)
         rc = set_timeouts(pg, limit, "0", lock, statement, err);
     if (rc == LEDGER_OK)
@@ -340,7 +341,8 @@ out:
     return rc;
 }
 
-/* A lock that was not had, a deadlock, or somebody who made the same at the same time. */
+/* A lock that was not had, a deadlock, or somebody who made or dropped the same at the same time
+ * (for functions the server has no code of its own: XX000). */
 static bool may_repeat(ledger_rc rc, const ledger_error *err)
 {
     static const char *const states[] = { "55P03", "40P01", "40001", "23505", "42P07",
@@ -371,12 +373,15 @@ ledger_rc ldg_pg_migrate(struct ldg_pg *pg, uint32_t need, bool want_log, bool n
                            .new_identity = new_identity,
                            .key = (int64_t)ldg_hash64(pg->table, strlen(pg->table), 0x1ed9e4),
                            .shape = *shape };
-    int wait_ms = PAUSE_MIN_MS;
+    int wait_ms = PAUSE_MIN_MS, done = 0;
     ledger_rc rc = LEDGER_OK;
 
     while (rc == LEDGER_OK && ((m.shape.has & need) != need || m.new_identity)) {
         const int64_t left_us = end_us - ldg_clock_mono_us();
-        rc = step(&m, left_us, err);
+        rc = ++done > STEPS_MAX
+                 ? ldg_fail(err, LEDGER_ERR_INTERNAL,
+                            "tables of \"%s\": what is made is not found again", pg->table)
+                 : step(&m, left_us, err);
         if (rc != LEDGER_OK && may_repeat(rc, err) && pg->conn) {
             if (left_us <= 0) {
                 ledger_error why = *err;
@@ -390,6 +395,7 @@ ledger_rc ldg_pg_migrate(struct ldg_pg *pg, uint32_t need, bool want_log, bool n
             pause_ms(wait_ms);
             wait_ms = wait_ms * 2 < PAUSE_MAX_MS ? wait_ms * 2 : PAUSE_MAX_MS;
             rc = LEDGER_OK;
+            done--;
         }
         if (rc == LEDGER_OK)
             rc = ldg_pg_look(pg, want_log, &m.shape, err);

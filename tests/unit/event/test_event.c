@@ -233,6 +233,41 @@ static void encodes_what_go_would(void **state)
     ldg_buf_fini(&buf);
 }
 
+/* What lies between the places, with ids put in, is the event that is encoded with them. */
+static void encodes_with_places_for_ids(void **state)
+{
+    ledger_append_entry entries[] = {
+        { .id = "17", .payload = { " {\"id\":\"\"} ", 11 }, .schema_version = 1 },
+        { .id = "9", .payload = { "[]", 2 }, .schema_version = 2, .dedup_key = "k" },
+        { .id = "", .payload = { "1", 1 }, .schema_version = 1, .created_at_us = 5 },
+    };
+    const ledger_mutation_event event = { .type = LEDGER_MUTATION_APPEND,
+                                          .stream = "\"id\":\"\"",
+                                          .entries = entries,
+                                          .entry_count = 3 };
+    struct ldg_event_place places[3];
+    struct ldg_buf whole, open, built;
+    size_t from = 0;
+    ldg_buf_init(&whole, 10000);
+    ldg_buf_init(&open, 10000);
+    ldg_buf_init(&built, 10000);
+    ldg_buf_puts(&open, "before");
+    assert_int_equal(ldg_event_encode(&event, &whole, NULL), LEDGER_OK);
+    assert_int_equal(ldg_event_encode_places(&event, &open, places, NULL), LEDGER_OK);
+    for (size_t i = 0; i < 3; i++) {
+        assert_int_equal(open.data[places[i].start], '{');
+        assert_int_equal(open.data[places[i].behind], i < 2 ? ',' : ']');
+        ldg_buf_append(&built, open.data + from, places[i].id - from);
+        ldg_buf_puts(&built, entries[i].id);
+        from = places[i].id;
+    }
+    ldg_buf_append(&built, open.data + from, open.size - from);
+    assert_string_equal(built.data + strlen("before"), whole.data);
+    ldg_buf_fini(&whole);
+    ldg_buf_fini(&open);
+    ldg_buf_fini(&built);
+}
+
 static void refuses_to_encode(void **state)
 {
     struct ldg_buf buf;
@@ -800,6 +835,7 @@ int main(void)
         TEST(decodes_ours),
         TEST(encodes_in_the_order_of_go),
         TEST(encodes_what_go_would),
+        TEST(encodes_with_places_for_ids),
         TEST(refuses_to_encode),
         TEST(says_what_is_missing),
         TEST(says_what_is_wrong),

@@ -543,6 +543,20 @@ static void test_indexes(void **state)
     handle_close(&f->pg);
 }
 
+/* Behind a pooler each statement may be in another session. */
+static void test_pooled(void **state)
+{
+    struct fixture *f = *state;
+    const struct ldg_open o = { .table = T, .log_table = T "_mutations", .url = f->url };
+    open_now(f, LEDGER_STORE_CREATE);
+    f->pg.pooled = true;
+    tst_pg_sql(f->conn, "DROP INDEX idx_" T "_origin; UPDATE pg_index SET indisvalid = false "
+                        "WHERE indexrelid = 'idx_" T "_mutations_txid'::regclass");
+    tst_ok(ldg_pg_schema_open(&f->pg, &o, &f->err), &f->err);
+    check_ours(f->conn, T, true);
+    handle_close(&f->pg);
+}
+
 static void test_log_cache(void **state)
 {
     struct fixture *f = *state;
@@ -875,9 +889,9 @@ int main(void)
         TEST(test_identity),       TEST(test_options),       TEST(test_search_path),
         TEST(test_go_tables),      TEST(test_old_go_tables), TEST(test_go_table_read_only),
         TEST(test_in_transaction), TEST(test_other_shapes),  TEST(test_indexes),
-        TEST(test_log_cache),      TEST(test_init_at_once),  TEST(t9_writers_go_on),
-        TEST(test_gives_up),       TEST(test_privileges),    TEST(test_check),
-        TEST(test_no_memory),
+        TEST(test_pooled),         TEST(test_log_cache),     TEST(test_init_at_once),
+        TEST(t9_writers_go_on),    TEST(test_gives_up),      TEST(test_privileges),
+        TEST(test_check),          TEST(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
