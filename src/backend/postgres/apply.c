@@ -6,18 +6,11 @@
  * follow the order of the log, whatever way a batch takes; whatever fails leaves nothing behind. */
 #include "backend/postgres/apply.h"
 
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Two batches of ours may meet in a lock: then the wait must end soon. */
 #define OVERLAP_LOCK_MS 200
-/* Entries that come so late are taken for ones out of order without a look. */
-#define LATE_MAX 50000
-/* One round trip of the way op by op. */
-#define RUN_MAX_OPS 100
-#define RUN_MAX_BYTES ((size_t)1024 * 1024)
 #define DURABLE_ASK_US 100000
 #define PLAN_BATCHES 4096
 #define BUFFER_MAX_BYTES ((size_t)999 * 1000 * 1000)
@@ -111,428 +104,7 @@ static ledger_rc batch_init(struct ldg_pg_batch *b, struct ldg_pg *pg, const str
     return LEDGER_OK;
 }
 
-/* --- the order of origins -------------------------------------------------------------------- */
-
-struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin)
-{
-    for (size_t i = 0; i < b->order_count; i++) {
-        if (b->orders[i].origin == origin)
-            return &b->orders[i];
-    }
-    return NULL;
-}
-
-/* One element for each origin that the batch adds to or trims. */
-static ledger_rc orders_collect(struct ldg_pg_batch *b, ledger_error *err)
-{
-    size_t cap = 0;
-
-    b->order_count = 0;
-    b->orders = NULL;
-    for (size_t i = 0; i < b->count; i++) {
-        const struct ldg_op *op = &b->ops[i];
-        struct ldg_pg_order *order;
-
-        if (op->origin <= 0 || (op->kind != LDG_OP_APPEND && op->kind != LDG_OP_TRIM))
-            continue;
-        order = ldg_pg_order_of(b, op->origin);
-        if (order == NULL) {
-            if (b->order_count == cap) {
-                struct ldg_pg_order *more;
-
-                cap = cap == 0 ? 4 : cap * 2;
-                more = ldg_arena_calloc(&b->sink->arena, cap, sizeof(*more));
-                if (more == NULL)
-                    return ldg_fail_nomem(err);
-                if (b->order_count > 0)
-                    memcpy(more, b->orders, b->order_count * sizeof(*more));
-                b->orders = more;
-            }
-            order = &b->orders[b->order_count++];
-            *order = (struct ldg_pg_order){ .origin = op->origin, .lowest_new = INT64_MAX };
-        }
-        if (op->kind != LDG_OP_APPEND)
-            continue;
-        if (op->source_pos < order->lowest_new)
-            order->lowest_new = op->source_pos;
-        if (op->source_pos > order->highest_new)
-            order->highest_new = op->source_pos;
-        order->new_count++;
-    }
-    return LEDGER_OK;
-}
-
-/* $1 origin, $2 and $3 the lowest and highest position of the batch, $4 whether others may lie
- * between them, $5 the lowest id of the batch: its rows may be in already. */
-static const char order_get[] =
-    "SELECT ordered, greatest("
-    "(SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 AND source_pos > $3), "
-    "(SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 AND source_pos < $2), "
-    "CASE WHEN $4 THEN (SELECT max(source_pos) FROM \"{t}\" WHERE origin = $1 "
-    "AND source_pos >= $2 AND source_pos <= $3 AND id < $5) END) "
-    "FROM \"{t}_origins\" WHERE id = $1";
-
-static void order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *order,
-                       struct ldg_pg_args *args)
-{
-    const bool gaps = (uint64_t)order->highest_new - (uint64_t)order->lowest_new + 1 !=
-                      (uint64_t)order->new_count;
-
-    ldg_pg_arg_int32(args, order->origin);
-    ldg_pg_arg_int64(args, order->lowest_new);
-    ldg_pg_arg_int64(args, order->highest_new);
-    ldg_pg_arg_bool(args, b->row_wise || (gaps && order->new_count > 0));
-    ldg_pg_arg_int64(args, b->lowest_id);
-}
-
-static void order_take(struct ldg_pg_order *order, const PGresult *result)
-{
-    const bool found = PQntuples(result) > 0;
-
-    order->ordered = found && ldg_pg_get_bool(result, 0, 0);
-    order->highest = found ? ldg_pg_get_int64(result, 0, 1) : 0;
-    order->disorder = false;
-}
-
-/* Appends of the batch that may stand behind a later one of their stream. */
-struct late {
-    const struct ldg_op **ops;
-    size_t count;
-    int64_t lowest;
-};
-
-static int compare_late(const void *a, const void *b)
-{
-    const struct ldg_op *const *x = a, *const *y = b;
-    int order = strcmp((*x)->stream, (*y)->stream);
-
-    return order != 0 ? order : *x < *y ? -1 : *x > *y;
-}
-
-/* Does the batch itself bring an entry behind a later one of its stream? */
-static ledger_rc late_within(struct ldg_pg_batch *b, int origin, bool *ret_late, ledger_error *err)
-{
-    const struct ldg_op **ops = NULL;
-    int64_t last = INT64_MIN;
-    bool rises = true, late = false;
-    size_t count = 0;
-
-    for (size_t i = 0; i < b->count && rises; i++) {
-        if (b->ops[i].kind != LDG_OP_APPEND || b->ops[i].origin != origin)
-            continue;
-        rises = b->ops[i].source_pos > last;
-        last = b->ops[i].source_pos;
-    }
-    *ret_late = false;
-    if (rises)
-        return LEDGER_OK;
-    ops = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(const struct ldg_op *));
-    if (ops == NULL)
-        return ldg_fail_nomem(err);
-    for (size_t i = 0; i < b->count; i++) {
-        if (b->ops[i].kind == LDG_OP_APPEND && b->ops[i].origin == origin)
-            ops[count++] = &b->ops[i];
-    }
-    qsort(ops, count, sizeof(const struct ldg_op *), compare_late);
-    for (size_t i = 1; i < count && !late; i++)
-        late = ops[i]->source_pos < ops[i - 1]->source_pos &&
-               strcmp(ops[i]->stream, ops[i - 1]->stream) == 0;
-    *ret_late = late;
-    return LEDGER_OK;
-}
-
-/* Has one of these streams a later entry? */
-static ledger_rc late_look(struct ldg_pg_batch *b, const struct ldg_pg_order *order, bool *ret_late,
-                           ledger_error *err)
-{
-    static const char find[] =
-        "SELECT count(*) FROM (SELECT FROM \"{t}\" AS e JOIN unnest($1::text[], $2::int8[]) "
-        "AS x(stream, pos) ON x.stream = e.stream AND x.pos < e.source_pos "
-        "WHERE e.origin = $3 AND e.source_pos > $4 AND e.id < $5 LIMIT 1) AS s";
-    struct ldg_buf *streams = &b->sink->arrays[0], *positions = &b->sink->arrays[1];
-    struct ldg_pg_args args = { 0 };
-    int64_t found = 0;
-    size_t count = 0;
-    ledger_rc rc;
-
-    ldg_pg_array_begin(streams, LDG_PG_TEXT);
-    ldg_pg_array_begin(positions, LDG_PG_INT8);
-    for (size_t i = 0; i < b->count; i++) {
-        const struct ldg_op *op = &b->ops[i];
-
-        if (op->kind != LDG_OP_APPEND || op->origin != order->origin ||
-            op->source_pos >= order->highest)
-            continue;
-        ldg_pg_array_text(streams, op->stream);
-        ldg_pg_array_int64(positions, op->source_pos);
-        count++;
-    }
-    ldg_pg_array_end(streams, count);
-    ldg_pg_array_end(positions, count);
-    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, streams);
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, positions);
-    ldg_pg_arg_int32(&args, order->origin);
-    ldg_pg_arg_int64(&args, order->lowest_new);
-    ldg_pg_arg_int64(&args, b->lowest_id);
-    rc = ldg_pg_run_int64(b->pg, "looking for later entries", find, &args, NULL, &found, err);
-    *ret_late = found != 0;
-    return rc;
-}
-
-/* Before a batch goes in at once: which origins are no longer in order with it? Trims look at whole
- * streams then. */
-static ledger_rc orders_check(struct ldg_pg_batch *b, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
-        struct ldg_pg_order *order = &b->orders[i];
-        bool late = false;
-
-        if (!order->ordered || order->new_count == 0)
-            continue;
-        if (order->highest > order->lowest_new && order->highest - order->lowest_new > LATE_MAX)
-            late = true;
-        else if (order->highest > order->lowest_new)
-            rc = late_look(b, order, &late, err);
-        if (rc == LEDGER_OK && !late)
-            rc = late_within(b, order->origin, &late, err);
-        order->ordered = !late;
-        order->disorder = late;
-    }
-    return rc;
-}
-
-/* --- op by op -------------------------------------------------------------------------------- */
-
-static const char release_op[] = "RELEASE SAVEPOINT ldg_op";
-
-ledger_rc ldg_pg_op_statement(struct ldg_pg_batch *b, const char *doing, const char *template,
-                              const struct ldg_pg_args *args, PGresult **ret_result,
-                              ledger_error *err)
-{
-    ledger_error ignored;
-    ledger_rc rc;
-
-    if (!b->savepoints || b->savepoint_open)
-        return ldg_pg_run(b->pg, LDG_PG_KEEP, doing, template, args, ret_result, err);
-    rc = ldg_pg_pipe_begin(b->pg, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    rc = ldg_pg_pipe_send(b->pg, doing, "SAVEPOINT ldg_op", NULL, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_pipe_send(b->pg, doing, template, args, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_pipe_receive(b->pg, doing, NULL, err);
-    b->savepoint_open = rc == LEDGER_OK;
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_pipe_receive(b->pg, doing, ret_result, err);
-    if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
-        rc = err->code;
-    return rc;
-}
-
-static ledger_rc savepoint_end(struct ldg_pg_batch *b, bool undo, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    if (!b->savepoint_open)
-        return LEDGER_OK;
-    b->savepoint_open = false;
-    if (undo)
-        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "undoing an operation", "ROLLBACK TO SAVEPOINT ldg_op",
-                        NULL, NULL, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "ending an operation", release_op, NULL, NULL, err);
-    return rc;
-}
-
-static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledger_error *err)
-{
-    ledger_rc rc = ldg_pg_park(b->pg, &b->ops[i], reason, err);
-
-    b->ids[i] = 0;
-    if (rc == LEDGER_OK) {
-        b->outcomes[i] = LDG_OUTCOME_PARKED;
-        b->parked_any = true;
-    }
-    return rc;
-}
-
-/* Must the op wait behind a parked event? *ret_parked: it was parked too. */
-static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missing, bool *ret_parked,
-                             ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[i];
-    char reason[80];
-    int64_t position = 0;
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_parked = false;
-    if (!b->parked_any || op->kind == LDG_OP_TRIM || op->kind == LDG_OP_PARK)
-        goto out;
-    rc = ldg_pg_parked_before(b->pg, op, entry_missing, b->parked_id, &position, err);
-    if (rc != LEDGER_OK || position == 0)
-        goto out;
-    snprintf(reason, sizeof(reason),
-             entry_missing ? "its entry may be in parked event %" PRId64
-                           : "behind parked event %" PRId64,
-             position);
-    if (b->can_park) {
-        *ret_parked = true;
-        rc = park(b, i, reason, err);
-    } else {
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "%s", reason);
-        err->done_count = i;
-    }
-out:
-    return rc;
-}
-
-/* An op that the database refused: parked, or the end of this try. */
-static ledger_rc refused(struct ldg_pg_batch *b, size_t i, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[i];
-    char reason[LEDGER_ERROR_MESSAGE_MAX];
-    ledger_rc rc = LEDGER_ERR_REJECTED;
-
-    memcpy(reason, err->message, sizeof(reason));
-    err->done_count = i;
-    if (b->can_park && b->savepoints) {
-        rc = savepoint_end(b, true, err);
-        if (rc == LEDGER_OK)
-            rc = park(b, i, reason, err);
-    } else if (b->can_park && !b->park_rejected) {
-        rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code,
-                             "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
-                             op->log_position, op->type_name != NULL ? op->type_name : "",
-                             op->stream, reason);
-        err->done_count = i;
-    }
-    return rc;
-}
-
-static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[i];
-    bool parked = false;
-    ledger_rc rc = ldg_pg_op_run(b, i, err);
-
-    if (rc == LEDGER_ERR_REJECTED)
-        return refused(b, i, err);
-    if (rc == LEDGER_OK)
-        rc = savepoint_end(b, false, err);
-    if (rc == LEDGER_OK && b->outcomes[i] == LDG_OUTCOME_MISSING &&
-        (op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS))
-        rc = wait_behind(b, i, true, &parked, err);
-    if (rc == LEDGER_OK && !parked && b->parked_any && b->can_park && op->kind != LDG_OP_TRIM)
-        rc = ldg_pg_parked_done(b->pg, op, err);
-    return rc;
-}
-
-/* A plain append, which can go together with its neighbours? */
-static bool runs_along(const struct ldg_pg_batch *b, size_t i, const uint8_t *seen)
-{
-    return !b->savepoints && !b->parked_any && b->ops[i].kind == LDG_OP_APPEND &&
-           b->ops[i].origin > 0 && seen[i] == LDG_PG_SEEN_NOT &&
-           (b->forced == NULL || b->forced[i] == NULL);
-}
-
-/* The end of the run of appends that begins with i; i: none. */
-static size_t run_end(const struct ldg_pg_batch *b, size_t i, size_t limit, const uint8_t *seen)
-{
-    size_t end = i, bytes = 0;
-
-    while (end < limit && end - i < RUN_MAX_OPS && bytes < RUN_MAX_BYTES &&
-           runs_along(b, end, seen))
-        bytes += b->ops[end++].entry->payload.size;
-    return end;
-}
-
-static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, uint8_t seen, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[i];
-    bool done = false;
-    ledger_rc rc = LEDGER_OK;
-
-    if (b->forced != NULL && b->forced[i] != NULL)
-        return park(b, i, b->forced[i], err);
-    if (op->kind == LDG_OP_PARK && b->can_park)
-        return park(b, i, op->reason != NULL ? op->reason : "", err);
-    /* What is here already comes first: a replay must not be refused, nor wait. */
-    if (seen == LDG_PG_SEEN_OTHER)
-        return ldg_pg_fail_reused(op, err);
-    if (seen == LDG_PG_SEEN_SAME) {
-        b->outcomes[i] = LDG_OUTCOME_REPLAYED;
-        b->ids[i] = 0;
-        return b->parked_any && b->can_park ? ldg_pg_parked_done(b->pg, op, err) : LEDGER_OK;
-    }
-    rc = wait_behind(b, i, false, &done, err);
-    if (rc == LEDGER_OK && !done)
-        rc = try_one(b, i, err);
-    return rc;
-}
-
-static ledger_rc row_run(struct ldg_pg_batch *b, ledger_error *err)
-{
-    uint8_t *seen = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(*seen));
-    size_t seen_end = 0, end;
-    ledger_rc rc = seen != NULL ? LEDGER_OK : ldg_fail_nomem(err);
-
-    b->savepoint_open = false;
-    for (size_t i = 0; rc == LEDGER_OK && i < b->count; i = end) {
-        if (i == seen_end)
-            rc = ldg_pg_ops_seen(b, i, seen, &seen_end, err);
-        if (rc != LEDGER_OK)
-            break;
-        end = run_end(b, i, seen_end, seen);
-        if (end > i + 1) {
-            rc = ldg_pg_ops_appends(b, i, end, err);
-            if (rc == LEDGER_ERR_REJECTED)
-                rc = refused(b, err->done_count, err);
-        } else {
-            end = i + 1;
-            rc = row_one(b, i, seen[i], err);
-        }
-    }
-    return rc;
-}
-
-static ledger_rc orders_load(struct ldg_pg_batch *b, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
-        struct ldg_pg_args args = { 0 };
-        PGresult *result = NULL;
-
-        order_args(b, &b->orders[i], &args);
-        rc =
-            ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for an origin", order_get, &args, &result, err);
-        if (rc == LEDGER_OK)
-            order_take(&b->orders[i], result);
-        PQclear(result);
-    }
-    return rc;
-}
-
-static const char note_disorder[] =
-    "UPDATE \"{t}_origins\" SET ordered = false WHERE id = $1 AND ordered";
-
-static ledger_rc orders_note(struct ldg_pg_batch *b, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
-        struct ldg_pg_args args = { 0 };
-
-        if (!b->orders[i].disorder)
-            continue;
-        ldg_pg_arg_int32(&args, b->orders[i].origin);
-        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "noting a late entry", note_disorder, &args, NULL, err);
-    }
-    return rc;
-}
+/* --- parked events that are tried again ------------------------------------------------------- */
 
 ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
                            int64_t parked_id, ledger_error *err)
@@ -544,15 +116,15 @@ ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t c
         return rc;
     b.parked_any = b.foreign_any = b.row_wise = true;
     b.parked_id = parked_id;
-    rc = orders_collect(&b, err);
+    rc = ldg_pg_orders_collect(&b, err);
     if (rc == LEDGER_OK)
-        rc = orders_load(&b, err);
+        rc = ldg_pg_orders_load(&b, err);
     if (rc == LEDGER_OK)
-        rc = row_run(&b, err);
+        rc = ldg_pg_rows_run(&b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_chain_write(&b, false, err);
     if (rc == LEDGER_OK)
-        rc = orders_note(&b, err);
+        rc = ldg_pg_orders_note(&b, err);
     return rc;
 }
 
@@ -577,7 +149,8 @@ struct run {
 static const char settings[] =
     "SELECT set_config('statement_timeout', '0', true), "
     "set_config('idle_in_transaction_session_timeout', '60s', true), "
-    "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', true), "
+    "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
+    "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
     "set_config('enable_sort', 'off', true), "
     "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
@@ -642,8 +215,8 @@ static ledger_rc send_fence(const struct run *r, ledger_error *err)
     for (size_t i = 0; rc == LEDGER_OK && i < r->b->order_count; i++) {
         struct ldg_pg_args order = { 0 };
 
-        order_args(r->b, &r->b->orders[i], &order);
-        rc = ldg_pg_pipe_send(r->b->pg, beginning, order_get, &order, err);
+        ldg_pg_order_args(r->b, &r->b->orders[i], &order);
+        rc = ldg_pg_pipe_send(r->b->pg, beginning, ldg_pg_order_get, &order, err);
     }
     return rc;
 }
@@ -677,7 +250,7 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
         result = NULL;
         rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
         if (rc == LEDGER_OK)
-            order_take(&b->orders[i], result);
+            ldg_pg_order_take(&b->orders[i], result);
         PQclear(result);
     }
     return rc;
@@ -913,14 +486,14 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
 static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
-    ledger_rc rc = orders_check(b, err);
+    ledger_rc rc = ldg_pg_orders_check(b, err);
 
     if (rc == LEDGER_OK && !r->copied)
         rc = r->only_adds ? ldg_pg_bulk_copy(b, err) : ldg_pg_bulk_run(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_chain_write(b, true, err);
     if (rc == LEDGER_OK)
-        rc = orders_note(b, err);
+        rc = ldg_pg_orders_note(b, err);
     if (rc == LEDGER_OK) {
         b->sink->bulk_count++;
         return LEDGER_OK;
@@ -952,7 +525,7 @@ static ledger_rc force_park(struct ldg_pg_batch *b, bool *ret_again, ledger_erro
 static ledger_rc do_rows(struct run *r, bool *ret_again, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
-    ledger_rc rc = row_run(b, err);
+    ledger_rc rc = ldg_pg_rows_run(b, err);
 
     if (rc == LEDGER_ERR_REJECTED && b->can_park && b->park_rejected && !b->savepoints && r->own) {
         b->savepoints = *ret_again = true;
@@ -964,7 +537,7 @@ static ledger_rc do_rows(struct run *r, bool *ret_again, ledger_error *err)
             rc = force_park(b, ret_again, err);
     }
     if (rc == LEDGER_OK && !*ret_again)
-        rc = orders_note(b, err);
+        rc = ldg_pg_orders_note(b, err);
     return rc;
 }
 
@@ -974,7 +547,7 @@ static ledger_rc do_rows_instead(struct run *r, bool *ret_again, ledger_error *e
     ledger_rc rc;
 
     r->b->row_wise = true;
-    rc = orders_load(r->b, err);
+    rc = ldg_pg_orders_load(r->b, err);
     return rc == LEDGER_OK ? do_rows(r, ret_again, err) : rc;
 }
 
@@ -1062,7 +635,7 @@ static ledger_rc run_all(struct run *r, ledger_error *err)
     r->turned = r->apply->turn == NULL;
     r->only_adds = only_adds(r->apply->ops, r->apply->count);
     r->bulk = r->own && !r->b->sink->row_wise && ldg_pg_bulk_suits(r->apply->ops, r->apply->count);
-    rc = orders_collect(r->b, err);
+    rc = ldg_pg_orders_collect(r->b, err);
     if (rc == LEDGER_OK && !r->own)
         return try_inside(r, err);
     do {

@@ -1,7 +1,9 @@
 /* What the files of the batch share.
  *
- * apply.c  the transaction: fence, which way, cursor, commit    bulk.c  all ops at once, by COPY
- * ops.c    one op on one row                                    chain.c the sink's own log */
+ * apply.c  the transaction: fence, which way, cursor, commit
+ * bulk.c   all ops at once, by what they amount to     copy.c   COPY's binary form
+ * rows.c   one op after the other                      ops.c    one op on one row
+ * order.c  do ids rise here as at their origin?        chain.c  the sink's own log */
 #ifndef LDG_BACKEND_POSTGRES_APPLY_H
 #define LDG_BACKEND_POSTGRES_APPLY_H
 
@@ -62,19 +64,39 @@ struct ldg_pg_batch {
     size_t order_count;
 };
 
-/* --- apply.c --------------------------------------------------------------------------------- */
-
-struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin);
-/* A statement of the op in hand; where savepoints are set, it opens the op's. */
-ledger_rc ldg_pg_op_statement(struct ldg_pg_batch *b, const char *doing, const char *template,
-                              const struct ldg_pg_args *args, PGresult **ret_result,
-                              ledger_error *err);
 static inline int64_t ldg_pg_op_time(const struct ldg_pg_batch *b, const struct ldg_op *op)
 {
     return op->time_us != LEDGER_NO_TIME ? op->time_us : b->now_us;
 }
 
-/* --- bulk.c ---------------------------------------------------------------------------------- */
+/* --- order.c --------------------------------------------------------------------------------- */
+
+/* One element for each origin that the batch adds to or trims; nothing known of it yet. */
+ledger_rc ldg_pg_orders_collect(struct ldg_pg_batch *b, ledger_error *err);
+/* NULL: the batch has none of it. */
+struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin);
+/* The statement that asks, for one who sends it along with others. */
+extern const char ldg_pg_order_get[];
+void ldg_pg_order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *order,
+                       struct ldg_pg_args *args);
+void ldg_pg_order_take(struct ldg_pg_order *order, const PGresult *result);
+ledger_rc ldg_pg_orders_load(struct ldg_pg_batch *b, ledger_error *err);
+/* Before a batch goes in at once: which origins are no longer in order with it? */
+ledger_rc ldg_pg_orders_check(struct ldg_pg_batch *b, ledger_error *err);
+/* At the end of the transaction: into <table>_origins. */
+ledger_rc ldg_pg_orders_note(struct ldg_pg_batch *b, ledger_error *err);
+
+/* --- rows.c ---------------------------------------------------------------------------------- */
+
+/* Does all ops, one by one. REJECTED with err->done_count; where ops may be parked and savepoints
+ * are not set yet: to be done again with them. */
+ledger_rc ldg_pg_rows_run(struct ldg_pg_batch *b, ledger_error *err);
+/* A statement of the op in hand; where savepoints are set, it opens the op's. */
+ledger_rc ldg_pg_op_statement(struct ldg_pg_batch *b, const char *doing, const char *template,
+                              const struct ldg_pg_args *args, PGresult **ret_result,
+                              ledger_error *err);
+
+/* --- copy.c ---------------------------------------------------------------------------------- */
 
 /* COPY … binary, in pieces. */
 struct ldg_pg_copy {
@@ -90,12 +112,15 @@ ledger_rc ldg_pg_copy_open(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const 
 void ldg_pg_copy_row(struct ldg_pg_copy *c, int columns);
 void ldg_pg_copy_bytes(struct ldg_pg_copy *c, const void *data, size_t size);
 void ldg_pg_copy_text(struct ldg_pg_copy *c, const char *text);
+void ldg_pg_copy_json(struct ldg_pg_copy *c, const char *text, size_t size);
 void ldg_pg_copy_int32(struct ldg_pg_copy *c, int32_t value);
 void ldg_pg_copy_int64(struct ldg_pg_copy *c, int64_t value);
 void ldg_pg_copy_time(struct ldg_pg_copy *c, int64_t time_us);
 void ldg_pg_copy_null(struct ldg_pg_copy *c);
 /* REJECTED: a trigger has dropped rows. */
 ledger_rc ldg_pg_copy_close(struct ldg_pg_copy *c, ledger_error *err);
+
+/* --- bulk.c ---------------------------------------------------------------------------------- */
 
 /* Can these ops be done in bulk? Looks at the ops alone. */
 bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count);

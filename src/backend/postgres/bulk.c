@@ -1,127 +1,16 @@
 /* A whole batch at once: what its ops amount to is found out here first, then the rows that it
  * changes are changed by one statement, the trims run, and the rows that it adds come in by COPY.
  *
- * Hides what ops on one entry come to, and COPY's binary form. Invariant: rows and outcomes are
+ * Hides what ops on one entry come to. Invariant: rows and outcomes are
  * those of one op after the other. Whatever cannot be told here (a key that is there already, an
  * entry that comes twice, a position of another log) is left to the way op by op. */
 #include "backend/postgres/apply.h"
 
 #include "base/hash.h"
 
-#include <endian.h>
 #include <string.h>
 
 #define NONE UINT32_MAX
-/* 2000-01-01 in microseconds since 1970. */
-#define EPOCH_US INT64_C(946684800000000)
-
-/* --- COPY ------------------------------------------------------------------------------------ */
-
-static void copy_flush(struct ldg_pg_copy *c)
-{
-    if (c->rc == LEDGER_OK && c->used > 0)
-        c->rc = ldg_pg_copy_put(c->pg, c->data, c->used, c->err);
-    c->used = 0;
-}
-
-static void copy_raw(struct ldg_pg_copy *c, const void *data, size_t size)
-{
-    if (size > LDG_PG_COPY_BYTES - c->used)
-        copy_flush(c);
-    if (size > LDG_PG_COPY_BYTES) { /* as it lies there */
-        if (c->rc == LEDGER_OK)
-            c->rc = ldg_pg_copy_put(c->pg, data, size, c->err);
-    } else if (size > 0) {
-        memcpy(c->data + c->used, data, size);
-        c->used += size;
-    }
-}
-
-static void copy_32(struct ldg_pg_copy *c, uint32_t value)
-{
-    value = htobe32(value);
-    copy_raw(c, &value, sizeof(value));
-}
-
-static void copy_64(struct ldg_pg_copy *c, uint64_t value)
-{
-    copy_32(c, 8);
-    value = htobe64(value);
-    copy_raw(c, &value, sizeof(value));
-}
-
-ledger_rc ldg_pg_copy_open(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const char *template,
-                           ledger_error *err)
-{
-    static const char head[] = "PGCOPY\n\377\r\n\0\0\0\0\0\0\0\0";
-
-    *c = (struct ldg_pg_copy){ .pg = b->pg, .data = b->sink->copy, .err = err };
-    c->rc = ldg_pg_copy_begin(b->pg, template, err);
-    copy_raw(c, head, sizeof(head)); /* with the last NUL of its 19 bytes */
-    return c->rc;
-}
-
-void ldg_pg_copy_row(struct ldg_pg_copy *c, int columns)
-{
-    uint16_t count = htobe16((uint16_t)columns);
-
-    copy_raw(c, &count, sizeof(count));
-    c->rows++;
-}
-
-void ldg_pg_copy_bytes(struct ldg_pg_copy *c, const void *data, size_t size)
-{
-    copy_32(c, (uint32_t)size);
-    copy_raw(c, data, size);
-}
-
-void ldg_pg_copy_text(struct ldg_pg_copy *c, const char *text)
-{
-    ldg_pg_copy_bytes(c, text, strlen(text));
-}
-
-static void copy_json(struct ldg_pg_copy *c, const char *text, size_t size)
-{
-    copy_32(c, (uint32_t)size + 1);
-    copy_raw(c, "\1", 1); /* version */
-    copy_raw(c, text, size);
-}
-
-void ldg_pg_copy_int32(struct ldg_pg_copy *c, int32_t value)
-{
-    copy_32(c, 4);
-    copy_32(c, (uint32_t)value);
-}
-
-void ldg_pg_copy_int64(struct ldg_pg_copy *c, int64_t value)
-{
-    copy_64(c, (uint64_t)value);
-}
-
-void ldg_pg_copy_time(struct ldg_pg_copy *c, int64_t time_us)
-{
-    /* One so early that it has no number there is refused as out of range. */
-    copy_64(c, (uint64_t)(time_us < INT64_MIN + 1 + EPOCH_US ? INT64_MIN + 1 : time_us - EPOCH_US));
-}
-
-void ldg_pg_copy_null(struct ldg_pg_copy *c)
-{
-    copy_32(c, UINT32_MAX);
-}
-
-ledger_rc ldg_pg_copy_close(struct ldg_pg_copy *c, ledger_error *err)
-{
-    uint64_t rows = 0;
-
-    copy_raw(c, "\377\377", 2);
-    copy_flush(c);
-    if (c->rc == LEDGER_OK)
-        c->rc = ldg_pg_copy_end(c->pg, &rows, err);
-    if (c->rc == LEDGER_OK && rows != c->rows)
-        c->rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops rows",
-                         c->pg->table);
-    return c->rc;
-}
 
 /* --- the plan -------------------------------------------------------------------------------- */
 
@@ -453,11 +342,11 @@ static ledger_rc copy_tags(struct ldg_pg_copy *c, struct ldg_pg_batch *b, ledger
     ledger_rc rc = LEDGER_OK;
 
     if (tags.count == 0) {
-        copy_json(c, "[]", 2);
+        ldg_pg_copy_json(c, "[]", 2);
     } else {
         rc = ldg_pg_put_list(&b->sink->text, tags, err);
         if (rc == LEDGER_OK)
-            copy_json(c, b->sink->text.data, b->sink->text.size);
+            ldg_pg_copy_json(c, b->sink->text.data, b->sink->text.size);
     }
     return rc;
 }
@@ -472,7 +361,7 @@ static ledger_rc copy_map(struct ldg_pg_copy *c, struct ldg_pg_batch *b, ledger_
     } else {
         rc = ldg_pg_put_map(&b->sink->text, map, &b->sink->arena, err);
         if (rc == LEDGER_OK)
-            copy_json(c, b->sink->text.data, b->sink->text.size);
+            ldg_pg_copy_json(c, b->sink->text.data, b->sink->text.size);
     }
     return rc;
 }

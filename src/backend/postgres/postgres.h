@@ -8,7 +8,7 @@
  * The source's side: snapshot.c (sets of transactions, the cursor; pure), look.c (what is new, the
  * witness), log.c (pages of rows),
  * wait.c (waiting for a commit). The sink's side: cursors.c (origins, cursors), apply.c (the fenced
- * batch), bulk.c (COPY), ops.c (one op), chain.c (the sink's own log), parked.c (parked events).
+ * batch; apply.h names the files of it), parked.c (parked events).
  *
  * Behind a pooler in transaction mode a session is ours only for a transaction, so nothing here
  * lives in one: no session setting, no named statement, no LISTEN, where `pooled` is set; settings
