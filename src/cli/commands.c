@@ -73,9 +73,9 @@ const struct cli_command cli_commands[] = {
       .summary = "print entries as they come, until it is interrupted",
       .text =
           "Starts at the first entry; with --after ID behind that one, with --after end at the\n"
-          "present end. In PostgreSQL a transaction may commit after others that have drawn higher\n"
-          "ids: its entries are printed when they are committed, so ids need not rise, and --after\n"
-          "with the last one may leave some out. SIGINT and SIGTERM end it with exit 0.",
+          "present end. In PostgreSQL a transaction may commit after others that have higher ids:\n"
+          "its entries are printed when they are committed, so ids need not rise, and --after the\n"
+          "last one may leave some out. SIGINT and SIGTERM end it with exit 0.",
       .examples = "ledgerctl stream tail --store sqlite:orders.db --stream user-1 --after end\n"
                   "ledgerctl stream tail --store sqlite:orders.db --stream user-1 --json",
       .options = LIST(STORE_OPTIONS, OPT_STREAM, OPT_AFTER, OPT_ORDER_KEY, OPT_TAG, OPT_META,
