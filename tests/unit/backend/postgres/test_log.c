@@ -925,7 +925,7 @@ static void test_no_column(void **state)
     tst_fails(SOURCE->log_stat(&pg, "", &stat, &err), LEDGER_ERR_SCHEMA, &err);
 }
 
-/* What a source asks of its role: to read the log, and who the store is. */
+/* What a source asks of its role: to read the log, the entries, and who the store is. */
 static void test_least_privileges(void **state)
 {
     struct ldg_pg reader;
@@ -940,7 +940,7 @@ static void test_least_privileges(void **state)
                    "NULL; END $$");
     snprintf(sql, sizeof(sql),
              "GRANT USAGE ON SCHEMA %s TO log_reader; GRANT SELECT ON " LOG
-             ", ledger_entries_meta, ledger_entries_origins TO log_reader",
+             ", ledger_entries, ledger_entries_meta, ledger_entries_origins TO log_reader",
              schema);
     tst_pg_sql(db, "%s", sql);
     snprintf(sql, sizeof(sql), "options=-csearch_path%%3D%s", schema);
