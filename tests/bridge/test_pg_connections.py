@@ -267,10 +267,10 @@ def test_passwords():
         with open('services', 'w', encoding='ascii') as file:
             file.write(f'[orders]\nhost=127.0.0.1\nport={server.port}\nuser=locked\n'
                        f'dbname=postgres\npassword={SECRET}\n')
-        check('postgresql:///?service=orders', 0,
-              env={'PGSERVICEFILE': os.path.abspath('services')})
-        check('postgresql:service=orders', 0, env={'PGSERVICEFILE': os.path.abspath('services')})
-        check('postgresql:service=nothing', 2, 'nothing', env={'PGSERVICEFILE': os.path.abspath('services')})
+        services = {'PGSERVICEFILE': os.path.abspath('services')}
+        check('postgresql:///?service=orders', 0, env=services)
+        check('postgresql:service=orders', 0, env=services)
+        check('postgresql:service=nothing', 2, 'nothing', env=services)
 
         # A bridge opens its own connections with the same password, and says nothing of it.
         sink = init('sink')

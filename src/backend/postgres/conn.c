@@ -257,8 +257,8 @@ static void find_sqlstate(const char *text, char sqlstate[6], const char **ret_l
     }
 }
 
-/* Drives one connection until it stands, failed, or its time is over. */
-static void drive(PGconn *conn, int timeout_s)
+/* Drives one connection until it stands or failed. False: its time is over. */
+static bool drive(PGconn *conn, int timeout_s)
 {
     int64_t until_us = ldg_clock_mono_us() + (int64_t)timeout_s * 1000000;
     PostgresPollingStatusType state = PGRES_POLLING_WRITING;
@@ -266,11 +266,14 @@ static void drive(PGconn *conn, int timeout_s)
         int64_t left_us = until_us - ldg_clock_mono_us();
         struct pollfd fd = { .fd = PQsocket(conn),
                              .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT };
-        if (fd.fd < 0 || (timeout_s > 0 && left_us <= 0))
+        if (timeout_s > 0 && left_us <= 0)
+            return false;
+        if (fd.fd < 0)
             break;
         if (poll(&fd, 1, timeout_s > 0 ? (int)(left_us / 1000) + 1 : -1) > 0)
             state = PQconnectPoll(conn);
     }
+    return true;
 }
 
 static int connect_timeout_of(const struct parameters *p)
@@ -296,19 +299,18 @@ static const char *hint_of(const struct parameters *p, const char *sqlstate)
     return NULL;
 }
 
-static ledger_rc fail_dial(struct ldg_pg *pg, const struct parameters *p, PGconn *conn,
+static ledger_rc fail_dial(const struct parameters *p, PGconn *conn, bool timed_out,
                            ledger_error *err)
 {
     char text[320], sqlstate[6] = "";
     const char *line = NULL;
-    const char *message = PQerrorMessage(conn);
-    if (!*message)
+    if (timed_out)
         return ldg_fail(err, LEDGER_ERR_CONNECT,
                         "no answer from the server at %s, port %s, within %d seconds; check host "
                         "and port, and firewalls between",
                         PQhost(conn) ? PQhost(conn) : "", PQport(conn) ? PQport(conn) : "",
                         connect_timeout_of(p));
-    find_sqlstate(message, sqlstate, &line);
+    find_sqlstate(PQerrorMessage(conn), sqlstate, &line);
     ldg_pg_show(line, text, sizeof(text));
     if (PQconnectionNeedsPassword(conn)) /* it gave up by itself, without a SQLSTATE */
         return ldg_fail(err, LEDGER_ERR_PERMISSION,
@@ -320,6 +322,7 @@ ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
 {
     struct parameters p = { 0 };
     PGconn *conn = NULL;
+    bool timed_out = false;
     ledger_rc rc = fill_parameters(pg, &p, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -337,10 +340,10 @@ ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
         PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
         PQsetNoticeReceiver(conn, ignore_notice, NULL);
         if (PQstatus(conn) != CONNECTION_BAD)
-            drive(conn, connect_timeout_of(&p));
+            timed_out = !drive(conn, connect_timeout_of(&p));
     }
     if (PQstatus(conn) != CONNECTION_OK) {
-        rc = fail_dial(pg, &p, conn, err);
+        rc = fail_dial(&p, conn, timed_out, err);
         goto out;
     }
     PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);

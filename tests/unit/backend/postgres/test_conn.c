@@ -670,7 +670,46 @@ static void test_many_hosts(void **state)
     assert_int_equal(ask_int("SELECT pg_is_in_recovery()::int4"), 0);
     assert_int_equal(try_url(text_of("%s target_session_attrs=any", url)), LEDGER_ERR_READ_ONLY);
     ldg_free(url);
+
+    /* A host that takes connections and says nothing holds up for its time, no longer. */
+    struct tst_proxy *proxy =
+        tst_proxy_start(text_of("%s/.s.PGSQL.%d", server->dir, server->port), 0);
+    tst_proxy_stall(proxy, TST_BOTH_WAYS);
+    const char *silent = text_of("postgresql:host=127.0.0.1,%s port=%d,%d user=postgres "
+                                 "dbname=postgres connect_timeout=2 sslmode=disable",
+                                 server->dir, tst_proxy_port(proxy), server->port);
+    int64_t from_us = ldg_clock_mono_us();
+    assert_int_equal(try_url(silent), LEDGER_OK);
+    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 8000000);
+    from_us = ldg_clock_mono_us();
+    assert_int_equal(
+        try_url(text_of("postgresql://127.0.0.1:%d/x?connect_timeout=2", tst_proxy_port(proxy))),
+        LEDGER_ERR_CONNECT);
+    assert_true(says("no answer"));
+    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 8000000);
+    tst_proxy_destroy(&proxy);
     tst_pg_destroy(&standby);
+}
+
+/* What could be written and cannot any more: another server may be the primary now. */
+static void test_demoted(void **state)
+{
+    must(insert(1, "x"));
+    pg.opened = true;
+    PQclear(run(LDG_PG_FRESH, "SET default_transaction_read_only = on", NULL));
+    assert_int_equal(insert(2, "x"), LEDGER_ERR_CONNECT);
+    assert_string_equal(ldg_pg_sqlstate(&err), "25006");
+    assert_int_equal(err.flags, LEDGER_ERROR_RETRY);
+    assert_null(pg.conn);
+    must(ldg_pg_connect(&pg, &err));
+    must(insert(2, "x"));
+
+    /* Opened for reading, it is what was asked for. */
+    pg.flags = LEDGER_STORE_READ_ONLY;
+    ldg_pg_close_conn(&pg);
+    must(ldg_pg_connect(&pg, &err));
+    assert_int_equal(insert(3, "x"), LEDGER_ERR_READ_ONLY);
+    assert_non_null(pg.conn);
 }
 
 /* --- the caller's connection ----------------------------------------------------------------- */
@@ -742,6 +781,7 @@ int main(void)
         TEST(test_unknown_outcome), TEST(test_orphan),
         TEST(test_silence),         TEST(test_refused),
         TEST(test_many_hosts),      TEST(test_given),
+        TEST(test_demoted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
