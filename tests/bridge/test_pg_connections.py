@@ -46,7 +46,7 @@ def test_pooler_in_transaction_mode():
     sink = pool.url(database(server, 'pool_b'))
     third = init('third')
     for url in (source, sink):
-        ctl('store', 'init', '--store', url)
+        ctl('store', 'init', '--store', url, '--notify')
     fill(source, 0, 500)
     ctl('stream', 'tag', '--store', source, '--stream', 's0', '--id', '1', '--tag', 'new')
     ctl('stream', 'annotate', '--store', source, '--stream', 's0', '--id', '1', '--set', 'a=b')
@@ -271,6 +271,11 @@ def test_passwords():
         check('postgresql:///?service=orders', 0, env=services)
         check('postgresql:service=orders', 0, env=services)
         check('postgresql:service=nothing', 2, 'nothing', env=services)
+
+        with open('secret', 'w', encoding='ascii') as file:
+            file.write(SECRET + '\n')
+        os.chmod('secret', 0o600)
+        ctl('stream', 'count', '--store', url, '--password-file', 'secret')
 
         # A bridge opens its own connections with the same password, and says nothing of it.
         sink = init('sink')
