@@ -15,6 +15,11 @@
 #define LOWEST_SCAN_MAX 100000
 /* So many of a difference are counted, and what is counted begins anew behind them. */
 #define TALLY_ROWS_MAX 50000
+/* A larger payload comes in slices of this size: libpq would hold all of it in its buffer, for as
+ * long as the connection lasts, and once more in the result. */
+#define SLICE_BYTES 4194304
+#define TEXT_OF(number) #number
+#define DIGITS_OF(number) TEXT_OF(number)
 /* A look that finds rows is followed by a page that holds them, unless they are deleted between. */
 #define ROUNDS_MAX 8
 
@@ -34,8 +39,11 @@ enum page_column { PAGE_KIND, PAGE_ID, PAGE_TXID, PAGE_TIME, PAGE_SIZE, PAGE_PAY
     "SELECT 0, pg_is_in_recovery()::int4::int8, NULL::xid8, NULL::timestamptz, NULL::int8, "       \
     "NULL::bytea UNION ALL " WITNESS_ROW("1", "$1") WITNESS_ROW(                                   \
         "2",                                                                                       \
-        "$2") "SELECT 3, q.id, q.txid, q.created_at, NULL, q.payload FROM (SELECT p.*, "           \
-              "sum(octet_length(p.payload)) OVER w AS bytes, row_number() OVER w AS number FROM ("
+        "$2") "SELECT 3, q.id, q.txid, q.created_at, octet_length(q.payload)::int8, "              \
+              "CASE WHEN octet_length(q.payload) <= " DIGITS_OF(                                   \
+                  SLICE_BYTES) " THEN q.payload END "                                              \
+                               "FROM (SELECT p.*, sum(octet_length(p.payload)) OVER w AS bytes, "  \
+                               "row_number() OVER w AS number FROM ("
 #define PAGE_TAIL                                                                                  \
     ") p WINDOW w AS (ORDER BY p.id ROWS UNBOUNDED PRECEDING)) q "                                 \
     "WHERE q.bytes <= $7 OR q.number = 1"
@@ -151,8 +159,66 @@ out:
     return rc;
 }
 
+/* $1 id, $2 from, $3 bytes */
+static const char slice[] = "SELECT substring(payload FROM $2 FOR $3) FROM \"{l}\" WHERE id = $1";
+
+static ledger_rc read_slices(struct ldg_pg *pg, int64_t id, char *data, size_t size,
+                             ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t at = 0; rc == LEDGER_OK && at < size; at += SLICE_BYTES) {
+        size_t want = size - at < SLICE_BYTES ? size - at : SLICE_BYTES;
+        struct ldg_pg_args args = { 0 };
+        PGresult *result = NULL;
+
+        ldg_pg_arg_int64(&args, id);
+        ldg_pg_arg_int32(&args, (int32_t)at + 1);
+        ldg_pg_arg_int32(&args, SLICE_BYTES);
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, slice, &args, &result, err);
+        if (rc == LEDGER_OK) {
+            ledger_bytes got = { NULL, 0 };
+
+            if (PQntuples(result) > 0)
+                got = ldg_pg_get_bytes(result, 0, 0);
+            if (got.size == want)
+                memcpy(data + at, got.data, want);
+            else
+                rc = ldg_fail(err, LEDGER_ERR_BUSY,
+                              "row %" PRId64 " of the mutation log \"%s\" was deleted or changed "
+                              "while it was read",
+                              id, pg->log_table);
+        }
+        PQclear(result);
+    }
+    return rc;
+}
+
+/* Into the batch's arena. */
+static ledger_rc take_payload(struct ldg_pg *pg, const PGresult *result, int row,
+                              struct ldg_arena *arena, ledger_bytes *ret_payload, ledger_error *err)
+{
+    const bool whole = !PQgetisnull(result, row, PAGE_PAYLOAD);
+    ledger_bytes payload = { NULL, (size_t)ldg_pg_get_int64(result, row, PAGE_SIZE) };
+    ledger_rc rc = LEDGER_OK;
+    char *copy;
+
+    if (whole)
+        payload = ldg_pg_get_bytes(result, row, PAGE_PAYLOAD);
+    copy = ldg_arena_alloc(arena, payload.size);
+    if (!copy)
+        return ldg_fail_nomem(err);
+    if (!whole)
+        rc = read_slices(pg, ldg_pg_get_int64(result, row, PAGE_ID), copy, payload.size, err);
+    else if (payload.size > 0)
+        memcpy(copy, payload.data, payload.size);
+    if (rc == LEDGER_OK)
+        *ret_payload = (ledger_bytes){ copy, payload.size };
+    return rc;
+}
+
 /* Copies the rows into the batch, and carries them. */
-static ledger_rc take_rows(const struct page *page, struct ldg_pg_cursor *c,
+static ledger_rc take_rows(struct ldg_pg *pg, const struct page *page, struct ldg_pg_cursor *c,
                            struct ldg_log_batch *batch, ledger_error *err)
 {
     const PGresult *result = page->result;
@@ -167,19 +233,17 @@ static ledger_rc take_rows(const struct page *page, struct ldg_pg_cursor *c,
     for (int i = page->first_row; i < page->first_row + page->row_count; i++) {
         int64_t id = ldg_pg_get_int64(result, i, PAGE_ID);
         int64_t time_us = ldg_pg_get_time(result, i, PAGE_TIME);
-        ledger_bytes payload = ldg_pg_get_bytes(result, i, PAGE_PAYLOAD);
         struct ldg_pg_witness w = { id, (uint64_t)ldg_pg_get_int64(result, i, PAGE_TXID), 0 };
-        char *copy = ldg_arena_alloc(&batch->arena, payload.size);
+        ledger_bytes payload;
 
-        if (!copy)
-            return ldg_fail_nomem(err);
         if (id <= c->last)
             return ldg_fail(err, LEDGER_ERR_INTERNAL,
                             "the log's rows came out of order: %" PRId64 " after %" PRId64, id,
                             c->last);
-        if (payload.size > 0)
-            memcpy(copy, payload.data, payload.size);
-        batch->rows[batch->count++] = (struct ldg_log_row){ id, { copy, payload.size }, time_us };
+        ledger_rc rc = take_payload(pg, result, i, &batch->arena, &payload, err);
+        if (rc != LEDGER_OK)
+            return rc;
+        batch->rows[batch->count++] = (struct ldg_log_row){ id, payload, time_us };
         batch->bytes += payload.size;
         if (ldg_pg_witness_higher(c->carried, w).id == id) {
             w.hash = ldg_pg_witness_hash(id, payload, (int64_t)payload.size, time_us);
@@ -332,7 +396,7 @@ static ledger_rc read_behind(struct reading *r, const struct ldg_log_limits *lim
             r->seen = NULL;
             r->pg->source->known = false;
         } else if (page.row_count > 0) {
-            rc = take_rows(&page, c, batch, err);
+            rc = take_rows(r->pg, &page, c, batch, err);
         } else if (!close_difference(r->pg, c)) {
             rc = ldg_fail_nomem(err);
         } else {

@@ -344,6 +344,31 @@ static void test_bytes(void **state)
 }
 
 /* The reader's own transaction: what it wrote itself is not committed. */
+/* Payloads beyond 4 MiB come in slices: none, one and a bit, whole slices; compressed and not. */
+static void test_large_payloads(void **state)
+{
+    static const size_t sizes[] = { 4194304, 4194305, 8388608, 9000000 };
+
+    tst_pg_sql(db, "INSERT INTO " LOG " (stream, payload) SELECT '_', convert_to("
+                   "substr(repeat('0123456789abcdefg', 600000), 1, n), 'UTF8') "
+                   "FROM unnest(ARRAY[4194304, 4194305, 8388608]) n");
+    tst_pg_sql(db, "ALTER TABLE " LOG " ALTER COLUMN payload SET STORAGE EXTERNAL");
+    tst_pg_sql(db, "INSERT INTO " LOG " (stream, payload) VALUES ('_', convert_to("
+                   "substr(repeat('0123456789abcdefg', 600000), 1, 9000000), 'UTF8'))");
+    read_ok("", &wide);
+    assert_int_equal(batch.count, 4);
+    for (size_t i = 0; i < batch.count; i++) {
+        const char *payload = batch.rows[i].payload.data;
+
+        assert_int_equal(batch.rows[i].payload.size, sizes[i]);
+        for (size_t k = 0; k < sizes[i]; k++)
+            if (payload[k] != "0123456789abcdefg"[k % 17])
+                tst_fail("payload %zu differs at %zu", i, k);
+    }
+    /* The witness is the one that a read of all of it would have given. */
+    check(batch.next_state, LEDGER_OK);
+}
+
 static void test_own_transaction(void **state)
 {
     ledger_error err = { 0 };
@@ -1030,6 +1055,7 @@ int main(void)
         TEST(test_empty),
         TEST(test_rows_without_number),
         TEST(test_bytes),
+        TEST(test_large_payloads),
         TEST(test_own_transaction),
         TEST(test_inside_a_snapshot),
         TEST(test_cursor_at),
