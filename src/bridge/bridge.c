@@ -293,6 +293,19 @@ static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
     retry->told = LEDGER_OK;
 }
 
+/* What was a primary before and is read-only now is in the middle of a fail-over: it may be promoted
+ * again, or its name lead to another server. */
+static ledger_rc open_pipe(struct ledger_bridge *bridge, bool *was_open, struct ldg_pipe **ret_pipe,
+                           ledger_error *err)
+{
+    ledger_rc rc = ldg_pipe_open(bridge, ret_pipe, err);
+    if (rc == LEDGER_OK)
+        *was_open = true;
+    else if (rc == LEDGER_ERR_READ_ONLY && *was_open)
+        err->flags = LEDGER_ERROR_RETRY;
+    return rc;
+}
+
 /* --- polling --------------------------------------------------------------------------------- */
 
 #define POLL_FENCED_TRIES 20
@@ -310,7 +323,7 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
     for (int i = 0; i < POLL_FENCED_TRIES && rc == LEDGER_ERR_FENCED; i++) {
         rc = LEDGER_OK;
         if (bridge->poll_pipe == NULL)
-            rc = ldg_pipe_open(bridge, &bridge->poll_pipe, err);
+            rc = open_pipe(bridge, &bridge->poll_was_open, &bridge->poll_pipe, err);
         if (rc == LEDGER_OK)
             rc = ldg_pipe_cycle(bridge->poll_pipe, false, &read, err);
     }
@@ -353,6 +366,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
     struct ldg_pipe *pipe = NULL;
     struct retry retry = { 0 };
     int64_t asked_us = ldg_clock_mono_us();
+    bool was_open = false;
     ledger_rc rc = LEDGER_OK;
 
     while (true) {
@@ -367,7 +381,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
         rc = LEDGER_OK;
         memset(err, 0, sizeof(*err));
         if (pipe == NULL) {
-            rc = ldg_pipe_open(bridge, &pipe, err);
+            rc = open_pipe(bridge, &was_open, &pipe, err);
             if (rc == LEDGER_OK)
                 rc = ldg_store_wake_add(pipe->source, bridge->wake_fd, err);
         }

@@ -181,6 +181,7 @@ struct ledger_bridge {
     atomic_bool stopping;
     pthread_mutex_t poll_mutex; /* poll() calls take turns */
     struct ldg_pipe *poll_pipe;
+    bool poll_was_open; /* once at least */
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t cond;
     bool started, running, joined;

@@ -198,6 +198,22 @@ static void network_stalls_for_a_while(void **state)
     }
 }
 
+/* One connection to each side falls silent for good, in the middle of a message, and nobody closes
+ * it. New ones work. */
+static void connections_fall_silent(void **state)
+{
+    struct tst_rig *rig = tst_rig_start(*state, &(struct tst_rig_options){ 0 });
+    int64_t until = tst_mono_us() + tst_slow(20000000);
+    for (int side = 0; side < TST_SIDES; side++)
+        tst_proxy_arm(rig->proxy[side], TST_TO_SERVER, 200, TST_PROXY_STALL);
+    while (!tst_proxy_hit(rig->proxy[TST_SOURCE_SIDE]) || !tst_proxy_hit(rig->proxy[TST_SINK_SIDE]))
+        if (tst_sleep_us(1000), tst_mono_us() > until)
+            break; /* the first one holds the other up */
+    assert_true(tst_proxy_hit(rig->proxy[TST_SOURCE_SIDE]) ||
+                tst_proxy_hit(rig->proxy[TST_SINK_SIDE]));
+    tst_rig_end(&rig, "a connection to each side that fell silent for good");
+}
+
 /* --- what the server's own limits do -----------------------------------------------------------
  */
 
@@ -373,6 +389,7 @@ int main(void)
         T(t1_server_is_killed_with_asynchronous_commits),
         T(connections_are_cut),
         T(network_stalls_for_a_while),
+        T(connections_fall_silent),
         T(statement_timeout),
         T(idle_in_transaction_timeout),
         T(read_only_by_default),

@@ -171,34 +171,31 @@ static bool receive(struct tst_proxy *p, struct link *link, int way)
     pass = check_arm(p, way, (size_t)n, &act);
     piece->next = NULL;
     piece->start = 0;
-    piece->end = pass;
+    piece->end = (size_t)n;
     piece->due_us = tst_mono_us() + p->delay_us;
     if (lane->first == NULL)
         lane->first = piece;
     else
         lane->last->next = piece;
     lane->last = piece;
-    lane->queued += pass;
-    if (act && p->armed_act[way] == TST_PROXY_STALL) {
-        link->stalled = true;
-    } else if (act) {
-        /* What is before the cut has to arrive: close() with a reset would throw it away. */
-        while (lane->first != NULL && lane->first->start < lane->first->end &&
-               (n = send(to, lane->first->data + lane->first->start,
-                         lane->first->end - lane->first->start, MSG_NOSIGNAL)) > 0) {
-            lane->first->start += (size_t)n;
-            if (lane->first->start == lane->first->end) {
-                struct piece *next = lane->first->next;
-                free(lane->first);
-                lane->first = next;
-            }
+    lane->queued += (size_t)n;
+    if (!act)
+        return true;
+    /* What is before the byte has to arrive: closing with a reset would throw it away. */
+    if (lane->first == piece)
+        while (piece->start < pass &&
+               (n = send(to, piece->data + piece->start, pass - piece->start, MSG_NOSIGNAL)) > 0) {
+            piece->start += (size_t)n;
+            lane->queued -= (size_t)n;
         }
-        (void)shutdown(to, SHUT_WR);
-        tst_sleep_us(2000);
-        drop(link);
-        return false;
+    if (p->armed_act[way] == TST_PROXY_STALL) {
+        link->stalled = true;
+        return true;
     }
-    return true;
+    (void)shutdown(to, SHUT_WR);
+    tst_sleep_us(2000);
+    drop(link);
+    return false;
 }
 
 static bool deliver(struct link *link, int way)
@@ -420,6 +417,14 @@ void tst_proxy_stall(struct tst_proxy *proxy, int ways)
 {
     lock(proxy);
     proxy->stalled = ways;
+    unlock_and_wake(proxy);
+}
+
+void tst_proxy_release(struct tst_proxy *proxy)
+{
+    lock(proxy);
+    for (int i = 0; i < LINKS_MAX; i++)
+        proxy->links[i].stalled = false;
     unlock_and_wake(proxy);
 }
 

@@ -38,9 +38,10 @@ void tst_proxy_delay(struct tst_proxy *proxy, int64_t delay_us);
 
 /* Act once, on the connection that would pass the n-th byte from now that way (1 = the next): the
  * n - 1 before it are passed on. n 0: never. A connection stalled this way stays so until it is
- * cut. */
+ * released or cut. */
 void tst_proxy_arm(struct tst_proxy *proxy, enum tst_proxy_way way, uint64_t n,
                    enum tst_proxy_act act);
+void tst_proxy_release(struct tst_proxy *proxy);   /* all that were stalled at a byte */
 bool tst_proxy_hit(const struct tst_proxy *proxy); /* since it was armed */
 uint64_t tst_proxy_bytes(const struct tst_proxy *proxy, enum tst_proxy_way way); /* since armed */
 unsigned tst_proxy_connections(const struct tst_proxy *proxy);                   /* open now */
