@@ -191,6 +191,41 @@ static uint64_t count_seven(void *ctx)
     return 7;
 }
 
+/* A database server is told who connects: the program, and which bridge of it. */
+static void labels_grow_by_the_use(void **state)
+{
+    ledger_store_options options = { .url = "memory:label", .flags = LEDGER_STORE_CREATE };
+    ledger_store *store = NULL, *bridge = NULL, *pipe = NULL;
+    ledger_error err;
+    assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_OK);
+    assert_string_equal(store->open.label, "ledger");
+    ledger_store_close(&store);
+    options.label = "ledgerctl";
+    assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_OK);
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_USER, "orders", &bridge, &err), LEDGER_OK);
+    assert_int_equal(ldg_store_reopen(bridge, LDG_ROLE_SINK, NULL, &pipe, &err), LEDGER_OK);
+    assert_string_equal(store->open.label, "ledgerctl");
+    assert_string_equal(pipe->open.label, "ledgerctl/orders");
+    ledger_store_close(&pipe);
+    ledger_store_close(&bridge);
+    ledger_store_close(&store);
+}
+
+/* Whole words are searched only where there is such a search. */
+static void full_text_is_a_capability(void **state)
+{
+    ledger_store *store = open_memory("memory:words");
+    const ledger_read_options options = { .full_text = true };
+    ledger_batch *batch = NULL;
+    ledger_error err;
+    assert_int_equal(ledger_store_search(store, NULL, "x", &options, &batch, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_null(batch);
+    assert_int_equal(ledger_store_read(store, NULL, &options, &batch, &err), LEDGER_OK);
+    ledger_batch_destroy(&batch);
+    ledger_store_close(&store);
+}
+
 static void optional_callbacks_are_used(void **state)
 {
     ledger_store *store = open_memory("memory:optional"), *again = NULL;
@@ -291,6 +326,8 @@ int main(void)
         cmocka_unit_test(missing_callbacks_are_unsupported),
         cmocka_unit_test(closed_stores_say_so),
         cmocka_unit_test(backend_errors_come_through),
+        cmocka_unit_test(labels_grow_by_the_use),
+        cmocka_unit_test(full_text_is_a_capability),
         cmocka_unit_test(optional_callbacks_are_used),
         cmocka_unit_test(bad_arguments),
         cmocka_unit_test(read_only_origins),

@@ -83,6 +83,17 @@ static void options_are_checked(void **state)
         { { .url = "memory:x", .busy_timeout_ms = -1 }, LEDGER_ERR_INVALID, "busy_timeout_ms" },
         { { .url = "memory:x", .log = (ledger_log_mode)7 }, LEDGER_ERR_INVALID, "log mode" },
         { { .url = "memory:nowhere" }, LEDGER_ERR_SCHEMA, "create" },
+        { { .url = "memory:x", .flags = LEDGER_STORE_NOTIFY }, LEDGER_ERR_INVALID, "CREATE" },
+        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY },
+          LEDGER_ERR_UNSUPPORTED,
+          "notify" },
+        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_FULL_TEXT },
+          LEDGER_ERR_UNSUPPORTED,
+          "full text" },
+        { { .url = "memory:x", .label = "\xFF" }, LEDGER_ERR_DATA, "label" },
+        { { .connection = long_name, .connection_kind = (ledger_connection_kind)9 },
+          LEDGER_ERR_INVALID,
+          "kind of connection" },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         ledger_store *store = NULL;
