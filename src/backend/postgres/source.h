@@ -38,7 +38,7 @@ struct ldg_pg_source {
     uint64_t checked_count; /* the connection whose cluster was compared with the cursor */
     /* wait.c */
     int64_t pause_us;
-    bool restless; /* other transactions ended between the last two looks */
+    bool restless;         /* other transactions ended between the last two looks */
     uint64_t listen_count; /* the connection that listens */
 };
 

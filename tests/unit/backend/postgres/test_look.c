@@ -255,7 +255,7 @@ static size_t compare(struct reader *r, bool lost_allowed)
     size_t there = 0, extra = 0;
 
     for (int i = 0; i < rows; i++) {
-        int64_t id = atoll(PQgetvalue(result, i, 0));
+        int64_t id = strtoll(PQgetvalue(result, i, 0), NULL, 10);
 
         if (r->seen[id] == 0)
             tst_fail("row %lld of %lld never came", (long long)id, (long long)rows);
