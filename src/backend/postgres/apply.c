@@ -57,15 +57,21 @@ void ldg_pg_sink_free(struct ldg_pg *pg)
     pg->sink = NULL;
 }
 
+static void give_back(struct ldg_buf *buf)
+{
+    if (buf->cap > 16 * LDG_PG_COPY_BYTES) {
+        ldg_buf_fini(buf);
+        ldg_buf_init(buf, BUFFER_MAX_BYTES);
+    }
+}
+
 /* A large batch does not leave its memory behind. */
 static void sink_trim(struct ldg_pg_sink *sink)
 {
-    for (int i = 0; i < LDG_PG_ARRAYS; i++) {
-        if (sink->arrays[i].cap > 16 * LDG_PG_COPY_BYTES) {
-            ldg_buf_fini(&sink->arrays[i]);
-            ldg_buf_init(&sink->arrays[i], BUFFER_MAX_BYTES);
-        }
-    }
+    give_back(&sink->text);
+    give_back(&sink->more_text);
+    for (int i = 0; i < LDG_PG_ARRAYS; i++)
+        give_back(&sink->arrays[i]);
     ldg_arena_reset(&sink->arena);
 }
 

@@ -79,16 +79,6 @@ ledger_rc ldg_pg_split_map(ledger_map map, struct ldg_arena *arena, ledger_map *
     return LEDGER_OK;
 }
 
-static void give_back(struct ldg_buf *buf)
-{
-    if (buf->cap > 16 * LDG_PG_COPY_BYTES) {
-        size_t max = buf->max;
-
-        ldg_buf_fini(buf);
-        ldg_buf_init(buf, max);
-    }
-}
-
 /* --- appends --------------------------------------------------------------------------------- */
 
 #define INSERT_COLUMNS                                                                             \
@@ -711,7 +701,5 @@ ledger_rc ldg_pg_op_run(struct ldg_pg_batch *b, size_t i, ledger_error *err)
                       op->reason != NULL ? op->reason : "this operation is not known here");
         break;
     }
-    give_back(&b->sink->text);
-    give_back(&b->sink->more_text);
     return rc == LEDGER_OK ? rc : ldg_pg_op_fail(rc, err);
 }

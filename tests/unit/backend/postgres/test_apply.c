@@ -382,7 +382,7 @@ static void test_w8_trim_by_source_position(void **state)
             "60,80,100,110,120");
 }
 
-static void test_trim_keeps(void **state)
+static void test_t3_trim_keeps(void **state)
 {
     const int64_t kept[] = { 2, 4, 5 };
     struct ldg_op *op;
@@ -1063,7 +1063,7 @@ int main(void)
         TEST(test_change_of_another_store),
         TEST(test_own_entry),
         TEST(test_w8_trim_by_source_position),
-        TEST(test_trim_keeps),
+        TEST(test_t3_trim_keeps),
         TEST(test_trim_after_late_entries),
         TEST(test_order_is_rolled_back),
         TEST(test_ids_follow_the_log),
