@@ -293,16 +293,23 @@ static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
     retry->told = LEDGER_OK;
 }
 
-/* What was a primary before and is read-only now is in the middle of a fail-over: it may be promoted
- * again, or its name lead to another server. */
+/* What was a primary before and is read-only now is in the middle of a fail-over: it may be
+ * promoted again, or its name lead to another server. A cycle that did not get as far as reading
+ * has failed, too. */
 static ledger_rc open_pipe(struct ledger_bridge *bridge, bool *was_open, struct ldg_pipe **ret_pipe,
                            ledger_error *err)
 {
     ledger_rc rc = ldg_pipe_open(bridge, ret_pipe, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK) {
         *was_open = true;
-    else if (rc == LEDGER_ERR_READ_ONLY && *was_open)
+        return rc;
+    }
+    if (rc == LEDGER_ERR_READ_ONLY && *was_open)
         err->flags = LEDGER_ERROR_RETRY;
+    pthread_mutex_lock(&bridge->mutex);
+    bridge->stats.poll_count++;
+    bridge->stats.error_count++;
+    pthread_mutex_unlock(&bridge->mutex);
     return rc;
 }
 
