@@ -384,12 +384,35 @@ static ledger_rc note_pace(struct ldg_pipe *pipe, bool backlog, ledger_error *er
     return rc;
 }
 
+static struct ldg_log_limits limits_of(const struct ldg_pipe *pipe, bool backlog)
+{
+    const ledger_bridge_options *options = &pipe->bridge->options;
+    struct ldg_log_limits limits = { .max_count = backlog ? options->backlog_batch_size
+                                                          : options->batch_size,
+                                     .max_bytes = options->max_batch_bytes };
+    if (pipe->limit_once > 0 && pipe->limit_once < limits.max_count)
+        limits.max_count = pipe->limit_once;
+    return limits;
+}
+
+/* With the policy STOP: the next trip ends before the first bad event, or it is the end. */
+static ledger_rc stop_before_bad(struct ldg_pipe *pipe, const struct ldg_batch *batch,
+                                 ledger_error *err)
+{
+    ledger_rc rc = finish_all(pipe, 0, err);
+    size_t index = first_bad(batch);
+    if (rc == LEDGER_OK && !pipe->redo && index == 0)
+        rc = fail_bad(batch, err);
+    else if (rc == LEDGER_OK && !pipe->redo)
+        pipe->limit_once = index;
+    return rc;
+}
+
 /* May leave the batch under way; the next trip, or its failure, ends it. *ret_read stays as it is
  * when there is to be another trip at once. */
 static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
 {
-    const ledger_bridge_options *options = &pipe->bridge->options;
-    bool park = options->on_bad_event == LEDGER_BAD_EVENT_PARK;
+    const bool park = pipe->bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK;
     struct ldg_batch *batch = NULL;
     ledger_rc rc = LEDGER_OK;
     pipe->redo = false;
@@ -399,12 +422,7 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
         rc = load_cursor(pipe, err);
 
     /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. */
-    struct ldg_log_limits limits = { .max_count = joined && pipe->backlog
-                                                      ? options->backlog_batch_size
-                                                      : options->batch_size,
-                                     .max_bytes = options->max_batch_bytes };
-    if (pipe->limit_once > 0 && pipe->limit_once < limits.max_count)
-        limits.max_count = pipe->limit_once;
+    struct ldg_log_limits limits = limits_of(pipe, joined && pipe->backlog);
     if (rc == LEDGER_OK)
         rc = ldg_read_next(&pipe->reader, ldg_apply_end(&pipe->applier, &pipe->cursor), &limits,
                            &batch, err);
@@ -421,7 +439,7 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     }
     bool ahead = joined && batch->log.more && pipe->limit_once == 0 && pipe->side == NULL;
     if (ahead) {
-        limits.max_count = options->backlog_batch_size;
+        limits = limits_of(pipe, true);
         ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);
     }
 
@@ -432,16 +450,8 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
         rc = plan(pipe, batch, err);
     if (rc != LEDGER_OK || pipe->redo)
         return rc;
-    if (batch->has_bad && !park) {
-        rc = finish_all(pipe, 0, err);
-        size_t index = first_bad(batch);
-        if (rc != LEDGER_OK || pipe->redo)
-            return rc;
-        if (index == 0)
-            return fail_bad(batch, err);
-        pipe->limit_once = index;
-        return LEDGER_OK; /* nothing done yet: *ret_read still says "again" */
-    }
+    if (batch->has_bad && !park)
+        return stop_before_bad(pipe, batch, err);
 
     /* 4. and 5. Apply and move the cursor, in one transaction where the sink has them. */
     ahead = ahead && ldg_apply_may_overlap(&pipe->applier, batch);
