@@ -457,7 +457,16 @@ static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
         "SELECT set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
         "set_config('default_transaction_read_only', $2, false), "
         "set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('standard_conforming_strings', 'on', false)";
+        "set_config('standard_conforming_strings', 'on', false), "
+        "set_config('plan_cache_mode', coalesce($3, current_setting('plan_cache_mode')), false), "
+        "set_config('enable_seqscan', coalesce($4, current_setting('enable_seqscan')), false), "
+        "set_config('enable_bitmapscan', coalesce($4, current_setting('enable_bitmapscan')), "
+        "false), "
+        "set_config('enable_sort', coalesce($4, current_setting('enable_sort')), false)";
+    /* What a bridge asks its source a thousand times a second is all found by one index or another,
+     * and planning it anew would take longer than running it. A table that was empty when the plan
+     * was made must not mislead it. */
+    const bool source = pg->role == LDG_ROLE_SOURCE;
     struct ldg_pg_args args = { 0 };
     char number[16];
     struct ldg_buf timeout;
@@ -468,6 +477,8 @@ static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
     if (rc == LEDGER_OK) {
         ldg_pg_arg_text(&args, timeout.data);
         ldg_pg_arg_text(&args, pg->flags & LEDGER_STORE_READ_ONLY ? "on" : "off");
+        ldg_pg_arg_text(&args, source ? "force_generic_plan" : NULL);
+        ldg_pg_arg_text(&args, source ? "off" : NULL);
         rc = ldg_pg_run_text(pg, "setting up the session", text, &args, NULL, err);
     } else {
         rc = ldg_fail_nomem(err);

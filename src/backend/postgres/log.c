@@ -149,7 +149,7 @@ static ledger_rc read_page(struct ldg_pg *pg, const struct ldg_pg_cursor *c, int
         ldg_pg_arg_text(&args, list.data);
         ldg_pg_arg_int64(&args, from);
     }
-    rc = ldg_pg_run(pg, LDG_PG_FRESH, doing, template, &args, &page->result, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, template, &args, &page->result, err);
     if (rc == LEDGER_OK)
         rc = judge_page(pg, c, page, err);
 out:

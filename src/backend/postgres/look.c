@@ -501,7 +501,7 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
         ldg_pg_arg_txid(&args, c->s0.xmax);
         ldg_pg_arg_int64(&args, c->floor);
     }
-    rc = ldg_pg_run(pg, LDG_PG_FRESH, doing, all ? look_all : look_new, &args, &result, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, all ? look_all : look_new, &args, &result, err);
     if (rc != LEDGER_OK)
         goto out;
     if (ldg_pg_get_bool(result, 0, LOOK_RECOVERY))
