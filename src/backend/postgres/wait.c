@@ -74,8 +74,8 @@ static bool is_same(const struct ldg_pg_snapshot *a, const struct ldg_pg_snapsho
 static const char now_sql[] = "SELECT pg_current_snapshot()::text, pg_is_in_recovery()";
 
 /* Is the set of transactions that have ended still the one that was searched last? Then so is the
- * log, and the look, which has to be planned each time and costs ten times as much, is spared. Not
- * asked in a cluster where others commit all the time. */
+ * log, and the look, which costs several times as much, is spared. Not asked in a cluster where
+ * others commit all the time. */
 static ledger_rc ask_quiet(struct ldg_pg *pg, bool *ret_quiet, ledger_error *err)
 {
     struct ldg_pg_source *s = pg->source;
