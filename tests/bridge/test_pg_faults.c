@@ -202,7 +202,10 @@ static void network_stalls_for_a_while(void **state)
  * it. New ones work. */
 static void connections_fall_silent(void **state)
 {
-    struct tst_rig *rig = tst_rig_start(*state, &(struct tst_rig_options){ 0 });
+    /* 20 seconds without an answer, and as long as the server keeps a transaction that nobody ends.
+     */
+    struct tst_rig *rig =
+        tst_rig_start(*state, &(struct tst_rig_options){ .await_us = 180 * 1000000LL });
     int64_t until = tst_mono_us() + tst_slow(20000000);
     for (int side = 0; side < TST_SIDES; side++)
         tst_proxy_arm(rig->proxy[side], TST_TO_SERVER, 200, TST_PROXY_STALL);

@@ -171,6 +171,8 @@ struct tst_rig *tst_rig_start(struct tst_env *env, const struct tst_rig_options 
     assert_non_null(rig);
     rig->env = env;
     rig->options = *options;
+    if (rig->options.await_us == 0)
+        rig->options.await_us = AWAIT_US;
     for (int side = 0; side < TST_SIDES; side++)
         start_side(rig, (enum tst_side)side);
     if (!options->no_bridge)
@@ -238,18 +240,18 @@ void tst_rig_await(struct tst_rig *rig, const char *what)
         rc = ledger_store_append(rig->store[TST_SOURCE_SIDE], "mark", &input, 1, NULL, &err);
         if (rc != LEDGER_OK && !(err.flags & LEDGER_ERROR_RETRY))
             tst_ok(rc, &err);
-    } while (rc != LEDGER_OK && tst_mono_us() - begun < AWAIT_US);
+    } while (rc != LEDGER_OK && tst_mono_us() - begun < rig->options.await_us);
     tst_ok(rc, &err);
     do {
         rc = ledger_store_count(rig->store[TST_SOURCE_SIDE], "mark", &rig->marks, &err);
-    } while (rc != LEDGER_OK && tst_mono_us() - begun < AWAIT_US);
+    } while (rc != LEDGER_OK && tst_mono_us() - begun < rig->options.await_us);
     tst_ok(rc, &err);
     for (;;) {
         check_alive(rig, what);
         rc = ledger_store_count(rig->store[TST_SINK_SIDE], "mark", &count, &err);
         if (rc == LEDGER_OK && count >= rig->marks)
             break;
-        if (tst_mono_us() - begun > tst_slow(AWAIT_US))
+        if (tst_mono_us() - begun > tst_slow(rig->options.await_us))
             tst_fail("%s: %" PRIu64 " of %" PRIu64 " marks have arrived (%" PRIu64
                      " errors so far)",
                      what, count, rig->marks, tst_rig_error_count(rig));

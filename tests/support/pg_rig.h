@@ -28,6 +28,7 @@ struct tst_rig_options {
     const char *settings;   /* of both servers; NULL: none */
     size_t batch_size;      /* 0: 50 */
     bool no_bridge;         /* not yet: tst_rig_bridge() */
+    int64_t await_us;       /* how long it may take to come back; 0: a minute */
 };
 
 struct tst_rig_writer; /* a thread */

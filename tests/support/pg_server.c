@@ -523,7 +523,11 @@ PGconn *tst_pg_connect_url(const char *url)
 
 PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database)
 {
-    return tst_pg_connect_url(tst_pg_url(pg, database, NULL, NULL));
+    /* Whatever the database is set to. */
+    return tst_pg_connect_url(
+        tst_pg_url(pg, database, NULL,
+                   "options=-cstatement_timeout%3D0%20-cdefault_transaction_read_only%3Doff"
+                   "%20-cidle_in_transaction_session_timeout%3D0"));
 }
 
 static PGresult *sql_v(PGconn *conn, const char *fmt, va_list args)
