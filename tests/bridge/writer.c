@@ -1,7 +1,8 @@
 /* A writer in a process of its own, for tests that need one: to be killed, to be waited for, or to
  * hold a lock. It uses the public API, as a program would.
  *
- *   writer random PATH SEED [COUNT]   random writes until killed, or COUNT of them
+ *   writer random PATH SEED [COUNT]   random writes until killed, or COUNT of them; PATH may be a
+ *                                     URL of PostgreSQL
  *   writer lone PATH SYNC JOURNAL     one commit per line of stdin, "done" after each
  *   writer hold PATH MS               holds an exclusive lock for MS, "held" once it has it
  *
@@ -19,12 +20,17 @@ static int complain(const char *what, const ledger_error *err)
     return 1;
 }
 
+static bool is_url(const char *path)
+{
+    return strncmp(path, "postgresql:", strlen("postgresql:")) == 0;
+}
+
 static int open_store(const char *path, void *connection, ledger_store **ret_store)
 {
     ledger_store_options o;
     ledger_error err = { 0 };
     char url[1024];
-    snprintf(url, sizeof url, "sqlite:%s", path);
+    snprintf(url, sizeof url, "%s%s", is_url(path) ? "" : "sqlite:", path);
     ledger_store_options_defaults(&o);
     o.url = connection == NULL ? url : NULL;
     o.connection = connection;
@@ -42,9 +48,11 @@ static int run_random(const char *path, uint64_t seed, uint64_t count)
     ledger_store *store = NULL;
     sqlite3 *db = NULL;
     uint64_t failures = 0;
-    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) != SQLITE_OK ||
-        sqlite3_busy_timeout(db, 30000) != SQLITE_OK ||
-        sqlite3_exec(db, "PRAGMA synchronous=OFF", NULL, NULL, NULL) != SQLITE_OK) {
+    if (!is_url(path) &&
+        (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
+             SQLITE_OK ||
+         sqlite3_busy_timeout(db, 30000) != SQLITE_OK ||
+         sqlite3_exec(db, "PRAGMA synchronous=OFF", NULL, NULL, NULL) != SQLITE_OK)) {
         fprintf(stderr, "writer: %s\n", sqlite3_errmsg(db));
         return 1;
     }
