@@ -218,36 +218,51 @@ void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times
 
 #define PAIRS 5
 
+static double own_cpu_seconds(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return bench_cpu_seconds(&usage);
+}
+
 double bench_pg_drain_pairs(const char *source_url, size_t mutations,
                             const struct bench_pg_peer *peer)
 {
     double ratios[PAIRS], bridge_times[PAIRS], peer_times[PAIRS], bridge_median, peer_median;
-    double cpu[2]; /* of the sink's server, per mutation in us: bridge, peer */
+    double cpu[3] = { 0 }; /* per mutation in us: of the sink's server, for the bridge and for the
+                      peer, and all that the bridge takes: source, sink, itself */
     char bridged[BENCH_PATH_MAX], other[BENCH_PATH_MAX];
     struct bench_progress progress;
     ledger_bridge_options options;
 
     ledger_bridge_options_defaults(&options);
     options.backlog_batch_size = BENCH_PG_PER_TX;
-    printf("CPU: of the sink's server, per mutation in us\n");
-    printf("%-6s %12s %12s %12s %12s %12s %12s %8s\n", "pair", "bridge s", peer->name, "bridge/s",
-           "peer/s", "bridge CPU", "peer CPU", "ratio");
+    printf(
+        "CPU per mutation in us: of the sink's server, by bridge and by peer; of all by bridge\n");
+    printf("%-6s %12s %12s %12s %12s %9s %9s %9s %8s\n", "pair", "bridge s", peer->name, "bridge/s",
+           "peer/s", "CPU", "peer CPU", "all CPU", "ratio");
     for (int i = 0; i < PAIRS; i++) {
         bench_pg_database(bridged, BENCH_PG_SINK, "bridged", LEDGER_LOG_OFF);
         bench_pg_database(other, BENCH_PG_SINK, "peer", LEDGER_LOG_OFF);
         for (int side = 0; side < 2; side++) {
             const bool is_peer = (side ^ i) & 1;
-            double before;
+            double before, all;
 
             bench_pg_settle();
             before = bench_pg_cpu_seconds(BENCH_PG_SINK);
+            all = before + bench_pg_cpu_seconds(BENCH_PG_SOURCE) + own_cpu_seconds();
             if (is_peer) {
                 peer_times[i] = peer->run(peer->ctx, other);
             } else {
                 bench_bridge_drain(source_url, bridged, &options, mutations, &progress, NULL);
                 bridge_times[i] = progress.end.seconds;
             }
+            all = bench_pg_cpu_seconds(BENCH_PG_SINK) + bench_pg_cpu_seconds(BENCH_PG_SOURCE) +
+                  own_cpu_seconds() - all;
             cpu[is_peer] = (bench_pg_cpu_seconds(BENCH_PG_SINK) - before) * 1e6 / (double)mutations;
+            if (!is_peer)
+                cpu[2] = all * 1e6 / (double)mutations;
         }
         bench_pg_same_rows(source_url, bridged, true);
         if (peer->prove)
@@ -255,15 +270,15 @@ double bench_pg_drain_pairs(const char *source_url, size_t mutations,
         else
             bench_pg_same_rows(source_url, other, true);
         ratios[i] = peer_times[i] / bridge_times[i];
-        printf("%-6d %12.3f %12.3f %12.0f %12.0f %12.1f %12.1f %8.3f\n", i + 1, bridge_times[i],
+        printf("%-6d %12.3f %12.3f %12.0f %12.0f %9.1f %9.1f %9.1f %8.3f\n", i + 1, bridge_times[i],
                peer_times[i], (double)mutations / bridge_times[i],
-               (double)mutations / peer_times[i], cpu[0], cpu[1], ratios[i]);
+               (double)mutations / peer_times[i], cpu[0], cpu[1], cpu[2], ratios[i]);
         fflush(stdout);
     }
     bridge_median = bench_median(bridge_times, PAIRS);
     peer_median = bench_median(peer_times, PAIRS);
-    printf("%-6s %12.3f %12.3f %12.0f %12.0f %12s %12s %8.3f\n", "median", bridge_median,
-           peer_median, (double)mutations / bridge_median, (double)mutations / peer_median, "", "",
+    printf("%-6s %12.3f %12.3f %12.0f %12.0f %29s %8.3f\n", "median", bridge_median, peer_median,
+           (double)mutations / bridge_median, (double)mutations / peer_median, "",
            bench_median(ratios, PAIRS));
     return bench_median(ratios, PAIRS);
 }
