@@ -7,7 +7,10 @@
  * Parallel streams: streams are dealt out by hash
  * to workers with handles of their own; each commits its share only while the cursor still is where
  * the batch began, and when all have committed the cursor moves by compare-and-set. A crash in
- * between leaves a part applied and the cursor behind it: it is applied again, as a no-op. */
+ * between leaves a part applied and the cursor behind it: it is applied again, as a no-op. Another
+ * bridge's workers may be at a shorter batch from the same cursor and add late what a trim of this
+ * one has deleted; so the trims are done once more in the transaction that moves the cursor, which
+ * waits for them all and lets no other begin. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,20 +174,55 @@ static struct ldg_flight *flight_at(struct ldg_applier *applier, size_t index)
     return &applier->flights[((size_t)applier->first + index) % 2];
 }
 
+/* What is left to do when all shares are committed: the trims, and the cursor. */
+static ledger_rc keep_trims(struct ldg_batch *batch, struct ldg_apply *apply,
+                            uint8_t **ret_outcomes, ledger_error *err)
+{
+    struct ldg_op *trims;
+    size_t count = 0;
+    apply->count = 0;
+    for (size_t i = 0; i < batch->op_count; i++)
+        count += batch->ops[i].kind == LDG_OP_TRIM;
+    if (count == 0)
+        return LEDGER_OK;
+    trims = ldg_arena_alloc(&batch->plan, count * sizeof(*trims));
+    *ret_outcomes = ldg_arena_alloc(&batch->plan, count);
+    if (trims == NULL || *ret_outcomes == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < batch->op_count; i++)
+        if (batch->ops[i].kind == LDG_OP_TRIM)
+            trims[apply->count++] = batch->ops[i];
+    apply->ops = trims;
+    return LEDGER_OK;
+}
+
+/* Where the n-th trim stands in the batch. */
+static size_t index_of_trim(const struct ldg_batch *batch, size_t n)
+{
+    size_t i = 0;
+    while (batch->ops[i].kind != LDG_OP_TRIM || n-- > 0)
+        i++;
+    return i;
+}
+
 static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
 {
     struct ldg_applier *applier = flight->applier;
     struct ldg_batch *batch = flight->batch;
     struct ldg_apply apply = flight->apply;
+    uint8_t *outcomes = batch->outcomes;
+    const bool split = can_split(applier, batch);
     ledger_rc rc = LEDGER_OK;
-    if (can_split(applier, batch)) {
+    if (split)
         rc = apply_split(applier, &flight->apply, batch, err);
-        apply.count = 0; /* only the cursor is left to move */
-    }
+    if (rc == LEDGER_OK && split)
+        rc = keep_trims(batch, &apply, &outcomes, err);
     if (rc == LEDGER_OK && (apply.count > 0 || apply.name != NULL)) {
-        rc = ldg_store_apply(flight->sink, &apply, batch->outcomes, err);
+        rc = ldg_store_apply(flight->sink, &apply, outcomes, err);
         if (rc == LEDGER_OK)
             flight->applied_count++;
+        else if (rc == LEDGER_ERR_REJECTED && split && err->done_count < apply.count)
+            err->done_count = index_of_trim(batch, err->done_count);
     }
     return rc;
 }

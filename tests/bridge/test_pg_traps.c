@@ -294,6 +294,53 @@ static void t8_worker_held_in_its_batch(void **state)
     assert_true(overtaken > 0);
 }
 
+/* A worker of another bridge read before the trim, and adds the entry after the trim was done here:
+ * the cursor does not pass the trim while such a worker is at it, and the trim has the last word.
+ */
+static void t8_worker_adds_behind_a_trim(void **state)
+{
+    static const enum tst_kind kinds[] = { TST_PLAIN_POSTGRES, TST_POSTGRES };
+    static const char waits[] = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN "
+                                "(SELECT pid FROM pg_stat_activity WHERE datname = "
+                                "current_database())";
+    struct tst_env *env = *state;
+    tst_pg_require();
+    for (size_t k = 0; k < 2; k++, tst_env_reset(env)) {
+        ledger_store *source = tst_open(env, TST_MEMORY, "source");
+        ledger_store *sink = tst_open(env, kinds[k], "sink");
+        PGconn *worker = tst_pg_connect_url(ledger_store_url(sink));
+        int64_t until = tst_mono_us() + tst_slow(10000000);
+        ledger_bridge_options o;
+        tst_bridge_options(&o);
+        o.parallel_streams = 3;
+        struct polling p = { .bridge = tst_bridge(source, sink, &o) };
+        (void)tst_append(source, "s", "{\"n\":1}", NULL, NULL);
+        (void)tst_drain(p.bridge);
+
+        tst_pg_sql(worker, "BEGIN; SELECT FROM ledger_entries_cursors FOR SHARE");
+        int64_t id = tst_append(source, "s", "{\"n\":2}", NULL, NULL);
+        (void)tst_append(source, "other", "{}", NULL, NULL);
+        (void)tst_trim(source, "s", id);
+        (void)tst_append(source, "s", "{\"n\":3}", NULL, NULL);
+        assert_int_equal(pthread_create(&p.thread, NULL, poll_once, &p), 0);
+        while (tst_pg_sql_int(worker, waits) == 0)
+            if (tst_sleep_us(1000), tst_mono_us() > until)
+                tst_fail("the bridge does not wait for the worker");
+        tst_pg_sql(worker,
+                   "INSERT INTO ledger_entries(stream, payload, origin, source_pos) "
+                   "SELECT 's', '{\"n\":2}', id, %" PRId64 " FROM ledger_entries_origins; "
+                   "UPDATE ledger_entries_origins SET ordered = false; COMMIT",
+                   id);
+        assert_int_equal(pthread_join(p.thread, NULL), 0);
+        tst_ok(p.rc, &p.err);
+        (void)tst_drain(p.bridge);
+        assert_int_equal(tst_count(sink, "s"), 1);
+        tst_assert_equal(source, sink, 0);
+        ledger_bridge_destroy(&p.bridge);
+        PQfinish(worker);
+    }
+}
+
 /* --- t9: a busy table of the Go module ----------------------------------------------------------
  */
 
@@ -764,6 +811,7 @@ int main(void)
         T(t3_append_commits_around_a_trim),
         T(t5_cut_at_every_byte),
         T(t8_worker_held_in_its_batch),
+        T(t8_worker_adds_behind_a_trim),
         T(t9_go_tables_in_use),
         T(t10_standby_is_refused),
         T(t10_primary_becomes_a_standby),

@@ -120,7 +120,8 @@ ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t c
 
     if (rc != LEDGER_OK)
         return rc;
-    b.parked_any = b.foreign_any = b.row_wise = true;
+    /* A batch that waits for this to end may have drawn its ids already. */
+    b.parked_any = b.foreign_any = b.row_wise = b.beside = true;
     b.parked_id = parked_id;
     rc = ldg_pg_orders_collect(&b, err);
     if (rc == LEDGER_OK)
@@ -256,7 +257,7 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
         result = NULL;
         rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
         if (rc == LEDGER_OK)
-            ldg_pg_order_take(&b->orders[i], result);
+            ldg_pg_order_take(b, &b->orders[i], result);
         PQclear(result);
     }
     return rc;
@@ -666,6 +667,7 @@ ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
         return rc;
     b.can_park = true;
     b.park_rejected = apply->park_rejected;
+    b.beside = apply->name != NULL && apply->next == NULL; /* one of several workers */
     rc = run_all(&r, err);
     if (rc == LEDGER_OK) {
         if (apply->count > 0)

@@ -54,6 +54,7 @@ struct ldg_pg_batch {
     bool row_wise;   /* this try is */
     bool savepoints; /* what the database refuses is undone alone */
     bool savepoint_open;
+    bool beside;         /* others may add entries of these origins meanwhile: no order is sure */
     bool parked_any;     /* some event is parked that may concern this batch */
     bool foreign_any;    /* <table>_foreign has rows */
     int64_t parked_id;   /* the row that is retried; else INT64_MAX */
@@ -79,7 +80,8 @@ struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin);
 extern const char ldg_pg_order_get[];
 void ldg_pg_order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *order,
                        struct ldg_pg_args *args);
-void ldg_pg_order_take(struct ldg_pg_order *order, const PGresult *result);
+void ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
+                       const PGresult *result);
 ledger_rc ldg_pg_orders_load(struct ldg_pg_batch *b, ledger_error *err);
 /* Before a batch goes in at once: which origins are no longer in order with it? */
 ledger_rc ldg_pg_orders_check(struct ldg_pg_batch *b, ledger_error *err);

@@ -2,7 +2,8 @@
  * trim ends at its last entry; where an entry has come late it has to look at the whole stream.
  *
  * Hides how that is found out without a look at the table per entry. Invariant: an origin that
- * counts as ordered is; one that does not may be. */
+ * counts as ordered is; one that does not may be. So where others may add at the same time what is
+ * not seen here, or with ids that they drew before, it counts as one no more. */
 #include "backend/postgres/apply.h"
 
 #include <stdlib.h>
@@ -83,13 +84,15 @@ void ldg_pg_order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *
     ldg_pg_arg_int64(args, b->lowest_id);
 }
 
-void ldg_pg_order_take(struct ldg_pg_order *order, const PGresult *result)
+void ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
+                       const PGresult *result)
 {
     const bool found = PQntuples(result) > 0;
+    const bool ordered = found && ldg_pg_get_bool(result, 0, 0);
 
-    order->ordered = found && ldg_pg_get_bool(result, 0, 0);
+    order->disorder = b->beside && ordered && order->new_count > 0;
+    order->ordered = ordered && !b->beside;
     order->highest = found ? ldg_pg_get_int64(result, 0, 1) : 0;
-    order->disorder = false;
 }
 
 /* Appends of the batch that may stand behind a later one of their stream. */
@@ -213,7 +216,7 @@ ledger_rc ldg_pg_orders_load(struct ldg_pg_batch *b, ledger_error *err)
         rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for an origin", ldg_pg_order_get, &args,
                         &result, err);
         if (rc == LEDGER_OK)
-            ldg_pg_order_take(&b->orders[i], result);
+            ldg_pg_order_take(b, &b->orders[i], result);
         PQclear(result);
     }
     return rc;

@@ -479,6 +479,28 @@ static void test_order_is_rolled_back(void **state)
     check_ordered(false);
 }
 
+/* Where others add at the same time, nobody can tell: a worker's trims and those that come later
+ * look at whole streams. */
+static void test_order_beside_others(void **state)
+{
+    struct ldg_apply share = { .name = "default", .expected = &k.cursor, .ops = k.ops };
+    ledger_error err;
+
+    sink_trim(&k, "s", 4);
+    share.count = k.count;
+    tst_ok(SINK->apply(&k.s, &share, k.outcomes, &err), &err);
+    check_ordered(true); /* it adds nothing */
+    tst_pg_sql(k.db,
+               "INSERT INTO t(id, stream, payload, origin, source_pos) "
+               "VALUES (1001, 's', '{}', %d, 9), (1002, 's', '{}', %d, 3)",
+               k.origin, k.origin);
+    sink_append(&k, "s", 10, "{}", "");
+    share.count = k.count;
+    tst_ok(SINK->apply(&k.s, &share, k.outcomes, &err), &err);
+    check_ordered(false);
+    sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "9,10");
+}
+
 /* --- order -------------------------------------------------------------------------------------
  */
 
@@ -1066,6 +1088,7 @@ int main(void)
         TEST(test_t3_trim_keeps),
         TEST(test_trim_after_late_entries),
         TEST(test_order_is_rolled_back),
+        TEST(test_order_beside_others),
         TEST(test_ids_follow_the_log),
         TEST(test_out_of_memory),
         TEST(test_inside_a_transaction),

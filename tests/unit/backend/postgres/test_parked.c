@@ -193,6 +193,23 @@ static void test_retry_of_a_row_that_is_gone(void **state)
               &err);
 }
 
+/* A batch that waits for the retry has drawn its ids before: what is tried again comes behind it.
+ */
+static void test_trim_after_a_retry(void **state)
+{
+    int64_t ids[3];
+
+    park_three(ids);
+    tst_pg_sql(k.db, UNREFUSE);
+    assert_true(retry(ids[0], &k.ops[0]));
+    tst_pg_sql(k.db, "INSERT INTO t(id, stream, payload, origin, source_pos) "
+                     "SELECT id - 1, 's', '{}', origin, 2 FROM t");
+    sink_begin(&k);
+    sink_trim(&k, "s", 1);
+    sink_apply(&k);
+    sink_is(&k, "SELECT string_agg(source_pos::text, ',') FROM t", "2");
+}
+
 static void test_retry_without_ops(void **state)
 {
     int64_t ids[3];
@@ -396,6 +413,7 @@ int main(void)
         TEST(test_cut_append),
         TEST(test_retry_in_order),
         TEST(test_retry_of_a_row_that_is_gone),
+        TEST(test_trim_after_a_retry),
         TEST(test_retry_without_ops),
         TEST(test_retry_does_not_reuse_a_position),
         TEST(test_retry_behind_an_unknown_one),
