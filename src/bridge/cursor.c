@@ -29,16 +29,25 @@ static ledger_rc readable_position(const struct ldg_cursor_keeper *cursor, int64
     return LEDGER_OK;
 }
 
+/* The new cursor is made before the old one is asked what it has left out: for the new one all up
+ * to its position is carried that it sees, so nothing may be committed there between the two looks.
+ */
 ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
                           char ret_state[LDG_CURSOR_STATE_MAX], int64_t *ret_position,
                           ledger_error *err)
 {
     struct ldg_log_stat stat;
-    ledger_rc rc = ldg_store_log_stat(source, state, &stat, err);
-    if (rc == LEDGER_OK && stat.backlog_count > 0 && stat.lowest <= position)
-        position = stat.lowest > 0 ? stat.lowest - 1 : 0;
-    if (rc == LEDGER_OK)
+    bool again = true;
+    ledger_rc rc = LEDGER_OK;
+    while (rc == LEDGER_OK && again) {
         rc = ldg_store_log_cursor_at(source, position, ret_state, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_store_log_stat(source, state, &stat, err);
+        again =
+            rc == LEDGER_OK && stat.backlog_count > 0 && stat.lowest <= position && position > 0;
+        if (again)
+            position = stat.lowest > 0 ? stat.lowest - 1 : 0;
+    }
     if (rc == LEDGER_OK)
         *ret_position = position;
     return rc;
