@@ -421,6 +421,8 @@ static ledger_rc look(struct ldg_pg *pg, ledger_error *err)
         "has_function_privilege('pg_control_system()', 'EXECUTE')";
     PGresult *result = NULL;
     ledger_rc rc;
+    pg->pooled = false; /* until it is known: a new session that says nothing is given up */
+    pg->backend_pid = 0;
     pg->server_version = PQserverVersion(pg->conn);
     if (pg->server_version && pg->server_version < LDG_PG_VERSION_MIN)
         return fail_too_old(pg, err); /* it may not even know the question */

@@ -31,7 +31,9 @@ static ledger_rc open_probe(struct ldg_pg *pg, struct ldg_pg *probe, ledger_erro
 bool ldg_pg_still_works(struct ldg_pg *pg)
 {
     static const char text[] = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 "
-                               "AND backend_start = $2 AND state = 'active'";
+                               "AND backend_start = $2 AND state = 'active' "
+                               /* in the middle of a message it is active, too */
+                               "AND coalesce(wait_event, '') NOT IN ('ClientRead', 'ClientWrite')";
     struct ldg_pg probe;
     struct ldg_pg_args args = { 0 };
     ledger_error err;
@@ -46,7 +48,7 @@ bool ldg_pg_still_works(struct ldg_pg *pg)
     ldg_pg_arg_int32(&args, pg->backend_pid);
     ldg_pg_arg_time(&args, pg->backend_start_us);
     if (ldg_pg_run_text(&probe, "asking for a session", text, &args, &result, &err) == LEDGER_OK)
-        works = !pg->backend_pid || PQntuples(result) > 0; /* a pooler's sessions are not known */
+        works = pg->pooled || PQntuples(result) > 0; /* a pooler's sessions are not known */
     PQclear(result);
     ldg_pg_close_conn(&probe);
     return works;
