@@ -301,8 +301,7 @@ static void wait_for_lead(struct ldg_flight *flight)
 }
 
 ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor,
-                          struct ldg_batch *batch, int bridged_origin, bool park, bool ahead,
-                          ledger_error *err)
+                          struct ldg_batch *batch, bool park, bool ahead, ledger_error *err)
 {
     struct ldg_flight *lead = applier->count > 0 ? flight_at(applier, 0) : NULL;
     if (lead == NULL && !ahead)
@@ -320,7 +319,6 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
         .ops = batch->ops,
         .count = batch->op_count,
         .park_rejected = park,
-        .bridged_origin = bridged_origin,
         .turn = ahead ? flight_turn : NULL,
         .drawn = ahead ? flight_drawn : NULL,
         .turn_ctx = ahead ? flight : NULL,

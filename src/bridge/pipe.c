@@ -458,8 +458,7 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     if (!ahead)
         rc = finish_all(pipe, 0, err);
     if (rc == LEDGER_OK && !pipe->redo)
-        rc = ldg_apply_start(&pipe->applier, &pipe->cursor, batch, pipe->origins.source, park,
-                             ahead, err);
+        rc = ldg_apply_start(&pipe->applier, &pipe->cursor, batch, park, ahead, err);
     if (rc == LEDGER_OK && !pipe->redo)
         rc = finish_all(pipe, ahead ? 1 : 0, err);
     if (rc == LEDGER_OK && !pipe->redo)

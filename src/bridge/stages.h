@@ -181,7 +181,7 @@ struct ledger_bridge {
     atomic_bool stopping;
     pthread_mutex_t poll_mutex; /* poll() calls take turns */
     struct ldg_pipe *poll_pipe;
-    bool poll_was_open; /* once at least */
+    bool poll_was_open;    /* once at least */
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t cond;
     bool started, running, joined;
@@ -241,8 +241,7 @@ bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *
 /* Begins to apply a batch that lies behind all that are under way (at most one; none unless it may
  * overlap). With `ahead` it may be left under way when the next one is begun. */
 ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor,
-                          struct ldg_batch *batch, int bridged_origin, bool park, bool ahead,
-                          ledger_error *err);
+                          struct ldg_batch *batch, bool park, bool ahead, ledger_error *err);
 /* Ends the oldest batch under way (there is one) and moves the cursor to its end. All or nothing
  * for a serial sink with atomic batches; whatever happened, a repeated apply of the same events is
  * a no-op. After a failure nothing is under way any more: what came behind has given up. */

@@ -148,7 +148,6 @@ struct ldg_apply {
     const struct ldg_op *ops;
     size_t count;
     bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
-    int bridged_origin; /* origin whose log is being read (for the sink's own log) */
     /* Not NULL (only with OVERLAP_APPLY, and then all ops are appends): an earlier batch may still
      * be under way on another handle, and a later one begin before this one has ended.
      * turn() waits until the earlier one is committed; anything but OK: give up and return that. It

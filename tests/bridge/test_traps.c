@@ -400,12 +400,9 @@ static void t8_late_batch_is_fenced_off(void **state)
         tst_history_load(sink, &before);
 
         struct ldg_cursor next = stale;
-        struct ldg_apply apply = { .name = "default",
-                                   .expected = &stale,
-                                   .next = &next,
-                                   .ops = &op,
-                                   .count = 1,
-                                   .bridged_origin = origin };
+        struct ldg_apply apply = {
+            .name = "default", .expected = &stale, .next = &next, .ops = &op, .count = 1
+        };
         tst_fails(ldg_store_apply(sink, &apply, outcomes, &err), LEDGER_ERR_FENCED, &err);
         apply.next = NULL; /* as one of several parallel workers */
         tst_fails(ldg_store_apply(sink, &apply, outcomes, &err), LEDGER_ERR_FENCED, &err);

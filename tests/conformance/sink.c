@@ -118,7 +118,6 @@ ledger_rc sink_try(struct sink *sink, ledger_error *err)
         .ops = sink->ops,
         .count = sink->count,
         .park_rejected = sink->park_rejected,
-        .bridged_origin = sink->a,
     };
     memset(sink->outcomes, 0xff, sizeof(sink->outcomes));
     ledger_rc rc = ldg_store_apply(sink->store, &apply, sink->outcomes, err);

@@ -123,7 +123,6 @@ struct ldg_mem_parked {
     struct ldg_parked_row row; /* views into this block, but for reason */
     int origin;
     char *reason;
-    int64_t attempted_at_us;
 };
 
 /* One table and those beside it, but for the log. */

@@ -445,7 +445,6 @@ ledger_rc ldg_mem_parked_again(struct ldg_mem_parked *parked, const char *reason
     ldg_free(parked->reason);
     parked->reason = copy;
     parked->row.attempts++;
-    parked->attempted_at_us = ldg_mem_now_us();
     return LEDGER_OK;
 }
 
@@ -513,7 +512,6 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
         memcpy(at, event.data, event.size);
     parked->row.event = (ledger_bytes){ .data = at, .size = event.size };
     parked->origin = op->origin;
-    parked->attempted_at_us = parked->row.parked_at_us;
     return parked;
 }
 

@@ -129,17 +129,6 @@ out:
     return rc;
 }
 
-ledger_rc ldg_pg_parked_any(struct ldg_pg *pg, bool *ret_any, ledger_error *err)
-{
-    static const char look[] = "SELECT count(*) FROM (SELECT FROM \"{t}_parked\" LIMIT 1) AS s";
-    int64_t any = 0;
-    ledger_rc rc = ldg_pg_run_int64(pg, "looking for parked events", look, NULL, NULL, &any, err);
-
-    if (rc == LEDGER_OK)
-        *ret_any = any != 0;
-    return rc;
-}
-
 /* $1 origin, $2 entry, $3 source_uuid, $4 log_position, $5 own id. Positions of two logs cannot be
  * compared: there the one that was parked first goes first, together with what its own log has
  * before it. So no two ever wait for each other. */

@@ -36,7 +36,6 @@ ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, led
 
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
                       ledger_error *err);
-ledger_rc ldg_pg_parked_any(struct ldg_pg *pg, bool *ret_any, ledger_error *err);
 /* Log position of the first parked event that op has to wait for; 0: none. own_id: the row that is
  * retried, else INT64_MAX. entry_missing: its entry is not here, so it may be in an event of which
  * no entry is known. */

@@ -104,7 +104,6 @@ struct ldg_pg_args {
     char numbers[LDG_PG_ARGS_MAX][8]; /* int8 in network order */
 };
 void ldg_pg_arg_text(struct ldg_pg_args *args, const char *text); /* NULL: null */
-void ldg_pg_arg_text_n(struct ldg_pg_args *args, const char *text, size_t size);
 /* jsonb. text ends in a NUL, as a buffer's does; NULL: null. */
 void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size);
 void ldg_pg_arg_bytes(struct ldg_pg_args *args, const void *data, size_t size);

@@ -39,11 +39,6 @@ void ldg_pg_arg_text(struct ldg_pg_args *args, const char *text)
     add(args, LDG_PG_TEXT, BINARY, text, text ? strlen(text) : 0);
 }
 
-void ldg_pg_arg_text_n(struct ldg_pg_args *args, const char *text, size_t size)
-{
-    add(args, LDG_PG_TEXT, BINARY, text, size);
-}
-
 void ldg_pg_arg_json(struct ldg_pg_args *args, const char *text, size_t size)
 {
     /* As text, because the binary form would need a byte in front of it. */

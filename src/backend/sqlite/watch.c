@@ -19,7 +19,6 @@ struct ldg_sqlite_watch {
     int inotify_fd;   /* -1: not available */
     int folder_wd;
     int file_wd; /* of the WAL, or of the database file; -1: none */
-    bool file_is_wal;
     char *folder;
     const char *name; /* of the database file in the folder */
     size_t name_size;
@@ -81,14 +80,12 @@ out:
 static void watch_file(struct ldg_sqlite *s, struct ldg_sqlite_watch *w)
 {
     int wd = inotify_add_watch(w->inotify_fd, w->wal_path, IN_MODIFY);
-    bool is_wal = wd >= 0;
 
-    if (!is_wal)
+    if (wd < 0)
         wd = inotify_add_watch(w->inotify_fd, s->path, IN_MODIFY);
     if (w->file_wd >= 0 && w->file_wd != wd)
         (void)inotify_rm_watch(w->inotify_fd, w->file_wd); /* fails when its file is gone */
     w->file_wd = wd;
-    w->file_is_wal = is_wal;
 }
 
 /* What inotify refuses (too many watches, no such call) leaves polling, which always works. */

@@ -376,12 +376,9 @@ static ledger_rc bridge_side(void *ctx)
         ops[4].kind = LDG_OP_SET_TAGS; /* waits behind it */
         ops[5].kind = LDG_OP_TRIM;
         ops[5].source_pos = 3;
-        const struct ldg_apply apply = { .name = "c",
-                                         .expected = &cursor,
-                                         .next = &next,
-                                         .ops = ops,
-                                         .count = 6,
-                                         .bridged_origin = number };
+        const struct ldg_apply apply = {
+            .name = "c", .expected = &cursor, .next = &next, .ops = ops, .count = 6
+        };
         rc = ldg_store_apply(store, &apply, outcomes, &err);
         if (rc == LEDGER_OK)
             rc = ldg_store_parked_list(store, 0, 10, &arena, &parked, &count_of, &err);

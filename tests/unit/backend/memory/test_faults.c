@@ -160,12 +160,9 @@ static void sink_init(struct sink *sink)
                                         .type_name = "append",
                                         .event_index = (uint32_t)i };
     }
-    sink->apply = (struct ldg_apply){ .name = "c",
-                                      .expected = &sink->cursor,
-                                      .next = &sink->next,
-                                      .ops = sink->ops,
-                                      .count = 4,
-                                      .bridged_origin = origin };
+    sink->apply = (struct ldg_apply){
+        .name = "c", .expected = &sink->cursor, .next = &sink->next, .ops = sink->ops, .count = 4
+    };
 }
 
 static bool cursor_moved(const struct sink *sink, ledger_store *store)

@@ -131,8 +131,7 @@ static inline ledger_rc sink_try(struct sink *k, ledger_error *err)
                                .next = &next,
                                .ops = k->ops,
                                .count = k->count,
-                               .park_rejected = !k->stop,
-                               .bridged_origin = k->origin };
+                               .park_rejected = !k->stop };
 
     memset(err, 0, sizeof(*err));
     next.moved_at_us = LEDGER_NO_TIME;

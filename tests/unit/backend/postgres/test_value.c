@@ -70,7 +70,7 @@ static void test_texts_and_bytes(void **state)
     struct ldg_pg_args args = { 0 };
     ldg_pg_arg_text(&args, "it's \\ \"ä\" €");
     ldg_pg_arg_text(&args, NULL);
-    ldg_pg_arg_text_n(&args, "abcdef", 3);
+    ldg_pg_arg_text(&args, "abc");
     ldg_pg_arg_bytes(&args, "a\0\\b\xff", 5);
     ldg_pg_arg_bytes(&args, NULL, 0);
     ldg_pg_arg_text(&args, "");
