@@ -240,8 +240,14 @@ static bool pg_describe(void *ctx, char *url, size_t url_size)
 {
     struct ldg_pg *pg = ctx;
     struct ldg_buf text;
+    if (pg->url) { /* without memory, for which there would be no error */
+        size_t size = strlen(pg->url) + 1;
+        if (size <= url_size)
+            memcpy(url, pg->url, size);
+        return size <= url_size;
+    }
     ldg_buf_init(&text, url_size - 1);
-    ledger_rc rc = pg->url ? ldg_buf_puts(&text, pg->url) : describe_given(pg, &text);
+    ledger_rc rc = describe_given(pg, &text);
     if (rc == LEDGER_OK)
         memcpy(url, text.data, text.size + 1);
     ldg_buf_fini(&text);
