@@ -78,6 +78,6 @@ int main(void)
         PQfinish(conns[i]);
     }
     printf("idle-pg %.3f%% %.1f/s 0.1%% 20/s\n", used / wait_s * 100,
-           (double)(calls[0] + calls[1]) / wait_s);
+           (double)(calls[0] > calls[1] ? calls[0] : calls[1]) / wait_s);
     return 0;
 }

@@ -11,7 +11,8 @@
 #include "backend/postgres/source.h"
 
 #define PAUSE_MIN_US 1000
-#define PAUSE_MAX_US (50 * 1000)
+/* A little over a twentieth of a second: a bridge asks for its backlog now and then, too. */
+#define PAUSE_MAX_US (51 * 1000)
 #define NOTICE_PAUSE_US (1000 * 1000)
 /* From this pause on it is asked first whether anything at all has happened in the cluster. */
 #define QUIET_PAUSE_US (8 * 1000)
