@@ -141,12 +141,13 @@ enum {
     SEEN_DEDUP_KEY,
     SEEN_SCHEMA_VERSION,
     SEEN_METADATA,
+    SEEN_ID,
     SEEN_SOURCE_ID,
 };
 /* $1 origins, $2 positions */
 #define SEEN(source_id)                                                                            \
     "SELECT x.n, e.stream, e.payload, e.order_key, e.dedup_key, e.schema_version, "                \
-    "e.metadata, " source_id                                                                       \
+    "e.metadata, e.id, " source_id                                                                 \
     " FROM unnest($1::int4[], $2::int8[]) WITH ORDINALITY AS x(origin, pos, n) "                   \
     "JOIN \"{t}\" AS e ON e.origin = x.origin AND e.source_pos = x.pos"
 static const char seen_entries[] = SEEN("e.source_id");
@@ -191,6 +192,18 @@ out:
     return rc;
 }
 
+/* An entry that came by another way, with an id behind those that this batch has drawn: what the
+ * batch adds after it gets a lower one. */
+static void order_seen(struct ldg_pg_batch *b, int origin, int64_t id)
+{
+    struct ldg_pg_order *order = ldg_pg_order_of(b, origin);
+
+    if (order != NULL && order->ordered && id > b->lowest_id) {
+        order->ordered = false;
+        order->disorder = true;
+    }
+}
+
 /* Sets seen[0] … for those of ops [first, end) that are appends. */
 static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, uint8_t *seen,
                            ledger_error *err)
@@ -220,6 +233,7 @@ static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, uin
             continue;
         rc = same_entry(b, result, row, &b->ops[i], &same, err);
         seen[i - first] = same ? LDG_PG_SEEN_SAME : LDG_PG_SEEN_OTHER;
+        order_seen(b, b->ops[i].origin, ldg_pg_get_int64(result, row, SEEN_ID));
     }
     PQclear(result);
     return rc;

@@ -766,6 +766,41 @@ static void test_takeover_waits_for_a_worker(void **state)
     SINK->close(&r.s);
 }
 
+/* The first entry comes by another way meanwhile, with an id behind those that this batch has
+ * drawn: the second one's is lower, and trims have to look at the whole stream. */
+static void test_order_of_two_ways(void **state)
+{
+    static struct rival r;
+    struct ldg_cursor next = k.cursor;
+    PGconn *other = tst_pg_connect_url(url);
+
+    rival_open(&r);
+    sink_append(&k, "s", 1, "{}", "");
+    sink_append(&k, "s", 2, "{}", "");
+    snprintf(next.state, sizeof(next.state), "next");
+    r.apply = (struct ldg_apply){
+        .name = "default", .expected = &k.cursor, .next = &next, .ops = k.ops, .count = k.count
+    };
+    tst_pg_sql(other,
+               "BEGIN; INSERT INTO t(id, stream, payload, order_key, origin, source_pos) "
+               "VALUES (1000, 's', '{}', 'o', %d, 1)",
+               k.origin);
+    rival_start(&r);
+    wait_for_lock();
+    tst_pg_sql(other, "COMMIT");
+    rival_end(&r);
+    tst_ok(r.rc, &r.err);
+    sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY id) FROM t", "2,1");
+    check_ordered(false);
+    k.cursor = next;
+    sink_begin(&k);
+    sink_trim(&k, "s", 1);
+    sink_apply(&k);
+    sink_is(&k, "SELECT string_agg(source_pos::text, ',') FROM t", "2");
+    PQfinish(other);
+    SINK->close(&r.s);
+}
+
 /* Another transaction has the first key and wants the second, as a second source may. */
 static void test_t12_deadlock_is_retried(void **state)
 {
@@ -1097,6 +1132,7 @@ int main(void)
         TEST(test_w2_two_sources),
         TEST(test_t8_late_worker),
         TEST(test_takeover_waits_for_a_worker),
+        TEST(test_order_of_two_ways),
         TEST(test_t12_deadlock_is_retried),
         TEST(test_overlap),
         TEST(test_overlap_meets_a_lock),
