@@ -193,12 +193,17 @@ out:
 }
 
 /* An entry that came by another way, with an id behind those that this batch has drawn: what the
- * batch adds after it gets a lower one. */
+ * batch adds after it may get a lower one. */
 static void order_seen(struct ldg_pg_batch *b, int origin, int64_t id)
 {
     struct ldg_pg_order *order = ldg_pg_order_of(b, origin);
+    bool own = false;
 
-    if (order != NULL && order->ordered && id > b->lowest_id) {
+    if (order == NULL || !order->ordered || id <= b->lowest_id)
+        return;
+    for (size_t i = 0; i < b->count && !own; i++)
+        own = b->drawn[i] == id;
+    if (!own) {
         order->ordered = false;
         order->disorder = true;
     }
