@@ -36,6 +36,22 @@ ledger_mutation_type ledger_mutation_type_parse(const char *name)
     return (ledger_mutation_type)type;
 }
 
+ledger_mutation_event ldg_event_blank(ledger_mutation_type type, const char *stream,
+                                      int64_t created_at_us)
+{
+    return (ledger_mutation_event){
+        .type = type,
+        .type_name = ledger_mutation_type_name(type),
+        .stream = stream,
+        .entry_id = "",
+        .before_id = "",
+        .created_at_us = created_at_us,
+        .origin = "",
+        .entry_origin = "",
+        .source_id = "",
+    };
+}
+
 /* --- decoding ------------------------------------------------------------------------------ */
 
 enum field {

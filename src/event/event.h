@@ -19,6 +19,10 @@
 ledger_rc ldg_event_decode(ledger_bytes json, struct ldg_arena *arena,
                            ledger_mutation_event *ret_event, ledger_error *err);
 
+/* An event with these and nothing else: its other texts are "". Views stream. */
+ledger_mutation_event ldg_event_blank(ledger_mutation_type type, const char *stream,
+                                      int64_t created_at_us);
+
 /* Appends the event to out. Payloads must be checked JSON (ldg_json_check); only their surrounding
  * white space is looked at. Errors: out's (NOMEM, TOO_LARGE); DATA: an empty payload, a time that
  * RFC 3339 cannot write, an unknown type without name. Required fields are not checked. */

@@ -9,9 +9,11 @@
 #ifndef LDG_STORE_BACKEND_H
 #define LDG_STORE_BACKEND_H
 
+#include "ledger/event.h"
 #include "ledger/store.h"
 
 #include "base/arena.h"
+#include "base/buf.h"
 #include "base/clock.h"
 
 enum {
@@ -354,5 +356,18 @@ struct ldg_backend {
     /* Is a backlog worked off (larger checkpoints), or a tail followed? */
     void (*hint_backlog)(void *ctx, bool backlog);
 };
+
+/* --- op.c: what is the same in every backend ------------------------------------------------- */
+
+/* The op as an event for the sink's own log; views the op. Left to the backend, and "" or empty:
+ * origin (of the mutation), entry_origin, ids, entries. */
+ledger_mutation_event ldg_op_event(const struct ldg_op *op);
+/* TRIM: does the source still have the entry with this id? */
+bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
+/* The event to park an op with, so that each can be tried again alone: of an append of several
+ * entries the part that is this op's, everything else as it was. *ret_event views the op, or buf,
+ * which comes empty. Errors: NOMEM, TOO_LARGE (buf's). */
+ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledger_bytes *ret_event,
+                              ledger_error *err);
 
 #endif

@@ -78,13 +78,9 @@ ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uin
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
         struct ldg_mem_parked *parked = m->table->parked[i];
-        bool kept = false;
         if (!live(m, parked) || parked->origin != op->origin || parked->row.source_pos == 0 ||
-            parked->row.source_pos > op->source_pos || strcmp(parked->row.stream, op->stream) != 0)
-            continue;
-        for (size_t k = 0; k < op->kept_count; k++)
-            kept = kept || op->kept[k] == parked->row.source_pos;
-        if (kept)
+            parked->row.source_pos > op->source_pos ||
+            strcmp(parked->row.stream, op->stream) != 0 || ldg_op_keeps(op, parked->row.source_pos))
             continue;
         rc = ldg_mem_unpark(m, parked, err);
         deleted++;

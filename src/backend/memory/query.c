@@ -89,19 +89,9 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
         ids[added++] = (ledger_id){ .number = row->id };
     }
     if (added) {
-        const ledger_mutation_event event = {
-            .type = LEDGER_MUTATION_APPEND,
-            .type_name = ledger_mutation_type_name(LEDGER_MUTATION_APPEND),
-            .stream = stream,
-            .entries = entries,
-            .entry_count = added,
-            .entry_id = "",
-            .before_id = "",
-            .created_at_us = now_us,
-            .origin = "",
-            .entry_origin = "",
-            .source_id = "",
-        };
+        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_APPEND, stream, now_us);
+        event.entries = entries;
+        event.entry_count = added;
         rc = ldg_mem_log_event(m, &event, now_us, err);
     }
     if (rc == LEDGER_OK)
@@ -154,19 +144,12 @@ static ledger_rc log_set(struct ldg_memory *m, ledger_mutation_type type,
         ldg_mem_origin_text(m->table, row->origin, origin_text);
         source_id = ldg_mem_row_source_id(row, source_text);
     }
-    const ledger_mutation_event event = {
-        .type = type,
-        .type_name = ledger_mutation_type_name(type),
-        .stream = row->stream->name,
-        .entry_id = id_text,
-        .tags = tags,
-        .annotations = annotations,
-        .before_id = "",
-        .created_at_us = now_us,
-        .origin = "",
-        .entry_origin = origin_text,
-        .source_id = source_id,
-    };
+    ledger_mutation_event event = ldg_event_blank(type, row->stream->name, now_us);
+    event.entry_id = id_text;
+    event.tags = tags;
+    event.annotations = annotations;
+    event.entry_origin = origin_text;
+    event.source_id = source_id;
     return ldg_mem_log_event(m, &event, now_us, err);
 }
 
@@ -223,17 +206,10 @@ static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, 
     snprintf(id_text, sizeof(id_text), "%lld", (long long)id);
     if (origin)
         ldg_mem_origin_text(m->table, origin, origin_text);
-    const ledger_mutation_event event = {
-        .type = LEDGER_MUTATION_TRIM,
-        .type_name = ledger_mutation_type_name(LEDGER_MUTATION_TRIM),
-        .stream = stream,
-        .entry_id = "",
-        .before_id = origin ? "" : id_text,
-        .created_at_us = now_us,
-        .origin = "",
-        .entry_origin = origin_text,
-        .source_id = origin ? id_text : "",
-    };
+    ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, now_us);
+    event.before_id = origin ? "" : id_text;
+    event.entry_origin = origin_text;
+    event.source_id = origin ? id_text : "";
     return ldg_mem_log_event(m, &event, now_us, err);
 }
 

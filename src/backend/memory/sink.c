@@ -449,15 +449,6 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_
     return rc;
 }
 
-static bool kept(const struct ldg_op *op, int64_t source_pos)
-{
-    for (size_t i = 0; i < op->kept_count; i++) {
-        if (op->kept[i] == source_pos)
-            return true;
-    }
-    return false;
-}
-
 static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
                             int64_t *ret_deleted, ledger_error *err)
 {
@@ -470,7 +461,7 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
         const int64_t pos = op->origin ? row->source_pos : row->id;
         if (row->origin != op->origin || (!op->origin && *row->source_id) || pos == 0 ||
             pos > op->source_pos || !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW) ||
-            kept(op, pos))
+            ldg_op_keeps(op, pos))
             continue;
         rc = ldg_mem_delete(m, row, err);
         deleted++;
@@ -575,20 +566,6 @@ static char *int64_text(struct ldg_arena *arena, int64_t number)
     return text;
 }
 
-static ledger_mutation_type op_type(enum ldg_op_kind kind)
-{
-    switch (kind) {
-    case LDG_OP_APPEND:
-        return LEDGER_MUTATION_APPEND;
-    case LDG_OP_SET_TAGS:
-        return LEDGER_MUTATION_SET_TAGS;
-    case LDG_OP_SET_ANNOTATIONS:
-        return LEDGER_MUTATION_SET_ANNOTATIONS;
-    default:
-        return LEDGER_MUTATION_TRIM;
-    }
-}
-
 /* Entries of an append event: those of the ops that were applied. */
 static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
                                const uint8_t *outcomes, const int64_t *ids,
@@ -628,20 +605,10 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     ldg_mem_origin_text(m->table, op->mutation_origin, origin);
     if (op->origin != op->mutation_origin)
         ldg_mem_origin_text(m->table, op->origin, entry_origin);
-    ledger_mutation_event event = {
-        .type = op_type(op->kind),
-        .type_name = ledger_mutation_type_name(op_type(op->kind)),
-        .stream = op->stream,
-        .entry_id = "",
-        .tags = op->tags,
-        .annotations = op->annotations,
-        .before_id = "",
-        .created_at_us = op_time(op),
-        .origin = origin,
-        .origin_pos = op->position,
-        .entry_origin = entry_origin,
-        .source_id = "",
-    };
+    ledger_mutation_event event = ldg_op_event(op);
+    event.created_at_us = op_time(op);
+    event.origin = origin;
+    event.entry_origin = entry_origin;
     ledger_rc rc = LEDGER_OK;
     if (op->kind == LDG_OP_APPEND) {
         rc = chain_entries(m, ops, count, outcomes, ids, &event, err);

@@ -448,42 +448,6 @@ ledger_rc ldg_mem_parked_again(struct ldg_mem_parked *parked, const char *reason
     return LEDGER_OK;
 }
 
-/* The event of one entry out of an append of several, so that each can be tried again alone. */
-static ledger_rc cut_event(struct ldg_memory *m, const struct ldg_op *op, ledger_bytes *ret_event,
-                           ledger_error *err)
-{
-    ledger_mutation_event event;
-    ledger_append_entry entry;
-    ledger_error ignored;
-    struct ldg_arena arena;
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_event = op->event;
-    ldg_arena_init(&arena, 0);
-    if (op->kind != LDG_OP_APPEND)
-        goto out;
-    rc = ldg_event_decode(op->event, &arena, &event, &ignored);
-    if (rc == LEDGER_ERR_NOMEM) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    if (rc != LEDGER_OK || event.entry_count <= 1) { /* best as it was read */
-        rc = LEDGER_OK;
-        goto out;
-    }
-    entry = *op->entry;
-    if (entry.created_at_us == LEDGER_NO_TIME)
-        entry.created_at_us = op->time_us;
-    event.entries = &entry;
-    event.entry_count = 1;
-    ldg_buf_reset(&m->event_buf);
-    rc = ldg_event_encode(&event, &m->event_buf, err);
-    *ret_event = (ledger_bytes){ .data = m->event_buf.data, .size = m->event_buf.size };
-out:
-    ldg_arena_fini(&arena);
-    return rc;
-}
-
 static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes event,
                                          const char *reason)
 {
@@ -535,7 +499,8 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
         again = old;
         at = i + 1; /* ascending by id: next to the one whose id it takes over */
     }
-    ledger_rc rc = cut_event(m, op, &event, err);
+    ldg_buf_reset(&m->event_buf);
+    ledger_rc rc = ldg_op_parked_event(op, &m->event_buf, &event, err);
     if (rc == LEDGER_OK && again)
         rc = ldg_mem_unpark(m, again, err);
     if (rc != LEDGER_OK)

@@ -115,27 +115,11 @@ out:
     return rc;
 }
 
-/* What all events of a mutation share. */
-static ledger_rc new_event(struct chain *c, const struct ldg_op *op, ledger_mutation_type type,
-                           ledger_mutation_event *event, ledger_error *err)
-{
-    *event = (ledger_mutation_event){ .type = type,
-                                      .type_name = ledger_mutation_type_name(type),
-                                      .stream = op->stream,
-                                      .entry_id = "",
-                                      .before_id = "",
-                                      .created_at_us = op->time_us,
-                                      .origin_pos = op->position,
-                                      .entry_origin = "",
-                                      .source_id = "" };
-    return origin_text(c, op->mutation_origin, &event->origin, err);
-}
-
 /* Ops [first, end): appends of one event. */
 static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_error *err)
 {
     const struct ldg_pg_batch *b = c->b;
-    ledger_mutation_event event;
+    ledger_mutation_event event = ldg_op_event(&b->ops[first]);
     size_t count = 0;
     ledger_rc rc = LEDGER_OK;
 
@@ -161,7 +145,7 @@ static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_e
         count++;
     }
     if (count > 0)
-        rc = new_event(c, &b->ops[first], LEDGER_MUTATION_APPEND, &event, err);
+        rc = origin_text(c, b->ops[first].mutation_origin, &event.origin, err);
     if (rc == LEDGER_OK && count > 0) {
         event.entries = c->entries;
         event.entry_count = count;
@@ -173,13 +157,9 @@ static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_e
 static ledger_rc log_change(struct chain *c, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &c->b->ops[i];
-    const ledger_mutation_type type = op->kind == LDG_OP_SET_TAGS ? LEDGER_MUTATION_SET_TAGS
-                                      : op->kind == LDG_OP_SET_ANNOTATIONS
-                                          ? LEDGER_MUTATION_SET_ANNOTATIONS
-                                          : LEDGER_MUTATION_TRIM;
     char id[ID_TEXT_MAX], source_id[ID_TEXT_MAX];
-    ledger_mutation_event event;
-    ledger_rc rc = new_event(c, op, type, &event, err);
+    ledger_mutation_event event = ldg_op_event(op);
+    ledger_rc rc = origin_text(c, op->mutation_origin, &event.origin, err);
 
     if (rc == LEDGER_OK && op->origin != op->mutation_origin)
         rc = origin_text(c, op->origin, &event.entry_origin, err);
@@ -187,11 +167,9 @@ static ledger_rc log_change(struct chain *c, size_t i, ledger_error *err)
         return rc;
     snprintf(id, sizeof(id), "%" PRId64, c->b->ids[i]);
     snprintf(source_id, sizeof(source_id), "%" PRId64, op->source_pos);
-    if (type != LEDGER_MUTATION_TRIM)
+    if (op->kind != LDG_OP_TRIM)
         event.entry_id = id;
     event.source_id = source_id;
-    event.tags = op->tags;
-    event.annotations = op->annotations;
     return log_event(c, &event, err);
 }
 

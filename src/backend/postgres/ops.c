@@ -631,17 +631,7 @@ void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const str
 
 bool ldg_pg_trim_keeps(const struct ldg_op *op, int64_t source_pos)
 {
-    size_t low = 0, high = op->kept_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (op->kept[middle] < source_pos)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return source_pos > op->source_pos || (low < op->kept_count && op->kept[low] == source_pos);
+    return source_pos > op->source_pos || ldg_op_keeps(op, source_pos);
 }
 
 static ledger_rc trim_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)

@@ -17,42 +17,6 @@ static const char *or_empty(const char *text)
 
 /* --- parking --------------------------------------------------------------------------------- */
 
-/* The event of one entry out of an append of several: everything else of it as it was. */
-static ledger_rc cut_event(const struct ldg_op *op, ledger_bytes *ret_event, struct ldg_buf *out,
-                           ledger_error *err)
-{
-    struct ldg_arena arena;
-    ledger_mutation_event event;
-    ledger_append_entry entry;
-    ledger_error ignored = { 0 };
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_event = op->event;
-    ldg_arena_init(&arena, 0);
-    if (op->kind != LDG_OP_APPEND)
-        goto out;
-    rc = ldg_event_decode(op->event, &arena, &event, &ignored);
-    if (rc == LEDGER_ERR_NOMEM) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    if (rc != LEDGER_OK || event.entry_count <= 1) { /* as it was read is best */
-        rc = LEDGER_OK;
-        goto out;
-    }
-    entry = *op->entry;
-    if (entry.created_at_us == LEDGER_NO_TIME)
-        entry.created_at_us = op->time_us;
-    event.entries = &entry;
-    event.entry_count = 1;
-    rc = ldg_event_encode(&event, out, err);
-    if (rc == LEDGER_OK)
-        *ret_event = (ledger_bytes){ out->data, out->size };
-out:
-    ldg_arena_fini(&arena);
-    return rc;
-}
-
 /* A reason may be a message that was cut inside of a character, and PostgreSQL takes no such text.
  */
 static ledger_rc clean_text(struct ldg_arena *arena, const char *text, const char **ret_text,
@@ -103,7 +67,7 @@ ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *re
 
     ldg_arena_init(&texts, 0);
     ldg_buf_init(&buf, pg->event_buf.max);
-    ledger_rc rc = cut_event(op, &event, &buf, err);
+    ledger_rc rc = ldg_op_parked_event(op, &buf, &event, err);
     if (rc == LEDGER_OK)
         rc = clean_text(&texts, or_empty(op->stream), &stream, err);
     if (rc == LEDGER_OK)

@@ -138,22 +138,6 @@ static ledger_rc fail_buf(const struct ldg_buf *buf, ledger_error *err)
     return ldg_fail_nomem(err);
 }
 
-static ledger_mutation_event new_event(ledger_mutation_type type, const char *stream,
-                                       int64_t time_us)
-{
-    return (ledger_mutation_event){
-        .type = type,
-        .type_name = ledger_mutation_type_name(type),
-        .stream = stream,
-        .entry_id = "",
-        .before_id = "",
-        .created_at_us = time_us,
-        .origin = "",
-        .entry_origin = "",
-        .source_id = "",
-    };
-}
-
 /* --- append ---------------------------------------------------------------------------------- */
 
 struct append {
@@ -385,7 +369,8 @@ static ledger_rc prepare_append(struct append *a, const ledger_append_input *inp
         a->bytes += bytes;
     }
     if (pg->has_log && !too_large) {
-        ledger_mutation_event event = new_event(LEDGER_MUTATION_APPEND, a->stream, a->time_us);
+        ledger_mutation_event event =
+            ldg_event_blank(LEDGER_MUTATION_APPEND, a->stream, a->time_us);
         event.entries = a->entries;
         event.entry_count = a->count;
         ldg_buf_reset(&pg->event_buf);
@@ -507,7 +492,7 @@ static ledger_rc set_column(struct ldg_pg *pg, const char *stream, int64_t id,
 {
     const int64_t time_us = ldg_clock_now_us();
     const char *const *templates = tags ? set_tags : set_annotations;
-    ledger_mutation_event event = new_event(
+    ledger_mutation_event event = ldg_event_blank(
         tags ? LEDGER_MUTATION_SET_TAGS : LEDGER_MUTATION_SET_ANNOTATIONS, stream, time_us);
     struct ldg_pg_args args = { 0 };
     struct ldg_buf set, unset;
@@ -569,7 +554,7 @@ ledger_rc ldg_pg_trim(void *ctx, const char *stream, ledger_id before, uint64_t 
 {
     struct ldg_pg *pg = ctx;
     const int64_t time_us = ldg_clock_now_us();
-    ledger_mutation_event event = new_event(LEDGER_MUTATION_TRIM, stream, time_us);
+    ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
     struct ldg_pg_args args = { 0 };
     struct ldg_buf of_origin;
     PGresult *result = NULL;

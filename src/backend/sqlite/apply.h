@@ -97,8 +97,8 @@ ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_o
                                   ledger_error *err);
 ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err);
 /* A change (id: of the entry here) or a trim. */
-ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                                  ledger_mutation_type type, int64_t id, ledger_error *err);
+ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                                  ledger_error *err);
 
 /* ops.c */
 /* A result of running an op: what this very row runs into is REJECTED. */
@@ -110,8 +110,6 @@ ledger_rc ldg_sqlite_order_get(struct ldg_sqlite_batch *b, int origin,
                                struct ldg_sqlite_order **ret_order, ledger_error *err);
 /* After anything was rolled back. */
 void ldg_sqlite_order_forget(struct ldg_sqlite_batch *b);
-/* Does the source still have this entry below a trim? */
-bool ldg_sqlite_is_kept(const struct ldg_op *op, int64_t source_pos);
 /* Makes the texts of an append. */
 ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                   struct ldg_sqlite_pending *p, ledger_error *err);

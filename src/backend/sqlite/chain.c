@@ -50,24 +50,6 @@ out:
     return rc;
 }
 
-/* What all events of a mutation share. */
-static ledger_rc chain_event(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                             ledger_mutation_type type, ledger_mutation_event *event,
-                             ledger_error *err)
-{
-    memset(event, 0, sizeof(*event));
-    event->type = type;
-    event->type_name = ledger_mutation_type_name(type);
-    event->stream = op->stream;
-    event->entry_id = "";
-    event->before_id = "";
-    event->created_at_us = op->time_us;
-    event->origin_pos = op->position;
-    event->entry_origin = "";
-    event->source_id = "";
-    return origin_text(b, op->mutation_origin, &event->origin, err);
-}
-
 /* Writes the event of the appends that were gathered: one event came, one goes out. */
 ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err)
 {
@@ -76,7 +58,8 @@ ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err)
 
     if (b->chain_count == 0)
         goto out;
-    rc = chain_event(b, b->chain_op, LEDGER_MUTATION_APPEND, &event, err);
+    event = ldg_op_event(b->chain_op);
+    rc = origin_text(b, b->chain_op->mutation_origin, &event.origin, err);
     if (rc != LEDGER_OK)
         goto out;
     event.entries = b->chain;
@@ -131,18 +114,18 @@ out:
 }
 
 /* A change (id: of the entry here) or a trim. */
-ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                                  ledger_mutation_type type, int64_t id, ledger_error *err)
+ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                                  ledger_error *err)
 {
-    ledger_mutation_event event;
+    ledger_mutation_event event = ldg_op_event(op);
     ledger_rc rc = LEDGER_OK;
 
     if (!b->s->has_log)
         goto out;
     rc = ldg_sqlite_chain_flush(b, err);
     if (rc == LEDGER_OK)
-        rc = chain_event(b, op, type, &event, err);
-    if (rc == LEDGER_OK && type != LEDGER_MUTATION_TRIM)
+        rc = origin_text(b, op->mutation_origin, &event.origin, err);
+    if (rc == LEDGER_OK && op->kind != LDG_OP_TRIM)
         rc = id_text(b, id, &event.entry_id, err);
     if (rc == LEDGER_OK)
         rc = id_text(b, op->source_pos, &event.source_id, err);
@@ -150,8 +133,6 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
         rc = origin_text(b, op->origin, &event.entry_origin, err);
     if (rc != LEDGER_OK)
         goto out;
-    event.tags = op->tags;
-    event.annotations = op->annotations;
     rc = ldg_sqlite_log_event(b->s, &event, b->now_us, err);
 out:
     return rc;

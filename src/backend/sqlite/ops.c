@@ -602,7 +602,7 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
                    : id != 0 ? LDG_OUTCOME_REPLAYED
                              : LDG_OUTCOME_MISSING;
     if (changed)
-        rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_SET_TAGS, id, err);
+        rc = ldg_sqlite_chain_change(b, op, id, err);
 out:
     return rc;
 }
@@ -633,26 +633,11 @@ static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ld
         if (rc == LEDGER_OK)
             rc = foreign_note(b, op, id, err);
         if (rc == LEDGER_OK)
-            rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_SET_ANNOTATIONS, id, err);
+            rc = ldg_sqlite_chain_change(b, op, id, err);
         *ret_outcome = LDG_OUTCOME_APPLIED;
     }
 out:
     return rc;
-}
-
-bool ldg_sqlite_is_kept(const struct ldg_op *op, int64_t source_pos)
-{
-    size_t low = 0, high = op->kept_count;
-
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-
-        if (op->kept[middle] < source_pos)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < op->kept_count && op->kept[low] == source_pos;
 }
 
 /* Ids, in the arena, of what a trim deletes when the source keeps some of it. */
@@ -671,7 +656,7 @@ static ledger_rc trim_list(struct ldg_sqlite_batch *b, const struct ldg_op *op, 
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     for (; code == SQLITE_ROW; code = sqlite3_step(stmt)) {
-        if (ldg_sqlite_is_kept(op, sqlite3_column_int64(stmt, 1)))
+        if (ldg_op_keeps(op, sqlite3_column_int64(stmt, 1)))
             continue;
         if (count == cap) {
             size_t next = cap == 0 ? 64 : cap * 2;
@@ -813,7 +798,7 @@ static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, u
     if (rc == LEDGER_OK && b->parked_any)
         rc = ldg_sqlite_parked_trim(b->s, op, &unparked, err);
     if (rc == LEDGER_OK && deleted > 0)
-        rc = ldg_sqlite_chain_change(b, op, LEDGER_MUTATION_TRIM, 0, err);
+        rc = ldg_sqlite_chain_change(b, op, 0, err);
     *ret_outcome = deleted > 0 || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
     return rc;
 }

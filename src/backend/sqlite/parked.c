@@ -43,42 +43,6 @@ static const char *or_empty(const char *text)
 
 /* --- parking --------------------------------------------------------------------------------- */
 
-/* The event of one entry out of an append of several: everything else of it as it was. */
-static ledger_rc cut_event(struct ldg_sqlite *s, const struct ldg_op *op, ledger_bytes *ret_event,
-                           struct ldg_buf *out, ledger_error *err)
-{
-    struct ldg_arena arena;
-    ledger_mutation_event event;
-    ledger_append_entry entry;
-    ledger_error ignored = { 0 };
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_event = op->event;
-    ldg_arena_init(&arena, 0);
-    if (op->kind != LDG_OP_APPEND)
-        goto out;
-    rc = ldg_event_decode(op->event, &arena, &event, &ignored);
-    if (rc == LEDGER_ERR_NOMEM) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    if (rc != LEDGER_OK || event.entry_count <= 1) { /* as it was read is best */
-        rc = LEDGER_OK;
-        goto out;
-    }
-    entry = *op->entry;
-    if (entry.created_at_us == LEDGER_NO_TIME)
-        entry.created_at_us = op->time_us;
-    event.entries = &entry;
-    event.entry_count = 1;
-    rc = ldg_event_encode(&event, out, err);
-    if (rc == LEDGER_OK)
-        *ret_event = (ledger_bytes){ out->data, out->size };
-out:
-    ldg_arena_fini(&arena);
-    return rc;
-}
-
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
                           ledger_error *err)
 {
@@ -90,7 +54,7 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
     int code = SQLITE_OK;
 
     ldg_buf_init(&buf, s->event_buf.max);
-    rc = cut_event(s, op, &event, &buf, err);
+    rc = ldg_op_parked_event(op, &buf, &event, err);
     if (rc != LEDGER_OK)
         goto out;
     stmt = ldg_sqlite_stmt(s, LDG_STMT_PARK, err);
@@ -208,7 +172,7 @@ static ledger_rc trim_but_kept(struct ldg_sqlite *s, const struct ldg_op *op, bo
         rc = LEDGER_OK;
         if (code == SQLITE_OK)
             code = sqlite3_step(stmt);
-        while (code == SQLITE_ROW && ldg_sqlite_is_kept(op, sqlite3_column_int64(stmt, 1)))
+        while (code == SQLITE_ROW && ldg_op_keeps(op, sqlite3_column_int64(stmt, 1)))
             code = sqlite3_step(stmt);
         if (code == SQLITE_ROW)
             id = sqlite3_column_int64(stmt, 0);

@@ -256,19 +256,9 @@ ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_i
         new_count++;
     }
     if (rc == LEDGER_OK && s->has_log && new_count) {
-        ledger_mutation_event event = {
-            .type = LEDGER_MUTATION_APPEND,
-            .type_name = "append",
-            .stream = stream,
-            .entries = entries,
-            .entry_count = new_count,
-            .entry_id = "",
-            .before_id = "",
-            .created_at_us = time_us,
-            .origin = "",
-            .entry_origin = "",
-            .source_id = "",
-        };
+        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_APPEND, stream, time_us);
+        event.entries = entries;
+        event.entry_count = new_count;
         rc = log_insert(s, &event, time_text, err);
     }
     if (rc == LEDGER_OK && own)
@@ -453,17 +443,11 @@ static ledger_rc set_column(struct ldg_sqlite *s, const char *stream, int64_t id
         rc = ldg_sqlite_fail(s, step, tags ? "setting tags" : "setting annotations", err);
     sqlite3_reset(stmt);
     if (rc == LEDGER_OK && s->has_log) {
-        ledger_mutation_event event = {
-            .type = tags ? LEDGER_MUTATION_SET_TAGS : LEDGER_MUTATION_SET_ANNOTATIONS,
-            .type_name = tags ? "set_tags" : "set_annotations",
-            .stream = stream,
-            .entry_id = ldg_sqlite_int64_text(id, id_text),
-            .before_id = "",
-            .created_at_us = time_us,
-            .origin = "",
-            .entry_origin = row.entry_origin,
-            .source_id = row.source_id,
-        };
+        ledger_mutation_event event = ldg_event_blank(
+            tags ? LEDGER_MUTATION_SET_TAGS : LEDGER_MUTATION_SET_ANNOTATIONS, stream, time_us);
+        event.entry_id = ldg_sqlite_int64_text(id, id_text);
+        event.entry_origin = row.entry_origin;
+        event.source_id = row.source_id;
         if (tags)
             event.tags = *tags;
         else
@@ -527,17 +511,9 @@ static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, i
             break;
         sqlite3_snprintf((int)sizeof(origin), origin, "%s:%lld",
                          (const char *)sqlite3_column_text(stmt, 0), sqlite3_column_int64(stmt, 1));
-        ledger_mutation_event event = {
-            .type = LEDGER_MUTATION_TRIM,
-            .type_name = "trim",
-            .stream = stream,
-            .entry_id = "",
-            .before_id = "",
-            .created_at_us = time_us,
-            .origin = "",
-            .entry_origin = origin,
-            .source_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 2), number),
-        };
+        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
+        event.entry_origin = origin;
+        event.source_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 2), number);
         result = log_insert(s, &event, time_text, err);
         if (result != LEDGER_OK)
             break;
@@ -564,17 +540,8 @@ ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint6
     if (rc != LEDGER_OK)
         return rc;
     if (s->has_log) {
-        ledger_mutation_event event = {
-            .type = LEDGER_MUTATION_TRIM,
-            .type_name = "trim",
-            .stream = stream,
-            .entry_id = "",
-            .before_id = ldg_sqlite_int64_text(before.number, id_text),
-            .created_at_us = time_us,
-            .origin = "",
-            .entry_origin = "",
-            .source_id = "",
-        };
+        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
+        event.before_id = ldg_sqlite_int64_text(before.number, id_text);
         rc = log_insert(s, &event, time_text, err);
         if (rc == LEDGER_OK)
             rc = look_for_origins(s, err);
