@@ -145,7 +145,8 @@ static ledger_rc copy_options(struct ldg_pg *pg, const struct ldg_open *open, le
         return rc;
     pg->role = open->role;
     pg->flags = open->flags;
-    pg->busy_timeout_ms = open->busy_timeout_ms;
+    /* 0 would mean for ever to PostgreSQL. */
+    pg->busy_timeout_ms = open->busy_timeout_ms > 0 ? open->busy_timeout_ms : 1;
     pg->reply_timeout_ms = REPLY_TIMEOUT_MS;
     pg->table = fold(open->table);
     pg->log_table = fold(open->log_table);
