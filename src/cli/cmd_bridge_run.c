@@ -8,6 +8,7 @@
 
 #define REDRAW_MS 200
 #define REPORT_MS 10000
+#define START_MS 30000 /* without --retry-for: both ends are reached by then, or the run ends */
 
 /* --- options -------------------------------------------------------------------------------- */
 
@@ -39,7 +40,8 @@ static void bridge_options(const struct cli *cli, int64_t retry_for_ms,
 
 /* --- opening, with patience ----------------------------------------------------------------- */
 
-/* A store that cannot be reached now is waited for like one that goes away later. */
+/* A store that cannot be reached yet is waited for, but not for ever: where nothing was reached at
+ * all, a wrong name is as likely as an outage. */
 static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_up_us,
                           ledger_store **ret_store)
 {
@@ -57,24 +59,30 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
         }
         bool transient = (err.flags & LEDGER_ERROR_RETRY) != 0 && rc != LEDGER_ERR_NOMEM;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
-        if (!transient || cli_stop_asked() || cli_mono_us() >= give_up_us)
+        if (!transient || cli_stop_asked() || cli_mono_us() >= give_up_us) {
+            if (told && transient && !cli_stop_asked())
+                cli_note("the %s was tried for as long as --retry-for says, 30s if not given",
+                         what);
             return cli_fail(rc, &err, what);
+        }
         if (!told)
             cli_note("warn %s: %s; trying again", what, err.message);
-        usleep(pause_us);
+        int64_t left_us = give_up_us - cli_mono_us();
+        usleep(left_us < pause_us ? (useconds_t)(left_us < 0 ? 0 : left_us) : pause_us);
         pause_us = pause_us < 5000000 ? pause_us * 2 : 10000000;
     }
 }
 
-/* Opens both ends and makes the bridge. 0, or the exit code after a message. */
-static int make_bridge(const struct cli *cli, int64_t retry_for_ms, ledger_bridge **ret_bridge)
+/* Opens both ends within start_ms and makes the bridge, which gives up after retry_for_ms; the
+ * user's --retry-for wins over both. 0, or the exit code after a message. */
+static int make_bridge(const struct cli *cli, int64_t start_ms, int64_t retry_for_ms,
+                       ledger_bridge **ret_bridge)
 {
     ledger_bridge_options options;
     ledger_store *source = NULL, *sink = NULL;
     ledger_error err = { 0 };
     bridge_options(cli, retry_for_ms, &options);
-    int64_t give_up_us =
-        options.retry_for_ms < 0 ? INT64_MAX : cli_mono_us() + options.retry_for_ms * 1000;
+    int64_t give_up_us = cli_mono_us() + cli_number(cli, OPT_RETRY_FOR, start_ms) * 1000;
     int exit_code = open_patiently(cli, CLI_SOURCE, give_up_us, &source);
     if (exit_code == 0)
         exit_code = open_patiently(cli, CLI_SINK, give_up_us, &sink);
@@ -120,12 +128,30 @@ static void print_stats_json(const ledger_bridge_stats *s)
 struct progress {
     int64_t start_us, last_us, report_us;
     uint64_t last_read;
-    double rate; /* per second, smoothed over about two seconds */
+    double rate;                    /* per second, smoothed over about two seconds */
+    int64_t success_us, failing_us; /* last cycle that went well; since when none does, or 0 */
+    uint64_t errors;                /* up to that cycle */
 };
+
+/* For how long cycles have failed: backlog and lag are then what they were before. 0: they do not.
+ */
+static double failing_seconds(struct progress *p, const ledger_bridge_stats *s)
+{
+    if (s->last_success_us != p->success_us || s->error_count == p->errors) {
+        p->success_us = s->last_success_us;
+        p->errors = s->error_count;
+        p->failing_us = 0;
+        return 0;
+    }
+    if (p->failing_us == 0)
+        p->failing_us = cli_mono_us();
+    return (double)(cli_mono_us() - p->failing_us) / 1e6;
+}
 
 static void progress_text(struct progress *p, const ledger_bridge_stats *s, char *out,
                           size_t out_size)
 {
+    double failing = failing_seconds(p, s);
     char moved[CLI_NUMBER_MAX], rate[CLI_NUMBER_MAX], backlog[CLI_NUMBER_MAX];
     char lag[CLI_NUMBER_MAX], eta[CLI_NUMBER_MAX] = "-";
     int64_t now = cli_mono_us();
@@ -141,9 +167,13 @@ static void progress_text(struct progress *p, const ledger_bridge_stats *s, char
         snprintf(eta, sizeof eta, "0s");
     else if (p->rate >= 1)
         cli_span_text((double)s->backlog_count / p->rate, eta);
-    snprintf(out, out_size, "moved %s  %s/s  backlog %s  lag %s  ETA %s",
-             cli_grouped(s->read_count, moved), cli_grouped((uint64_t)(p->rate + 0.5), rate),
-             cli_grouped(s->backlog_count, backlog), cli_span_text(s->lag_seconds, lag), eta);
+    if (failing > 0)
+        snprintf(out, out_size, "moved %s  failing for %s", cli_grouped(s->read_count, moved),
+                 cli_span_text(failing, lag));
+    else
+        snprintf(out, out_size, "moved %s  %s/s  backlog %s  lag %s  ETA %s",
+                 cli_grouped(s->read_count, moved), cli_grouped((uint64_t)(p->rate + 0.5), rate),
+                 cli_grouped(s->backlog_count, backlog), cli_span_text(s->lag_seconds, lag), eta);
     if (s->park_count > 0)
         snprintf(out + strlen(out), out_size - strlen(out), "  parked %llu",
                  (unsigned long long)s->park_count);
@@ -201,7 +231,8 @@ int cli_bridge_run(const struct cli *cli)
     ledger_error err = { 0 };
     struct progress progress = { 0 };
     cli_stop_catch();
-    int exit_code = make_bridge(cli, cli_flag(cli, OPT_UNTIL_EMPTY) ? 30000 : -1, &bridge);
+    int exit_code =
+        make_bridge(cli, START_MS, cli_flag(cli, OPT_UNTIL_EMPTY) ? 30000 : -1, &bridge);
     if (exit_code != 0)
         return cli_stop_asked() ? CLI_EXIT_OK : exit_code;
     progress.start_us = progress.last_us = cli_mono_us();
@@ -229,7 +260,7 @@ int cli_bridge_poll(const struct cli *cli)
     ledger_bridge_stats stats;
     ledger_error err = { 0 };
     uint64_t read = 0;
-    int exit_code = make_bridge(cli, 0, &bridge);
+    int exit_code = make_bridge(cli, 0, 0, &bridge);
     if (exit_code != 0)
         return exit_code;
     ledger_rc rc = ledger_bridge_poll(bridge, &read, &err);

@@ -143,7 +143,8 @@ const struct cli_command cli_commands[] = {
           "cannot\n"
           "be applied are parked (`ledgerctl bridge parked list`) and do not change the exit "
           "code.\n"
-          "A database that goes away is told once and waited for; once more when it is back.",
+          "A database that goes away is told once and waited for; once more when it is back. At\n"
+          "the start both have to be reached within 30s, or within --retry-for.",
       .examples = "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db\n"
                   "ledgerctl bridge run --source postgresql://a.example/orders --sink "
                   "postgresql:///?service=copy\n"

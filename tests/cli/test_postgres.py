@@ -54,6 +54,29 @@ def finish(process):
     return [json.loads(line)['id'] for line in rest]
 
 
+def test_run_gives_up_on_ends_never_reached():
+    """Without --retry-for after 30 s, also when it would stay for ever afterwards."""
+    url = make('reached')
+    wrong = 'postgresql:///postgres?host=' + os.path.join(os.getcwd(), 'nowhere')
+    both = ('--source-table', 'reached', '--sink-table', 'reached')
+    began = time.monotonic()
+    started = [spawn('bridge', 'run', '--source', source, '--sink', sink, *both, *more)
+               for source, sink, more in ((wrong, url, ()), (url, wrong, ()),
+                                          (wrong, url, ('--retry-for', '1h')))]
+    ctl('bridge', 'run', '--source', wrong, '--sink', url, *both, '--retry-for', '300ms', code=69)
+    assert time.monotonic() - began < 20
+    for process, end in zip(started[:2], ('source', 'sink')):
+        _, words = process.communicate(timeout=60)
+        equal(process.returncode, 69)
+        assert 29 < time.monotonic() - began < 50
+        contains(words.decode(), f'warn {end}: ', 'trying again', '--retry-for',
+                 f'ledgerctl: {end}: ')
+    equal(started[2].poll(), None)
+    started[2].send_signal(signal.SIGINT)
+    started[2].communicate(timeout=60)
+    equal(started[2].returncode, 0)
+
+
 def test_tail_shows_what_is_committed_below_others():
     url = make('late')
     slow, quick = Session(), Session()
