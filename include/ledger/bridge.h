@@ -56,8 +56,9 @@ LEDGER_API void ledger_bridge_options_defaults(ledger_bridge_options *options);
 
 /* Makes a bridge from source (its mutation log) to sink. Both stores are borrowed for this call
  * only: the bridge opens its own handles with the same options. A store on a caller's own
- * connection is opened again by its file name. options NULL: the defaults. Options are copied; what
- * their pointers hold inside id_codec, logger, meter and tracer must outlive the bridge.
+ * connection is opened again by its file name, or by what it was connected with. options NULL: the
+ * defaults. Options are copied; what their pointers hold inside id_codec, logger, meter and tracer
+ * must outlive the bridge.
  * *ret_bridge is the caller's: ledger_bridge_destroy().
  * Errors: any of ledger_store_open(), INVALID (a value out of range, source and sink are the same
  * table, metrics enabled without a meter, a store that no second handle can open), UNSUPPORTED (the

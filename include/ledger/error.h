@@ -76,8 +76,9 @@ typedef struct ledger_error {
     ledger_rc code;
     uint32_t flags;      /* LEDGER_ERROR_… */
     uint64_t done_count; /* with LEDGER_ERROR_PARTIAL: how many were done */
-    int native_code;     /* of the backend: SQLite result code, errno, 0 = none */
-    char backend[16];    /* "sqlite", "memory", … or "" */
+    int native_code;     /* of the backend: SQLite's result code, errno, PostgreSQL's SQLSTATE as
+                            a number in base 36; 0 = none */
+    char backend[16];    /* "sqlite", "postgres", "memory" or "" */
     char message[LEDGER_ERROR_MESSAGE_MAX]; /* one line: what to change; never holds a secret */
 } ledger_error;
 

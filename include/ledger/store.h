@@ -33,7 +33,7 @@ typedef enum ledger_log_mode {
 
 enum {
     LEDGER_STORE_CREATE = 1 << 0,       /* make what is missing: file, tables, columns, indexes */
-    LEDGER_STORE_READ_ONLY = 1 << 1,    /* every write is READ_ONLY; the file is opened read-only */
+    LEDGER_STORE_READ_ONLY = 1 << 1,    /* every write is READ_ONLY; a file is opened read-only */
     LEDGER_STORE_APPEND_ONLY = 1 << 2,  /* set_tags and set_annotations are UNSUPPORTED */
     LEDGER_OWN_CONN = 1 << 3,           /* ledger_store_close() also closes `connection` */
     LEDGER_STORE_NEW_IDENTITY = 1 << 4, /* with CREATE: a new uuid, for a copied database */

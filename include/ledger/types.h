@@ -20,7 +20,7 @@ extern "C" {
 #define LEDGER_MAX_ITEMS 10000                               /* tags or pairs of one entry */
 #define LEDGER_MAX_APPEND_ENTRIES 100000                     /* entries of one append */
 #define LEDGER_MAX_JSON_DEPTH 1000                           /* nesting of a payload */
-#define LEDGER_MAX_TABLE_BYTES 48                            /* table name, before suffixes */
+#define LEDGER_MAX_TABLE_BYTES 48                            /* table name; PostgreSQL: 44 */
 
 /* A time is microseconds since 1970-01-01 UTC. */
 #define LEDGER_NO_TIME INT64_MIN

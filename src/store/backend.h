@@ -28,9 +28,9 @@ enum {
     LDG_CAP_TRANSACTIONS = 1 << 8,    /* tx_* */
     LDG_CAP_PARK = 1 << 9,            /* parked_* and parking in apply() */
     LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
+    LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
     LDG_CAP_NOTIFY = 1 << 12,         /* LEDGER_STORE_NOTIFY */
     LDG_CAP_FULL_TEXT = 1 << 13,      /* LEDGER_STORE_FULL_TEXT, full_text of a search */
-    LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
 };
 
 /* How a store was opened; strings live as long as the store. */

@@ -29,9 +29,6 @@ ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, in
 ledger_rc ldg_pg_compare_cursor(const char *name, const struct ldg_cursor *found,
                                 const struct ldg_cursor *expected, ledger_error *err);
 
-/* lookup.c: the texts of the first column. */
-ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
-
 /* --- parked.c; in the caller's transaction --------------------------------------------------- */
 
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,

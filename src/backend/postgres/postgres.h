@@ -1,14 +1,16 @@
 /* What the files of this backend share: the connection, its statements, its names.
  *
- * conn.c      connecting and connecting anew        exec.c   statements, waiting, transactions
- * fail.c      SQLSTATE -> our codes                 value.c  our values <-> parameters, columns
- * probe.c     what a second connection is asked
- * backend.c   the vtable, open, close, snapshots    schema.c tables, migration, check
- * write.c     append, set, trim                    query.c  read, search, history
- * The source's side: snapshot.c (sets of transactions, the cursor; pure), look.c (what is new, the
- * witness), log.c (pages of rows),
- * wait.c (waiting for a commit). The sink's side: cursors.c (origins, cursors), apply.c (the fenced
- * batch; apply.h names the files of it), parked.c (parked events).
+ * conn.c   connecting, connecting anew        exec.c    statements, pipelines, COPY, transactions
+ * fail.c   SQLSTATE -> our codes              value.c   our values <-> parameters, columns
+ * probe.c  asked on a second connection       backend.c the vtable, open, close, snapshots
+ * schema.c the shape of the tables (schema.h) migrate.c making and mending them
+ * check.c  what `store check` finds
+ * write.c  append, set, trim                  query.c   read, search, history
+ * lookup.c counts, single look-ups            tail.c    which ids have settled
+ * The source's side (source.h): snapshot.c sets of transactions and the cursor's text, pure; look.c
+ * what is new, the witness; log.c pages of rows; wait.c waiting for a commit.
+ * The sink's side: cursors.c origins and cursors; apply.c the fenced batch, with bulk.c, copy.c,
+ * rows.c, ops.c, order.c and chain.c (apply.h); parked.c parked events (parked.h).
  *
  * Behind a pooler in transaction mode a session is ours only for a transaction, so nothing here
  * lives in one: no session setting, no named statement, no LISTEN, where `pooled` is set; settings
@@ -329,8 +331,12 @@ ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
 ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
                            const int64_t *known, size_t known_count, struct ldg_arena *arena,
                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
-/* tail.c */
-ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
+ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                         size_t *ret_count, ledger_error *err);
+
+/* --- lookup.c --------------------------------------------------------------------------------- */
+
 ledger_rc ldg_pg_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);
 ledger_rc ldg_pg_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
                       ledger_error *err);
@@ -343,9 +349,12 @@ ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, stru
 ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                            ledger_error *err);
-ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
-                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
-                         size_t *ret_count, ledger_error *err);
+/* The texts of the first column. */
+ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
+
+/* --- tail.c ----------------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
 
 /* --- log.c, wait.c --------------------------------------------------------------------------- */
 
