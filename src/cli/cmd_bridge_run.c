@@ -126,7 +126,7 @@ static void print_stats_json(const ledger_bridge_stats *s)
 /* --- progress ------------------------------------------------------------------------------- */
 
 struct progress {
-    int64_t start_us, last_us, report_us;
+    int64_t start_us, last_us;
     uint64_t last_read;
     double rate;                    /* per second, smoothed over about two seconds */
     int64_t success_us, failing_us; /* last cycle that went well; since when none does, or 0 */
