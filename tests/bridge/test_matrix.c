@@ -14,7 +14,7 @@ static void drain_and_second_run(void **state)
     struct tst_env *env = *state;
     uint64_t seed = tst_seed();
     print_message("seed %" PRIu64 "\n", seed);
-    TST_EACH_PAIR(env, from, to)
+    TST_ALL_PAIRS(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -37,7 +37,7 @@ static void drain_and_second_run(void **state)
 static void restart_after_each_batch(void **state)
 {
     struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
+    TST_ALL_PAIRS(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -104,7 +104,7 @@ static void batches_end_by_bytes(void **state)
 static void skipped_types_are_counted(void **state)
 {
     struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
+    TST_ALL_PAIRS(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -147,7 +147,7 @@ static void parallel_streams(void **state)
 {
     struct tst_env *env = *state;
     static const size_t widths[] = { 1, 2, 8 };
-    TST_EACH_PAIR(env, from, to)
+    TST_ALL_PAIRS(env, from, to)
     {
         for (size_t i = 0; i < 3; i++) {
             char name[2][32];
@@ -253,7 +253,7 @@ static void cursor_never_goes_back(void **state)
         }
         tst_workload_init(&w, tst_seed());
         w.small = true;
-        for (size_t i = 0; i < tst_scale(60); i++) {
+        for (size_t i = 0; i < tst_pair_scale(60); i++) {
             ledger_bridge_status status;
             tst_workload_run(&w, source, 5);
             tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
@@ -327,7 +327,7 @@ static void replayed_trim_leaves_later_entries(void **state)
 static void replayed_changes_never_go_back(void **state)
 {
     struct tst_env *env = *state;
-    TST_EACH_PAIR(env, from, to)
+    TST_ALL_PAIRS(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -571,7 +571,7 @@ static void verify_while_writers_go_on(void **state)
         w.small = true;
         tst_workload_run(&w, source, 50);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        for (size_t i = 0; i < tst_scale(30); i++) {
+        for (size_t i = 0; i < tst_pair_scale(30); i++) {
             tst_workload_run(&w, source, 15);
             if (i == 0) /* the cursor's row may be a moment away */
                 tst_ok(ledger_bridge_wait(bridge, true, 10000, &err), &err);

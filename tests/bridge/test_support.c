@@ -181,7 +181,7 @@ static void a_server_is_killed_and_runs_again(void **state)
     tst_pg_run(pg);
     assert_int_equal(tst_pg_int(pg, NULL, "SELECT n FROM t"), 7);
     assert_int_equal(tst_pg_int(standby, NULL, "SELECT n FROM t"), 8);
-    conn = tst_pg_connect(pg, NULL);
+    conn = tst_pg_connect_url(tst_pg_url(pg, NULL, NULL, NULL));
     char *text = tst_pg_sql_text(conn, "SHOW statement_timeout");
     assert_string_equal(text, "5min");
     free(text);

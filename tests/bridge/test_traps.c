@@ -222,7 +222,7 @@ static void t4_four_first_runs_at_once(void **state)
         tst_workload_run(&w, source, 120);
         for (int i = 0; i < RACERS; i++)
             again[i] = tst_open(env, from, "source");
-        for (size_t round = 0; round < tst_scale(10); round++) {
+        for (size_t round = 0; round < tst_pair_scale(16); round++) {
             pthread_barrier_t barrier;
             struct racer racers[RACERS] = { { 0 } };
             char name[32];

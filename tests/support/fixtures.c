@@ -70,6 +70,13 @@ bool tst_note_pair(int source_kind, int sink_kind)
     return is_wanted() && tst_kind_here(source_kind) && tst_kind_here(sink_kind);
 }
 
+bool tst_pair_is_telling(int source_kind, int sink_kind)
+{
+    if (source_kind == TST_POSTGRES)
+        return sink_kind == TST_POSTGRES || sink_kind == TST_SQLITE;
+    return !tst_is_postgres(sink_kind) || source_kind == TST_SQLITE;
+}
+
 bool tst_pairs_done(void)
 {
     current_pair[0] = '\0';
@@ -696,6 +703,11 @@ size_t tst_scale(size_t n)
         percent = (size_t)strtoul(text, NULL, 10);
     n = n * percent / 100;
     return n > 0 ? n : 1;
+}
+
+size_t tst_pair_scale(size_t n)
+{
+    return tst_scale(strstr(current_pair, "postgres") != NULL ? (n + 3) / 4 : n);
 }
 
 int64_t tst_slow(int64_t us)
