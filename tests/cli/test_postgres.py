@@ -77,6 +77,14 @@ def test_run_gives_up_on_ends_never_reached():
     equal(started[2].returncode, 0)
 
 
+def test_password_with_url_signs_is_not_shown():
+    for password in ('se@cret', 'se/cret', '12/cret', '/cret', 'se@cr/et', 's%cret'):
+        done = ctl('stream', 'count', '--store', f'postgresql://u:{password}@127.0.0.1:9/d', code=2)
+        for part in ('cret', 'cr', '"se"'):
+            assert part not in done.err, str(done)
+        contains(done.err, '%')
+
+
 def test_tail_shows_what_is_committed_below_others():
     url = make('late')
     slow, quick = Session(), Session()

@@ -168,6 +168,28 @@ static ledger_rc look_up(struct parameters *p, ledger_error *err)
     return rc;
 }
 
+/* A password with an @ or a / ends too early, and its rest is taken for the host or the database:
+ * such a rest must not come into any message. No name of a host holds an @ (a socket may begin with
+ * one); of a database, with no user before it or another / behind it, is not worth the risk. */
+static ledger_rc check_splits(const struct parameters *p, ledger_error *err)
+{
+    char item[256];
+    bool split = false;
+    const char *host = option(p->given, "host");
+    for (const char *rest = host; rest && !split;) {
+        rest = next_item(rest, item, sizeof(item));
+        split = *item && strchr(item + 1, '@') != NULL;
+    }
+    const char *at = strchr(option(p->given, "dbname"), '@');
+    if (*host && at && (!*option(p->given, "user") || strchr(at, '/')))
+        split = true;
+    if (split)
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "the store's URL has an @ or / too many; write those of the user and the "
+                        "password as %%40 and %%2F");
+    return LEDGER_OK;
+}
+
 static ledger_rc check_ports(const struct parameters *p, ledger_error *err)
 {
     char item[256];
@@ -208,7 +230,9 @@ static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, 
         if (o->val && *o->val)
             set(p, o->keyword, o->val);
     }
-    ledger_rc rc = look_up(p, err);
+    ledger_rc rc = check_splits(p, err);
+    if (rc == LEDGER_OK)
+        rc = look_up(p, err);
     if (rc == LEDGER_OK)
         rc = check_ports(p, err);
     if (rc != LEDGER_OK)

@@ -65,9 +65,11 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
         "1) "
         "SELECT format('GRANT %s ON %s %I TO %I', string_agg(p, ', '), "
         "CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, relname, current_user) "
-        "FROM r, unnest(CASE WHEN relkind = 'S' THEN '{USAGE}' WHEN $2 THEN '{SELECT}' "
-        "WHEN relname = '{l}' THEN '{SELECT,INSERT}' ELSE '{SELECT,INSERT,UPDATE,DELETE}' "
-        "END::text[]) AS p WHERE NOT CASE relkind WHEN 'S' THEN has_sequence_privilege(oid, p) "
+        "FROM r, unnest(CASE WHEN relkind = 'S' THEN '{USAGE}' WHEN $2 OR relname = '{t}_meta' "
+        "THEN '{SELECT}' WHEN relname = '{l}' THEN '{SELECT,INSERT}' "
+        "WHEN relname IN ('{t}_cursors', '{t}_origins') THEN '{SELECT,INSERT,UPDATE}' "
+        "ELSE '{SELECT,INSERT,UPDATE,DELETE}' END::text[]) AS p WHERE NOT CASE relkind WHEN 'S' "
+        "THEN has_sequence_privilege(oid, p) "
         "ELSE has_table_privilege(oid, p) END GROUP BY relkind, relname";
     struct ldg_pg probe;
     struct ldg_pg_args args = { 0 };
