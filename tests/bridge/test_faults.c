@@ -56,11 +56,15 @@ static size_t carry_through(ledger_store *source, ledger_store *sink,
     return errors;
 }
 
-/* 1, 2, 3 … and then in larger steps. */
+/* 1, 2, 3 … fine and then in larger steps. */
+static uint64_t next_after(uint64_t n, uint64_t fine)
+{
+    return n < fine ? n + 1 : n + 1 + n / 8;
+}
+
 static uint64_t next_n(uint64_t n)
 {
-    uint64_t fine = tst_scale(80);
-    return n < fine ? n + 1 : n + 1 + n / 8;
+    return next_after(n, tst_scale(80));
 }
 
 static void fill(ledger_store *source, uint64_t seed, size_t count)
@@ -94,9 +98,10 @@ static void memory_calls_fail(struct tst_env *env, enum which which,
         enum tst_kind from = which == SOURCE ? TST_MEMORY : (enum tst_kind)other;
         enum tst_kind to = which == SINK ? TST_MEMORY : (enum tst_kind)other;
         ledger_store *source = tst_open(env, from, "source");
+        uint64_t fine = tst_scale(tst_is_postgres(other) ? 20 : 80);
         bool hit = true;
         fill(source, seed, 60);
-        for (uint64_t n = 1; hit; n = next_n(n)) {
+        for (uint64_t n = 1; hit; n = next_after(n, fine)) {
             char name[32];
             ledger_bridge_options o;
             snprintf(name, sizeof name, "sink%" PRIu64, n);

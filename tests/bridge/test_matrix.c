@@ -45,7 +45,7 @@ static void restart_after_each_batch(void **state)
         ledger_error err = { 0 };
         uint64_t read = 1;
         tst_workload_init(&w, tst_seed());
-        tst_workload_run(&w, source, tst_scale(200));
+        tst_workload_run(&w, source, tst_pair_scale(240));
         for (size_t size = 1; read > 0; size = size % 7 + 1) {
             ledger_bridge_options o;
             tst_bridge_options(&o);
@@ -164,7 +164,7 @@ static void parallel_streams(void **state)
             o.batch_size = 50;
             ledger_bridge *bridge = tst_bridge(source, sink, &o);
             for (int round = 0; round < 4; round++) {
-                tst_workload_run(&w, source, tst_scale(200));
+                tst_workload_run(&w, source, tst_pair_scale(240));
                 (void)tst_drain(bridge);
                 tst_check_counters(bridge);
                 tst_assert_equal(source, sink, 0);
