@@ -19,8 +19,7 @@ static void tags_replace(struct conf_env *env)
     ledger_batch *batch = conf_read(store, "s", NULL);
     assert_true(conf_list_is(only(batch)->tags, "b,a,b"));
     assert_true(only(batch)->updated_at_us >= only(batch)->created_at_us);
-    assert_int_equal(only(batch)->updated_at_us % ldg_store_time_precision_us(store),
-                     0);
+    assert_int_equal(only(batch)->updated_at_us % ldg_store_time_precision_us(store), 0);
     ledger_batch_destroy(&batch);
     ok(ledger_store_set_tags(store, "s", conf_id(id), (ledger_list){ 0 }, &err));
     batch = conf_read(store, "s", NULL);
