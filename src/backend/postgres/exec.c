@@ -179,16 +179,18 @@ static ledger_rc collect(struct ldg_pg *pg, const char *doing, PGresult **ret_re
     PGresult *kept = NULL;
     PGresult *result = NULL;
     ledger_rc rc = await(pg, false, doing, err);
-    while (rc == LEDGER_OK && (result = PQgetResult(pg->conn))) {
+    bool copying_in = false;
+    while (rc == LEDGER_OK && !copying_in && (result = PQgetResult(pg->conn))) {
+        /* libpq says so again and again until the COPY is ended. */
+        copying_in = PQresultStatus(result) == PGRES_COPY_IN;
         if (!kept || (is_failure(result) && !is_failure(kept))) {
             PQclear(kept);
             kept = result;
         } else {
             PQclear(result);
         }
-        if (PQresultStatus(kept) == PGRES_COPY_IN)
-            break;
-        rc = await(pg, false, doing, err);
+        if (!copying_in)
+            rc = await(pg, false, doing, err);
     }
     if (rc == LEDGER_OK && kept && PQresultStatus(kept) == PGRES_PIPELINE_ABORTED) {
         *err = pg->pipe_error; /* of the one before it that failed */
