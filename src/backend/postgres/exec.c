@@ -569,10 +569,24 @@ ledger_rc ldg_pg_copy_begin(struct ldg_pg *pg, const char *template, ledger_erro
     return rc;
 }
 
-/* The COPY ended at the server before we were done. */
+/* What became of a COPY that takes no more. Still in progress: libpq had no memory for the rest. */
+static ledger_rc copy_result(struct ldg_pg *pg, PGresult **ret_result, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = collect(pg, copying, &result, err);
+    if (rc == LEDGER_OK && PQresultStatus(result) == PGRES_COPY_IN)
+        rc = ldg_fail_nomem(err);
+    if (rc == LEDGER_OK && ret_result)
+        *ret_result = result;
+    else
+        PQclear(result);
+    return rc;
+}
+
+/* Nothing more could be put. */
 static ledger_rc copy_ended(struct ldg_pg *pg, ledger_error *err)
 {
-    ledger_rc rc = collect(pg, copying, NULL, err);
+    ledger_rc rc = copy_result(pg, NULL, err);
     return rc != LEDGER_OK ? rc : ldg_fail(err, LEDGER_ERR_INTERNAL, "COPY ended early");
 }
 
@@ -603,7 +617,7 @@ static ledger_rc finish_copy(struct ldg_pg *pg, const char *why, PGresult **ret_
     while (rc == LEDGER_OK) {
         int put = PQputCopyEnd(pg->conn, why);
         if (put != 0) /* also when it ended by itself: the result tells why */
-            return collect(pg, copying, ret_result, err);
+            return copy_result(pg, ret_result, err);
         rc = await(pg, true, copying, err);
     }
     return rc;
