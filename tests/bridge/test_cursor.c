@@ -79,12 +79,14 @@ static void going_back_passes_over_nothing(void **state)
         struct late late = late_begin(env, TST_SQLITE);
         ledger_error err = { 0 };
         late_commit(&late);
-        if (by_hand)
-            tst_exec(tst_sqlite(late.sink),
-                     "UPDATE ledger_entries_cursors SET cursor = '0000000000000000006'");
-        else
+        if (by_hand) {
+            sqlite3 *db = tst_sqlite(late.sink);
+            tst_exec(db, "UPDATE ledger_entries_cursors SET cursor = '0000000000000000006'");
+            assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        } else {
             tst_ok(ledger_bridge_cursor_set(late.source, late.sink, "default", "6", false, &err),
                    &err);
+        }
         assert_true(tst_bridge_once(late.source, late.sink, NULL) >= 2);
         tst_assert_equal(late.source, late.sink, TST_CMP_ANY_ORDER);
     }
