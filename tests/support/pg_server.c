@@ -530,7 +530,7 @@ PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database)
                    "%20-cidle_in_transaction_session_timeout%3D0"));
 }
 
-static PGresult *sql_v(PGconn *conn, const char *fmt, va_list args)
+static PGresult *LEDGER_PRINTF(2, 0) sql_v(PGconn *conn, const char *fmt, va_list args)
 {
     PGresult *result;
     char *text = NULL;
