@@ -362,6 +362,14 @@ struct ldg_backend {
 /* The op as an event for the sink's own log; views the op. Left to the backend, and "" or empty:
  * origin (of the mutation), entry_origin, ids, entries. */
 ledger_mutation_event ldg_op_event(const struct ldg_op *op);
+/* Why an op waits behind the parked event at log_position; entry_missing: its entry is not here and
+ * may be in that event. */
+#define LDG_OP_WAIT_MAX 80
+void ldg_op_wait_reason(int64_t log_position, bool entry_missing, char text[LDG_OP_WAIT_MAX]);
+/* The fence. Errors: FENCED unless `found`, the row of the cursor `name` (NULL: there is none),
+ * still is what the batch was read from. */
+ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
+                             const struct ldg_cursor *expected, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
 /* The event to park an op with, so that each can be tried again alone: of an append of several

@@ -1,5 +1,9 @@
-/* What an op means, whatever the database: for the backends, so that none has an opinion of its
- * own. Pure: no I/O, no state. */
+/* What an op and its fence mean, whatever the database: for the backends, so that none has an
+ * opinion of its own. Pure: no I/O, no state. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
 #include "base/error.h"
 #include "event/event.h"
 #include "store/backend.h"
@@ -25,6 +29,27 @@ ledger_mutation_event ldg_op_event(const struct ldg_op *op)
     event.annotations = op->annotations;
     event.origin_pos = op->position;
     return event;
+}
+
+void ldg_op_wait_reason(int64_t log_position, bool entry_missing, char text[LDG_OP_WAIT_MAX])
+{
+    snprintf(text, LDG_OP_WAIT_MAX,
+             entry_missing ? "its entry may be in parked event %" PRId64
+                           : "behind parked event %" PRId64,
+             log_position);
+}
+
+ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
+                             const struct ldg_cursor *expected, ledger_error *err)
+{
+    if (!found)
+        return ldg_fail(err, LEDGER_ERR_FENCED, "cursor \"%s\" was deleted", name);
+    if (strcmp(found->state, expected->state) != 0 ||
+        strcmp(found->readable, expected->readable) != 0)
+        return ldg_fail(err, LEDGER_ERR_FENCED,
+                        "another bridge has moved cursor \"%s\" from \"%s\" to \"%s\"", name,
+                        expected->readable, found->readable);
+    return LEDGER_OK;
 }
 
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos)

@@ -256,18 +256,6 @@ ledger_rc ldg_mem_cursor_get(void *ctx, const char *name, bool create,
     return rc;
 }
 
-/* Is the row still what the batch was read from? */
-static ledger_rc check_fence(const struct ldg_memory *m, const struct ldg_mem_cursor *cursor,
-                             const char *name, const struct ldg_cursor *expected, ledger_error *err)
-{
-    const struct ldg_cursor *now = cursor_seen(m, cursor);
-    if (!now || strcmp(now->state, expected->state) != 0 ||
-        strcmp(now->readable, expected->readable) != 0)
-        return ldg_fail_native(err, LEDGER_ERR_FENCED, "memory", 0,
-                               "cursor \"%.64s\" was moved by another bridge", name);
-    return LEDGER_OK;
-}
-
 static ledger_rc cursor_set(struct ldg_memory *m, const char *name,
                             const struct ldg_cursor *expected, const struct ldg_cursor *next,
                             ledger_error *err)
@@ -276,7 +264,7 @@ static ledger_rc cursor_set(struct ldg_memory *m, const char *name,
     if (cursor && (cursor->locked_by || cursor->share_count))
         return ldg_mem_fail_locked("the cursor", err);
     if (expected) {
-        ledger_rc rc = check_fence(m, cursor, name, expected, err);
+        ledger_rc rc = ldg_cursor_compare(name, cursor_seen(m, cursor), expected, err);
         if (rc != LEDGER_OK)
             return rc;
     }
@@ -500,7 +488,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     const bool on_entry = op->kind == LDG_OP_APPEND || op->kind == LDG_OP_SET_TAGS ||
                           op->kind == LDG_OP_SET_ANNOTATIONS;
     const bool any_parked = ldg_mem_parked_any(m);
-    char reason[128];
+    char reason[LDG_OP_WAIT_MAX];
     ledger_rc rc = LEDGER_OK;
 
     if (op->kind == LDG_OP_PARK)
@@ -523,7 +511,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     if (on_entry && any_parked) {
         const int64_t before = ldg_mem_parked_before(m, op, own_id, false);
         if (before) {
-            snprintf(reason, sizeof(reason), "behind parked event %lld", (long long)before);
+            ldg_op_wait_reason(before, false, reason);
             return set_aside(m, op, own_id == 0, reason, outcome, err);
         }
     }
@@ -539,8 +527,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         if (rc == LEDGER_OK && *outcome == LDG_OUTCOME_MISSING && any_parked) {
             const int64_t before = ldg_mem_parked_before(m, op, own_id, true);
             if (before) {
-                snprintf(reason, sizeof(reason), "its entry may be in parked event %lld",
-                         (long long)before);
+                ldg_op_wait_reason(before, true, reason);
                 return set_aside(m, op, own_id == 0, reason, outcome, err);
             }
         }
@@ -686,7 +673,7 @@ static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply
     if (apply->name) {
         if (cursor && (cursor->locked_by || (apply->next && cursor->share_count)))
             return ldg_mem_fail_locked("the cursor", err);
-        rc = check_fence(m, cursor, apply->name, apply->expected, err);
+        rc = ldg_cursor_compare(apply->name, cursor_seen(m, cursor), apply->expected, err);
     }
     if (rc == LEDGER_OK && !ahead)
         rc = ldg_mem_apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);

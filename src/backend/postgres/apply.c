@@ -241,8 +241,7 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
         if (any)
             rc = ldg_pg_take_cursor(b->pg, result, 0, r->apply->name, &found, err);
         if (rc == LEDGER_OK)
-            rc =
-                ldg_pg_compare_cursor(r->apply->name, any ? &found : NULL, r->apply->expected, err);
+            rc = ldg_cursor_compare(r->apply->name, any ? &found : NULL, r->apply->expected, err);
         PQclear(result);
         result = NULL;
     }

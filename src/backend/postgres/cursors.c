@@ -317,19 +317,6 @@ ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, in
     return LEDGER_OK;
 }
 
-ledger_rc ldg_pg_compare_cursor(const char *name, const struct ldg_cursor *found,
-                                const struct ldg_cursor *expected, ledger_error *err)
-{
-    if (!found)
-        return ldg_fail(err, LEDGER_ERR_FENCED, "cursor \"%s\" was deleted", name);
-    if (strcmp(found->state, expected->state) != 0 ||
-        strcmp(found->readable, expected->readable) != 0)
-        return ldg_fail(err, LEDGER_ERR_FENCED,
-                        "another bridge has moved cursor \"%s\" from \"%s\" to \"%s\"", name,
-                        expected->readable, found->readable);
-    return LEDGER_OK;
-}
-
 #define CURSOR_GET "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1"
 
 /* locked: waits for whoever is moving it now, perhaps a backend that this bridge has lost. */
@@ -439,7 +426,7 @@ static ledger_rc cursor_move(struct ldg_pg *pg, const char *name, const struct l
     if (rc == LEDGER_OK && ldg_pg_changed(result) == 0) {
         rc = cursor_read(pg, name, false, &found, &now, err);
         if (rc == LEDGER_OK)
-            rc = ldg_pg_compare_cursor(name, found ? &now : NULL, expected, err);
+            rc = ldg_cursor_compare(name, found ? &now : NULL, expected, err);
         if (rc == LEDGER_OK) /* and it was moved back meanwhile */
             rc = ldg_fail(err, LEDGER_ERR_FENCED, "another bridge is moving cursor \"%s\"", name);
     }

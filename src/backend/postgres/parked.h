@@ -25,9 +25,6 @@ ledger_rc ldg_pg_take_identity(const struct ldg_pg *pg, const PGresult *result, 
 /* One row: state, cursor, moved_at. Errors: DATA (longer than any of ours). */
 ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, int row,
                              const char *name, struct ldg_cursor *cursor, ledger_error *err);
-/* FENCED unless `found` still is what the batch was read from; found NULL: no such row. */
-ledger_rc ldg_pg_compare_cursor(const char *name, const struct ldg_cursor *found,
-                                const struct ldg_cursor *expected, ledger_error *err);
 
 /* --- parked.c; in the caller's transaction --------------------------------------------------- */
 

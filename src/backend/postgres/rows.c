@@ -72,7 +72,7 @@ static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missin
                              ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
-    char reason[80];
+    char reason[LDG_OP_WAIT_MAX];
     int64_t position = 0;
     ledger_rc rc = LEDGER_OK;
 
@@ -82,10 +82,7 @@ static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missin
     rc = ldg_pg_parked_before(b->pg, op, entry_missing, b->parked_id, &position, err);
     if (rc != LEDGER_OK || position == 0)
         goto out;
-    snprintf(reason, sizeof(reason),
-             entry_missing ? "its entry may be in parked event %" PRId64
-                           : "behind parked event %" PRId64,
-             position);
+    ldg_op_wait_reason(position, entry_missing, reason);
     if (b->can_park) {
         *ret_parked = true;
         rc = park(b, i, reason, err);

@@ -281,7 +281,7 @@ static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entr
                              bool *ret_parked, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
-    char reason[80];
+    char reason[LDG_OP_WAIT_MAX];
     int64_t position = 0;
     ledger_rc rc = LEDGER_OK;
 
@@ -291,10 +291,7 @@ static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entr
     rc = ldg_sqlite_parked_before(b->s, op, entry_missing, b->parked_id, &position, err);
     if (rc != LEDGER_OK || position == 0)
         goto out;
-    snprintf(reason, sizeof(reason),
-             entry_missing ? "its entry may be in parked event %" PRId64
-                           : "behind parked event %" PRId64,
-             position);
+    ldg_op_wait_reason(position, entry_missing, reason);
     if (b->can_park) {
         *ret_parked = true;
         rc = park(b, index, reason, err);

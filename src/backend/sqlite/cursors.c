@@ -449,16 +449,8 @@ ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
     ledger_rc rc;
 
     rc = ldg_sqlite_cursor_read(s, name, &found, &cursor, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (!found)
-        rc = ldg_fail(err, LEDGER_ERR_FENCED, "cursor \"%s\" was deleted", name);
-    else if (strcmp(cursor.state, expected->state) != 0 ||
-             strcmp(cursor.readable, expected->readable) != 0)
-        rc = ldg_fail(err, LEDGER_ERR_FENCED,
-                      "another bridge has moved cursor \"%s\" from \"%s\" to \"%s\"", name,
-                      expected->readable, cursor.readable);
-out:
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_compare(name, found ? &cursor : NULL, expected, err);
     return rc;
 }
 

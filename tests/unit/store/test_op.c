@@ -51,6 +51,34 @@ static void an_op_as_an_event(void **state)
     }
 }
 
+static void why_an_op_waits(void **state)
+{
+    char text[LDG_OP_WAIT_MAX];
+
+    ldg_op_wait_reason(INT64_MAX, false, text);
+    assert_string_equal(text, "behind parked event 9223372036854775807");
+    ldg_op_wait_reason(7, true, text);
+    assert_string_equal(text, "its entry may be in parked event 7");
+}
+
+static void a_cursor_that_was_moved(void **state)
+{
+    struct ldg_cursor expected = { .state = "s", .readable = "5" }, found = expected;
+    ledger_error err = { 0 };
+
+    assert_int_equal(ldg_cursor_compare("c", &found, &expected, &err), LEDGER_OK);
+    found.moved_at_us = 9; /* no part of the fence */
+    assert_int_equal(ldg_cursor_compare("c", &found, &expected, &err), LEDGER_OK);
+    assert_int_equal(ldg_cursor_compare("c", NULL, &expected, &err), LEDGER_ERR_FENCED);
+    assert_string_equal(err.message, "cursor \"c\" was deleted");
+    found.state[0] = 't';
+    assert_int_equal(ldg_cursor_compare("c", &found, &expected, &err), LEDGER_ERR_FENCED);
+    found.state[0] = 's';
+    found.readable[0] = '6';
+    assert_int_equal(ldg_cursor_compare("c", &found, &expected, &err), LEDGER_ERR_FENCED);
+    assert_string_equal(err.message, "another bridge has moved cursor \"c\" from \"5\" to \"6\"");
+}
+
 static void what_a_trim_keeps(void **state)
 {
     const int64_t kept[] = { 2, 5, 9 };
@@ -147,6 +175,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
+        cmocka_unit_test(why_an_op_waits),
+        cmocka_unit_test(a_cursor_that_was_moved),
         cmocka_unit_test(what_a_trim_keeps),
         cmocka_unit_test(an_event_that_is_parked_whole),
         cmocka_unit_test(its_own_part_of_an_event),
