@@ -7,10 +7,12 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -123,6 +125,14 @@ double bench_cpu_seconds(const struct rusage *usage)
 {
     return (double)(usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) +
            (double)(usage->ru_utime.tv_usec + usage->ru_stime.tv_usec) / 1e6;
+}
+
+double bench_own_cpu_seconds(void)
+{
+    struct rusage usage;
+
+    getrusage(RUSAGE_SELF, &usage);
+    return bench_cpu_seconds(&usage);
 }
 
 int bench_compare_double(const void *a, const void *b)
@@ -709,6 +719,54 @@ void bench_bridge_drain(const char *source_place, const char *sink_place,
         *ret_progress = progress;
     if (ret_stats)
         *ret_stats = stats;
+}
+
+const struct bench_apart *bench_bridge_apart(const char *source_place, const char *sink_place,
+                                             size_t expected, struct rusage *ret_usage)
+{
+    char count_text[32], fd_text[32];
+    int fd;
+    const struct bench_apart *apart = bench_shared_make(sizeof(*apart), &fd);
+
+    snprintf(count_text, sizeof(count_text), "%zu", expected);
+    snprintf(fd_text, sizeof(fd_text), "%d", fd);
+    bench_join(
+        bench_spawn((const char *const[]){ source_place, sink_place, count_text, fd_text, NULL }),
+        ret_usage);
+    return apart;
+}
+
+int bench_apart_child(char **argv, const ledger_bridge_options *options)
+{
+    size_t expected = (size_t)strtoull(argv[3], NULL, 10);
+    struct bench_apart *apart = bench_shared_map((int)strtol(argv[4], NULL, 10), sizeof(*apart));
+
+    bench_bridge_drain(argv[1], argv[2], options, expected, &apart->progress, NULL);
+    apart->peak_mib = bench_peak_rss_mib();
+    return 0;
+}
+
+void bench_bridge_follow(const char *source_place, const char *sink_place, _Atomic bool *ready,
+                         const _Atomic bool *stop)
+{
+    ledger_store *source = bench_store_open(source_place, LEDGER_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_place, LEDGER_LOG_OFF);
+    ledger_bridge_options options;
+    ledger_bridge *bridge = NULL;
+    ledger_error err = { 0 };
+
+    prctl(PR_SET_TIMERSLACK, 50000); /* the usual value; the observer's own is inherited else */
+    ledger_bridge_options_defaults(&options);
+    bench_check(ledger_bridge_create(source, sink, &options, &bridge, &err), &err, "create bridge");
+    bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
+    bench_check(ledger_bridge_wait(bridge, true, -1, &err), &err, "bridge");
+    atomic_store(ready, true);
+    while (!atomic_load(stop))
+        bench_pause_ns(20000000);
+    bench_check(ledger_bridge_wait(bridge, true, -1, &err), &err, "bridge");
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&source);
+    ledger_store_close(&sink);
 }
 
 /* --- proof ----------------------------------------------------------------------------------- */

@@ -41,6 +41,7 @@ void bench_pause_until(int64_t ns); /* of bench_now_ns() */
 double bench_median(const double *values, size_t count);
 double bench_percentile(const double *sorted, size_t count, double p); /* p: 0..1 */
 double bench_cpu_seconds(const struct rusage *usage);                  /* user and system */
+double bench_own_cpu_seconds(void);                                    /* of this process */
 int bench_compare_double(const void *a, const void *b);                /* for qsort */
 /* The same numbers in each run. */
 uint64_t bench_random(uint64_t *state);
@@ -153,6 +154,19 @@ void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t p
 void bench_bridge_drain(const char *source_place, const char *sink_place,
                         const ledger_bridge_options *options, uint64_t expected,
                         struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats);
+/* The same in a process of its own, started anew, so that its memory is counted from zero. Settle
+ * before. The result lives as long as the process; ret_usage may be NULL. That process is called
+ * with four arguments, and returns bench_apart_child(argv, options) from main(). */
+struct bench_apart {
+    struct bench_progress progress;
+    double peak_mib;
+};
+const struct bench_apart *bench_bridge_apart(const char *source_place, const char *sink_place,
+                                             size_t expected, struct rusage *ret_usage);
+int bench_apart_child(char **argv, const ledger_bridge_options *options);
+/* A bridge that follows its source from `ready` until `stop`, then drains and ends. */
+void bench_bridge_follow(const char *source_place, const char *sink_place, _Atomic bool *ready,
+                         const _Atomic bool *stop);
 
 /* By plain SQL: every entry of the source is in the sink with the same values, nothing else is, and
  * each stream is in the same order. exact: times and the order of the keys of annotations, too. */

@@ -11,24 +11,15 @@
 
 #define PER_TX 10000
 
-struct shared {
-    struct bench_progress progress;
-    double peak_mib;
-};
-
-static int child(const char *source, const char *sink, const char *count, const char *fd)
+static int child(char **argv)
 {
-    size_t expected = (size_t)strtoull(count, NULL, 10);
-    struct shared *shared = bench_shared_map((int)strtol(fd, NULL, 10), sizeof(*shared));
     ledger_bridge_options options;
 
     ledger_bridge_options_defaults(&options);
     options.batch_size = PER_TX;
     options.backlog_batch_size = PER_TX;
     options.max_batch_bytes = (size_t)8 << 20; /* count ends a batch, not size */
-    bench_bridge_drain(source, sink, &options, expected, &shared->progress, NULL);
-    shared->peak_mib = bench_peak_rss_mib();
-    return 0;
+    return bench_apart_child(argv, &options);
 }
 
 static void print_run(const char *name, const struct bench_progress *p)
@@ -43,17 +34,15 @@ int main(int argc, char **argv)
 {
     size_t count = bench_scaled(2000000, PER_TX);
     char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
-    char count_text[32], fd_text[32];
     struct bench_progress bare_progress;
-    struct shared *shared;
+    const struct bench_apart *apart;
     uint32_t *stream_of;
     struct bench_rows rows;
     uint64_t random = 1;
     double ratio;
-    int fd;
 
     if (argc == 5)
-        return child(argv[1], argv[2], argv[3], argv[4]);
+        return child(argv);
     bench_title("growth-streams",
                 "a backlog in very many streams in random order, against bare inserts");
     bench_path(source, "source.db");
@@ -76,13 +65,10 @@ int main(int argc, char **argv)
 
     printf("%-8s %12s %12s %12s %12s %12s\n", "", "seconds", "all/s", "first/s", "last/s",
            "last/first");
-    shared = bench_shared_make(sizeof(*shared), &fd);
     bench_sink_make(sink);
-    snprintf(count_text, sizeof(count_text), "%zu", count);
-    snprintf(fd_text, sizeof(fd_text), "%d", fd);
     bench_settle();
-    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }), NULL);
-    print_run("bridge", &shared->progress);
+    apart = bench_bridge_apart(source, sink, count, NULL);
+    print_run("bridge", &apart->progress);
     bench_same_rows(source, sink, true);
 
     bench_rows_load(source, &rows);
@@ -93,9 +79,9 @@ int main(int argc, char **argv)
     print_run("bare", &bare_progress);
     bench_same_rows(source, bare, true);
 
-    ratio = bench_rate_last(&shared->progress) / bench_rate_last(&bare_progress);
+    ratio = bench_rate_last(&apart->progress) / bench_rate_last(&bare_progress);
     printf("last tenth, bridge against bare: %.2f; whole: %.2f; peak RSS of the bridge %.1f MiB\n",
-           ratio, bare_progress.end.seconds / shared->progress.end.seconds, shared->peak_mib);
-    printf("growth-streams %.2f %.1fMiB 1.2 32MiB\n", ratio, shared->peak_mib);
+           ratio, bare_progress.end.seconds / apart->progress.end.seconds, apart->peak_mib);
+    printf("growth-streams %.2f %.1fMiB 1.2 32MiB\n", ratio, apart->peak_mib);
     return 0;
 }

@@ -3,14 +3,6 @@
 
 #include "common.h"
 
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return bench_cpu_seconds(&usage);
-}
-
 int main(void)
 {
     double wait_s = (double)bench_scaled(30, 1), used;
@@ -36,10 +28,10 @@ int main(void)
     bench_pause_ns(1000000000); /* what follows the drain is not idling */
 
     ledger_bridge_get_stats(bridge, &before);
-    used = cpu_seconds();
+    used = bench_own_cpu_seconds();
     start = bench_now_ns();
     bench_pause_ns((int64_t)(wait_s * 1e9));
-    used = cpu_seconds() - used;
+    used = bench_own_cpu_seconds() - used;
     wait_s = bench_seconds_since(start);
     ledger_bridge_get_stats(bridge, &after);
 

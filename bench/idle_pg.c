@@ -4,14 +4,6 @@
 
 #include "pg.h"
 
-static double cpu_seconds(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return bench_cpu_seconds(&usage);
-}
-
 int main(void)
 {
     static const char *const names[] = { "source", "sink" };
@@ -49,10 +41,10 @@ int main(void)
         server_cpu[i] = bench_pg_cpu_seconds((enum bench_pg_side)i);
     }
     ledger_bridge_get_stats(bridge, &before);
-    used = cpu_seconds();
+    used = bench_own_cpu_seconds();
     start = bench_now_ns();
     bench_pause_ns((int64_t)(wait_s * 1e9));
-    used = cpu_seconds() - used;
+    used = bench_own_cpu_seconds() - used;
     wait_s = bench_seconds_since(start);
     ledger_bridge_get_stats(bridge, &after);
     for (int i = 0; i < 2; i++) {

@@ -52,24 +52,7 @@ static int writer(const char *path, struct shared *shared, size_t count)
 
 static int bridge(const char *source_path, const char *sink_path, struct shared *shared)
 {
-    ledger_store *source = bench_store_open(source_path, LEDGER_LOG_ON);
-    ledger_store *sink = bench_store_open(sink_path, LEDGER_LOG_OFF);
-    ledger_bridge_options options;
-    ledger_bridge *b = NULL;
-    ledger_error err = { 0 };
-
-    prctl(PR_SET_TIMERSLACK, 50000); /* the usual value; the observer's own is inherited else */
-    ledger_bridge_options_defaults(&options);
-    bench_check(ledger_bridge_create(source, sink, &options, &b, &err), &err, "create bridge");
-    bench_check(ledger_bridge_start(b, &err), &err, "start bridge");
-    bench_check(ledger_bridge_wait(b, true, -1, &err), &err, "bridge");
-    atomic_store(&shared->bridge_ready, true);
-    while (!atomic_load(&shared->stop))
-        bench_pause_ns(20000000);
-    bench_check(ledger_bridge_wait(b, true, -1, &err), &err, "bridge");
-    ledger_bridge_destroy(&b);
-    ledger_store_close(&source);
-    ledger_store_close(&sink);
+    bench_bridge_follow(source_path, sink_path, &shared->bridge_ready, &shared->stop);
     return 0;
 }
 

@@ -7,48 +7,34 @@
 
 #include "common.h"
 
-struct shared {
-    struct bench_progress progress;
-    double peak_mib;
-};
-
-static int child(const char *source, const char *sink, const char *count, const char *fd)
+static int child(char **argv)
 {
-    size_t expected = (size_t)strtoull(count, NULL, 10);
-    struct shared *shared = bench_shared_map((int)strtol(fd, NULL, 10), sizeof(*shared));
     ledger_bridge_options options;
 
     ledger_bridge_options_defaults(&options);
-    bench_bridge_drain(source, sink, &options, expected, &shared->progress, NULL);
-    shared->peak_mib = bench_peak_rss_mib();
-    return 0;
+    return bench_apart_child(argv, &options);
 }
 
 int main(int argc, char **argv)
 {
     size_t count = bench_scaled(2000000, 10000);
-    char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX], count_text[32], fd_text[32];
-    struct shared *shared;
+    char source[BENCH_PATH_MAX], sink[BENCH_PATH_MAX];
+    const struct bench_apart *apart;
     struct rusage usage;
-    int fd;
 
     if (argc == 5)
-        return child(argv[1], argv[2], argv[3], argv[4]);
+        return child(argv);
     bench_title("memory", "peak memory of a bridge with a large backlog and one large payload");
     bench_path(source, "source.db");
     bench_path(sink, "sink.db");
     bench_source_build(source, &(struct bench_fill){ count, 10000, NULL, true });
     bench_sink_make(sink);
-    shared = bench_shared_make(sizeof(*shared), &fd);
-    snprintf(count_text, sizeof(count_text), "%zu", count);
-    snprintf(fd_text, sizeof(fd_text), "%d", fd);
-    bench_join(bench_spawn((const char *const[]){ source, sink, count_text, fd_text, NULL }),
-               &usage);
+    apart = bench_bridge_apart(source, sink, count, &usage);
     bench_same_rows(source, sink, true);
-    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", shared->progress.end.seconds,
-           (double)count / shared->progress.end.seconds, bench_cpu_seconds(&usage));
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", shared->peak_mib,
+    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,
+           (double)count / apart->progress.end.seconds, bench_cpu_seconds(&usage));
+    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", apart->peak_mib,
            2 * BENCH_LARGE_BYTES >> 20);
-    printf("memory %.1fMiB %zuMiB\n", shared->peak_mib, 32 + (2 * BENCH_LARGE_BYTES >> 20));
+    printf("memory %.1fMiB %zuMiB\n", apart->peak_mib, 32 + (2 * BENCH_LARGE_BYTES >> 20));
     return 0;
 }

@@ -218,14 +218,6 @@ void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times
 
 #define PAIRS 5
 
-static double own_cpu_seconds(void)
-{
-    struct rusage usage;
-
-    getrusage(RUSAGE_SELF, &usage);
-    return bench_cpu_seconds(&usage);
-}
-
 double bench_pg_drain_pairs(const char *source_url, size_t mutations,
                             const struct bench_pg_peer *peer)
 {
@@ -251,7 +243,7 @@ double bench_pg_drain_pairs(const char *source_url, size_t mutations,
 
             bench_pg_settle();
             before = bench_pg_cpu_seconds(BENCH_PG_SINK);
-            all = before + bench_pg_cpu_seconds(BENCH_PG_SOURCE) + own_cpu_seconds();
+            all = before + bench_pg_cpu_seconds(BENCH_PG_SOURCE) + bench_own_cpu_seconds();
             if (is_peer) {
                 peer_times[i] = peer->run(peer->ctx, other);
             } else {
@@ -259,7 +251,7 @@ double bench_pg_drain_pairs(const char *source_url, size_t mutations,
                 bridge_times[i] = progress.end.seconds;
             }
             all = bench_pg_cpu_seconds(BENCH_PG_SINK) + bench_pg_cpu_seconds(BENCH_PG_SOURCE) +
-                  own_cpu_seconds() - all;
+                  bench_own_cpu_seconds() - all;
             cpu[is_peer] = (bench_pg_cpu_seconds(BENCH_PG_SINK) - before) * 1e6 / (double)mutations;
             if (!is_peer)
                 cpu[2] = all * 1e6 / (double)mutations;
