@@ -4,11 +4,11 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include "../apply_cases.h"
 #include "alloc_fail.h"
 #include "backend/postgres/apply.h"
 #include "workload.h"
 
-static struct sink k; /* large */
 static char *url;
 
 static int setup(void **state)
@@ -44,84 +44,8 @@ static void test_cursor_moves_with_data(void **state)
     assert_int_equal(k.s.sink->applied_count, 1);
 }
 
-static void test_fenced(void **state)
-{
-    ledger_error err;
-
-    tst_pg_sql(k.db, "UPDATE t_cursors SET state = 'other'");
-    sink_append(&k, "s", 1, "{}", "");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_FENCED, &err);
-    tst_pg_sql(k.db, "UPDATE t_cursors SET state = '', cursor = 'other'");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_FENCED, &err);
-    assert_non_null(strstr(err.message, "other"));
-    tst_pg_sql(k.db, "DELETE FROM t_cursors");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_FENCED, &err);
-    assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 0);
-    assert_int_equal(k.outcomes[0], 0xee);
-}
-
-static void test_no_cursor_name(void **state)
-{
-    ledger_error err = { 0 };
-    uint8_t outcome;
-
-    sink_append(&k, "s", 1, "{}", "");
-    const struct ldg_apply apply = { .ops = k.ops, .count = 1 };
-    tst_ok(SINK->apply(&k.s, &apply, &outcome, &err), &err);
-    assert_int_equal(outcome, LDG_OUTCOME_APPLIED);
-    sink_is(&k, "SELECT state FROM t_cursors", "");
-    const struct ldg_apply check = { .name = "default", .expected = &k.cursor };
-    tst_ok(SINK->apply(&k.s, &check, &outcome, &err), &err); /* a fence alone */
-    sink_is(&k, "SELECT state FROM t_cursors", "");
-}
-
 /* --- replay, duplicates, refusals --------------------------------------------------------------
  */
-
-static void test_w6_replay_changes_nothing(void **state)
-{
-    ledger_error err;
-
-    sink_append(&k, "s", 1, "{\"a\":1}", "k");
-    sink_append(&k, "s", 2, "{}", "");
-    sink_tags(&k, "s", 1, "x");
-    sink_annotate(&k, "s", 2, "n", "v");
-    sink_apply(&k);
-    char *before = strdup(sink_text(&k, SINK_ALL));
-    tst_pg_sql(k.db, "UPDATE t_cursors SET state = '', cursor = ''"); /* set back by hand */
-    tst_ok(SINK->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
-    sink_apply(&k);
-    for (size_t i = 0; i < k.count; i++)
-        assert_int_equal(k.outcomes[i], LDG_OUTCOME_REPLAYED);
-    sink_is(&k, SINK_ALL, before);
-    free(before);
-}
-
-static void test_t2_position_reused(void **state)
-{
-    static const char *const fields[] = { "stream", "payload", "order_key", "dedup_key",
-                                          "metadata" };
-    ledger_error err;
-
-    sink_append(&k, "s", 1, "{}", "k");
-    sink_apply(&k);
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        sink_begin(&k);
-        sink_append(&k, "other", 9, "{}", ""); /* goes with the batch */
-        struct ldg_op *op =
-            sink_append(&k, i == 0 ? "S" : "s", 1, i == 1 ? "{ }" : "{}", i == 3 ? "K" : "k");
-        ledger_append_entry entry = *op->entry;
-        const ledger_pair pair = { "a", "b" };
-        if (i == 2)
-            entry.order_key = "other";
-        if (i == 4)
-            entry.metadata = (ledger_map){ &pair, 1 };
-        op->entry = &entry;
-        tst_fails(sink_try(&k, &err), LEDGER_ERR_POSITION_REUSED, &err);
-        assert_non_null(strstr(err.message, op->stream));
-        assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 1);
-    }
-}
 
 /* Go's escapes in a stored row are the same metadata. */
 static void test_replay_compares_values_not_text(void **state)
@@ -139,48 +63,6 @@ static void test_replay_compares_values_not_text(void **state)
         sink_apply(&k);
         assert_int_equal(k.outcomes[0], i == 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED);
     }
-}
-
-static void test_deduplicated(void **state)
-{
-    sink_append(&k, "s", 1, "{}", "k");
-    sink_append(&k, "s", 2, "{}", "k");
-    sink_append(&k, "other", 3, "{}", "k");
-    sink_append(&k, "s", 4, "{}", "");
-    sink_append(&k, "s", 5, "{}", "");
-    sink_apply(&k);
-    assert_int_equal(k.outcomes[0], LDG_OUTCOME_APPLIED);
-    assert_int_equal(k.outcomes[1], LDG_OUTCOME_DEDUPLICATED);
-    assert_int_equal(k.outcomes[2], LDG_OUTCOME_APPLIED);
-    assert_int_equal(k.outcomes[4], LDG_OUTCOME_APPLIED);
-    assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 4);
-}
-
-static void t6_batch(void)
-{
-    sink_append(&k, "s", 101, "{}", "K");
-    sink_trim(&k, "s", 101);
-    sink_append(&k, "s", 102, "{}", "K");
-    sink_apply(&k);
-    sink_is(
-        &k,
-        "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t WHERE stream = 's'",
-        "102");
-}
-
-static void test_t6_append_trim_append(void **state)
-{
-    t6_batch();
-    assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
-    assert_int_equal(k.outcomes[2], LDG_OUTCOME_APPLIED);
-}
-
-static void test_t6_append_trim_append_fallback(void **state)
-{
-    sink_append(&k, "x", 1, "{}", "same");
-    sink_append(&k, "x", 2, "{}", "same"); /* sends the batch to the other path */
-    t6_batch();
-    assert_int_equal(k.outcomes[1], LDG_OUTCOME_DEDUPLICATED);
 }
 
 static void refuse_bad(void)
@@ -218,21 +100,6 @@ static void test_w19_refused_is_parked(void **state)
     sink_apply(&k);
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_PARKED);
     assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
-}
-
-static void test_w19_refused_stops(void **state)
-{
-    ledger_error err;
-
-    refuse_bad();
-    k.stop = true;
-    sink_append(&k, "s", 1, "{}", "");
-    sink_append(&k, "s", 2, "\"bad\"", "");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_REJECTED, &err);
-    assert_int_equal(err.done_count, 1);
-    assert_non_null(strstr(err.message, "no bad ones"));
-    assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 0);
-    sink_is(&k, "SELECT state FROM t_cursors", "");
 }
 
 static void test_unplanned_is_parked(void **state)
@@ -460,25 +327,6 @@ static void test_trim_after_late_entries(void **state)
     sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "5,6");
 }
 
-/* A batch that is rolled back takes what it knew with it. */
-static void test_order_is_rolled_back(void **state)
-{
-    ledger_error err;
-
-    sink_append(&k, "s", 5, "{}", "");
-    sink_apply(&k);
-    refuse_bad();
-    k.stop = true;
-    sink_begin(&k);
-    sink_append(&k, "s", 4, "{}", "");
-    sink_append(&k, "s", 6, "\"bad\"", "");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_REJECTED, &err);
-    check_ordered(true);
-    k.stop = false;
-    sink_apply(&k);
-    check_ordered(false);
-}
-
 /* Where others add at the same time, nobody can tell: a worker's trims and those that come later
  * look at whole streams. */
 static void test_order_beside_others(void **state)
@@ -534,15 +382,6 @@ static void test_ids_follow_the_log(void **state)
     assert_true(ids.items[0].number >
                 tst_pg_sql_int(k.db, "SELECT max(id) FROM t WHERE origin > 0"));
     ledger_ids_destroy(&ids);
-}
-
-static ledger_rc oom_run(void *ctx)
-{
-    uint8_t outcomes[16];
-    ledger_error err = { 0 };
-    const struct ldg_apply apply = { .ops = k.ops, .count = k.count, .park_rejected = true };
-
-    return SINK->apply(&k.s, &apply, outcomes, &err);
 }
 
 static void test_out_of_memory(void **state)

@@ -1,6 +1,6 @@
 /* The source's side of the PostgreSQL backend: rows in the order of commits, whatever the writers
  * do; witnesses; other clusters. The writers are plain SQL on connections of their own. */
-#include "handle.h"
+#include "reader.h"
 
 #include <stdlib.h>
 
@@ -9,78 +9,9 @@
 
 #include "backend/postgres/source.h"
 
-#define SOURCE (&ldg_backend_postgres)
-#define LOG "ledger_entries_mutations"
-
-static struct ldg_pg pg;
-static struct ldg_log_batch batch;
-static char url[300];
-static PGconn *db;
-static const struct ldg_log_limits wide = { 100000, (size_t)1 << 30 };
-
-static int open_on(void **state, const char *where)
-{
-    int rc = tst_setup(state);
-
-    snprintf(url, sizeof(url), "%s", where);
-    if (rc == 0) {
-        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON,
-                    LEDGER_STORE_CREATE);
-        handle_close(&pg);
-        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0);
-        db = tst_pg_connect_url(url);
-        memset(&batch, 0, sizeof(batch));
-        ldg_arena_init(&batch.arena, 1 << 16);
-    }
-    return rc;
-}
-
 static int setup(void **state)
 {
-    static int number;
-    char schema[32];
-
-    tst_pg_require();
-    snprintf(schema, sizeof(schema), "log%d", number++);
-    return open_on(state, tst_pg_schema_url(tst_pg_shared(), schema));
-}
-
-static int teardown(void **state)
-{
-    handle_close(&pg);
-    PQfinish(db);
-    ldg_arena_fini(&batch.arena);
-    return tst_teardown(state);
-}
-
-static void reopen(void)
-{
-    handle_close(&pg);
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0);
-}
-
-static ledger_rc read_try(const char *state, const struct ldg_log_limits *limits, ledger_error *err)
-{
-    memset(err, 0, sizeof(*err));
-    return SOURCE->log_read(&pg, state, limits, &batch, err);
-}
-
-static void read_ok(const char *state, const struct ldg_log_limits *limits)
-{
-    ledger_error err;
-    ledger_rc rc = read_try(state, limits, &err);
-
-    tst_ok(rc, &err);
-}
-
-/* Reads on from where the last read ended. */
-static void read_next(size_t max_count)
-{
-    const struct ldg_log_limits limits = { max_count, (size_t)1 << 30 };
-    char state[LDG_CURSOR_STATE_MAX];
-
-    memcpy(state, batch.next_state, sizeof(state));
-    read_ok(state, &limits);
+    return open_shared(state, "log");
 }
 
 /* The payloads that the last read gave: "a b c", and a + when there is more. */
@@ -96,11 +27,6 @@ static const char *got(void)
                                  (const char *)batch.rows[i].payload.data);
     snprintf(text + size, sizeof(text) - size, "%s", batch.more ? "+" : "");
     return text;
-}
-
-static void put(PGconn *conn, const char *text)
-{
-    tst_pg_sql(conn, "INSERT INTO " LOG " (stream, payload) VALUES ('_', '%s')", text);
 }
 
 #define BEGIN(conn) tst_pg_sql(conn, "BEGIN")
