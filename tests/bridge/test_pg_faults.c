@@ -198,8 +198,8 @@ static void network_stalls_for_a_while(void **state)
     }
 }
 
-/* One connection to each side falls silent for good, in the middle of a message, and nobody closes
- * it. New ones work. */
+/* One connection to each side falls silent for good, in the middle of a message, mostly of a COPY,
+ * and nobody closes it. New ones work. */
 static void connections_fall_silent(void **state)
 {
     /* 20 seconds without an answer, and as long as the server keeps a transaction that nobody ends.
@@ -207,8 +207,9 @@ static void connections_fall_silent(void **state)
     struct tst_rig *rig =
         tst_rig_start(*state, &(struct tst_rig_options){ .await_us = 180 * 1000000LL });
     int64_t until = tst_mono_us() + tst_slow(20000000);
+    uint64_t random = tst_seed();
     for (int side = 0; side < TST_SIDES; side++)
-        tst_proxy_arm(rig->proxy[side], TST_TO_SERVER, 200, TST_PROXY_STALL);
+        tst_proxy_arm(rig->proxy[side], TST_TO_SERVER, 1 + below(&random, 8000), TST_PROXY_STALL);
     while (!tst_proxy_hit(rig->proxy[TST_SOURCE_SIDE]) || !tst_proxy_hit(rig->proxy[TST_SINK_SIDE]))
         if (tst_sleep_us(1000), tst_mono_us() > until)
             break; /* the first one holds the other up */

@@ -476,6 +476,11 @@ out:
     return rc;
 }
 
+/* At the server: a client that vanishes in the middle of a COPY would keep its locks for hours. */
+#define KEEPALIVE(what, most)                                                                      \
+    "set_config('tcp_keepalives_" what "', least(nullif(current_setting('tcp_keepalives_" what     \
+    "')::int4, 0), " most ")::text, false), "
+
 /* What a session of ours is like. Behind a pooler it would be somebody else's next. */
 static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
 {
@@ -483,12 +488,17 @@ static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
         "SELECT set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
         "set_config('default_transaction_read_only', $2, false), "
         "set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('standard_conforming_strings', 'on', false), "
-        "set_config('plan_cache_mode', coalesce($3, current_setting('plan_cache_mode')), false), "
-        "set_config('enable_seqscan', coalesce($4, current_setting('enable_seqscan')), false), "
-        "set_config('enable_bitmapscan', coalesce($4, current_setting('enable_bitmapscan')), "
-        "false), "
-        "set_config('enable_sort', coalesce($4, current_setting('enable_sort')), false)";
+        "set_config('standard_conforming_strings', 'on', false), " KEEPALIVE("idle", "30")
+            KEEPALIVE("interval", "10")
+                KEEPALIVE("count", "3") "set_config('plan_cache_mode', coalesce($3, "
+                                        "current_setting('plan_cache_mode')), false), "
+                                        "set_config('enable_seqscan', coalesce($4, "
+                                        "current_setting('enable_seqscan')), false), "
+                                        "set_config('enable_bitmapscan', coalesce($4, "
+                                        "current_setting('enable_bitmapscan')), "
+                                        "false), "
+                                        "set_config('enable_sort', coalesce($4, "
+                                        "current_setting('enable_sort')), false)";
     /* What a bridge asks its source a thousand times a second is all found by one index or another,
      * and planning it anew would take longer than running it. A table that was empty when the plan
      * was made must not mislead it. */
@@ -513,22 +523,6 @@ static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
     return rc;
 }
 
-/* A backend whose client has gone may still hold its transaction's locks, until it notices. That is
- * ours, and the same role may end it. A failure is no matter: then its locks are waited for. */
-static void end_orphan(struct ldg_pg *pg)
-{
-    static const char text[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                               "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid()";
-    ledger_error err;
-    struct ldg_pg_args args = { 0 };
-    if (!pg->orphan_pid || pg->pooled)
-        return;
-    ldg_pg_arg_int32(&args, pg->orphan_pid);
-    ldg_pg_arg_time(&args, pg->orphan_start_us);
-    if (ldg_pg_run_text(pg, "ending an old session", text, &args, NULL, &err) == LEDGER_OK)
-        pg->orphan_pid = 0;
-}
-
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
 {
     PGconn *conn = NULL;
@@ -542,8 +536,6 @@ ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
     rc = name_it(pg, err);
     if (rc == LEDGER_OK)
         rc = look(pg, err);
-    if (rc == LEDGER_OK)
-        end_orphan(pg);
     if (rc == LEDGER_OK)
         rc = set_up_session(pg, err);
     if (rc != LEDGER_OK)
@@ -602,11 +594,7 @@ void ldg_pg_drop(struct ldg_pg *pg)
         pg->lost_in_tx = true;
     if (!pg->own_conn)
         return; /* the caller's to mend */
-    if (pg->backend_pid) {
-        pg->orphan_pid = pg->backend_pid;
-        pg->orphan_start_us = pg->backend_start_us;
-        pg->backend_pid = 0;
-    }
+    ldg_pg_orphan_note(pg);
     PQfinish(pg->conn);
     pg->conn = NULL;
     ldg_pg_forget(pg);
@@ -650,6 +638,8 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
     if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE && !pg->in_user_tx &&
         !pg->in_snapshot)
         ldg_pg_rollback(pg);
+    if (pg->conn && !pg->in_user_tx && !pg->in_snapshot)
+        ldg_pg_orphans_end(pg);
     if (pg->conn)
         return LEDGER_OK;
     ledger_rc rc = ldg_pg_connect(pg, err);
@@ -657,5 +647,7 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
         rc = ldg_pg_schema_look(pg, err);
     if (rc != LEDGER_OK)
         ldg_pg_close_conn(pg);
+    else
+        ldg_pg_orphans_end(pg);
     return rc;
 }

@@ -77,9 +77,7 @@ struct ldg_pg {
     bool reply_lost;          /* it broke while the last statement was under way */
     int backend_pid;          /* of this connection; 0 behind a pooler */
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
-    int orphan_pid;           /* of a connection that broke: it may still hold locks */
-    int64_t orphan_start_us;
-    int64_t explained_us; /* when a missing privilege was last looked into */
+    int64_t explained_us;     /* when a missing privilege was last looked into */
     int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
     /* pipeline */
     struct ldg_pg_sent *sent;
@@ -268,6 +266,14 @@ void ldg_pg_drop(struct ldg_pg *pg);
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
 void ldg_pg_close_conn(struct ldg_pg *pg);
+
+/* --- orphan.c: sessions that a broken connection of this process has left at the server --------
+ */
+
+/* Of the connection that is about to be given up. */
+void ldg_pg_orphan_note(struct ldg_pg *pg);
+/* Ends those at the server that pg is connected to. Outside of transactions; any thread's pg. */
+void ldg_pg_orphans_end(struct ldg_pg *pg);
 
 /* --- probe.c: asked on a second connection ---------------------------------------------------- */
 

@@ -458,9 +458,9 @@ static void test_terminated(void **state)
     assert_null(pg.conn);
     assert_int_equal(insert(3, "x"), LEDGER_ERR_CONNECT);
     assert_int_equal(ldg_pg_end(&pg, own, LEDGER_OK, &err), LEDGER_ERR_CONNECT);
-    assert_int_equal(pg.orphan_pid, pid);
+    assert_int_equal(pg.backend_pid, 0);
     must(ldg_pg_connect(&pg, &err));
-    assert_int_equal(pg.orphan_pid, 0);
+    assert_int_not_equal(pg.backend_pid, pid);
     assert_int_equal(ask_int("SELECT count(*) FROM t"), 0);
 }
 
@@ -507,39 +507,47 @@ static void test_unknown_outcome(void **state)
     }
 }
 
-/* A backend that hears nothing of the cut holds its locks until the next connection ends it. */
+/* A backend that hears nothing of the cut keeps its locks, in the middle of a COPY for ever; any
+ * handle at the same server ends it, also one that had its connection all the time. */
 static void test_orphan(void **state)
 {
+    static const char lock[] = "SELECT 1 FROM {t} WHERE id = 1 FOR UPDATE NOWAIT";
     struct tst_proxy *proxy = through_proxy();
+    struct ldg_pg second = pg; /* a connection of its own with the same parameters */
     bool own = false;
+    second.conn = NULL;
+    second.where = NULL;
+    second.sqls = NULL;
+    second.sql_count = second.sql_cap = 0;
     must(insert(1, "x"));
+    must(ldg_pg_connect(&second, &err));
     must(ldg_pg_begin_write(&pg, NULL, &own, &err));
-    PQclear(run(LDG_PG_FRESH, "SELECT 1 FROM {t} WHERE id = 1 FOR UPDATE", NULL));
-    tst_proxy_stall(proxy, TST_BOTH_WAYS);
+    PQclear(run(LDG_PG_FRESH, lock, NULL));
+    must(ldg_pg_copy_begin(&pg, copy_rows, &err));
+    tst_proxy_arm(proxy, TST_TO_SERVER, 1, TST_PROXY_STALL);
+    assert_int_equal(PQputCopyData(pg.conn, "PGCOPY", 6), 1);
+    assert_int_equal(PQflush(pg.conn), 0);
+    while (!tst_proxy_hit(proxy))
+        usleep(1000);
     ldg_pg_drop(&pg);
-    tst_proxy_stall(proxy, 0);
-    int pid = pg.orphan_pid;
-    /* Its client may be known to be gone; then there is no orphan. Another one, made by hand. */
-    PGconn *orphan = tst_pg_connect(tst_pg_shared(), NULL);
-    tst_pg_sql(orphan, "BEGIN; UPDATE t SET v = 'y' WHERE id = 1");
-    pg.orphan_pid = PQbackendPID(orphan);
-    pg.orphan_start_us = tst_pg_sql_int(
-        orphan, "SELECT (extract(epoch FROM backend_start) * 1000000)::int8 FROM pg_stat_activity "
-                "WHERE pid = pg_backend_pid()");
-    must(ldg_pg_connect(&pg, &err));
-    assert_true(pid > 0);
+    assert_int_equal(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err),
+                     LEDGER_ERR_BUSY);
+    ldg_pg_orphans_end(&second);
     usleep(50000);
-    assert_int_equal(ask_int("SELECT count(*) FROM (SELECT 1 FROM t FOR UPDATE NOWAIT) AS x"), 1);
-    PQfinish(orphan);
+    must(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err));
 
     /* A number that was given out again is somebody else's. */
-    orphan = tst_pg_connect(tst_pg_shared(), NULL);
-    ldg_pg_drop(&pg);
-    pg.orphan_pid = PQbackendPID(orphan);
-    pg.orphan_start_us = 12345;
+    PGconn *other_one = tst_pg_connect(tst_pg_shared(), NULL);
     must(ldg_pg_connect(&pg, &err));
-    tst_pg_sql(orphan, "SELECT 1");
-    PQfinish(orphan);
+    pg.backend_pid = PQbackendPID(other_one);
+    pg.backend_start_us = 12345;
+    ldg_pg_drop(&pg);
+    ldg_pg_orphans_end(&second);
+    usleep(50000);
+    tst_pg_sql(other_one, "SELECT 1");
+    PQfinish(other_one);
+    ldg_pg_close_conn(&second);
+    ldg_free(second.where);
     release_handle();
     tst_proxy_destroy(&proxy);
 }
