@@ -170,13 +170,16 @@ enum { COLUMN_NOT_NULL = 1, COLUMN_FILLED = 2, COLUMN_KEY = 4 };
 enum { INDEX_VALID = 1, INDEX_UNIQUE = 2 };
 
 /* What statements find by their unqualified names, and what stands where ours would be made. All in
- * one look; rows in the order of their kind. */
+ * one look; rows in the order of their kind. Names are looked up in pg_class and not with regclass
+ * or the like, which answers from the session's cache: another moment than the rest of the query's,
+ * in which a table is not there whose index already is. */
 static const char catalog[] =
-    "WITH rels AS (SELECT n, c.* FROM (VALUES (0, to_regclass('\"{t}\"')), "
-    "(1, to_regclass('\"{t}_cursors\"')), (2, to_regclass('\"{t}_meta\"')), "
-    "(3, to_regclass('\"{t}_origins\"')), (4, to_regclass('\"{t}_parked\"')), "
-    "(5, to_regclass('\"{t}_foreign\"')), (6, to_regclass('\"{l}\"'))) AS names(n, rel) "
-    "JOIN pg_class AS c ON c.oid = names.rel), "
+    "WITH path AS (SELECT n.oid AS ns, s.place FROM unnest(current_schemas(true)) "
+    "WITH ORDINALITY AS s(name, place) JOIN pg_namespace AS n ON n.nspname = s.name), "
+    "rels AS (SELECT DISTINCT ON (w.n) w.n, c.* FROM (VALUES (0, '{t}'), (1, '{t}_cursors'), "
+    "(2, '{t}_meta'), (3, '{t}_origins'), (4, '{t}_parked'), (5, '{t}_foreign'), (6, '{l}')) "
+    "AS w(n, name) JOIN pg_class AS c ON c.relname = w.name JOIN path ON path.ns = c.relnamespace "
+    "ORDER BY w.n, path.place), "
     "home AS (SELECT coalesce((SELECT relnamespace FROM rels WHERE n = 0), "
     "(SELECT oid FROM pg_namespace WHERE nspname = current_schema())) AS ns) "
     "SELECT 0 AS kind, 0 AS n, "
@@ -203,7 +206,7 @@ static const char catalog[] =
     "c.relname::text, coalesce((SELECT string_agg(coalesce(a.attname::text, '?'), ',' "
     "ORDER BY k.o) FROM unnest(i.indkey) WITH ORDINALITY AS k(num, o) LEFT JOIN pg_attribute AS a "
     "ON a.attrelid = i.indrelid AND a.attnum = k.num), ''), "
-    "coalesce(pg_get_expr(i.indpred, i.indrelid), ''), 0, "
+    "CASE WHEN i.indpred IS NULL THEN '' ELSE 'partial' END, 0, "
     "coalesce(i.indisvalid::int + 2 * i.indisunique::int, 0)::bigint "
     "FROM (VALUES ('idx_{t}_stream_id'), ('idx_{t}_dedup'), ('idx_{t}_origin'), "
     "('idx_{t}_parked_entry'), ('idx_{l}_txid'), ('idx_{t}_fts')) AS w(name) "

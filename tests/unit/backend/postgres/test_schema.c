@@ -1,11 +1,13 @@
 /* Making, mending and refusing tables, beside writers and other programs; check(). */
 #include "handle.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "alloc_fail.h"
+#include "backend/postgres/schema.h"
 #include "base/clock.h"
 #include "go_pg_tables.h"
 
@@ -624,6 +626,57 @@ static void init_at_once(struct fixture *f, uint32_t flags)
     assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations"), PROCESSES);
 }
 
+/* Moves the tables out of the schema and back, all at once, until it is killed. */
+static pid_t move_in_child(const struct fixture *f, const char *schema)
+{
+    static const char *const tables[] = { "",        "_cursors", "_meta",     "_origins",
+                                          "_parked", "_foreign", "_mutations" };
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        PGconn *conn = tst_pg_connect_url(f->url);
+        for (bool away = true;; away = !away) {
+            tst_pg_sql(conn, "BEGIN");
+            for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+                tst_pg_sql(conn, "ALTER TABLE \"%s%s\"." T "%s SET SCHEMA \"%s%s\"", schema,
+                           away ? "" : "_away", tables[i], schema, away ? "_away" : "");
+            tst_pg_sql(conn, "COMMIT");
+        }
+    }
+    return pid;
+}
+
+/* A look while another program makes the tables sees all that one transaction made, or nothing. */
+static void test_look_is_of_one_moment(void **state)
+{
+    const uint32_t all =
+        ((1 << LDG_PG_TABLE_COUNT) - 1) | LDG_PG_HAS_INDEX << LDG_PG_IDX_STREAM |
+        LDG_PG_HAS_INDEX << LDG_PG_IDX_DEDUP | LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN |
+        LDG_PG_HAS_INDEX << LDG_PG_IDX_PARKED | LDG_PG_HAS_INDEX << LDG_PG_IDX_TXID;
+    struct fixture *f = *state;
+    struct ldg_pg_shape shape;
+    int there = 0, gone = 0, status;
+    open_now(f, LEDGER_STORE_CREATE);
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    tst_pg_sql(f->conn, "CREATE SCHEMA \"%s_away\"", schema);
+    pid_t pid = move_in_child(f, schema);
+    for (int i = 0; i < 400 || there < 20 || gone < 20; i++) {
+        ledger_rc rc = ldg_pg_look(&f->pg, true, &shape, &f->err);
+        /* The identity is a statement of its own. */
+        if (rc != LEDGER_OK && strcmp(ldg_pg_sqlstate(&f->err), "42P01") == 0)
+            continue;
+        tst_ok(rc, &f->err);
+        assert_true((shape.has & all) == 0 || (shape.has & all) == all);
+        there += (shape.has & all) != 0;
+        gone += (shape.has & all) == 0;
+    }
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "DROP SCHEMA \"%s_away\" CASCADE", schema);
+    free(schema);
+}
+
 static void test_init_at_once(void **state)
 {
     struct fixture *f = *state;
@@ -891,7 +944,7 @@ int main(void)
         TEST(test_in_transaction), TEST(test_other_shapes),  TEST(test_indexes),
         TEST(test_pooled),         TEST(test_log_cache),     TEST(test_init_at_once),
         TEST(t9_writers_go_on),    TEST(test_gives_up),      TEST(test_privileges),
-        TEST(test_check),          TEST(test_no_memory),
+        TEST(test_check),          TEST(test_no_memory),     TEST(test_look_is_of_one_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
