@@ -117,7 +117,9 @@ static void print_stats_json(const ledger_bridge_stats *s)
     json_count(stdout, "backlog", s->backlog_count);
     json_seconds(stdout, "lag_seconds", s->lag_seconds);
     json_text(stdout, "position", cli_position_text(s->position));
-    json_text(stdout, "durable_position", cli_position_text(s->durable_position));
+    /* Not known before a batch was moved. */
+    json_text(stdout, "durable_position",
+              s->durable_position[0] != '\0' ? cli_position_text(s->durable_position) : NULL);
     json_time(stdout, "last_success", s->last_success_us);
     json_time(stdout, "last_progress", s->last_progress_us);
     json_end(stdout);
@@ -213,12 +215,14 @@ static void print_summary(const struct cli *cli, const struct progress *p,
     char skipped[CLI_NUMBER_MAX], parked[CLI_NUMBER_MAX], dedup[CLI_NUMBER_MAX];
     double seconds = (double)(cli_mono_us() - p->start_us) / 1e6;
     uint64_t per_second = seconds > 0 ? (uint64_t)((double)s->read_count / seconds) : 0;
-    cli_note("moved %s mutations in %s (%s/s): %s applied, %s skipped, %s parked, %s deduplicated; "
-             "position %s",
-             cli_grouped(s->read_count, read), cli_span_text(seconds, took),
-             cli_grouped(per_second, rate), cli_grouped(s->apply_count, applied),
-             cli_grouped(s->skip_count, skipped), cli_grouped(s->park_count, parked),
-             cli_grouped(s->dedup_count, dedup), cli_position_text(s->position));
+    cli_note(
+        "moved %s mutation%s in %s (%s/s): %s applied, %s skipped, %s parked, %s deduplicated; "
+        "position %s",
+        cli_grouped(s->read_count, read), s->read_count == 1 ? "" : "s",
+        cli_span_text(seconds, took), cli_grouped(per_second, rate),
+        cli_grouped(s->apply_count, applied), cli_grouped(s->skip_count, skipped),
+        cli_grouped(s->park_count, parked), cli_grouped(s->dedup_count, dedup),
+        cli_position_text(s->position));
     if (s->park_count > 0)
         cli_error("warning: %s parked by this run: see `ledgerctl bridge parked list`",
                   s->park_count == 1 ? "one event was" : "events were");

@@ -338,7 +338,9 @@ static ledger_rc fail_dial(const struct parameters *p, PGconn *conn, bool timed_
     ldg_pg_show(line, text, sizeof(text));
     if (PQconnectionNeedsPassword(conn)) /* it gave up by itself, without a SQLSTATE */
         return ldg_fail(err, LEDGER_ERR_PERMISSION,
-                        "%s; give a password in PGPASSWORD, ~/.pgpass or a service file", text);
+                        "%s; give a password in PGPASSWORD, ~/.pgpass, a service file or "
+                        "ledgerctl's --password-file",
+                        text);
     return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate));
 }
 
@@ -480,25 +482,25 @@ out:
 #define KEEPALIVE(what, most)                                                                      \
     "set_config('tcp_keepalives_" what "', least(nullif(current_setting('tcp_keepalives_" what     \
     "')::int4, 0), " most ")::text, false), "
+#define KEEPALIVES KEEPALIVE("idle", "30") KEEPALIVE("interval", "10") KEEPALIVE("count", "3")
+
+/* $n, or as it is when that is NULL. */
+#define SET_OR_KEEP(name, n)                                                                       \
+    ", set_config('" name "', coalesce($" n ", current_setting('" name "')), false)"
+#define PLANS                                                                                      \
+    SET_OR_KEEP("plan_cache_mode", "3")                                                            \
+    SET_OR_KEEP("enable_seqscan", "4")                                                             \
+    SET_OR_KEEP("enable_bitmapscan", "4") SET_OR_KEEP("enable_sort", "4")
 
 /* What a session of ours is like. Behind a pooler it would be somebody else's next. */
 static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
 {
     static const char text[] =
-        "SELECT set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
+        "SELECT " KEEPALIVES
+        "set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
         "set_config('default_transaction_read_only', $2, false), "
         "set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('standard_conforming_strings', 'on', false), " KEEPALIVE("idle", "30")
-            KEEPALIVE("interval", "10")
-                KEEPALIVE("count", "3") "set_config('plan_cache_mode', coalesce($3, "
-                                        "current_setting('plan_cache_mode')), false), "
-                                        "set_config('enable_seqscan', coalesce($4, "
-                                        "current_setting('enable_seqscan')), false), "
-                                        "set_config('enable_bitmapscan', coalesce($4, "
-                                        "current_setting('enable_bitmapscan')), "
-                                        "false), "
-                                        "set_config('enable_sort', coalesce($4, "
-                                        "current_setting('enable_sort')), false)";
+        "set_config('standard_conforming_strings', 'on', false)" PLANS;
     /* What a bridge asks its source a thousand times a second is all found by one index or another,
      * and planning it anew would take longer than running it. A table that was empty when the plan
      * was made must not mislead it. */

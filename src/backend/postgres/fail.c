@@ -29,8 +29,8 @@ static const struct state_info state_infos[] = {
     { "25P02", LEDGER_ERR_INVALID, "; roll this transaction back and begin again" },
     { "25P03", LEDGER_ERR_CONNECT, "" },
     { "28", LEDGER_ERR_PERMISSION,
-      "; give the user in the URL and its password in PGPASSWORD, "
-      "~/.pgpass or a service file, and see pg_hba.conf" },
+      "; give the user in the URL and its password in PGPASSWORD, ~/.pgpass, a service file or "
+      "ledgerctl's --password-file, and see pg_hba.conf" },
     { "3D000", LEDGER_ERR_SCHEMA, "; name a database that exists, or create it" },
     { "3F000", LEDGER_ERR_SCHEMA,
       "; the schema of search_path must exist: CREATE SCHEMA, or set "

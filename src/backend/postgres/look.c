@@ -15,7 +15,7 @@
 #define KEEP_BYTES ((size_t)64 * 1024)
 
 /* A transaction that reads its own log sees rows of its own, which may never be committed. */
-#define NOT_OWN(column) "(" column " = pg_current_xact_id_if_assigned()) IS NOT TRUE"
+#define NOT_OWN "(txid = pg_current_xact_id_if_assigned()) IS NOT TRUE"
 #define XMAX "pg_snapshot_xmax(pg_current_snapshot())"
 #define WITNESS_COLUMNS                                                                            \
     "id, txid, created_at, octet_length(payload)::int8, substring(payload FROM 1 FOR 4096)"
@@ -48,36 +48,30 @@ enum look_column {
 static const char look_new[] = LOOK_HEAD
     "b.ended, b.low, b.high, b.top" LOOK_WITNESS
     "CROSS JOIN LATERAL (SELECT min(id + 0) AS low, max(id + 0) AS high FROM \"{l}\" "
-    "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN(
-        "txid") ") a "
-                "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
-                "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN(
-                    "txid") " "
-                            "ORDER BY txid DESC, id DESC LIMIT 1) t ON true "
-                            "CROSS JOIN (SELECT string_agg(x::text, ',' ORDER BY x) AS ended, "
-                            "min(lo.id) FILTER (WHERE x >= $4) AS low, max(hi.id) AS high, "
-                            "(array_agg(hi.id ORDER BY x DESC))[1] AS top FROM "
-                            "pg_snapshot_xip($2::pg_snapshot) x "
-                            "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x AND id > $5 "
-                            "ORDER BY id LIMIT 1) lo "
-                            "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x AND id > $5 "
-                            "ORDER BY id DESC LIMIT 1) hi "
-                            "WHERE pg_visible_in_snapshot(x, (SELECT pg_current_snapshot())) "
-                            "AND " NOT_OWN("x") ") b";
+    "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN ") a "
+    "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
+    "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN " "
+    "ORDER BY txid DESC, id DESC LIMIT 1) t ON true "
+    "CROSS JOIN (SELECT string_agg(txid::text, ',' ORDER BY txid) AS ended, "
+    "min(lo.id) FILTER (WHERE txid >= $4) AS low, max(hi.id) AS high, "
+    "(array_agg(hi.id ORDER BY txid DESC))[1] AS top "
+    "FROM pg_snapshot_xip($2::pg_snapshot) AS x (txid) "
+    "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x.txid AND id > $5 "
+    "ORDER BY id LIMIT 1) lo "
+    "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x.txid AND id > $5 "
+    "ORDER BY id DESC LIMIT 1) hi "
+    "WHERE pg_visible_in_snapshot(txid, (SELECT pg_current_snapshot())) AND " NOT_OWN ") b";
 
 /* $1 witness. Rows with numbers that this cluster has not given out came with a dump. */
 static const char look_all[] = LOOK_HEAD
     "f.floor" LOOK_WITNESS
-    "LEFT JOIN LATERAL (SELECT NULL::int8 AS low, id AS high FROM \"{l}\" WHERE " NOT_OWN(
-        "txid") " "
-                "ORDER BY id DESC LIMIT 1) a ON true "
-                "CROSS JOIN LATERAL (SELECT coalesce(max(id + 0), 0) AS floor FROM \"{l}\" "
-                "WHERE txid >= " XMAX " AND " NOT_OWN(
-                    "txid") ") f "
-                            "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
-                            "WHERE txid < " XMAX " AND id > f.floor AND " NOT_OWN(
-                                "txid") " "
-                                        "ORDER BY txid DESC, id DESC LIMIT 1) t ON true";
+    "LEFT JOIN LATERAL (SELECT NULL::int8 AS low, id AS high FROM \"{l}\" WHERE " NOT_OWN " "
+    "ORDER BY id DESC LIMIT 1) a ON true "
+    "CROSS JOIN LATERAL (SELECT coalesce(max(id + 0), 0) AS floor FROM \"{l}\" "
+    "WHERE txid >= " XMAX " AND " NOT_OWN ") f "
+    "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
+    "WHERE txid < " XMAX " AND id > f.floor AND " NOT_OWN " "
+    "ORDER BY txid DESC, id DESC LIMIT 1) t ON true";
 
 /* $1 witness, $2 position, $3 s0, $4 floor. Columns: snapshot, the witness, the first row behind
  * the position that s0 calls carried, a row of a number that was never given out, and the tally of
@@ -88,19 +82,16 @@ static const char check_log[] =
     "LEFT JOIN LATERAL (SELECT q.id, q.txid FROM (SELECT id, txid FROM \"{l}\" WHERE id > $2 "
     "ORDER BY id LIMIT 1000) q WHERE q.txid IS NULL OR "
     "pg_visible_in_snapshot(q.txid, $3::pg_snapshot) ORDER BY q.id LIMIT 1) p ON true "
-    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid >= " XMAX " AND id > $4 AND " NOT_OWN(
-        "txid") " ORDER BY txid LIMIT 1) f ON true "
-                "CROSS JOIN (SELECT count(*) AS number, coalesce(sum(u.id % 1000003), 0)::int8 AS "
-                "ids FROM ("
-                "SELECT id FROM \"{l}\" WHERE $11 AND id > $9 AND id <= $10 AND (id <= $12 OR txid "
-                "IS NULL OR "
-                "pg_visible_in_snapshot(txid, $7::pg_snapshot)) UNION ALL "
-                "SELECT id FROM \"{l}\" WHERE NOT $11 AND txid >= $5 AND txid < $8 AND id > $9 AND "
-                "id <= $10 "
-                "AND id > $12 AND pg_visible_in_snapshot(txid, $7::pg_snapshot) UNION ALL "
-                "SELECT r.id FROM pg_snapshot_xip($6::pg_snapshot) x CROSS JOIN LATERAL (SELECT id "
-                "FROM \"{l}\" WHERE txid = x AND id > $9 AND id <= $10 AND id > $12) r "
-                "WHERE NOT $11 AND pg_visible_in_snapshot(x, $7::pg_snapshot)) u) d";
+    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" "
+    "WHERE txid >= " XMAX " AND id > $4 AND " NOT_OWN " ORDER BY txid LIMIT 1) f ON true "
+    "CROSS JOIN (SELECT count(*) AS number, coalesce(sum(u.id % 1000003), 0)::int8 AS ids FROM ("
+    "SELECT id FROM \"{l}\" WHERE $11 AND id > $9 AND id <= $10 "
+    "AND (id <= $12 OR txid IS NULL OR pg_visible_in_snapshot(txid, $7::pg_snapshot)) UNION ALL "
+    "SELECT id FROM \"{l}\" WHERE NOT $11 AND txid >= $5 AND txid < $8 AND id > $9 "
+    "AND id <= $10 AND id > $12 AND pg_visible_in_snapshot(txid, $7::pg_snapshot) UNION ALL "
+    "SELECT r.id FROM pg_snapshot_xip($6::pg_snapshot) x CROSS JOIN LATERAL (SELECT id "
+    "FROM \"{l}\" WHERE txid = x AND id > $9 AND id <= $10 AND id > $12) r "
+    "WHERE NOT $11 AND pg_visible_in_snapshot(x, $7::pg_snapshot)) u) d";
 
 enum check_column {
     CHECK_SNAPSHOT,
