@@ -640,16 +640,17 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
     if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE && !pg->in_user_tx &&
         !pg->in_snapshot)
         ldg_pg_rollback(pg);
+    ledger_rc rc = LEDGER_OK;
     if (pg->conn && !pg->in_user_tx && !pg->in_snapshot)
-        ldg_pg_orphans_end(pg);
-    if (pg->conn)
-        return LEDGER_OK;
-    ledger_rc rc = ldg_pg_connect(pg, err);
+        rc = ldg_pg_orphans_end(pg, err);
+    if (pg->conn || rc != LEDGER_OK)
+        return rc;
+    rc = ldg_pg_connect(pg, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_schema_look(pg, err);
     if (rc != LEDGER_OK)
         ldg_pg_close_conn(pg);
     else
-        ldg_pg_orphans_end(pg);
+        rc = ldg_pg_orphans_end(pg, err);
     return rc;
 }

@@ -69,22 +69,25 @@ void ldg_pg_orphan_note(struct ldg_pg *pg)
     pg->backend_pid = 0;
 }
 
-/* A failure is no matter: until the next time its locks are waited for. */
-void ldg_pg_orphans_end(struct ldg_pg *pg)
+ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err)
 {
     static const char text[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                                "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid()";
     struct orphan orphan;
-    ledger_error err;
+    ledger_rc rc = LEDGER_OK;
     if (orphan_count == 0 || pg->pooled || !pg->where)
-        return;
-    while (pg->conn && take(server_of(pg), &orphan)) {
+        return LEDGER_OK;
+    while (rc == LEDGER_OK && pg->conn && take(server_of(pg), &orphan)) {
         struct ldg_pg_args args = { 0 };
+        ledger_error why;
         ldg_pg_arg_int32(&args, orphan.pid);
         ldg_pg_arg_time(&args, orphan.start_us);
-        if (ldg_pg_run_text(pg, "ending an old session", text, &args, NULL, &err) == LEDGER_OK)
+        if (ldg_pg_run_text(pg, "ending an old session", text, &args, NULL, &why) == LEDGER_OK)
             continue;
         orphan.next_us = ldg_clock_mono_us() + AGAIN_US;
         put(&orphan);
+        if (why.code == LEDGER_ERR_NOMEM)
+            rc = ldg_fail_nomem(err);
     }
+    return rc;
 }

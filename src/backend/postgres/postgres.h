@@ -272,8 +272,9 @@ void ldg_pg_close_conn(struct ldg_pg *pg);
 
 /* Of the connection that is about to be given up. */
 void ldg_pg_orphan_note(struct ldg_pg *pg);
-/* Ends those at the server that pg is connected to. Outside of transactions; any thread's pg. */
-void ldg_pg_orphans_end(struct ldg_pg *pg);
+/* Ends those at the server that pg is connected to; what cannot be ended now is tried again later.
+ * Outside of transactions; any thread's pg. NOMEM is the only error. */
+ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err);
 
 /* --- probe.c: asked on a second connection ---------------------------------------------------- */
 

@@ -532,7 +532,7 @@ static void test_orphan(void **state)
     ldg_pg_drop(&pg);
     assert_int_equal(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err),
                      LEDGER_ERR_BUSY);
-    ldg_pg_orphans_end(&second);
+    must(ldg_pg_orphans_end(&second, &err));
     usleep(50000);
     must(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err));
 
@@ -542,7 +542,7 @@ static void test_orphan(void **state)
     pg.backend_pid = PQbackendPID(other_one);
     pg.backend_start_us = 12345;
     ldg_pg_drop(&pg);
-    ldg_pg_orphans_end(&second);
+    must(ldg_pg_orphans_end(&second, &err));
     usleep(50000);
     tst_pg_sql(other_one, "SELECT 1");
     PQfinish(other_one);
