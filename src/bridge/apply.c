@@ -276,9 +276,6 @@ bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *
         applier->serial_left--;
         return false;
     }
-    for (size_t i = 0; i < batch->op_count; i++)
-        if (batch->ops[i].kind != LDG_OP_APPEND)
-            return false;
     if (applier->flights[1].sink == NULL) {
         if (ldg_store_reopen(applier->sink, LDG_ROLE_SINK, NULL, &applier->flights[1].sink, NULL) !=
             LEDGER_OK) {

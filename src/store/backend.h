@@ -150,8 +150,8 @@ struct ldg_apply {
     const struct ldg_op *ops;
     size_t count;
     bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
-    /* Not NULL (only with OVERLAP_APPLY, and then all ops are appends): an earlier batch may still
-     * be under way on another handle, and a later one begin before this one has ended.
+    /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another
+     * handle, and a later one begin before this one has ended.
      * turn() waits until the earlier one is committed; anything but OK: give up and return that. It
      * must be called once, before the fence is compared and before anything is done that the
      * earlier batch could change the outcome of. What may be done before it: adding entries that

@@ -27,7 +27,7 @@ static struct ends ends_open(struct tst_env *env)
                           .sink = tst_open(env, TST_MEMORY, "sink") };
 }
 
-/* Appends, mostly; `mixed`: with changes that go alone between them. */
+/* Appends, mostly; `mixed`: with changes and trims between them. */
 static void fill(struct ends *ends, uint64_t seed, size_t count, bool mixed)
 {
     uint64_t random = seed;

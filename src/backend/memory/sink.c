@@ -637,6 +637,14 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
 
 /* --- the batch ------------------------------------------------------------------------------- */
 
+static bool only_adds(const struct ldg_apply *apply)
+{
+    bool only = true;
+    for (size_t i = 0; i < apply->count && only; i++)
+        only = apply->ops[i].kind == LDG_OP_APPEND;
+    return only;
+}
+
 /* What may be done while an earlier batch is still under way: entries that hit no key. Then waits
  * for the turn. Others may come in meanwhile; the rows are ours. */
 static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply, uint8_t *outcomes,
@@ -648,7 +656,7 @@ static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply
     pthread_mutex_unlock(&m->db->mutex);
     apply->drawn(apply->turn_ctx);
     pthread_mutex_lock(&m->db->mutex);
-    if (!m->apply_half && !ldg_mem_parked_any(m)) {
+    if (only_adds(apply) && !m->apply_half && !ldg_mem_parked_any(m)) {
         done = ldg_mem_apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
         for (size_t i = 0; i < apply->count && done; i++)
             done = outcomes[i] == LDG_OUTCOME_APPLIED;

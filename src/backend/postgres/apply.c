@@ -142,13 +142,12 @@ struct run {
     struct ldg_pg_batch *b;
     const struct ldg_apply *apply;
     bool own;        /* the transaction is ours, else a part of another */
-    bool only_adds;  /* all ops are appends of one other store */
     bool turned;     /* turn() was called, or need not be */
     bool told_drawn; /* drawn() was */
-    bool copied;     /* the appends are in, in this try */
+    bool planned;    /* what the ops amount to, in this try */
+    bool added;      /* the appends are in, in this try */
     bool bulk;       /* this try is in bulk */
     bool immediate;  /* constraints are checked at once: one was not met at the commit */
-    bool ended;      /* the commit was sent, or all was rolled back */
 };
 
 /* Everything here finds rows by an index, one after the other; what the planner takes for better
@@ -462,7 +461,24 @@ static ledger_rc bulk_failed(struct ldg_pg_batch *b, ledger_rc rc, ledger_error 
     return ldg_pg_op_fail(rc, err);
 }
 
-/* Before the earlier batch has ended: what hits no key. *ret_again: it did hit something. */
+static ledger_rc bulk_plan(struct run *r, ledger_error *err)
+{
+    ledger_rc rc = r->planned ? LEDGER_OK : ldg_pg_bulk_plan(r->b, err);
+
+    r->planned = rc == LEDGER_OK;
+    return rc;
+}
+
+static ledger_rc bulk_add(struct run *r, ledger_error *err)
+{
+    ledger_rc rc = r->added ? LEDGER_OK : ldg_pg_bulk_add(r->b, err);
+
+    r->added = rc == LEDGER_OK;
+    return rc;
+}
+
+/* Before the earlier batch has ended: what the batch adds. *ret_again: it hits a key, which the
+ * earlier batch may be about to trim, or waits for a lock of that batch: once more, behind it. */
 static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
@@ -470,14 +486,14 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
     if (r->b->has_drawn && !r->told_drawn && r->apply->drawn != NULL)
         r->apply->drawn(r->apply->turn_ctx);
     r->told_drawn = true;
-    if (r->bulk && r->only_adds && r->b->has_drawn) {
-        rc = bulk_failed(r->b, ldg_pg_bulk_copy(r->b, err), err);
-        r->copied = rc == LEDGER_OK;
+    if (r->bulk && r->b->has_drawn) {
+        rc = bulk_plan(r, err);
+        if (rc == LEDGER_OK && ldg_pg_bulk_may_add_first(r->b))
+            rc = bulk_add(r, err);
+        rc = bulk_failed(r->b, rc, err);
         *ret_again = rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_BUSY;
         if (*ret_again) {
-            r->bulk = rc == LEDGER_ERR_BUSY;
             ldg_pg_rollback(r->b->pg);
-            r->ended = true;
             return take_turn(r, err);
         }
     }
@@ -494,8 +510,12 @@ static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
     struct ldg_pg_batch *b = r->b;
     ledger_rc rc = ldg_pg_orders_check(b, err);
 
-    if (rc == LEDGER_OK && !r->copied)
-        rc = r->only_adds ? ldg_pg_bulk_copy(b, err) : ldg_pg_bulk_run(b, err);
+    if (rc == LEDGER_OK)
+        rc = bulk_plan(r, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_bulk_change(b, err);
+    if (rc == LEDGER_OK)
+        rc = bulk_add(r, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_chain_write(b, true, err);
     if (rc == LEDGER_OK)
@@ -563,7 +583,7 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     bool was_bulk;
     ledger_rc rc;
 
-    r->copied = r->ended = false;
+    r->planned = r->added = false;
     r->bulk = r->bulk && may_copy(b);
     b->row_wise = !r->bulk;
     rc = begin_own(r, err);
@@ -572,12 +592,12 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     if (rc == LEDGER_OK && !*ret_again && r->bulk && b->parked_any)
         rc = parked_look(b, err);
     if (rc == LEDGER_OK && !*ret_again) {
-        /* Ids are needed for COPY; and what is copied already has to go first. */
+        /* Ids are needed for COPY; and what is added already has to go first. */
         was_bulk = r->bulk;
         r->bulk = r->bulk && !b->parked_any && (b->has_drawn || b->append_count == 0);
         if (r->bulk)
             rc = do_bulk(r, ret_again, err);
-        else if (r->copied)
+        else if (r->added)
             *ret_again = true;
         else
             rc = was_bulk ? do_rows_instead(r, ret_again, err) : do_rows(r, ret_again, err);
@@ -620,15 +640,6 @@ static ledger_rc try_inside(struct run *r, ledger_error *err)
     return ldg_pg_write_end(r->b->pg, own, rc, err);
 }
 
-static bool only_adds(const struct ldg_op *ops, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (ops[i].kind != LDG_OP_APPEND)
-            return false;
-    }
-    return count > 0;
-}
-
 /* A lost connection before the commit was sent has done nothing, whatever it was in the middle of.
  */
 static ledger_rc run_all(struct run *r, ledger_error *err)
@@ -639,7 +650,6 @@ static ledger_rc run_all(struct run *r, ledger_error *err)
 
     r->own = PQtransactionStatus(pg->conn) == PQTRANS_IDLE && !pg->in_snapshot;
     r->turned = r->apply->turn == NULL;
-    r->only_adds = only_adds(r->apply->ops, r->apply->count);
     r->bulk = r->own && !r->b->sink->row_wise && ldg_pg_bulk_suits(r->apply->ops, r->apply->count);
     rc = ldg_pg_orders_collect(r->b, err);
     if (rc == LEDGER_OK && !r->own)

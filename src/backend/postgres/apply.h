@@ -63,6 +63,7 @@ struct ldg_pg_batch {
     int64_t lowest_id; /* of the ids drawn; INT64_MAX: none */
     struct ldg_pg_order *orders;
     size_t order_count;
+    struct ldg_pg_bulk *bulk; /* what the ops amount to; of bulk.c */
 };
 
 static inline int64_t ldg_pg_op_time(const struct ldg_pg_batch *b, const struct ldg_op *op)
@@ -126,10 +127,13 @@ ledger_rc ldg_pg_copy_close(struct ldg_pg_copy *c, ledger_error *err);
 
 /* Can these ops be done in bulk? Looks at the ops alone. */
 bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count);
-/* Only appends: adds them all. Failures as bulk_run. */
-ledger_rc ldg_pg_bulk_copy(struct ldg_pg_batch *b, ledger_error *err);
-/* Does all ops. REJECTED is no verdict: the batch is to be done op by op. */
-ledger_rc ldg_pg_bulk_run(struct ldg_pg_batch *b, ledger_error *err);
+/* What they amount to; then ldg_pg_bulk_add and _change do it, each once. REJECTED, here and there,
+ * is no verdict: the batch is to be done op by op. */
+ledger_rc ldg_pg_bulk_plan(struct ldg_pg_batch *b, ledger_error *err);
+/* Is it the same if what the batch adds comes in before it changes and trims? */
+bool ldg_pg_bulk_may_add_first(const struct ldg_pg_batch *b);
+ledger_rc ldg_pg_bulk_add(struct ldg_pg_batch *b, ledger_error *err);
+ledger_rc ldg_pg_bulk_change(struct ldg_pg_batch *b, ledger_error *err);
 
 /* --- ops.c ----------------------------------------------------------------------------------- */
 

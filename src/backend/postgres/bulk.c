@@ -1,5 +1,6 @@
-/* A whole batch at once: what its ops amount to is found out here first, then the rows that it
- * changes are changed by one statement, the trims run, and the rows that it adds come in by COPY.
+/* A whole batch at once: what its ops amount to is found out here first; then the rows that it
+ * changes are changed by one statement, the trims run, and the rows that it adds come in by COPY:
+ * behind the changes, or before them where that is the same.
  *
  * Hides what ops on one entry come to. Invariant: rows and outcomes are
  * those of one op after the other. Whatever cannot be told here (a key that is there already, an
@@ -38,7 +39,7 @@ struct group {
     int64_t trimmed;      /* highest position that one of them reaches */
 };
 
-struct plan {
+struct ldg_pg_bulk {
     struct ldg_pg_batch *b;
     struct item *items;
     uint32_t item_count, added_count, stored_count, trimmed_count;
@@ -49,7 +50,8 @@ struct plan {
     uint32_t *before; /* per op: the op before it on the same entry, or the trim before it */
     bool has_trims;
     bool several_origins;
-    bool fits; /* false: op by op */
+    bool only_adds; /* every op is an append of its own entry; then nothing above is filled in */
+    bool fits;      /* false: op by op */
 };
 
 static uint64_t hash_entry(int origin, int64_t source_pos)
@@ -62,7 +64,7 @@ static uint64_t hash_entry(int origin, int64_t source_pos)
 }
 
 /* The slot of an entry; *slot is 0 when it is not known. */
-static uint32_t *item_slot(const struct plan *p, const struct ldg_op *op)
+static uint32_t *item_slot(const struct ldg_pg_bulk *p, const struct ldg_op *op)
 {
     size_t at = hash_entry(op->origin, op->source_pos) & p->mask;
 
@@ -76,7 +78,7 @@ static uint32_t *item_slot(const struct plan *p, const struct ldg_op *op)
     return &p->item_slots[at];
 }
 
-static struct group *group_of(struct plan *p, const struct ldg_op *op)
+static struct group *group_of(struct ldg_pg_bulk *p, const struct ldg_op *op)
 {
     size_t at = ldg_hash64(op->stream, strlen(op->stream), (uint64_t)op->origin) & p->mask;
 
@@ -100,7 +102,7 @@ static struct group *group_of(struct plan *p, const struct ldg_op *op)
 }
 
 /* Has an entry that is to be added this dedup key already? Notes the key. */
-static bool key_known(struct plan *p, uint32_t index)
+static bool key_known(struct ldg_pg_bulk *p, uint32_t index)
 {
     const struct ldg_op *op = p->items[index].op;
     const char *key = op->entry->dedup_key;
@@ -119,7 +121,7 @@ static bool key_known(struct plan *p, uint32_t index)
     return false;
 }
 
-static void plan_append(struct plan *p, uint32_t i)
+static void plan_append(struct ldg_pg_bulk *p, uint32_t i)
 {
     const struct ldg_op *op = &p->b->ops[i];
     uint32_t *slot = item_slot(p, op);
@@ -151,7 +153,7 @@ static void plan_append(struct plan *p, uint32_t i)
 }
 
 /* Did a trim of this batch take the entry away, if it was there? */
-static bool is_trimmed(struct plan *p, const struct ldg_op *op)
+static bool is_trimmed(struct ldg_pg_bulk *p, const struct ldg_op *op)
 {
     const struct group *group;
     bool trimmed = false;
@@ -167,7 +169,7 @@ static bool is_trimmed(struct plan *p, const struct ldg_op *op)
 }
 
 /* The change becomes part of the item. */
-static ledger_rc fold(struct plan *p, struct item *item, uint32_t i, ledger_error *err)
+static ledger_rc fold(struct ldg_pg_bulk *p, struct item *item, uint32_t i, ledger_error *err)
 {
     const struct ldg_op *op = &p->b->ops[i];
     struct ldg_arena *arena = &p->b->sink->arena;
@@ -204,7 +206,7 @@ static ledger_rc fold(struct plan *p, struct item *item, uint32_t i, ledger_erro
     return rc;
 }
 
-static ledger_rc plan_change(struct plan *p, uint32_t i, ledger_error *err)
+static ledger_rc plan_change(struct ldg_pg_bulk *p, uint32_t i, ledger_error *err)
 {
     const struct ldg_op *op = &p->b->ops[i];
     uint32_t *slot = item_slot(p, op);
@@ -237,7 +239,7 @@ static ledger_rc plan_change(struct plan *p, uint32_t i, ledger_error *err)
     return rc;
 }
 
-static void plan_trim(struct plan *p, uint32_t i)
+static void plan_trim(struct ldg_pg_bulk *p, uint32_t i)
 {
     struct ldg_pg_batch *b = p->b;
     struct group *group = group_of(p, &b->ops[i]);
@@ -287,12 +289,21 @@ bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count)
     return suits;
 }
 
-static ledger_rc plan_init(struct plan *p, struct ldg_pg_batch *b, ledger_error *err)
+static bool only_adds(const struct ldg_op *ops, size_t count)
 {
+    bool only = true;
+
+    for (size_t i = 0; i < count && only; i++)
+        only = ops[i].kind == LDG_OP_APPEND;
+    return only;
+}
+
+static ledger_rc plan_init(struct ldg_pg_bulk *p, ledger_error *err)
+{
+    struct ldg_pg_batch *b = p->b;
     struct ldg_arena *arena = &b->sink->arena;
     size_t slots = 64;
 
-    *p = (struct plan){ .b = b, .fits = true };
     for (size_t i = 0; i < b->count && !p->has_trims; i++)
         p->has_trims = b->ops[i].kind == LDG_OP_TRIM;
     while (slots < 2 * b->count)
@@ -312,9 +323,10 @@ static ledger_rc plan_init(struct plan *p, struct ldg_pg_batch *b, ledger_error 
     return LEDGER_OK;
 }
 
-static ledger_rc plan_make(struct plan *p, struct ldg_pg_batch *b, ledger_error *err)
+static ledger_rc plan_make(struct ldg_pg_bulk *p, ledger_error *err)
 {
-    ledger_rc rc = plan_init(p, b, err);
+    struct ldg_pg_batch *b = p->b;
+    ledger_rc rc = plan_init(p, err);
 
     for (uint32_t i = 0; rc == LEDGER_OK && p->fits && i < b->count; i++) {
         const struct ldg_op *op = &b->ops[i];
@@ -332,6 +344,38 @@ static ledger_rc plan_make(struct plan *p, struct ldg_pg_batch *b, ledger_error 
     if (rc == LEDGER_OK && !p->fits)
         rc = ldg_fail(err, LEDGER_ERR_REJECTED, "the batch names an entry twice");
     return rc;
+}
+
+ledger_rc ldg_pg_bulk_plan(struct ldg_pg_batch *b, ledger_error *err)
+{
+    struct ldg_pg_bulk *p = ldg_arena_alloc(&b->sink->arena, sizeof(*p));
+
+    if (p == NULL)
+        return ldg_fail_nomem(err);
+    *p = (struct ldg_pg_bulk){ .b = b, .fits = true, .only_adds = only_adds(b->ops, b->count) };
+    b->bulk = p;
+    if (!p->only_adds)
+        return plan_make(p, err);
+    for (size_t i = 0; i < b->count; i++) {
+        b->ids[i] = b->drawn[i];
+        b->outcomes[i] = LDG_OUTCOME_APPLIED;
+    }
+    return LEDGER_OK;
+}
+
+/* A trim would delete an entry that the batch adds behind it, though it lies below. */
+bool ldg_pg_bulk_may_add_first(const struct ldg_pg_batch *b)
+{
+    const struct ldg_pg_bulk *p = b->bulk;
+    bool may = true;
+
+    for (uint32_t g = 0; g < p->group_count && may; g++) {
+        const struct group *group = &p->groups[g];
+
+        for (uint32_t at = group->first; at != NONE && may; at = p->items[at].next)
+            may = p->items[at].op->source_pos > group->trimmed;
+    }
+    return may;
 }
 
 /* --- rows ------------------------------------------------------------------------------------ */
@@ -451,25 +495,14 @@ static ledger_rc copy_some(struct ldg_pg_batch *b, const struct item *items, siz
     return rc;
 }
 
-ledger_rc ldg_pg_bulk_copy(struct ldg_pg_batch *b, ledger_error *err)
+ledger_rc ldg_pg_bulk_add(struct ldg_pg_batch *b, ledger_error *err)
 {
-    ledger_rc rc = LEDGER_OK;
-
-    for (size_t i = 0; i < b->count; i++) {
-        b->ids[i] = b->drawn[i];
-        b->outcomes[i] = LDG_OUTCOME_APPLIED;
-    }
-    for (enum columns columns = 0; rc == LEDGER_OK && columns < COLUMNS_COUNT; columns++)
-        rc = copy_some(b, NULL, b->count, columns, err);
-    return rc;
-}
-
-static ledger_rc copy_items(struct plan *p, ledger_error *err)
-{
+    const struct ldg_pg_bulk *p = b->bulk;
     ledger_rc rc = LEDGER_OK;
 
     for (enum columns columns = 0; rc == LEDGER_OK && columns < COLUMNS_COUNT; columns++)
-        rc = copy_some(p->b, p->items, p->item_count, columns, err);
+        rc = copy_some(b, p->only_adds ? NULL : p->items, p->only_adds ? b->count : p->item_count,
+                       columns, err);
     return rc;
 }
 
@@ -497,7 +530,7 @@ static const char change_entries[] =
     "ON e.origin = x.origin AND e.source_pos = x.pos AND e.stream = x.stream "
     "WHERE x.n NOT IN (SELECT u.n FROM u)";
 
-static ledger_rc put_item(struct plan *p, const struct item *item, struct ldg_buf *a,
+static ledger_rc put_item(struct ldg_pg_bulk *p, const struct item *item, struct ldg_buf *a,
                           ledger_error *err)
 {
     struct ldg_pg_sink *sink = p->b->sink;
@@ -529,7 +562,7 @@ static ledger_rc put_item(struct plan *p, const struct item *item, struct ldg_bu
     return LEDGER_OK;
 }
 
-static ledger_rc send_changes(struct plan *p, ledger_error *err)
+static ledger_rc send_changes(struct ldg_pg_bulk *p, ledger_error *err)
 {
     static const Oid elements[LDG_PG_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,  LDG_PG_TEXT,
                                                  LDG_PG_JSONB, LDG_PG_JSONB, LDG_PG_JSONB,
@@ -559,7 +592,7 @@ static ledger_rc send_changes(struct plan *p, ledger_error *err)
 }
 
 /* What became of the changes of one entry. */
-static ledger_rc take_change(struct plan *p, const struct item *item, const PGresult *result,
+static ledger_rc take_change(struct ldg_pg_bulk *p, const struct item *item, const PGresult *result,
                              int row, ledger_error *err)
 {
     struct ldg_pg_batch *b = p->b;
@@ -580,7 +613,7 @@ static ledger_rc take_change(struct plan *p, const struct item *item, const PGre
     return LEDGER_OK;
 }
 
-static ledger_rc take_changes(struct plan *p, const PGresult *result, ledger_error *err)
+static ledger_rc take_changes(struct ldg_pg_bulk *p, const PGresult *result, ledger_error *err)
 {
     uint32_t *numbers = ldg_arena_alloc(&p->b->sink->arena, p->stored_count * sizeof(*numbers));
     uint32_t count = 0;
@@ -606,7 +639,7 @@ static ledger_rc take_changes(struct plan *p, const PGresult *result, ledger_err
 
 /* Entries that are added and trimmed in the batch are left out; but had one of them a key that is
  * there, its outcome is another. */
-static ledger_rc send_left_out(struct plan *p, ledger_error *err)
+static ledger_rc send_left_out(struct ldg_pg_bulk *p, ledger_error *err)
 {
     static const char find[] =
         "SELECT count(*) FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "
@@ -641,7 +674,7 @@ static ledger_rc send_left_out(struct plan *p, ledger_error *err)
 }
 
 /* Keys of the group's entries that are added before op i. */
-static size_t put_keys(const struct plan *p, const struct group *group, uint32_t i,
+static size_t put_keys(const struct ldg_pg_bulk *p, const struct group *group, uint32_t i,
                        struct ldg_buf *keys)
 {
     size_t count = 0;
@@ -659,7 +692,7 @@ static size_t put_keys(const struct plan *p, const struct group *group, uint32_t
 
 /* What the trim deletes must not have a key of an entry that is added before it, in its stream:
  * that one would not have come in. */
-static ledger_rc send_trim(struct plan *p, uint32_t i, ledger_error *err)
+static ledger_rc send_trim(struct ldg_pg_bulk *p, uint32_t i, ledger_error *err)
 {
     const struct ldg_op *op = &p->b->ops[i];
     struct ldg_buf *keys = &p->b->sink->arrays[1];
@@ -679,7 +712,7 @@ static ledger_rc send_trim(struct plan *p, uint32_t i, ledger_error *err)
                             err);
 }
 
-static ledger_rc take_trim(struct plan *p, uint32_t i, ledger_error *err)
+static ledger_rc take_trim(struct ldg_pg_bulk *p, uint32_t i, ledger_error *err)
 {
     struct ldg_pg_batch *b = p->b;
     PGresult *result = NULL;
@@ -701,9 +734,9 @@ static bool is_trim(const struct ldg_op *op)
 }
 
 /* Changes and trims, in one round trip. */
-static ledger_rc change_rows(struct plan *p, ledger_error *err)
+ledger_rc ldg_pg_bulk_change(struct ldg_pg_batch *b, ledger_error *err)
 {
-    struct ldg_pg_batch *b = p->b;
+    struct ldg_pg_bulk *p = b->bulk;
     PGresult *result = NULL;
     ledger_error ignored;
     ledger_rc rc;
@@ -740,17 +773,5 @@ static ledger_rc change_rows(struct plan *p, ledger_error *err)
     }
     if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
         rc = err->code;
-    return rc;
-}
-
-ledger_rc ldg_pg_bulk_run(struct ldg_pg_batch *b, ledger_error *err)
-{
-    struct plan p;
-    ledger_rc rc = plan_make(&p, b, err);
-
-    if (rc == LEDGER_OK)
-        rc = change_rows(&p, err);
-    if (rc == LEDGER_OK)
-        rc = copy_items(&p, err);
     return rc;
 }

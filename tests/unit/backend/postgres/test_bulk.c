@@ -1,6 +1,9 @@
-/* A batch at once comes to the same as its ops one by one: the same random ops in bulk, op by op
- * and through the memory backend, which says what is right. */
+/* A batch at once comes to the same as its ops one by one: the same random ops in bulk, in bulk as
+ * two batches that are under way at the same time, op by op and through the memory backend, which
+ * says what is right. */
 #include "sink.h"
+
+#include <pthread.h>
 
 #include "backend/postgres/apply.h"
 #include "workload.h"
@@ -16,6 +19,8 @@ static int setup(void **state)
     return tst_setup(state);
 }
 
+static struct ldg_pg ahead; /* a second handle of bulk's table */
+
 static void open_both(struct tst_env *env, unsigned round, ledger_log_mode log)
 {
     static const struct ldg_apply nothing;
@@ -24,6 +29,8 @@ static void open_both(struct tst_env *env, unsigned round, ledger_log_mode log)
 
     snprintf(name, sizeof(name), "bulk%u", round);
     sink_open(&bulk, tst_url(env, TST_POSTGRES, name), log);
+    handle_open(&ahead, tst_url(env, TST_POSTGRES, name), "t", LDG_ROLE_SINK, log, 0);
+    tst_ok(SINK->apply(&ahead, &nothing, NULL, &err), &err);
     snprintf(name, sizeof(name), "rows%u", round);
     sink_open(&rows, tst_url(env, TST_POSTGRES, name), log);
     tst_ok(SINK->apply(&rows.s, &nothing, NULL, &err), &err);
@@ -32,8 +39,111 @@ static void open_both(struct tst_env *env, unsigned round, ledger_log_mode log)
 
 static void close_both(void)
 {
+    handle_close(&ahead);
     sink_close(&bulk);
     sink_close(&rows);
+}
+
+/* --- two batches under way ------------------------------------------------------------------- */
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+
+enum { BEGUN, DRAWN, AT_TURN, DONE };
+struct half {
+    struct ldg_pg *pg;
+    struct ldg_apply apply;
+    uint8_t *outcomes;
+    struct half *other;
+    int until; /* what the other one has to have reached for this one's turn to come */
+    int state;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+static void reach(struct half *half, int state)
+{
+    pthread_mutex_lock(&mutex);
+    if (state > half->state)
+        half->state = state;
+    pthread_cond_broadcast(&cond);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void wait_until(const struct half *half, int state)
+{
+    pthread_mutex_lock(&mutex);
+    while (half->state < state)
+        pthread_cond_wait(&cond, &mutex);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void half_drawn(void *ctx)
+{
+    reach(ctx, DRAWN);
+}
+
+/* The first half's comes only when the second has done whatever it may do before its own. */
+static ledger_rc half_turn(void *ctx, ledger_error *err)
+{
+    struct half *half = ctx;
+
+    reach(half, AT_TURN);
+    wait_until(half->other, half->until);
+    if (half->until == AT_TURN || half->other->rc == LEDGER_OK)
+        return LEDGER_OK;
+    err->code = LEDGER_ERR_FENCED;
+    return LEDGER_ERR_FENCED;
+}
+
+static void *half_run(void *ctx)
+{
+    struct half *half = ctx;
+
+    half->rc = SINK->apply(half->pg, &half->apply, half->outcomes, &half->err);
+    reach(half, DONE);
+    return NULL;
+}
+
+/* As the bridge does it: two that met in locks are done once more, one after the other. */
+static void apply_in_two(struct sink *k, size_t first_count)
+{
+    struct ldg_cursor middle = k->cursor, next = k->cursor;
+    struct half a = { .pg = &k->s, .outcomes = k->outcomes, .until = AT_TURN };
+    struct half b = { .pg = &ahead, .outcomes = k->outcomes + first_count, .until = DONE };
+    pthread_t thread;
+
+    snprintf(middle.state, sizeof(middle.state), "half:%lld", (long long)k->position);
+    snprintf(next.state, sizeof(next.state), "state:%lld", (long long)k->position);
+    a.other = &b;
+    b.other = &a;
+    a.apply = (struct ldg_apply){ .name = "default",
+                                  .expected = &k->cursor,
+                                  .next = &middle,
+                                  .ops = k->ops,
+                                  .count = first_count,
+                                  .park_rejected = true,
+                                  .turn = half_turn,
+                                  .drawn = half_drawn,
+                                  .turn_ctx = &a };
+    b.apply = a.apply;
+    b.apply.expected = &middle;
+    b.apply.next = &next;
+    b.apply.ops = k->ops + first_count;
+    b.apply.count = k->count - first_count;
+    b.apply.turn_ctx = &b;
+    assert_int_equal(pthread_create(&thread, NULL, half_run, &a), 0);
+    wait_until(&a, DRAWN);
+    half_run(&b);
+    pthread_join(thread, NULL);
+    for (struct half *half = &a; half != NULL; half = half == &a ? &b : NULL) {
+        if (half->rc == LEDGER_ERR_BUSY || half->rc == LEDGER_ERR_FENCED) {
+            half->apply.turn = NULL;
+            half_run(half);
+        }
+        tst_ok(half->rc, &half->err);
+    }
+    k->cursor = next;
 }
 
 /* --- memory ---------------------------------------------------------------------------------- */
@@ -259,7 +369,7 @@ static void compare_outcomes(const uint8_t *memory, uint64_t seed, int batch)
     }
 }
 
-static void one_round(struct tst_env *env, uint64_t seed)
+static void one_round(struct tst_env *env, uint64_t seed, bool in_two)
 {
     static const struct ldg_identity third = { .uuid = OTHER_UUID, .epoch = 1 };
     struct random r = { .state = seed, .next = 1 };
@@ -289,7 +399,10 @@ static void one_round(struct tst_env *env, uint64_t seed)
         memcpy(rows.ops, bulk.ops, bulk.count * sizeof(bulk.ops[0]));
         rows.count = bulk.count;
         rows.position = bulk.position;
-        sink_apply(&bulk);
+        if (in_two)
+            apply_in_two(&bulk, below(&r, (unsigned)bulk.count + 1));
+        else
+            sink_apply(&bulk);
         sink_apply(&rows);
         apply_to_memory(&m, &bulk, outcomes);
         compare_outcomes(outcomes, seed, batch);
@@ -304,17 +417,27 @@ static void one_round(struct tst_env *env, uint64_t seed)
         compare_texts(LOG_ALL, seed);
     compare_with_memory(&m, &bulk, seed);
     assert_int_equal(rows.s.sink->bulk_count, 0);
-    in_bulk += bulk.s.sink->bulk_count;
+    in_bulk += bulk.s.sink->bulk_count + ahead.sink->bulk_count;
     memory_close(&m);
     close_both();
 }
 
 static void test_random_three_ways(void **state)
 {
+    in_bulk = 0;
     for (uint64_t seed = 1; seed <= tst_scale(20); seed++)
-        one_round(*state, seed);
+        one_round(*state, seed, false);
     assert_true(in_bulk >=
                 tst_scale(20) * 3); /* of twelve: else this compares one way with itself */
+    one_round(*state, 157, false);  /* an entry twice in a batch: logged once */
+}
+
+static void test_random_in_two(void **state)
+{
+    in_bulk = 0;
+    for (uint64_t seed = 1; seed <= tst_scale(20); seed++)
+        one_round(*state, seed, true);
+    assert_true(in_bulk >= tst_scale(20) * 6);
 }
 
 /* Without keys that meet, nothing of that is left to the slow way. */
@@ -392,10 +515,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, tst_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_random_three_ways),
-        TEST(test_mixed_is_bulk),
-        TEST(test_large_payloads),
-        TEST(test_pieces),
+        TEST(test_random_three_ways), TEST(test_random_in_two), TEST(test_mixed_is_bulk),
+        TEST(test_large_payloads),    TEST(test_pieces),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
