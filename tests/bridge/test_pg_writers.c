@@ -300,7 +300,10 @@ static void writers_and_killed_bridges(struct tst_env *env, size_t writer_count,
 {
     enum { BRIDGES = 3 };
     static const char *const batches[BRIDGES] = { "500", "40", "7" };
-    const struct tst_pg_options options = { .settings = "deadlock_timeout = 200ms" };
+    /* Many serializable transactions beside one that is open throughout keep many locks. */
+    const struct tst_pg_options options = {
+        .settings = "deadlock_timeout = 200ms\nmax_pred_locks_per_transaction = 2048\n"
+    };
     struct tst_pg *pg = tst_pg_start(&options);
     struct writer *writers = calloc(writer_count, sizeof *writers);
     char source_url[700], sink_url[700];
