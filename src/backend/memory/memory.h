@@ -130,6 +130,7 @@ struct ldg_mem_table {
     struct ldg_mem_table *next;
     struct ldg_identity identity;
     int64_t last_id;
+    struct ldg_memory *drawn; /* handles of whose ids not all are used */
     struct ldg_mem_rows rows; /* ascending by id, dead ones among them */
     size_t dead_count;
     struct ldg_mem_stream **streams; /* hash table */
@@ -217,6 +218,7 @@ struct ldg_memory {
     struct ldg_buf event_buf;
     /* apply() with `turn`: the batch's ids are drawn beforehand */
     int64_t first_id; /* 0: drawn as entries are added */
+    struct ldg_memory *next_drawn;
     int64_t drawn_id; /* of the op in hand; 0: none */
     /* faults.c: what the script says about the call in hand */
     bool lose_ack, apply_half, hold;

@@ -479,7 +479,8 @@ ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_opt
                         ret_entries, ret_count, err);
 }
 
-/* All that is below the first entry of an open transaction. */
+/* All that is below the first entry of an open transaction, and below ids that were drawn for one.
+ */
 ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
@@ -495,6 +496,8 @@ ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err
             break;
         }
     }
+    for (const struct ldg_memory *drawn = m->table->drawn; drawn; drawn = drawn->next_drawn)
+        settled = drawn->first_id <= settled ? drawn->first_id - 1 : settled;
     rc = ldg_mem_leave(m, LEDGER_OK, err);
     if (rc == LEDGER_OK && settled > settle->settled)
         settle->settled = settled;

@@ -645,18 +645,37 @@ static bool only_adds(const struct ldg_apply *apply)
     return only;
 }
 
-/* What may be done while an earlier batch is still under way: entries that hit no key. Then waits
- * for the turn. Others may come in meanwhile; the rows are ours. */
+/* For as long as they are not used, who follows the table must not pass them. */
+static void draw_ids(struct ldg_memory *m, size_t count)
+{
+    m->first_id = m->table->last_id + 1;
+    m->table->last_id += (int64_t)count;
+    m->next_drawn = m->table->drawn;
+    m->table->drawn = m;
+}
+
+static void forget_ids(struct ldg_memory *m)
+{
+    struct ldg_memory **link = &m->table->drawn;
+    while (*link && *link != m)
+        link = &(*link)->next_drawn;
+    if (*link)
+        *link = m->next_drawn;
+    m->first_id = 0;
+}
+
+/* What may be done while an earlier batch is still under way: entries that hit no key, and write no
+ * event, which would come before that batch's. Then waits for the turn. Others may come in
+ * meanwhile; the rows are ours. */
 static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply, uint8_t *outcomes,
                              bool *ret_done, ledger_error *err)
 {
     bool done = false;
-    m->first_id = m->table->last_id + 1;
-    m->table->last_id += (int64_t)apply->count;
+    draw_ids(m, apply->count);
     pthread_mutex_unlock(&m->db->mutex);
     apply->drawn(apply->turn_ctx);
     pthread_mutex_lock(&m->db->mutex);
-    if (only_adds(apply) && !m->apply_half && !ldg_mem_parked_any(m)) {
+    if (only_adds(apply) && !m->log && !m->apply_half && !ldg_mem_parked_any(m)) {
         done = ldg_mem_apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
         for (size_t i = 0; i < apply->count && done; i++)
             done = outcomes[i] == LDG_OUTCOME_APPLIED;
@@ -713,7 +732,7 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
             cursor->share_count--;
     }
     rc = ldg_mem_finish(m, 0, rc);
-    m->first_id = 0;
+    forget_ids(m);
     if (rc == LEDGER_OK && half) {
         rc = ldg_fail_native(err, LEDGER_ERR_PARTIAL, "memory", 0,
                              "%zu of %zu operations were done, as the test's script says", count,

@@ -11,6 +11,11 @@
 
 /* Two batches of ours may meet in a lock: then the wait must end soon. */
 #define OVERLAP_LOCK_MS 200
+/* How long a session may be silent inside its transaction. One that waits for its turn is, for as
+ * long as the earlier batch takes; one that holds the cursor is not, unless its program is stopped.
+ */
+#define SILENT "'idle_in_transaction_session_timeout', '1800s'"
+#define SILENT_WITH_CURSOR "'idle_in_transaction_session_timeout', '60s'"
 #define DURABLE_ASK_US 100000
 #define PLAN_BATCHES 4096
 #define BUFFER_MAX_BYTES ((size_t)999 * 1000 * 1000)
@@ -146,6 +151,7 @@ struct run {
     bool told_drawn; /* drawn() was */
     bool planned;    /* what the ops amount to, in this try */
     bool added;      /* the appends are in, in this try */
+    bool open;       /* the transaction is, from the try before */
     bool bulk;       /* this try is in bulk */
     bool immediate;  /* constraints are checked at once: one was not met at the commit */
 };
@@ -154,7 +160,7 @@ struct run {
  * comes of guesses about a table that was empty when the plan was made. */
 static const char settings[] =
     "SELECT set_config('statement_timeout', '0', true), "
-    "set_config('idle_in_transaction_session_timeout', '60s', true), "
+    "set_config(" SILENT ", true), "
     "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
@@ -169,8 +175,9 @@ static const char fence_update[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
 static const char fence_share[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR SHARE";
-static const char look_aside[] = "SELECT EXISTS (SELECT FROM \"{t}_parked\"), "
-                                 "EXISTS (SELECT FROM \"{t}_foreign\")";
+#define ASIDE "EXISTS (SELECT FROM \"{t}_parked\"), EXISTS (SELECT FROM \"{t}_foreign\")"
+static const char look_aside[] = "SELECT " ASIDE;
+static const char look_aside_own[] = "SELECT " ASIDE ", set_config(" SILENT_WITH_CURSOR ", true)";
 static const char beginning[] = "beginning a batch";
 
 /* Plans are kept, and those that were made for an empty table are bad ones for what it becomes:
@@ -217,7 +224,7 @@ static ledger_rc send_fence(const struct run *r, ledger_error *err)
                               r->apply->next != NULL ? fence_update : fence_share, &args, err);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_pg_pipe_send(r->b->pg, beginning, look_aside, NULL, err);
+        rc = ldg_pg_pipe_send(r->b->pg, beginning, r->own ? look_aside_own : look_aside, NULL, err);
     for (size_t i = 0; rc == LEDGER_OK && i < r->b->order_count; i++) {
         struct ldg_pg_args order = { 0 };
 
@@ -284,11 +291,17 @@ static ledger_rc receive_ids(struct run *r, ledger_error *err)
     return rc;
 }
 
+/* Ids that are drawn and not used yet must not be taken for ones that never will be: the
+ * transaction that holds the sequence's lock for them stays open over all tries. */
+static const char keep_ids[] = "SAVEPOINT ldg_drawn";
+static const char undo_try[] = "ROLLBACK TO SAVEPOINT ldg_drawn";
+
 /* BEGIN, with whatever can be asked at once. */
 static ledger_rc begin_own(struct run *r, ledger_error *err)
 {
     struct ldg_pg *pg = r->b->pg;
-    const bool draw = must_draw(r), plan_anew = must_plan_anew(r->b);
+    const bool draw = must_draw(r), keep = draw || r->b->has_drawn;
+    const bool plan_anew = must_plan_anew(r->b);
     struct ldg_pg_args args = { 0 }, count = { 0 };
     ledger_error ignored;
     char lock_timeout[16];
@@ -308,12 +321,16 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
     ldg_pg_arg_int64(&count, (int64_t)r->b->append_count);
     if (rc == LEDGER_OK && draw)
         rc = ldg_pg_pipe_send(pg, beginning, draw_ids, &count, err);
+    if (rc == LEDGER_OK && keep)
+        rc = ldg_pg_pipe_send(pg, beginning, keep_ids, NULL, err);
     if (rc == LEDGER_OK && r->turned)
         rc = send_fence(r, err);
     for (int i = 0; rc == LEDGER_OK && i < 2 + plan_anew + r->immediate; i++)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
     if (rc == LEDGER_OK && draw)
         rc = receive_ids(r, err);
+    if (rc == LEDGER_OK && keep)
+        rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
     if (rc == LEDGER_OK && r->turned)
         rc = receive_fence(r, err);
     if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
@@ -477,8 +494,23 @@ static ledger_rc bulk_add(struct run *r, ledger_error *err)
     return rc;
 }
 
-/* Before the earlier batch has ended: what the batch adds. *ret_again: it hits a key, which the
- * earlier batch may be about to trim, or waits for a lock of that batch: once more, behind it. */
+/* The next try goes on in the same transaction where that holds drawn ids. */
+static ledger_rc undo(struct run *r, ledger_error *err)
+{
+    struct ldg_pg *pg = r->b->pg;
+    PGTransactionStatusType status;
+
+    ldg_pg_copy_cancel(pg);
+    status = PQtransactionStatus(pg->conn); /* of no connection, too */
+    r->open = r->b->has_drawn && (status == PQTRANS_INTRANS || status == PQTRANS_INERROR);
+    if (r->open)
+        return ldg_pg_run(pg, LDG_PG_KEEP, "undoing a batch", undo_try, NULL, NULL, err);
+    ldg_pg_rollback(pg);
+    return LEDGER_OK;
+}
+
+/* Before the earlier batch has ended: what the batch adds. *ret_again: it is refused, or waits for
+ * a lock of that batch. A key that is taken may be about to be trimmed there. */
 static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
@@ -493,8 +525,9 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
         rc = bulk_failed(r->b, rc, err);
         *ret_again = rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_BUSY;
         if (*ret_again) {
-            ldg_pg_rollback(r->b->pg);
-            return take_turn(r, err);
+            r->bulk = rc == LEDGER_ERR_BUSY || strcmp(ldg_pg_sqlstate(err), "23505") == 0;
+            rc = undo(r, err);
+            return rc == LEDGER_OK ? take_turn(r, err) : rc;
         }
     }
     if (rc == LEDGER_OK)
@@ -586,7 +619,8 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     r->planned = r->added = false;
     r->bulk = r->bulk && may_copy(b);
     b->row_wise = !r->bulk;
-    rc = begin_own(r, err);
+    rc = r->open ? fence(r, err) : begin_own(r, err);
+    r->open = false;
     if (rc == LEDGER_OK && !r->turned)
         rc = overlap(r, ret_again, err);
     if (rc == LEDGER_OK && !*ret_again && r->bulk && b->parked_any)
@@ -612,7 +646,9 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
             rc = LEDGER_OK;
         }
     }
-    if (rc != LEDGER_OK || *ret_again)
+    if (rc == LEDGER_OK && *ret_again && !r->open)
+        rc = undo(r, err);
+    if (rc != LEDGER_OK)
         ldg_pg_rollback(b->pg);
     return rc;
 }

@@ -50,6 +50,7 @@ struct ldg_pg_bulk {
     uint32_t *before; /* per op: the op before it on the same entry, or the trim before it */
     bool has_trims;
     bool several_origins;
+    bool key_again; /* that of an entry which is trimmed again */
     bool only_adds; /* every op is an append of its own entry; then nothing above is filled in */
     bool fits;      /* false: op by op */
 };
@@ -112,9 +113,12 @@ static bool key_known(struct ldg_pg_bulk *p, uint32_t index)
     while (p->key_slots[at] != 0) {
         const struct item *other = &p->items[p->key_slots[at] - 1];
 
-        if (!other->trimmed && strcmp(other->op->entry->dedup_key, key) == 0 &&
-            strcmp(other->op->stream, op->stream) == 0)
+        const bool same = strcmp(other->op->entry->dedup_key, key) == 0 &&
+                          strcmp(other->op->stream, op->stream) == 0;
+
+        if (same && !other->trimmed)
             return true;
+        p->key_again = p->key_again || same;
         at = (at + 1) & p->mask;
     }
     p->key_slots[at] = index + 1;
@@ -363,11 +367,12 @@ ledger_rc ldg_pg_bulk_plan(struct ldg_pg_batch *b, ledger_error *err)
     return LEDGER_OK;
 }
 
-/* A trim would delete an entry that the batch adds behind it, though it lies below. */
+/* A trim would delete an entry that the batch adds behind it, though it lies below; and whether the
+ * key of one that is added and trimmed was free can be seen only before it is used again. */
 bool ldg_pg_bulk_may_add_first(const struct ldg_pg_batch *b)
 {
     const struct ldg_pg_bulk *p = b->bulk;
-    bool may = true;
+    bool may = !p->key_again;
 
     for (uint32_t g = 0; g < p->group_count && may; g++) {
         const struct group *group = &p->groups[g];

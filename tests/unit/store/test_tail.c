@@ -148,6 +148,75 @@ static void test_committed_late(void **state)
     ledger_tail_close(&one);
 }
 
+static void nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+struct meanwhile {
+    struct fixture *f;
+    ledger_tail *tail;
+};
+
+static ledger_rc others_append(void *ctx, ledger_error *err)
+{
+    struct meanwhile *m = ctx;
+
+    (void)err;
+    tst_append(m->f->writer, "s", "1", NULL, NULL);
+    assert_string_equal(next(m->tail), "4");
+    assert_string_equal(next(m->tail), "");
+    assert_string_equal(next(m->tail), "");
+    return LEDGER_OK;
+}
+
+/* A batch that has drawn ids, and waits for an earlier one before it uses them. */
+static void test_drawn_ids(void **state)
+{
+    static const struct ldg_identity source = { .uuid = "00000000-0000-4000-8000-000000000001",
+                                                .epoch = 1 };
+    struct fixture *f = *state;
+    ledger_error err = { 0 };
+    uint8_t outcomes[2];
+    int origin = 0;
+
+    open_three(f);
+    struct meanwhile m = { f, open_tail(f, NULL, NULL, false) };
+    tst_append(f->writer, "s", "1", NULL, NULL);
+    assert_string_equal(next(m.tail), "1");
+    tst_ok(ldg_store_origin_get(f->slow, &source, "", &origin, &err), &err);
+    const ledger_append_entry entry = {
+        .id = "7", .payload = { "1", 1 }, .order_key = "", .dedup_key = "", .source_id = ""
+    };
+    const struct ldg_op ops[] = {
+        { .kind = LDG_OP_TRIM,
+          .origin = origin,
+          .mutation_origin = origin,
+          .stream = "s",
+          .source_pos = 6,
+          .position = 1,
+          .log_position = 1,
+          .event = { "{}", 2 } },
+        { .kind = LDG_OP_APPEND,
+          .origin = origin,
+          .mutation_origin = origin,
+          .stream = "s",
+          .source_pos = 7,
+          .position = 2,
+          .log_position = 2,
+          .entry = &entry,
+          .event = { "{}", 2 },
+          .event_index = 1 },
+    };
+    const struct ldg_apply apply = {
+        .ops = ops, .count = 2, .turn = others_append, .drawn = nothing, .turn_ctx = &m
+    };
+    tst_ok(ldg_store_apply(f->slow, &apply, outcomes, &err), &err);
+    assert_int_equal(outcomes[1], LDG_OUTCOME_APPLIED);
+    assert_string_equal(next(m.tail), "3");
+    ledger_tail_close(&m.tail);
+}
+
 static void test_rolled_back(void **state)
 {
     struct fixture *f = *state;
@@ -308,7 +377,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_plain),         TEST(test_committed_late), TEST(test_rolled_back),
         TEST(test_at_end),        TEST(test_many_given),     TEST(test_bad_calls),
-        TEST(test_out_of_memory),
+        TEST(test_out_of_memory), TEST(test_drawn_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

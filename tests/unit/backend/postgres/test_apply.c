@@ -689,6 +689,14 @@ static ledger_rc take_turn(void *ctx, ledger_error *err)
     turn->turned++;
     assert_int_equal(turn->drawn <= 1, 1);
     turn->seen = (size_t)tst_pg_sql_int(k.db, "SELECT count(*) FROM t");
+    /* Else who follows the table would take the ids for ones that are never used. */
+    if (turn->drawn)
+        assert_int_equal(tst_pg_sql_int(k.db,
+                                        "SELECT count(*) FROM pg_locks WHERE relation = "
+                                        "pg_get_serial_sequence('t', 'id')::regclass AND "
+                                        "mode = 'RowExclusiveLock' AND pid = %d",
+                                        PQbackendPID(k.s.conn)),
+                         1);
     if (turn->meanwhile != NULL)
         tst_pg_sql(k.db, "%s", turn->meanwhile);
     if (turn->give != LEDGER_OK) {
