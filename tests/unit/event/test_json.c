@@ -496,8 +496,10 @@ static void jansson_agrees_on_folder(const char *corpus, const char *name)
 static void jansson_agrees_on_the_corpus(void **state)
 {
     const char *corpus = getenv("LEDGER_TEST_CORPUS");
-    if (corpus == NULL)
+    if (corpus == NULL) {
+        print_message("LEDGER_TEST_CORPUS names no folder; run the tests through meson\n");
         skip();
+    }
     jansson_agrees_on_folder(corpus, "event");
     jansson_agrees_on_folder(corpus, "json");
 }

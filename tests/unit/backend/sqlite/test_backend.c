@@ -127,8 +127,10 @@ static void test_permissions(void **state)
     ledger_error err;
     ledger_store *store = NULL;
     char url[700];
-    if (geteuid() == 0)
-        skip(); /* root may do all of this */
+    if (geteuid() == 0) {
+        print_message("root may do all that is refused here\n");
+        skip();
+    }
     assert_int_equal(mkdir(tst_path(env, "ro"), 0500), 0);
     snprintf(url, sizeof(url), "sqlite:%s", tst_path(env, "ro/new.db"));
     tst_fails(store_try(url, NULL, LEDGER_STORE_CREATE, &store, &err), LEDGER_ERR_PERMISSION, &err);
