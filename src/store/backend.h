@@ -159,8 +159,8 @@ struct ldg_apply {
      * are tried again, one after the other.
      * The later batch begins when this one calls drawn(), at the latest when it calls turn(): by
      * then the ids of all entries that this batch may add are drawn, and these very ones are used
-     * on whatever path it goes, so that ids in the sink follow the order of the log. drawn() may be
-     * called once, before turn(), or never. */
+     * on whatever path it goes, so that ids in the sink follow the order of the log; until they
+     * are, settle() passes none of them. drawn() may be called once, before turn(), or never. */
     ledger_rc (*turn)(void *turn_ctx, ledger_error *err);
     void (*drawn)(void *turn_ctx);
     void *turn_ctx;

@@ -149,7 +149,6 @@ struct run {
     bool own;        /* the transaction is ours, else a part of another */
     bool turned;     /* turn() was called, or need not be */
     bool told_drawn; /* drawn() was */
-    bool planned;    /* what the ops amount to, in this try */
     bool added;      /* the appends are in, in this try */
     bool open;       /* the transaction is, from the try before */
     bool bulk;       /* this try is in bulk */
@@ -478,22 +477,6 @@ static ledger_rc bulk_failed(struct ldg_pg_batch *b, ledger_rc rc, ledger_error 
     return ldg_pg_op_fail(rc, err);
 }
 
-static ledger_rc bulk_plan(struct run *r, ledger_error *err)
-{
-    ledger_rc rc = r->planned ? LEDGER_OK : ldg_pg_bulk_plan(r->b, err);
-
-    r->planned = rc == LEDGER_OK;
-    return rc;
-}
-
-static ledger_rc bulk_add(struct run *r, ledger_error *err)
-{
-    ledger_rc rc = r->added ? LEDGER_OK : ldg_pg_bulk_add(r->b, err);
-
-    r->added = rc == LEDGER_OK;
-    return rc;
-}
-
 /* The next try goes on in the same transaction where that holds drawn ids. */
 static ledger_rc undo(struct run *r, ledger_error *err)
 {
@@ -519,9 +502,11 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
         r->apply->drawn(r->apply->turn_ctx);
     r->told_drawn = true;
     if (r->bulk && r->b->has_drawn) {
-        rc = bulk_plan(r, err);
-        if (rc == LEDGER_OK && ldg_pg_bulk_may_add_first(r->b))
-            rc = bulk_add(r, err);
+        rc = ldg_pg_bulk_plan(r->b, err);
+        if (rc == LEDGER_OK && ldg_pg_bulk_may_add_first(r->b)) {
+            rc = ldg_pg_bulk_add(r->b, err);
+            r->added = rc == LEDGER_OK;
+        }
         rc = bulk_failed(r->b, rc, err);
         *ret_again = rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_BUSY;
         if (*ret_again) {
@@ -543,12 +528,12 @@ static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
     struct ldg_pg_batch *b = r->b;
     ledger_rc rc = ldg_pg_orders_check(b, err);
 
-    if (rc == LEDGER_OK)
-        rc = bulk_plan(r, err);
+    if (rc == LEDGER_OK && b->bulk == NULL)
+        rc = ldg_pg_bulk_plan(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_bulk_change(b, err);
-    if (rc == LEDGER_OK)
-        rc = bulk_add(r, err);
+    if (rc == LEDGER_OK && !r->added)
+        rc = ldg_pg_bulk_add(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_chain_write(b, true, err);
     if (rc == LEDGER_OK)
@@ -616,7 +601,8 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     bool was_bulk;
     ledger_rc rc;
 
-    r->planned = r->added = false;
+    b->bulk = NULL;
+    r->added = false;
     r->bulk = r->bulk && may_copy(b);
     b->row_wise = !r->bulk;
     rc = r->open ? fence(r, err) : begin_own(r, err);

@@ -63,7 +63,7 @@ struct ldg_pg_batch {
     int64_t lowest_id; /* of the ids drawn; INT64_MAX: none */
     struct ldg_pg_order *orders;
     size_t order_count;
-    struct ldg_pg_bulk *bulk; /* what the ops amount to; of bulk.c */
+    struct ldg_pg_bulk *bulk; /* what the ops amount to; of bulk.c; NULL: not asked in this try */
 };
 
 static inline int64_t ldg_pg_op_time(const struct ldg_pg_batch *b, const struct ldg_op *op)

@@ -2,9 +2,9 @@
  * changes are changed by one statement, the trims run, and the rows that it adds come in by COPY:
  * behind the changes, or before them where that is the same.
  *
- * Hides what ops on one entry come to. Invariant: rows and outcomes are
- * those of one op after the other. Whatever cannot be told here (a key that is there already, an
- * entry that comes twice, a position of another log) is left to the way op by op. */
+ * Hides what ops on one entry come to. Invariant: rows and outcomes are those of one op after the
+ * other. Whatever cannot be told here (a key that is there already, an entry that comes twice, a
+ * position of another log) is left to the way op by op. */
 #include "backend/postgres/apply.h"
 
 #include "base/hash.h"
@@ -50,7 +50,7 @@ struct ldg_pg_bulk {
     uint32_t *before; /* per op: the op before it on the same entry, or the trim before it */
     bool has_trims;
     bool several_origins;
-    bool key_again; /* that of an entry which is trimmed again */
+    bool key_again; /* one is used that an entry had which the batch adds and trims */
     bool only_adds; /* every op is an append of its own entry; then nothing above is filled in */
     bool fits;      /* false: op by op */
 };
@@ -293,15 +293,6 @@ bool ldg_pg_bulk_suits(const struct ldg_op *ops, size_t count)
     return suits;
 }
 
-static bool only_adds(const struct ldg_op *ops, size_t count)
-{
-    bool only = true;
-
-    for (size_t i = 0; i < count && only; i++)
-        only = ops[i].kind == LDG_OP_APPEND;
-    return only;
-}
-
 static ledger_rc plan_init(struct ldg_pg_bulk *p, ledger_error *err)
 {
     struct ldg_pg_batch *b = p->b;
@@ -356,7 +347,7 @@ ledger_rc ldg_pg_bulk_plan(struct ldg_pg_batch *b, ledger_error *err)
 
     if (p == NULL)
         return ldg_fail_nomem(err);
-    *p = (struct ldg_pg_bulk){ .b = b, .fits = true, .only_adds = only_adds(b->ops, b->count) };
+    *p = (struct ldg_pg_bulk){ .b = b, .fits = true, .only_adds = b->append_count == b->count };
     b->bulk = p;
     if (!p->only_adds)
         return plan_make(p, err);

@@ -185,8 +185,7 @@ ledger_rc ldg_pg_rows_run(struct ldg_pg_batch *b, ledger_error *err)
     ledger_rc rc = seen != NULL ? LEDGER_OK : ldg_fail_nomem(err);
 
     b->savepoint_open = false;
-    if (b->count > 0) /* a plan for all at once may have left some */
-        memset(b->ids, 0, b->count * sizeof(*b->ids));
+    memset(b->ids, 0, b->count * sizeof(*b->ids)); /* a plan for all at once may have left some */
     for (size_t i = 0; rc == LEDGER_OK && i < b->count; i = end) {
         if (i == seen_end)
             rc = ldg_pg_ops_seen(b, i, seen, &seen_end, err);
