@@ -137,7 +137,7 @@ ledger_rc ldg_pg_bulk_change(struct ldg_pg_batch *b, ledger_error *err);
 
 /* --- ops.c ----------------------------------------------------------------------------------- */
 
-/* A failure of an op: what this very row runs into is REJECTED. */
+/* A failure of an op: what this very row runs into is REJECTED. OK and REJECTED stay. */
 ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err);
 bool ldg_pg_op_is_guarded(const struct ldg_op *op);
 /* Which appends from `first` on, up to the next trim, name an entry that is here already:

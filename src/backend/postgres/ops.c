@@ -17,10 +17,11 @@
 ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err)
 {
     char message[LEDGER_ERROR_MESSAGE_MAX];
-    bool own = ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA ||
-               strcmp(ldg_pg_sqlstate(err), "0A000") == 0;
 
-    if (own && rc != LEDGER_OK && rc != LEDGER_ERR_REJECTED) {
+    if (rc == LEDGER_OK || rc == LEDGER_ERR_REJECTED) /* without a failure *err is anything */
+        return rc;
+    if (ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA ||
+        strcmp(ldg_pg_sqlstate(err), "0A000") == 0) {
         memcpy(message, err->message, sizeof(message));
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code, "%s", message);
     }
@@ -710,5 +711,5 @@ ledger_rc ldg_pg_op_run(struct ldg_pg_batch *b, size_t i, ledger_error *err)
                       op->reason != NULL ? op->reason : "this operation is not known here");
         break;
     }
-    return rc == LEDGER_OK ? rc : ldg_pg_op_fail(rc, err);
+    return ldg_pg_op_fail(rc, err);
 }
