@@ -121,7 +121,7 @@ void tst_pg_require(void)
  */
 
 /* In the child: becomes the server's user and runs bin_dir/args[0], output into the log. */
-static void become(const struct tst_pg *pg, const char *const *args, int death_signal, pid_t parent)
+static void become(const struct tst_pg *pg, const char **args, int death_signal, pid_t parent)
 {
     char path[500];
     int log;
@@ -137,12 +137,14 @@ static void become(const struct tst_pg *pg, const char *const *args, int death_s
     /* After the change of user, which would forget it. */
     if (death_signal != 0 && (prctl(PR_SET_PDEATHSIG, death_signal) != 0 || getppid() != parent))
         _exit(123);
+    /* By its whole path: the server's programs look for each other beside what they were called. */
     snprintf(path, sizeof path, "%s/%s", bin_dir, args[0]);
+    args[0] = path;
     execv(path, (char *const *)(uintptr_t)args);
     _exit(127);
 }
 
-static pid_t spawn(const struct tst_pg *pg, const char *const *args, int death_signal)
+static pid_t spawn(const struct tst_pg *pg, const char **args, int death_signal)
 {
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -152,7 +154,7 @@ static pid_t spawn(const struct tst_pg *pg, const char *const *args, int death_s
     return pid;
 }
 
-static void run_program(const struct tst_pg *pg, const char *const *args)
+static void run_program(const struct tst_pg *pg, const char **args)
 {
     int status = -1;
     pid_t pid = spawn(pg, args, SIGKILL);
@@ -314,7 +316,7 @@ struct tst_pg *tst_pg_start(const struct tst_pg_options *options)
     if (options == NULL)
         options = &none;
     pg = make();
-    run_program(pg, (const char *const[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U",
+    run_program(pg, (const char *[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U",
                                            "postgres", "-E", "UTF8", "--locale=C.UTF-8",
                                            "--no-instructions", NULL });
     tst_pg_configure(pg, "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
@@ -344,7 +346,7 @@ void tst_pg_run(struct tst_pg *pg)
     int64_t end = tst_mono_us() + tst_slow(START_US);
     char url[700];
     assert_int_equal(pg->pid, 0);
-    pg->pid = spawn(pg, (const char *const[]){ "postgres", "-D", pg->data, NULL }, SIGQUIT);
+    pg->pid = spawn(pg, (const char *[]){ "postgres", "-D", pg->data, NULL }, SIGQUIT);
     snprintf(url, sizeof url, "%s", tst_pg_url(pg, NULL, NULL, NULL));
     for (;;) {
         int status;
@@ -465,7 +467,7 @@ struct tst_pg *tst_pg_standby(struct tst_pg *primary)
     tcp = tst_pg_sql_int(conn, "SELECT (current_setting('listen_addresses') <> '')::int") == 1;
     PQfinish(conn);
     snprintf(port, sizeof port, "%d", primary->port);
-    run_program(pg, (const char *const[]){ "pg_basebackup", "-D", pg->data, "-h", primary->dir,
+    run_program(pg, (const char *[]){ "pg_basebackup", "-D", pg->data, "-h", primary->dir,
                                            "-p", port, "-U", "postgres", "-R", "-X", "stream", "-c",
                                            "fast", "--no-sync", NULL });
     configure_place(pg, tcp);
