@@ -316,9 +316,9 @@ struct tst_pg *tst_pg_start(const struct tst_pg_options *options)
     if (options == NULL)
         options = &none;
     pg = make();
-    run_program(pg, (const char *[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U",
-                                           "postgres", "-E", "UTF8", "--locale=C.UTF-8",
-                                           "--no-instructions", NULL });
+    run_program(pg,
+                (const char *[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U", "postgres",
+                                  "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions", NULL });
     tst_pg_configure(pg, "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
                          "max_connections = 120\nmax_prepared_transactions = 64\n"
                          "log_checkpoints = off\nautovacuum_naptime = 5s\n");
@@ -467,9 +467,9 @@ struct tst_pg *tst_pg_standby(struct tst_pg *primary)
     tcp = tst_pg_sql_int(conn, "SELECT (current_setting('listen_addresses') <> '')::int") == 1;
     PQfinish(conn);
     snprintf(port, sizeof port, "%d", primary->port);
-    run_program(pg, (const char *[]){ "pg_basebackup", "-D", pg->data, "-h", primary->dir,
-                                           "-p", port, "-U", "postgres", "-R", "-X", "stream", "-c",
-                                           "fast", "--no-sync", NULL });
+    run_program(pg, (const char *[]){ "pg_basebackup", "-D", pg->data, "-h", primary->dir, "-p",
+                                      port, "-U", "postgres", "-R", "-X", "stream", "-c", "fast",
+                                      "--no-sync", NULL });
     configure_place(pg, tcp);
     tst_pg_run(pg);
     return pg;
