@@ -13,9 +13,9 @@ static const char *const statements[] = {
                      "origin, source_pos) VALUES ($1::bigint, $2, convert_to($3, 'UTF8'), $4, $5, "
                      "1, $1)",
     [BENCH_SET_TAGS] = "UPDATE ledger_entries SET tags = $2::jsonb, updated_at = now(), "
-                       "mutation_pos = $3::bigint WHERE id = $1::bigint",
+                       "tags_pos = $3::bigint WHERE id = $1::bigint",
     [BENCH_SET_ANNOTATIONS] = "UPDATE ledger_entries SET annotations = coalesce(annotations, '{}') "
-                              "|| $2::jsonb, updated_at = now(), mutation_pos = $3::bigint "
+                              "|| $2::jsonb, updated_at = now(), annotations_pos = $3::bigint "
                               "WHERE id = $1::bigint",
     [BENCH_TRIM] = "DELETE FROM ledger_entries WHERE stream = $2 AND id <= $1::bigint",
 };

@@ -25,12 +25,12 @@ static double bare_run(const char *path, const struct bench_mutation *list,
                           "schema_version, created_at, origin, source_pos) "
                           "VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
     sqlite3_stmt *tags =
-        bench_prepare(db, "UPDATE ledger_entries SET tags = ?, updated_at = ?, mutation_pos = ? "
+        bench_prepare(db, "UPDATE ledger_entries SET tags = ?, updated_at = ?, tags_pos = ? "
                           "WHERE origin = ? AND source_pos = ?");
     sqlite3_stmt *annotations =
         bench_prepare(db, "UPDATE ledger_entries SET annotations = "
                           "json_patch(coalesce(annotations, '{}'), ?), updated_at = ?, "
-                          "mutation_pos = ? WHERE origin = ? AND source_pos = ?");
+                          "annotations_pos = ? WHERE origin = ? AND source_pos = ?");
     sqlite3_stmt *trim = bench_prepare(db, TRIM_SQL);
     int64_t start = bench_now_ns();
     double seconds;

@@ -154,6 +154,8 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
                       (long long)present, (long long)wanted);
     if (rc == LEDGER_OK && (adopt || rewound))
         rc = settle_entries(source, sink, keeper->name, adopt, rewound, wanted, err);
+    if (rc == LEDGER_OK && (!agrees || wanted < present))
+        rc = ldg_store_origin_unguard(sink, err);
     /* A skip leaves out what lies before it, going back never does. */
     if (rc == LEDGER_OK && wanted <= present && agrees && keeper->from[0] != '\0')
         rc = ldg_cursor_back(source, keeper->from, wanted, next->state, &wanted, err);

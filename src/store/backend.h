@@ -285,6 +285,10 @@ struct ldg_backend {
     /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
      * which now have those positions are taken for new. For a source whose log was put back. */
     ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
+    /* Before tags and annotations had a position each, one stood for both, and kept out what had
+     * been skipped of either. Forgets those: a cursor goes back, so that all of it comes again in
+     * the order of the log. NULL: there never were any. */
+    ledger_rc (*origin_unguard)(void *ctx, ledger_error *err);
     /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
     ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.

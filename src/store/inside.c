@@ -317,6 +317,17 @@ ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t posit
     return rc;
 }
 
+ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "setting a cursor back", err);
+    if (rc == LEDGER_OK && store->backend->origin_unguard)
+        rc = store->backend->origin_unguard(store->ctx, err);
+    return rc;
+}
+
 ledger_rc ldg_store_origin_unclaimed(ledger_store *store, bool *ret_any, ledger_error *err)
 {
     ledger_error local_err;

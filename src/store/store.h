@@ -43,6 +43,8 @@ ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
                                 size_t *ret_count, ledger_error *err);
 ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
                                  ledger_error *err);
+/* A backend without the callback has nothing to forget. */
+ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err);
 ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t position,
                                   ledger_error *err);
 /* A backend without the callback has none: false. */

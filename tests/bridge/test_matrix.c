@@ -143,6 +143,73 @@ static void skipped_types_are_counted(void **state)
     }
 }
 
+/* One kind of change was left out for a while, and the other went on. Going back brings what was
+ * left out, and nothing twice. */
+static void skipped_kind_comes_after_a_reset(void **state)
+{
+    static const ledger_mutation_type kinds[] = { LEDGER_MUTATION_SET_TAGS,
+                                                  LEDGER_MUTATION_SET_ANNOTATIONS };
+    struct tst_env *env = *state;
+    TST_ALL_PAIRS(env, from, to)
+    {
+        for (size_t kind = 0; kind < 2; kind++) {
+            ledger_store *source = tst_open(env, from, kind ? "source-1" : "source-0");
+            ledger_store *sink = tst_open(env, to, kind ? "sink-1" : "sink-0");
+            ledger_bridge_options o;
+            ledger_error err = { 0 };
+            struct tst_history before;
+            for (int i = 0; i < 10; i++) {
+                int64_t id = tst_append(source, "s", "{}", NULL, "first");
+                for (int turn = i % 2; turn < 3 + i % 2; turn++) {
+                    if (turn % 2 == 0)
+                        tst_tag(source, "s", id, turn < 2 ? "second" : "third");
+                    else
+                        tst_annotate(source, "s", id, "k", turn < 2 ? "v" : "w");
+                }
+            }
+            tst_bridge_options(&o);
+            o.skip_types = 1U << kinds[kind];
+            o.batch_size = 7;
+            (void)tst_bridge_once(source, sink, &o);
+            o.skip_types = 0;
+            tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+            (void)tst_bridge_once(source, sink, &o);
+            tst_assert_equal(source, sink, 0);
+            tst_history_load(sink, &before);
+            tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+            (void)tst_bridge_once(source, sink, &o);
+            tst_assert_unchanged(&before, sink);
+            tst_history_free(&before);
+        }
+    }
+}
+
+/* The same where a version before this one has carried: one position stood for both kinds. */
+static void skipped_kind_of_an_older_version_comes_after_a_reset(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        if (to == TST_MEMORY)
+            continue;
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, (enum tst_kind)to, "sink");
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        int64_t id = tst_append(source, "s", "{}", NULL, "first");
+        tst_tag(source, "s", id, "second");
+        tst_annotate(source, "s", id, "k", "v");
+        tst_bridge_options(&o);
+        o.skip_types = 1U << LEDGER_MUTATION_SET_TAGS;
+        (void)tst_bridge_once(source, sink, &o);
+        tst_exec_on(sink, "UPDATE ledger_entries SET mutation_pos = annotations_pos, "
+                          "annotations_pos = NULL");
+        tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
 static void parallel_streams(void **state)
 {
     struct tst_env *env = *state;
@@ -597,6 +664,8 @@ int main(void)
         T(restart_after_each_batch),
         T(batches_end_by_bytes),
         T(skipped_types_are_counted),
+        T(skipped_kind_comes_after_a_reset),
+        T(skipped_kind_of_an_older_version_comes_after_a_reset),
         T(parallel_streams),
         T(polls_beside_start_and_stop),
         T(cursor_never_goes_back),

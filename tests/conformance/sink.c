@@ -417,16 +417,16 @@ static void apply_keeps_the_later_change(struct conf_env *env)
     sink_tags(sink, sink->a, 1, "s", "four")->position = 4;
     sink_annotate(sink, sink->a, 1, "s", "k", "three")->position = 3;
     sink_annotate(sink, sink->a, 1, "s", "k", "six")->position = 6;
-    sink_tags(sink, sink->a, 1, "s", "six")->position = 6;
+    sink_annotate(sink, sink->a, 1, "s", "k", "six")->position = 6;
     sink_run(sink);
-    sink_is(sink, "aarrar");
+    sink_is(sink, "aaraar");
     sink_holds(sink, "s", "1[five]{k=six}");
     /* a change made in another store is of another log: its position says nothing */
     sink_tags(sink, sink->a, 1, "s", "of b")->mutation_origin = sink->b;
     sink->ops[0].position = 1;
     sink_annotate(sink, sink->a, 1, "s", "k", NULL)->mutation_origin = sink->b;
     sink->ops[1].position = 1;
-    sink_tags(sink, sink->a, 1, "s", "six")->position = 6;
+    sink_tags(sink, sink->a, 1, "s", "five")->position = 5;
     sink_tags(sink, sink->a, 1, "s", "seven")->position = 7;
     sink_tags(sink, sink->a, 1, "t", "x")->position = 8; /* not of this stream */
     sink_tags(sink, sink->a, 2, "s", "x")->position = 9;
@@ -482,6 +482,51 @@ static void apply_foreign_changes_once(struct conf_env *env)
         sink_is(sink, "aa");
         sink_holds(sink, "s", round < 2 ? "0[of b]{k=of b} 1[again]" : "1[again]");
     }
+}
+
+/* Tags were left out for a while and come after younger annotations, or the other way round. */
+static void apply_keeps_kinds_apart(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_append(sink, sink->a, 2, "s", "2", NULL);
+    sink_annotate(sink, sink->a, 1, "s", "k", "nine")->position = 9;
+    sink_tags(sink, sink->a, 2, "s", "nine")->position = 9;
+    sink_run(sink);
+    for (int round = 0; round < 2; round++) {
+        sink_tags(sink, sink->a, 1, "s", "five")->position = 5;
+        sink_annotate(sink, sink->a, 2, "s", "k", "five")->position = 5;
+        sink_tags(sink, sink->a, 1, "s", "four")->position = 4;
+        sink_annotate(sink, sink->a, 1, "s", "k", "eight")->position = 8;
+        sink_annotate(sink, sink->a, 2, "s", "k", "four")->position = 4;
+        sink_tags(sink, sink->a, 2, "s", "eight")->position = 8;
+        sink_run(sink);
+        sink_is(sink, round == 0 ? "aarrrr" : "rrrrrr");
+        sink_holds(sink, "s", "1[five]{k=nine} 2[nine]{k=five}");
+    }
+    /* The last change made the time, not the one that came last. */
+    ledger_batch *batch = conf_read(sink->store, "s", NULL);
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(ledger_batch_entry(batch, i)->updated_at_us / 1000000,
+                         SINK_TIME_US / 1000000 + 3 + (int64_t)i);
+    ledger_batch_destroy(&batch);
+    /* All in one batch, the change that is younger in front. */
+    sink_append(sink, sink->a, 3, "s", "3", NULL);
+    sink_annotate(sink, sink->a, 3, "s", "k", "nine")->position = 99;
+    sink_tags(sink, sink->a, 3, "s", "five")->position = 55;
+    sink_annotate(sink, sink->a, 1, "s", "k", "later")->position = 99;
+    sink_tags(sink, sink->a, 1, "s", "later")->position = 55;
+    sink_run(sink);
+    sink_is(sink, "aaaaa");
+    sink_holds(sink, "s", "1[later]{k=later} 2[nine]{k=five} 3[five]{k=nine}");
+    /* Both are forgotten apart. */
+    ok(ldg_store_origin_rewind(sink->store, sink->a, 70, &err));
+    sink_annotate(sink, sink->a, 3, "s", "k", "new")->position = 80;
+    sink_tags(sink, sink->a, 3, "s", "old")->position = 55;
+    sink_run(sink);
+    sink_is(sink, "ar");
+    sink_holds(sink, "s", "1[later]{k=later} 2[nine]{k=five} 3[five]{k=new}");
 }
 
 static void origin_rewinds(struct conf_env *env)
@@ -802,6 +847,7 @@ const struct conf_case conf_sink_cases[] = {
     { "apply keeps the later change", apply_keeps_the_later_change, SINK | CHANGES, 0 },
     { "apply foreign changes once", apply_foreign_changes_once,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
+    { "apply keeps kinds apart", apply_keeps_kinds_apart, SINK | CHANGES, 0 },
     { "origin rewinds", origin_rewinds, SINK | CHANGES, 0 },
     { "unclaimed entries", unclaimed_entries, SINK, offsetof(struct conf_backend, put_legacy) },
     { "apply changes local entries", apply_changes_local_entries, SINK | CHANGES, 0 },

@@ -49,8 +49,8 @@ struct ldg_mem_version {
     ledger_list tags;
     ledger_map annotations;
     int64_t updated_at_us;
-    int64_t mutation_pos;       /* of the entry's own log; 0: none */
-    struct ldg_mem_mark *marks; /* of other logs, in this block */
+    int64_t tags_pos, annotations_pos; /* of their last changes in the entry's own log; 0: none */
+    struct ldg_mem_mark *marks;        /* of other logs, in this block */
     size_t mark_count;
 };
 
@@ -307,6 +307,9 @@ ledger_rc ldg_mem_update_as(struct ldg_memory *m, struct ldg_mem_row *row,
 bool ldg_mem_is_guarded(const struct ldg_op *op);
 /* Has the entry had this change of a log, or a later one? */
 bool ldg_mem_change_known(const struct ldg_mem_version *version, const struct ldg_op *op);
+/* updated_at after op, which was made at time_us. */
+int64_t ldg_mem_change_time(const struct ldg_mem_version *version, const struct ldg_op *op,
+                            int64_t time_us);
 ledger_rc ldg_mem_delete(struct ldg_memory *m, struct ldg_mem_row *row, ledger_error *err);
 /* Encodes the event into the log, if there is one. */
 ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *event,

@@ -165,8 +165,10 @@ ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, led
 static void version_rewind(struct ldg_mem_version *version, bool own, int origin, int64_t position)
 {
     size_t kept = 0;
-    if (own && version->mutation_pos > position)
-        version->mutation_pos = 0;
+    if (own && version->tags_pos > position)
+        version->tags_pos = 0;
+    if (own && version->annotations_pos > position)
+        version->annotations_pos = 0;
     for (size_t i = 0; i < version->mark_count; i++) {
         if (version->marks[i].origin != origin || version->marks[i].position <= position)
             version->marks[kept++] = version->marks[i];
@@ -423,12 +425,13 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_
         *outcome = LDG_OUTCOME_REPLAYED;
         return LEDGER_OK;
     }
+    const int64_t time_us = ldg_mem_change_time(old, op, op_time(op));
     if (op->kind == LDG_OP_SET_TAGS) {
-        rc = ldg_mem_update(m, row, op->tags, old->annotations, op_time(op), op, err);
+        rc = ldg_mem_update(m, row, op->tags, old->annotations, time_us, op, err);
     } else {
         rc = ldg_map_merge(old->annotations, op->annotations, &m->scratch, &merged, err);
         if (rc == LEDGER_OK)
-            rc = ldg_mem_update(m, row, old->tags, merged, op_time(op), op, err);
+            rc = ldg_mem_update(m, row, old->tags, merged, time_us, op, err);
     }
     if (rc == LEDGER_OK) {
         *outcome = LDG_OUTCOME_APPLIED;

@@ -310,13 +310,23 @@ static struct ldg_mem_mark *mark_find(const struct ldg_mem_version *version,
 
 bool ldg_mem_change_known(const struct ldg_mem_version *version, const struct ldg_op *op)
 {
+    const bool tags = op->kind == LDG_OP_SET_TAGS;
     const struct ldg_mem_mark *mark = ldg_mem_is_guarded(op) ? NULL : mark_find(version, op);
     bool known;
     if (ldg_mem_is_guarded(op))
-        known = version->mutation_pos && version->mutation_pos >= op->position;
+        known = (tags ? version->tags_pos : version->annotations_pos) >= op->position;
     else
         known = mark && mark->position >= op->position;
     return known;
+}
+
+/* A kind that was left out for a while comes late: what was changed after it keeps its time. */
+int64_t ldg_mem_change_time(const struct ldg_mem_version *version, const struct ldg_op *op,
+                            int64_t time_us)
+{
+    const int64_t other =
+        op->kind == LDG_OP_SET_TAGS ? version->annotations_pos : version->tags_pos;
+    return ldg_mem_is_guarded(op) && other > op->position ? version->updated_at_us : time_us;
 }
 
 /* The new version has the marks of the old one, and that of op. */
@@ -326,9 +336,12 @@ static void mark_put(struct ldg_mem_version *version, const struct ldg_mem_versi
     if (old->mark_count)
         memcpy(version->marks, old->marks, old->mark_count * sizeof(*old->marks));
     version->mark_count = old->mark_count;
-    version->mutation_pos = old->mutation_pos;
-    if (op && ldg_mem_is_guarded(op)) {
-        version->mutation_pos = op->position;
+    version->tags_pos = old->tags_pos;
+    version->annotations_pos = old->annotations_pos;
+    if (op && ldg_mem_is_guarded(op) && op->kind == LDG_OP_SET_TAGS) {
+        version->tags_pos = op->position;
+    } else if (op && ldg_mem_is_guarded(op)) {
+        version->annotations_pos = op->position;
     } else if (op) {
         struct ldg_mem_mark *mark = mark_find(version, op);
         if (!mark)

@@ -9,7 +9,7 @@
 
 #include "backend/postgres/parked.h"
 
-#define LDG_PG_ARRAYS 9
+#define LDG_PG_ARRAYS 11
 #define LDG_PG_COPY_BYTES ((size_t)64 * 1024)
 
 /* Lasts as long as the handle. */

@@ -333,6 +333,7 @@ const struct ldg_backend ldg_backend_postgres = {
     .origin_list = ldg_pg_origin_list,
     .origin_adopt = ldg_pg_origin_adopt,
     .origin_rewind = ldg_pg_origin_rewind,
+    .origin_unguard = ldg_pg_origin_unguard,
     .origin_unclaimed = ldg_pg_origin_unclaimed,
     .apply = ldg_pg_apply,
     .cursor_get = ldg_pg_cursor_get,

@@ -15,6 +15,11 @@
 
 /* --- the plan -------------------------------------------------------------------------------- */
 
+/* Positions of the changes of one kind; 0: there are none. */
+struct span {
+    int64_t first, last;
+};
+
 /* An entry of the batch: added by it, or there before and changed by it. */
 struct item {
     const struct ldg_op *op;   /* the append, or the first change */
@@ -23,11 +28,11 @@ struct item {
     bool added;
     bool trimmed; /* added and trimmed away again: it never gets into the table */
     bool changed, annotated;
-    int64_t first, last;  /* positions of the changes */
-    int64_t time_us;      /* of the last change */
-    uint32_t index;       /* of op */
-    uint32_t last_change; /* of the ops that change it; before[] has the others */
-    uint32_t next;        /* added, of the same group */
+    struct span tags_at, annotations_at; /* positions of the changes */
+    int64_t time_us;                     /* of the last change */
+    uint32_t index;                      /* of op */
+    uint32_t last_change;                /* of the ops that change it; before[] has the others */
+    uint32_t next;                       /* added, of the same group */
 };
 
 /* Entries of one origin in one stream. */
@@ -138,9 +143,7 @@ static void plan_append(struct ldg_pg_bulk *p, uint32_t i)
     }
     *slot = ++p->item_count;
     item = &p->items[p->item_count - 1];
-    *item = (struct item){
-        .op = op, .added = true, .index = i, .last = INT64_MIN, .last_change = NONE, .next = NONE
-    };
+    *item = (struct item){ .op = op, .added = true, .index = i, .last_change = NONE, .next = NONE };
     p->added_count++;
     p->b->outcomes[i] = LDG_OUTCOME_APPLIED;
     p->b->ids[i] = p->b->drawn[i];
@@ -172,11 +175,18 @@ static bool is_trimmed(struct ldg_pg_bulk *p, const struct ldg_op *op)
     return trimmed;
 }
 
+/* A kind that was left out for a while comes after younger changes of the other. */
+static struct span *span_of(struct item *item, const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_SET_TAGS ? &item->tags_at : &item->annotations_at;
+}
+
 /* The change becomes part of the item. */
 static ledger_rc fold(struct ldg_pg_bulk *p, struct item *item, uint32_t i, ledger_error *err)
 {
     const struct ldg_op *op = &p->b->ops[i];
     struct ldg_arena *arena = &p->b->sink->arena;
+    struct span *span = span_of(item, op);
     ledger_pair *both;
     ledger_rc rc = LEDGER_OK;
 
@@ -200,11 +210,12 @@ static ledger_rc fold(struct ldg_pg_bulk *p, struct item *item, uint32_t i, ledg
             memcpy(both + old, op->annotations.items, new * sizeof(*both));
         rc = ldg_map_sort((ledger_map){ both, old + new }, arena, &item->annotations, err);
     }
-    if (!item->changed)
-        item->first = op->position;
+    if (span->last == 0)
+        span->first = op->position;
+    span->last = op->position;
     item->changed = true;
-    item->last = op->position;
-    item->time_us = ldg_pg_op_time(p->b, op);
+    if (op->position >= item->tags_at.last && op->position >= item->annotations_at.last)
+        item->time_us = ldg_pg_op_time(p->b, op);
     p->before[i] = item->last_change;
     item->last_change = i;
     return rc;
@@ -220,7 +231,7 @@ static ledger_rc plan_change(struct ldg_pg_bulk *p, uint32_t i, ledger_error *er
     if (item != NULL && item->added) {
         if (item->trimmed || strcmp(item->op->stream, op->stream) != 0) {
             p->b->outcomes[i] = LDG_OUTCOME_MISSING;
-        } else if (op->position <= item->last) {
+        } else if (op->position <= span_of(item, op)->last) {
             p->b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         } else {
             rc = fold(p, item, i, err);
@@ -235,7 +246,8 @@ static ledger_rc plan_change(struct ldg_pg_bulk *p, uint32_t i, ledger_error *er
         *item = (struct item){ .op = op, .index = i, .last_change = NONE, .next = NONE };
         p->stored_count++;
         rc = fold(p, item, i, err);
-    } else if (op->position <= item->last || strcmp(item->op->stream, op->stream) != 0) {
+    } else if (op->position <= span_of(item, op)->last ||
+               strcmp(item->op->stream, op->stream) != 0) {
         p->fits = false;
     } else {
         rc = fold(p, item, i, err);
@@ -414,10 +426,10 @@ enum columns { COLUMNS_BARE, COLUMNS_METADATA, COLUMNS_ALL, COLUMNS_COUNT };
 static const char *const copy_entries[COLUMNS_COUNT] = {
     "COPY \"{t}\" (" ROW_COLUMNS ") FROM STDIN (FORMAT binary)",
     "COPY \"{t}\" (" ROW_COLUMNS ", metadata) FROM STDIN (FORMAT binary)",
-    "COPY \"{t}\" (" ROW_COLUMNS ", metadata, tags, annotations, updated_at, mutation_pos) "
-    "FROM STDIN (FORMAT binary)",
+    "COPY \"{t}\" (" ROW_COLUMNS ", metadata, tags, annotations, updated_at, tags_pos, "
+    "annotations_pos) FROM STDIN (FORMAT binary)",
 };
-static const int column_counts[COLUMNS_COUNT] = { 9, 10, 14 };
+static const int column_counts[COLUMNS_COUNT] = { 9, 10, 15 };
 
 /* item NULL: the append as it is. */
 static enum columns columns_of(const struct ldg_op *op, const struct item *item)
@@ -425,6 +437,14 @@ static enum columns columns_of(const struct ldg_op *op, const struct item *item)
     if (op->entry->tags.count > 0 || (item != NULL && item->changed))
         return COLUMNS_ALL;
     return op->entry->metadata.count > 0 ? COLUMNS_METADATA : COLUMNS_BARE;
+}
+
+static void copy_position(struct ldg_pg_copy *c, int64_t position)
+{
+    if (position != 0)
+        ldg_pg_copy_int64(c, position);
+    else
+        ldg_pg_copy_null(c);
 }
 
 static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_t i,
@@ -454,13 +474,12 @@ static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_
         if (rc == LEDGER_OK)
             rc = copy_map(c, b, changed ? item->annotations : (ledger_map){ NULL, 0 },
                           !changed || !item->annotated, err);
-        if (changed) {
+        if (changed)
             ldg_pg_copy_time(c, item->time_us);
-            ldg_pg_copy_int64(c, item->last);
-        } else {
+        else
             ldg_pg_copy_null(c);
-            ldg_pg_copy_null(c);
-        }
+        copy_position(c, changed ? item->tags_at.last : 0);
+        copy_position(c, changed ? item->annotations_at.last : 0);
     }
     return rc != LEDGER_OK ? rc : c->rc;
 }
@@ -505,26 +524,42 @@ ledger_rc ldg_pg_bulk_add(struct ldg_pg_batch *b, ledger_error *err)
 /* --- changes of what is in the table --------------------------------------------------------- */
 
 /* $1 origin, $2 source_pos, $3 stream, $4 tags, $5 annotations that are set, $6 keys that go,
- * $7 first and $8 last position, $9 time. Rows: n, id here (null: none), mutation_pos, whether it
- * was changed. */
+ * $7 first and $8 last position of tags, $9 and $10 of annotations (null: no change), $11 time.
+ * Rows: n, id here (null: none), last positions of tags and annotations there, whether it was
+ * changed. */
 static const char change_entries[] =
     "WITH x AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::text[], $4::jsonb[], "
-    "$5::jsonb[], $6::jsonb[], $7::int8[], $8::int8[], $9::timestamptz[]) WITH ORDINALITY "
-    "AS x(origin, pos, stream, tags, sets, unsets, first, last, at, n)), "
+    "$5::jsonb[], $6::jsonb[], $7::int8[], $8::int8[], $9::int8[], $10::int8[], "
+    "$11::timestamptz[]) WITH ORDINALITY AS x(origin, pos, stream, tags, sets, unsets, "
+    "tags_first, tags_last, sets_first, sets_last, at, n)), "
     "u AS (UPDATE \"{t}\" AS e SET tags = coalesce(x.tags, e.tags), "
     "annotations = CASE WHEN x.sets IS NULL THEN e.annotations ELSE "
     "(CASE WHEN jsonb_typeof(e.annotations) = 'object' THEN CASE WHEN x.unsets IS NULL "
     "THEN e.annotations ELSE e.annotations - ARRAY(SELECT jsonb_array_elements_text(x.unsets)) END "
-    "ELSE '{}'::jsonb END) || x.sets END, updated_at = x.at, mutation_pos = x.last FROM x "
+    "ELSE '{}'::jsonb END) || x.sets END, tags_pos = coalesce(x.tags_last, e.tags_pos), "
+    "annotations_pos = coalesce(x.sets_last, e.annotations_pos), updated_at = "
+    "CASE WHEN greatest(e.tags_pos, e.annotations_pos) > greatest(x.tags_last, x.sets_last) "
+    "THEN e.updated_at ELSE x.at END FROM x "
     "WHERE e.origin = x.origin AND e.source_pos = x.pos AND e.stream = x.stream "
-    "AND (e.mutation_pos IS NULL OR e.mutation_pos < x.first) AND (x.sets IS NULL "
-    "OR e.annotations IS NULL OR CASE jsonb_typeof(e.annotations) WHEN 'null' THEN true "
-    "WHEN 'object' THEN NOT jsonb_path_exists(e.annotations, '$.* ? (@.type() != \"string\")') "
+    "AND (x.tags IS NULL OR coalesce(e.tags_pos, e.mutation_pos, 0) < x.tags_first) "
+    "AND (x.sets IS NULL OR coalesce(e.annotations_pos, e.mutation_pos, 0) < x.sets_first) "
+    "AND (x.sets IS NULL OR e.annotations IS NULL OR CASE jsonb_typeof(e.annotations) "
+    "WHEN 'null' THEN true WHEN 'object' THEN NOT jsonb_path_exists(e.annotations, '$.* ? "
+    "(@.type() != \"string\")') "
     "ELSE false END) RETURNING x.n, e.id) "
-    "SELECT n, id, NULL::int8, true FROM u UNION ALL "
-    "SELECT x.n, e.id, e.mutation_pos, false FROM x LEFT JOIN \"{t}\" AS e "
+    "SELECT n, id, NULL::int8, NULL::int8, true FROM u UNION ALL "
+    "SELECT x.n, e.id, coalesce(e.tags_pos, e.mutation_pos, 0), "
+    "coalesce(e.annotations_pos, e.mutation_pos, 0), false FROM x LEFT JOIN \"{t}\" AS e "
     "ON e.origin = x.origin AND e.source_pos = x.pos AND e.stream = x.stream "
     "WHERE x.n NOT IN (SELECT u.n FROM u)";
+
+static void put_position(struct ldg_buf *array, int64_t position)
+{
+    if (position != 0)
+        ldg_pg_array_int64(array, position);
+    else
+        ldg_pg_array_text(array, NULL);
+}
 
 static ledger_rc put_item(struct ldg_pg_bulk *p, const struct item *item, struct ldg_buf *a,
                           ledger_error *err)
@@ -552,22 +587,25 @@ static ledger_rc put_item(struct ldg_pg_bulk *p, const struct item *item, struct
         return rc;
     ldg_pg_array_jsonb(&a[4], item->annotated ? sink->text.data : NULL, sink->text.size);
     ldg_pg_array_jsonb(&a[5], unset.count > 0 ? sink->more_text.data : NULL, sink->more_text.size);
-    ldg_pg_array_int64(&a[6], item->first);
-    ldg_pg_array_int64(&a[7], item->last);
-    ldg_pg_array_time(&a[8], item->time_us);
+    put_position(&a[6], item->tags_at.first);
+    put_position(&a[7], item->tags_at.last);
+    put_position(&a[8], item->annotations_at.first);
+    put_position(&a[9], item->annotations_at.last);
+    ldg_pg_array_time(&a[10], item->time_us);
     return LEDGER_OK;
 }
 
 static ledger_rc send_changes(struct ldg_pg_bulk *p, ledger_error *err)
 {
-    static const Oid elements[LDG_PG_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,  LDG_PG_TEXT,
-                                                 LDG_PG_JSONB, LDG_PG_JSONB, LDG_PG_JSONB,
-                                                 LDG_PG_INT8,  LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ };
-    static const Oid types[LDG_PG_ARRAYS] = { LDG_PG_INT4_ARRAY,       LDG_PG_INT8_ARRAY,
-                                              LDG_PG_TEXT_ARRAY,       LDG_PG_JSONB_ARRAY,
-                                              LDG_PG_JSONB_ARRAY,      LDG_PG_JSONB_ARRAY,
-                                              LDG_PG_INT8_ARRAY,       LDG_PG_INT8_ARRAY,
-                                              LDG_PG_TIMESTAMPTZ_ARRAY };
+    static const Oid elements[LDG_PG_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,       LDG_PG_TEXT,
+                                                 LDG_PG_JSONB, LDG_PG_JSONB,      LDG_PG_JSONB,
+                                                 LDG_PG_INT8,  LDG_PG_INT8,       LDG_PG_INT8,
+                                                 LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ };
+    static const Oid types[LDG_PG_ARRAYS] = {
+        LDG_PG_INT4_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TEXT_ARRAY,       LDG_PG_JSONB_ARRAY,
+        LDG_PG_JSONB_ARRAY, LDG_PG_JSONB_ARRAY, LDG_PG_INT8_ARRAY,       LDG_PG_INT8_ARRAY,
+        LDG_PG_INT8_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TIMESTAMPTZ_ARRAY
+    };
     struct ldg_buf *arrays = p->b->sink->arrays;
     struct ldg_pg_args args = { 0 };
     ledger_rc rc = LEDGER_OK;
@@ -595,11 +633,11 @@ static ledger_rc take_change(struct ldg_pg_bulk *p, const struct item *item, con
     const int64_t id = ldg_pg_get_int64(result, row, 1);
     uint8_t outcome = LDG_OUTCOME_APPLIED;
 
-    if (!ldg_pg_get_bool(result, row, 3)) {
+    if (!ldg_pg_get_bool(result, row, 4)) {
         outcome = id == 0 ? LDG_OUTCOME_MISSING : LDG_OUTCOME_REPLAYED;
         /* Some of them are old, some are not; or there is nothing to merge with. */
-        if (id != 0 &&
-            (PQgetisnull(result, row, 2) || ldg_pg_get_int64(result, row, 2) < item->last))
+        if (id != 0 && (ldg_pg_get_int64(result, row, 2) < item->tags_at.last ||
+                        ldg_pg_get_int64(result, row, 3) < item->annotations_at.last))
             return ldg_fail(err, LEDGER_ERR_REJECTED, "a change was applied before, another not");
     }
     for (uint32_t i = item->last_change; i != NONE; i = p->before[i]) {

@@ -259,8 +259,12 @@ ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_e
 {
     static const char rewind[] =
         "WITH foreigners AS (DELETE FROM \"{t}_foreign\" WHERE mutation_origin = $1 "
-        "AND position > $2) UPDATE \"{t}\" SET mutation_pos = NULL WHERE origin = $1 "
-        "AND source_pos IS NOT NULL AND mutation_pos > $2";
+        "AND position > $2) UPDATE \"{t}\" SET "
+        "mutation_pos = CASE WHEN mutation_pos > $2 THEN NULL ELSE mutation_pos END, "
+        "tags_pos = CASE WHEN tags_pos > $2 THEN NULL ELSE tags_pos END, "
+        "annotations_pos = CASE WHEN annotations_pos > $2 THEN NULL ELSE annotations_pos END "
+        "WHERE origin = $1 AND source_pos IS NOT NULL "
+        "AND (mutation_pos > $2 OR tags_pos > $2 OR annotations_pos > $2)";
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
     ledger_rc rc = ldg_pg_enter(pg, err);
@@ -269,6 +273,19 @@ ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_e
     ldg_pg_arg_int64(&args, position);
     if (rc == LEDGER_OK)
         rc = ldg_pg_write_alone(pg, "rewinding an origin", rewind, &args, NULL, err);
+    return rc;
+}
+
+ledger_rc ldg_pg_origin_unguard(void *ctx, ledger_error *err)
+{
+    static const char unguard[] =
+        "UPDATE \"{t}\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_write_alone(pg, "setting a cursor back", unguard, &args, NULL, err);
     return rc;
 }
 

@@ -407,18 +407,22 @@ bool ldg_pg_op_is_guarded(const struct ldg_op *op)
 #define MERGED                                                                                     \
     "((CASE WHEN jsonb_typeof(annotations) = 'object' THEN annotations ELSE '{}'::jsonb END "      \
     "- $5::text[]) || $4)"
-#define LOOK(where) "SELECT id, mutation_pos, " MERGEABLE " FROM \"{t}\" WHERE " where
+#define LOOK(where) "SELECT id, " MERGEABLE " FROM \"{t}\" WHERE " where
 /* $1 origin, $2 source_pos, $3 stream */
 static const char look_bridged[] = LOOK("origin = $1 AND source_pos = $2 AND stream = $3");
 static const char look_local[] = LOOK("id = $2 AND origin = $1 AND stream = $3");
 /* $1 origin, $2 source_pos, $3 stream, $4 tags or annotations, $5 keys that go, $6 time,
- * $7 position */
-#define GUARDED                                                                                    \
-    "updated_at = $6, mutation_pos = $7 WHERE origin = $1 AND source_pos = $2 AND stream = $3 "    \
-    "AND (mutation_pos IS NULL OR mutation_pos < $7)"
-static const char set_tags_guarded[] = "UPDATE \"{t}\" SET tags = $4, " GUARDED " RETURNING id";
+ * $7 position. A kind of change that was left out for a while comes late: what was changed after
+ * it keeps its time. */
+#define GUARDED(own, other)                                                                        \
+    own " = $7, updated_at = CASE WHEN " other " > $7 THEN updated_at ELSE $6 END "                \
+        "WHERE origin = $1 AND source_pos = $2 AND stream = $3 "                                   \
+        "AND coalesce(" own ", mutation_pos, 0) < $7"
+static const char set_tags_guarded[] =
+    "UPDATE \"{t}\" SET tags = $4, " GUARDED("tags_pos", "annotations_pos") " RETURNING id";
 static const char set_annotations_guarded[] =
-    "UPDATE \"{t}\" SET annotations = " MERGED ", " GUARDED " AND " MERGEABLE " RETURNING id";
+    "UPDATE \"{t}\" SET annotations = " MERGED
+    ", " GUARDED("annotations_pos", "tags_pos") " AND " MERGEABLE " RETURNING id";
 /* The same parameters; $2 is the entry's id here. */
 #define BY_ID "updated_at = $6 WHERE id = $2 AND origin = $1 AND stream = $3"
 static const char set_tags_by_id[] = "UPDATE \"{t}\" SET tags = $4, " BY_ID " RETURNING id";
@@ -442,7 +446,7 @@ static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, int64_t *
         bool found = PQntuples(result) > 0;
 
         *ret_id = found ? ldg_pg_get_int64(result, 0, 0) : 0;
-        *ret_mergeable = !found || ldg_pg_get_bool(result, 0, 2);
+        *ret_mergeable = !found || ldg_pg_get_bool(result, 0, 1);
     }
     PQclear(result);
     return rc;

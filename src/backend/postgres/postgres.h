@@ -385,6 +385,7 @@ ledger_rc ldg_pg_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_iden
                              int **ret_numbers, size_t *ret_count, ledger_error *err);
 ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
 ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_pg_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_pg_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,
                             ledger_error *err);

@@ -27,6 +27,8 @@ static const struct ldg_pg_column entry_columns[] = {
     { "origin", LDG_PG_INT4, LDG_PG_HAS_ORIGIN, "origin INTEGER NOT NULL DEFAULT 0" },
     { "source_pos", LDG_PG_INT8, LDG_PG_HAS_SOURCE_POS, "source_pos BIGINT" },
     { "mutation_pos", LDG_PG_INT8, LDG_PG_HAS_MUTATION_POS, "mutation_pos BIGINT" },
+    { "tags_pos", LDG_PG_INT8, LDG_PG_HAS_TAGS_POS, "tags_pos BIGINT" },
+    { "annotations_pos", LDG_PG_INT8, LDG_PG_HAS_ANNOTATIONS_POS, "annotations_pos BIGINT" },
     { NULL, 0, 0, NULL },
 };
 static const struct ldg_pg_column cursor_columns[] = {
@@ -99,7 +101,7 @@ static const struct ldg_pg_column log_columns[] = {
 const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT] = {
     [LDG_PG_ENTRIES] = { "{t}", entry_columns,
                          "(" ENTRY_DDL ", origin INTEGER NOT NULL DEFAULT 0, source_pos BIGINT, "
-                         "mutation_pos BIGINT)" },
+                         "mutation_pos BIGINT, tags_pos BIGINT, annotations_pos BIGINT)" },
     [LDG_PG_CURSORS] = { "{t}_cursors", cursor_columns,
                          "(name TEXT NOT NULL PRIMARY KEY, cursor TEXT NOT NULL, "
                          "state TEXT NOT NULL DEFAULT '', moved_at TIMESTAMPTZ)" },
@@ -585,6 +587,7 @@ static ledger_rc set_wake_name(struct ldg_pg *pg, const struct ldg_pg_shape *sha
 static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape, ledger_error *err)
 {
     const uint32_t to_use = LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
+                            ~(uint32_t)(LDG_PG_HAS_TAGS_POS | LDG_PG_HAS_ANNOTATIONS_POS) &
                             ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
     const uint32_t has = shape->has;
     char why[200];

@@ -42,14 +42,17 @@ enum {
     LDG_PG_HAS_TXID_DEFAULT = 1 << 21,
     LDG_PG_HAS_NOTIFY = 1 << 22,
     LDG_PG_HAS_WORDS = 1 << 23, /* the function that the index of full text is on */
+    LDG_PG_HAS_TAGS_POS = 1 << 24,
+    LDG_PG_HAS_ANNOTATIONS_POS = 1 << 25,
 };
 /* What every store needs, without its log. */
 #define LDG_PG_NEEDS                                                                               \
     ((uint32_t)((1 << LDG_PG_LOG) - 1) | (LDG_PG_HAS_INDEX << LDG_PG_IDX_STREAM) |                 \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_DEDUP) | (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN) |            \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_PARKED) | LDG_PG_HAS_SOURCE_ID | LDG_PG_HAS_ORIGIN |          \
-     LDG_PG_HAS_SOURCE_POS | LDG_PG_HAS_MUTATION_POS | LDG_PG_HAS_CURSOR_STATE |                   \
-     LDG_PG_HAS_CURSOR_MOVED | LDG_PG_HAS_IDENTITY)
+     LDG_PG_HAS_SOURCE_POS | LDG_PG_HAS_MUTATION_POS | LDG_PG_HAS_TAGS_POS |                       \
+     LDG_PG_HAS_ANNOTATIONS_POS | LDG_PG_HAS_CURSOR_STATE | LDG_PG_HAS_CURSOR_MOVED |              \
+     LDG_PG_HAS_IDENTITY)
 #define LDG_PG_LOG_NEEDS                                                                           \
     ((uint32_t)LDG_PG_HAS_LOG | LDG_PG_HAS_TXID | LDG_PG_HAS_TXID_DEFAULT |                        \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_TXID))

@@ -680,6 +680,7 @@ const struct ldg_backend ldg_backend_sqlite = {
     .origin_list = ldg_sqlite_origin_list,
     .origin_adopt = ldg_sqlite_origin_adopt,
     .origin_rewind = ldg_sqlite_origin_rewind,
+    .origin_unguard = ldg_sqlite_origin_unguard,
     .origin_unclaimed = ldg_sqlite_origin_unclaimed,
     .apply = ldg_sqlite_apply,
     .cursor_get = ldg_sqlite_cursor_get,

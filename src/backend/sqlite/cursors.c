@@ -272,6 +272,20 @@ out:
     return rc;
 }
 
+ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    bool own;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        goto out;
+    rc = ldg_sqlite_run_ints(s, LDG_STMT_UNGUARD, "setting a cursor back", NULL, 0, NULL, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+out:
+    return rc;
+}
+
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
 {
     int64_t any = 0;

@@ -264,9 +264,10 @@ out:
     return rc;
 }
 
-/* What is here of the entry that op changes. *ret_id 0: nothing. merged: op's annotations go in. */
+/* What is here of the entry that op changes. *ret_id 0: nothing. *ret_position: of its last change
+ * of annotations. merged: op's annotations go in. */
 static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_id,
-                      int64_t *ret_mutation_pos, struct ldg_buf *merged, ledger_error *err)
+                      int64_t *ret_position, struct ldg_buf *merged, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(
         b->s, op->origin == 0 ? LDG_STMT_APPLY_LOOK_LOCAL : LDG_STMT_APPLY_LOOK, err);
@@ -280,7 +281,7 @@ static ledger_rc look(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64
     *ret_id = 0;
     if (code == SQLITE_ROW) {
         *ret_id = sqlite3_column_int64(stmt, 0);
-        *ret_mutation_pos =
+        *ret_position =
             sqlite3_column_type(stmt, 2) == SQLITE_NULL ? INT64_MIN : sqlite3_column_int64(stmt, 2);
         if (merged != NULL) {
             const void *old = sqlite3_column_blob(stmt, 1);
@@ -572,7 +573,7 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
                               uint8_t *ret_outcome, ledger_error *err)
 {
     const char *tags, *time = time_text(b, op->time_us);
-    int64_t id = 0, mutation_pos;
+    int64_t id = 0, ignored;
     bool changed = false, known = false;
     ledger_rc rc;
 
@@ -582,7 +583,7 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
     if (rc != LEDGER_OK)
         goto out;
     if (!is_guarded(op)) {
-        rc = look(b, op, &id, &mutation_pos, NULL, err);
+        rc = look(b, op, &id, &ignored, NULL, err);
         if (rc == LEDGER_OK && id != 0)
             rc = foreign_known(b, op, id, &known, err);
         if (rc == LEDGER_OK && id != 0 && !known) {
@@ -594,7 +595,7 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
     } else {
         rc = set_tags_guarded(b, op, tags, time, &changed, err);
         if (rc == LEDGER_OK && (!changed || b->s->has_log))
-            rc = look(b, op, &id, &mutation_pos, NULL, err);
+            rc = look(b, op, &id, &ignored, NULL, err);
     }
     if (rc != LEDGER_OK)
         goto out;
@@ -611,13 +612,13 @@ static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ld
                                      uint8_t *ret_outcome, ledger_error *err)
 {
     const char *time = time_text(b, op->time_us);
-    int64_t id, mutation_pos = INT64_MIN;
+    int64_t id, position = INT64_MIN;
     bool known = false;
     ledger_rc rc;
 
     if (time == NULL)
         return ldg_fail_nomem(err);
-    rc = look(b, op, &id, &mutation_pos, &b->text, err);
+    rc = look(b, op, &id, &position, &b->text, err);
     if (rc != LEDGER_OK)
         goto out;
     if (id != 0)
@@ -626,7 +627,7 @@ static ledger_rc set_annotations_one(struct ldg_sqlite_batch *b, const struct ld
         goto out;
     if (id == 0) {
         *ret_outcome = LDG_OUTCOME_MISSING;
-    } else if (known || (is_guarded(op) && mutation_pos >= op->position)) {
+    } else if (known || (is_guarded(op) && position >= op->position)) {
         *ret_outcome = LDG_OUTCOME_REPLAYED;
     } else {
         rc = set_by_id(b, LDG_STMT_APPLY_ANNOTATIONS, id, b->text.data, time, op, err);

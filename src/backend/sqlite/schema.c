@@ -28,9 +28,11 @@ enum {
     HAS_PARKED = 1 << 14,
     HAS_IDX_PARKED = 1 << 15,
     HAS_FOREIGN = 1 << 16,
-    HAS_LOG = 1 << 17,
-    HAS_ALL_BUT_LOG = (1 << 17) - 1,
-    HAS_TO_READ = HAS_ALL_BUT_LOG & ~HAS_FOREIGN,
+    HAS_TAGS_POS = 1 << 17,
+    HAS_ANNOTATIONS_POS = 1 << 18,
+    HAS_LOG = 1 << 19,
+    HAS_ALL_BUT_LOG = (1 << 19) - 1,
+    HAS_TO_READ = HAS_ALL_BUT_LOG & ~(HAS_FOREIGN | HAS_TAGS_POS | HAS_ANNOTATIONS_POS),
 };
 
 static const struct column {
@@ -53,6 +55,8 @@ static const struct column {
     { "origin", HAS_ORIGIN, "origin INTEGER NOT NULL DEFAULT 0" },
     { "source_pos", HAS_SOURCE_POS, "source_pos INTEGER" },
     { "mutation_pos", HAS_MUTATION_POS, "mutation_pos INTEGER" },
+    { "tags_pos", HAS_TAGS_POS, "tags_pos INTEGER" },
+    { "annotations_pos", HAS_ANNOTATIONS_POS, "annotations_pos INTEGER" },
     { NULL, 0, NULL },
 };
 static const struct column log_columns[] = {
@@ -128,7 +132,8 @@ static const struct table {
     "annotations TEXT, source_id TEXT NOT NULL DEFAULT '', "                                       \
     "created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f','now')), updated_at TEXT"
 #define ENTRY_DDL_OURS                                                                             \
-    ", origin INTEGER NOT NULL DEFAULT 0, source_pos INTEGER, mutation_pos INTEGER"
+    ", origin INTEGER NOT NULL DEFAULT 0, source_pos INTEGER, mutation_pos INTEGER, "              \
+    "tags_pos INTEGER, annotations_pos INTEGER"
 
 static const struct index {
     const char *name;   /* idx_<table>_<name> */
@@ -562,6 +567,8 @@ static const struct {
     { HAS_ORIGIN, "column origin" },
     { HAS_SOURCE_POS, "column source_pos" },
     { HAS_MUTATION_POS, "column mutation_pos" },
+    { HAS_TAGS_POS, "column tags_pos" },
+    { HAS_ANNOTATIONS_POS, "column annotations_pos" },
     { HAS_IDX_DEDUP, "index idx_%s_dedup" },
     { HAS_IDX_STREAM, "index idx_%s_stream" },
     { HAS_IDX_ORIGIN, "index idx_%s_origin" },

@@ -136,8 +136,15 @@ static const char *const statements[LDG_STMT_COUNT] = {
                             "ORDER BY id LIMIT 5000)",
     [LDG_STMT_ADOPT_MARK] = "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
     /* ?1 origin, ?2 position */
-    [LDG_STMT_REWIND] = "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE origin = ?1 "
-                        "AND source_pos IS NOT NULL AND mutation_pos > ?2",
+    [LDG_STMT_REWIND] =
+        "UPDATE main.\"%T\" SET "
+        "mutation_pos = CASE WHEN mutation_pos > ?2 THEN NULL ELSE mutation_pos END, "
+        "tags_pos = CASE WHEN tags_pos > ?2 THEN NULL ELSE tags_pos END, "
+        "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "
+        "WHERE origin = ?1 AND source_pos IS NOT NULL "
+        "AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)",
+    [LDG_STMT_UNGUARD] =
+        "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL",
     [LDG_STMT_REWIND_FOREIGN] =
         "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2",
     /* the range is what brings Go's index on source_id in */
@@ -154,17 +161,23 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
     [LDG_STMT_APPLY_FIND_DEDUP] =
         "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND dedup_key = ?2 AND dedup_key != ''",
-    [LDG_STMT_APPLY_LOOK] = "SELECT id, annotations, mutation_pos FROM main.\"%T\" "
+    [LDG_STMT_APPLY_LOOK] = "SELECT id, annotations, coalesce(annotations_pos, mutation_pos) "
+                            "FROM main.\"%T\" "
                             "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3",
     [LDG_STMT_APPLY_LOOK_LOCAL] = "SELECT id, annotations, NULL FROM main.\"%T\" "
                                   "WHERE id = ?2 AND +origin = ?1 AND +stream = ?3",
-    /* ?1 origin, ?2 source_pos, ?3 stream, ?4 tags, ?5 time, ?6 mutation position */
-    [LDG_STMT_APPLY_TAGS] = "UPDATE main.\"%T\" SET tags = ?4, updated_at = ?5, mutation_pos = ?6 "
-                            "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
-                            "AND (mutation_pos IS NULL OR mutation_pos < ?6)",
+    /* ?1 origin, ?2 source_pos, ?3 stream, ?4 tags, ?5 time, ?6 mutation position. A kind of change
+     * that was left out for a while comes late: what was changed after it keeps its time. */
+    [LDG_STMT_APPLY_TAGS] =
+        "UPDATE main.\"%T\" SET tags = ?4, tags_pos = ?6, "
+        "updated_at = CASE WHEN annotations_pos > ?6 THEN updated_at ELSE ?5 END "
+        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
+        "AND coalesce(tags_pos, mutation_pos, 0) < ?6",
     /* ?1 id, ?2 annotations, ?3 time, ?4 mutation position or NULL: keep it */
-    [LDG_STMT_APPLY_ANNOTATIONS] = "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3, "
-                                   "mutation_pos = coalesce(?4, mutation_pos) WHERE id = ?1",
+    [LDG_STMT_APPLY_ANNOTATIONS] =
+        "UPDATE main.\"%T\" SET annotations = ?2, "
+        "annotations_pos = coalesce(?4, annotations_pos), "
+        "updated_at = CASE WHEN tags_pos > ?4 THEN updated_at ELSE ?3 END WHERE id = ?1",
     /* ?1 origin, ?2 source_pos, ?3 stream; the index of the origin would visit other streams too */
     [LDG_STMT_APPLY_TRIM] =
         "DELETE FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 AND +source_pos <= ?2",

@@ -71,6 +71,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
     LDG_STMT_REWIND,
+    LDG_STMT_UNGUARD,
     LDG_STMT_REWIND_FOREIGN,
     LDG_STMT_UNCLAIMED,
     /* apply.c, ops.c */
@@ -243,6 +244,7 @@ ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
                                  size_t *ret_count, ledger_error *err);
 ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
                                 struct ldg_cursor *ret_cursor, ledger_error *err);

@@ -68,7 +68,8 @@ static inline const char *sink_text(struct sink *k, const char *sql)
     "SELECT string_agg(stream || '|' || source_pos || '|' || convert_from(payload, 'UTF8') || "    \
     "'|' || dedup_key || '|' || tags::text || '|' || coalesce(annotations::text, '-') || '|' || "  \
     "coalesce(to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS'), '-') || "    \
-    "'|' || coalesce(mutation_pos::text, '-'), ' ' ORDER BY source_pos) FROM t"
+    "'|' || coalesce(tags_pos::text, '-') || '|' || coalesce(annotations_pos::text, '-'), "        \
+    "' ' ORDER BY source_pos) FROM t"
 
 #include "../sink_ops.h"
 

@@ -160,6 +160,13 @@ static void test_rewind(void **state)
     tst_ok(ldg_pg_origin_rewind(&pg, 1, 5, &err), &err);
     must("SELECT string_agg(coalesce(mutation_pos::text, '-'), ' ' ORDER BY id) FROM t", "5 - 7 9");
     must("SELECT string_agg(position::text, ' ' ORDER BY position) FROM t_foreign", "5 9");
+    tst_pg_sql(conn, "UPDATE t SET tags_pos = id + 4, annotations_pos = 9 - id");
+    tst_ok(ldg_pg_origin_rewind(&pg, 1, 5, &err), &err);
+    must("SELECT string_agg(coalesce(tags_pos::text, '-') || '/' || "
+         "coalesce(annotations_pos::text, '-'), ' ' ORDER BY id) FROM t",
+         "5/- -/- 7/6 8/5");
+    tst_ok(ldg_pg_origin_unguard(&pg, &err), &err);
+    must("SELECT count(mutation_pos)::text || count(tags_pos)::text FROM t", "03");
 }
 
 static void test_cursor_get_and_set(void **state)

@@ -101,11 +101,13 @@ static bool has_index(PGconn *conn, const char *name)
 
 static void check_ours(PGconn *conn, const char *t, bool with_log)
 {
-    static const char *const columns[] = { "source_id", "origin", "source_pos", "mutation_pos" };
+    static const char *const columns[] = { "source_id",    "origin",   "source_pos",
+                                           "mutation_pos", "tags_pos", "annotations_pos" };
     static const char *const indexes[] = { "stream_id", "dedup", "origin", "parked_entry" };
     char name[128];
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
         assert_true(has_column(conn, t, columns[i]));
+    for (size_t i = 0; i < 4; i++) {
         snprintf(name, sizeof(name), "idx_%s_%s", t, indexes[i]);
         assert_true(has_index(conn, name));
     }
@@ -816,6 +818,19 @@ static void test_privileges(void **state)
     tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
     says(f, "SEQUENCE " T "_parked_id_seq");
     tst_pg_sql(f->conn, "GRANT USAGE ON SEQUENCE " T "_parked_id_seq TO \"%s\"", role);
+    assert_int_equal(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_OK);
+    handle_close(&f->pg);
+    /* A table that a version before this one made: a program can use it, a sink cannot. */
+    tst_pg_sql(f->conn, "ALTER TABLE " T " DROP COLUMN tags_pos, DROP COLUMN annotations_pos");
+    assert_int_equal(try_as(f, url, LDG_ROLE_USER, 0), LEDGER_OK);
+    assert_true(f->pg.has_ours);
+    handle_close(&f->pg);
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "run `ledgerctl store init`");
+    open_now(f, 0);
+    assert_true(has_column(f->conn, T, "tags_pos"));
+    assert_true(has_column(f->conn, T, "annotations_pos"));
+    handle_close(&f->pg);
     assert_int_equal(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_OK);
     handle_close(&f->pg);
     /* Rows that a source would not see. */

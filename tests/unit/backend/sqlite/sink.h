@@ -82,7 +82,8 @@ static inline const char *sink_text(struct sink *k, const char *sql)
     "SELECT group_concat(stream || '|' || source_pos || '|' || payload || '|' || dedup_key || "    \
     "'|' "                                                                                         \
     "|| tags || '|' || coalesce(annotations, '-') || '|' || coalesce(updated_at, '-') || '|' || "  \
-    "coalesce(mutation_pos, '-'), ' ') FROM (SELECT * FROM t ORDER BY source_pos)"
+    "coalesce(tags_pos, '-') || '|' || coalesce(annotations_pos, '-'), ' ') FROM (SELECT * FROM "  \
+    "t ORDER BY source_pos)"
 
 #include "../sink_ops.h"
 

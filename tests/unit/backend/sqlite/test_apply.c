@@ -184,14 +184,39 @@ static void test_w9_older_change_loses(void **state)
     sink_apply(&k);
     assert_int_equal(k.outcomes[3], LDG_OUTCOME_REPLAYED);
     assert_int_equal(k.outcomes[5], LDG_OUTCOME_REPLAYED);
-    sink_is(&k, "SELECT tags || mutation_pos FROM t WHERE source_pos = 1", "[\"new\"]50");
-    sink_is(&k, "SELECT annotations || mutation_pos FROM t WHERE source_pos = 2",
+    sink_is(&k, "SELECT tags || tags_pos FROM t WHERE source_pos = 1", "[\"new\"]50");
+    sink_is(&k, "SELECT annotations || annotations_pos FROM t WHERE source_pos = 2",
             "{\"a\":\"new\",\"b\":\"more\"}61");
     sink_begin(&k);
     sink_annotate(&k, "s", 2, "a", NULL)->position = 62;
     sink_annotate(&k, "s", 2, "b", NULL)->position = 63;
     sink_apply(&k);
     sink_is(&k, "SELECT annotations FROM t WHERE source_pos = 2", "{}");
+}
+
+/* A version before this one kept one position for both kinds: neither takes an older change. */
+static void test_one_position_of_an_older_version(void **state)
+{
+    sink_append(&k, "s", 1, "{}", "");
+    sink_apply(&k);
+    tst_exec(k.db, "UPDATE t SET mutation_pos = 50");
+    for (int round = 0; round < 2; round++) {
+        sink_begin(&k);
+        sink_tags(&k, "s", 1, "old")->position = 50;
+        sink_annotate(&k, "s", 1, "a", "old")->position = 49;
+        sink_apply(&k);
+        assert_int_equal(k.outcomes[0], LDG_OUTCOME_REPLAYED);
+        assert_int_equal(k.outcomes[1], LDG_OUTCOME_REPLAYED);
+        sink_begin(&k);
+        sink_tags(&k, "s", 1, "new")->position = 51 + round;
+        sink_apply(&k);
+        assert_int_equal(k.outcomes[0], LDG_OUTCOME_APPLIED);
+    }
+    sink_begin(&k);
+    sink_annotate(&k, "s", 1, "a", "new")->position = 51;
+    sink_apply(&k);
+    sink_is(&k, "SELECT tags || tags_pos || annotations || annotations_pos || mutation_pos FROM t",
+            "[\"new\"]52{\"a\":\"new\"}5150");
 }
 
 static void test_change_times_and_streams(void **state)
@@ -224,7 +249,7 @@ static void test_change_of_another_store(void **state)
     op = sink_annotate(&k, "s", 1, "a", "theirs");
     op->mutation_origin = number;
     sink_apply(&k);
-    sink_is(&k, "SELECT tags || annotations || mutation_pos FROM t",
+    sink_is(&k, "SELECT tags || annotations || tags_pos FROM t",
             "[\"theirs\"]{\"a\":\"theirs\"}50");
 }
 
@@ -534,7 +559,7 @@ static void model_compare(uint64_t seed)
         if (tst_query_int(k.db,
                           "SELECT count(*) FROM t WHERE source_pos = %lld AND stream = '%s' AND "
                           "tags = '%s' AND coalesce(annotations, 'none') = '%s' AND "
-                          "coalesce(mutation_pos, 0) = %lld",
+                          "max(coalesce(tags_pos, 0), coalesce(annotations_pos, 0)) = %lld",
                           (long long)e->pos, name, tags, note, (long long)e->mutation) != 1)
             tst_fail("seed %llu: entry %lld differs", (unsigned long long)seed, (long long)e->pos);
     }
@@ -731,6 +756,7 @@ int main(void)
         TEST(test_replay_clears_parked),
         TEST(test_w9_older_change_loses),
         TEST(test_change_times_and_streams),
+        TEST(test_one_position_of_an_older_version),
         TEST(test_change_of_another_store),
         TEST(test_own_entry),
         TEST(test_w8_trim_by_source_position),

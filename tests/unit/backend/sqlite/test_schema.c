@@ -30,6 +30,8 @@ static void check_ours(sqlite3 *db, const char *t)
     assert_true(has_column(db, t, "origin"));
     assert_true(has_column(db, t, "source_pos"));
     assert_true(has_column(db, t, "mutation_pos"));
+    assert_true(has_column(db, t, "tags_pos"));
+    assert_true(has_column(db, t, "annotations_pos"));
     snprintf(name, sizeof(name), "idx_%s_dedup", t);
     assert_true(has_index(db, name));
     snprintf(name, sizeof(name), "idx_%s_stream", t);
@@ -521,6 +523,28 @@ static void test_without_foreign_changes(void **state)
     sqlite3_close(db);
 }
 
+/* Nor the positions of each kind of change, which versions before this one did not have. */
+static void test_without_positions_of_kinds(void **state)
+{
+    const char *path = tst_path(*state, "a.db");
+    struct ldg_sqlite s;
+    sqlite3 *db;
+
+    handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_CREATE);
+    handle_close(&s);
+    db = raw_open(path);
+    tst_exec(db, "ALTER TABLE " LEDGER_DEFAULT_TABLE " DROP COLUMN tags_pos; "
+                 "ALTER TABLE " LEDGER_DEFAULT_TABLE " DROP COLUMN annotations_pos");
+    handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_READ_ONLY);
+    assert_true(s.has_ours);
+    handle_close(&s);
+    handle_open(&s, path, LDG_ROLE_SINK, 0);
+    handle_close(&s);
+    assert_true(has_column(db, LEDGER_DEFAULT_TABLE, "tags_pos"));
+    assert_true(has_column(db, LEDGER_DEFAULT_TABLE, "annotations_pos"));
+    sqlite3_close(db);
+}
+
 static void test_allocations(void **state)
 {
     struct tst_env *env = *state;
@@ -542,6 +566,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_init_at_once, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_check, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_without_foreign_changes, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_without_positions_of_kinds, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_allocations, tst_setup, tst_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
