@@ -304,10 +304,10 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
     if (lead == NULL && !ahead)
         applier->first = 0;
     struct ldg_flight *flight = flight_at(applier, applier->count);
-    ledger_rc rc = ldg_cursor_next(cursor, &batch->log, &flight->next, err);
+    flight->expected = lead != NULL ? lead->next : cursor->row;
+    ledger_rc rc = ldg_cursor_next(cursor, &flight->expected, &batch->log, &flight->next, err);
     if (rc != LEDGER_OK)
         return rc;
-    flight->expected = lead != NULL ? lead->next : cursor->row;
     flight->batch = batch;
     flight->apply = (struct ldg_apply){
         .name = cursor->in_sink ? cursor->name : NULL,

@@ -3,7 +3,8 @@
  * The text that counts is the row's `state`, issued by the source; the column `cursor` beside it is
  * the position in the reference's form. The Go bridge knows only that column, and so does a person
  * with a SQL prompt. So when the two disagree the lower one wins: going back only repeats what the
- * sink already has, going forward would lose events.
+ * sink already has, going forward would lose events. A batch never moves that column back: where Go
+ * has run ahead, its position stays until ours has passed it.
  *
  * A sink that keeps no cursors has them in a side store: a local file, or the process's memory. */
 #include <stdio.h>
@@ -110,10 +111,14 @@ ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole
     return rc;
 }
 
-ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
-                          struct ldg_cursor *ret_next, ledger_error *err)
+ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
+                          const struct ldg_log_batch *batch, struct ldg_cursor *ret_next,
+                          ledger_error *err)
 {
-    ledger_id id = { .number = batch->next_position };
+    ledger_id id = { .number = batch->next_position }, old = { 0 };
+    if (before->readable[0] != '\0' &&
+        cursor->codec->decode(before->readable, &old, NULL) == LEDGER_OK && old.number > id.number)
+        id.number = old.number;
     ret_next->moved_at_us = ldg_clock_now_us();
     (void)snprintf(ret_next->state, sizeof(ret_next->state), "%s", batch->next_state);
     return cursor->codec->encode(id, ret_next->readable, err);

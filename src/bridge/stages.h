@@ -266,9 +266,10 @@ ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t posit
 /* Does no other cursor look as if the Go bridge had left it? */
 ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole,
                           ledger_error *err);
-/* The row that a batch leads to. */
-ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_log_batch *batch,
-                          struct ldg_cursor *ret_next, ledger_error *err);
+/* The row that a batch leads to from the row `before`. */
+ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
+                          const struct ldg_log_batch *batch, struct ldg_cursor *ret_next,
+                          ledger_error *err);
 /* The row was written by apply(), or is written now to the side store. */
 ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
                            ledger_error *err);

@@ -366,6 +366,11 @@ struct ldg_backend {
 /* The op as an event for the sink's own log; views the op. Left to the backend, and "" or empty:
  * origin (of the mutation), entry_origin, ids, entries. */
 ledger_mutation_event ldg_op_event(const struct ldg_op *op);
+/* Its ids, of a change or a trim, which it borrows. source_id: at the origin. id: here, of the
+ * entry that was changed, or the highest of those that were deleted: it is what a Go bridge behind
+ * this store goes by; ours go by source_id. */
+void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *source_id,
+                      ledger_mutation_event *event);
 /* Why an op waits behind the parked event at log_position; entry_missing: its entry is not here and
  * may be in that event. */
 #define LDG_OP_WAIT_MAX 80

@@ -31,6 +31,16 @@ ledger_mutation_event ldg_op_event(const struct ldg_op *op)
     return event;
 }
 
+void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *source_id,
+                      ledger_mutation_event *event)
+{
+    if (op->kind == LDG_OP_TRIM)
+        event->before_id = id;
+    else
+        event->entry_id = id;
+    event->source_id = source_id;
+}
+
 void ldg_op_wait_reason(int64_t log_position, bool entry_missing, char text[LDG_OP_WAIT_MAX])
 {
     snprintf(text, LDG_OP_WAIT_MAX,

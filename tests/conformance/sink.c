@@ -789,7 +789,45 @@ static void chain_events_name_their_origin(struct conf_env *env)
     assert_int_equal(events[3].type, LEDGER_MUTATION_TRIM);
     assert_string_equal(events[3].origin, a);
     assert_string_equal(events[3].source_id, "41");
-    assert_string_equal(events[3].before_id, "");
+    assert_string_equal(events[3].before_id, events[0].entries[0].id); /* for a Go bridge */
+}
+
+/* A Go bridge knows entries by their id here, and drops a trim whose before_id names none. */
+static void chain_trims_name_the_highest_id(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    ledger_mutation_event *events;
+    const int64_t kept[] = { 3 };
+    for (int i = 1; i <= 6; i++)
+        sink_append(sink, sink->a, i, "s", "1", NULL);
+    sink_append(sink, sink->b, 1, "s", "2", NULL);
+    sink_run(sink);
+    /* A position that the sink never had; one that the source has kept; nothing that is left. */
+    sink_trim(sink, sink->a, 2, "s");
+    struct ldg_op *trim = sink_trim(sink, sink->a, 4, "s");
+    trim->kept = kept;
+    trim->kept_count = 1;
+    trim = sink_trim(sink, sink->a, 4, "s");
+    trim->kept = kept;
+    trim->kept_count = 1;
+    sink_run(sink);
+    sink_is(sink, "aar");
+    /* Added and trimmed in one batch. */
+    sink_append(sink, sink->a, 7, "s", "1", NULL);
+    sink_append(sink, sink->a, 8, "s", "1", NULL);
+    sink_trim(sink, sink->a, 7, "s");
+    sink_run(sink);
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 12);
+    const char *ids[9];
+    for (int i = 0; i < 6; i++)
+        ids[i + 1] = events[i].entries[0].id;
+    ids[7] = events[9].entries[0].id;
+    assert_string_equal(events[7].before_id, ids[2]);
+    assert_string_equal(events[7].source_id, "2");
+    assert_string_equal(events[8].before_id, ids[4]);
+    assert_string_equal(events[8].source_id, "4");
+    assert_string_equal(events[11].before_id, ids[7]);
+    assert_string_equal(events[11].source_id, "7");
 }
 
 static void local_changes_of_bridged_entries(struct conf_env *env)
@@ -808,6 +846,10 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
     ledger_batch *batch = conf_read(sink->store, "s", NULL);
     const ledger_id first = ledger_batch_entry(batch, 0)->id,
                     last = ledger_batch_entry(batch, 3)->id;
+    char ids[3][32];
+    for (int i = 0; i < 3; i++)
+        snprintf(ids[i], sizeof(ids[i]), "%lld",
+                 (long long)ledger_batch_entry(batch, (size_t)i)->id.number);
     ledger_batch_destroy(&batch);
     ok(ledger_store_set_tags(sink->store, "s", first, conf_list("here"), &err));
     ok(ledger_store_set_annotations(sink->store, "s", first, conf_map({ "k", "v" }), &err));
@@ -823,9 +865,11 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
         assert_int_equal(events[i].type, LEDGER_MUTATION_TRIM);
         assert_string_equal(events[i].origin, "");
         if (strcmp(events[i].entry_origin, a) == 0)
-            seen_a = strcmp(events[i].source_id, "42") == 0 && !*events[i].before_id;
+            seen_a =
+                strcmp(events[i].source_id, "42") == 0 && strcmp(events[i].before_id, ids[1]) == 0;
         else if (strcmp(events[i].entry_origin, b) == 0)
-            seen_b = strcmp(events[i].source_id, "7") == 0 && !*events[i].before_id;
+            seen_b =
+                strcmp(events[i].source_id, "7") == 0 && strcmp(events[i].before_id, ids[2]) == 0;
         else
             seen_own = *events[i].before_id && !*events[i].source_id;
     }
@@ -858,6 +902,8 @@ const struct conf_case conf_sink_cases[] = {
     { "adopt what Go left", adopt_what_go_left, SINK | CHANGES,
       offsetof(struct conf_backend, put_legacy) },
     { "chain events name their origin", chain_events_name_their_origin,
+      SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
+    { "chain trims name the highest id", chain_trims_name_the_highest_id,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
     { "local changes of bridged entries", local_changes_of_bridged_entries,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },

@@ -197,19 +197,21 @@ ledger_rc ldg_mem_set_annotations(void *ctx, const char *stream, ledger_id id, l
     return ldg_mem_leave(m, ldg_mem_finish(m, mark, rc), err);
 }
 
-/* One trim event of a program. origin 0: of entries written here, before_id; else of that origin's,
- * source_id = the last of its ids that was deleted. */
-static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, int64_t id,
-                          int64_t now_us, ledger_error *err)
+/* One trim event of a program. origin 0: of entries written here, up to `before`; else of that
+ * origin's: `before` and `last` are the highest ids, here and there, that were deleted. */
+static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, int64_t before,
+                          int64_t last, int64_t now_us, ledger_error *err)
 {
-    char id_text[LDG_MEM_ID_TEXT_MAX], origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
-    snprintf(id_text, sizeof(id_text), "%lld", (long long)id);
+    char id_text[LDG_MEM_ID_TEXT_MAX], last_text[LDG_MEM_ID_TEXT_MAX];
+    char origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
+    snprintf(id_text, sizeof(id_text), "%lld", (long long)before);
+    snprintf(last_text, sizeof(last_text), "%lld", (long long)last);
     if (origin)
         ldg_mem_origin_text(m->table, origin, origin_text);
     ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, now_us);
-    event.before_id = origin ? "" : id_text;
+    event.before_id = id_text;
     event.entry_origin = origin_text;
-    event.source_id = origin ? id_text : "";
+    event.source_id = origin ? last_text : "";
     return ldg_mem_log_event(m, &event, now_us, err);
 }
 
@@ -218,13 +220,14 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
 {
     const int64_t now_us = ldg_mem_now_us();
     struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
-    int64_t *last_pos = NULL; /* per origin: largest source_pos deleted */
+    int64_t *last_pos = NULL, *last_id; /* per origin: largest source_pos, id deleted */
     uint64_t deleted = 0;
     ledger_rc rc = LEDGER_OK;
 
     ldg_arena_reset(&m->scratch);
     last_pos = ldg_arena_calloc(&m->scratch, m->table->origin_count + 1, sizeof(*last_pos));
-    if (!last_pos)
+    last_id = ldg_arena_calloc(&m->scratch, m->table->origin_count + 1, sizeof(*last_id));
+    if (!last_pos || !last_id)
         return ldg_fail_nomem(err);
     for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
@@ -236,12 +239,13 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
         deleted++;
         if (row->source_pos > last_pos[row->origin])
             last_pos[row->origin] = row->source_pos;
+        last_id[row->origin] = row->id;
     }
     if (rc == LEDGER_OK)
-        rc = log_trim(m, stream_name, 0, before, now_us, err);
+        rc = log_trim(m, stream_name, 0, before, 0, now_us, err);
     for (size_t i = 1; rc == LEDGER_OK && i <= m->table->origin_count; i++) {
         if (last_pos[i])
-            rc = log_trim(m, stream_name, (int)i, last_pos[i], now_us, err);
+            rc = log_trim(m, stream_name, (int)i, last_id[i], last_pos[i], now_us, err);
     }
     if (rc == LEDGER_OK)
         *ret_deleted = deleted;

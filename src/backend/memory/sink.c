@@ -441,11 +441,11 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_
 }
 
 static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
-                            int64_t *ret_deleted, ledger_error *err)
+                            int64_t *ret_highest, ledger_error *err)
 {
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, op->stream);
     uint64_t unparked = 0;
-    int64_t deleted = 0;
+    int64_t highest = 0; /* rows are in order of id */
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && stream && i < stream->rows.count; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
@@ -455,13 +455,13 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
             ldg_op_keeps(op, pos))
             continue;
         rc = ldg_mem_delete(m, row, err);
-        deleted++;
+        highest = row->id;
     }
     if (rc == LEDGER_OK)
         rc = ldg_mem_parked_trim(m, op, &unparked, err);
     if (rc == LEDGER_OK) {
-        *outcome = deleted || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
-        *ret_deleted = deleted;
+        *outcome = highest || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+        *ret_highest = highest;
     }
     return rc;
 }
@@ -484,7 +484,7 @@ static ledger_rc set_aside(struct ldg_memory *m, const struct ldg_op *op, bool m
     return ldg_fail_native(err, LEDGER_ERR_REJECTED, "memory", 0, "%s", reason);
 }
 
-/* *ret_id: the entry's id here; of a trim: how many entries it deleted. */
+/* *ret_id: the entry's id here; of a trim: the highest that it deleted; 0: none. */
 static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool park_rejected,
                           int64_t own_id, uint8_t *outcome, int64_t *ret_id, ledger_error *err)
 {
@@ -603,10 +603,11 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     if (op->kind == LDG_OP_APPEND) {
         rc = chain_entries(m, ops, count, outcomes, ids, &event, err);
     } else {
-        event.source_id = int64_text(&m->scratch, op->source_pos);
-        if (op->kind != LDG_OP_TRIM)
-            event.entry_id = int64_text(&m->scratch, ids[first]);
-        if (!event.source_id || !event.entry_id)
+        const char *id = int64_text(&m->scratch, ids[first]);
+        const char *source_id = int64_text(&m->scratch, op->source_pos);
+        if (id && source_id)
+            ldg_op_event_ids(op, id, source_id, &event);
+        else
             rc = ldg_fail_nomem(err);
     }
     if (rc == LEDGER_OK)

@@ -46,8 +46,9 @@ struct ldg_pg_batch {
     const struct ldg_op *ops;
     size_t count;
     uint8_t *outcomes;
-    int64_t *ids; /* per op: id here of the entry added or changed; of a trim how many it deleted */
-    int64_t *drawn;      /* per op: id for the entry of an append; 0: the database gives one */
+    int64_t *ids;   /* per op: id here of the entry added or changed; of a trim the highest that it
+                       deleted; 0: none */
+    int64_t *drawn; /* per op: id for the entry of an append; 0: the database gives one */
     size_t append_count; /* ops that may add an entry */
     bool has_drawn;
     bool can_park, park_rejected;
@@ -149,8 +150,8 @@ ledger_rc ldg_pg_fail_reused(const struct ldg_op *op, ledger_error *err);
 /* A run of appends of others' entries in one round trip; none of them waits or is parked. On
  * failure err->done_count is the op's index. */
 ledger_rc ldg_pg_ops_appends(struct ldg_pg_batch *b, size_t first, size_t end, ledger_error *err);
-/* A trim's statement; keys: what must not be among the dedup keys that it deletes. Its row: how
- * many it deleted, how many of them with such a key. */
+/* A trim's statement; keys: what must not be among the dedup keys that it deletes. Its row: the
+ * highest id that it deleted, or 0; how many had such a key. */
 const char *ldg_pg_trim_template(struct ldg_pg_batch *b, const struct ldg_op *op);
 void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const struct ldg_buf *keys,
                       struct ldg_pg_args *args);

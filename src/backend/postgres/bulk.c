@@ -270,7 +270,8 @@ static void plan_trim(struct ldg_pg_bulk *p, uint32_t i)
         } else {
             item->trimmed = true;
             p->trimmed_count++;
-            b->ids[i]++;
+            if (b->ids[item->index] > b->ids[i])
+                b->ids[i] = b->ids[item->index];
             *link = item->next;
         }
     }
@@ -753,7 +754,8 @@ static ledger_rc take_trim(struct ldg_pg_bulk *p, uint32_t i, ledger_error *err)
     ledger_rc rc = ldg_pg_pipe_receive(b->pg, "trimming a stream", &result, err);
 
     if (rc == LEDGER_OK) {
-        b->ids[i] += ldg_pg_get_int64(result, 0, 0);
+        if (ldg_pg_get_int64(result, 0, 0) > b->ids[i])
+            b->ids[i] = ldg_pg_get_int64(result, 0, 0);
         b->outcomes[i] = b->ids[i] > 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
         if (ldg_pg_get_int64(result, 0, 1) > 0)
             rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed");

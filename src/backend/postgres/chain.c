@@ -167,9 +167,7 @@ static ledger_rc log_change(struct chain *c, size_t i, ledger_error *err)
         return rc;
     snprintf(id, sizeof(id), "%" PRId64, c->b->ids[i]);
     snprintf(source_id, sizeof(source_id), "%" PRId64, op->source_pos);
-    if (op->kind != LDG_OP_TRIM)
-        event.entry_id = id;
-    event.source_id = source_id;
+    ldg_op_event_ids(op, id, source_id, &event);
     return log_event(c, &event, err);
 }
 

@@ -582,13 +582,14 @@ static ledger_rc set_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 /* --- trims ----------------------------------------------------------------------------------- */
 
 /* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, $5 keys that are looked for among
- * what goes. Where the ids of a stream rise with those of its origin, the first entry that stays
- * ends the look. The index of the origin would visit other streams, too: the zeros keep it away,
- * and the pair of columns leaves only the index of stream and id. */
+ * what goes. The highest id that goes (0: nothing does), and how many have such a key. Where the
+ * ids of a stream rise with those of its origin, the first entry that stays ends the look. The
+ * index of the origin would visit other streams, too: the zeros keep it away, and the pair of
+ * columns leaves only the index of stream and id. */
 #define TRIM(where, entry, forget)                                                                 \
     "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where              \
-    " RETURNING " entry " AS entry, dedup_key)" forget                                             \
-    " SELECT count(*), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])) FROM d"
+    " RETURNING " entry " AS entry, id, dedup_key)" forget                                         \
+    " SELECT coalesce(max(id), 0), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])) FROM d"
 #define BRIDGED "source_pos + 0 <= $2 AND source_pos <> ALL ($4::int8[])"
 #define ORDERED                                                                                    \
     BRIDGED " AND (stream, id) < ($3, coalesce((SELECT e.id FROM \"{t}\" AS e "                    \

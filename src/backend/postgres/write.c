@@ -106,15 +106,15 @@ static const char *const trims[] = {
     "WITH d AS (" DELETE " RETURNING 1) SELECT count(*) FROM d",
     "WITH d AS (" DELETE " RETURNING 1), n AS (SELECT count(*) AS n FROM d), l AS (" INSERT_LOG
     "SELECT '_', $4, 1, $3 FROM n WHERE n.n >= 0) SELECT n FROM n",
-    "WITH d AS (" DELETE " RETURNING origin, source_pos), n AS (SELECT count(*) AS n FROM d), "
+    "WITH d AS (" DELETE " RETURNING id, origin, source_pos), n AS (SELECT count(*) AS n FROM d), "
     "l AS (" INSERT_LOG "SELECT '_', v.event, 1, $3 FROM ("
     "SELECT 0 AS origin, $4 AS event FROM n WHERE n.n >= 0 UNION ALL "
-    "SELECT o.id, $5 || " AT_ORIGIN("o.uuid", "o.epoch",
-                                    "b.last") " FROM (SELECT origin, "
-                                              "max(source_pos) AS last FROM d WHERE origin != 0 "
-                                              "AND source_pos IS NOT NULL GROUP BY origin) "
-                                              "AS b JOIN \"{t}_origins\" AS o ON o.id = b.origin "
-                                              "ORDER BY origin) AS v) SELECT n FROM n",
+    "SELECT o.id, $5 || convert_to(',\"before_id\":\"' || b.id || '\"', 'UTF8') || " AT_ORIGIN(
+        "o.uuid", "o.epoch", "b.last") " FROM (SELECT origin, max(id) AS id, "
+                                       "max(source_pos) AS last FROM d WHERE origin != 0 "
+                                       "AND source_pos IS NOT NULL GROUP BY origin) "
+                                       "AS b JOIN \"{t}_origins\" AS o ON o.id = b.origin "
+                                       "ORDER BY origin) AS v) SELECT n FROM n",
 };
 
 /* Which of the three: no log, a log, a log and entries that bridges may have brought. */

@@ -96,7 +96,7 @@ ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
 ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
                                   ledger_error *err);
 ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err);
-/* A change (id: of the entry here) or a trim. */
+/* A change (id: of the entry here) or a trim (id: the highest that it deletes). */
 ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
                                   ledger_error *err);
 

@@ -113,11 +113,12 @@ out:
     return rc;
 }
 
-/* A change (id: of the entry here) or a trim. */
+/* A change (id: of the entry here) or a trim (the highest that it deletes). */
 ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
                                   ledger_error *err)
 {
     ledger_mutation_event event = ldg_op_event(op);
+    const char *id_here, *source_id;
     ledger_rc rc = LEDGER_OK;
 
     if (!b->s->has_log)
@@ -125,10 +126,12 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
     rc = ldg_sqlite_chain_flush(b, err);
     if (rc == LEDGER_OK)
         rc = origin_text(b, op->mutation_origin, &event.origin, err);
-    if (rc == LEDGER_OK && op->kind != LDG_OP_TRIM)
-        rc = id_text(b, id, &event.entry_id, err);
     if (rc == LEDGER_OK)
-        rc = id_text(b, op->source_pos, &event.source_id, err);
+        rc = id_text(b, id, &id_here, err);
+    if (rc == LEDGER_OK)
+        rc = id_text(b, op->source_pos, &source_id, err);
+    if (rc == LEDGER_OK)
+        ldg_op_event_ids(op, id_here, source_id, &event);
     if (rc == LEDGER_OK && op->origin != op->mutation_origin)
         rc = origin_text(b, op->origin, &event.entry_origin, err);
     if (rc != LEDGER_OK)

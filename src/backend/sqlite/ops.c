@@ -724,8 +724,39 @@ out:
     return rc;
 }
 
+/* The highest id that a trim is about to delete, for the event in the sink's own log. */
+static ledger_rc trim_highest(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t end,
+                              int64_t *ret_highest, ledger_error *err)
+{
+    sqlite3_stmt *stmt;
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    if (!b->s->has_log)
+        goto out;
+    stmt = ldg_sqlite_stmt(b->s,
+                           op->origin == 0 ? LDG_STMT_APPLY_TRIM_HIGHEST_LOCAL
+                           : end != 0      ? LDG_STMT_APPLY_TRIM_HIGHEST_ORDERED
+                                           : LDG_STMT_APPLY_TRIM_HIGHEST,
+                           err);
+    if (stmt == NULL)
+        return err->code;
+    code = bind_origin_stream(stmt, op);
+    if (end != 0)
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, end));
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW)
+        *ret_highest = sqlite3_column_int64(stmt, 0);
+    else
+        rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
+    sqlite3_reset(stmt);
+out:
+    return rc;
+}
+
 static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op,
-                                int64_t *ret_deleted, ledger_error *err)
+                                int64_t *ret_deleted, int64_t *ret_highest, ledger_error *err)
 {
     enum ldg_sqlite_stmt_id id = LDG_STMT_APPLY_TRIM;
     sqlite3_stmt *stmt;
@@ -740,6 +771,8 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
     else if (end != 0)
         id = LDG_STMT_APPLY_TRIM_ORDERED;
     rc = foreign_trim(b, op, op->origin == 0 ? op->source_pos : end != 0 ? end : INT64_MAX, err);
+    if (rc == LEDGER_OK)
+        rc = trim_highest(b, op, end, ret_highest, err);
     if (rc != LEDGER_OK)
         goto out;
     stmt = ldg_sqlite_stmt(b->s, id, err);
@@ -778,13 +811,13 @@ static ledger_rc delete_id(struct ldg_sqlite_batch *b, int64_t id, ledger_error 
 static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, uint8_t *ret_outcome,
                           ledger_error *err)
 {
-    int64_t deleted = 0, *ids = NULL;
+    int64_t deleted = 0, highest = 0, *ids = NULL;
     size_t count = 0;
     bool unparked = false;
     ledger_rc rc;
 
     if (op->kept_count == 0) {
-        rc = trim_statement(b, op, &deleted, err);
+        rc = trim_statement(b, op, &deleted, &highest, err);
     } else {
         rc = trim_list(b, op, &ids, &count, err);
         for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
@@ -793,13 +826,15 @@ static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, u
                                          (const int64_t[]){ op->origin, ids[i] }, 2, NULL, err);
             if (rc == LEDGER_OK)
                 rc = delete_id(b, ids[i], err);
+            if (ids[i] > highest)
+                highest = ids[i];
         }
         deleted = rc == LEDGER_OK ? (int64_t)count : 0;
     }
     if (rc == LEDGER_OK && b->parked_any)
         rc = ldg_sqlite_parked_trim(b->s, op, &unparked, err);
     if (rc == LEDGER_OK && deleted > 0)
-        rc = ldg_sqlite_chain_change(b, op, 0, err);
+        rc = ldg_sqlite_chain_change(b, op, highest, err);
     *ret_outcome = deleted > 0 || unparked ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
     return rc;
 }

@@ -62,7 +62,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "UNION SELECT entry FROM main.\"%T_parked\" WHERE origin = ?3 AND entry > 0 "
         "AND entry <= ?2 AND +stream = ?1 ORDER BY 1",
     [LDG_STMT_TRIM_ORIGINS] =
-        "SELECT o.uuid, o.epoch, max(e.source_pos) FROM main.\"%T\" AS e "
+        "SELECT o.uuid, o.epoch, max(e.source_pos), max(e.id) FROM main.\"%T\" AS e "
         "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
         "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
         "GROUP BY e.origin ORDER BY e.origin",
@@ -184,6 +184,16 @@ static const char *const statements[LDG_STMT_COUNT] = {
     /* ?4 id of the last entry that goes */
     [LDG_STMT_APPLY_TRIM_ORDERED] = "DELETE FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
                                     "AND +origin = ?1 AND +source_pos <= ?2",
+    /* the same entries: the highest id */
+    [LDG_STMT_APPLY_TRIM_HIGHEST] =
+        "SELECT coalesce(max(id), 0) FROM main.\"%T\" WHERE stream = ?3 "
+        "AND +origin = ?1 AND +source_pos <= ?2",
+    [LDG_STMT_APPLY_TRIM_HIGHEST_ORDERED] =
+        "SELECT coalesce(max(id), 0) FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
+        "AND +origin = ?1 AND +source_pos <= ?2",
+    [LDG_STMT_APPLY_TRIM_HIGHEST_LOCAL] =
+        "SELECT coalesce(max(id), 0) FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
+        "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
     /* newest first: what stands against the order is mostly there */
     [LDG_STMT_APPLY_LATER] = "SELECT 1 FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 "
                              "AND +source_pos > ?2 ORDER BY id DESC LIMIT 1",

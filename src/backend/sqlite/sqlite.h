@@ -89,6 +89,9 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_TRIM_ORDERED,
     LDG_STMT_APPLY_LATER,
     LDG_STMT_APPLY_TRIM_LOCAL,
+    LDG_STMT_APPLY_TRIM_HIGHEST,
+    LDG_STMT_APPLY_TRIM_HIGHEST_ORDERED,
+    LDG_STMT_APPLY_TRIM_HIGHEST_LOCAL,
     LDG_STMT_APPLY_TRIM_LIST, /* what would be trimmed, where some are kept */
     LDG_STMT_APPLY_TRIM_LIST_LOCAL,
     LDG_STMT_FOREIGN_ANY, /* changes made where the entry was not */

@@ -493,11 +493,13 @@ static ledger_rc look_for_origins(struct ldg_sqlite *s, ledger_error *err)
 }
 
 /* One event per origin for the bridged entries that a trim is about to delete: the stores further
- * down the chain know them by their id at the origin. */
+ * down the chain know them by their id at the origin, a Go bridge behind this one by the id here.
+ */
 static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, int64_t before,
                                      int64_t time_us, const char *time_text, ledger_error *err)
 {
     char origin[LDG_UUID_TEXT_MAX + LDG_SQLITE_INT64_MAX + 2], number[LDG_SQLITE_INT64_MAX];
+    char id[LDG_SQLITE_INT64_MAX];
     ledger_rc result = LEDGER_OK;
     sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_TRIM_ORIGINS, err);
     if (!stmt)
@@ -514,6 +516,7 @@ static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, i
         ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
         event.entry_origin = origin;
         event.source_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 2), number);
+        event.before_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 3), id);
         result = log_insert(s, &event, time_text, err);
         if (result != LEDGER_OK)
             break;

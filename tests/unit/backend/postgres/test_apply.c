@@ -495,8 +495,9 @@ static void test_chain_events(void **state)
             "{\"a\":null},\"created_at\":\"2025-11-24T16:00:00.004Z\",\"origin\":\"" OTHER_UUID
             ":3\",\"origin_pos\":7,\"entry_origin\":\"" SOURCE_UUID ":1\",\"source_id\":\"42\"}");
     sink_is(&k, "SELECT convert_from(payload, 'UTF8') FROM t_mutations WHERE id = 4",
-            "{\"type\":\"trim\",\"stream\":\"s\",\"created_at\":\"2025-11-24T16:00:00.005Z\","
-            "\"origin\":\"" SOURCE_UUID ":1\",\"origin_pos\":5,\"source_id\":\"41\"}");
+            "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"1\","
+            "\"created_at\":\"2025-11-24T16:00:00.005Z\",\"origin\":\"" SOURCE_UUID
+            ":1\",\"origin_pos\":5,\"source_id\":\"41\"}");
 }
 
 static void test_chain_writes_what_happened(void **state)

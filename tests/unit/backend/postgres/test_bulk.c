@@ -344,7 +344,7 @@ static void apply_to_memory(struct memory *m, const struct sink *k, uint8_t *out
 
 #define LOG_ALL                                                                                    \
     "SELECT string_agg(regexp_replace(convert_from(payload, 'UTF8'), "                             \
-    "'\"(id|entry_id)\":\"[0-9]+\"', '', 'g'), ' ' ORDER BY id) FROM t_mutations"
+    "'\"(id|entry_id|before_id)\":\"[0-9]+\"', '', 'g'), ' ' ORDER BY id) FROM t_mutations"
 #define ORDER_ALL "SELECT string_agg(stream || source_pos, ' ' ORDER BY stream, id) FROM t"
 
 static void compare_texts(const char *sql, uint64_t seed)

@@ -478,7 +478,7 @@ static void test_bridged(void **state)
     assert_string_equal(event.entry_origin, "");
     event = event_at(f, 1);
     assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
-    assert_string_equal(event.before_id, "");
+    assert_string_equal(event.before_id, "3");
     assert_string_equal(event.entry_origin, "o\"ne:1");
     assert_string_equal(event.source_id, "9");
     event = event_at(f, 0);

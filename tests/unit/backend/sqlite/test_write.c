@@ -364,7 +364,7 @@ static void test_bridged_entries(void **state)
     assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
     assert_string_equal(event.entry_origin, "u2:1");
     assert_string_equal(event.source_id, "50");
-    assert_string_equal(event.before_id, "");
+    assert_string_equal(event.before_id, "11");
     tst_exec(db, "DELETE FROM ledger_entries_mutations WHERE id = "
                  "(SELECT max(id) FROM ledger_entries_mutations)");
     event = last_event(db, &arena);
