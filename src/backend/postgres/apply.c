@@ -157,9 +157,9 @@ struct run {
 
 /* Everything here finds rows by an index, one after the other; what the planner takes for better
  * comes of guesses about a table that was empty when the plan was made. */
+#define NO_LIMITS LDG_PG_NO_LIMITS("statement_timeout,transaction_timeout")
 static const char settings[] =
-    "SELECT set_config('statement_timeout', '0', true), "
-    "set_config(" SILENT ", true), "
+    "SELECT set_config(" SILENT ", true), " NO_LIMITS ", "
     "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "

@@ -89,8 +89,8 @@ static ledger_rc pg_tx_rollback(void *ctx, ledger_error *err)
 static ledger_rc pg_snapshot_begin(void *ctx, ledger_error *err)
 {
     /* A comparison may pause between two looks for as long as the other store takes. */
-    static const char settings[] = "SELECT set_config('statement_timeout', '0', true), "
-                                   "set_config('idle_in_transaction_session_timeout', '0', true)";
+    static const char settings[] = "SELECT " LDG_PG_NO_LIMITS(
+        "statement_timeout,transaction_timeout,idle_in_transaction_session_timeout");
     struct ldg_pg *pg = ctx;
     ledger_rc rc = ldg_pg_enter(pg, err);
     if (rc != LEDGER_OK)

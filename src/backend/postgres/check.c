@@ -181,7 +181,9 @@ static const struct setting {
       "appends of the same dedup key at once can fail as serialization failures, and have to be "
       "tried again" },
     { "statement_timeout", "0", LEDGER_FINDING_WARNING,
-      "long statements of this role and database are broken off" },
+      "long statements of other programs of this role and database are broken off" },
+    { "transaction_timeout", "0", LEDGER_FINDING_WARNING,
+      "long transactions of other programs of this role and database are broken off" },
 };
 
 /* The values that sessions get, not the ones that this connection has set for itself. */

@@ -311,9 +311,25 @@ static int connect_timeout_of(const struct parameters *p)
     return value < 2 ? 2 : (int)value;
 }
 
-/* Words for what a refused connection needs. */
-static const char *hint_of(const struct parameters *p, const char *sqlstate)
+/* Which of the limits on connections was met: they share one SQLSTATE, and the words come in the
+ * server's language; but libpq's verbose text ends in the place in the server's source. */
+static const char *hint_of_limit(const char *text)
 {
+    if (strstr(text, "InitializeSessionUserId"))
+        return "; this role has all connections that it may have: ALTER ROLE ... CONNECTION LIMIT "
+               "-1 (or more than now), or end some of them (pg_stat_activity)";
+    if (strstr(text, "CheckMyDatabase"))
+        return "; this database has all connections that it may have: ALTER DATABASE ... "
+               "CONNECTION LIMIT -1 (or more than now), or end some of them (pg_stat_activity)";
+    return "; the server has all connections that it may have, less those reserved for superusers: "
+           "end some (pg_stat_activity), raise max_connections, or use a pooler";
+}
+
+/* Words for what a refused connection needs. */
+static const char *hint_of(const struct parameters *p, const char *sqlstate, const char *text)
+{
+    if (strcmp(sqlstate, "53300") == 0)
+        return hint_of_limit(text);
     if (!*sqlstate && p->verifies_remote)
         return "; check host, port and that the server runs; a remote server has to show a "
                "certificate that can be verified: name its CA with sslrootcert=FILE, or choose "
@@ -341,7 +357,7 @@ static ledger_rc fail_dial(const struct parameters *p, PGconn *conn, bool timed_
                         "%s; give a password in PGPASSWORD, ~/.pgpass, a service file or "
                         "ledgerctl's --password-file",
                         text);
-    return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate));
+    return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate, line));
 }
 
 ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
@@ -452,7 +468,10 @@ static ledger_rc look(struct ldg_pg *pg, ledger_error *err)
     pg->server_version = PQserverVersion(pg->conn);
     if (pg->server_version && pg->server_version < LDG_PG_VERSION_MIN)
         return fail_too_old(pg, err); /* it may not even know the question */
-    rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
+    /* First, so that a role's limits do not count for what is asked next. */
+    rc = pg->own_conn ? ldg_pg_session_set_up(pg, err) : LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
     if (rc != LEDGER_OK)
         goto out;
     const int pid = (int)ldg_pg_get_int64(result, 0, 0);
@@ -478,53 +497,6 @@ out:
     return rc;
 }
 
-/* At the server: a client that vanishes in the middle of a COPY would keep its locks for hours. */
-#define KEEPALIVE(what, most)                                                                      \
-    "set_config('tcp_keepalives_" what "', least(nullif(current_setting('tcp_keepalives_" what     \
-    "')::int4, 0), " most ")::text, false), "
-#define KEEPALIVES KEEPALIVE("idle", "30") KEEPALIVE("interval", "10") KEEPALIVE("count", "3")
-
-/* $n, or as it is when that is NULL. */
-#define SET_OR_KEEP(name, n)                                                                       \
-    ", set_config('" name "', coalesce($" n ", current_setting('" name "')), false)"
-#define PLANS                                                                                      \
-    SET_OR_KEEP("plan_cache_mode", "3")                                                            \
-    SET_OR_KEEP("enable_seqscan", "4")                                                             \
-    SET_OR_KEEP("enable_bitmapscan", "4") SET_OR_KEEP("enable_sort", "4")
-
-/* What a session of ours is like. Behind a pooler it would be somebody else's next. */
-static ledger_rc set_up_session(struct ldg_pg *pg, ledger_error *err)
-{
-    static const char text[] =
-        "SELECT " KEEPALIVES
-        "set_config('lock_timeout', $1, false), set_config('jit', 'off', false), "
-        "set_config('default_transaction_read_only', $2, false), "
-        "set_config('default_transaction_isolation', 'read committed', false), "
-        "set_config('standard_conforming_strings', 'on', false)" PLANS;
-    /* What a bridge asks its source a thousand times a second is all found by one index or another,
-     * and planning it anew would take longer than running it. A table that was empty when the plan
-     * was made must not mislead it. */
-    const bool source = pg->role == LDG_ROLE_SOURCE;
-    struct ldg_pg_args args = { 0 };
-    char number[16];
-    struct ldg_buf timeout;
-    if (pg->pooled)
-        return LEDGER_OK;
-    ldg_buf_init(&timeout, sizeof(number));
-    ledger_rc rc = ldg_buf_printf(&timeout, "%d", pg->busy_timeout_ms);
-    if (rc == LEDGER_OK) {
-        ldg_pg_arg_text(&args, timeout.data);
-        ldg_pg_arg_text(&args, pg->flags & LEDGER_STORE_READ_ONLY ? "on" : "off");
-        ldg_pg_arg_text(&args, source ? "force_generic_plan" : NULL);
-        ldg_pg_arg_text(&args, source ? "off" : NULL);
-        rc = ldg_pg_run_text(pg, "setting up the session", text, &args, NULL, err);
-    } else {
-        rc = ldg_fail_nomem(err);
-    }
-    ldg_buf_fini(&timeout);
-    return rc;
-}
-
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
 {
     PGconn *conn = NULL;
@@ -538,8 +510,6 @@ ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
     rc = name_it(pg, err);
     if (rc == LEDGER_OK)
         rc = look(pg, err);
-    if (rc == LEDGER_OK)
-        rc = set_up_session(pg, err);
     if (rc != LEDGER_OK)
         ldg_pg_close_conn(pg);
     return rc;

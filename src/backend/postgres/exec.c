@@ -642,6 +642,9 @@ void ldg_pg_copy_cancel(struct ldg_pg *pg)
 
 /* --- transactions ---------------------------------------------------------------------------- */
 
+/* Of a role behind a pooler. A caller's own connection keeps what its owner wants. */
+#define NO_LIMITS LDG_PG_NO_LIMITS("statement_timeout,transaction_timeout")
+
 static ledger_rc run_simple(struct ldg_pg *pg, const char *doing, const char *text,
                             PGresult **ret_result, ledger_error *err)
 {
@@ -660,8 +663,9 @@ ledger_rc ldg_pg_begin(struct ldg_pg *pg, const char *begin, const char *setting
     ldg_buf_puts(&text, begin);
     /* Where the session is not ours to set. */
     if (!may_name(pg))
-        ldg_buf_printf(&text, "; SELECT set_config('lock_timeout', '%d', true)",
-                       pg->busy_timeout_ms);
+        ldg_buf_printf(&text, "; SELECT set_config('lock_timeout', '%d', true)%s; %s",
+                       pg->busy_timeout_ms, pg->own_conn ? ", " NO_LIMITS : "",
+                       ldg_pg_transaction_settings);
     if (settings) {
         ldg_buf_puts(&text, "; ");
         expand(pg, settings, &text);

@@ -26,8 +26,14 @@ static const struct state_info state_infos[] = {
     { "23", LEDGER_ERR_REJECTED, "" },
     { "25006", LEDGER_ERR_READ_ONLY,
       "; name the primary, or take default_transaction_read_only off this role or database" },
+    { "25001", LEDGER_ERR_INTERNAL, "" },
+    { "25P01", LEDGER_ERR_INTERNAL, "" },
     { "25P02", LEDGER_ERR_INVALID, "; roll this transaction back and begin again" },
-    { "25P03", LEDGER_ERR_CONNECT, "" },
+    { "25P03", LEDGER_ERR_CONNECT,
+      "; see idle_in_transaction_session_timeout of this role and database" },
+    { "25P04", LEDGER_ERR_CONNECT, "; see transaction_timeout of this role and database" },
+    /* what later versions add: limits of some kind */
+    { "25", LEDGER_ERR_BUSY, "; see the settings of this role and database" },
     { "28", LEDGER_ERR_PERMISSION,
       "; give the user in the URL and its password in PGPASSWORD, ~/.pgpass, a service file or "
       "ledgerctl's --password-file, and see pg_hba.conf" },
@@ -52,7 +58,8 @@ static const struct state_info state_infos[] = {
     { "42883", LEDGER_ERR_SCHEMA, "; a column of this table has another type" },
     { "44", LEDGER_ERR_REJECTED, "" },
     { "53100", LEDGER_ERR_FULL, "; make room on the server's disk" },
-    { "53300", LEDGER_ERR_CONNECT, "; raise max_connections, or use a pooler" },
+    { "53300", LEDGER_ERR_CONNECT,
+      "; raise max_connections or the CONNECTION LIMIT of the role or database, or use a pooler" },
     { "53", LEDGER_ERR_IO, "" },
     { "54", LEDGER_ERR_TOO_LARGE, "" },
     { "55P03", LEDGER_ERR_BUSY,
@@ -61,7 +68,9 @@ static const struct state_info state_infos[] = {
     { "55006", LEDGER_ERR_BUSY, "" },
     { "57014", LEDGER_ERR_BUSY, "; see statement_timeout of this role and database" },
     { "57P04", LEDGER_ERR_SCHEMA, "" },
+    { "57P05", LEDGER_ERR_CONNECT, "; see idle_session_timeout of this role and database" },
     { "57P", LEDGER_ERR_CONNECT, "" },
+    { "57", LEDGER_ERR_BUSY, "; see the settings of this role and database" },
     { "58", LEDGER_ERR_IO, "; see the server's log" },
     { "P0001", LEDGER_ERR_REJECTED, "; a trigger on the table refused it" },
     { "XX001", LEDGER_ERR_CORRUPT, "; the server's data is damaged: restore it from a backup" },
@@ -169,6 +178,17 @@ static ledger_rc fail_conn(struct ldg_pg *pg, const char *doing, ledger_error *e
                            pg->where ? pg->where : "", pg->where ? ": " : "", doing, text);
 }
 
+/* An error that also ends the session, and says nothing of the statement itself: a limit, an
+ * administrator. The next session may do better. */
+static ledger_rc code_of(const struct state_info *info, const PGresult *result)
+{
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
+    const bool ends = severity && strcmp(severity, "ERROR") != 0;
+    return ends && (info->code == LEDGER_ERR_BUSY || info->code == LEDGER_ERR_INTERNAL)
+               ? LEDGER_ERR_CONNECT
+               : info->code;
+}
+
 ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
                       ledger_error *err)
 {
@@ -194,7 +214,7 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
     char grant[GRANT_MAX] = "";
     if (strcmp(sqlstate, "42501") == 0)
         ldg_pg_explain_denied(pg, primary, grant, sizeof(grant));
-    rc = ldg_fail_native(err, info->code, "postgres", pack(sqlstate),
+    rc = ldg_fail_native(err, code_of(info, result), "postgres", pack(sqlstate),
                          "%s%swhile %s: %s (SQLSTATE %s)%s%s", pg->where ? pg->where : "",
                          pg->where ? ": " : "", doing, text, sqlstate, *grant ? "; " : info->hint,
                          grant);

@@ -19,8 +19,9 @@
 #define STEPS_MAX 64 /* there are not half as many things to make */
 #define TEXT_MAX_BYTES ((size_t)64 * 1024)
 
-static const char settings[] = "SELECT set_config('lock_timeout', '" LOCK_MS "ms', true), "
-                               "set_config('statement_timeout', '0', true)";
+static const char settings[] =
+    "SELECT set_config('lock_timeout', '" LOCK_MS "ms', true), " LDG_PG_NO_LIMITS(
+        "statement_timeout,transaction_timeout,idle_in_transaction_session_timeout");
 
 struct migration {
     struct ldg_pg *pg;
@@ -227,23 +228,28 @@ static ledger_rc drop_invalid(struct migration *m, size_t i, ledger_error *err)
 
 /* Session settings for the time of a build, which cannot be in a transaction: waiting for old
  * transactions holds nobody up. Given back afterwards. */
-static ledger_rc set_timeouts(struct ldg_pg *pg, const char *lock, const char *statement,
-                              char old_lock[32], char old_statement[32], ledger_error *err)
+enum { LOCK_TIMEOUT, STATEMENT_TIMEOUT, TRANSACTION_TIMEOUT, TIMEOUTS };
+struct timeouts {
+    char values[TIMEOUTS][32]; /* "": this server has no such limit */
+};
+
+static ledger_rc set_timeouts(struct ldg_pg *pg, const struct timeouts *timeouts,
+                              struct timeouts *ret_old, ledger_error *err)
 {
     static const char set[] =
-        "WITH old AS MATERIALIZED (SELECT current_setting('lock_timeout') AS l, "
-        "current_setting('statement_timeout') AS s) "
-        "SELECT l, s, set_config('lock_timeout', $1, false), "
-        "set_config('statement_timeout', $2, false) FROM old";
+        "WITH old AS MATERIALIZED (SELECT t.n, t.name, t.value, coalesce(current_setting(t.name, "
+        "true), '') AS was FROM (VALUES (1, 'lock_timeout', $1), (2, 'statement_timeout', $2), "
+        "(3, 'transaction_timeout', $3)) AS t(n, name, value)) "
+        "SELECT was, CASE WHEN was != '' THEN set_config(name, value, false) END FROM old "
+        "ORDER BY n";
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
-    ldg_pg_arg_text(&args, lock);
-    ldg_pg_arg_text(&args, statement);
+    for (int i = 0; i < TIMEOUTS; i++)
+        ldg_pg_arg_text(&args, timeouts->values[i]);
     ledger_rc rc = ldg_pg_run(pg, LDG_PG_FRESH, "setting timeouts", set, &args, &result, err);
-    if (rc == LEDGER_OK && old_lock) {
-        snprintf(old_lock, 32, "%s", ldg_pg_get_text(result, 0, 0));
-        snprintf(old_statement, 32, "%s", ldg_pg_get_text(result, 0, 1));
-    }
+    for (int i = 0; rc == LEDGER_OK && ret_old && i < TIMEOUTS; i++)
+        snprintf(ret_old->values[i], sizeof(ret_old->values[i]), "%s",
+                 ldg_pg_get_text(result, i, 0));
     PQclear(result);
     return rc;
 }
@@ -275,7 +281,7 @@ static ledger_rc build_index(struct migration *m, size_t i, int64_t left_us, led
 {
     struct ldg_pg *pg = m->pg;
     const bool session = !pg->pooled; /* else the next statement may be in another one */
-    char limit[32], lock[32] = "", statement[32] = "";
+    struct timeouts limits = { { "", "0", "0" } }, old = { { "" } };
     ledger_error second;
     ledger_rc rc = LEDGER_OK;
 
@@ -285,13 +291,14 @@ static ledger_rc build_index(struct migration *m, size_t i, int64_t left_us, led
         rc = try_lock(m, err);
     if (rc != LEDGER_OK)
         return rc;
-    snprintf(limit, sizeof(limit), "%lldms", (long long)(left_us > 1000 ? left_us / 1000 : 1));
+    snprintf(limits.values[LOCK_TIMEOUT], sizeof(limits.values[LOCK_TIMEOUT]), "%lldms",
+             (long long)(left_us > 1000 ? left_us / 1000 : 1));
     if (session)
-        rc = set_timeouts(pg, limit, "0", lock, statement, err);
+        rc = set_timeouts(pg, &limits, &old, err);
     if (rc == LEDGER_OK)
         rc = create_index(pg, i, true, err);
-    if (session && lock[0] && pg->conn)
-        (void)!set_timeouts(pg, lock, statement, NULL, NULL, &second);
+    if (session && old.values[LOCK_TIMEOUT][0] && pg->conn)
+        (void)!set_timeouts(pg, &old, NULL, &second);
     if (session && pg->conn)
         (void)!unlock(m, &second);
     /* Only a unique index over rows that are there already can be refused. It would go on refusing

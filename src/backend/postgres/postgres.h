@@ -3,6 +3,7 @@
  * conn.c   connecting, connecting anew        exec.c    statements, pipelines, COPY, transactions
  * fail.c   SQLSTATE -> our codes              value.c   our values <-> parameters, columns
  * probe.c  asked on a second connection       backend.c the vtable, open, close, snapshots
+ * session.c what a session of ours is like
  * schema.c the shape of the tables (schema.h) migrate.c making and mending them
  * check.c  what `store check` finds
  * write.c  append, set, trim                  query.c   read, search, history
@@ -266,6 +267,18 @@ void ldg_pg_drop(struct ldg_pg *pg);
 ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
 void ldg_pg_close_conn(struct ldg_pg *pg);
+
+/* --- session.c ------------------------------------------------------------------------------- */
+
+/* Of a connection that we made; behind a pooler it does nothing. */
+ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err);
+/* One SELECT with what a transaction of ours needs where the session is not ours to set. */
+extern const char ldg_pg_transaction_settings[];
+/* An expression: in this transaction the limits of a list ('{a,b}', less those that the server does
+ * not know) do not count. */
+#define LDG_PG_NO_LIMITS(list)                                                                     \
+    "(SELECT count(set_config(n.name, '0', true)) FROM unnest('{" list "}'::text[]) AS n(name) "   \
+    "WHERE current_setting(n.name, true) != '0')"
 
 /* --- orphan.c: sessions that a broken connection of this process has left at the server --------
  */

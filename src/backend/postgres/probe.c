@@ -31,7 +31,9 @@ static ledger_rc open_probe(struct ldg_pg *pg, struct ldg_pg *probe, ledger_erro
 bool ldg_pg_still_works(struct ldg_pg *pg)
 {
     static const char text[] = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 "
-                               "AND backend_start = $2 AND state = 'active' "
+                               "AND backend_start = $2 "
+                               /* where track_activities is off, nothing more is known */
+                               "AND state IN ('active', 'disabled') "
                                /* in the middle of a message it is active, too */
                                "AND coalesce(wait_event, '') NOT IN ('ClientRead', 'ClientWrite')";
     struct ldg_pg probe;

@@ -235,7 +235,7 @@ static ledger_rc query_run(struct ldg_pg *pg, struct query *q, const char *doing
  * folds only ASCII. PostgreSQL has no text with a NUL: where there is one both sides are escaped.
  * $%d: what is looked for, in lower case, as bytes. */
 #define CONTAINS                                                                                   \
-    " AND CASE WHEN position('\\x00'::bytea IN payload) = 0 "                                      \
+    " AND CASE WHEN position(decode('00', 'hex') IN payload) = 0 "                                 \
     "THEN strpos(lower(convert_from(payload, 'LATIN1') COLLATE \"C\"), "                           \
     "(SELECT convert_from($%d, 'LATIN1'))) > 0 "                                                   \
     "ELSE strpos(lower(encode(payload, 'escape') COLLATE \"C\"), "                                 \

@@ -197,7 +197,7 @@ static const char catalog[] =
     "+ 16 * has_table_privilege(oid, 'DELETE')::int "
     "+ 32 * row_security_active(oid)::int)::bigint FROM rels "
     "UNION ALL SELECT 2, r.n, a.attname::text, format_type(a.atttypid, a.atttypmod), "
-    "coalesce((SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef AS d "
+    "coalesce((SELECT replace(pg_get_expr(d.adbin, d.adrelid), '\"', '') FROM pg_attrdef AS d "
     "WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), ''), a.atttypid::bigint, "
     "(a.attnotnull::int + 2 * (a.atthasdef OR a.attidentity != '' OR a.attgenerated != '')::int "
     "+ 4 * EXISTS (SELECT 1 FROM pg_index AS p WHERE p.indrelid = r.oid AND p.indisprimary "
