@@ -50,7 +50,7 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe
     if (rc == LEDGER_OK)
         rc = ldg_store_reopen(bridge->sink, LDG_ROLE_SINK, NULL, &pipe->sink, err);
     if (rc == LEDGER_OK && bridge->side != NULL)
-        rc = ldg_store_reopen(bridge->side, LDG_ROLE_USER, NULL, &pipe->side, err);
+        rc = ldg_store_reopen(bridge->side, LDG_ROLE_SIDE, NULL, &pipe->side, err);
     if (rc == LEDGER_OK)
         rc = find_origins(pipe, err);
     if (rc == LEDGER_OK)

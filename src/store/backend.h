@@ -50,6 +50,7 @@ struct ldg_open {
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
         LDG_ROLE_SINK,   /* a bridge's writing end: commits need not wait for the disk, because the
                             cursor falls back together with the data */
+        LDG_ROLE_SIDE,   /* a bridge's own file of cursors, for a sink that keeps none */
     } role;
 };
 

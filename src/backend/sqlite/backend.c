@@ -1,17 +1,13 @@
 /* The SQLite backend: opening, closing, errors, transactions, and the vtable.
  *
- * Hides which file a URL names, what each role asks of its connection, and how SQLite's result
+ * Hides what each role asks of its connection, and how SQLite's result
  * codes become ours. Invariants: a connection that the caller brought keeps its settings and its
  * transaction; a connection of ours never outlives its handle; no call leaves a statement open, so
  * a read transaction ends with the call that needed it (but for snapshots and tx_begin). */
 #include "backend/sqlite/sqlite.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 /* SQLite's own limit of one value is 1,000,000,000 bytes; an event has to stay below it. */
 #define EVENT_MAX_BYTES ((size_t)999 * 1000 * 1000)
@@ -23,23 +19,6 @@
 extern const struct ldg_backend ldg_backend_sqlite;
 
 /* --- errors ---------------------------------------------------------------------------------- */
-
-static ledger_rc code_of_errno(int error, ledger_rc otherwise)
-{
-    switch (error) {
-    case EACCES:
-    case EPERM:
-    case EROFS:
-        return LEDGER_ERR_PERMISSION;
-    case ENOSPC:
-    case EDQUOT:
-        return LEDGER_ERR_FULL;
-    case ENOMEM:
-        return LEDGER_ERR_NOMEM;
-    default:
-        return otherwise;
-    }
-}
 
 static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const char **ret_hint)
 {
@@ -64,7 +43,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
         return LEDGER_ERR_PERMISSION;
     case SQLITE_CANTOPEN:
         *ret_hint = "; the file and its folder must be readable, and writable for a WAL database";
-        return code_of_errno(s->db ? sqlite3_system_errno(s->db) : errno, LEDGER_ERR_CONNECT);
+        return ldg_sqlite_code_of_errno(s->db ? sqlite3_system_errno(s->db) : errno,
+                                        LEDGER_ERR_CONNECT);
     case SQLITE_NOTADB:
         *ret_hint = "; name a SQLite database, or a file that does not exist yet";
         return LEDGER_ERR_CORRUPT;
@@ -196,7 +176,9 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
         return ldg_fail(err, LEDGER_ERR_INVALID,
                         "the database has rolled this transaction back after an error; call "
                         "ledger_store_rollback() and begin again");
-    ledger_rc rc = ldg_sqlite_run(s, LDG_STMT_BEGIN_IMMEDIATE, "waiting for the write lock", err);
+    ledger_rc rc = ldg_sqlite_file_look(s, false, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_run(s, LDG_STMT_BEGIN_IMMEDIATE, "waiting for the write lock", err);
     if (rc == LEDGER_OK)
         *ret_own = true;
     return rc;
@@ -301,82 +283,8 @@ static void sqlite_snapshot_end(void *ctx)
 
 /* --- opening --------------------------------------------------------------------------------- */
 
-static ledger_rc fail_path(ledger_error *err, int error, ledger_rc otherwise, const char *path,
-                           const char *advice)
-{
-    return ldg_fail_native(err, code_of_errno(error, otherwise), "sqlite", error, "%s: %s%s%s",
-                           path, strerror(error), *advice ? "; " : "", advice);
-}
-
-/* A bridge opens what its caller had open: somebody is moving it, or puts a backup in its place,
- * and it may be there again at the next try. */
-static ledger_rc fail_missing(const struct ldg_open *open, const char *path, ledger_error *err)
-{
-    if (open->role != LDG_ROLE_USER)
-        return ldg_fail(err, LEDGER_ERR_CONNECT,
-                        "no such file: %s; it was there when the bridge was made: put it back",
-                        path);
-    return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                    "no such file: %s; `ledgerctl store init --store sqlite:%s` makes it", path,
-                    path);
-}
-
-/* The absolute name of a file that may not exist yet: the folder's real path and the last part. An
- * absolute name also keeps SQLite from reading "file:…" as a URI. */
-static ledger_rc absolute_path(const char *path, const struct ldg_open *open, char out[PATH_MAX],
-                               ledger_error *err)
-{
-    char folder[PATH_MAX];
-    if (realpath(path, out))
-        return LEDGER_OK;
-    if (errno != ENOENT)
-        return fail_path(err, errno, LEDGER_ERR_INVALID, path, "");
-    const char *slash = strrchr(path, '/');
-    const char *name = slash ? slash + 1 : path;
-    size_t folder_size = slash ? (size_t)(slash - path) + 1 : 0;
-    if (folder_size >= sizeof(folder) || !*name)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "%s: not a file name", path);
-    memcpy(folder, path, folder_size);
-    folder[folder_size] = '\0';
-    if (!realpath(folder_size ? folder : ".", out)) {
-        if (errno == ENOENT && open->role != LDG_ROLE_USER)
-            return fail_missing(open, path, err);
-        if (errno == ENOENT)
-            return ldg_fail(err, LEDGER_ERR_SCHEMA, "no such folder: %s; make it first", folder);
-        return fail_path(err, errno, LEDGER_ERR_INVALID, folder, "");
-    }
-    size_t size = strlen(out);
-    if (size + 1 + strlen(name) + 1 > PATH_MAX)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "%s: file name too long", path);
-    if (out[size - 1] != '/')
-        out[size++] = '/';
-    memcpy(out + size, name, strlen(name) + 1);
-    return LEDGER_OK;
-}
-
-/* Says what is wrong with the file in words, where SQLite would only say "unable to open". */
-static ledger_rc look_at_file(const char *path, const struct ldg_open *open, ledger_error *err)
-{
-    struct stat st;
-    if (stat(path, &st) != 0) {
-        if (errno != ENOENT)
-            return fail_path(err, errno, LEDGER_ERR_CONNECT, path, "");
-        if (open->flags & LEDGER_STORE_CREATE)
-            return LEDGER_OK;
-        return fail_missing(open, path, err);
-    }
-    if (S_ISDIR(st.st_mode))
-        return ldg_fail(err, LEDGER_ERR_PERMISSION, "%s is a folder; name a file in it", path);
-    if (!S_ISREG(st.st_mode))
-        return ldg_fail(err, LEDGER_ERR_PERMISSION, "%s is not a regular file", path);
-    if (access(path, R_OK) != 0)
-        return fail_path(err, errno, LEDGER_ERR_PERMISSION, path, "this user may not read it");
-    return LEDGER_OK;
-}
-
 static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, ledger_error *err)
 {
-    char path[PATH_MAX];
     const char *name = open->path;
     ledger_rc rc = LEDGER_OK;
     int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
@@ -386,13 +294,10 @@ static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, le
     if (!*name)
         return ldg_fail(err, LEDGER_ERR_INVALID, "the URL names no file; write sqlite:PATH");
     bool memory = strcmp(name, ":memory:") == 0;
-    if (!memory) {
-        rc = absolute_path(name, open, path, err);
-        if (rc == LEDGER_OK)
-            rc = look_at_file(path, open, err);
-        if (rc != LEDGER_OK)
-            return rc;
-    }
+    if (!memory)
+        rc = ldg_sqlite_file_find(s, open, name, err);
+    if (rc != LEDGER_OK)
+        return rc;
     if (open->flags & LEDGER_STORE_READ_ONLY && !memory)
         flags |= SQLITE_OPEN_READONLY;
     else
@@ -400,12 +305,7 @@ static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, le
     if (open->flags & LEDGER_STORE_CREATE && !(flags & SQLITE_OPEN_READONLY))
         flags |= SQLITE_OPEN_CREATE;
 
-    if (!memory) {
-        s->path = ldg_strdup(path);
-        if (!s->path)
-            return ldg_fail_nomem(err);
-    }
-    int sqlite_rc = sqlite3_open_v2(memory ? name : path, &s->db, flags, NULL);
+    int sqlite_rc = sqlite3_open_v2(memory ? name : s->path, &s->db, flags, NULL);
     s->own_db = true;
     if (sqlite_rc != SQLITE_OK)
         return s->db ? ldg_sqlite_fail(s, sqlite_rc, "opening the database", err)
@@ -414,23 +314,22 @@ static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, le
     sqlite_rc = sqlite3_busy_timeout(s->db, open->busy_timeout_ms);
     if (sqlite_rc == SQLITE_OK)
         sqlite_rc = ldg_sqlite_register_functions(s);
-    return sqlite_rc == SQLITE_OK ? LEDGER_OK
+    return sqlite_rc == SQLITE_OK ? ldg_sqlite_file_opened(s, err)
                                   : ldg_sqlite_fail(s, sqlite_rc, "opening the database", err);
 }
 
 static ledger_rc take_connection(struct ldg_sqlite *s, const struct ldg_open *open,
                                  ledger_error *err)
 {
-    char path[PATH_MAX];
     s->db = open->connection;
     s->own_db = false; /* until the open has succeeded */
     const char *name = sqlite3_db_filename(s->db, "main");
-    if (name && *name) {
-        s->path = ldg_strdup(realpath(name, path) ? path : name);
-        if (!s->path)
-            return ldg_fail_nomem(err);
-    }
-    return LEDGER_OK;
+    ledger_rc rc = LEDGER_OK;
+    if (name && *name)
+        rc = ldg_sqlite_file_of_connection(s, name, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_file_opened(s, err);
+    return rc;
 }
 
 /* One value of a one-row query as text, copied to out ("" without a row). */
@@ -516,6 +415,7 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
         sqlite3_wal_autocheckpoint(s->db, 0);
         break;
     case LDG_ROLE_USER:
+    case LDG_ROLE_SIDE:
         break;
     }
     return ldg_sqlite_exec(s, "opening the database", err, "%s", pragmas);
@@ -537,6 +437,7 @@ static void release(struct ldg_sqlite *s)
     ldg_buf_fini(&s->event_buf);
     ldg_buf_fini(&s->merge_buf);
     ldg_free(s->path);
+    ldg_free(s->given);
     ldg_free(s->table);
     ldg_free(s->log_table);
 }
@@ -566,6 +467,8 @@ static ledger_rc sqlite_open(void *ctx, const struct ldg_open *open, ledger_erro
     if (rc != LEDGER_OK)
         goto out;
     rc = ldg_sqlite_schema_open(s, open, err);
+    if (rc == LEDGER_OK && s->own_db)
+        ldg_sqlite_file_keep_wal(s);
     if (rc == LEDGER_OK && s->own_db && open->role == LDG_ROLE_SOURCE)
         rc = ldg_sqlite_exec(s, "opening the database", err, "PRAGMA query_only=ON");
     if (rc == LEDGER_OK && s->own_db && open->role == LDG_ROLE_SINK)
@@ -589,9 +492,9 @@ static void sqlite_close(void *ctx)
 static bool sqlite_describe(void *ctx, char *url, size_t url_size)
 {
     struct ldg_sqlite *s = ctx;
-    if (!s->path || strlen("sqlite:") + strlen(s->path) + 1 > url_size)
+    if (!s->given || strlen("sqlite:") + strlen(s->given) + 1 > url_size)
         return false;
-    sqlite3_snprintf((int)url_size, url, "sqlite:%s", s->path);
+    sqlite3_snprintf((int)url_size, url, "sqlite:%s", s->given);
     return true;
 }
 
@@ -610,13 +513,11 @@ static const char *sqlite_wake_key(void *ctx)
 static ledger_rc sqlite_health(void *ctx, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    int moved = 0;
     /* A deleted file still answers through the open descriptor, and nobody else sees what is
      * written to it. */
-    if (s->path &&
-        sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved)
-        return ldg_fail(err, LEDGER_ERR_CONNECT, "%s was deleted or replaced while it was open",
-                        s->path);
+    ledger_rc rc = ldg_sqlite_file_look(s, true, err);
+    if (rc != LEDGER_OK)
+        return rc;
     return ldg_sqlite_run(s, LDG_STMT_TOUCH, "looking at the table", err);
 }
 

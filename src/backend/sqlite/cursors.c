@@ -303,13 +303,7 @@ ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *er
  * see again. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err)
 {
-    int moved = 0;
-
-    if (!s->own_db || sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) ||
-        moved == 0)
-        return LEDGER_OK;
-    return ldg_fail(err, LEDGER_ERR_CONNECT, "%s: the file was deleted or replaced",
-                    s->path != NULL ? s->path : "the database");
+    return s->own_db ? ldg_sqlite_file_look(s, true, err) : LEDGER_OK;
 }
 
 static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_size)

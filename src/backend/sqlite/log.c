@@ -309,20 +309,6 @@ out:
     return rc;
 }
 
-/* The database file was deleted or another one stands in its place: what we read is history. */
-static ledger_rc check_file(struct ldg_sqlite *s, ledger_error *err)
-{
-    int moved = 0;
-    ledger_rc rc = LEDGER_OK;
-
-    if (s->path != NULL &&
-        sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved)
-        rc = ldg_fail(err, LEDGER_ERR_CONNECT,
-                      "%s was deleted or replaced by another file; it has to be opened again",
-                      s->path);
-    return rc;
-}
-
 ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err)
 {
     bool found;
@@ -505,8 +491,9 @@ ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
     if (rc == LEDGER_OK)
         rc = read_rows(s, &state, s->seen && version == s->seen_version, limits, batch, err);
     read_end(s, own);
-    if (rc == LEDGER_OK && batch->count == 0)
-        rc = check_file(s, err);
+    /* Where the name leads to another file now, what was read is history. */
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_file_look(s, batch->count == 0, err);
     if (rc == LEDGER_OK) {
         s->seen_version = version;
         s->seen = true;

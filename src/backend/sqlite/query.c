@@ -521,7 +521,9 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     struct needle needle = { 0 };
     sqlite3_stmt *stmt = NULL;
     int step = SQLITE_ROW;
-    ledger_rc rc = search ? needle_init(&needle, search, err) : LEDGER_OK;
+    ledger_rc rc = ldg_sqlite_file_look(s, false, err);
+    if (rc == LEDGER_OK && search)
+        rc = needle_init(&needle, search, err);
     if (rc == LEDGER_OK)
         rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
     const struct target target = { .s = s, .stmt = stmt, .arena = arena };

@@ -667,7 +667,7 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
     uint32_t has = 0;
     ledger_rc rc = LEDGER_OK;
 
-    fn(fn_ctx, LEDGER_FINDING_OK, "file", s->path ? s->path : "a database in memory");
+    ldg_sqlite_file_check(s, fn, fn_ctx);
     sqlite3_snprintf((int)sizeof(text), text, "SQLite %s%s", sqlite3_libversion(),
                      has_wal_reset_fix(sqlite3_libversion_number())
                          ? ""

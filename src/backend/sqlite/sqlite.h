@@ -1,6 +1,7 @@
 /* What the files of this backend share: the open database, its statements, its names.
  *
  * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
+ * file.c     which file a name leads to, and if it still does
  * sql.c      the texts of the statements                       write.c    append, set, trim
  * query.c    read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
@@ -11,6 +12,7 @@
 #define LDG_BACKEND_SQLITE_SQLITE_H
 
 #include <sqlite3.h>
+#include <sys/types.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -132,8 +134,15 @@ struct ldg_sqlite {
     bool has_origins; /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;
     uint32_t flags;
-    char *path;  /* absolute, for wake-ups and reopening; NULL for a nameless database */
-    char *table; /* checked names, safe to paste */
+    char *path;   /* the real one, which the WAL lies beside; NULL for a nameless database */
+    char *given;  /* as the caller named it, from the root on, links as they are: for reopening */
+    dev_t device; /* of the file that is open */
+    ino_t inode;
+    bool has_wal; /* there was one when it was opened: */
+    dev_t wal_device;
+    ino_t wal_inode;
+    int64_t looked_us; /* monotonic: when the name was compared with what is open */
+    char *table;       /* checked names, safe to paste */
     char *log_table;
     struct ldg_identity identity;
     sqlite3_stmt *stmts[LDG_STMT_COUNT];
@@ -165,6 +174,30 @@ ledger_rc ldg_sqlite_exec(struct ldg_sqlite *s, const char *doing, ledger_error 
 ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
 ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err);
 void ldg_sqlite_rollback(struct ldg_sqlite *s);
+
+/* file.c */
+ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise);
+/* Finds the file and sets s->path and s->given. Errors: SCHEMA, CONNECT (it is not there), INVALID,
+ * PERMISSION (no file that could be a database), UNSUPPORTED (it has a second name). For the roles
+ * of a bridge the last one may pass: RETRY. */
+ledger_rc ldg_sqlite_file_find(struct ldg_sqlite *s, const struct ldg_open *open, const char *name,
+                               ledger_error *err);
+/* The same for the file of a connection that the caller brought; it may be gone. */
+ledger_rc ldg_sqlite_file_of_connection(struct ldg_sqlite *s, const char *name, ledger_error *err);
+/* After SQLite has opened it: remembers which file that is. */
+ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err);
+/* After the first read: remembers which WAL this connection has open. */
+void ldg_sqlite_file_keep_wal(struct ldg_sqlite *s);
+/* Does the name as given still lead to the file that is open, and to it alone? Asked once a second
+ * at most, or at once; of a connection that the caller brought only at once. Errors: CONNECT (it
+ * leads elsewhere, or the WAL was taken away), UNSUPPORTED (a second name); both RETRY for a
+ * bridge, as it opens its handles again. */
+ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error *err);
+/* Is something mounted at this very path? For kernels before 5.8, which cannot say it of a file. */
+bool ldg_sqlite_file_in_mountinfo(const char *path);
+/* Name of a file system that other machines may share; NULL: it is a local one. */
+const char *ldg_sqlite_file_remote(unsigned long magic);
+void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_ctx);
 
 /* sql.c */
 /* text with %T (table), %L (log table) and %C (the columns of an entry) put in; sqlite3_free. */

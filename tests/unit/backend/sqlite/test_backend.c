@@ -239,8 +239,10 @@ static void test_names(void **state)
     assert_int_equal(ldg_backend_sqlite.wake_key(&s)[0], '/');
     assert_true(ldg_backend_sqlite.describe(&s, url, sizeof(url)));
     assert_true(ldg_backend_sqlite.describe(&t, other, sizeof(other)));
-    assert_string_equal(url, other);
+    /* Another handle goes by the name as it was given: the link may be changed. */
     assert_memory_equal(url, "sqlite:/", 8);
+    assert_non_null(strstr(url, "/a.db"));
+    assert_non_null(strstr(other, "/link.db"));
     assert_false(ldg_backend_sqlite.describe(&s, tiny, sizeof(tiny)));
     handle_close(&s);
     handle_close(&t);
