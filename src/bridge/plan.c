@@ -186,8 +186,10 @@ static void plan_park(const struct ldg_batch_event *item, const struct ldg_plan_
     *op = *base;
     op->kind = LDG_OP_PARK;
     op->reason = item->bad;
-    /* It may still say whose entry it is; what follows on that entry waits. */
-    if ((!readable || event->type == LEDGER_MUTATION_UNKNOWN) && event->entry_id != NULL &&
+    /* It may still say whose entry it is; what follows on that entry waits. Of a trim that would be
+     * taken for the last entry which it deletes. */
+    if ((!readable || event->type == LEDGER_MUTATION_UNKNOWN) &&
+        event->type != LEDGER_MUTATION_TRIM && event->entry_id != NULL &&
         ldg_int64_parse(event->entry_id, false, &entry))
         op->source_pos = entry;
     if (op->origin < 0)

@@ -6,6 +6,7 @@
  * whatever the scanner has passed is valid text. */
 #include "event/json.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -691,4 +692,72 @@ ledger_rc ldg_json_put_list(struct ldg_buf *out, ledger_list list)
         ldg_json_put_string(out, list.items[i]);
     }
     return ldg_buf_putc(out, ']');
+}
+
+/* --- Go's form ------------------------------------------------------------------------------- */
+
+/* Gives a JSON text's bytes as Go's encoder would write them. */
+struct go_form {
+    const unsigned char *p, *end;
+    bool in_string, escaped; /* escaped: the byte at p follows a backslash */
+    char pending[8];         /* the rest of an escape that stands for one character */
+    size_t pending_at, pending_size;
+};
+
+/* Bytes of the text that become an escape; 0: none. */
+static size_t go_escape(const unsigned char *p, const unsigned char *end, char escape[8])
+{
+    size_t size = 0;
+    unsigned code = *p;
+
+    if (*p == '<' || *p == '>' || *p == '&') {
+        size = 1;
+    } else if (end - p >= 3 && p[0] == 0xe2 && p[1] == 0x80 && (p[2] == 0xa8 || p[2] == 0xa9)) {
+        size = 3;
+        code = 0x2000 + (p[2] & 0x3fu);
+    }
+    if (size > 0)
+        snprintf(escape, 8, "\\u%04x", code & 0xffffu);
+    return size;
+}
+
+/* The next byte; -1: the end. */
+static int go_next(struct go_form *form)
+{
+    size_t size;
+    int byte;
+
+    if (form->pending_at < form->pending_size)
+        return (unsigned char)form->pending[form->pending_at++];
+    while (!form->in_string && form->p < form->end && strchr(" \t\r\n", *form->p) && *form->p)
+        form->p++;
+    if (form->p == form->end)
+        return -1;
+    size = go_escape(form->p, form->end, form->pending);
+    if (size > 0) {
+        form->p += size;
+        form->pending_size = strlen(form->pending);
+        form->pending_at = 1;
+        form->escaped = false;
+        return (unsigned char)form->pending[0];
+    }
+    byte = *form->p++;
+    if (byte == '"' && !form->escaped)
+        form->in_string = !form->in_string;
+    form->escaped = form->in_string && byte == '\\' && !form->escaped;
+    return byte;
+}
+
+bool ldg_json_equal_in_go(ledger_bytes a, ledger_bytes b)
+{
+    struct go_form x = { .p = a.data }, y = { .p = b.data };
+    int of_a, of_b;
+
+    x.end = a.size > 0 ? x.p + a.size : x.p;
+    y.end = b.size > 0 ? y.p + b.size : y.p;
+    do {
+        of_a = go_next(&x);
+        of_b = go_next(&y);
+    } while (of_a == of_b && of_a >= 0);
+    return of_a == of_b;
 }

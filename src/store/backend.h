@@ -199,7 +199,8 @@ struct ldg_backend {
     uint64_t caps;
     size_t ctx_size;           /* store.c allocates it zeroed */
     bool text_ids;             /* ids are text; else positive numbers */
-    int64_t time_precision_us; /* stored times are cut to this; 0: whole microseconds */
+    int64_t time_precision_us; /* stored times are cut to this, LDG_TIME_COARSEST_US at most; 0:
+                                  whole microseconds */
 
     /* --- required -------------------------------------------------------------------------- */
     /* On failure close() is not called. Creates or migrates as the flags say. */
@@ -372,10 +373,35 @@ ledger_mutation_event ldg_op_event(const struct ldg_op *op);
  * this store goes by; ours go by source_id. */
 void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *source_id,
                       ledger_mutation_event *event);
-/* Why an op waits behind the parked event at log_position; entry_missing: its entry is not here and
- * may be in that event. */
+/* What an op may have to wait for behind a parked event. */
+enum ldg_wait {
+    LDG_WAIT_ENTRY,   /* the event is one of op's own entry */
+    LDG_WAIT_MISSING, /* op's entry is not here: the event may be the one that brings it */
+    LDG_WAIT_KEY,     /* op's dedup key is here: the event may be the trim that deletes its entry */
+};
+/* Why an op waits behind the parked event at log_position. */
 #define LDG_OP_WAIT_MAX 80
-void ldg_op_wait_reason(int64_t log_position, bool entry_missing, char text[LDG_OP_WAIT_MAX]);
+void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX]);
+/* Must an op whose outcome is `outcome` be asked for that it waits, and for what? */
+bool ldg_op_may_wait(const struct ldg_op *op, uint8_t outcome, enum ldg_wait *ret_wait);
+/* May an event parked with this type name be a trim? One of a later version may be anything. */
+bool ldg_op_may_trim(const char *type_name);
+/* The entry that a sink has at the place of an append's, as far as it says whether they are one. */
+struct ldg_stored {
+    ledger_bytes stream, payload, order_key, dedup_key;
+    int64_t schema_version;
+    ledger_map metadata;   /* in any order */
+    int64_t created_at_us; /* LEDGER_NO_TIME: none that can be read */
+    bool by_go; /* Go's bridge wrote the row: payload in Go's form, no metadata, own time */
+};
+/* Is it the same entry, by the fields that verify compares and no later change touches? Else
+ * *ret_field names the first that differs (NULL: none does). Times are compared at the precision of
+ * the coarsest store, for an entry may come by more than one way. Errors: NOMEM. */
+#define LDG_TIME_COARSEST_US 1000
+ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *stored,
+                         struct ldg_arena *arena, const char **ret_field, ledger_error *err);
+/* POSITION_REUSED: `field` is not what was carried. */
+ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_error *err);
 /* The fence. Errors: FENCED unless `found`, the row of the cursor `name` (NULL: there is none),
  * still is what the batch was read from. */
 ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,

@@ -41,12 +41,96 @@ void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *sourc
     event->source_id = source_id;
 }
 
-void ldg_op_wait_reason(int64_t log_position, bool entry_missing, char text[LDG_OP_WAIT_MAX])
+void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX])
 {
-    snprintf(text, LDG_OP_WAIT_MAX,
-             entry_missing ? "its entry may be in parked event %" PRId64
-                           : "behind parked event %" PRId64,
-             log_position);
+    static const char *const before[] = {
+        [LDG_WAIT_ENTRY] = "behind parked event ",
+        [LDG_WAIT_MISSING] = "its entry may be in parked event ",
+        [LDG_WAIT_KEY] = "its dedup key may be set free by parked event ",
+    };
+
+    snprintf(text, LDG_OP_WAIT_MAX, "%s%" PRId64, before[wait], log_position);
+}
+
+bool ldg_op_may_wait(const struct ldg_op *op, uint8_t outcome, enum ldg_wait *ret_wait)
+{
+    const bool changes = op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
+
+    *ret_wait = changes ? LDG_WAIT_MISSING : LDG_WAIT_KEY;
+    return (changes && outcome == LDG_OUTCOME_MISSING) ||
+           (op->kind == LDG_OP_APPEND && outcome == LDG_OUTCOME_DEDUPLICATED);
+}
+
+bool ldg_op_may_trim(const char *type_name)
+{
+    const ledger_mutation_type type = ledger_mutation_type_parse(type_name);
+
+    return type == LEDGER_MUTATION_TRIM || type == LEDGER_MUTATION_UNKNOWN;
+}
+
+/* --- is it the same entry? ------------------------------------------------------------------- */
+
+static bool bytes_equal(ledger_bytes a, ledger_bytes b)
+{
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
+
+static bool text_equal(ledger_bytes stored, const char *text)
+{
+    return bytes_equal(stored, (ledger_bytes){ text, strlen(text) });
+}
+
+static bool time_equal(int64_t a, int64_t b)
+{
+    const int64_t unit = LDG_TIME_COARSEST_US;
+
+    return a / unit - (a % unit < 0) == b / unit - (b % unit < 0);
+}
+
+ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *stored,
+                         struct ldg_arena *arena, const char **ret_field, ledger_error *err)
+{
+    const ledger_append_entry *entry = op->entry;
+    /* An event of Go's without its row has the payload in Go's form, and no time of the entry; a
+     * row that Go's bridge wrote may lack what that did not carry. */
+    const bool exact = !op->inexact && !stored->by_go;
+    const bool timed =
+        exact && op->time_us != LEDGER_NO_TIME && stored->created_at_us != LEDGER_NO_TIME;
+    ledger_map ours, theirs;
+    ledger_rc rc = ldg_map_sort(entry->metadata, arena, &ours, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_map_sort(stored->metadata, arena, &theirs, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    *ret_field = NULL;
+    if (!text_equal(stored->stream, op->stream))
+        *ret_field = "stream";
+    else if (!bytes_equal(stored->payload, entry->payload) &&
+             (exact || !ldg_json_equal_in_go(stored->payload, entry->payload)))
+        *ret_field = "payload";
+    else if (!text_equal(stored->order_key, entry->order_key))
+        *ret_field = "order_key";
+    else if (!text_equal(stored->dedup_key, entry->dedup_key))
+        *ret_field = "dedup_key";
+    else if (stored->schema_version != entry->schema_version)
+        *ret_field = "schema_version";
+    else if (!stored->by_go && !ldg_map_equal(theirs, ours))
+        *ret_field = "metadata";
+    else if (timed && !time_equal(stored->created_at_us, op->time_us))
+        *ret_field = "created_at";
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
+                    "entry %" PRId64 " of stream \"%.80s\" was carried before with another %s. A "
+                    "source that was restored or lost commits gives ids out twice: put the newer "
+                    "one back, or bridge it into a new, empty sink table. A copied store that "
+                    "lives on beside the first needs an identity of its own: `ledgerctl store "
+                    "init --new-identity` on the source",
+                    op->source_pos, op->stream, field);
 }
 
 ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,

@@ -259,6 +259,7 @@ static void replays_are_never_parked(struct conf_env *env)
     sink_is(sink, "rp");
     sink_append(sink, sink->a, 1, "bad", "1", NULL); /* by another way, behind what is parked */
     sink->ops[0].source_uuid = sink->b_identity.uuid;
+    sink->ops[0].time_us = SINK_TIME_US + 1000000; /* of the first one */
     sink_run(sink);
     sink_is(sink, "r");
     assert_int_equal(list(sink, &rows), 1);
@@ -336,6 +337,134 @@ static void refused_events_stop_or_park(struct conf_env *env)
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
 }
 
+/* A trim that the sink refused, as it is kept. */
+static void park_trim(struct sink *sink, int origin, int64_t before, const char *stream)
+{
+    struct ldg_op *op = sink_park(sink, before, stream, "refused");
+    op->type_name = "trim";
+    op->origin = origin;
+}
+
+static bool retry(struct sink *sink, size_t row, const struct ldg_op *op)
+{
+    struct ldg_parked_row *rows;
+    bool applied = false;
+    ledger_error err;
+    assert_true(list(sink, &rows) > row);
+    ok(ldg_store_parked_retry(sink->store, rows[row].id, op, op != NULL, &applied, &err));
+    return applied;
+}
+
+static void appends_wait_for_their_key(struct conf_env *env)
+{
+    /* The trim would have set the key free: what uses it again waits, with what belongs to it. */
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_append(sink, sink->a, 1, "s", "1", "k");
+    sink_append(sink, sink->a, 2, "s", "2", "later");
+    sink_run(sink);
+    park_trim(sink, sink->a, 1, "s");                 /* log position 3 */
+    sink_append(sink, sink->a, 3, "s", "3", "k");     /* waits */
+    sink_tags(sink, sink->a, 3, "s", "t");            /* of that entry */
+    sink_append(sink, sink->a, 4, "s", "4", "later"); /* the trim does not reach that far */
+    sink_append(sink, sink->a, 5, "t", "5", "k");     /* another stream */
+    sink_append(sink, sink->a, 6, "s", "6", "free");
+    const struct ldg_op append = sink->ops[1], tags = sink->ops[2];
+    struct ldg_op trim = sink->ops[0];
+    sink_run(sink);
+    sink_is(sink, "pppdaa");
+    assert_int_equal(list(sink, &rows), 3);
+    assert_string_equal(rows[1].reason, "its dedup key may be set free by parked event 3");
+    assert_string_equal(rows[2].reason, "behind parked event 4");
+    sink_append(sink, sink->a, 7, "s", "7", "k"); /* in a batch of its own */
+    const struct ldg_op again = sink->ops[0];
+    sink_run(sink);
+    sink_is(sink, "p");
+    sink_append(sink, sink->a, 8, "s", "8", "new"); /* others go on */
+    sink_run(sink);
+    sink_is(sink, "a");
+    assert_false(retry(sink, 1, &append)); /* not before the trim */
+    trim.kind = LDG_OP_TRIM;
+    assert_true(retry(sink, 0, &trim));
+    assert_true(retry(sink, 0, &append));
+    assert_true(retry(sink, 0, &tags));
+    assert_true(retry(sink, 0, &again)); /* a duplicate now */
+    assert_int_equal(list(sink, &rows), 0);
+    sink_holds(sink, "s", "2 6 8 3[t]");
+}
+
+static void keys_are_dropped_with_their_trim(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    uint64_t dropped;
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", "k");
+    park_trim(sink, sink->a, 1, "s");
+    sink_append(sink, sink->a, 2, "s", "2", "k");
+    const struct ldg_op append = sink->ops[2];
+    sink_run(sink);
+    sink_is(sink, "app");
+    list(sink, &rows);
+    ok(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err));
+    assert_true(retry(sink, 0, &append));
+    assert_int_equal(list(sink, &rows), 0);
+    sink_holds(sink, "s", "1");
+}
+
+static void a_later_trim_ends_the_wait(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_append(sink, sink->a, 1, "s", "1", "k");
+    park_trim(sink, sink->a, 1, "s");
+    sink_append(sink, sink->a, 2, "s", "2", "k");
+    sink_trim(sink, sink->a, 2, "s"); /* takes along what the parked one was to delete */
+    sink_append(sink, sink->a, 3, "s", "3", "k");
+    sink_run(sink);
+    sink_is(sink, "appaa");
+    assert_int_equal(list(sink, &rows), 0);
+    sink_holds(sink, "s", "3");
+}
+
+static void keys_wait_for_their_own_trim_only(struct conf_env *env)
+{
+    static const struct {
+        int type; /* 0 trim of a, 1 trim of b, 2 of a later version, 3 cannot be read, 4 append */
+        int64_t entry;
+        const char *stream;
+        bool waits, other_waits; /* an append of the same log, of another one */
+    } cases[] = {
+        { 0, 1, "s", true, true },   { 0, 2, "s", true, true },   { 0, 1, "t", false, false },
+        { 0, 0, "s", true, false },  { 1, 1, "s", false, false }, { 2, 0, "s", true, false },
+        { 2, 9, "s", true, false },  { 2, 0, "", true, false },   { 2, 0, "t", false, false },
+        { 3, 0, "s", true, false },  { 3, 0, "", true, false },   { 4, 0, "s", false, false },
+        { 4, 8, "s", false, false },
+    };
+    static const char *const types[] = { "trim", "trim", "erase", "", "append" };
+    struct ldg_parked_row *rows;
+    uint64_t dropped;
+    ledger_error err;
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    sink_append(sink, sink->a, 1, "s", "1", "k");
+    sink_run(sink);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct ldg_op *op = sink_park(sink, cases[i].entry, cases[i].stream, "r");
+        op->type_name = types[cases[i].type];
+        op->origin = cases[i].type == 1 ? sink->b : sink->a;
+        sink_append(sink, sink->a, 5, "s", "5", "k");
+        sink_append(sink, sink->b, 5, "s", "5", "k")->source_uuid = sink->b_identity.uuid;
+        sink_run(sink);
+        assert_int_equal(sink->outcomes[1],
+                         cases[i].waits ? LDG_OUTCOME_PARKED : LDG_OUTCOME_DEDUPLICATED);
+        assert_int_equal(sink->outcomes[2],
+                         cases[i].other_waits ? LDG_OUTCOME_PARKED : LDG_OUTCOME_DEDUPLICATED);
+        list(sink, &rows);
+        ok(ldg_store_parked_drop(sink->store, 0, &dropped, &err));
+    }
+    sink_holds(sink, "s", "1");
+}
+
 #define PARKING                                                                                    \
     (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
      LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
@@ -348,6 +477,10 @@ const struct conf_case conf_parked_cases[] = {
     { "parked go when they work", parked_go_when_they_work, PARKING, 0 },
     { "parked again is replaced", parked_again_is_replaced, PARKING, 0 },
     { "two never wait for each other", two_never_wait_for_each_other, PARKING, 0 },
+    { "appends wait for their key", appends_wait_for_their_key, PARKING, 0 },
+    { "keys are dropped with their trim", keys_are_dropped_with_their_trim, PARKING, 0 },
+    { "a later trim ends the wait", a_later_trim_ends_the_wait, PARKING, 0 },
+    { "keys wait for their own trim only", keys_wait_for_their_own_trim_only, PARKING, 0 },
     { "replays are never parked", replays_are_never_parked, PARKING,
       offsetof(struct conf_backend, refuse) },
     { "parked notes and drops", parked_notes_and_drops, PARKING, 0 },

@@ -301,6 +301,7 @@ static void apply_notices_a_used_position(struct conf_env *env)
     struct ldg_cursor row;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
+    const int64_t first_us = sink->ops[0].time_us;
     sink_run(sink);
     const struct {
         const char *stream, *payload, *dedup_key;
@@ -312,19 +313,56 @@ static void apply_notices_a_used_position(struct conf_env *env)
         sink_append(sink, sink->a, 100 + (int64_t)i, "s", "5", NULL);
         struct ldg_op *op =
             sink_append(sink, sink->a, 1, rows[i].stream, rows[i].payload, rows[i].dedup_key);
+        op->time_us = first_us;
         ((ledger_append_entry *)op->entry)->schema_version = rows[i].schema_version;
         fails(sink_try(sink, &err), POSITION_REUSED);
     }
     sink_holds(sink, "s", "1"); /* nothing of those batches */
-    /* of an event that Go wrote the payload is known in its compacted form only */
-    sink_append(sink, sink->a, 1, "s", "1.0", "k")->inexact = true;
+    /* of an event that Go wrote the payload is known in Go's form only, and no time */
+    sink_append(sink, sink->a, 1, "s", "1", "k")->inexact = true;
     fails(sink_try(sink, &err), POSITION_REUSED);
     sink_append(sink, sink->a, 1, "s", "1.0", NULL)->inexact = true;
+    fails(sink_try(sink, &err), POSITION_REUSED);
+    sink_append(sink, sink->a, 1, "s", " 1 ", NULL)->inexact = true;
     sink_run(sink);
     sink_is(sink, "r");
     sink_holds(sink, "s", "1");
     ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
     assert_string_equal(row.state, sink->cursor.state);
+}
+
+static void replays_have_the_same_time(struct conf_env *env)
+{
+    /* Two stores that are copies of one give the same ids to entries of other moments. */
+    static const int64_t shifts[] = { 0, 300, 543, 544, -456, -457, 86400000000 };
+    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    ledger_error err;
+    for (int park = 0; park < 2; park++) {
+        if (park) /* the way op by op */
+            sink_park(sink, 1, "s", "parked")->type_name = "append";
+        sink_append(sink, sink->a, 1 + park, "s", "1", NULL);
+        struct ldg_op first = sink->ops[park];
+        sink_run(sink);
+        for (size_t i = 0; i < sizeof(shifts) / sizeof(shifts[0]); i++) {
+            sink->ops[0] = first;
+            sink->ops[0].time_us += shifts[i];
+            sink->count = 1;
+            if (shifts[i] >= -456 && shifts[i] < 544) { /* the same millisecond */
+                sink_run(sink);
+                sink_is(sink, "r");
+            } else {
+                fails(sink_try(sink, &err), POSITION_REUSED);
+                assert_non_null(strstr(err.message, "created_at"));
+                assert_non_null(strstr(err.message, "--new-identity"));
+            }
+        }
+        sink->ops[0] = first; /* a time that is not known is none that differs */
+        sink->ops[0].time_us = LEDGER_NO_TIME;
+        sink->count = 1;
+        sink_run(sink);
+        sink_is(sink, "r");
+    }
+    sink_holds(sink, "s", "1 1");
 }
 
 static void apply_respects_dedup_keys(struct conf_env *env)
@@ -885,6 +923,7 @@ const struct conf_case conf_sink_cases[] = {
     { "apply again changes nothing", apply_again_changes_nothing,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
     { "apply notices a used position", apply_notices_a_used_position, SINK, 0 },
+    { "replays have the same time", replays_have_the_same_time, SINK | LDG_CAP_PARK, 0 },
     { "apply respects dedup keys", apply_respects_dedup_keys, SINK | CHANGES, 0 },
     { "apply frees a key by trim", apply_frees_a_key_by_trim, SINK | CHANGES, 0 },
     { "apply is fenced", apply_is_fenced, SINK | LDG_CAP_TRANSACTIONS, 0 },

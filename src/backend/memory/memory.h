@@ -275,9 +275,9 @@ const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LDG_M
 void ldg_mem_origin_text(const struct ldg_mem_table *table, int origin,
                          char text[LDG_MEM_ORIGIN_TEXT_MAX]);
 
-/* query.c: does the stream have the key already? Errors: BUSY. */
-ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream, const char *dedup_key,
-                              bool *ret_known, ledger_error *err);
+/* query.c: the stream's row that has the key; NULL: none. Errors: BUSY. */
+ledger_rc ldg_mem_dedup_find(struct ldg_memory *m, const char *stream, const char *dedup_key,
+                             struct ldg_mem_row **ret_row, ledger_error *err);
 
 /* --- tx.c: changes, all part of m->tx ------------------------------------------------------ */
 
@@ -425,10 +425,10 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
                             ledger_error *err);
 
 /* parked.c */
-/* Log position of the parked event that op must wait behind; 0: none. entry_missing: one that may
- * hold the entry, too. */
+/* Log position of the parked event that op must wait behind, for this reason; 0: none. KEY: `found`
+ * has op's dedup key. */
 int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
-                              bool entry_missing);
+                              enum ldg_wait wait, const struct ldg_mem_row *found);
 bool ldg_mem_parked_any(const struct ldg_memory *m);
 /* The op was applied: a row in which it was parked before goes. */
 ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, ledger_error *err);

@@ -1,6 +1,7 @@
 /* Parked events: kept aside with their reason, listed, tried again, dropped.
  *
- * Invariant: no event on an entry passes an older parked one of the same entry. */
+ * Invariant: no event on an entry passes an older parked one of the same entry, and no append one
+ * that may be the trim which sets its dedup key free. */
 #include "backend/memory/memory.h"
 
 #include <string.h>
@@ -30,14 +31,39 @@ static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op
     return parked->row.id < first;
 }
 
-int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
-                              bool entry_missing)
+static bool is_same_entry(const struct ldg_mem_parked *parked, const struct ldg_op *op)
 {
-    int64_t found = 0, first = own_id ? own_id : INT64_MAX;
-    for (size_t i = 0; i < m->table->parked_count; i++) {
+    return parked->row.source_pos != 0 && parked->row.source_pos == op->source_pos &&
+           parked->origin == op->origin;
+}
+
+/* An event of op's own log in which its entry may be, or what else became of its stream. */
+static bool is_unknown(const struct ldg_mem_parked *parked, const struct ldg_op *op)
+{
+    return of_same_log(parked, op) &&
+           (!*parked->row.stream || strcmp(parked->row.stream, op->stream) == 0);
+}
+
+/* Would the event delete `found`, an entry of op's stream? */
+static bool may_delete(const struct ldg_mem_parked *parked, const struct ldg_op *op,
+                       const struct ldg_mem_row *found)
+{
+    const struct ldg_parked_row *row = &parked->row;
+    if (!ldg_op_may_trim(row->type_name))
+        return false;
+    if (row->source_pos <= 0 || ledger_mutation_type_parse(row->type_name) != LEDGER_MUTATION_TRIM)
+        return is_unknown(parked, op);
+    return strcmp(row->stream, op->stream) == 0 && parked->origin == found->origin &&
+           (found->source_pos ? found->source_pos : found->id) <= row->source_pos;
+}
+
+int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
+                              enum ldg_wait wait, const struct ldg_mem_row *found)
+{
+    int64_t position = 0, first = own_id ? own_id : INT64_MAX;
+    for (size_t i = 0; wait == LDG_WAIT_ENTRY && i < m->table->parked_count; i++) {
         const struct ldg_mem_parked *parked = m->table->parked[i];
-        if (live(m, parked) && of_same_log(parked, op) && parked->origin == op->origin &&
-            parked->row.source_pos == op->source_pos &&
+        if (live(m, parked) && of_same_log(parked, op) && is_same_entry(parked, op) &&
             parked->row.log_position > op->log_position && parked->row.id < first)
             first = parked->row.id;
     }
@@ -46,16 +72,14 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
         const struct ldg_parked_row *row = &parked->row;
         if (!live(m, parked) || row->id == own_id || !goes_before(parked, op, first))
             continue;
-        const bool same_entry = row->source_pos != 0 && row->source_pos == op->source_pos &&
-                                parked->origin == op->origin;
-        const bool may_hold_it =
-            entry_missing && row->source_pos == 0 &&
-            strcmp(row->source_uuid, op->source_uuid ? op->source_uuid : "") == 0 &&
-            (!*row->stream || strcmp(row->stream, op->stream) == 0);
-        if ((same_entry || may_hold_it) && (found == 0 || row->log_position < found))
-            found = row->log_position;
+        const bool waits = wait == LDG_WAIT_ENTRY ? is_same_entry(parked, op)
+                           : wait == LDG_WAIT_MISSING
+                               ? row->source_pos == 0 && is_unknown(parked, op)
+                               : may_delete(parked, op, found);
+        if (waits && (position == 0 || row->log_position < position))
+            position = row->log_position;
     }
-    return found;
+    return position;
 }
 
 ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, ledger_error *err)

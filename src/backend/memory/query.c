@@ -16,12 +16,12 @@ static ledger_rc fail_not_found(const char *stream, int64_t id, ledger_error *er
                            "stream \"%.128s\" has no entry %lld", stream, (long long)id);
 }
 
-ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream_name, const char *dedup_key,
-                              bool *ret_known, ledger_error *err)
+ledger_rc ldg_mem_dedup_find(struct ldg_memory *m, const char *stream_name, const char *dedup_key,
+                             struct ldg_mem_row **ret_row, ledger_error *err)
 {
     struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
     struct ldg_mem_row *row = NULL;
-    *ret_known = false;
+    *ret_row = NULL;
     if (!stream || !*dedup_key)
         return LEDGER_OK;
     const uint64_t hash = ldg_mem_hash_dedup(stream, dedup_key);
@@ -32,7 +32,7 @@ ledger_rc ldg_mem_dedup_known(struct ldg_memory *m, const char *stream_name, con
         if (state == LDG_MEM_FOREIGN)
             return ldg_mem_fail_locked("the dedup key", err);
         if (state == LDG_MEM_LIVE)
-            *ret_known = true;
+            *ret_row = row;
     }
     return LEDGER_OK;
 }
@@ -51,10 +51,9 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < count; i++) {
         const ledger_append_input *in = &inputs[i];
-        struct ldg_mem_row *row = NULL;
-        bool known = false;
+        struct ldg_mem_row *row = NULL, *known = NULL;
         char *id_text = ldg_arena_alloc(&m->scratch, LDG_MEM_ID_TEXT_MAX);
-        rc = id_text ? ldg_mem_dedup_known(m, stream, in->dedup_key, &known, err)
+        rc = id_text ? ldg_mem_dedup_find(m, stream, in->dedup_key, &known, err)
                      : ldg_fail_nomem(err);
         if (rc != LEDGER_OK)
             return rc;

@@ -336,17 +336,9 @@ static int64_t op_time(const struct ldg_op *op)
     return op->log_time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->log_time_us) : ldg_mem_now_us();
 }
 
-static bool same_entry(const struct ldg_mem_row *row, const struct ldg_op *op)
+static ledger_bytes bytes_of(const char *text)
 {
-    const ledger_append_entry *entry = op->entry;
-    return strcmp(row->stream->name, op->stream) == 0 &&
-           (op->inexact ||
-            (row->payload.size == entry->payload.size &&
-             memcmp(row->payload.data, entry->payload.data, entry->payload.size) == 0)) &&
-           strcmp(row->order_key, entry->order_key) == 0 &&
-           strcmp(row->dedup_key, entry->dedup_key) == 0 &&
-           row->schema_version == entry->schema_version &&
-           ldg_map_equal(row->metadata, entry->metadata);
+    return (ledger_bytes){ text, strlen(text) };
 }
 
 /* Is the entry of an append here already? */
@@ -354,35 +346,45 @@ static ledger_rc append_replayed(struct ldg_memory *m, const struct ldg_op *op, 
                                  ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
+    const char *field = NULL;
     ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
     if (rc != LEDGER_OK)
         return rc;
-    /* What the Go bridge carried may differ in form: it compacts payloads. */
-    if (row && !same_entry(row, op) && !*row->source_id)
-        return ldg_fail_native(err, LEDGER_ERR_POSITION_REUSED, "memory", 0,
-                               "entry %lld of stream \"%.128s\" is here already with another "
-                               "content: the source has used its id twice; put the newer source "
-                               "back, or bridge the restored one into a new, empty sink table",
-                               (long long)op->source_pos, op->stream);
+    if (row) {
+        const struct ldg_stored stored = {
+            .stream = bytes_of(row->stream->name),
+            .payload = row->payload,
+            .order_key = bytes_of(row->order_key),
+            .dedup_key = bytes_of(row->dedup_key),
+            .schema_version = row->schema_version,
+            .metadata = row->metadata,
+            .created_at_us = row->created_at_us,
+            .by_go = *row->source_id,
+        };
+        rc = ldg_op_compare(op, &stored, &m->scratch, &field, err);
+        if (rc == LEDGER_OK && field)
+            rc = ldg_op_fail_reused(op, field, err);
+    }
+    if (rc != LEDGER_OK)
+        return rc;
     *ret_replayed = row != NULL;
     return LEDGER_OK;
 }
 
-/* Of an entry that is not here. */
+/* Of an entry that is not here. *ret_found: the one that has its dedup key. */
 static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
-                              int64_t *ret_id, ledger_error *err)
+                              int64_t *ret_id, struct ldg_mem_row **ret_found, ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
-    bool known = false;
     ledger_rc rc;
     if (op->origin == 0) { /* written here and gone since */
         *outcome = LDG_OUTCOME_MISSING;
         return LEDGER_OK;
     }
-    rc = ldg_mem_dedup_known(m, op->stream, op->entry->dedup_key, &known, err);
+    rc = ldg_mem_dedup_find(m, op->stream, op->entry->dedup_key, ret_found, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (known) {
+    if (*ret_found) {
         *outcome = LDG_OUTCOME_DEDUPLICATED;
         return LEDGER_OK;
     }
@@ -491,6 +493,8 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     const bool on_entry = op->kind == LDG_OP_APPEND || op->kind == LDG_OP_SET_TAGS ||
                           op->kind == LDG_OP_SET_ANNOTATIONS;
     const bool any_parked = ldg_mem_parked_any(m);
+    struct ldg_mem_row *found = NULL;
+    enum ldg_wait wait = LDG_WAIT_ENTRY;
     char reason[LDG_OP_WAIT_MAX];
     ledger_rc rc = LEDGER_OK;
 
@@ -512,9 +516,9 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
             return rc;
     }
     if (on_entry && any_parked) {
-        const int64_t before = ldg_mem_parked_before(m, op, own_id, false);
+        const int64_t before = ldg_mem_parked_before(m, op, own_id, wait, NULL);
         if (before) {
-            ldg_op_wait_reason(before, false, reason);
+            ldg_op_wait_reason(before, wait, reason);
             return set_aside(m, op, own_id == 0, reason, outcome, err);
         }
     }
@@ -522,24 +526,24 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         return set_aside(m, op, park_rejected, "the database refuses this event", outcome, err);
     switch (op->kind) {
     case LDG_OP_APPEND:
-        rc = apply_append(m, op, outcome, ret_id, err);
+        rc = apply_append(m, op, outcome, ret_id, &found, err);
         break;
     case LDG_OP_SET_TAGS:
     case LDG_OP_SET_ANNOTATIONS:
         rc = apply_set(m, op, outcome, ret_id, err);
-        if (rc == LEDGER_OK && *outcome == LDG_OUTCOME_MISSING && any_parked) {
-            const int64_t before = ldg_mem_parked_before(m, op, own_id, true);
-            if (before) {
-                ldg_op_wait_reason(before, true, reason);
-                return set_aside(m, op, own_id == 0, reason, outcome, err);
-            }
-        }
         break;
     case LDG_OP_TRIM:
         rc = apply_trim(m, op, outcome, ret_id, err);
         break;
     case LDG_OP_PARK:
         break;
+    }
+    if (rc == LEDGER_OK && any_parked && ldg_op_may_wait(op, *outcome, &wait)) {
+        const int64_t before = ldg_mem_parked_before(m, op, own_id, wait, found);
+        if (before) {
+            ldg_op_wait_reason(before, wait, reason);
+            return set_aside(m, op, own_id == 0, reason, outcome, err);
+        }
     }
     if (rc == LEDGER_OK && any_parked && own_id == 0 && op->kind != LDG_OP_TRIM)
         rc = ldg_mem_parked_done(m, op, err);

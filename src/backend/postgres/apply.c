@@ -365,17 +365,20 @@ static ledger_rc parked_look(struct ldg_pg_batch *b, ledger_error *err)
 {
     static const char find[] =
         "SELECT EXISTS (SELECT FROM \"{t}_parked\" WHERE entry = ANY ($1::int8[]) "
-        "OR log_position = ANY ($2::int8[]) OR (entry = 0 AND $3) OR stream = ANY ($4::text[]))";
+        "OR log_position = ANY ($2::int8[]) OR (entry = 0 AND $3) OR stream = ANY ($4::text[]) "
+        "OR ((stream = '' OR stream = ANY ($5::text[])) AND $6 "
+        "AND type NOT IN ('append', 'set_tags', 'set_annotations')))";
     struct ldg_buf *a = b->sink->arrays;
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
-    size_t trims = 0;
+    size_t trims = 0, keyed = 0;
     bool changes = false;
     ledger_rc rc;
 
     ldg_pg_array_begin(&a[0], LDG_PG_INT8);
     ldg_pg_array_begin(&a[1], LDG_PG_INT8);
     ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
+    ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
     for (size_t i = 0; i < b->count; i++) {
         ldg_pg_array_int64(&a[0], b->ops[i].source_pos);
         ldg_pg_array_int64(&a[1], b->ops[i].log_position);
@@ -385,14 +388,22 @@ static ledger_rc parked_look(struct ldg_pg_batch *b, ledger_error *err)
             ldg_pg_array_text(&a[2], b->ops[i].stream);
             trims++;
         }
+        /* its key may be one that a parked trim would have set free */
+        if (b->ops[i].kind == LDG_OP_APPEND && b->ops[i].entry->dedup_key[0] != '\0') {
+            ldg_pg_array_text(&a[3], b->ops[i].stream);
+            keyed++;
+        }
     }
     ldg_pg_array_end(&a[0], b->count);
     ldg_pg_array_end(&a[1], b->count);
     ldg_pg_array_end(&a[2], trims);
+    ldg_pg_array_end(&a[3], keyed);
     ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[0]);
     ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
     ldg_pg_arg_bool(&args, changes);
     ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[2]);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[3]);
+    ldg_pg_arg_bool(&args, keyed > 0);
     rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for parked events", find, &args, &result, err);
     if (rc == LEDGER_OK)
         b->parked_any = ldg_pg_get_bool(result, 0, 0);

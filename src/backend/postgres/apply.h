@@ -141,12 +141,12 @@ ledger_rc ldg_pg_bulk_change(struct ldg_pg_batch *b, ledger_error *err);
 /* A failure of an op: what this very row runs into is REJECTED. OK and REJECTED stay. */
 ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err);
 bool ldg_pg_op_is_guarded(const struct ldg_op *op);
-/* Which appends from `first` on, up to the next trim, name an entry that is here already:
- * seen[i] = LDG_PG_SEEN_…; *ret_next: where to look again. */
-enum { LDG_PG_SEEN_NOT, LDG_PG_SEEN_SAME, LDG_PG_SEEN_OTHER };
-ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, uint8_t *seen, size_t *ret_next,
+/* Which appends from `first` on, up to the next trim, name an entry that is here already: seen[i] =
+ * LDG_PG_SEEN_SAME, or the name of a field in which it is another one; NULL: it is not here.
+ * *ret_next: where to look again. */
+extern const char LDG_PG_SEEN_SAME[];
+ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, const char **seen, size_t *ret_next,
                           ledger_error *err);
-ledger_rc ldg_pg_fail_reused(const struct ldg_op *op, ledger_error *err);
 /* A run of appends of others' entries in one round trip; none of them waits or is parked. On
  * failure err->done_count is the op's index. */
 ledger_rc ldg_pg_ops_appends(struct ldg_pg_batch *b, size_t first, size_t end, ledger_error *err);

@@ -126,14 +126,6 @@ static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, struct ldg_pg_arg
     return LEDGER_OK;
 }
 
-static bool column_is(const PGresult *result, int row, int column, const char *text)
-{
-    ledger_bytes bytes = ldg_pg_get_bytes(result, row, column);
-
-    return bytes.size == strlen(text) &&
-           (bytes.size == 0 || memcmp(bytes.data, text, bytes.size) == 0);
-}
-
 enum {
     SEEN_N,
     SEEN_STREAM,
@@ -144,53 +136,38 @@ enum {
     SEEN_METADATA,
     SEEN_ID,
     SEEN_SOURCE_ID,
+    SEEN_CREATED_AT,
 };
 /* $1 origins, $2 positions */
 #define SEEN(source_id)                                                                            \
     "SELECT x.n, e.stream, e.payload, e.order_key, e.dedup_key, e.schema_version, "                \
-    "e.metadata, e.id, " source_id                                                                 \
+    "e.metadata, e.id, " source_id ", e.created_at"                                                \
     " FROM unnest($1::int4[], $2::int8[]) WITH ORDINALITY AS x(origin, pos, n) "                   \
     "JOIN \"{t}\" AS e ON e.origin = x.origin AND e.source_pos = x.pos"
 static const char seen_entries[] = SEEN("e.source_id");
 static const char seen_entries_old[] = SEEN("''::text");
 
-/* Is the stored row what this append would write? One that the Go bridge carried was written with
- * its payload compacted: there the names must do, as they must where only Go's form is known now.
- */
-static ledger_rc same_entry(struct ldg_pg_batch *b, const PGresult *result, int row,
-                            const struct ldg_op *op, bool *ret_same, ledger_error *err)
+/* *ret_field: what of the stored row is not what this append would write; NULL: nothing. */
+static ledger_rc compare_stored(struct ldg_pg_batch *b, const PGresult *result, int row,
+                                const struct ldg_op *op, const char **ret_field, ledger_error *err)
 {
-    const ledger_append_entry *entry = op->entry;
-    ledger_map stored = { NULL, 0 }, sorted;
-    ledger_rc rc = LEDGER_OK;
-    bool same;
+    struct ldg_stored stored = {
+        .stream = ldg_pg_get_bytes(result, row, SEEN_STREAM),
+        .payload = ldg_pg_get_bytes(result, row, SEEN_PAYLOAD),
+        .order_key = ldg_pg_get_bytes(result, row, SEEN_ORDER_KEY),
+        .dedup_key = ldg_pg_get_bytes(result, row, SEEN_DEDUP_KEY),
+        .schema_version = ldg_pg_get_int64(result, row, SEEN_SCHEMA_VERSION),
+        .created_at_us = ldg_pg_get_time(result, row, SEEN_CREATED_AT),
+        .by_go = ldg_pg_get_bytes(result, row, SEEN_SOURCE_ID).size > 0,
+    };
+    ledger_rc rc =
+        ldg_pg_get_map(result, row, SEEN_METADATA, &b->sink->arena, &stored.metadata, err);
 
-    same = column_is(result, row, SEEN_STREAM, op->stream) &&
-           column_is(result, row, SEEN_ORDER_KEY, entry->order_key) &&
-           column_is(result, row, SEEN_DEDUP_KEY, entry->dedup_key) &&
-           ldg_pg_get_int64(result, row, SEEN_SCHEMA_VERSION) == entry->schema_version;
-    if (!same || !column_is(result, row, SEEN_SOURCE_ID, ""))
-        goto out;
-    ledger_bytes payload = ldg_pg_get_bytes(result, row, SEEN_PAYLOAD);
-    same = op->inexact ||
-           (payload.size == entry->payload.size &&
-            (payload.size == 0 || memcmp(payload.data, entry->payload.data, payload.size) == 0));
-    if (!same)
-        goto out;
-    rc = ldg_pg_get_map(result, row, SEEN_METADATA, &b->sink->arena, &stored, err);
     if (rc == LEDGER_ERR_DATA) {
-        same = false;
-        rc = LEDGER_OK;
-        goto out;
+        *ret_field = "metadata";
+        return LEDGER_OK;
     }
-    if (rc == LEDGER_OK)
-        rc = ldg_map_sort(stored, &b->sink->arena, &stored, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_map_sort(entry->metadata, &b->sink->arena, &sorted, err);
-    same = rc == LEDGER_OK && ldg_map_equal(stored, sorted);
-out:
-    *ret_same = same;
-    return rc;
+    return rc == LEDGER_OK ? ldg_op_compare(op, &stored, &b->sink->arena, ret_field, err) : rc;
 }
 
 /* An entry that came by another way, with an id behind those that this batch has drawn: what the
@@ -210,15 +187,16 @@ static void order_seen(struct ldg_pg_batch *b, int origin, int64_t id)
     }
 }
 
-/* Sets seen[0] … for those of ops [first, end) that are appends. */
-static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, uint8_t *seen,
+/* Sets seen[0] … for those of ops [first, end) that are appends: "" for an entry that is here and
+ * the same. */
+static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, const char **seen,
                            ledger_error *err)
 {
     struct ldg_buf *origins = &b->sink->arrays[0], *positions = &b->sink->arrays[1];
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
+    const char *field = NULL;
     ledger_rc rc;
-    bool same = false;
 
     ldg_pg_array_begin(origins, LDG_PG_INT4);
     ldg_pg_array_begin(positions, LDG_PG_INT8);
@@ -237,15 +215,17 @@ static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, uin
 
         if (i >= end || b->ops[i].kind != LDG_OP_APPEND)
             continue;
-        rc = same_entry(b, result, row, &b->ops[i], &same, err);
-        seen[i - first] = same ? LDG_PG_SEEN_SAME : LDG_PG_SEEN_OTHER;
+        rc = compare_stored(b, result, row, &b->ops[i], &field, err);
+        seen[i - first] = field != NULL ? field : LDG_PG_SEEN_SAME;
         order_seen(b, b->ops[i].origin, ldg_pg_get_int64(result, row, SEEN_ID));
     }
     PQclear(result);
     return rc;
 }
 
-ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, uint8_t *seen, size_t *ret_next,
+const char LDG_PG_SEEN_SAME[] = "nothing";
+
+ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, const char **seen, size_t *ret_next,
                           ledger_error *err)
 {
     size_t end = first, bytes = 0, appends = 0;
@@ -262,16 +242,6 @@ ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, uint8_t *seen, s
     return appends > 0 ? seen_some(b, first, end, seen + first, err) : LEDGER_OK;
 }
 
-ledger_rc ldg_pg_fail_reused(const struct ldg_op *op, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
-                    "entry %" PRId64 " of stream \"%.100s\" was carried before with another "
-                    "content: the source has given the id out twice, as it does when it was "
-                    "restored from a backup or lost commits. Put the newer source back, or "
-                    "bridge the restored one into a new, empty sink table",
-                    op->source_pos, op->stream);
-}
-
 /* An insert changed nothing: which of the keys was there? */
 static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
@@ -279,14 +249,14 @@ static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error 
         "SELECT id FROM \"{t}\" WHERE stream = $1 AND dedup_key = $2 AND dedup_key <> ''";
     const struct ldg_op *op = &b->ops[i];
     struct ldg_pg_args args = { 0 };
-    uint8_t seen = LDG_PG_SEEN_NOT;
+    const char *seen = NULL;
     int64_t id = 0;
     bool found = false;
     ledger_rc rc = seen_some(b, i, i + 1, &seen, err);
 
-    if (rc == LEDGER_OK && seen == LDG_PG_SEEN_OTHER)
-        rc = ldg_pg_fail_reused(op, err);
-    if (rc != LEDGER_OK || seen == LDG_PG_SEEN_SAME) {
+    if (rc == LEDGER_OK && seen != NULL && seen != LDG_PG_SEEN_SAME)
+        rc = ldg_op_fail_reused(op, seen, err);
+    if (rc != LEDGER_OK || seen != NULL) {
         b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         goto out;
     }

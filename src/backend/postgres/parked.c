@@ -2,7 +2,8 @@
  *
  * A row stands for one op: an append of several entries is cut, so that each can be retried and
  * waited for alone. Invariant: while a row of an entry is here no later event of that entry is
- * applied; it is parked behind. */
+ * applied; it is parked behind, as is an append whose dedup key a parked trim would have set free.
+ */
 #include "backend/postgres/parked.h"
 
 #include <inttypes.h>
@@ -106,23 +107,40 @@ static const char parked_unknown[] =
     "SELECT coalesce(min(log_position), 0) FROM \"{t}_parked\" WHERE source_uuid = $1 "
     "AND entry = 0 AND stream IN ('', $2) AND log_position < $3 AND id <> $4";
 
-ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, bool entry_missing,
+/* $1 source_uuid, $2 stream, $3 log_position, $4 own id, $5 dedup_key. A trim that deletes the
+ * entry with the key; or, of op's own log, what may be one: of those its entry is not known. */
+static const char parked_of_key[] =
+    "SELECT coalesce(min(p.log_position), 0) FROM \"{t}_parked\" AS p WHERE p.id <> $4 AND CASE "
+    "WHEN p.type = 'trim' AND p.entry > 0 THEN p.stream = $2 AND CASE WHEN p.source_uuid = $1 "
+    "THEN p.log_position < $3 ELSE p.id < $4 END AND EXISTS (SELECT FROM \"{t}\" AS e "
+    "WHERE e.stream = $2 AND e.dedup_key = $5 AND e.dedup_key <> '' AND e.origin = p.origin "
+    "AND coalesce(e.source_pos, e.id) <= p.entry) "
+    "ELSE p.source_uuid = $1 AND p.log_position < $3 AND p.stream IN ('', $2) "
+    "AND p.type NOT IN ('append', 'set_tags', 'set_annotations') END";
+
+ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, enum ldg_wait wait,
                                int64_t own_id, int64_t *ret_position, ledger_error *err)
 {
+    static const char *const templates[] = {
+        [LDG_WAIT_ENTRY] = parked_of_entry,
+        [LDG_WAIT_MISSING] = parked_unknown,
+        [LDG_WAIT_KEY] = parked_of_key,
+    };
     struct ldg_pg_args args = { 0 };
 
-    if (entry_missing) {
-        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
-        ldg_pg_arg_text(&args, or_empty(op->stream));
-    } else {
+    if (wait == LDG_WAIT_ENTRY) {
         ldg_pg_arg_int32(&args, op->origin);
         ldg_pg_arg_int64(&args, op->source_pos);
         ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+    } else {
+        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+        ldg_pg_arg_text(&args, or_empty(op->stream));
     }
     ldg_pg_arg_int64(&args, op->log_position);
     ldg_pg_arg_int64(&args, own_id);
-    return ldg_pg_run_int64(pg, "looking for parked events",
-                            entry_missing ? parked_unknown : parked_of_entry, &args, NULL,
+    if (wait == LDG_WAIT_KEY)
+        ldg_pg_arg_text(&args, op->entry->dedup_key);
+    return ldg_pg_run_int64(pg, "looking for parked events", templates[wait], &args, NULL,
                             ret_position, err);
 }
 

@@ -30,10 +30,9 @@ ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, in
 
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
                       ledger_error *err);
-/* Log position of the first parked event that op has to wait for; 0: none. own_id: the row that is
- * retried, else INT64_MAX. entry_missing: its entry is not here, so it may be in an event of which
- * no entry is known. */
-ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, bool entry_missing,
+/* Log position of the first parked event that op has to wait for, for this reason; 0: none. own_id:
+ * the row that is retried, else INT64_MAX. */
+ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, enum ldg_wait wait,
                                int64_t own_id, int64_t *ret_position, ledger_error *err);
 /* op was done after all: its row, if it has one, goes. */
 ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_error *err);

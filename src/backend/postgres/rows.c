@@ -68,7 +68,7 @@ static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledg
 }
 
 /* Must the op wait behind a parked event? *ret_parked: it was parked too. */
-static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missing, bool *ret_parked,
+static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, enum ldg_wait wait, bool *ret_parked,
                              ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
@@ -79,10 +79,10 @@ static ledger_rc wait_behind(struct ldg_pg_batch *b, size_t i, bool entry_missin
     *ret_parked = false;
     if (!b->parked_any || op->kind == LDG_OP_TRIM || op->kind == LDG_OP_PARK)
         goto out;
-    rc = ldg_pg_parked_before(b->pg, op, entry_missing, b->parked_id, &position, err);
+    rc = ldg_pg_parked_before(b->pg, op, wait, b->parked_id, &position, err);
     if (rc != LEDGER_OK || position == 0)
         goto out;
-    ldg_op_wait_reason(position, entry_missing, reason);
+    ldg_op_wait_reason(position, wait, reason);
     if (b->can_park) {
         *ret_parked = true;
         rc = park(b, i, reason, err);
@@ -120,6 +120,7 @@ static ledger_rc refused(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
+    enum ldg_wait wait;
     bool parked = false;
     ledger_rc rc = ldg_pg_op_run(b, i, err);
 
@@ -127,24 +128,22 @@ static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
         return refused(b, i, err);
     if (rc == LEDGER_OK)
         rc = savepoint_end(b, false, err);
-    if (rc == LEDGER_OK && b->outcomes[i] == LDG_OUTCOME_MISSING &&
-        (op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS))
-        rc = wait_behind(b, i, true, &parked, err);
+    if (rc == LEDGER_OK && ldg_op_may_wait(op, b->outcomes[i], &wait))
+        rc = wait_behind(b, i, wait, &parked, err);
     if (rc == LEDGER_OK && !parked && b->parked_any && b->can_park && op->kind != LDG_OP_TRIM)
         rc = ldg_pg_parked_done(b->pg, op, err);
     return rc;
 }
 
 /* A plain append, which can go together with its neighbours? */
-static bool runs_along(const struct ldg_pg_batch *b, size_t i, const uint8_t *seen)
+static bool runs_along(const struct ldg_pg_batch *b, size_t i, const char *const *seen)
 {
     return !b->savepoints && !b->parked_any && b->ops[i].kind == LDG_OP_APPEND &&
-           b->ops[i].origin > 0 && seen[i] == LDG_PG_SEEN_NOT &&
-           (b->forced == NULL || b->forced[i] == NULL);
+           b->ops[i].origin > 0 && seen[i] == NULL && (b->forced == NULL || b->forced[i] == NULL);
 }
 
 /* The end of the run of appends that begins with i; i: none. */
-static size_t run_end(const struct ldg_pg_batch *b, size_t i, size_t limit, const uint8_t *seen)
+static size_t run_end(const struct ldg_pg_batch *b, size_t i, size_t limit, const char *const *seen)
 {
     size_t end = i, bytes = 0;
 
@@ -154,7 +153,7 @@ static size_t run_end(const struct ldg_pg_batch *b, size_t i, size_t limit, cons
     return end;
 }
 
-static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, uint8_t seen, ledger_error *err)
+static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, const char *seen, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
     bool done = false;
@@ -165,14 +164,14 @@ static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, uint8_t seen, ledger_
     if (op->kind == LDG_OP_PARK && b->can_park)
         return park(b, i, op->reason != NULL ? op->reason : "", err);
     /* What is here already comes first: a replay must not be refused, nor wait. */
-    if (seen == LDG_PG_SEEN_OTHER)
-        return ldg_pg_fail_reused(op, err);
-    if (seen == LDG_PG_SEEN_SAME) {
+    if (seen != NULL && seen != LDG_PG_SEEN_SAME)
+        return ldg_op_fail_reused(op, seen, err);
+    if (seen != NULL) {
         b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         b->ids[i] = 0;
         return b->parked_any && b->can_park ? ldg_pg_parked_done(b->pg, op, err) : LEDGER_OK;
     }
-    rc = wait_behind(b, i, false, &done, err);
+    rc = wait_behind(b, i, LDG_WAIT_ENTRY, &done, err);
     if (rc == LEDGER_OK && !done)
         rc = try_one(b, i, err);
     return rc;
@@ -180,7 +179,7 @@ static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, uint8_t seen, ledger_
 
 ledger_rc ldg_pg_rows_run(struct ldg_pg_batch *b, ledger_error *err)
 {
-    uint8_t *seen = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(*seen));
+    const char **seen = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(*seen));
     size_t seen_end = 0, end;
     ledger_rc rc = seen != NULL ? LEDGER_OK : ldg_fail_nomem(err);
 

@@ -277,7 +277,7 @@ static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reas
 }
 
 /* Must the op wait behind a parked event? *ret_parked: it was parked too. */
-static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entry_missing,
+static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, enum ldg_wait wait,
                              bool *ret_parked, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
@@ -288,10 +288,10 @@ static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, bool entr
     *ret_parked = false;
     if (!b->parked_any || op->kind == LDG_OP_TRIM || op->kind == LDG_OP_PARK)
         goto out;
-    rc = ldg_sqlite_parked_before(b->s, op, entry_missing, b->parked_id, &position, err);
+    rc = ldg_sqlite_parked_before(b->s, op, wait, b->parked_id, &position, err);
     if (rc != LEDGER_OK || position == 0)
         goto out;
-    ldg_op_wait_reason(position, entry_missing, reason);
+    ldg_op_wait_reason(position, wait, reason);
     if (b->can_park) {
         *ret_parked = true;
         rc = park(b, index, reason, err);
@@ -325,6 +325,7 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
     const struct ldg_op *op = &b->ops[index];
     bool parked = false;
     uint8_t outcome = LDG_OUTCOME_MISSING;
+    enum ldg_wait wait;
     ledger_rc rc = LEDGER_OK;
 
     if (b->can_park && b->park_rejected) {
@@ -341,10 +342,8 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
         if (rc == LEDGER_OK)
             rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_RELEASE, "ending a savepoint", err);
     }
-    if (rc == LEDGER_OK && outcome == LDG_OUTCOME_MISSING &&
-        (op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS)) {
-        rc = wait_behind(b, index, true, &parked, err);
-    }
+    if (rc == LEDGER_OK && ldg_op_may_wait(op, outcome, &wait))
+        rc = wait_behind(b, index, wait, &parked, err);
     if (rc != LEDGER_OK || parked)
         goto out;
     b->outcomes[index] = outcome;
@@ -420,7 +419,7 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
             if (op->kind == LDG_OP_APPEND)
                 rc = replayed(b, i, &parked, err);
             if (rc == LEDGER_OK && !parked)
-                rc = wait_behind(b, i, false, &parked, err);
+                rc = wait_behind(b, i, LDG_WAIT_ENTRY, &parked, err);
             if (rc == LEDGER_OK && !parked) {
                 rc = try_one(b, i, err);
                 if (rc == LEDGER_ERR_REJECTED)

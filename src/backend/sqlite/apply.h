@@ -80,6 +80,8 @@ ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, 
 /* Copies uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
                                    struct ldg_identity *identity, ledger_error *err);
+/* A time; LEDGER_NO_TIME: none that can be read. */
+int64_t ldg_sqlite_column_time(sqlite3_stmt *stmt, int column);
 /* CONNECT: another file has the name of this connection's, or none. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err);
 /* *ret_found false: there is no such row. */

@@ -306,6 +306,16 @@ ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err)
     return s->own_db ? ldg_sqlite_file_look(s, true, err) : LEDGER_OK;
 }
 
+int64_t ldg_sqlite_column_time(sqlite3_stmt *stmt, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+    int64_t time_us;
+
+    if (text == NULL || !ldg_time_parse(text, (size_t)sqlite3_column_bytes(stmt, column), &time_us))
+        time_us = LEDGER_NO_TIME;
+    return time_us;
+}
+
 static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_size)
 {
     const char *value = (const char *)sqlite3_column_text(stmt, column);
@@ -333,12 +343,7 @@ ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *r
         code = sqlite3_step(stmt);
     *ret_found = code == SQLITE_ROW;
     if (code == SQLITE_ROW) {
-        const char *time = (const char *)sqlite3_column_text(stmt, 2);
-
-        cursor->moved_at_us = LEDGER_NO_TIME;
-        if (time != NULL &&
-            !ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 2), &cursor->moved_at_us))
-            cursor->moved_at_us = LEDGER_NO_TIME;
+        cursor->moved_at_us = ldg_sqlite_column_time(stmt, 2);
         if (!take_text(stmt, 0, cursor->state, sizeof(cursor->state)) ||
             !take_text(stmt, 1, cursor->readable, sizeof(cursor->readable)))
             rc = ldg_fail(err, LEDGER_ERR_DATA,

@@ -151,61 +151,45 @@ int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pend
     return code;
 }
 
-static bool column_is(sqlite3_stmt *stmt, int column, const char *text)
+/* As UTF-8, whatever the database keeps text in. */
+static ledger_bytes column_bytes(sqlite3_stmt *stmt, int column)
 {
-    const void *value = sqlite3_column_blob(stmt, column);
-    size_t size = (size_t)sqlite3_column_bytes(stmt, column);
+    const bool blob = sqlite3_column_type(stmt, column) == SQLITE_BLOB;
+    const void *data = blob ? sqlite3_column_blob(stmt, column) : sqlite3_column_text(stmt, column);
 
-    return size == strlen(text) && (size == 0 || (value != NULL && memcmp(value, text, size) == 0));
+    return (ledger_bytes){ data, data ? (size_t)sqlite3_column_bytes(stmt, column) : 0 };
 }
 
-/* Is the stored row what this append would write? One that the Go bridge carried was written with
- * its payload compacted: there the names must do, as they must where only Go's form is known now.
- */
-static ledger_rc same_entry(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt, const struct ldg_op *op,
-                            bool *ret_same, ledger_error *err)
+/* *ret_field: what of the stored row is not what this append would write; NULL: nothing. */
+static ledger_rc compare_stored(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt,
+                                const struct ldg_op *op, const char **ret_field, ledger_error *err)
 {
-    const ledger_append_entry *entry = op->entry;
-    ledger_map stored = { NULL, 0 }, sorted;
+    struct ldg_stored stored = {
+        .stream = column_bytes(stmt, 0),
+        .payload = column_bytes(stmt, 1),
+        .order_key = column_bytes(stmt, 2),
+        .dedup_key = column_bytes(stmt, 3),
+        .schema_version = sqlite3_column_int64(stmt, 4),
+        .created_at_us = ldg_sqlite_column_time(stmt, 7),
+        .by_go = column_bytes(stmt, 6).size > 0,
+    };
+    const ledger_bytes metadata = column_bytes(stmt, 5);
     ledger_rc rc = LEDGER_OK;
-    bool same;
 
-    same = column_is(stmt, 0, op->stream) && column_is(stmt, 2, entry->order_key) &&
-           column_is(stmt, 3, entry->dedup_key) &&
-           sqlite3_column_int(stmt, 4) == entry->schema_version;
-    if (!same || !column_is(stmt, 6, ""))
-        goto out;
-    const void *payload = sqlite3_column_blob(stmt, 1);
-    size_t size = (size_t)sqlite3_column_bytes(stmt, 1);
-    same = op->inexact ||
-           (size == entry->payload.size &&
-            (size == 0 || (payload != NULL && memcmp(payload, entry->payload.data, size) == 0)));
-    if (!same)
-        goto out;
-    const char *metadata = (const char *)sqlite3_column_text(stmt, 5);
-    size = metadata != NULL ? (size_t)sqlite3_column_bytes(stmt, 5) : 0;
-    if (size > 0) {
-        rc =
-            ldg_json_get_map((ledger_bytes){ metadata, size }, false, &b->s->scratch, &stored, err);
-        if (rc == LEDGER_ERR_DATA) {
-            same = false;
-            rc = LEDGER_OK;
-            goto out;
-        }
+    if (metadata.size > 0)
+        rc = ldg_json_get_map(metadata, false, &b->s->scratch, &stored.metadata, err);
+    if (rc == LEDGER_ERR_DATA) {
+        *ret_field = "metadata";
+        return LEDGER_OK;
     }
-    if (rc == LEDGER_OK)
-        rc = ldg_map_sort(entry->metadata, &b->s->scratch, &sorted, err);
-    same = rc == LEDGER_OK && ldg_map_equal(stored, sorted);
-out:
-    *ret_same = same;
-    return rc;
+    return rc == LEDGER_OK ? ldg_op_compare(op, &stored, &b->s->scratch, ret_field, err) : rc;
 }
 
 ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                  bool *ret_replayed, ledger_error *err)
 {
     sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND, err);
-    bool same = false;
+    const char *field = NULL;
     ledger_rc rc = LEDGER_OK;
     int code = SQLITE_OK;
 
@@ -216,14 +200,9 @@ ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code == SQLITE_ROW) {
-        rc = same_entry(b, stmt, op, &same, err);
-        if (rc == LEDGER_OK && !same)
-            rc = ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
-                          "entry %" PRId64 " of stream \"%.100s\" was carried before with another "
-                          "content: the source has given the id out twice, as it does when it was "
-                          "restored from a backup or lost commits. Put the newer source back, or "
-                          "bridge the restored one into a new, empty sink table",
-                          op->source_pos, op->stream);
+        rc = compare_stored(b, stmt, op, &field, err);
+        if (rc == LEDGER_OK && field != NULL)
+            rc = ldg_op_fail_reused(op, field, err);
     } else if (code != SQLITE_DONE) {
         rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
     }

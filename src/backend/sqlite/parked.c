@@ -2,7 +2,8 @@
  *
  * A row stands for one op: an append of several entries is cut, so that each can be retried and
  * waited for alone. Invariant: while a row of an entry is here no later event of that entry is
- * applied; it is parked behind. */
+ * applied; it is parked behind, as is an append whose dedup key a parked trim would have set free.
+ */
 #include "backend/sqlite/apply.h"
 
 #include <inttypes.h>
@@ -97,26 +98,32 @@ ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_erro
 }
 
 ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op,
-                                   bool entry_missing, int64_t own_id, int64_t *ret_position,
+                                   enum ldg_wait wait, int64_t own_id, int64_t *ret_position,
                                    ledger_error *err)
 {
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, entry_missing ? LDG_STMT_PARKED_UNKNOWN : LDG_STMT_PARKED_OF_ENTRY, err);
+    static const enum ldg_sqlite_stmt_id statements[] = {
+        [LDG_WAIT_ENTRY] = LDG_STMT_PARKED_OF_ENTRY,
+        [LDG_WAIT_MISSING] = LDG_STMT_PARKED_UNKNOWN,
+        [LDG_WAIT_KEY] = LDG_STMT_PARKED_OF_KEY,
+    };
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, statements[wait], err);
     int code = SQLITE_OK;
 
     if (stmt == NULL)
         return err->code;
-    if (entry_missing) {
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, or_empty(op->stream)));
-        LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
-        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, own_id));
-    } else {
+    if (wait == LDG_WAIT_ENTRY) {
         LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
         LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, or_empty(op->source_uuid)));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->log_position));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 5, own_id));
+    } else {
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
+        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, or_empty(op->stream)));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 4, own_id));
+        if (wait == LDG_WAIT_KEY)
+            LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, op->entry->dedup_key));
     }
     return run_number(s, stmt, code, ret_position, err);
 }
@@ -219,16 +226,6 @@ static ledger_rc copy_text(sqlite3_stmt *stmt, int column, struct ldg_arena *are
     return *ret_text != NULL ? LEDGER_OK : ldg_fail_nomem(err);
 }
 
-static int64_t read_time(sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-    int64_t time_us;
-
-    if (text == NULL || !ldg_time_parse(text, (size_t)sqlite3_column_bytes(stmt, column), &time_us))
-        time_us = LEDGER_NO_TIME;
-    return time_us;
-}
-
 static ledger_rc fill_row(sqlite3_stmt *stmt, struct ldg_arena *arena, struct ldg_parked_row *row,
                           ledger_error *err)
 {
@@ -249,8 +246,8 @@ static ledger_rc fill_row(sqlite3_stmt *stmt, struct ldg_arena *arena, struct ld
     if (rc != LEDGER_OK)
         goto out;
     row->attempts = (uint64_t)sqlite3_column_int64(stmt, 7);
-    row->parked_at_us = read_time(stmt, 8);
-    row->time_us = read_time(stmt, 9);
+    row->parked_at_us = ldg_sqlite_column_time(stmt, 8);
+    row->time_us = ldg_sqlite_column_time(stmt, 9);
     const void *event = sqlite3_column_blob(stmt, 10);
     size_t size = (size_t)sqlite3_column_bytes(stmt, 10);
     void *copy = ldg_arena_memdup(arena, event != NULL ? event : "", size);

@@ -157,8 +157,8 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
     /* ?1 origin, ?2 source_pos */
     [LDG_STMT_APPLY_FIND] =
-        "SELECT stream, payload, order_key, dedup_key, schema_version, metadata, source_id "
-        "FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
+        "SELECT stream, payload, order_key, dedup_key, schema_version, metadata, source_id, "
+        "created_at FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
     [LDG_STMT_APPLY_FIND_DEDUP] =
         "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND dedup_key = ?2 AND dedup_key != ''",
     [LDG_STMT_APPLY_LOOK] = "SELECT id, annotations, coalesce(annotations_pos, mutation_pos) "
@@ -242,6 +242,16 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_PARKED_UNKNOWN] =
         "SELECT min(log_position) FROM main.\"%T_parked\" WHERE source_uuid = ?1 AND +entry = 0 "
         "AND stream IN ('', ?2) AND log_position < ?3 AND id != ?4",
+    /* ?1 source_uuid, ?2 stream, ?3 log_position, ?4 own id, ?5 dedup_key. A trim that deletes the
+     * entry with the key; or, of op's own log, what may be one: of those its entry is not known. */
+    [LDG_STMT_PARKED_OF_KEY] =
+        "SELECT min(p.log_position) FROM main.\"%T_parked\" AS p WHERE p.id != ?4 AND CASE "
+        "WHEN p.type = 'trim' AND p.entry > 0 THEN p.stream = ?2 AND CASE WHEN p.source_uuid = ?1 "
+        "THEN p.log_position < ?3 ELSE p.id < ?4 END AND EXISTS (SELECT 1 FROM main.\"%T\" AS e "
+        "WHERE e.stream = ?2 AND e.dedup_key = ?5 AND e.dedup_key != '' AND e.origin = p.origin "
+        "AND coalesce(e.source_pos, e.id) <= p.entry) "
+        "ELSE p.source_uuid = ?1 AND p.log_position < ?3 AND p.stream IN ('', ?2) "
+        "AND p.type NOT IN ('append', 'set_tags', 'set_annotations') END",
     [LDG_STMT_PARK] =
         "INSERT INTO main.\"%T_parked\"(source_uuid, origin, log_position, entry, stream, type, "
         "reason, parked_at, event_time, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "

@@ -109,6 +109,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_PARKED_ANY,
     LDG_STMT_PARKED_OF_ENTRY,
     LDG_STMT_PARKED_UNKNOWN,
+    LDG_STMT_PARKED_OF_KEY,
     LDG_STMT_PARK,
     LDG_STMT_PARKED_DONE,
     LDG_STMT_PARKED_TRIM,
@@ -304,10 +305,10 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
                           ledger_error *err);
 ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
-/* Log position of a parked event that op must wait behind; 0: none. own_id: op's own parked row, or
- * INT64_MAX. entry_missing: asks for events that may hold the entry but could not be read. */
+/* Log position of a parked event that op must wait behind, for this reason; 0: none. own_id: op's
+ * own parked row, or INT64_MAX. */
 ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op,
-                                   bool entry_missing, int64_t own_id, int64_t *ret_position,
+                                   enum ldg_wait wait, int64_t own_id, int64_t *ret_position,
                                    ledger_error *err);
 /* op was applied: a row of an earlier attempt goes. */
 ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);

@@ -65,11 +65,11 @@ static void test_w6_replay_changes_nothing(void **state)
 
 static void test_t2_position_reused(void **state)
 {
-    static const char *const fields[] = { "stream", "payload", "order_key", "dedup_key",
-                                          "metadata" };
+    static const char *const fields[] = { "stream",    "payload",  "order_key",
+                                          "dedup_key", "metadata", "created_at" };
     ledger_error err;
 
-    sink_append(&k, "s", 1, "{}", "k");
+    const int64_t time_us = sink_append(&k, "s", 1, "{}", "k")->time_us;
     sink_apply(&k);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
         sink_begin(&k);
@@ -83,8 +83,10 @@ static void test_t2_position_reused(void **state)
         if (i == 4)
             entry.metadata = (ledger_map){ &pair, 1 };
         op->entry = &entry;
+        op->time_us = i == 5 ? time_us + 1000 : time_us;
         tst_fails(sink_try(&k, &err), LEDGER_ERR_POSITION_REUSED, &err);
         assert_non_null(strstr(err.message, op->stream));
+        assert_non_null(strstr(err.message, fields[i]));
         assert_int_equal(sink_int(&k, "SELECT count(*) FROM t"), 1);
     }
 }

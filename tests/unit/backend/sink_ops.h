@@ -3,6 +3,8 @@
 #ifndef TESTS_UNIT_BACKEND_SINK_OPS_H
 #define TESTS_UNIT_BACKEND_SINK_OPS_H
 
+#define SINK_TIME_US INT64_C(1764000000000000)
+
 static inline struct ldg_op *sink_op(struct sink *k, enum ldg_op_kind kind, const char *stream,
                                      int64_t source_pos)
 {
@@ -18,10 +20,10 @@ static inline struct ldg_op *sink_op(struct sink *k, enum ldg_op_kind kind, cons
                            .log_position = k->position,
                            .stream = ldg_arena_strdup(&k->arena, stream),
                            .source_pos = source_pos,
-                           .time_us = 1764000000000000 + k->position * 1000,
+                           .time_us = SINK_TIME_US + k->position * 1000,
                            .type_name = types[kind],
                            .source_uuid = SOURCE_UUID,
-                           .log_time_us = 1764000000000000 + k->position * 1000,
+                           .log_time_us = SINK_TIME_US + k->position * 1000,
                            .event = { "{}", 2 },
                            .event_index = (uint32_t)k->count };
     return op;

@@ -790,6 +790,39 @@ static void every_allocation_may_fail(void **state)
     ldg_buf_fini(&list);
 }
 
+static void texts_that_go_makes_equal(void **state)
+{
+    static const struct {
+        const char *a, *b;
+        bool equal;
+    } cases[] = {
+        { "", "", true },
+        { "{ \"a\" :\n[1 , 2 ]\t}\r", "{\"a\":[1,2]}", true },
+        { "\"a b\"", "\"ab\"", false },
+        { "\" a\"", "\"a\"", false },
+        { "\"<>&\"", "\"\\u003c\\u003e\\u0026\"", true },
+        { "\"<\"", "\"\\u003C\"", false },
+        { "\"\xe2\x80\xa8\xe2\x80\xa9\"", "\"\\u2028\\u2029\"", true },
+        { "\"\xe2\x80\xaa\"", "\"\\u202a\"", false },
+        { "\"\\\" \\\\\" ", "\"\\\" \\\\\"", true },
+        { "[\"\\\\\", \" \"]", "[\"\\\\\",\" \"]", true },
+        { "[\"\\\\\", \" \"]", "[\"\\\\\",\"\"]", false },
+        { "\"\\<\" ", "\"\\\\u003c\"", true },
+        { "1.0", "1", false },
+        { "12", "1", false },
+        { "\"\xe2\x80", "\"\xe2\x80", true }, /* cut short */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(ldg_json_equal_in_go(bytes_of(cases[i].a), bytes_of(cases[i].b)),
+                         cases[i].equal);
+        assert_int_equal(ldg_json_equal_in_go(bytes_of(cases[i].b), bytes_of(cases[i].a)),
+                         cases[i].equal);
+        assert_true(ldg_json_equal_in_go(bytes_of(cases[i].a), bytes_of(cases[i].a)));
+    }
+    assert_true(ldg_json_equal_in_go((ledger_bytes){ NULL, 0 }, bytes_of(" ")));
+    assert_false(ldg_json_equal_in_go(BYTES("1\0"), BYTES("1")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -811,6 +844,7 @@ int main(void)
         cmocka_unit_test(says_which_string_is_illegal),
         cmocka_unit_test(large_maps_read),
         cmocka_unit_test(random_strings_survive),
+        cmocka_unit_test(texts_that_go_makes_equal),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,10 +55,124 @@ static void why_an_op_waits(void **state)
 {
     char text[LDG_OP_WAIT_MAX];
 
-    ldg_op_wait_reason(INT64_MAX, false, text);
+    ldg_op_wait_reason(INT64_MAX, LDG_WAIT_ENTRY, text);
     assert_string_equal(text, "behind parked event 9223372036854775807");
-    ldg_op_wait_reason(7, true, text);
+    ldg_op_wait_reason(7, LDG_WAIT_MISSING, text);
     assert_string_equal(text, "its entry may be in parked event 7");
+    ldg_op_wait_reason(INT64_MAX, LDG_WAIT_KEY, text);
+    assert_string_equal(text, "its dedup key may be set free by parked event 9223372036854775807");
+}
+
+static void which_outcomes_may_have_to_wait(void **state)
+{
+    for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
+        for (uint8_t outcome = LDG_OUTCOME_MISSING; outcome <= LDG_OUTCOME_PARKED; outcome++) {
+            const struct ldg_op op = { .kind = (enum ldg_op_kind)kind };
+            const bool missing = outcome == LDG_OUTCOME_MISSING &&
+                                 (kind == LDG_OP_SET_TAGS || kind == LDG_OP_SET_ANNOTATIONS);
+            const bool key = outcome == LDG_OUTCOME_DEDUPLICATED && kind == LDG_OP_APPEND;
+            enum ldg_wait wait;
+            assert_int_equal(ldg_op_may_wait(&op, outcome, &wait), missing || key);
+            if (missing || key)
+                assert_int_equal(wait, key ? LDG_WAIT_KEY : LDG_WAIT_MISSING);
+        }
+    }
+}
+
+static void what_may_be_a_trim(void **state)
+{
+    assert_true(ldg_op_may_trim("trim"));
+    assert_true(ldg_op_may_trim("of a later version"));
+    assert_true(ldg_op_may_trim(""));
+    assert_false(ldg_op_may_trim("append"));
+    assert_false(ldg_op_may_trim("set_tags"));
+    assert_false(ldg_op_may_trim("set_annotations"));
+}
+
+static ledger_rc compare_maps(void *ctx)
+{
+    static const ledger_pair pairs[] = { { "b", "2" }, { "a", "1" } },
+                             others[] = { { "a", "1" }, { "b", "2" } };
+    const ledger_append_entry entry = {
+        .payload = bytes("1"), .order_key = "", .dedup_key = "", .metadata = { pairs, 2 }
+    };
+    const struct ldg_op op = { .stream = "s", .entry = &entry, .time_us = LEDGER_NO_TIME };
+    const struct ldg_stored stored = { .stream = bytes("s"),
+                                       .payload = bytes("1"),
+                                       .metadata = { others, 2 },
+                                       .created_at_us = LEDGER_NO_TIME };
+    struct ldg_arena arena;
+    ledger_error err;
+    ldg_arena_init(&arena, 0);
+    const char *field = ctx;
+    ledger_rc rc = ldg_op_compare(&op, &stored, &arena, &field, &err);
+    if (rc == LEDGER_OK)
+        assert_null(field);
+    ldg_arena_fini(&arena);
+    return rc;
+}
+
+static void what_makes_an_entry_another_one(void **state)
+{
+    static const struct {
+        const char *field; /* the first that differs; NULL: none */
+        const char *stream, *payload, *order_key, *dedup_key;
+        int64_t version, time_us;
+        bool inexact, by_go;
+    } rows[] = {
+        { NULL, "s", "{\"a\": 1}", "o", "k", 2, 5000, false, false },
+        { "stream", "S", "{\"a\": 1}", "o", "k", 2, 5000, false, false },
+        { "stream", "s ", "{\"a\": 1}", "o", "k", 2, 5000, false, false },
+        { "payload", "s", "{\"a\":1}", "o", "k", 2, 5000, false, false },
+        { NULL, "s", "{\"a\":1}", "o", "k", 2, 5000, true, false },
+        { NULL, "s", "{\"a\":1}", "o", "k", 2, 5000, false, true },
+        { "payload", "s", "{\"a\":2}", "o", "k", 2, 5000, true, false },
+        { "payload", "s", "{\"a\":2}", "o", "k", 2, 5000, false, true },
+        { "order_key", "s", "{\"a\": 1}", "O", "k", 2, 5000, false, false },
+        { "dedup_key", "s", "{\"a\": 1}", "o", "", 2, 5000, false, false },
+        { "schema_version", "s", "{\"a\": 1}", "o", "k", 2 + (INT64_C(1) << 32), 5000, false,
+          false },
+        { NULL, "s", "{\"a\": 1}", "o", "k", 2, 5999, false, false },
+        { "created_at", "s", "{\"a\": 1}", "o", "k", 2, 6000, false, false },
+        { "created_at", "s", "{\"a\": 1}", "o", "k", 2, 4999, false, false },
+        { "created_at", "s", "{\"a\": 1}", "o", "k", 2, -1, false, false },
+        { NULL, "s", "{\"a\": 1}", "o", "k", 2, LEDGER_NO_TIME, false, false },
+        { NULL, "s", "{\"a\": 1}", "o", "k", 2, 6000, true, false },
+        { NULL, "s", "{\"a\": 1}", "o", "k", 2, 6000, false, true },
+    };
+    const ledger_append_entry entry = {
+        .payload = bytes("{\"a\": 1}"), .order_key = "o", .dedup_key = "k", .schema_version = 2
+    };
+    struct ldg_arena arena;
+    ledger_error err = { 0 };
+    ldg_arena_init(&arena, 0);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct ldg_op op = {
+            .stream = "s", .entry = &entry, .time_us = 5500, .inexact = rows[i].inexact
+        };
+        const struct ldg_stored stored = {
+            .stream = bytes(rows[i].stream),
+            .payload = bytes(rows[i].payload),
+            .order_key = bytes(rows[i].order_key),
+            .dedup_key = bytes(rows[i].dedup_key),
+            .schema_version = rows[i].version,
+            .created_at_us = rows[i].time_us,
+            .by_go = rows[i].by_go,
+        };
+        const char *field = "unset";
+        assert_int_equal(ldg_op_compare(&op, &stored, &arena, &field, &err), LEDGER_OK);
+        if (rows[i].field == NULL)
+            assert_null(field);
+        else
+            assert_string_equal(field, rows[i].field);
+    }
+    ldg_arena_fini(&arena);
+    alloc_fail_each(compare_maps, NULL);
+    const struct ldg_op op = { .stream = "s", .source_pos = 7 };
+    assert_int_equal(ldg_op_fail_reused(&op, "payload", &err), LEDGER_ERR_POSITION_REUSED);
+    assert_non_null(strstr(err.message, "entry 7 of stream \"s\""));
+    assert_non_null(strstr(err.message, "another payload"));
+    assert_non_null(strstr(err.message, "--new-identity` on the source"));
 }
 
 static void a_cursor_that_was_moved(void **state)
@@ -176,6 +290,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
         cmocka_unit_test(why_an_op_waits),
+        cmocka_unit_test(which_outcomes_may_have_to_wait),
+        cmocka_unit_test(what_may_be_a_trim),
+        cmocka_unit_test(what_makes_an_entry_another_one),
         cmocka_unit_test(a_cursor_that_was_moved),
         cmocka_unit_test(what_a_trim_keeps),
         cmocka_unit_test(an_event_that_is_parked_whole),

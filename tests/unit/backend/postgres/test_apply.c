@@ -60,6 +60,7 @@ static void test_replay_compares_values_not_text(void **state)
         entry = *op->entry;
         entry.metadata = (ledger_map){ pairs, 2 };
         op->entry = &entry;
+        op->time_us = SINK_TIME_US;
         sink_apply(&k);
         assert_int_equal(k.outcomes[0], i == 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED);
     }
@@ -648,10 +649,11 @@ static void test_order_of_two_ways(void **state)
     r.apply = (struct ldg_apply){
         .name = "default", .expected = &k.cursor, .next = &next, .ops = k.ops, .count = k.count
     };
-    tst_pg_sql(other,
-               "BEGIN; INSERT INTO t(id, stream, payload, order_key, origin, source_pos) "
-               "VALUES (1000, 's', '{}', 'o', %d, 1)",
-               k.origin);
+    tst_pg_sql(
+        other,
+        "BEGIN; INSERT INTO t(id, stream, payload, order_key, created_at, origin, source_pos) "
+        "VALUES (1000, 's', '{}', 'o', to_timestamp(%lld / 1000000.0), %d, 1)",
+        (long long)k.ops[0].time_us, k.origin);
     rival_start(&r);
     wait_for_lock();
     tst_pg_sql(other, "COMMIT");

@@ -52,6 +52,7 @@ static void test_replay_compares_values_not_text(void **state)
         entry = *op->entry;
         entry.metadata = (ledger_map){ pairs, 2 };
         op->entry = &entry;
+        op->time_us = SINK_TIME_US;
         sink_apply(&k);
         assert_int_equal(k.outcomes[0], i == 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED);
         sink_is(&k, "SELECT metadata FROM t",

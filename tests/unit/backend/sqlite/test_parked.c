@@ -131,6 +131,7 @@ static void test_two_logs(void **state)
     struct ldg_op *op = sink_append(&k, "s", 1, "\"bad\"", "");
     op->source_uuid = OTHER_UUID;
     op->log_position = 10;
+    op->time_us = k.ops[0].time_us;
     sink_apply(&k);
     tst_exec(k.db, "DROP TRIGGER refuse");
     ldg_arena_init(&arena, 0);
