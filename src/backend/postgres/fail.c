@@ -42,7 +42,8 @@ static const struct state_info state_infos[] = {
       "; the schema of search_path must exist: CREATE SCHEMA, or set "
       "options=-csearch_path%3D... in the URL" },
     { "40", LEDGER_ERR_BUSY, "" },
-    { "42501", LEDGER_ERR_PERMISSION, "; GRANT it to this role" },
+    { "42501", LEDGER_ERR_PERMISSION,
+      "; GRANT it to this role, or where row-level security is in the way: BYPASSRLS" },
     { "42601", LEDGER_ERR_INTERNAL, "" },
     { "42622", LEDGER_ERR_INVALID, "; use a shorter table name" },
     { "42P01", LEDGER_ERR_SCHEMA,

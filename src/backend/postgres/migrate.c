@@ -72,6 +72,13 @@ static bool put_columns(const struct migration *m, size_t table, struct ldg_buf 
                        any ? "," : "");
         any = true;
     }
+    /* For new rows alone: what was written before the column came keeps its NULL, unread. */
+    if (table == LDG_PG_LOG && lacks(m, LDG_PG_HAS_TXID_GUARD)) {
+        ldg_buf_printf(out,
+                       "%s ADD CONSTRAINT " LDG_PG_TXID_GUARD " CHECK (txid IS NOT NULL) NOT VALID",
+                       any ? "," : "");
+        any = true;
+    }
     return any;
 }
 

@@ -72,7 +72,15 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
         "WHEN relname IN ('{t}_cursors', '{t}_origins') THEN '{SELECT,INSERT,UPDATE}' "
         "ELSE '{SELECT,INSERT,UPDATE,DELETE}' END::text[]) AS p WHERE NOT CASE relkind WHEN 'S' "
         "THEN has_sequence_privilege(oid, p) "
-        "ELSE has_table_privilege(oid, p) END GROUP BY relkind, relname";
+        "ELSE has_table_privilege(oid, p) END GROUP BY relkind, relname UNION ALL "
+        /* no privilege is missing, but the session is one of those that refuse to see a part */
+        "SELECT format(CASE WHEN pg_has_role(c.relowner, 'USAGE') "
+        "THEN 'ALTER TABLE %1$I NO FORCE ROW LEVEL SECURITY' "
+        "ELSE 'row-level security hides rows of table %1$I from this role: ALTER ROLE %2$I "
+        "BYPASSRLS, or let the owner of the table do this' END, c.relname, current_user) "
+        "FROM pg_class AS c WHERE pg_table_is_visible(c.oid) AND c.relkind = 'r' "
+        "AND (starts_with(c.relname, '{t}') OR c.relname = '{l}') AND row_security_active(c.oid) "
+        "LIMIT 1";
     struct ldg_pg probe;
     struct ldg_pg_args args = { 0 };
     ledger_error err;

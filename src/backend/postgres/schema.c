@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CATALOG_MAX_BYTES ((size_t)16 * 1024)
+
 /* --- the shape of the tables ----------------------------------------------------------------- */
 
 static const struct ldg_pg_column entry_columns[] = {
@@ -127,7 +129,7 @@ const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT] = {
                          "position BIGINT NOT NULL, id BIGINT NOT NULL, "
                          "PRIMARY KEY (origin, entry, mutation_origin, kind))" },
     [LDG_PG_LOG] = { "{l}", log_columns,
-                     "(" ENTRY_DDL ", txid xid8 DEFAULT pg_current_xact_id())" },
+                     "(" ENTRY_DDL ", txid xid8 NOT NULL DEFAULT pg_current_xact_id())" },
 };
 
 const struct ldg_pg_index_def ldg_pg_indexes[LDG_PG_INDEX_COUNT] = {
@@ -166,16 +168,45 @@ const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[8
 
 /* --- looking --------------------------------------------------------------------------------- */
 
-enum { ROW_HOME, ROW_TABLE, ROW_COLUMN, ROW_INDEX, ROW_SEQUENCE, ROW_TRIGGER, ROW_FUNCTION };
+enum {
+    ROW_HOME,
+    ROW_TABLE,
+    ROW_COLUMN,
+    ROW_INDEX,
+    ROW_SEQUENCE,
+    ROW_TRIGGER,
+    ROW_FUNCTION,
+    ROW_GUARD,
+    ROW_FILTER,
+};
 enum { KIND, N, NAME, A, B, X, Y };
-enum { COLUMN_NOT_NULL = 1, COLUMN_FILLED = 2, COLUMN_KEY = 4 };
-enum { INDEX_VALID = 1, INDEX_UNIQUE = 2 };
+enum {
+    COLUMN_NOT_NULL = 1,
+    COLUMN_FILLED = 2,
+    COLUMN_KEY = 4,
+    COLUMN_NUMBERED = 8, /* its default is the transaction's number, and nothing else */
+    COLUMN_BLIND = 16,   /* its collation takes different bytes for equal */
+    COLUMN_COMPUTED = 32,
+    COLUMN_ROUNDED = 64,
+    COLUMN_IDENTITY = 128, /* of another column than the id */
+};
+enum { INDEX_VALID = 1, INDEX_UNIQUE = 2, INDEX_BLIND = 4 };
+enum {
+    SEQUENCE_MAY_USE = 1,
+    SEQUENCE_CYCLES = 2,
+    SEQUENCE_OWNED = 4,
+    SEQUENCE_DRAWN = 8,
+    SEQUENCE_FALLS = 16
+};
 
 /* What statements find by their unqualified names, and what stands where ours would be made. All in
  * one look; rows in the order of their kind. Names are looked up in pg_class and not with regclass
  * or the like, which answers from the session's cache: another moment than the rest of the query's,
- * in which a table is not there whose index already is. */
-static const char catalog[] =
+ * in which a table is not there whose index already is. What is compared are numbers of the
+ * catalog, never a text that the server makes of them, which its settings change. */
+/* clang-format off */
+static const char *const catalog[] = {
+    /* the tables, and the schema of the entries */
     "WITH path AS (SELECT n.oid AS ns, s.place FROM unnest(current_schemas(true)) "
     "WITH ORDINALITY AS s(name, place) JOIN pg_namespace AS n ON n.nspname = s.name), "
     "rels AS (SELECT DISTINCT ON (w.n) w.n, c.* FROM (VALUES (0, '{t}'), (1, '{t}_cursors'), "
@@ -188,43 +219,89 @@ static const char catalog[] =
     "coalesce((SELECT nspname::text FROM pg_namespace WHERE oid = ns), '') AS name, "
     "current_user::text AS a, '' AS b, "
     "(SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS x, "
-    "coalesce(has_schema_privilege(ns, 'CREATE'), false)::int::bigint AS y FROM home "
+    "coalesce(has_schema_privilege(ns, 'CREATE'), false)::int::bigint AS y FROM home ",
+    /* each table */
     "UNION ALL SELECT 1, n, pg_get_userbyid(relowner)::text, "
-    "relkind::text || relpersistence::text, '', oid::bigint, (pg_has_role(relowner, 'USAGE')::int "
+    "relkind::text || relpersistence::text, "
+    "CASE WHEN EXISTS (SELECT FROM pg_subscription_rel AS f WHERE f.srrelid = rels.oid) THEN "
+    "coalesce((SELECT string_agg(DISTINCT s.subname::text, ', ') FROM pg_subscription_rel AS f "
+    "JOIN pg_stat_subscription AS s ON s.subid = f.srsubid WHERE f.srrelid = rels.oid), '?') "
+    "ELSE '' END, oid::bigint, "
+    "(pg_has_role(relowner, 'USAGE')::int "
     "+ 2 * has_any_column_privilege(oid, 'SELECT')::int "
     "+ 4 * has_any_column_privilege(oid, 'INSERT')::int "
     "+ 8 * has_any_column_privilege(oid, 'UPDATE')::int "
     "+ 16 * has_table_privilege(oid, 'DELETE')::int "
-    "+ 32 * row_security_active(oid)::int)::bigint FROM rels "
+    "+ 32 * row_security_active(oid)::int "
+    "+ 256 * EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = rels.oid)::int)::bigint "
+    "FROM rels ",
+    /* each column */
     "UNION ALL SELECT 2, r.n, a.attname::text, format_type(a.atttypid, a.atttypmod), "
-    "coalesce((SELECT replace(pg_get_expr(d.adbin, d.adrelid), '\"', '') FROM pg_attrdef AS d "
-    "WHERE d.adrelid = a.attrelid AND d.adnum = a.attnum), ''), a.atttypid::bigint, "
+    "coalesce((SELECT c.collname::text FROM pg_collation AS c WHERE c.oid = a.attcollation), ''), "
+    "a.atttypid::bigint, "
     "(a.attnotnull::int + 2 * (a.atthasdef OR a.attidentity != '' OR a.attgenerated != '')::int "
     "+ 4 * EXISTS (SELECT 1 FROM pg_index AS p WHERE p.indrelid = r.oid AND p.indisprimary "
-    "AND p.indnkeyatts = 1 AND p.indkey[0] = a.attnum)::int)::bigint "
+    "AND p.indnkeyatts = 1 AND p.indkey[0] = a.attnum)::int "
+    "+ 8 * EXISTS (SELECT FROM pg_attrdef AS d WHERE d.adrelid = a.attrelid "
+    "AND d.adnum = a.attnum AND a.attgenerated = '' AND starts_with(d.adbin::text, "
+    "'{FUNCEXPR :funcid ' || 'pg_catalog.pg_current_xact_id()'::regprocedure::oid || ' '))::int "
+    "+ 16 * EXISTS (SELECT FROM pg_collation AS c WHERE c.oid = a.attcollation "
+    "AND NOT c.collisdeterministic)::int "
+    "+ 32 * (a.attgenerated != '')::int "
+    "+ 64 * (a.atttypid = 'timestamptz'::regtype AND a.atttypmod BETWEEN 0 AND 5)::int "
+    "+ 128 * (a.attidentity != '' AND a.attname != 'id')::int)::bigint "
     "FROM rels AS r JOIN pg_attribute AS a ON a.attrelid = r.oid "
-    "WHERE a.attnum > 0 AND NOT a.attisdropped "
-    "UNION ALL SELECT 3, coalesce((SELECT n FROM rels WHERE rels.oid = i.indrelid), -1), "
-    "c.relname::text, coalesce((SELECT string_agg(coalesce(a.attname::text, '?'), ',' "
-    "ORDER BY k.o) FROM unnest(i.indkey) WITH ORDINALITY AS k(num, o) LEFT JOIN pg_attribute AS a "
-    "ON a.attrelid = i.indrelid AND a.attnum = k.num), ''), "
+    "WHERE a.attnum > 0 AND NOT a.attisdropped ",
+    /* each index by the name of one of ours */
+    "UNION ALL SELECT 3, coalesce(r.n, -1), c.relname::text, "
+    "CASE WHEN r.n IS NULL THEN coalesce((SELECT t.relname::text FROM pg_class AS t "
+    "WHERE t.oid = i.indrelid), '') ELSE coalesce((SELECT string_agg("
+    "coalesce(a.attname::text, '?'), ',' ORDER BY k.o) "
+    "FROM unnest(i.indkey) WITH ORDINALITY AS k(num, o) LEFT JOIN pg_attribute AS a "
+    "ON a.attrelid = i.indrelid AND a.attnum = k.num), '') END, "
     "CASE WHEN i.indpred IS NULL THEN '' ELSE 'partial' END, 0, "
-    "coalesce(i.indisvalid::int + 2 * i.indisunique::int, 0)::bigint "
+    "coalesce(i.indisvalid::int + 2 * i.indisunique::int + 4 * EXISTS ("
+    "SELECT FROM unnest(i.indcollation) AS k(oid) JOIN pg_collation AS o ON o.oid = k.oid "
+    "WHERE NOT o.collisdeterministic)::int, 0)::bigint "
     "FROM (VALUES ('idx_{t}_stream_id'), ('idx_{t}_dedup'), ('idx_{t}_origin'), "
     "('idx_{t}_parked_entry'), ('idx_{l}_txid'), ('idx_{t}_fts')) AS w(name) "
     "JOIN pg_class AS c ON c.relname = w.name JOIN home ON c.relnamespace = home.ns "
-    "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid "
-    "UNION ALL SELECT 4, r.n, d.objid::regclass::text, '', '', s.seqcache, "
-    "has_sequence_privilege(s.seqrelid, 'USAGE')::int::bigint FROM rels AS r "
+    "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid LEFT JOIN rels AS r ON r.oid = i.indrelid ",
+    /* each sequence of an id: the one that belongs to the column, the one its default draws from */
+    "UNION ALL SELECT 4, q.n, s.seqrelid::regclass::text, '', '', s.seqcache, "
+    "(has_sequence_privilege(s.seqrelid, 'USAGE')::int + 2 * s.seqcycle::int "
+    "+ 4 * q.owned::int + 8 * q.drawn::int + 16 * (s.seqincrement < 0)::int)::bigint "
+    "FROM (SELECT u.n, u.seq, bool_or(u.owned) AS owned, bool_or(u.drawn) AS drawn FROM ("
+    "SELECT r.n, d.objid AS seq, true AS owned, a.attidentity != '' AS drawn FROM rels AS r "
     "JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = 'id' "
     "JOIN pg_depend AS d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid "
     "AND d.refobjsubid = a.attnum AND d.classid = 'pg_class'::regclass "
-    "AND d.deptype IN ('a', 'i') JOIN pg_sequence AS s ON s.seqrelid = d.objid "
+    "AND d.deptype IN ('a', 'i') "
+    "UNION ALL SELECT r.n, d.refobjid, false, true FROM rels AS r "
+    "JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = 'id' "
+    "JOIN pg_attrdef AS f ON f.adrelid = r.oid AND f.adnum = a.attnum "
+    "JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid "
+    "AND d.refclassid = 'pg_class'::regclass) AS u GROUP BY u.n, u.seq) AS q "
+    "JOIN pg_sequence AS s ON s.seqrelid = q.seq ",
+    /* what `store init` makes on request, and the guard of txid */
     "UNION ALL SELECT 5, r.n, t.tgname::text, '', '', 0, (t.tgenabled != 'D')::int::bigint "
     "FROM rels AS r JOIN pg_trigger AS t ON t.tgrelid = r.oid "
     "WHERE r.n = 6 AND t.tgname = '{l}_notify' "
     "UNION ALL SELECT 6, 0, p.proname::text, '', '', 0, 0 FROM pg_proc AS p "
-    "JOIN home ON p.pronamespace = home.ns WHERE p.proname = '{t}_words' ORDER BY 1, 2";
+    "JOIN home ON p.pronamespace = home.ns WHERE p.proname = '{t}_words' "
+    "UNION ALL SELECT 7, r.n, k.conname::text, '', '', 0, 0 FROM rels AS r "
+    "JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = 'txid' "
+    "JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype = 'c' "
+    "AND k.conkey = ARRAY[a.attnum] WHERE r.n = 6 AND k.conname = '" LDG_PG_TXID_GUARD "' ",
+    /* who can change what is inserted; a trigger's bits: for each row, before, on insert */
+    "UNION ALL SELECT 8, r.n, 'trigger ' || t.tgname, '', '', 0, 0 FROM rels AS r "
+    "JOIN pg_trigger AS t ON t.tgrelid = r.oid "
+    "WHERE NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype::int & 7 = 7 "
+    "UNION ALL SELECT 8, r.n, 'rule ' || w.rulename, '', '', 0, 0 FROM rels AS r "
+    "JOIN pg_rewrite AS w ON w.ev_class = r.oid WHERE w.ev_enabled NOT IN ('D', 'R') "
+    "ORDER BY 1, 2",
+};
+/* clang-format on */
 
 static const char identity_query[] =
     "SELECT EXISTS (SELECT 1 FROM \"{t}_origins\"), m.uuid, m.epoch "
@@ -293,10 +370,63 @@ static ledger_rc take_table(struct ldg_pg *pg, const PGresult *result, int row, 
     shape->tables[n] = (uint32_t)ldg_pg_get_int64(result, row, Y);
     if (kind[1] == 'u')
         shape->tables[n] |= LDG_PG_UNLOGGED;
+    if (kind[1] == 't')
+        shape->tables[n] |= LDG_PG_TEMPORARY;
+    copy_text(shape->feeders[n], sizeof(shape->feeders[n]), result, row, B);
     copy_text(shape->owners[n], sizeof(shape->owners[n]), result, row, NAME);
     if (n == LDG_PG_ENTRIES)
         shape->table = ldg_pg_get_int64(result, row, X);
     return LEDGER_OK;
+}
+
+/* One of ours, and not as a ledger needs it: what is wrong with it, else "", and the statement that
+ * mends it, or "". */
+struct verdict {
+    char what[256], help[200];
+};
+
+static void judge_column(const struct ldg_pg *pg, const PGresult *result, int row, int n,
+                         const struct ldg_pg_column *column, struct verdict *v)
+{
+    const int64_t flags = ldg_pg_get_int64(result, row, Y);
+    char table[80];
+
+    ldg_pg_name(pg, ldg_pg_tables[n].name, table);
+    if ((Oid)ldg_pg_get_int64(result, row, X) != column->type) {
+        snprintf(v->what, sizeof(v->what), "of type %s, where a ledger has %s",
+                 ldg_pg_get_text(result, row, A), type_name(column->type));
+        if (column->ddl)
+            snprintf(v->help, sizeof(v->help),
+                     "RENAME COLUMN \"%s\" TO another name, and `ledgerctl store init` adds it",
+                     column->name);
+    } else if (flags & COLUMN_BLIND) {
+        snprintf(v->what, sizeof(v->what),
+                 "whose collation \"%s\" (nondeterministic) takes different texts for equal, where "
+                 "a ledger compares bytes",
+                 ldg_pg_get_text(result, row, B));
+        snprintf(v->help, sizeof(v->help), "ALTER COLUMN \"%s\" TYPE text COLLATE \"C\"",
+                 column->name);
+    } else if (flags & (COLUMN_COMPUTED | COLUMN_IDENTITY)) {
+        snprintf(v->what, sizeof(v->what),
+                 "that the server fills by itself (GENERATED), where a ledger writes");
+        snprintf(v->help, sizeof(v->help), "ALTER COLUMN \"%s\" DROP %s", column->name,
+                 flags & COLUMN_IDENTITY ? "IDENTITY" : "EXPRESSION");
+    } else if (strcmp(column->name, "id") == 0 && n != LDG_PG_FOREIGN && !(flags & COLUMN_KEY)) {
+        snprintf(v->what, sizeof(v->what), "that is not its primary key");
+    }
+}
+
+static ledger_rc fail_column(const struct ldg_pg *pg, int n, const char *column,
+                             const struct verdict *v, ledger_error *err)
+{
+    char table[80], what[400];
+
+    ldg_pg_name(pg, ldg_pg_tables[n].name, table);
+    snprintf(what, sizeof(what), "has a column \"%.64s\" %s", column, v->what);
+    if (!v->help[0])
+        return fail_shape(pg, table, what, err);
+    return ldg_fail(err, LEDGER_ERR_SCHEMA, "%s: table \"%s\" %s: ALTER TABLE \"%s\" %s",
+                    database_of(pg), table, what, table, v->help);
 }
 
 /* seen: a bit per column of the definition that was found. */
@@ -306,32 +436,46 @@ static ledger_rc take_column(struct ldg_pg *pg, const PGresult *result, int row,
     const struct ldg_pg_column *columns = ldg_pg_tables[n].columns;
     const char *name = ldg_pg_get_text(result, row, NAME);
     const int64_t flags = ldg_pg_get_int64(result, row, Y);
-    char table[80], what[256];
+    struct verdict v = { "", "" };
     size_t i = 0;
 
-    what[0] = '\0';
     while (columns[i].name && strcmp(columns[i].name, name) != 0)
         i++;
-    if (!columns[i].name) {
-        /* The rest of an entry table's columns are in Go's log, too, all of them with defaults. */
-        if ((flags & COLUMN_NOT_NULL) && !(flags & COLUMN_FILLED))
-            snprintf(what, sizeof(what),
-                     "has a column \"%s\" that has to be filled, which no ledger does", name);
-    } else if ((Oid)ldg_pg_get_int64(result, row, X) != columns[i].type) {
-        snprintf(what, sizeof(what), "has a column \"%s\" of type %s, where a ledger has %s", name,
-                 ldg_pg_get_text(result, row, A), type_name(columns[i].type));
-    } else {
+    if (columns[i].name)
+        judge_column(pg, result, row, n, &columns[i], &v);
+    /* The rest of an entry table's columns are in Go's log, too, all of them with defaults. */
+    else if ((flags & COLUMN_NOT_NULL) && !(flags & COLUMN_FILLED))
+        snprintf(v.what, sizeof(v.what), "that has to be filled, which no ledger does");
+    if (v.what[0])
+        return fail_column(pg, n, name, &v, err);
+    if (columns[i].name) {
         *seen |= (uint64_t)1 << i;
         shape->has |= columns[i].has;
-        if (columns[i].has == LDG_PG_HAS_TXID &&
-            strstr(ldg_pg_get_text(result, row, B), "pg_current_xact_id()"))
+        if (columns[i].has == LDG_PG_HAS_TXID && (flags & COLUMN_NUMBERED))
             shape->has |= LDG_PG_HAS_TXID_DEFAULT;
-        if (strcmp(name, "id") == 0 && n != LDG_PG_FOREIGN && !(flags & COLUMN_KEY))
-            snprintf(what, sizeof(what), "has a column \"id\" that is not its primary key");
+        if (columns[i].has == LDG_PG_HAS_TXID && (flags & COLUMN_NOT_NULL))
+            shape->has |= LDG_PG_HAS_TXID_GUARD;
+        if ((flags & COLUMN_ROUNDED))
+            shape->tables[n] |= LDG_PG_ROUNDS_TIMES;
     }
-    if (!what[0])
-        return LEDGER_OK;
-    return fail_shape(pg, ldg_pg_name(pg, ldg_pg_tables[n].name, table), what, err);
+    return LEDGER_OK;
+}
+
+/* An index of another table, or something else of that name: after a swap of tables it went along
+ * with the old one, which need not lose it. */
+static ledger_rc fail_foreign_index(const struct ldg_pg *pg, const char *name, const char *table,
+                                    ledger_error *err)
+{
+    if (!*table)
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: \"%s\" has the name of an index that a ledger needs; rename it, and "
+                        "run `ledgerctl store init`",
+                        database_of(pg), name);
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "%s: index \"%s\" is not the one a ledger needs: it belongs to table \"%s\"; "
+                    "give it another name (ALTER INDEX \"%s\" RENAME TO \"%.50s_old\"), and run "
+                    "`ledgerctl store init`",
+                    database_of(pg), name, table, name, name);
 }
 
 static ledger_rc take_index(struct ldg_pg *pg, const PGresult *result, int row, int n,
@@ -344,6 +488,14 @@ static ledger_rc take_index(struct ldg_pg *pg, const PGresult *result, int row, 
         const struct ldg_pg_index_def *def = &ldg_pg_indexes[i];
         if (strcmp(ldg_pg_name(pg, def->name, ours), name) != 0)
             continue;
+        if (n < 0)
+            return fail_foreign_index(pg, name, ldg_pg_get_text(result, row, A), err);
+        if (flags & INDEX_BLIND)
+            return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                            "%s: index \"%s\" is not the one a ledger needs: its collation "
+                            "(nondeterministic) takes different texts for equal; drop it, and run "
+                            "`ledgerctl store init`",
+                            database_of(pg), name);
         if (n != (int)def->table || ((flags & INDEX_UNIQUE) != 0) != def->unique ||
             (*ldg_pg_get_text(result, row, B) != '\0') != def->partial ||
             (def->columns && strcmp(def->columns, ldg_pg_get_text(result, row, A)) != 0))
@@ -361,9 +513,48 @@ static ledger_rc take_index(struct ldg_pg *pg, const PGresult *result, int row, 
 
 static void take_sequence(const PGresult *result, int row, int n, struct ldg_pg_shape *shape)
 {
-    shape->caches[n] = ldg_pg_get_int64(result, row, X);
-    if (!ldg_pg_get_int64(result, row, Y))
-        copy_text(shape->sequences[n], sizeof(shape->sequences[n]), result, row, NAME);
+    struct ldg_pg_sequence *sequence = &shape->sequences[n];
+    const int64_t flags = ldg_pg_get_int64(result, row, Y);
+
+    if (flags & SEQUENCE_OWNED)
+        copy_text(sequence->owned, sizeof(sequence->owned), result, row, NAME);
+    if (!(flags & SEQUENCE_DRAWN))
+        return;
+    copy_text(sequence->name, sizeof(sequence->name), result, row, NAME);
+    sequence->cache = ldg_pg_get_int64(result, row, X);
+    sequence->may_use = flags & SEQUENCE_MAY_USE;
+    sequence->cycles = flags & SEQUENCE_CYCLES;
+    sequence->falls = flags & SEQUENCE_FALLS;
+}
+
+/* The column draws from one sequence, and that one belongs to it: what is drawn by its name and
+ * what the default gives are one series. */
+static ledger_rc check_sequence(const struct ldg_pg *pg, const struct ldg_pg_shape *shape, size_t n,
+                                ledger_error *err)
+{
+    const struct ldg_pg_sequence *sequence = &shape->sequences[n];
+    char table[80], what[400];
+
+    ldg_pg_name(pg, ldg_pg_tables[n].name, table);
+    if (sequence->name[0] && strcmp(sequence->name, sequence->owned) == 0)
+        return LEDGER_OK;
+    if (sequence->name[0])
+        snprintf(what, sizeof(what),
+                 "has a column \"id\" without a sequence of its own: the one that it draws from "
+                 "belongs to another table, or to none: ALTER SEQUENCE %s OWNED BY \"%s\".\"id\"",
+                 sequence->name, table);
+    else if (sequence->owned[0])
+        snprintf(what, sizeof(what),
+                 "has a column \"id\" that does not draw from its sequence: ALTER TABLE \"%s\" "
+                 "ALTER COLUMN \"id\" SET DEFAULT nextval('%s')",
+                 table, sequence->owned);
+    else
+        snprintf(what, sizeof(what),
+                 "has a column \"id\" without a sequence of its own: ALTER TABLE \"%s\" ALTER "
+                 "COLUMN \"id\" ADD GENERATED BY DEFAULT AS IDENTITY, after ALTER COLUMN \"id\" "
+                 "DROP DEFAULT, and let it begin behind the highest id (RESTART)",
+                 table);
+    return ldg_fail(err, LEDGER_ERR_SCHEMA, "%s: table \"%s\" %s", database_of(pg), table, what);
 }
 
 /* What a table is without cannot be ours. */
@@ -382,8 +573,11 @@ static ledger_rc check_complete(struct ldg_pg *pg, const struct ldg_pg_shape *sh
             snprintf(what, sizeof(what), "has no column \"%s\"", columns[i].name);
             return fail_shape(pg, table, what, err);
         }
-        if ((n == LDG_PG_ENTRIES || n == LDG_PG_LOG) && !shape->caches[n])
-            return fail_shape(pg, table, "has a column \"id\" without a sequence of its own", err);
+        if (n == LDG_PG_ENTRIES || n == LDG_PG_LOG || n == LDG_PG_PARKED) {
+            ledger_rc rc = check_sequence(pg, shape, n, err);
+            if (rc != LEDGER_OK)
+                return rc;
+        }
     }
     return LEDGER_OK;
 }
@@ -414,6 +608,19 @@ static ledger_rc read_identity(struct ldg_pg *pg, struct ldg_pg_shape *shape, le
     return rc;
 }
 
+static ledger_rc read_catalog(struct ldg_pg *pg, PGresult **ret_result, ledger_error *err)
+{
+    struct ldg_buf text;
+    ldg_buf_init(&text, CATALOG_MAX_BYTES);
+    for (size_t i = 0; i < sizeof(catalog) / sizeof(catalog[0]); i++)
+        ldg_buf_puts(&text, catalog[i]);
+    ledger_rc rc = text.rc == LEDGER_OK ? ldg_pg_run_text(pg, "looking at the tables", text.data,
+                                                          NULL, ret_result, err)
+                                        : ldg_fail_nomem(err);
+    ldg_buf_fini(&text);
+    return rc;
+}
+
 ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
                       ledger_error *err)
 {
@@ -422,8 +629,7 @@ ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret
     struct ldg_pg_shape shape = { 0 };
     uint64_t seen[LDG_PG_TABLE_COUNT] = { 0 };
     PGresult *result = NULL;
-    ledger_rc rc =
-        ldg_pg_run(pg, LDG_PG_FRESH, "looking at the tables", catalog, NULL, &result, err);
+    ledger_rc rc = read_catalog(pg, &result, err);
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
         const int n = (int)ldg_pg_get_int64(result, row, N);
         if (n == LDG_PG_LOG && !want_log)
@@ -453,6 +659,13 @@ ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret
             break;
         case ROW_FUNCTION:
             shape.has |= LDG_PG_HAS_WORDS;
+            break;
+        case ROW_GUARD:
+            shape.has |= LDG_PG_HAS_TXID_GUARD;
+            break;
+        case ROW_FILTER:
+            shape.tables[n] |= LDG_PG_IS_FILTERED;
+            copy_text(shape.filters[n], sizeof(shape.filters[n]), result, row, NAME);
             break;
         default:
             break;
@@ -496,7 +709,9 @@ static void what_is_not_allowed(const struct ldg_pg *pg, uint32_t missing,
             alter = alter ||
                     (ldg_pg_indexes[i].table == n && (missing & (uint32_t)LDG_PG_HAS_INDEX << i));
         if (n == LDG_PG_LOG)
-            alter = alter || (missing & (LDG_PG_HAS_TXID_DEFAULT | LDG_PG_HAS_NOTIFY));
+            alter =
+                alter ||
+                (missing & (LDG_PG_HAS_TXID_DEFAULT | LDG_PG_HAS_TXID_GUARD | LDG_PG_HAS_NOTIFY));
         if (there && alter && !(shape->tables[n] & LDG_PG_MAY_ALTER))
             snprintf(out, out_size, "is not the owner (\"%s\") of table \"%s\"", shape->owners[n],
                      ldg_pg_name(pg, ldg_pg_tables[n].name, name));
@@ -544,23 +759,134 @@ static ledger_rc check_role(const struct ldg_pg *pg, const struct ldg_pg_shape *
                                 "%s: role \"%s\" lacks a privilege: GRANT %s ON \"%s\" TO \"%s\"",
                                 database_of(pg), shape->role, names[k].name, table, shape->role);
         }
-        if ((need & LDG_PG_MAY_INSERT) && shape->sequences[n][0])
+        if ((need & LDG_PG_MAY_INSERT) && shape->sequences[n].name[0] &&
+            !shape->sequences[n].may_use)
             return ldg_fail(err, LEDGER_ERR_PERMISSION,
                             "%s: role \"%s\" lacks a privilege: GRANT USAGE ON SEQUENCE %s TO "
                             "\"%s\"",
-                            database_of(pg), shape->role, shape->sequences[n], shape->role);
+                            database_of(pg), shape->role, shape->sequences[n].name, shape->role);
     }
-    if (!sink && (shape->tables[LDG_PG_LOG] & LDG_PG_ROWS_HIDDEN))
-        return ldg_fail(err, LEDGER_ERR_PERMISSION,
-                        "%s: row-level security hides rows of table \"%s\" from role \"%s\", and a "
-                        "bridge would lose them: ALTER ROLE \"%s\" BYPASSRLS",
-                        database_of(pg), pg->log_table, shape->role, shape->role);
-    if (!sink && pg->has_log && shape->caches[LDG_PG_LOG] > 1)
-        return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                        "%s: the sequence of table \"%s\" hands out %lld ids at a time (CACHE), so "
-                        "that ids do not follow the order of changes: ALTER SEQUENCE … CACHE 1, "
-                        "and let all writers connect anew",
-                        database_of(pg), pg->log_table, (long long)shape->caches[LDG_PG_LOG]);
+    return LEDGER_OK;
+}
+
+/* --- faults ---------------------------------------------------------------------------------- */
+
+static void describe_sequence(const struct ldg_pg_sequence *q, char *text, size_t size)
+{
+    const bool caches = q->cache > 1;
+    char what[64] = "";
+
+    if (caches)
+        snprintf(what, sizeof(what), " has CACHE %lld", (long long)q->cache);
+    else if (q->falls)
+        snprintf(what, sizeof(what), " counts down (INCREMENT)");
+    else
+        snprintf(what, sizeof(what), " begins anew at its end (CYCLE)");
+    snprintf(text, size,
+             "its sequence%s: ids do not follow the order of changes; ALTER SEQUENCE %s%s%s%s%s",
+             what, q->name, caches ? " CACHE 1" : "",
+             q->falls ? " INCREMENT BY 1 NO MINVALUE NO MAXVALUE RESTART WITH (the highest id + 1)"
+                      : "",
+             q->cycles ? " NO CYCLE" : "", caches ? ", and let all writers connect anew" : "");
+}
+
+bool ldg_pg_find_fault(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                       enum ldg_pg_table table, enum ldg_pg_fault fault, ledger_rc *ret_rc,
+                       char *text, size_t text_size)
+{
+    const struct ldg_pg_sequence *q = &shape->sequences[table];
+    const uint32_t flags = shape->tables[table];
+    bool found = false;
+    char name[80];
+
+    ldg_pg_name(pg, ldg_pg_tables[table].name, name);
+    *ret_rc = fault == LDG_PG_FAULT_HIDDEN ? LEDGER_ERR_PERMISSION : LEDGER_ERR_SCHEMA;
+    switch (fault) {
+    case LDG_PG_FAULT_HIDDEN:
+        found = flags & LDG_PG_ROWS_HIDDEN;
+        if (found && (flags & LDG_PG_MAY_ALTER))
+            snprintf(
+                text, text_size,
+                "row-level security hides rows of it from role \"%s\", though it is the owner: "
+                "ALTER TABLE \"%s\" NO FORCE ROW LEVEL SECURITY",
+                shape->role, name);
+        else if (found)
+            snprintf(text, text_size,
+                     "row-level security hides rows of it from role \"%s\": ALTER ROLE \"%s\" "
+                     "BYPASSRLS, or let the table's owner (\"%s\") do this",
+                     shape->role, shape->role, shape->owners[table]);
+        break;
+    case LDG_PG_FAULT_KEPT:
+        found = flags & (LDG_PG_UNLOGGED | LDG_PG_TEMPORARY);
+        if (flags & LDG_PG_TEMPORARY)
+            snprintf(text, text_size,
+                     "TEMPORARY: the end of the session empties it; DROP TABLE pg_temp.\"%s\"",
+                     name);
+        else if (found)
+            snprintf(text, text_size,
+                     "UNLOGGED: a crash of the server empties it; ALTER TABLE \"%s\" SET LOGGED",
+                     name);
+        break;
+    case LDG_PG_FAULT_CHILDREN:
+        found = flags & LDG_PG_HAS_CHILDREN;
+        snprintf(text, text_size,
+                 "other tables inherit from it, whose rows it shows as its own without its keys; "
+                 "ALTER TABLE … NO INHERIT \"%s\" for each of them",
+                 name);
+        break;
+    case LDG_PG_FAULT_SEQUENCE:
+        found = q->name[0] && (q->cache > 1 || q->falls || q->cycles);
+        describe_sequence(q, text, text_size);
+        break;
+    case LDG_PG_FAULT_FED:
+        found = shape->feeders[table][0] != '\0';
+        snprintf(text, text_size,
+                 "subscription \"%s\" (logical replication) fills it: rows bear the transaction "
+                 "numbers of the publisher, which say nothing here; let the bridge read from the "
+                 "publisher, or, when this is the primary now, DROP SUBSCRIPTION \"%s\"",
+                 shape->feeders[table], shape->feeders[table]);
+        break;
+    default:
+        break;
+    }
+    return found;
+}
+
+/* Does an end of a bridge depend on it? */
+static bool concerns(const struct ldg_pg *pg, enum ldg_pg_table table, enum ldg_pg_fault fault)
+{
+    if (pg->role == LDG_ROLE_SINK && table == LDG_PG_LOG)
+        return pg->has_log && fault == LDG_PG_FAULT_HIDDEN;
+    switch (fault) {
+    case LDG_PG_FAULT_SEQUENCE:
+        return pg->role == LDG_ROLE_SOURCE ? table == LDG_PG_LOG
+                                           : table == LDG_PG_ENTRIES || table == LDG_PG_PARKED;
+    case LDG_PG_FAULT_FED:
+        return pg->role == LDG_ROLE_SOURCE && table == LDG_PG_LOG;
+    case LDG_PG_FAULT_HIDDEN: /* a source's cursors and the like are not read */
+        return pg->role == LDG_ROLE_SINK || (table != LDG_PG_CURSORS && table != LDG_PG_FOREIGN);
+    default:
+        return true;
+    }
+}
+
+static ledger_rc check_faults(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                              ledger_error *err)
+{
+    char text[400], table[80];
+    ledger_rc code;
+
+    for (int n = 0; n < LDG_PG_TABLE_COUNT; n++) {
+        for (int fault = 0; fault < LDG_PG_FAULT_COUNT; fault++) {
+            if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n) ||
+                !concerns(pg, (enum ldg_pg_table)n, (enum ldg_pg_fault)fault) ||
+                !ldg_pg_find_fault(pg, shape, (enum ldg_pg_table)n, (enum ldg_pg_fault)fault, &code,
+                                   text, sizeof(text)))
+                continue;
+            return ldg_fail(err, code, "%s: table \"%s\": %s", database_of(pg),
+                            ldg_pg_name(pg, ldg_pg_tables[n].name, table), text);
+        }
+    }
     return LEDGER_OK;
 }
 
@@ -608,8 +934,10 @@ static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
     const uint32_t need = pg->role == LDG_ROLE_SOURCE
                               ? to_use | (pg->has_log ? LDG_PG_LOG_NEEDS : 0)
                               : LDG_PG_NEEDS | (pg->has_log ? LDG_PG_HAS_LOG : 0);
-    if ((has & need) == need)
-        return check_role(pg, shape, err);
+    if ((has & need) == need) {
+        rc = check_role(pg, shape, err);
+        return rc == LEDGER_OK ? check_faults(pg, shape, err) : rc;
+    }
     what_is_not_allowed(pg, need & ~has, shape, why, sizeof(why));
     return ldg_fail(err, why[0] ? LEDGER_ERR_PERMISSION : LEDGER_ERR_SCHEMA,
                     "%s: the tables of \"%s\" lack what a bridge needs%s%s%s%s; run `ledgerctl "
@@ -670,6 +998,8 @@ ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, led
     uint32_t need = LDG_PG_NEEDS;
     if (want_log && (create || shape.has & LDG_PG_HAS_LOG))
         need |= LDG_PG_LOG_NEEDS;
+    if (create && want_log)
+        need |= LDG_PG_HAS_TXID_GUARD;
     if (create && want_log && open->flags & LEDGER_STORE_NOTIFY)
         need |= LDG_PG_HAS_NOTIFY;
     if (create && open->flags & LEDGER_STORE_FULL_TEXT)

@@ -44,6 +44,7 @@ enum {
     LDG_PG_HAS_WORDS = 1 << 23, /* the function that the index of full text is on */
     LDG_PG_HAS_TAGS_POS = 1 << 24,
     LDG_PG_HAS_ANNOTATIONS_POS = 1 << 25,
+    LDG_PG_HAS_TXID_GUARD = 1 << 26, /* no row can be written without a transaction number */
 };
 /* What every store needs, without its log. */
 #define LDG_PG_NEEDS                                                                               \
@@ -56,6 +57,9 @@ enum {
 #define LDG_PG_LOG_NEEDS                                                                           \
     ((uint32_t)LDG_PG_HAS_LOG | LDG_PG_HAS_TXID | LDG_PG_HAS_TXID_DEFAULT |                        \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_TXID))
+
+/* A constraint on the log's column txid; an ORM that maps the column would write NULL there. */
+#define LDG_PG_TXID_GUARD "ledger_txid"
 
 struct ldg_pg_column {
     const char *name;
@@ -86,16 +90,30 @@ enum {
     LDG_PG_MAY_DELETE = 1 << 4,
     LDG_PG_ROWS_HIDDEN = 1 << 5, /* row-level security shows the role a part of it */
     LDG_PG_UNLOGGED = 1 << 6,
+    LDG_PG_TEMPORARY = 1 << 7,
+    LDG_PG_HAS_CHILDREN = 1 << 8,  /* tables inherit from it: it shows their rows as its own */
+    LDG_PG_IS_FILTERED = 1 << 9,   /* a trigger or a rule may change what is inserted */
+    LDG_PG_ROUNDS_TIMES = 1 << 10, /* a time keeps less than microseconds */
+};
+
+/* The sequence that an id column takes its numbers from. */
+struct ldg_pg_sequence {
+    char name[144];  /* as it is written in a statement; "": there is none */
+    char owned[144]; /* the same, of the one that belongs to the column */
+    bool may_use;
+    bool falls, cycles; /* counts down; begins anew at its end */
+    int64_t cache;      /* so many ids a session draws at once */
 };
 
 /* How a store was found. */
 struct ldg_pg_shape {
-    uint32_t has;                           /* LDG_PG_HAS_… */
-    uint32_t invalid;                       /* indexes (1 << enum) left over by a broken build */
-    uint32_t tables[LDG_PG_TABLE_COUNT];    /* LDG_PG_MAY_… */
-    char owners[LDG_PG_TABLE_COUNT][64];    /* of the tables */
-    int64_t caches[LDG_PG_TABLE_COUNT];     /* of the sequences of their ids; 0: none */
-    char sequences[LDG_PG_TABLE_COUNT][64]; /* that the role may not use, or "" */
+    uint32_t has;                        /* LDG_PG_HAS_… */
+    uint32_t invalid;                    /* indexes (1 << enum) left over by a broken build */
+    uint32_t tables[LDG_PG_TABLE_COUNT]; /* LDG_PG_MAY_… */
+    char owners[LDG_PG_TABLE_COUNT][64]; /* of the tables */
+    struct ldg_pg_sequence sequences[LDG_PG_TABLE_COUNT]; /* of their ids */
+    char feeders[LDG_PG_TABLE_COUNT][64];                 /* subscriptions that fill them, or "" */
+    char filters[LDG_PG_TABLE_COUNT][64];                 /* one of the triggers or rules, or "" */
     char schema[64]; /* of the entries, or where they would be made; "": none */
     char role[64];
     bool may_create;         /* tables in that schema */
@@ -107,6 +125,21 @@ struct ldg_pg_shape {
 /* schema.c. One or two round trips. Errors: SCHEMA for what is there but cannot be ours. */
 ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
                       ledger_error *err);
+/* What makes a table that is complete of no use to a bridge: which properties it must have, the
+ * server lets its owner change at any time. */
+enum ldg_pg_fault {
+    LDG_PG_FAULT_HIDDEN,   /* rows are left out without an error */
+    LDG_PG_FAULT_KEPT,     /* a crash, or the end of a session, empties it */
+    LDG_PG_FAULT_CHILDREN, /* other tables' rows show up in it, and no index holds for both */
+    LDG_PG_FAULT_SEQUENCE, /* ids do not rise in the order in which they are drawn */
+    LDG_PG_FAULT_FED,      /* rows come from a publisher, with its transaction numbers */
+    LDG_PG_FAULT_COUNT
+};
+/* false: the table has no such fault. *ret_rc: PERMISSION or SCHEMA; text: what it is, and the
+ * statement that helps, to stand behind the table's name. */
+bool ldg_pg_find_fault(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                       enum ldg_pg_table table, enum ldg_pg_fault fault, ledger_rc *ret_rc,
+                       char *text, size_t text_size);
 /* name or pattern with the names put in. */
 const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[80]);
 

@@ -9,12 +9,13 @@
 #include <string.h>
 
 /* Settings that change what a statement of ours means or what it finds, and one (exit_on_error)
- * that makes of an error the end of the session. Left alone is what only the triggers of a user
+ * that makes of an error the end of the session. With row_security off, a statement from which the
+ * server would hide rows is an error. Left alone is what only the triggers of a user
  * see, such as TimeZone and DateStyle: values come and go in binary form. */
 #define MEANING                                                                                    \
     "('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off'), "                    \
     "('transform_null_equals', 'off'), ('array_nulls', 'on'), ('gin_fuzzy_search_limit', '0'), "   \
-    "('exit_on_error', 'off')"
+    "('exit_on_error', 'off'), ('row_security', 'off')"
 
 /* Not longer than that, and 0 is the system's own, which is hours. At the server: a client that
  * vanishes in the middle of a COPY would keep its locks for as long. */

@@ -371,8 +371,9 @@ static void test_copy(void **state)
                       "GRANT ALL ON t TO copier; ALTER TABLE t ENABLE ROW LEVEL SECURITY");
     connect_to(tst_pg_url(tst_pg_shared(), NULL, "copier", NULL));
     must(ldg_pg_begin_write(&pg, NULL, &own, &err));
-    assert_int_equal(ldg_pg_copy_begin(&pg, copy_rows, &err), LEDGER_ERR_UNSUPPORTED);
-    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_UNSUPPORTED, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ldg_pg_copy_begin(&pg, copy_rows, &err), LEDGER_ERR_PERMISSION);
+    assert_non_null(strstr(err.message, "BYPASSRLS"));
+    assert_int_equal(ldg_pg_end(&pg, own, LEDGER_ERR_PERMISSION, &err), LEDGER_ERR_PERMISSION);
     tst_pg_sql(other, "DROP TABLE t; DROP ROLE copier");
     assert_int_equal(ldg_pg_copy_begin(&pg, copy_rows, &err), LEDGER_ERR_SCHEMA);
 }

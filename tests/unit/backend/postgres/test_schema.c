@@ -22,6 +22,11 @@ struct fixture {
     ledger_error err;
 };
 
+struct found {
+    char text[16384];
+    int counts[3];
+};
+
 static int setup(void **state)
 {
     struct fixture *f = test_calloc(1, sizeof(*f));
@@ -573,6 +578,230 @@ static void test_log_cache(void **state)
     handle_close(&f->pg);
 }
 
+/* What the owner may change at any time, and a bridge cannot do with: refused at its start, with
+ * the statement that helps, and found by check(). */
+static void check(struct fixture *f, struct found *found);
+static void finds(const struct found *found, const char *text);
+
+static void test_faults(void **state)
+{
+    static const struct {
+        enum ldg_role role;
+        const char *ddl, *said, *found, *help;
+    } cases[] = {
+        { LDG_ROLE_SINK, "ALTER SEQUENCE " T "_id_seq CACHE 64", "CACHE 64",
+          "1 " T ": its sequence has CACHE 64", "ALTER SEQUENCE " T "_id_seq CACHE 1" },
+        { LDG_ROLE_SINK, "ALTER SEQUENCE " T "_id_seq INCREMENT -1 MINVALUE -1000 RESTART 1000",
+          "counts down", "1 " T ": its sequence counts down",
+          "ALTER SEQUENCE " T "_id_seq INCREMENT BY 1 NO MINVALUE NO MAXVALUE RESTART WITH 2000" },
+        { LDG_ROLE_SINK, "ALTER SEQUENCE " T "_id_seq CYCLE", "CYCLE", "1 " T ": its sequence",
+          "ALTER SEQUENCE " T "_id_seq NO CYCLE" },
+        { LDG_ROLE_SINK, "ALTER SEQUENCE " T "_parked_id_seq CACHE 2", T "_parked",
+          "1 " T "_parked: its sequence", "ALTER SEQUENCE " T "_parked_id_seq CACHE 1" },
+        { LDG_ROLE_SOURCE, "ALTER SEQUENCE " T "_mutations_id_seq INCREMENT -1", "counts down",
+          "2 " T "_mutations: its sequence counts down",
+          "ALTER SEQUENCE " T "_mutations_id_seq INCREMENT BY 1" },
+        { LDG_ROLE_SOURCE, "ALTER SEQUENCE " T "_mutations_id_seq CYCLE", "CYCLE",
+          "2 " T "_mutations: its sequence", "ALTER SEQUENCE " T "_mutations_id_seq NO CYCLE" },
+        { LDG_ROLE_SOURCE, "ALTER TABLE " T "_mutations SET UNLOGGED", "UNLOGGED",
+          "2 " T "_mutations: UNLOGGED", "ALTER TABLE " T "_mutations SET LOGGED" },
+        { LDG_ROLE_SINK, "ALTER TABLE " T "_cursors SET UNLOGGED", "UNLOGGED",
+          "2 " T "_cursors: UNLOGGED", "ALTER TABLE " T "_cursors SET LOGGED" },
+        { LDG_ROLE_SINK, "CREATE TABLE child () INHERITS (" T ")", "inherit",
+          "2 " T ": other tables inherit", "ALTER TABLE child NO INHERIT " T },
+        { LDG_ROLE_SOURCE, "CREATE TABLE children () INHERITS (" T "_mutations)", "inherit",
+          "2 " T "_mutations: other tables inherit",
+          "ALTER TABLE children NO INHERIT " T "_mutations" },
+    };
+    struct fixture *f = *state;
+    static struct found found;
+
+    open_now(f, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_pg_sql(f->conn, "%s", cases[i].ddl);
+        tst_fails(try_as(f, f->url, cases[i].role, 0), LEDGER_ERR_SCHEMA, &f->err);
+        says(f, cases[i].said);
+        says(f, "ALTER ");
+        open_now(f, 0);
+        check(f, &found);
+        finds(&found, cases[i].found);
+        handle_close(&f->pg);
+        tst_pg_sql(f->conn, "%s", cases[i].help);
+        tst_ok(try_as(f, f->url, cases[i].role, 0), &f->err);
+        handle_close(&f->pg);
+    }
+    /* An increment above one leaves gaps, no more. */
+    tst_pg_sql(f->conn, "ALTER SEQUENCE " T "_id_seq INCREMENT 2");
+    tst_ok(try_as(f, f->url, LDG_ROLE_SINK, 0), &f->err);
+    handle_close(&f->pg);
+    /* Those that may change rows are told. */
+    tst_pg_sql(f->conn, "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS "
+                        "'BEGIN NEW.txid = ''1''; RETURN NEW; END'; "
+                        "CREATE TRIGGER meddler BEFORE INSERT ON " T "_mutations FOR EACH ROW "
+                        "EXECUTE FUNCTION meddle(); "
+                        "CREATE RULE dropper AS ON INSERT TO " T "_parked DO INSTEAD NOTHING");
+    open_now(f, 0);
+    check(f, &found);
+    finds(&found, "1 " T "_mutations: trigger meddler");
+    finds(&found, "1 " T "_parked: rule dropper");
+    handle_close(&f->pg);
+}
+
+/* Columns that the server compares, fills or gives another type than a ledger's. */
+static void test_columns(void **state)
+{
+    static const struct {
+        const char *ddl, *said, *help;
+    } cases[] = {
+        { "ALTER TABLE " T " ALTER stream TYPE text COLLATE blind", "collation \"blind\"",
+          "ALTER TABLE " T " ALTER stream TYPE text COLLATE \"C\"" },
+        { "ALTER TABLE " T " ALTER dedup_key TYPE text COLLATE blind", "\"dedup_key\"",
+          "ALTER TABLE " T " ALTER dedup_key TYPE text COLLATE \"C\"" },
+        { "ALTER TABLE " T "_cursors ALTER name TYPE text COLLATE blind", "\"name\"",
+          "ALTER TABLE " T "_cursors ALTER name TYPE text" },
+        { "ALTER TABLE " T "_origins ALTER uuid TYPE text COLLATE blind", "\"uuid\"",
+          "ALTER TABLE " T "_origins ALTER uuid TYPE text" },
+        { "ALTER TABLE " T "_parked ALTER stream TYPE text COLLATE blind", "\"stream\"",
+          "ALTER TABLE " T "_parked ALTER stream TYPE text" },
+        { "DROP INDEX idx_" T "_dedup; CREATE UNIQUE INDEX idx_" T "_dedup ON " T
+          "(stream COLLATE blind, dedup_key) WHERE dedup_key <> ''",
+          "collation", "DROP INDEX idx_" T "_dedup" },
+        { "ALTER TABLE " T " DROP order_key; ALTER TABLE " T
+          " ADD order_key text GENERATED ALWAYS AS ('x') STORED",
+          "GENERATED", "ALTER TABLE " T " ALTER order_key DROP EXPRESSION" },
+        { "ALTER TABLE " T " ALTER origin DROP DEFAULT; ALTER TABLE " T
+          " ALTER origin ADD GENERATED ALWAYS AS IDENTITY",
+          "DROP IDENTITY", "ALTER TABLE " T " ALTER origin DROP IDENTITY" },
+        { "ALTER TABLE " T "_mutations ALTER txid DROP DEFAULT; "
+          "DROP INDEX idx_" T "_mutations_txid; ALTER TABLE " T
+          "_mutations ALTER txid TYPE bigint USING 1",
+          "of type bigint, where a ledger has xid8",
+          "ALTER TABLE " T "_mutations RENAME txid TO was; "
+          "ALTER TABLE " T "_mutations ALTER was DROP NOT NULL" },
+    };
+    struct fixture *f = *state;
+    static struct found found;
+
+    open_now(f, LEDGER_STORE_CREATE);
+    tst_pg_sql(
+        f->conn,
+        "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', deterministic = "
+        "false)");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_pg_sql(f->conn, "%s", cases[i].ddl);
+        check(f, &found);
+        finds(&found, cases[i].said);
+        handle_close(&f->pg);
+        tst_fails(try_as(f, f->url, LDG_ROLE_SINK, 0), LEDGER_ERR_SCHEMA, &f->err);
+        says(f, cases[i].said);
+        tst_fails(try_open(f, LEDGER_STORE_CREATE), LEDGER_ERR_SCHEMA, &f->err);
+        says(f, cases[i].said);
+        tst_pg_sql(f->conn, "%s", cases[i].help);
+        open_now(f, LEDGER_STORE_CREATE);
+    }
+    handle_close(&f->pg);
+    tst_ok(try_as(f, f->url, LDG_ROLE_SOURCE, 0), &f->err);
+    handle_close(&f->pg);
+}
+
+/* New rows have a transaction number, in whatever way the column came. */
+static void test_txid_guard(void **state)
+{
+    struct fixture *f = *state;
+    static struct found found;
+    for (int go = 0; go < 2; go++) {
+        if (go) {
+            tst_go_pg_create(f->conn, T, true);
+            tst_go_pg_append(f->conn, T, true, "s", "1", NULL, NULL);
+        }
+        open_now(f, LEDGER_STORE_CREATE);
+        PGresult *r = PQexec(f->conn, "INSERT INTO " T "_mutations(stream, payload, txid) "
+                                      "VALUES ('_', '{}', NULL)");
+        assert_int_equal(PQresultStatus(r), PGRES_FATAL_ERROR);
+        PQclear(r);
+        assert_int_equal(
+            tst_pg_sql_int(f->conn, "SELECT count(*) FROM " T "_mutations WHERE txid IS NULL"), go);
+        /* A default that only looks like it is none. */
+        tst_pg_sql(f->conn, "ALTER TABLE " T "_mutations ALTER txid SET DEFAULT "
+                            "nullif(pg_current_xact_id(), pg_current_xact_id())");
+        check(f, &found);
+        finds(&found, "2 " T "_mutations: column txid lacks its default");
+        handle_close(&f->pg);
+        open_now(f, LEDGER_STORE_CREATE);
+        check(f, &found);
+        assert_null(strstr(found.text, "txid lacks"));
+        tst_pg_sql(f->conn, go ? "ALTER TABLE " T "_mutations DROP CONSTRAINT " LDG_PG_TXID_GUARD
+                               : "ALTER TABLE " T "_mutations ALTER txid DROP NOT NULL");
+        check(f, &found);
+        finds(&found, "1 " T "_mutations: column txid takes NULL");
+        handle_close(&f->pg);
+        /* A bridge does without; the owner's `store init` brings it. */
+        tst_ok(try_as(f, f->url, LDG_ROLE_SOURCE, 0), &f->err);
+        handle_close(&f->pg);
+        open_now(f, LEDGER_STORE_CREATE);
+        check(f, &found);
+        assert_null(strstr(found.text, "takes NULL"));
+        handle_close(&f->pg);
+        char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+        tst_pg_sql(f->conn, "DROP SCHEMA \"%s\" CASCADE; CREATE SCHEMA \"%s\"", schema, schema);
+        free(schema);
+    }
+}
+
+/* The table is archived: renamed, and made anew like it. What went along with the old one is named
+ * with the statement that brings it back, and no id is given out twice. */
+static void test_swapped_tables(void **state)
+{
+    struct fixture *f = *state;
+    open_now(f, LEDGER_STORE_CREATE);
+    for (int i = 0; i < 3; i++)
+        append(f, NULL);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "ALTER TABLE " T " RENAME TO old; "
+                        "CREATE TABLE " T " (LIKE old INCLUDING ALL)");
+    for (int step = 0; step < 8 && try_open(f, LEDGER_STORE_CREATE) != LEDGER_OK; step++) {
+        assert_int_equal(f->err.code, LEDGER_ERR_SCHEMA);
+        char *help = strstr(f->err.message, "ALTER ");
+        assert_non_null(help);
+        help[strcspn(help, ")")] = '\0';
+        tst_pg_sql(f->conn, "%s", help);
+    }
+    assert_int_equal(append(f, NULL), 4);
+    check_ours(f->conn, T, true);
+    handle_close(&f->pg);
+    assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index "
+                                             "WHERE indrelid = 'old'::regclass"),
+                     4);
+    /* An id that is given otherwise than by the sequence. */
+    tst_pg_sql(f->conn, "ALTER TABLE " T " ALTER id DROP DEFAULT");
+    tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
+    says(f, "SET DEFAULT nextval('" T "_id_seq')");
+}
+
+/* The server's texts differ with this setting; what it has does not. */
+static void test_quoted_identifiers(void **state)
+{
+    struct fixture *f = *state;
+    char url[400];
+    open_now(f, LEDGER_STORE_CREATE);
+    handle_close(&f->pg);
+    snprintf(url, sizeof(url), "%s%%20-cquote_all_identifiers%%3Don", f->url);
+    tst_ok(try_as(f, url, LDG_ROLE_SOURCE, LEDGER_STORE_CREATE), &f->err);
+    handle_close(&f->pg);
+    PGconn *given = tst_pg_connect_url(url);
+    const struct ldg_open o = {
+        .table = T, .log_table = T "_mutations", .connection = given, .label = "test"
+    };
+    static struct found found;
+    memset(&f->pg, 0, sizeof(f->pg));
+    tst_ok(ldg_backend_postgres.open(&f->pg, &o, &f->err), &f->err);
+    check(f, &found);
+    assert_int_equal(found.counts[LEDGER_FINDING_ERROR], 0);
+    handle_close(&f->pg);
+    PQfinish(given);
+}
+
 /* --- others at the same time ----------------------------------------------------------------- */
 
 static pid_t init_in_child(const char *url, uint32_t flags, int gate)
@@ -840,16 +1069,44 @@ static void test_privileges(void **state)
                role);
     tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
     says(f, "row-level security");
+    says(f, T "_mutations");
+    says(f, "BYPASSRLS");
+    tst_pg_sql(f->conn, "ALTER TABLE " T "_mutations DISABLE ROW LEVEL SECURITY; "
+                        "ALTER TABLE " T " ENABLE ROW LEVEL SECURITY");
+    tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "table \"" T "\": row-level security");
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "row-level security");
+    /* Any other session of ours is refused by the server, and told why. */
+    assert_int_equal(try_as(f, url, LDG_ROLE_USER, 0), LEDGER_OK);
+    uint64_t count = 0;
+    tst_fails(ldg_pg_count(&f->pg, "s", &count, &f->err), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "BYPASSRLS");
+    static struct found found;
+    check(f, &found);
+    finds(&found, "2 " T ": row-level security");
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "ALTER TABLE " T " DISABLE ROW LEVEL SECURITY; "
+                        "ALTER TABLE " T "_parked ENABLE ROW LEVEL SECURITY");
+    tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, T "_parked");
+    tst_pg_sql(f->conn, "ALTER ROLE \"%s\" BYPASSRLS", role);
+    tst_ok(try_as(f, url, LDG_ROLE_SINK, 0), &f->err);
+    handle_close(&f->pg);
+    /* An owner is exempt, unless it is not. */
+    tst_pg_sql(f->conn, "ALTER ROLE \"%s\" NOBYPASSRLS; ALTER TABLE " T "_parked OWNER TO \"%s\"",
+               role, role);
+    tst_ok(try_as(f, url, LDG_ROLE_SINK, 0), &f->err);
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn, "ALTER TABLE " T "_parked FORCE ROW LEVEL SECURITY");
+    tst_fails(try_as(f, url, LDG_ROLE_SINK, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "NO FORCE ROW LEVEL SECURITY");
+    tst_pg_sql(f->conn, "ALTER TABLE " T "_parked OWNER TO postgres");
     tst_pg_sql(f->conn, "DROP OWNED BY \"%s\"; DROP ROLE \"%s\"", role, role);
     free(schema);
 }
 
 /* --- check ----------------------------------------------------------------------------------- */
-
-struct found {
-    char text[16384];
-    int counts[3];
-};
 
 static void note(void *ctx, ledger_severity severity, const char *subject, const char *text)
 {
@@ -953,13 +1210,32 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_create),         TEST(test_names),         TEST(test_log_modes),
-        TEST(test_identity),       TEST(test_options),       TEST(test_search_path),
-        TEST(test_go_tables),      TEST(test_old_go_tables), TEST(test_go_table_read_only),
-        TEST(test_in_transaction), TEST(test_other_shapes),  TEST(test_indexes),
-        TEST(test_pooled),         TEST(test_log_cache),     TEST(test_init_at_once),
-        TEST(t9_writers_go_on),    TEST(test_gives_up),      TEST(test_privileges),
-        TEST(test_check),          TEST(test_no_memory),     TEST(test_look_is_of_one_moment),
+        TEST(test_create),
+        TEST(test_names),
+        TEST(test_log_modes),
+        TEST(test_identity),
+        TEST(test_options),
+        TEST(test_search_path),
+        TEST(test_go_tables),
+        TEST(test_old_go_tables),
+        TEST(test_go_table_read_only),
+        TEST(test_in_transaction),
+        TEST(test_other_shapes),
+        TEST(test_indexes),
+        TEST(test_pooled),
+        TEST(test_log_cache),
+        TEST(test_init_at_once),
+        TEST(t9_writers_go_on),
+        TEST(test_gives_up),
+        TEST(test_privileges),
+        TEST(test_check),
+        TEST(test_no_memory),
+        TEST(test_look_is_of_one_moment),
+        TEST(test_faults),
+        TEST(test_columns),
+        TEST(test_txid_guard),
+        TEST(test_swapped_tables),
+        TEST(test_quoted_identifiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
