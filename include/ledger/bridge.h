@@ -237,8 +237,11 @@ typedef struct ledger_verify_result {
     uint64_t pending_count;    /* entries that events behind the cursor still change */
     uint64_t parked_count;     /* entries that differ because an event of theirs is parked; also
                                   counted as differences */
-    uint64_t time_difference_count; /* differ only in a time that the log did not carry (Go wrote
-                                    it); no difference */
+    uint64_t time_difference_count;   /* differ only in a time that the log did not carry (Go wrote
+                                      it); no difference */
+    uint64_t payload_reencoded_count; /* payloads that the Go bridge carried in its encoder's form:
+                                         the same value without white space between its tokens,
+                                         <, >, &, U+2028 and U+2029 escaped; no difference */
     char position[LEDGER_ID_TEXT_MAX];
 } ledger_verify_result;
 

@@ -5,6 +5,7 @@
  * 2. Candidates are settled together: the sink's rows and its cursor are read in one snapshot, then
  *    the source's rows and the events behind that cursor in another. A candidate that such an event
  *    touches is pending, one that still differs is a difference. So writers and bridges may go on.
+ *    Their rows are read in pages, too, and no row that lies between them.
  * Memory: two pages, and at most CANDIDATES_MAX candidates before they are settled. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -16,7 +17,9 @@
 
 #define PAGE_ROWS 1000
 #define PAGE_BYTES ((size_t)4 * 1024 * 1024)
-#define CANDIDATES_MAX 100000
+#define CANDIDATES_MAX 1000000
+#define CANDIDATES_FIRST 1024
+#define TRIMS_MAX 4096
 #define PROGRESS_US 100000
 
 enum field {
@@ -44,6 +47,7 @@ struct pair {
     int source, sink; /* sink -1: it knows nothing from there */
 };
 
+/* There may be a million. */
 struct candidate {
     uint32_t pair;
     bool pending; /* an event behind the cursor touches it */
@@ -52,6 +56,13 @@ struct candidate {
     bool no_updated_at;
     int64_t pos; /* id at the origin */
     uint64_t stream_hash;
+};
+
+/* A trim behind the cursor. */
+struct trim {
+    uint32_t pair;
+    uint64_t stream_hash;
+    int64_t before; /* id at the origin */
 };
 
 struct verify {
@@ -63,7 +74,9 @@ struct verify {
     struct pair *pairs;
     size_t pair_count;
     struct candidate *candidates;
-    size_t candidate_count;
+    size_t candidate_count, candidate_cap;
+    struct trim *trims;
+    size_t trim_count;
     bool times_differ; /* some candidate differs in a time */
     int64_t time_precision_us;
     uint64_t compared;
@@ -100,6 +113,14 @@ static uint32_t compare(const struct verify *v, const ledger_entry *a, const led
     fields |= !time_equal(a->created_at_us, b->created_at_us, precision) ? FIELD_CREATED_AT : 0;
     fields |= !time_equal(a->updated_at_us, b->updated_at_us, precision) ? FIELD_UPDATED_AT : 0;
     return fields;
+}
+
+/* Did the Go bridge carry the payload, in its encoder's form? An entry of a third store may have
+ * come to the source that way, and to the sink as it was written. */
+static bool is_reencoded(size_t pair, const ledger_entry *source, const ledger_entry *sink)
+{
+    return ldg_json_is_reencoded(source->payload, sink->payload) ||
+           (pair > 0 && ldg_json_is_reencoded(sink->payload, source->payload));
 }
 
 #define VALUE_MAX 120
@@ -232,6 +253,42 @@ static int pair_of_text(const struct verify *v, const char *text)
     return -1;
 }
 
+/* By pair and stream, what reaches furthest last. */
+static int trim_order(const void *a, const void *b)
+{
+    const struct trim *x = a, *y = b;
+    if (x->pair != y->pair)
+        return x->pair < y->pair ? -1 : 1;
+    if (x->stream_hash != y->stream_hash)
+        return x->stream_hash < y->stream_hash ? -1 : 1;
+    return x->before < y->before ? -1 : x->before > y->before;
+}
+
+/* Does one of the trims, which are in order, reach the candidate? */
+static bool is_trimmed(const struct verify *v, const struct candidate *c)
+{
+    const struct trim key = { .pair = c->pair, .stream_hash = c->stream_hash, .before = c->pos };
+    size_t low = 0, high = v->trim_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (trim_order(&v->trims[middle], &key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < v->trim_count && v->trims[low].pair == c->pair &&
+           v->trims[low].stream_hash == c->stream_hash;
+}
+
+/* Passes the trims by all candidates, many at once: there may be as many of these as of those. */
+static void pass_trims(struct verify *v)
+{
+    qsort(v->trims, v->trim_count, sizeof(*v->trims), trim_order);
+    for (size_t i = 0; i < v->candidate_count && v->trim_count > 0; i++)
+        v->candidates[i].pending |= is_trimmed(v, &v->candidates[i]);
+    v->trim_count = 0;
+}
+
 /* What an event says about candidates; `pending`: it lies behind the cursor. */
 static void see_event(struct verify *v, const ledger_mutation_event *event, bool pending)
 {
@@ -260,17 +317,17 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
         c->pending |= pending;
         c->no_updated_at = event->created_at_us == LEDGER_NO_TIME;
         break;
-    case LEDGER_MUTATION_TRIM: {
-        uint64_t hash = ldg_hash64(event->stream, strlen(event->stream), 0);
-        if (!pending ||
+    case LEDGER_MUTATION_TRIM:
+        if (!pending || pair < 0 ||
             !ldg_int64_parse(by_source ? event->source_id : event->before_id, false, &id))
             break;
-        for (size_t i = 0; i < v->candidate_count; i++)
-            if (v->candidates[i].pos <= id && v->candidates[i].stream_hash == hash &&
-                (int)v->candidates[i].pair == pair)
-                v->candidates[i].pending = true;
+        if (v->trim_count == TRIMS_MAX)
+            pass_trims(v);
+        v->trims[v->trim_count++] =
+            (struct trim){ .pair = (uint32_t)pair,
+                           .stream_hash = ldg_hash64(event->stream, strlen(event->stream), 0),
+                           .before = id };
         break;
-    }
     case LEDGER_MUTATION_UNKNOWN:
         break;
     }
@@ -306,6 +363,7 @@ static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, boo
         if (state == NULL)
             rc = ldg_fail_nomem(err);
     }
+    pass_trims(v);
     if (batch != NULL)
         ldg_batch_fini(batch);
     ldg_free(batch);
@@ -354,19 +412,40 @@ static void report(struct verify *v, ledger_difference_kind kind, const ledger_e
     v->options->fn(v->options->ctx, &difference);
 }
 
-static ledger_rc fetch(ledger_store *store, int origin, int64_t pos, struct ldg_arena *arena,
-                       const ledger_entry **ret_entry, ledger_error *err)
+/* The entry at this position, NULL: there is none. Asked for in the order of `wanted`, so that one
+ * page answers for many. */
+static ledger_rc side_find(struct side *side, int64_t pos, const int64_t *wanted,
+                           size_t wanted_count, const ledger_entry **ret_entry, ledger_error *err)
 {
-    struct ldg_history_row *rows = NULL;
-    size_t count = 0;
+    ledger_rc rc = LEDGER_OK;
     *ret_entry = NULL;
-    if (origin < 0)
-        return LEDGER_OK;
-    ledger_rc rc =
-        ldg_store_history(store, origin, pos - 1, 1, PAGE_BYTES, arena, &rows, &count, err);
-    if (rc == LEDGER_OK && count == 1 && rows[0].source_pos == pos)
-        *ret_entry = rows[0].entry;
+    while (side->next < side->count && side->rows[side->next].source_pos < pos)
+        side->next++;
+    if (side->next == side->count && side->after < pos && !side->end) {
+        ldg_arena_reset(&side->arena);
+        side->next = side->count = 0;
+        rc = ldg_store_history_of(side->store, side->origin, wanted, wanted_count, PAGE_BYTES,
+                                  &side->arena, &side->rows, &side->count, err);
+        side->after = rc == LEDGER_OK && side->count > 0 ? side->rows[side->count - 1].source_pos
+                                                         : wanted[wanted_count - 1];
+    }
+    if (rc == LEDGER_OK && side->next < side->count && side->rows[side->next].source_pos == pos)
+        *ret_entry = side->rows[side->next].entry;
     return rc;
+}
+
+/* Differences of fields, while there is room for them in the report. */
+static void report_fields(struct verify *v, const struct candidate *c, uint32_t fields,
+                          const ledger_entry *a, const ledger_entry *b)
+{
+    for (uint32_t i = 0; i < sizeof(field_names) / sizeof(field_names[0]); i++) {
+        char va[VALUE_MAX], vb[VALUE_MAX];
+        if ((fields >> i & 1) == 0 || v->reported >= v->options->max_reported)
+            continue;
+        value_text(a, (enum field)(1U << i), va);
+        value_text(b, (enum field)(1U << i), vb);
+        report(v, LEDGER_DIFF_FIELD, a, c->pos, field_names[i], va, vb);
+    }
 }
 
 static void judge(struct verify *v, const struct candidate *c, const ledger_entry *a,
@@ -384,26 +463,57 @@ static void judge(struct verify *v, const struct candidate *c, const ledger_entr
         report(v, a == NULL ? LEDGER_DIFF_EXTRA : LEDGER_DIFF_MISSING, a == NULL ? b : a, c->pos,
                "", "", "");
     } else {
-        uint32_t fields = compare(v, a, b);
-        uint32_t uncarried = (c->no_created_at ? (uint32_t)FIELD_CREATED_AT : 0) |
-                             (c->no_updated_at ? (uint32_t)FIELD_UPDATED_AT : 0);
-        if (fields != 0 && (fields & ~uncarried) == 0)
-            v->result.time_difference_count++;
-        fields &= ~uncarried;
-        if (fields == 0)
+        const uint32_t fields = compare(v, a, b);
+        const uint32_t times = fields & ((c->no_created_at ? (uint32_t)FIELD_CREATED_AT : 0) |
+                                         (c->no_updated_at ? (uint32_t)FIELD_UPDATED_AT : 0));
+        const uint32_t payload =
+            fields & FIELD_PAYLOAD && is_reencoded(c->pair, a, b) ? (uint32_t)FIELD_PAYLOAD : 0;
+        if (fields == (times | payload)) {
+            v->result.time_difference_count += times != 0;
+            v->result.payload_reencoded_count += payload != 0;
             return;
-        for (uint32_t i = 0; i < sizeof(field_names) / sizeof(field_names[0]); i++) {
-            char va[VALUE_MAX], vb[VALUE_MAX];
-            if ((fields >> i & 1) == 0)
-                continue;
-            value_text(a, (enum field)(1U << i), va);
-            value_text(b, (enum field)(1U << i), vb);
-            report(v, LEDGER_DIFF_FIELD, a, c->pos, field_names[i], va, vb);
         }
+        report_fields(v, c, fields & ~(times | payload), a, b);
     }
     v->result.difference_count++;
     if (c->parked)
         v->result.parked_count++;
+}
+
+/* Looks again at candidates of one pair, in order. */
+#define LOOK_MAX 1000
+static ledger_rc settle_some(struct verify *v, const struct candidate *first, size_t count,
+                             struct side *source, struct side *sink, ledger_error *err)
+{
+    int64_t wanted[LOOK_MAX];
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; i < count; i++)
+        wanted[i] = first[i].pos;
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        const ledger_entry *a = NULL, *b = NULL;
+        rc = side_find(source, wanted[i], wanted + i, count - i, &a, err);
+        if (rc == LEDGER_OK)
+            rc = side_find(sink, wanted[i], wanted + i, count - i, &b, err);
+        if (rc == LEDGER_OK)
+            judge(v, &first[i], a, b);
+    }
+    return rc;
+}
+
+static ledger_rc settle_pair(struct verify *v, const struct candidate *first, size_t count,
+                             ledger_error *err)
+{
+    const struct pair *pair = &v->pairs[first->pair];
+    struct side source, sink;
+    ledger_rc rc = LEDGER_OK;
+    side_init(&source, v->source, pair->source);
+    side_init(&sink, v->sink, pair->sink);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i += LOOK_MAX)
+        rc = settle_some(v, first + i, count - i < LOOK_MAX ? count - i : LOOK_MAX, &source, &sink,
+                         err);
+    ldg_arena_fini(&source.arena);
+    ldg_arena_fini(&sink.arena);
+    return rc;
 }
 
 static ledger_rc settle(struct verify *v, ledger_error *err)
@@ -430,15 +540,11 @@ static ledger_rc settle(struct verify *v, ledger_error *err)
     source_snapshot = rc == LEDGER_OK && ldg_store_snapshot_begin(v->source, NULL) == LEDGER_OK;
     if (rc == LEDGER_OK)
         rc = scan_log(v, v->cursor.from, INT64_MAX, true, err);
-    for (size_t i = 0; i < v->candidate_count && rc == LEDGER_OK; i++) {
-        struct candidate *c = &v->candidates[i];
-        const ledger_entry *a = NULL, *b = NULL;
-        ldg_arena_reset(&arena);
-        rc = fetch(v->source, v->pairs[c->pair].source, c->pos, &arena, &a, err);
-        if (rc == LEDGER_OK)
-            rc = fetch(v->sink, v->pairs[c->pair].sink, c->pos, &arena, &b, err);
-        if (rc == LEDGER_OK)
-            judge(v, c, a, b);
+    for (size_t i = 0, end; i < v->candidate_count && rc == LEDGER_OK; i = end) {
+        end = i + 1;
+        while (end < v->candidate_count && v->candidates[end].pair == v->candidates[i].pair)
+            end++;
+        rc = settle_pair(v, &v->candidates[i], end - i, err);
     }
     if (source_snapshot)
         ldg_store_snapshot_end(v->source);
@@ -452,10 +558,24 @@ static ledger_rc settle(struct verify *v, ledger_error *err)
 
 /* --- the merge ------------------------------------------------------------------------------- */
 
+static ledger_rc grow_candidates(struct verify *v, ledger_error *err)
+{
+    size_t cap = v->candidate_cap == 0 ? CANDIDATES_FIRST : v->candidate_cap * 2;
+    cap = cap < CANDIDATES_MAX ? cap : CANDIDATES_MAX;
+    struct candidate *more = ldg_realloc(v->candidates, cap * sizeof(*more));
+    if (more == NULL)
+        return ldg_fail_nomem(err);
+    v->candidates = more;
+    v->candidate_cap = cap;
+    return LEDGER_OK;
+}
+
 static ledger_rc add_candidate(struct verify *v, size_t pair, int64_t pos,
                                const ledger_entry *entry, ledger_error *err)
 {
-    ledger_rc rc = v->candidate_count == CANDIDATES_MAX ? settle(v, err) : LEDGER_OK;
+    ledger_rc rc = LEDGER_OK;
+    if (v->candidate_count == v->candidate_cap)
+        rc = v->candidate_cap < CANDIDATES_MAX ? grow_candidates(v, err) : settle(v, err);
     if (rc == LEDGER_OK)
         v->candidates[v->candidate_count++] = (struct candidate){
             .pair = (uint32_t)pair,
@@ -496,7 +616,9 @@ static ledger_rc merge_pair(struct verify *v, size_t index, ledger_error *err)
         uint32_t fields = use_a && use_b ? compare(v, a->entry, b->entry) : 0;
         v->result.source_count += use_a;
         v->result.sink_count += use_b;
-        if (fields != 0 || use_a != use_b) {
+        if (fields == FIELD_PAYLOAD && is_reencoded(index, a->entry, b->entry)) {
+            v->result.payload_reencoded_count++; /* a payload never changes: no second look */
+        } else if (fields != 0 || use_a != use_b) {
             v->times_differ |= (fields & FIELDS_TIME) != 0;
             rc = add_candidate(v, index, use_a ? a->source_pos : b->source_pos,
                                use_a ? a->entry : b->entry, err);
@@ -609,8 +731,8 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         .in_sink = true,
     };
     ledger_rc rc = LEDGER_OK;
-    v->candidates = ldg_malloc(CANDIDATES_MAX * sizeof(*v->candidates));
-    if (v->candidates == NULL)
+    v->trims = ldg_malloc(TRIMS_MAX * sizeof(*v->trims));
+    if (v->trims == NULL)
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
         rc = ldg_cursor_load(&v->cursor, source, false, &adopt, err);
@@ -635,6 +757,7 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     }
     ldg_arena_fini(&v->pairs_arena);
     ldg_free(v->candidates);
+    ldg_free(v->trims);
     ldg_free(v);
     return rc;
 }

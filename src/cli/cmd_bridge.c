@@ -207,6 +207,11 @@ static void print_verdict(const struct verify *verify, const ledger_verify_resul
         cli_note("%s %s only in times that their events did not carry",
                  cli_grouped(r->time_difference_count, a),
                  plural(r->time_difference_count, "entry differs", "entries differ"));
+    if (r->payload_reencoded_count > 0)
+        cli_note("%s %s the same but for white space and escapes: the Go bridge carried %s",
+                 cli_grouped(r->payload_reencoded_count, a),
+                 plural(r->payload_reencoded_count, "payload is", "payloads are"),
+                 plural(r->payload_reencoded_count, "it", "them"));
     if (r->parked_count > 0)
         cli_note("%s of them wait for parked events: see `ledgerctl bridge parked list`",
                  cli_grouped(r->parked_count, a));
@@ -223,6 +228,7 @@ static void print_verdict_json(const struct verify *verify, const ledger_verify_
     json_count(stdout, "pending", r->pending_count);
     json_count(stdout, "parked", r->parked_count);
     json_count(stdout, "time_differences", r->time_difference_count);
+    json_count(stdout, "payload_reencoded_count", r->payload_reencoded_count);
     json_text(stdout, "position", cli_position_text(r->position));
     json_array_begin(stdout, "first_differences");
     fwrite(verify->text, 1, verify->size, stdout);

@@ -175,7 +175,9 @@ const struct cli_command cli_commands[] = {
       .summary = "compare both histories; exit 0 when equal, 10 when not",
       .text =
           "Compares every field of every entry up to the cursor, not the order of ids inside a\n"
-          "stream. Writers and bridges may go on.",
+          "stream. Writers and bridges may go on. Times that events of the Go module do not "
+          "carry,\n"
+          "and payloads that its bridge re-encoded, are counted apart and are no difference.",
       .examples = "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, OPT_MAX_REPORTED),
       .run = cli_bridge_verify },

@@ -43,6 +43,10 @@ ledger_rc ldg_event_encode_places(const ledger_mutation_event *event, struct ldg
  * byte offset. */
 ledger_rc ldg_json_check(ledger_bytes bytes, ledger_error *err);
 
+/* Is text what Go's encoder makes of this payload: the same but for white space outside of strings
+ * (all of it, or the outer alone) and the escapes of <, >, &, U+2028 and U+2029? */
+bool ldg_json_is_reencoded(ledger_bytes payload, ledger_bytes text);
+
 /* Valid UTF-8 (no surrogates, no overlong forms, at most U+10FFFF)? */
 bool ldg_utf8_valid(const char *s, size_t size);
 

@@ -333,6 +333,14 @@ struct ldg_backend {
     ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
+    /* The same of those with these ids at the origin (ascending, each once, at least one), and of
+     * no other: a large payload that stands between them is not touched. It ends by bytes only:
+     * *ret_rows answers for all positions up to its last one; when it is empty, none of them is
+     * there. */
+    ledger_rc (*history_of)(void *ctx, int origin, const int64_t *positions, size_t count,
+                            size_t max_bytes, struct ldg_arena *arena,
+                            struct ldg_history_row **ret_rows, size_t *ret_count,
+                            ledger_error *err);
     /* Reads until snapshot_end see one moment. Not nested. */
     ledger_rc (*snapshot_begin)(void *ctx, ledger_error *err);
     void (*snapshot_end)(void *ctx);

@@ -520,6 +520,22 @@ ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size
     return rc;
 }
 
+ledger_rc ldg_store_history_of(ledger_store *store, int origin, const int64_t *positions,
+                               size_t count, size_t max_bytes, struct ldg_arena *arena,
+                               struct ldg_history_row **ret_rows, size_t *ret_count,
+                               ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->history_of,
+                                 "verification", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->history_of(store->ctx, origin, positions, count, max_bytes, arena,
+                                        ret_rows, ret_count, err);
+    return rc;
+}
+
 ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err)
 {
     ledger_error local_err;

@@ -162,6 +162,7 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
           "the cursor_ callbacks come together or not at all" },
         { !b->tx_begin != !b->tx_commit || !b->tx_begin != !b->tx_rollback,
           "the tx_ callbacks come together or not at all" },
+        { !b->history != !b->history_of, "history and history_of come together or not at all" },
         { !b->snapshot_begin != !b->snapshot_end,
           "snapshot_begin and snapshot_end come together or not at all" },
         { !b->settle != !b->read_gaps || (b->settle && b->text_ids),

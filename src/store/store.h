@@ -72,6 +72,10 @@ ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count,
                             ledger_error *err);
+ledger_rc ldg_store_history_of(ledger_store *store, int origin, const int64_t *positions,
+                               size_t count, size_t max_bytes, struct ldg_arena *arena,
+                               struct ldg_history_row **ret_rows, size_t *ret_count,
+                               ledger_error *err);
 ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err);
 void ldg_store_snapshot_end(ledger_store *store);
 /* A backend without the callback has none: count 0. */

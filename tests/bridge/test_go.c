@@ -167,6 +167,48 @@ static void go_bridge_is_taken_over(void **state)
     }
 }
 
+/* What Go's bridge carried has its encoder's form: counted apart, and no difference. */
+static void verify_tells_what_go_has_reencoded(void **state)
+{
+    static const struct {
+        const char *source, *sink;
+    } carried[] = {
+        { " { \"a\" : [ 1.0 , \"x y\" ] }\n", "{\"a\":[1.0,\"x y\"]}" },
+        { "{\"html\":\"<b>&</b>\"}", "{\"html\":\"\\u003cb\\u003e\\u0026\\u003c/b\\u003e\"}" },
+        { "\"\xE2\x80\xA8\"", "\"\\u2028\"" },
+        { "{\"same\":1}", "{\"same\":1}" },
+    };
+    struct tst_env *env = *state;
+    sqlite3 *from = go_open(env, "source"), *to = go_open(env, "sink");
+    ledger_error err = { 0 };
+    ledger_verify_options v;
+    ledger_verify_result result;
+    for (size_t i = 0; i < 4; i++) {
+        char id_text[32];
+        struct tst_go_entry entry = { .payload = carried[i].sink, .source_id = id_text };
+        snprintf(id_text, sizeof id_text, "%" PRId64,
+                 tst_go_put(from, LEDGER_DEFAULT_TABLE, true, "s", carried[i].source));
+        (void)tst_go_append(to, LEDGER_DEFAULT_TABLE, true, "s", &entry);
+    }
+    tst_go_set_cursor(to, LEDGER_DEFAULT_TABLE, "default", "0000000000000000004");
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    ledger_store *sink = tst_open(env, TST_SQLITE, "sink");
+    (void)tst_bridge_once(source, sink, NULL);
+    ledger_verify_options_defaults(&v);
+    tst_ok(ledger_bridge_verify(source, sink, &v, &result, &err), &err);
+    assert_int_equal(result.difference_count, 0);
+    assert_int_equal(result.payload_reencoded_count, 3);
+    /* Another difference of such an entry is one, and so is a payload that says something else. */
+    tst_exec(to, "UPDATE ledger_entries SET order_key = 'x' WHERE source_id = '1'; "
+                 "UPDATE ledger_entries SET payload = CAST('{\"same\": 1}' AS BLOB) "
+                 "WHERE source_id = '4'");
+    tst_ok(ledger_bridge_verify(source, sink, &v, &result, &err), &err);
+    assert_int_equal(result.difference_count, 2);
+    assert_int_equal(result.payload_reencoded_count, 2);
+    sqlite3_close(from);
+    sqlite3_close(to);
+}
+
 /* Go's bridge applies first and writes its cursor afterwards: killed in its first batch, it leaves
  * entries and no cursor. They are known by their source_id and not carried again. */
 static void go_bridge_without_a_cursor_is_taken_over(void **state)
@@ -199,6 +241,7 @@ int main(void)
         T(w13_go_source),
         T(w13_go_entry_trimmed_before_it_is_read),
         T(go_bridge_is_taken_over),
+        T(verify_tells_what_go_has_reencoded),
         T(go_bridge_without_a_cursor_is_taken_over),
     };
     return cmocka_run_group_tests_name("go", tests, NULL, NULL);

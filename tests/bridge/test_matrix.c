@@ -613,6 +613,51 @@ static void verify_finds_every_difference(void **state)
     }
 }
 
+/* Many entries are missing, others differ, and a large one stands behind them: it is not read again
+ * for each of them. */
+static void verify_reads_what_differs_by_pages(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        const int64_t count = (int64_t)tst_pair_scale(4000);
+        const size_t size = (size_t)8 << 20;
+        ledger_append_input *inputs = calloc((size_t)count, sizeof *inputs);
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        char *payload = malloc(size + 1);
+        ledger_error err = { 0 };
+        ledger_verify_options v;
+        ledger_verify_result result;
+        assert_non_null(payload);
+        assert_non_null(inputs);
+        memset(payload, 'x', size);
+        payload[0] = payload[size - 1] = '"';
+        payload[size] = '\0';
+        tst_append(source, "kept", "{}", NULL, NULL);
+        for (int64_t i = 0; i < count; i++)
+            inputs[i].payload = (ledger_bytes){ "{}", 2 };
+        tst_ok(ledger_store_append(source, "s", inputs, (size_t)count, NULL, &err), &err);
+        tst_append(source, "kept", payload, NULL, NULL);
+        (void)tst_bridge_once(source, sink, NULL);
+        assert_int_equal(tst_trim(sink, "s", count), count - 1); /* all but the last */
+        ledger_verify_options_defaults(&v);
+        v.max_reported = 3;
+        for (int turned = 0; turned < 2; turned++) {
+            const int64_t begun = tst_mono_us();
+            tst_ok(ledger_bridge_verify(source, sink, &v, &result, &err), &err);
+            assert_int_equal(result.difference_count, turned ? 0 : count - 1);
+            assert_int_equal(result.pending_count, turned);
+            if (tst_mono_us() - begun > tst_slow(20000000))
+                tst_fail("%" PRId64 " differences took too long", count);
+            if (!turned) /* behind the cursor */
+                tst_trim(source, "s", count + 1);
+        }
+        free(payload);
+        free(inputs);
+    }
+}
+
 static void verify_while_writers_go_on(void **state)
 {
     struct tst_env *env = *state;
@@ -674,6 +719,7 @@ int main(void)
         T(reader_of_the_sink_misses_nothing),
         T(many_sources_one_sink_and_its_own),
         T(verify_finds_every_difference),
+        T(verify_reads_what_differs_by_pages),
         T(verify_while_writers_go_on),
     };
     return cmocka_run_group_tests_name("matrix", tests, NULL, NULL);

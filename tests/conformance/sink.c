@@ -727,6 +727,23 @@ static void history_of_an_origin(struct conf_env *env)
     assert_int_equal(count, 1);
     ok(ldg_store_history(sink->store, sink->a, 0, 100, 1, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 1);
+    /* Single ones of them. */
+    static const int64_t some[] = { 1, 91, 92, 95, 100 }, none[] = { 92, 94 };
+    ok(ldg_store_history_of(sink->store, sink->a, some, 5, SIZE_MAX, &env->arena, &rows, &count,
+                            &err));
+    assert_int_equal(count, 2);
+    assert_int_equal(rows[0].source_pos, 91);
+    assert_int_equal(rows[1].source_pos, 95);
+    assert_string_equal(rows[1].entry->source_id, "95");
+    ok(ldg_store_history_of(sink->store, sink->a, some, 5, 1, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 1);
+    assert_int_equal(rows[0].source_pos, 91);
+    ok(ldg_store_history_of(sink->store, sink->a, none, 2, 1, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 0);
+    ok(ldg_store_history_of(sink->store, 0, some, 1, SIZE_MAX, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 1);
+    assert_int_equal(rows[0].source_pos, 1);
+    assert_int_equal(rows[0].entry->payload.size, 7);
 }
 
 static void adopt_what_go_left(struct conf_env *env)

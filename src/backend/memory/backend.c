@@ -256,6 +256,7 @@ const struct ldg_backend ldg_backend_memory = {
     .parked_note = ldg_mem_parked_note,
     .parked_drop = ldg_mem_parked_drop,
     .history = ldg_mem_history,
+    .history_of = ldg_mem_history_of,
     .snapshot_begin = memory_snapshot_begin,
     .snapshot_end = memory_snapshot_end,
     .trim_kept = ldg_mem_trim_kept,

@@ -387,6 +387,10 @@ ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
 ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                             struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                             ledger_error *err);
+ledger_rc ldg_mem_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                             size_t max_bytes, struct ldg_arena *arena,
+                             struct ldg_history_row **ret_rows, size_t *ret_count,
+                             ledger_error *err);
 ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                           struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                           size_t *ret_count, ledger_error *err);

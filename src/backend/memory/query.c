@@ -780,43 +780,56 @@ static const struct ldg_mem_rows *origin_rows(struct ldg_memory *m, int number, 
     return &origin->rows;
 }
 
-static ledger_rc history(struct ldg_memory *m, int origin, int64_t after, size_t limit,
-                         size_t max_bytes, struct ldg_arena *arena,
-                         struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
-{
-    const int64_t seq = ldg_mem_seq(m);
-    const struct ldg_mem_rows *rows = &m->table->rows;
-    struct ldg_history_row *out = NULL;
-    size_t count = 0, cap = 0, bytes = 0, begin = 0;
+struct history {
+    int origin;
+    struct ldg_arena *arena;
+    struct ldg_history_row *rows;
+    size_t count, cap, bytes;
+};
 
+static ledger_rc history_begin(const struct ldg_memory *m, int origin, struct ldg_arena *arena,
+                               struct history *h, ledger_error *err)
+{
+    *h = (struct history){ .origin = origin, .arena = arena };
     if (origin < 0 || (size_t)origin > m->table->origin_count)
         return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d",
                                origin);
-    if (origin)
-        rows = origin_rows(m, origin, after, &begin);
+    return LEDGER_OK;
+}
+
+/* Adds the entries behind `after` and up to `last`, as long as there is room. */
+static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t after, int64_t last,
+                             size_t limit, size_t max_bytes, ledger_error *err)
+{
+    const int64_t seq = ldg_mem_seq(m);
+    const struct ldg_mem_rows *rows = &m->table->rows;
+    size_t begin = 0;
+
+    if (h->origin)
+        rows = origin_rows(m, h->origin, after, &begin);
     else
         begin = ldg_mem_rows_after(rows, after);
-    for (size_t i = begin; i < rows->count && count < limit && (count == 0 || bytes < max_bytes);
-         i++) {
+    for (size_t i = begin;
+         i < rows->count && h->count < limit && (h->count == 0 || h->bytes < max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[i];
-        if (row->origin != origin || !ldg_mem_visible(&row->stamp, &m->tx, seq))
+        const int64_t source_pos = h->origin ? row->source_pos : row->id;
+        if (source_pos > last)
+            break;
+        if (row->origin != h->origin || !ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
-        ledger_entry *entry = ldg_arena_alloc(arena, sizeof(*entry));
-        out = entry ? arena_grow(arena, out, count, &cap, sizeof(*out)) : NULL;
+        ledger_entry *entry = ldg_arena_alloc(h->arena, sizeof(*entry));
+        struct ldg_history_row *out =
+            entry ? arena_grow(h->arena, h->rows, h->count, &h->cap, sizeof(*out)) : NULL;
         if (!out)
             return ldg_fail_nomem(err);
         ledger_rc rc =
-            copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), arena, entry, err);
+            copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), h->arena, entry, err);
         if (rc != LEDGER_OK)
             return rc;
-        out[count++] = (struct ldg_history_row){
-            .source_pos = origin ? row->source_pos : row->id,
-            .entry = entry,
-        };
-        bytes += row->payload.size;
+        out[h->count++] = (struct ldg_history_row){ .source_pos = source_pos, .entry = entry };
+        h->rows = out;
+        h->bytes += row->payload.size;
     }
-    *ret_rows = out;
-    *ret_count = count;
     return LEDGER_OK;
 }
 
@@ -825,9 +838,38 @@ ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, si
                           size_t *ret_count, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
+    struct history h;
     ledger_rc rc = ldg_mem_enter(m, "history", err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = history(m, origin, after, limit, max_bytes, arena, ret_rows, ret_count, err);
-    return ldg_mem_leave(m, rc, err);
+    rc = history_begin(m, origin, arena, &h, err);
+    if (rc == LEDGER_OK)
+        rc = history_add(m, &h, after, INT64_MAX, limit, max_bytes, err);
+    rc = ldg_mem_leave(m, rc, err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return rc;
+}
+
+ledger_rc ldg_mem_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                             size_t max_bytes, struct ldg_arena *arena,
+                             struct ldg_history_row **ret_rows, size_t *ret_count,
+                             ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    struct history h;
+    ledger_rc rc = ldg_mem_enter(m, "history_of", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = history_begin(m, origin, arena, &h, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        rc = history_add(m, &h, positions[i] - 1, positions[i], SIZE_MAX, max_bytes, err);
+    rc = ldg_mem_leave(m, rc, err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return rc;
 }

@@ -345,6 +345,7 @@ const struct ldg_backend ldg_backend_postgres = {
     .parked_note = ldg_pg_parked_note,
     .parked_drop = ldg_pg_parked_drop,
     .history = ldg_pg_history,
+    .history_of = ldg_pg_history_of,
     .snapshot_begin = pg_snapshot_begin,
     .snapshot_end = pg_snapshot_end,
     .durable_count = ldg_pg_durable_count,

@@ -351,6 +351,10 @@ ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
 ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
                            const int64_t *known, size_t known_count, struct ldg_arena *arena,
                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                            size_t max_bytes, struct ldg_arena *arena,
+                            struct ldg_history_row **ret_rows, size_t *ret_count,
+                            ledger_error *err);
 ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);

@@ -469,34 +469,26 @@ ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_opti
     return read_page(ctx, stream, NULL, options, &ids, arena, ret_entries, ret_count, err);
 }
 
-/* A log may carry what the Go bridge brought, so for origin 0 that is of this table. */
-ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
-                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
-                         size_t *ret_count, ledger_error *err)
+/* The conditions of the positions are there. A log may carry what the Go bridge brought, so for
+ * origin 0 that is of this table. */
+static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t limit,
+                         size_t max_bytes, struct ldg_arena *arena,
+                         struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
-    struct ldg_pg *pg = ctx;
-    const enum order order = origin ? BY_SOURCE_POS : BY_ID;
     struct ldg_history_row *rows = NULL;
     ledger_entry *entries = NULL;
     size_t count = 0;
     PGresult *result = NULL;
-    struct query q;
+    ledger_rc rc;
 
-    query_init(&q);
-    ledger_rc rc = ldg_pg_enter(pg, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    page_begin(&q, order);
-    ldg_pg_arg_int64(&q.args, after);
-    put_bound(&q, origin ? " AND source_pos > " : " AND id > ", "");
     if (origin) {
-        ldg_pg_arg_int32(&q.args, origin);
-        put_bound(&q, " AND origin = ", "");
+        ldg_pg_arg_int32(&q->args, origin);
+        put_bound(q, " AND origin = ", "");
     } else if (pg->has_ours) {
-        ldg_buf_puts(&q.sql, " AND origin = 0 AND source_pos IS NULL");
+        ldg_buf_puts(&q->sql, " AND origin = 0 AND source_pos IS NULL");
     }
-    page_end(&q, order, limit, max_bytes ? max_bytes : SIZE_MAX);
-    rc = query_run(pg, &q, "reading the history", &result, err);
+    page_end(q, origin ? BY_SOURCE_POS : BY_ID, limit, max_bytes ? max_bytes : SIZE_MAX);
+    rc = query_run(pg, q, "reading the history", &result, err);
     if (rc != LEDGER_OK)
         goto out;
     count = (size_t)PQntuples(result);
@@ -517,10 +509,51 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     }
 out:
     PQclear(result);
-    query_fini(&q);
     if (rc == LEDGER_OK) {
         *ret_rows = rows;
         *ret_count = count;
     }
+    return rc;
+}
+
+ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                         struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                         size_t *ret_count, ledger_error *err)
+{
+    struct query q;
+
+    query_init(&q);
+    ledger_rc rc = ldg_pg_enter(ctx, err);
+    if (rc == LEDGER_OK) {
+        page_begin(&q, origin ? BY_SOURCE_POS : BY_ID);
+        ldg_pg_arg_int64(&q.args, after);
+        put_bound(&q, origin ? " AND source_pos > " : " AND id > ", "");
+        rc = history(ctx, &q, origin, limit, max_bytes, arena, ret_rows, ret_count, err);
+    }
+    query_fini(&q);
+    return rc;
+}
+
+ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                            size_t max_bytes, struct ldg_arena *arena,
+                            struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
+{
+    struct query q;
+
+    query_init(&q);
+    ledger_rc rc = ldg_pg_enter(ctx, err);
+    if (rc == LEDGER_OK) {
+        struct ldg_buf *array = &q.filters[0];
+
+        page_begin(&q, origin ? BY_SOURCE_POS : BY_ID);
+        ldg_pg_array_begin(array, LDG_PG_INT8);
+        for (size_t i = 0; i < count; i++)
+            ldg_pg_array_int64(array, positions[i]);
+        ldg_pg_array_end(array, count);
+        ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, array);
+        put_bound(&q, origin ? " AND source_pos = ANY (" : " AND id = ANY (", ")");
+        rc = history(ctx, &q, origin, SIZE_MAX, max_bytes, arena, ret_rows, ret_count, err);
+    }
+    query_fini(&q);
     return rc;
 }

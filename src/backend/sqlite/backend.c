@@ -593,6 +593,7 @@ const struct ldg_backend ldg_backend_sqlite = {
     .parked_note = ldg_sqlite_parked_note,
     .parked_drop = ldg_sqlite_parked_drop,
     .history = ldg_sqlite_history,
+    .history_of = ldg_sqlite_history_of,
     .snapshot_begin = sqlite_snapshot_begin,
     .snapshot_end = sqlite_snapshot_end,
     .durable_count = ldg_sqlite_durable_count,

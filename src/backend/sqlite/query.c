@@ -780,49 +780,100 @@ ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_
     return result;
 }
 
-ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
-                             struct ldg_arena *arena, struct ldg_history_row **ret_rows,
-                             size_t *ret_count, ledger_error *err)
+struct history {
+    struct target target;
+    int origin;
+    void *rows;
+    size_t count, capacity, bytes, max_bytes; /* max_bytes 0: any */
+    bool full;                                /* the row at hand belongs to the next page */
+};
+
+static ledger_rc history_begin(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, int origin,
+                               size_t max_bytes, struct ldg_arena *arena, struct history *h,
+                               ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
-    void *rows = NULL;
-    size_t count = 0, capacity = 0, bytes = 0;
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
+
+    *h = (struct history){ .target = { .s = s, .stmt = stmt, .arena = arena, .raw = true },
+                           .origin = origin,
+                           .max_bytes = max_bytes };
+    return stmt != NULL ? LEDGER_OK : err->code;
+}
+
+/* Takes the rows that the statement gives now; the one that no longer fits is left. */
+static ledger_rc history_take(struct history *h, ledger_error *err)
+{
+    sqlite3_stmt *stmt = h->target.stmt;
     ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, origin ? LDG_STMT_HISTORY_ORIGIN : LDG_STMT_HISTORY_LOCAL, err);
-    if (!stmt)
-        return err->code;
-    int rc = sqlite3_bind_int64(stmt, 1, after);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(stmt, 2, (sqlite3_int64)limit);
-    if (rc == SQLITE_OK && origin)
-        rc = sqlite3_bind_int(stmt, 3, origin);
-    if (rc != SQLITE_OK)
-        result = ldg_sqlite_fail(s, rc, "reading the history", err);
-    const struct target target = { .s = s, .stmt = stmt, .arena = arena, .raw = true };
-    while (result == LEDGER_OK && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        bytes += row_bytes(stmt);
-        if (count && max_bytes && bytes > max_bytes)
+    int rc = SQLITE_ROW;
+
+    while (result == LEDGER_OK && !h->full && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        h->bytes += row_bytes(stmt);
+        h->full = h->count > 0 && h->max_bytes > 0 && h->bytes > h->max_bytes;
+        if (h->full)
             break;
-        ledger_entry *entry = ldg_arena_alloc(arena, sizeof(*entry));
-        if (!entry || !grow(arena, &rows, sizeof(struct ldg_history_row), count, &capacity)) {
+        ledger_entry *entry = ldg_arena_alloc(h->target.arena, sizeof(*entry));
+        if (!entry || !grow(h->target.arena, &h->rows, sizeof(struct ldg_history_row), h->count,
+                            &h->capacity)) {
             result = ldg_fail_nomem(err);
             break;
         }
-        result = fill_entry(&target, entry, err);
+        result = fill_entry(&h->target, entry, err);
         if (result == LEDGER_OK)
-            ((struct ldg_history_row *)rows)[count++] = (struct ldg_history_row){
+            ((struct ldg_history_row *)h->rows)[h->count++] = (struct ldg_history_row){
                 .source_pos =
-                    origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
+                    h->origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
                 .entry = entry,
             };
     }
     if (result == LEDGER_OK && rc != SQLITE_ROW && rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(s, rc, "reading the history", err);
+        result = ldg_sqlite_fail(h->target.s, rc, "reading the history", err);
     sqlite3_reset(stmt);
+    return result;
+}
+
+ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+                             struct ldg_arena *arena, struct ldg_history_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct history h;
+    ledger_rc result = history_begin(ctx, origin ? LDG_STMT_HISTORY_ORIGIN : LDG_STMT_HISTORY_LOCAL,
+                                     origin, max_bytes, arena, &h, err);
+    if (result != LEDGER_OK)
+        return result;
+    int rc = sqlite3_bind_int64(h.target.stmt, 1, after);
+    if (rc == SQLITE_OK)
+        rc = sqlite3_bind_int64(h.target.stmt, 2, (sqlite3_int64)limit);
+    if (rc == SQLITE_OK && origin)
+        rc = sqlite3_bind_int(h.target.stmt, 3, origin);
+    result = rc == SQLITE_OK ? history_take(&h, err)
+                             : ldg_sqlite_fail(ctx, rc, "reading the history", err);
     if (result == LEDGER_OK) {
-        *ret_rows = rows;
-        *ret_count = count;
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return result;
+}
+
+ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                                size_t max_bytes, struct ldg_arena *arena,
+                                struct ldg_history_row **ret_rows, size_t *ret_count,
+                                ledger_error *err)
+{
+    struct history h;
+    ledger_rc result =
+        history_begin(ctx, origin ? LDG_STMT_HISTORY_ORIGIN_OF : LDG_STMT_HISTORY_LOCAL_OF, origin,
+                      max_bytes, arena, &h, err);
+    for (size_t i = 0; result == LEDGER_OK && i < count && !h.full; i++) {
+        int rc = sqlite3_bind_int64(h.target.stmt, 1, positions[i]);
+        if (rc == SQLITE_OK && origin)
+            rc = sqlite3_bind_int(h.target.stmt, 2, origin);
+        result = rc == SQLITE_OK ? history_take(&h, err)
+                                 : ldg_sqlite_fail(ctx, rc, "reading the history", err);
+    }
+    if (result == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
     }
     return result;
 }

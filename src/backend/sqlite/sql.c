@@ -91,6 +91,11 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_HISTORY_ORIGIN] =
         "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
         "ORDER BY source_pos LIMIT ?2",
+    /* ?1 position, ?2 origin */
+    [LDG_STMT_HISTORY_LOCAL_OF] =
+        "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1 AND +origin = 0 AND +source_pos IS NULL",
+    [LDG_STMT_HISTORY_ORIGIN_OF] =
+        "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?2 AND source_pos = ?1",
 
     /* log.c: ?1 position, ?2 limit. A large payload is left out, and its size given. */
     [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE " " LOG_ROWS
@@ -362,6 +367,10 @@ char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
     case LDG_STMT_HISTORY_LOCAL:
         if (!s->has_ours)
             text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
+        break;
+    case LDG_STMT_HISTORY_LOCAL_OF:
+        if (!s->has_ours)
+            text = "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
         break;
     case LDG_STMT_UNCLAIMED:
         if (!s->has_source_id)

@@ -50,6 +50,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_FIND_BY_SOURCE,
     LDG_STMT_HISTORY_LOCAL,
     LDG_STMT_HISTORY_ORIGIN,
+    LDG_STMT_HISTORY_LOCAL_OF,
+    LDG_STMT_HISTORY_ORIGIN_OF,
     /* log.c */
     LDG_STMT_LOG_READ,
     LDG_STMT_LOG_ROW,
@@ -255,6 +257,10 @@ ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
 ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err);
+ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+                                size_t max_bytes, struct ldg_arena *arena,
+                                struct ldg_history_row **ret_rows, size_t *ret_count,
+                                ledger_error *err);
 ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err);

@@ -74,8 +74,10 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_parked_note(store, 1, "r", err),
                 ldg_store_parked_drop(store, 1, &n, err),
                 ldg_store_history(store, 0, 0, 1, 1, &arena, &history, &count, err),
+                ldg_store_history_of(store, 0, &(int64_t){ 1 }, 1, 1, &arena, &history, &count,
+                                     err),
                 ldg_store_snapshot_begin(store, err) },
-        .count = 22,
+        .count = 23,
     };
     ldg_store_snapshot_end(store);
     ledger_names_destroy(&names);
@@ -158,7 +160,7 @@ static void backend_errors_come_through(void **state)
         "log_wait",      "entries_by_id", "origin_get",    "origin_list", "origin_adopt",
         "origin_rewind", "apply",         "cursor_get",    "cursor_set",  "cursor_list",
         "parked_list",   "parked_count",  "parked_retry",  "parked_note", "parked_drop",
-        "history",       "snapshot_begin"
+        "history",       "history_of",    "snapshot_begin"
     };
     ledger_store *store = open_memory("memory:inside");
     struct all all;

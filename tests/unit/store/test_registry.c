@@ -103,7 +103,6 @@ static void every_hole_is_found(void **state)
     const size_t optional[] = {
         offsetof(struct ldg_backend, origin_unclaimed),
         offsetof(struct ldg_backend, origin_unguard),
-        offsetof(struct ldg_backend, history),
         offsetof(struct ldg_backend, trim_kept),
         offsetof(struct ldg_backend, durable_count),
         offsetof(struct ldg_backend, hint_backlog),
