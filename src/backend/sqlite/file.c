@@ -146,6 +146,11 @@ static ledger_rc real_path(const char *name, const struct ldg_open *open, char o
                             shown(folder, text));
         return fail_path(err, errno, LEDGER_ERR_INVALID, folder, "");
     }
+    /* SQLite tries to read the file when it may not make it, and then tells that it is not there.
+     */
+    if (open->flags & LEDGER_STORE_CREATE && faccessat(AT_FDCWD, out, W_OK | X_OK, AT_EACCESS) != 0)
+        return fail_path(err, errno, LEDGER_ERR_PERMISSION, out,
+                         "give this user write permission on the folder");
     size_t size = strlen(out);
     if (size + 1 + strlen(last) + 1 > PATH_MAX)
         return ldg_fail(err, LEDGER_ERR_INVALID, "%s: file name too long", shown(name, text));
