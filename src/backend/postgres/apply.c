@@ -146,13 +146,14 @@ ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t c
 struct run {
     struct ldg_pg_batch *b;
     const struct ldg_apply *apply;
-    bool own;        /* the transaction is ours, else a part of another */
-    bool turned;     /* turn() was called, or need not be */
-    bool told_drawn; /* drawn() was */
-    bool added;      /* the appends are in, in this try */
-    bool open;       /* the transaction is, from the try before */
-    bool bulk;       /* this try is in bulk */
-    bool immediate;  /* constraints are checked at once: one was not met at the commit */
+    bool own;           /* the transaction is ours, else a part of another */
+    bool turned;        /* turn() was called, or need not be */
+    bool told_drawn;    /* drawn() was */
+    bool added;         /* the appends are in, in this try */
+    bool open;          /* the transaction is, from the try before */
+    bool bulk;          /* this try is in bulk */
+    bool prepared_anew; /* statements were outdated: one more try is for that */
+    bool immediate;     /* constraints are checked at once: one was not met at the commit */
 };
 
 /* Everything here finds rows by an index, one after the other; what the planner takes for better
@@ -498,7 +499,7 @@ static ledger_rc undo(struct run *r, ledger_error *err)
     status = PQtransactionStatus(pg->conn); /* of no connection, too */
     r->open = r->b->has_drawn && (status == PQTRANS_INTRANS || status == PQTRANS_INERROR);
     if (r->open)
-        return ldg_pg_run(pg, LDG_PG_KEEP, "undoing a batch", undo_try, NULL, NULL, err);
+        return ldg_pg_run(pg, LDG_PG_FRESH, "undoing a batch", undo_try, NULL, NULL, err);
     ldg_pg_rollback(pg);
     return LEDGER_OK;
 }
@@ -606,17 +607,30 @@ static ledger_rc do_rows_instead(struct run *r, bool *ret_again, ledger_error *e
     return rc == LEDGER_OK ? do_rows(r, ret_again, err) : rc;
 }
 
+/* The tables were altered since the statements were prepared: the same once more. begun: the
+ * transaction holds the ids that were drawn, and its savepoint; else they are drawn again. */
+static void prepare_anew(struct run *r, bool begun)
+{
+    r->prepared_anew = true;
+    if (begun)
+        return;
+    ldg_pg_rollback(r->b->pg);
+    r->b->has_drawn = r->b->has_drawn && r->told_drawn;
+}
+
 static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
-    bool was_bulk;
+    bool was_bulk, begun;
     ledger_rc rc;
 
     b->bulk = NULL;
     r->added = false;
     r->bulk = r->bulk && may_copy(b);
     b->row_wise = !r->bulk;
+    begun = r->open;
     rc = r->open ? fence(r, err) : begin_own(r, err);
+    begun = begun || rc == LEDGER_OK;
     r->open = false;
     if (rc == LEDGER_OK && !r->turned)
         rc = overlap(r, ret_again, err);
@@ -642,6 +656,11 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
             r->bulk = false;
             rc = LEDGER_OK;
         }
+    }
+    if (!r->prepared_anew && ldg_pg_is_outdated(rc, err)) {
+        prepare_anew(r, begun);
+        *ret_again = true;
+        rc = LEDGER_OK;
     }
     if (rc == LEDGER_OK && *ret_again && !r->open)
         rc = undo(r, err);

@@ -506,6 +506,8 @@ ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
     ldg_pg_forget(pg);
     pg->conn = conn;
     pg->own_conn = true;
+    pg->must_set_up = false;
+    pg->taken_count = 0;
     pg->connect_count++;
     rc = name_it(pg, err);
     if (rc == LEDGER_OK)
@@ -612,6 +614,8 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
         ldg_pg_rollback(pg);
     ledger_rc rc = LEDGER_OK;
     if (pg->conn && !pg->in_user_tx && !pg->in_snapshot)
+        rc = ldg_pg_session_renew(pg, err);
+    if (pg->conn && rc == LEDGER_OK && !pg->in_user_tx && !pg->in_snapshot)
         rc = ldg_pg_orphans_end(pg, err);
     if (pg->conn || rc != LEDGER_OK)
         return rc;

@@ -16,12 +16,14 @@
 #define MESSAGE_MAX_BYTES ((size_t)1024 * 1024 * 1024 - 64 * 1024)
 #define TEXT_MAX_BYTES ((size_t)1024 * 1024)
 #define NAME_MAX_BYTES 32
+#define TAKEN_MAX 2
 
 struct ldg_pg_sql {
     const char *template;
     char *text;
     char name[NAME_MAX_BYTES]; /* of the prepared statement */
     enum { UNPREPARED, PREPARING, PREPARED } state;
+    bool worked; /* since it was prepared */
 };
 
 /* --- texts ----------------------------------------------------------------------------------- */
@@ -234,9 +236,16 @@ static ledger_rc check_args(const struct ldg_pg_args *args, const char *doing, l
     return LEDGER_OK;
 }
 
-static bool may_name(const struct ldg_pg *pg)
+static bool is_ours(const struct ldg_pg *pg)
 {
     return pg->own_conn && !pg->pooled;
+}
+
+/* In a snapshot what was prepared before it may be of another moment; and where statements are
+ * thrown away time and again it makes no sense. */
+static bool may_name(const struct ldg_pg *pg)
+{
+    return is_ours(pg) && !pg->in_snapshot && pg->taken_count < TAKEN_MAX;
 }
 
 static bool send_text(struct ldg_pg *pg, const char *text, const struct ldg_pg_args *args)
@@ -273,12 +282,39 @@ static bool send_prepared(struct ldg_pg *pg, const struct ldg_pg_sql *sql,
                                args->formats, 1);
 }
 
-/* A prepared statement that somebody threw away, or whose tables changed, is made again. */
-static void note_failure(struct ldg_pg_sql *sql, const ledger_error *err)
+/* A prepared statement failed. Did somebody throw it away (DEALLOCATE, DISCARD: of others and of
+ * settings no more is known then), or were its tables altered since? All are prepared again then,
+ * and *err becomes one that ldg_pg_is_outdated(). */
+static ledger_rc note_failure(struct ldg_pg *pg, const struct ldg_pg_sql *sql, ledger_error *err)
 {
     const char *sqlstate = ldg_pg_sqlstate(err);
-    if (strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "0A000") == 0)
-        sql->state = UNPREPARED;
+    const bool gone = strcmp(sqlstate, "26000") == 0 || strcmp(sqlstate, "42P05") == 0;
+    const bool altered = strcmp(sqlstate, "0A000") == 0 && sql->worked;
+    ledger_error why = *err;
+    if (!gone && !altered)
+        return err->code;
+    for (size_t i = 0; i < pg->sql_count; i++) {
+        pg->sqls[i]->state = UNPREPARED;
+        pg->sqls[i]->worked = false;
+    }
+    if (gone) {
+        pg->must_set_up = true;
+        pg->taken_count++;
+    }
+    return ldg_fail_native(err, LEDGER_ERR_BUSY, why.backend, why.native_code,
+                           "%s; the tables were altered, or prepared statements thrown away: begin "
+                           "again from the start of the transaction",
+                           why.message);
+}
+
+bool ldg_pg_is_outdated(ledger_rc rc, const ledger_error *err)
+{
+    static const char *const states[] = { "26000", "42P05", "0A000" };
+    for (size_t i = 0; rc == LEDGER_ERR_BUSY && i < sizeof(states) / sizeof(states[0]); i++) {
+        if (strcmp(ldg_pg_sqlstate(err), states[i]) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* What could not be sent may still have gone out in part. */
@@ -307,14 +343,16 @@ static ledger_rc run_prepared(struct ldg_pg *pg, const char *doing, struct ldg_p
             send_prepare(pg, sql, args) ? collect(pg, doing, NULL, err) : fail_send(pg, doing, err);
         pg->reply_lost = false; /* nothing was run */
         if (rc != LEDGER_OK)
-            return rc;
+            return pg->conn ? note_failure(pg, sql, err) : rc;
         sql->state = PREPARED;
     }
     rc = send_prepared(pg, sql, args) ? collect(pg, doing, ret_result, err)
                                       : fail_send(pg, doing, err);
     /* A connection that was lost has taken its statements along, and sql with them. */
-    if (rc != LEDGER_OK && pg->conn)
-        note_failure(sql, err);
+    if (rc == LEDGER_OK)
+        sql->worked = true;
+    else if (pg->conn)
+        rc = note_failure(pg, sql, err);
     return rc;
 }
 
@@ -330,9 +368,17 @@ ledger_rc ldg_pg_run(struct ldg_pg *pg, enum ldg_pg_plan plan, const char *doing
     struct ldg_pg_sql *sql = get_sql(pg, template, err);
     if (!sql)
         return err->code;
-    if (plan == LDG_PG_KEEP && may_name(pg))
-        return run_prepared(pg, doing, sql, args, ret_result, err);
-    return run_text(pg, doing, sql->text, args, ret_result, err);
+    if (plan != LDG_PG_KEEP || !may_name(pg))
+        return run_text(pg, doing, sql->text, args, ret_result, err);
+    const bool alone = PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+    rc = run_prepared(pg, doing, sql, args, ret_result, err);
+    if (alone && ldg_pg_is_outdated(rc, err)) {
+        rc = ldg_pg_session_renew(pg, err);
+        if (rc == LEDGER_OK)
+            rc = may_name(pg) ? run_prepared(pg, doing, sql, args, ret_result, err)
+                              : run_text(pg, doing, sql->text, args, ret_result, err);
+    }
+    return rc;
 }
 
 ledger_rc ldg_pg_run_write(struct ldg_pg *pg, const char *doing, const char *template,
@@ -424,21 +470,22 @@ static bool reserve_sent(struct ldg_pg *pg)
 
 static bool pipe_send(struct ldg_pg *pg, struct ldg_pg_sql *sql, const struct ldg_pg_args *args)
 {
+    const bool named = may_name(pg);
     bool sent = true;
-    if (!may_name(pg)) {
+    if (!named) {
         sent = send_text(pg, sql->text, args);
     } else {
         if (sql->state == UNPREPARED) {
             sent = send_prepare(pg, sql, args);
             if (sent) {
                 sql->state = PREPARING;
-                pg->sent[pg->sent_count++].prepares = sql;
+                pg->sent[pg->sent_count++] = (struct ldg_pg_sent){ .prepares = sql };
             }
         }
         sent = sent && send_prepared(pg, sql, args);
     }
     if (sent)
-        pg->sent[pg->sent_count++].prepares = NULL;
+        pg->sent[pg->sent_count++] = (struct ldg_pg_sent){ .runs = named ? sql : NULL };
     return sent;
 }
 
@@ -481,11 +528,19 @@ ledger_rc ldg_pg_pipe_flush(struct ldg_pg *pg, ledger_error *err)
 static ledger_rc receive_one(struct ldg_pg *pg, const char *doing, PGresult **ret_result,
                              ledger_error *err)
 {
-    struct ldg_pg_sql *prepared = pg->sent[pg->sent_first++].prepares;
+    const struct ldg_pg_sent sent = pg->sent[pg->sent_first++];
+    struct ldg_pg_sql *sql = sent.prepares ? sent.prepares : sent.runs;
+    const bool first = !pg->pipe_failed; /* else the failure is another statement's */
     ledger_rc rc = collect(pg, doing, ret_result, err);
     /* A lost connection has taken its texts along. */
-    if (prepared && pg->conn)
-        prepared->state = rc == LEDGER_OK ? PREPARED : UNPREPARED;
+    if (sql && pg->conn) {
+        if (sent.prepares)
+            sql->state = rc == LEDGER_OK ? PREPARED : UNPREPARED;
+        else
+            sql->worked = sql->worked || rc == LEDGER_OK;
+        if (rc != LEDGER_OK && first)
+            rc = note_failure(pg, sql, err);
+    }
     return rc == LEDGER_OK ? LEDGER_OK : fail_pipe(pg, err);
 }
 
@@ -662,7 +717,7 @@ ledger_rc ldg_pg_begin(struct ldg_pg *pg, const char *begin, const char *setting
     ldg_buf_init(&text, TEXT_MAX_BYTES);
     ldg_buf_puts(&text, begin);
     /* Where the session is not ours to set. */
-    if (!may_name(pg))
+    if (!is_ours(pg))
         ldg_buf_printf(&text, "; SELECT set_config('lock_timeout', '%d', true)%s; %s",
                        pg->busy_timeout_ms, pg->own_conn ? ", " NO_LIMITS : "",
                        ldg_pg_transaction_settings);

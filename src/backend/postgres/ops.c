@@ -21,7 +21,7 @@ ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err)
     if (rc == LEDGER_OK || rc == LEDGER_ERR_REJECTED) /* without a failure *err is anything */
         return rc;
     if (ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA ||
-        strcmp(ldg_pg_sqlstate(err), "0A000") == 0) {
+        rc == LEDGER_ERR_UNSUPPORTED) {
         memcpy(message, err->message, sizeof(message));
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code, "%s", message);
     }

@@ -347,17 +347,13 @@ static ledger_rc hold_bridges(struct ldg_pg *pg, ledger_error *err)
     return ldg_pg_run(pg, LDG_PG_KEEP, "waiting for a bridge's batch", hold, NULL, NULL, err);
 }
 
-ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
-                              bool *ret_applied, ledger_error *err)
+static ledger_rc retry(struct ldg_pg *pg, int64_t id, const struct ldg_op *ops, size_t count,
+                       ledger_error *err)
 {
-    struct ldg_pg *pg = ctx;
-    ledger_error refused;
     uint64_t dropped;
     bool own;
-    ledger_rc rc = ldg_pg_enter(pg, err);
+    ledger_rc rc = ldg_pg_write_begin(pg, NULL, &own, err);
 
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_write_begin(pg, NULL, &own, err);
     if (rc != LEDGER_OK)
         return rc;
     rc = hold_bridges(pg, err);
@@ -367,7 +363,22 @@ ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
         rc = drop_rows(pg, id, &dropped, err);
     if (rc == LEDGER_OK && count > 0)
         rc = ldg_pg_apply_ops(pg, ops, count, id, err);
-    rc = ldg_pg_write_end(pg, own, rc, err);
+    return ldg_pg_write_end(pg, own, rc, err);
+}
+
+ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                              bool *ret_applied, ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    ledger_error refused;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    const bool alone = PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+    rc = retry(pg, id, ops, count, err);
+    if (alone && ldg_pg_is_outdated(rc, err))
+        rc = retry(pg, id, ops, count, err);
     if (rc == LEDGER_OK) {
         *ret_applied = true;
     } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {

@@ -39,6 +39,7 @@ struct ldg_pg_sql;    /* exec.c: a text with the names put in, and its prepared 
 /* One statement of a pipeline that has been sent and whose result was not received yet. */
 struct ldg_pg_sent {
     struct ldg_pg_sql *prepares; /* it is the preparation of this one; NULL: a statement */
+    struct ldg_pg_sql *runs;     /* that was prepared; NULL: a text */
 };
 
 struct ldg_pg {
@@ -74,6 +75,8 @@ struct ldg_pg {
     uint64_t name_count;      /* of prepared statements */
     char *where;              /* 'database "orders" at db1:5432', for messages */
     bool opened;              /* open has succeeded once: this was a primary of the right shape */
+    bool must_set_up;         /* somebody has thrown away what this session had … */
+    int taken_count;          /* … so often */
     bool lost_in_tx;          /* the connection broke inside tx_begin's transaction or a snapshot */
     bool reply_lost;          /* it broke while the last statement was under way */
     int backend_pid;          /* of this connection; 0 behind a pooler */
@@ -191,6 +194,11 @@ ledger_rc ldg_pg_run_int64(struct ldg_pg *pg, const char *doing, const char *tem
                            const struct ldg_pg_args *args, bool *ret_found, int64_t *ret_value,
                            ledger_error *err);
 
+/* Did it fail because the tables were altered, or prepared statements thrown away, since it was
+ * prepared? All are prepared again by then: what is done once more from the start of its
+ * transaction may work. A statement alone is, by ldg_pg_run(). */
+bool ldg_pg_is_outdated(ledger_rc rc, const ledger_error *err);
+
 /* Several statements in one round trip (pipeline mode): begin, send each, flush, then receive each
  * in the same order, then end. The first that fails makes those behind it fail, too; end() waits
  * for all, gives the first failure and leaves pipeline mode. No COPY inside. Outside of a
@@ -272,6 +280,9 @@ void ldg_pg_close_conn(struct ldg_pg *pg);
 
 /* Of a connection that we made; behind a pooler it does nothing. */
 ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err);
+/* After somebody threw away what a session had (DISCARD ALL): the same again, outside of
+ * transactions. Does nothing where nobody did. */
+ledger_rc ldg_pg_session_renew(struct ldg_pg *pg, ledger_error *err);
 /* One SELECT with what a transaction of ours needs where the session is not ours to set. */
 extern const char ldg_pg_transaction_settings[];
 /* An expression: in this transaction the limits of a list ('{a,b}', less those that the server does

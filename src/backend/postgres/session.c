@@ -100,3 +100,15 @@ ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err)
     ldg_buf_fini(&timeout);
     return rc;
 }
+
+ledger_rc ldg_pg_session_renew(struct ldg_pg *pg, ledger_error *err)
+{
+    if (!pg->must_set_up)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_pg_session_set_up(pg, err);
+    if (rc == LEDGER_OK) {
+        pg->must_set_up = false;
+        pg->connect_count++; /* what hangs on it (LISTEN, plans) is gone, too */
+    }
+    return rc;
+}

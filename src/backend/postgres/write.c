@@ -335,6 +335,18 @@ static ledger_rc append_pieces(struct append *a, ledger_error *err)
     return ldg_pg_end(pg, own, rc, err);
 }
 
+static ledger_rc append_all_pieces(struct append *a, ledger_error *err)
+{
+    const bool alone = PQtransactionStatus(a->pg->conn) == PQTRANS_IDLE;
+    ledger_rc rc = append_pieces(a, err);
+    if (alone && ldg_pg_is_outdated(rc, err)) {
+        a->new_count = 0;
+        ldg_buf_reset(&a->event);
+        rc = append_pieces(a, err);
+    }
+    return rc;
+}
+
 /* Entries in the form of an event, and the event, with the ids still to come. */
 static ledger_rc prepare_append(struct append *a, const ledger_append_input *inputs,
                                 ledger_error *err)
@@ -410,7 +422,7 @@ ledger_rc ldg_pg_append(void *ctx, const char *stream, const ledger_append_input
     else if (count <= STATEMENT_ENTRIES && a.bytes <= STATEMENT_BYTES)
         rc = append_many_entries(&a, err);
     else
-        rc = append_pieces(&a, err);
+        rc = append_all_pieces(&a, err);
 out:
     ldg_buf_fini(&a.metadata);
     ldg_buf_fini(&a.tags);

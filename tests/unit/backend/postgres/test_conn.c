@@ -145,12 +145,89 @@ static void test_statements(void **state)
     assert_false(found);
     assert_int_equal(ldg_pg_run_int64(&pg, "asking", none, NULL, NULL, &value, &err),
                      LEDGER_ERR_INTERNAL);
+}
 
-    /* Thrown away behind our back: one error, then it is made again. */
-    PQclear(run(LDG_PG_FRESH, "DEALLOCATE ALL", NULL));
-    assert_int_equal(insert(100, "x"), LEDGER_ERR_INTERNAL);
-    assert_string_equal(ldg_pg_sqlstate(&err), "26000");
-    must(insert(100, "x"));
+/* Prepared statements that somebody threw away, or whose tables were altered, are made again; a
+ * transaction has to begin again for it. */
+static void test_outdated(void **state)
+{
+    static const char ask[] = "SELECT v FROM \"{t}\" WHERE id = 1";
+    static const char ask_id[] = "SELECT id FROM \"{t}\" WHERE id = 1";
+    static const char unsupported[] = "SELECT ledger_test_unsupported()";
+    static const char *const alters[] = {
+        "ALTER TABLE t ALTER v TYPE text COLLATE \"C\"",
+        "ALTER TABLE t ALTER v TYPE text",
+        "ALTER TABLE t ALTER v TYPE varchar(100)",
+        "ALTER TABLE t DROP COLUMN v, ADD COLUMN v text",
+    };
+    PGresult *result = NULL;
+    bool own = false;
+    must(insert(1, "x"));
+    for (size_t i = 0; i < sizeof(alters) / sizeof(alters[0]); i++) {
+        /* alone */
+        PQclear(run(LDG_PG_KEEP, ask, NULL));
+        PQclear(run(LDG_PG_KEEP, ask_id, NULL));
+        tst_pg_sql(other, "%s", alters[i]);
+        PQclear(run(LDG_PG_KEEP, ask, NULL));
+        PQclear(run(LDG_PG_KEEP, ask_id, NULL));
+        tst_pg_sql(other, "%s", alters[(i + 1) % 3]);
+
+        /* in a transaction, in a pipeline or not */
+        for (int piped = 0; piped < 2; piped++) {
+            tst_pg_sql(other, "%s", alters[piped]);
+            PQclear(run(LDG_PG_KEEP, ask, NULL));
+            tst_pg_sql(other, "%s", alters[1 - piped]);
+            must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+            ledger_rc rc;
+            if (piped) {
+                must(ldg_pg_pipe_begin(&pg, &err));
+                must(ldg_pg_pipe_send(&pg, "asking", ask_id, NULL, &err));
+                must(ldg_pg_pipe_send(&pg, "asking", ask, NULL, &err));
+                must(ldg_pg_pipe_send(&pg, "asking", ask_id, NULL, &err));
+                must(ldg_pg_pipe_receive(&pg, "asking", NULL, &err));
+                rc = ldg_pg_pipe_receive(&pg, "asking", NULL, &err);
+                assert_int_equal(ldg_pg_pipe_end(&pg, &err), rc);
+            } else {
+                rc = ldg_pg_run(&pg, LDG_PG_KEEP, "asking", ask, NULL, NULL, &err);
+            }
+            tst_fails(rc, LEDGER_ERR_BUSY, &err);
+            assert_true(ldg_pg_is_outdated(rc, &err));
+            assert_int_equal(ldg_pg_end(&pg, own, rc, &err), rc);
+            must(ldg_pg_begin_write(&pg, NULL, &own, &err));
+            PQclear(run(LDG_PG_KEEP, ask, NULL));
+            must(ldg_pg_end(&pg, own, LEDGER_OK, &err));
+        }
+    }
+
+    /* In a snapshot nothing is named. */
+    PQclear(run(LDG_PG_KEEP, ask, NULL));
+    tst_pg_sql(other, "ALTER TABLE t ALTER v TYPE text COLLATE \"POSIX\"");
+    pg.in_snapshot = true;
+    must(ldg_pg_begin(&pg, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", NULL, &err));
+    PQclear(run(LDG_PG_KEEP, ask, NULL));
+    ldg_pg_rollback(&pg);
+    pg.in_snapshot = false;
+
+    /* What is not supported is told as that. */
+    tst_pg_sql(other, "CREATE OR REPLACE FUNCTION ledger_test_unsupported() RETURNS void LANGUAGE "
+                      "plpgsql AS $$BEGIN RAISE SQLSTATE '0A000'; END$$");
+    tst_fails(ldg_pg_run(&pg, LDG_PG_KEEP, "asking", unsupported, NULL, NULL, &err),
+              LEDGER_ERR_UNSUPPORTED, &err);
+
+    /* All that the session had, thrown away; and again, and again. */
+    for (int i = 0; i < 4; i++) {
+        PQclear(run(LDG_PG_FRESH, i == 0 ? "DISCARD ALL" : "DEALLOCATE ALL", NULL));
+        PQclear(run(LDG_PG_KEEP, ask, NULL));
+        must(ldg_pg_run_text(&pg, "asking", "SELECT current_setting('lock_timeout')", NULL, &result,
+                             &err));
+        assert_string_equal(ldg_pg_get_text(result, 0, 0), "300ms");
+        PQclear(result);
+    }
+    assert_int_equal(ask_int("SELECT count(*) FROM pg_prepared_statements"), 0);
+    for (int i = 0; i < 2; i++) {
+        PQclear(run(LDG_PG_FRESH, "DEALLOCATE ALL", NULL));
+        must(insert(200 + i, "x"));
+    }
 }
 
 static void test_errors(void **state)
@@ -784,13 +861,13 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_statements),      TEST(test_errors),
-        TEST(test_pipeline),        TEST(test_copy),
-        TEST(test_transactions),    TEST(test_terminated),
-        TEST(test_unknown_outcome), TEST(test_orphan),
-        TEST(test_silence),         TEST(test_refused),
-        TEST(test_many_hosts),      TEST(test_given),
-        TEST(test_demoted),
+        TEST(test_statements), TEST(test_outdated),
+        TEST(test_errors),     TEST(test_pipeline),
+        TEST(test_copy),       TEST(test_transactions),
+        TEST(test_terminated), TEST(test_unknown_outcome),
+        TEST(test_orphan),     TEST(test_silence),
+        TEST(test_refused),    TEST(test_many_hosts),
+        TEST(test_given),      TEST(test_demoted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
