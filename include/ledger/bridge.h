@@ -40,7 +40,9 @@ typedef struct ledger_bridge_options {
     int64_t retry_min_ms;    /* first pause after a transient error, doubled each time, with
                                 jitter; default 50 */
     int64_t retry_max_ms;    /* longest pause; default 10000 */
-    int64_t retry_for_ms;    /* give up after failing so long without progress; default -1: never */
+    int64_t retry_for_ms;    /* give up after failing so long without progress; default -1: never. A
+                                wait counts, and is ended when the time is over (but no wait before
+                                it has lasted a second, and no work of the database) */
     const char *cursor_file; /* for a sink that keeps no cursors: a local SQLite file */
     const ledger_id_codec *id_codec; /* of the readable position; default ledger_int64_codec */
     ledger_logger logger;            /* .log NULL: silent */
@@ -87,7 +89,11 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_poll(ledger_bridge *bridge, u
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_start(ledger_bridge *bridge, ledger_error *err);
 
 /* Asks the thread to end after the batch in hand and waits for it. May be called any number of
- * times, also without start. */
+ * times, also without start. A batch that still waits for a database after four seconds (a lock, an
+ * answer, a connection, a commit) is given up: its transaction is rolled back, or, if the commit
+ * was sent, the next start finds out; nothing is lost or doubled. So the end comes within ten
+ * seconds.
+ */
 LEDGER_API void ledger_bridge_stop(ledger_bridge *bridge);
 
 /* As stop, without waiting. Async-signal-safe. */

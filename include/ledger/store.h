@@ -48,6 +48,26 @@ typedef enum ledger_connection_kind {
     LEDGER_CONNECTION_POSTGRES = 1, /* PGconn * */
 } ledger_connection_kind;
 
+/* What a call may be told, each time it looks up from a wait. */
+typedef enum ledger_wait_answer {
+    LEDGER_WAIT_ON = 0,     /* go on, for as long as the timeouts allow */
+    LEDGER_WAIT_ENOUGH = 1, /* end now, unless the database is at work on it */
+    LEDGER_WAIT_STOP = 2,   /* end now, whatever the database does */
+} ledger_wait_answer;
+
+/* For a call that has to wait: for a connection, an answer, a lock, a commit. The functions are
+ * called from the thread that waits (a handle that a bridge has made may wait in any of its
+ * threads); they must not wait themselves and not call the library. */
+typedef struct ledger_wait {
+    /* Asked several times a second. A call that is ended so fails as a wait does that has lasted
+     * too long (BUSY, CONNECT, UNKNOWN_OUTCOME for a commit), a statement that SQLite is at work on
+     * as CANCELLED. */
+    ledger_wait_answer (*ask)(void *ctx, int64_t waited_ms);
+    /* Told once for each wait, after ten seconds: what is waited for, in words. May be NULL. */
+    void (*waiting)(void *ctx, const char *what);
+    void *ctx;
+} ledger_wait;
+
 typedef struct ledger_store_options {
     const char *url;       /* "sqlite:PATH", "postgresql://HOST/DATABASE" as libpq takes it,
                               "memory:NAME" (NAME is shared in the process) */
@@ -60,6 +80,8 @@ typedef struct ledger_store_options {
     ledger_connection_kind connection_kind;
     const char *label; /* who connects, for a database server to show (application_name); a bridge
                           adds "/NAME"; NULL: "ledger" */
+    const ledger_wait *wait; /* must outlive the store, and every bridge that is made from it; NULL:
+                                calls wait as long as their timeouts allow, and tell nobody */
 } ledger_store_options;
 
 LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);

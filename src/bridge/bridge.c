@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "bridge/stages.h"
 
 void ledger_bridge_options_defaults(ledger_bridge_options *options)
@@ -30,6 +31,37 @@ void ledger_bridge_options_defaults(ledger_bridge_options *options)
     options->id_codec = &ledger_int64_codec;
     options->meter_name = LEDGER_BRIDGE_DEFAULT_METER;
     options->tracer_name = LEDGER_BRIDGE_DEFAULT_METER;
+}
+
+/* --- waiting --------------------------------------------------------------------------------- */
+
+/* After a stop the batch in hand may wait for its databases for so long; then it is given up. */
+#define STOP_GRACE_US (4 * INT64_C(1000000))
+/* With a shorter retry_for_ms no single wait is cut off earlier. */
+#define WAIT_MIN_MS 1000
+
+/* Of the thread's calls: may they go on waiting? */
+static ledger_wait_answer may_wait(void *ctx, int64_t waited_ms)
+{
+    struct ledger_bridge *bridge = ctx;
+    const int64_t retry_for_ms = bridge->options.retry_for_ms;
+    const int64_t stop_us = atomic_load(&bridge->stop_us);
+    if (stop_us != 0)
+        return ldg_clock_mono_us() - stop_us >= STOP_GRACE_US ? LEDGER_WAIT_STOP : LEDGER_WAIT_ON;
+    if (retry_for_ms < 0 || waited_ms < WAIT_MIN_MS)
+        return LEDGER_WAIT_ON;
+    const int64_t failing_us = atomic_load(&bridge->failing_us);
+    const int64_t ms = failing_us != 0 ? (ldg_clock_mono_us() - failing_us) / 1000 : waited_ms;
+    return ms >= retry_for_ms ? LEDGER_WAIT_ENOUGH : LEDGER_WAIT_ON;
+}
+
+/* The same wait is told once, although each of its tries is a wait of its own. */
+static void tell_wait(void *ctx, const char *what)
+{
+    struct ledger_bridge *bridge = ctx;
+    const unsigned long long hash = ldg_hash64(what, strlen(what), 0) | 1;
+    const bool told = atomic_exchange(&bridge->wait_told, hash) == hash;
+    ldg_log(&bridge->telemetry, told ? LEDGER_LOG_DEBUG : LEDGER_LOG_WARN, what, NULL);
 }
 
 /* --- making ---------------------------------------------------------------------------------- */
@@ -175,6 +207,8 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     pthread_cond_init(&bridge->cond, &attr);
     pthread_condattr_destroy(&attr);
     bridge->stats.last_success_us = bridge->stats.last_progress_us = LEDGER_NO_TIME;
+    bridge->waits = (ledger_wait){ .ask = may_wait, .waiting = tell_wait, .ctx = bridge };
+    bridge->poll_waits = (ledger_wait){ .waiting = tell_wait, .ctx = bridge };
     bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bridge->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (bridge->wake_fd < 0 || bridge->stop_fd < 0)
@@ -252,9 +286,9 @@ static void pause_ms(struct ledger_bridge *bridge, int64_t ms)
     (void)poll(&fd, 1, ms < INT_MAX ? (int)ms : INT_MAX);
 }
 
-/* False: it has been failing for too long. */
-static bool back_off(struct ledger_bridge *bridge, struct retry *retry, ledger_rc rc,
-                     const ledger_error *err)
+/* A failure that began at begun_us, be it with a wait. False: it has been failing for too long. */
+static bool back_off(struct ledger_bridge *bridge, struct retry *retry, int64_t begun_us,
+                     ledger_rc rc, const ledger_error *err)
 {
     const ledger_bridge_options *o = &bridge->options;
     if (rc == LEDGER_ERR_FENCED) { /* somebody else makes progress */
@@ -264,7 +298,8 @@ static bool back_off(struct ledger_bridge *bridge, struct retry *retry, ledger_r
     int64_t now = ldg_clock_mono_us();
     if (retry->pause_ms == 0) {
         retry->pause_ms = o->retry_min_ms;
-        retry->failing_since_us = now;
+        retry->failing_since_us = begun_us;
+        atomic_store(&bridge->failing_us, begun_us);
     }
     if (o->retry_for_ms >= 0 && (now - retry->failing_since_us) / 1000 >= o->retry_for_ms)
         return false;
@@ -289,6 +324,8 @@ static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
                        (double)(ldg_clock_mono_us() - retry->failing_since_us) / 1e6);
         ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, text, NULL);
     }
+    atomic_store(&bridge->failing_us, 0);
+    atomic_store(&bridge->wait_told, 0);
     retry->pause_ms = 0;
     retry->told = LEDGER_OK;
 }
@@ -296,10 +333,10 @@ static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
 /* What was a primary before and is read-only now is in the middle of a fail-over: it may be
  * promoted again, or its name lead to another server. A cycle that did not get as far as reading
  * has failed, too. */
-static ledger_rc open_pipe(struct ledger_bridge *bridge, bool *was_open, struct ldg_pipe **ret_pipe,
-                           ledger_error *err)
+static ledger_rc open_pipe(struct ledger_bridge *bridge, const ledger_wait *waits, bool *was_open,
+                           struct ldg_pipe **ret_pipe, ledger_error *err)
 {
-    ledger_rc rc = ldg_pipe_open(bridge, ret_pipe, err);
+    ledger_rc rc = ldg_pipe_open(bridge, waits, ret_pipe, err);
     if (rc == LEDGER_OK) {
         *was_open = true;
         return rc;
@@ -330,7 +367,8 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
     for (int i = 0; i < POLL_FENCED_TRIES && rc == LEDGER_ERR_FENCED; i++) {
         rc = LEDGER_OK;
         if (bridge->poll_pipe == NULL)
-            rc = open_pipe(bridge, &bridge->poll_was_open, &bridge->poll_pipe, err);
+            rc = open_pipe(bridge, &bridge->poll_waits, &bridge->poll_was_open, &bridge->poll_pipe,
+                           err);
         if (rc == LEDGER_OK)
             rc = ldg_pipe_cycle(bridge->poll_pipe, false, &read, err);
     }
@@ -379,6 +417,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
     while (true) {
         size_t read = 0;
         uint64_t look;
+        int64_t begun_us = ldg_clock_mono_us();
         /* Drained before the flag is read: a stop sets the flag and signals after that, so what is
          * drained here is seen, and what comes later ends the wait below. */
         drain_wake(bridge);
@@ -388,7 +427,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
         rc = LEDGER_OK;
         memset(err, 0, sizeof(*err));
         if (pipe == NULL) {
-            rc = open_pipe(bridge, &was_open, &pipe, err);
+            rc = open_pipe(bridge, &bridge->waits, &was_open, &pipe, err);
             if (rc == LEDGER_OK)
                 rc = ldg_store_wake_add(pipe->source, bridge->wake_fd, err);
         }
@@ -405,6 +444,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
                 }
                 rc = ldg_store_log_wait(pipe->source, bridge->wake_fd, bridge->options.interval_ms,
                                         err);
+                begun_us = ldg_clock_mono_us(); /* it was idle */
             }
         }
         if (rc == LEDGER_OK)
@@ -413,7 +453,12 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
             ldg_store_wake_remove(pipe->source, bridge->wake_fd);
             ldg_pipe_close(&pipe);
         }
-        if (!may_retry(rc, err) || !back_off(bridge, &retry, rc, err))
+        /* What was given up because of the stop is carried by the next start. */
+        if (atomic_load(&bridge->stopping) && (may_retry(rc, err) || rc == LEDGER_ERR_CANCELLED)) {
+            rc = LEDGER_OK;
+            break;
+        }
+        if (!may_retry(rc, err) || !back_off(bridge, &retry, begun_us, rc, err))
             break;
         rc = LEDGER_OK;
     }
@@ -466,6 +511,8 @@ void ledger_bridge_request_stop(ledger_bridge *bridge)
     if (bridge == NULL)
         return;
     int saved = errno;
+    long long none = 0;
+    (void)atomic_compare_exchange_strong(&bridge->stop_us, &none, ldg_clock_mono_us());
     atomic_store(&bridge->stopping, true);
     ssize_t n = write(bridge->stop_fd, &one, sizeof(one));
     n += write(bridge->wake_fd, &one, sizeof(one));

@@ -39,18 +39,20 @@ static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
     return rc;
 }
 
-ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe, ledger_error *err)
+ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
+                        struct ldg_pipe **ret_pipe, ledger_error *err)
 {
     struct ldg_pipe *pipe = ldg_calloc(1, sizeof(*pipe));
     if (pipe == NULL)
         return ldg_fail_nomem(err);
     pipe->bridge = bridge;
     ldg_reader_init(&pipe->reader, NULL);
-    ledger_rc rc = ldg_store_reopen(bridge->source, LDG_ROLE_SOURCE, NULL, &pipe->source, err);
+    ledger_rc rc =
+        ldg_store_reopen_for(bridge->source, LDG_ROLE_SOURCE, NULL, waits, &pipe->source, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(bridge->sink, LDG_ROLE_SINK, NULL, &pipe->sink, err);
+        rc = ldg_store_reopen_for(bridge->sink, LDG_ROLE_SINK, NULL, waits, &pipe->sink, err);
     if (rc == LEDGER_OK && bridge->side != NULL)
-        rc = ldg_store_reopen(bridge->side, LDG_ROLE_SIDE, NULL, &pipe->side, err);
+        rc = ldg_store_reopen_for(bridge->side, LDG_ROLE_SIDE, NULL, waits, &pipe->side, err);
     if (rc == LEDGER_OK)
         rc = find_origins(pipe, err);
     if (rc == LEDGER_OK)

@@ -179,6 +179,12 @@ struct ledger_bridge {
     struct ldg_telemetry telemetry;
     int wake_fd, stop_fd; /* eventfds; stop_fd stays readable once set */
     atomic_bool stopping;
+    atomic_llong stop_us;    /* monotonic: when the first stop was asked for; 0: not yet */
+    atomic_llong failing_us; /* since when the thread has failed; 0: it does not */
+    ledger_wait waits;       /* of the thread's handles: they hear of a stop */
+    ledger_wait poll_waits;  /* of poll()'s, which may be called after a stop */
+    atomic_ullong wait_told; /* hash of what was last said of a wait; 0: nothing since it went well
+                              */
     pthread_mutex_t poll_mutex; /* poll() calls take turns */
     struct ldg_pipe *poll_pipe;
     bool poll_was_open;    /* once at least */
@@ -289,9 +295,9 @@ void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds);
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
                               struct ldg_identity *ret_source, struct ldg_identity *ret_sink,
                               ledger_error *err);
-/* Opens handles, compares identities, finds the origin. */
-ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, struct ldg_pipe **ret_pipe,
-                        ledger_error *err);
+/* Opens handles, which wait as `waits` says, compares identities, finds the origin. */
+ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
+                        struct ldg_pipe **ret_pipe, ledger_error *err);
 /* Waits for what is under way and counts it. */
 void ldg_pipe_settle(struct ldg_pipe *pipe);
 void ldg_pipe_close(struct ldg_pipe **pipe); /* settles first */

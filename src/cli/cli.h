@@ -278,9 +278,14 @@ void print_entry(FILE *to, const ledger_entry *entry, bool json, bool with_strea
 
 /* --- stopping ------------------------------------------------------------------------------- */
 
-/* From here on SIGINT and SIGTERM ask for an end instead of killing. */
+/* From here on SIGINT, SIGTERM and SIGHUP (unless it was ignored: nohup) ask for an end instead of
+ * killing; a second SIGINT or SIGTERM kills. */
 void cli_stop_catch(void);
 bool cli_stop_asked(void);
+/* Of all stores that the command opens: a stop that was asked for ends their waits, and a long one
+ * is told. From give_up_us on (cli_mono_us(); 0: never) a wait ends when it has lasted a second. */
+extern const ledger_wait cli_wait;
+void cli_wait_until(int64_t give_up_us);
 /* The bridge that a signal stops; NULL: none. */
 void cli_stop_bridge(ledger_bridge *bridge);
 

@@ -40,6 +40,17 @@ static void bridge_options(const struct cli *cli, int64_t retry_for_ms,
 
 /* --- opening, with patience ----------------------------------------------------------------- */
 
+/* Unless a stop is asked for. */
+static void pause_until(int64_t until_us)
+{
+    while (!cli_stop_asked()) {
+        int64_t left_us = until_us - cli_mono_us();
+        if (left_us <= 0)
+            break;
+        usleep(left_us < 100000 ? (useconds_t)left_us : 100000);
+    }
+}
+
 /* A store that cannot be reached yet is waited for, but not for ever: where nothing was reached at
  * all, a wrong name is as likely as an outage. */
 static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_up_us,
@@ -47,7 +58,7 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
 {
     ledger_store_options options;
     ledger_error err = { 0 };
-    useconds_t pause_us = 50000;
+    int64_t pause_us = 50000;
     if (!cli_store_options(cli, end, &options))
         return CLI_EXIT_USAGE;
     for (bool told = false;; told = true) {
@@ -59,16 +70,19 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
         }
         bool transient = (err.flags & LEDGER_ERROR_RETRY) != 0 && rc != LEDGER_ERR_NOMEM;
         const char *what = end == CLI_SOURCE ? "source" : "sink";
-        if (!transient || cli_stop_asked() || cli_mono_us() >= give_up_us) {
-            if (told && transient && !cli_stop_asked())
+        if (cli_stop_asked()) {
+            cli_note("stopped before the %s could be opened", what);
+            return CLI_EXIT_OK;
+        }
+        if (!transient || cli_mono_us() >= give_up_us) {
+            if (told && transient)
                 cli_note("the %s was tried for as long as --retry-for says, 30s if not given",
                          what);
             return cli_fail(rc, &err, what);
         }
         if (!told)
             cli_note("warn %s: %s; trying again", what, err.message);
-        int64_t left_us = give_up_us - cli_mono_us();
-        usleep(left_us < pause_us ? (useconds_t)(left_us < 0 ? 0 : left_us) : pause_us);
+        pause_until(cli_mono_us() + pause_us < give_up_us ? cli_mono_us() + pause_us : give_up_us);
         pause_us = pause_us < 5000000 ? pause_us * 2 : 10000000;
     }
 }
@@ -83,14 +97,17 @@ static int make_bridge(const struct cli *cli, int64_t start_ms, int64_t retry_fo
     ledger_error err = { 0 };
     bridge_options(cli, retry_for_ms, &options);
     int64_t give_up_us = cli_mono_us() + cli_number(cli, OPT_RETRY_FOR, start_ms) * 1000;
+    if (start_ms > 0 || cli_is_set(cli, OPT_RETRY_FOR))
+        cli_wait_until(give_up_us);
     int exit_code = open_patiently(cli, CLI_SOURCE, give_up_us, &source);
-    if (exit_code == 0)
+    if (exit_code == 0 && !cli_stop_asked())
         exit_code = open_patiently(cli, CLI_SINK, give_up_us, &sink);
-    if (exit_code == 0) {
+    if (exit_code == 0 && !cli_stop_asked()) {
         ledger_rc rc = ledger_bridge_create(source, sink, &options, ret_bridge, &err);
         if (rc != LEDGER_OK)
-            exit_code = cli_fail(rc, &err, NULL);
+            exit_code = cli_stop_asked() ? CLI_EXIT_OK : cli_fail(rc, &err, NULL);
     }
+    cli_wait_until(0);
     ledger_store_close(&sink);
     ledger_store_close(&source);
     return exit_code;
@@ -237,8 +254,8 @@ int cli_bridge_run(const struct cli *cli)
     cli_stop_catch();
     int exit_code =
         make_bridge(cli, START_MS, cli_flag(cli, OPT_UNTIL_EMPTY) ? 30000 : -1, &bridge);
-    if (exit_code != 0)
-        return cli_stop_asked() ? CLI_EXIT_OK : exit_code;
+    if (exit_code != 0 || bridge == NULL)
+        return exit_code;
     progress.start_us = progress.last_us = cli_mono_us();
     cli_stop_bridge(bridge);
     ledger_rc rc = ledger_bridge_start(bridge, &err);
@@ -264,7 +281,7 @@ int cli_bridge_poll(const struct cli *cli)
     ledger_bridge_stats stats;
     ledger_error err = { 0 };
     uint64_t read = 0;
-    int exit_code = make_bridge(cli, 0, 0, &bridge);
+    int exit_code = make_bridge(cli, 0, -1, &bridge);
     if (exit_code != 0)
         return exit_code;
     ledger_rc rc = ledger_bridge_poll(bridge, &read, &err);

@@ -78,6 +78,7 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
         return false;
     ledger_store_options_defaults(ret_options);
     ret_options->label = "ledgerctl";
+    ret_options->wait = &cli_wait;
     ret_options->url = url;
     ret_options->table = first_text(cli, ends[end].table, OPT_TABLE);
     ret_options->log_table = first_text(cli, ends[end].log_table, OPT_LOG_TABLE);

@@ -45,6 +45,7 @@ struct ldg_open {
     void *connection;  /* of the backend's own kind */
     const char *label; /* what the server is told about who connects: "ledgerctl/orders"; never
                           NULL, any length */
+    const ledger_wait *wait; /* NULL: nobody is asked or told */
     enum ldg_role {
         LDG_ROLE_USER,   /* opened by a program */
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
@@ -370,6 +371,28 @@ struct ldg_backend {
     /* Is a backlog worked off (larger checkpoints), or a tail followed? */
     void (*hint_backlog)(void *ctx, bool backlog);
 };
+
+/* --- wait.c: waiting, in every backend ------------------------------------------------------- */
+
+/* Whoever waits looks up at least so often. */
+#define LDG_WAIT_LOOK_MS 100
+
+/* One wait. From zeroes with `wait`; begins with the first look. */
+struct ldg_waiting {
+    const ledger_wait *wait; /* may be NULL */
+    int64_t since_us;
+    bool told;
+};
+/* Something has come: what follows is another wait. */
+void ldg_waiting_again(struct ldg_waiting *waiting);
+/* Waited for so long; 0 at the first look. */
+int64_t ldg_waiting_ms(struct ldg_waiting *waiting);
+/* May it go on? Without a `wait` always. */
+ledger_wait_answer ldg_waiting_ask(struct ldg_waiting *waiting);
+/* Is it time to say what is waited for? True once for each wait, and never where nobody hears. */
+bool ldg_waiting_is_long(struct ldg_waiting *waiting);
+/* Says it. */
+void ldg_wait_tell(const ledger_wait *wait, const char *fmt, ...) LEDGER_PRINTF(2, 3);
 
 /* --- op.c: what is the same in every backend ------------------------------------------------- */
 

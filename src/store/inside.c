@@ -29,6 +29,12 @@ int64_t ldg_store_time_precision_us(const ledger_store *store)
 ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
                            ledger_store **ret_store, ledger_error *err)
 {
+    return ldg_store_reopen_for(store, role, use, NULL, ret_store, err);
+}
+
+ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, const char *use,
+                               const ledger_wait *wait, ledger_store **ret_store, ledger_error *err)
+{
     ledger_error local_err;
     char url[LDG_CURSOR_STATE_MAX]; /* long enough for a path */
     char label[LDG_LABEL_MAX];
@@ -53,6 +59,7 @@ ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const 
         .log = store->open.log,
         .flags = store->open.flags & ~LDG_FLAGS_ONCE,
         .busy_timeout_ms = store->open.busy_timeout_ms,
+        .wait = wait ? wait : store->open.wait,
     };
     rc = ldg_store_open_as(&options, role, &opened, err);
     if (rc != LEDGER_OK)

@@ -170,6 +170,7 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
         .busy_timeout_ms = options->busy_timeout_ms,
         .connection = options->connection,
         .label = store->label,
+        .wait = options->wait,
         .role = role,
     };
     rc = store->backend->open(store->ctx, &store->open, err);

@@ -12,6 +12,10 @@ void ldg_store_mask_caps(ledger_store *store, uint64_t caps);
  * NULL) is put behind the store's label: "ledgerctl" becomes "ledgerctl/orders". */
 ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
                            ledger_store **ret_store, ledger_error *err);
+/* The same for somebody else's waits; wait NULL: the store's own. */
+ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, const char *use,
+                               const ledger_wait *wait, ledger_store **ret_store,
+                               ledger_error *err);
 /* What stored times are cut to; at least 1. */
 int64_t ldg_store_time_precision_us(const ledger_store *store);
 

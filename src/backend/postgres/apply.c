@@ -11,6 +11,7 @@
 
 /* Two batches of ours may meet in a lock: then the wait must end soon. */
 #define OVERLAP_LOCK_MS 200
+#define LOOK_LOCK_MS 1000
 /* How long a session may be silent inside its transaction. One that waits for its turn is, for as
  * long as the earlier batch takes; one that holds the cursor is not, unless its program is stopped.
  */
@@ -208,6 +209,9 @@ static void settings_args(const struct run *r, char text[16], struct ldg_pg_args
     /* 0 would wait for ever; so would what is not set at all. */
     if (r->apply->turn != NULL && ms > OVERLAP_LOCK_MS)
         ms = OVERLAP_LOCK_MS;
+    /* Long enough to look who is in the way. */
+    if (r->apply->turn == NULL && r->b->pg->lock_failures > 1 && ms < LOOK_LOCK_MS)
+        ms = LOOK_LOCK_MS;
     snprintf(text, 16, "%d", ms > 0 ? ms : 1);
     ldg_pg_arg_text(args, text);
     ldg_pg_arg_text(args, is_async(r->b->pg) ? "off" : NULL);

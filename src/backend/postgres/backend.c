@@ -11,6 +11,7 @@
 #define EVENT_MAX_BYTES ((size_t)999 * 1000 * 1000)
 #define SCRATCH_KEEP_BYTES ((size_t)64 * 1024)
 #define REPLY_TIMEOUT_MS 20000
+#define SILENT_MS 60000
 /* The server cuts longer ones, and says so on stderr. */
 #define LABEL_MAX_BYTES 63
 
@@ -148,6 +149,8 @@ static ledger_rc copy_options(struct ldg_pg *pg, const struct ldg_open *open, le
     /* 0 would mean for ever to PostgreSQL. */
     pg->busy_timeout_ms = open->busy_timeout_ms > 0 ? open->busy_timeout_ms : 1;
     pg->reply_timeout_ms = REPLY_TIMEOUT_MS;
+    pg->silent_ms = SILENT_MS;
+    pg->wait = open->wait;
     pg->table = fold(open->table);
     pg->log_table = fold(open->log_table);
     pg->label = ldg_strdup(open->label ? open->label : "ledger");

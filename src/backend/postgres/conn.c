@@ -9,8 +9,12 @@
 #include <arpa/inet.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONNECT_TIMEOUT_S 10
@@ -28,6 +32,7 @@ struct parameters {
     bool remote;          /* one of the hosts is */
     bool verifies_remote; /* by our default */
     char root_cert[PATH_MAX];
+    char label[64];
 };
 
 static void free_parameters(struct parameters *p)
@@ -243,7 +248,8 @@ static ledger_rc fill_parameters(const struct ldg_pg *pg, struct parameters *p, 
     set_default(p, "keepalives_idle", "30");
     set_default(p, "keepalives_interval", "10");
     set_default(p, "keepalives_count", "3");
-    set_default(p, "application_name", pg->label);
+    (void)snprintf(p->label, sizeof(p->label), "%s", pg->label);
+    set_default(p, "application_name", p->label);
     set(p, "client_encoding", "UTF8"); /* texts of ours are nothing else */
     /* The one that is written, whatever its default for transactions is; also for reading, because
      * a standby may be behind by any time. */
@@ -281,8 +287,22 @@ static void find_sqlstate(const char *text, char sqlstate[6], const char **ret_l
     }
 }
 
+/* One attempt to connect. Looking up names, and waiting for one host of several, blocks inside of
+ * libpq. Where somebody may want to stop that, the attempt has a thread of its own; who gave up
+ * leaves it behind, and it frees itself when it ends. */
+struct attempt {
+    struct parameters p;
+    PGconn *conn; /* NULL: no memory */
+    bool timed_out;
+    atomic_bool resolved; /* nothing has to be looked up any more */
+    atomic_bool left;     /* nobody waits for it any more */
+    bool done;            /* under the mutex */
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+};
+
 /* Drives one connection until it stands or failed. False: its time is over. */
-static bool drive(PGconn *conn, int timeout_s)
+static bool drive(const struct attempt *a, PGconn *conn, int timeout_s)
 {
     int64_t until_us = ldg_clock_mono_us() + (int64_t)timeout_s * 1000000;
     PostgresPollingStatusType state = PGRES_POLLING_WRITING;
@@ -290,11 +310,11 @@ static bool drive(PGconn *conn, int timeout_s)
         int64_t left_us = until_us - ldg_clock_mono_us();
         struct pollfd fd = { .fd = PQsocket(conn),
                              .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT };
-        if (timeout_s > 0 && left_us <= 0)
+        if ((timeout_s > 0 && left_us <= 0) || atomic_load(&a->left))
             return false;
         if (fd.fd < 0)
             break;
-        if (poll(&fd, 1, timeout_s > 0 ? (int)(left_us / 1000) + 1 : -1) > 0)
+        if (poll(&fd, 1, LDG_WAIT_LOOK_MS) > 0)
             state = PQconnectPoll(conn);
     }
     return true;
@@ -360,45 +380,180 @@ static ledger_rc fail_dial(const struct parameters *p, PGconn *conn, bool timed_
     return ldg_pg_fail_state(err, sqlstate, text, hint_of(p, sqlstate, line));
 }
 
-ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
+static void try_once(struct attempt *a)
 {
-    struct parameters p = { 0 };
-    PGconn *conn = NULL;
-    bool timed_out = false;
-    ledger_rc rc = fill_parameters(pg, &p, err);
-    if (rc != LEDGER_OK)
-        goto out;
     /* libpq goes on to the next host when one is silent, but only if it waits itself; what it then
      * says lacks the SQLSTATE, so a failure is looked at once more. */
-    if (p.several_hosts)
-        conn = PQconnectdbParams(p.keys, p.values, 0);
-    if (!conn || PQstatus(conn) != CONNECTION_OK) {
-        PQfinish(conn);
-        conn = PQconnectStartParams(p.keys, p.values, 0);
-        if (!conn) {
-            rc = ldg_fail_nomem(err);
-            goto out;
-        }
-        PQsetErrorVerbosity(conn, PQERRORS_VERBOSE);
-        PQsetNoticeReceiver(conn, ignore_notice, NULL);
-        if (PQstatus(conn) != CONNECTION_BAD)
-            timed_out = !drive(conn, connect_timeout_of(&p));
+    if (a->p.several_hosts)
+        a->conn = PQconnectdbParams(a->p.keys, a->p.values, 0);
+    if (a->conn && PQstatus(a->conn) == CONNECTION_OK)
+        return;
+    PQfinish(a->conn);
+    a->conn = PQconnectStartParams(a->p.keys, a->p.values, 0);
+    atomic_store(&a->resolved, true);
+    if (!a->conn)
+        return;
+    PQsetErrorVerbosity(a->conn, PQERRORS_VERBOSE);
+    PQsetNoticeReceiver(a->conn, ignore_notice, NULL);
+    if (PQstatus(a->conn) != CONNECTION_BAD)
+        a->timed_out = !drive(a, a->conn, connect_timeout_of(&a->p));
+}
+
+static struct attempt *new_attempt(void)
+{
+    pthread_condattr_t attr;
+    struct attempt *a = ldg_calloc(1, sizeof(*a));
+    if (!a)
+        return NULL;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_mutex_init(&a->mutex, NULL);
+    pthread_cond_init(&a->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    return a;
+}
+
+static void free_attempt(struct attempt *a)
+{
+    if (!a)
+        return;
+    PQfinish(a->conn);
+    free_parameters(&a->p);
+    pthread_mutex_destroy(&a->mutex);
+    pthread_cond_destroy(&a->cond);
+    ldg_free(a);
+}
+
+static void *attempt_main(void *arg)
+{
+    struct attempt *a = arg;
+    try_once(a);
+    pthread_mutex_lock(&a->mutex);
+    a->done = true;
+    const bool left = atomic_load(&a->left);
+    pthread_cond_signal(&a->cond);
+    pthread_mutex_unlock(&a->mutex);
+    if (left)
+        free_attempt(a);
+    return NULL;
+}
+
+/* "to db1, port 5432"; of several hosts all. */
+static void name_target(const struct parameters *p, char *out, size_t out_size)
+{
+    const char *host = option(p->effective, "host");
+    const char *port = option(p->effective, "port");
+    if (!*host)
+        host = option(p->effective, "hostaddr");
+    (void)snprintf(out, out_size, "to %.160s, port %.40s", *host ? host : "the local socket",
+                   *port ? port : "5432");
+}
+
+static void tell_attempt(const struct ldg_pg *pg, struct attempt *a)
+{
+    char target[240];
+    name_target(&a->p, target, sizeof(target));
+    ldg_wait_tell(pg->wait, "connecting %s: waits for %s", target,
+                  a->p.several_hosts           ? "the name service, or an answer of the servers"
+                  : !atomic_load(&a->resolved) ? "the name service to find the host"
+                                               : "an answer of the server");
+}
+
+/* Waits for one look. */
+static bool attempt_is_done(struct attempt *a)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += LDG_WAIT_LOOK_MS * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
     }
-    if (PQstatus(conn) != CONNECTION_OK) {
-        rc = fail_dial(&p, conn, timed_out, err);
+    pthread_mutex_lock(&a->mutex);
+    int waited = 0;
+    while (!a->done && waited == 0)
+        waited = pthread_cond_timedwait(&a->cond, &a->mutex, &until);
+    const bool done = a->done;
+    pthread_mutex_unlock(&a->mutex);
+    return done;
+}
+
+/* False: it was left behind, and is not ours any more. */
+static bool leave(struct attempt *a)
+{
+    pthread_mutex_lock(&a->mutex);
+    const bool done = a->done;
+    atomic_store(&a->left, !done);
+    pthread_mutex_unlock(&a->mutex);
+    return done;
+}
+
+static ledger_rc await_attempt(const struct ldg_pg *pg, struct attempt **attempt, ledger_error *err)
+{
+    struct ldg_waiting waiting = { .wait = pg->wait };
+    struct attempt *a = *attempt;
+    char target[240];
+    while (!attempt_is_done(a)) {
+        if (ldg_waiting_is_long(&waiting))
+            tell_attempt(pg, a);
+        if (ldg_waiting_ask(&waiting) == LEDGER_WAIT_ON)
+            continue;
+        name_target(&a->p, target, sizeof(target));
+        if (leave(a))
+            break;
+        *attempt = NULL;
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "connecting %s: no answer within %lld seconds, and no more time for it; "
+                        "check host and port, and firewalls between",
+                        target, (long long)(ldg_waiting_ms(&waiting) / 1000));
+    }
+    return LEDGER_OK;
+}
+
+/* In a thread of its own where somebody is to be asked meanwhile. */
+static ledger_rc run_attempt(const struct ldg_pg *pg, struct attempt **attempt, ledger_error *err)
+{
+    struct ldg_waiting now = { .wait = pg->wait };
+    pthread_attr_t attr;
+    pthread_t thread;
+    if (ldg_waiting_ask(&now) != LEDGER_WAIT_ON)
+        return ldg_fail(err, LEDGER_ERR_CONNECT, "no more time to connect");
+    pthread_attr_init(&attr);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    const bool started = pg->wait && pthread_create(&thread, &attr, attempt_main, *attempt) == 0;
+    pthread_attr_destroy(&attr);
+    if (started)
+        return await_attempt(pg, attempt, err);
+    try_once(*attempt);
+    return LEDGER_OK;
+}
+
+ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
+{
+    struct attempt *a = new_attempt();
+    ledger_rc rc = a ? fill_parameters(pg, &a->p, err) : ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc = run_attempt(pg, &a, err);
+    if (rc != LEDGER_OK)
         goto out;
-    }
-    PQsetErrorVerbosity(conn, PQERRORS_DEFAULT);
-    PQsetNoticeReceiver(conn, ignore_notice, NULL);
-    if (PQsetnonblocking(conn, 1) != 0) {
+    if (!a->conn) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
-    *ret_conn = conn;
-    conn = NULL;
+    if (PQstatus(a->conn) != CONNECTION_OK) {
+        rc = fail_dial(&a->p, a->conn, a->timed_out, err);
+        goto out;
+    }
+    PQsetErrorVerbosity(a->conn, PQERRORS_DEFAULT);
+    PQsetNoticeReceiver(a->conn, ignore_notice, NULL);
+    if (PQsetnonblocking(a->conn, 1) != 0) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    *ret_conn = a->conn;
+    a->conn = NULL;
 out:
-    PQfinish(conn);
-    free_parameters(&p);
+    free_attempt(a);
     return rc;
 }
 

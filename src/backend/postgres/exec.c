@@ -8,7 +8,9 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,30 +132,139 @@ void ldg_pg_forget(struct ldg_pg *pg)
     pg->sent_first = pg->sent_count = pg->sent_cap = 0;
 }
 
+static const char committing[] = "committing";
+
 /* --- waiting --------------------------------------------------------------------------------- */
+
+/* When locks were in the way before, it is soon looked who has them. */
+#define LOCKED_LOOK_MS 2000
+/* A server that is at work is left alone for so long, and then looked at again. */
+#define WORK_MS 5000
+
+/* How long nothing has come. */
+struct silence {
+    struct ldg_waiting waiting;
+    int slice_ms; /* of one look */
+    int ms;
+    int enough_look_ms; /* looked at then, where enough was waited */
+    int next_look_ms;   /* a second connection looks then … */
+    int locked_look_ms; /* … and then, where locks were in the way before: once */
+};
+
+static struct silence silence_of(const struct ldg_pg *pg)
+{
+    struct silence s = { .waiting = { .wait = pg->own_conn ? pg->wait : NULL },
+                         .slice_ms = LDG_WAIT_LOOK_MS,
+                         .next_look_ms = pg->reply_timeout_ms,
+                         .locked_look_ms = INT_MAX };
+    if (pg->lock_failures > 0 && pg->own_conn && !pg->pooled) {
+        /* The wait for a lock ends at its timeout. */
+        s.locked_look_ms =
+            pg->busy_timeout_ms / 2 < LOCKED_LOOK_MS ? pg->busy_timeout_ms / 2 : LOCKED_LOOK_MS;
+        if (s.locked_look_ms < s.slice_ms)
+            s.slice_ms = s.locked_look_ms > 10 ? s.locked_look_ms : 10;
+    }
+    if (s.slice_ms > pg->reply_timeout_ms)
+        s.slice_ms = pg->reply_timeout_ms;
+    return s;
+}
+
+static void silence_broken(const struct ldg_pg *pg, struct silence *s)
+{
+    ldg_waiting_again(&s->waiting);
+    s->ms = 0;
+    s->next_look_ms = pg->reply_timeout_ms;
+}
+
+static const char *where(const struct ldg_pg *pg)
+{
+    return pg->where ? pg->where : "the server";
+}
+
+/* The connection is given up in the middle of what it does. */
+static ledger_rc give_up(struct ldg_pg *pg, const char *doing, const char *why, ledger_error *err)
+{
+    ledger_rc rc = ldg_fail(err, LEDGER_ERR_CONNECT, "%s: while %s: %s: the connection is given up",
+                            where(pg), doing, why);
+    ldg_pg_drop(pg);
+    return rc;
+}
+
+static ledger_rc give_up_to_stop(struct ldg_pg *pg, const char *doing, ledger_error *err)
+{
+    ldg_pg_end_session(pg);
+    return give_up(pg, doing, "no answer, and the caller is to stop", err);
+}
+
+static ledger_rc look_at_it(struct ldg_pg *pg, struct silence *s, bool enough, bool tell,
+                            const char *doing, ledger_error *err)
+{
+    char words[LDG_PG_SIGHT_MAX], why[LDG_PG_SIGHT_MAX + 80];
+    const bool overdue = s->ms >= s->next_look_ms;
+    const bool locked = s->ms >= s->locked_look_ms;
+    enum ldg_pg_sight sight = ldg_pg_look_at(pg, words);
+    s->next_look_ms = s->ms + pg->reply_timeout_ms;
+    if (locked)
+        s->locked_look_ms = INT_MAX;
+    if (tell || (locked && sight == LDG_PG_WAITS_FOR_LOCK && *pg->holder))
+        ldg_wait_tell(s->waiting.wait, "%s: %s: %s", where(pg), doing, words);
+    if (overdue && sight == LDG_PG_LOST) {
+        (void)snprintf(why, sizeof(why),
+                       "no answer for %d seconds, and a second connection does not find it at work",
+                       s->ms / 1000);
+        return give_up(pg, doing, why, err);
+    }
+    if (!enough || sight == LDG_PG_AT_WORK)
+        return LEDGER_OK;
+    /* A commit is beyond recall; of all else the server can say that it was ended. */
+    if (sight == LDG_PG_WAITS_FOR_LOCK && !pg->cancelled && strcmp(doing, committing) != 0 &&
+        ldg_pg_cancel(pg)) {
+        pg->cancelled = true;
+        return LEDGER_OK;
+    }
+    (void)snprintf(why, sizeof(why), "%s, for %d seconds", words, s->ms / 1000);
+    ldg_pg_end_session(pg);
+    return give_up(pg, doing, why, err);
+}
+
+/* Nothing has come for one look more. */
+static ledger_rc note_silence(struct ldg_pg *pg, struct silence *s, const char *doing,
+                              ledger_error *err)
+{
+    s->ms += s->slice_ms;
+    const ledger_wait_answer answer = ldg_waiting_ask(&s->waiting);
+    const bool tell = ldg_waiting_is_long(&s->waiting);
+    const bool enough = answer == LEDGER_WAIT_ENOUGH && s->ms >= s->enough_look_ms;
+    if (enough)
+        s->enough_look_ms = s->ms + WORK_MS;
+    if (tell || enough || s->ms >= s->next_look_ms || s->ms >= s->locked_look_ms)
+        return look_at_it(pg, s, enough, tell, doing, err);
+    return LEDGER_OK;
+}
 
 /* Until the whole request is sent (`sending`), or until a result can be fetched without waiting. A
  * connection that breaks ends the wait, too: the result will tell. */
 static ledger_rc await(struct ldg_pg *pg, bool sending, const char *doing, ledger_error *err)
 {
+    struct silence silence = silence_of(pg);
     ledger_rc rc = LEDGER_OK;
-    while (true) {
+    while (rc == LEDGER_OK) {
         int unsent = PQflush(pg->conn);
         if (unsent < 0 || (sending ? unsent == 0 : !PQisBusy(pg->conn)))
             break;
         struct pollfd fd = { .fd = PQsocket(pg->conn),
                              .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
-        int ready = fd.fd < 0 ? 0 : poll(&fd, 1, pg->reply_timeout_ms);
-        if (fd.fd < 0 || (ready < 0 && errno != EINTR))
-            break;
-        if (ready == 0 && !ldg_pg_still_works(pg)) {
-            rc = ldg_fail(err, LEDGER_ERR_CONNECT,
-                          "%s: while %s: no answer for %d seconds, and a second connection does "
-                          "not find it at work: the connection is given up",
-                          pg->where, doing, pg->reply_timeout_ms / 1000);
-            ldg_pg_drop(pg);
+        if (ldg_waiting_ask(&silence.waiting) == LEDGER_WAIT_STOP) {
+            rc = give_up_to_stop(pg, doing, err);
             break;
         }
+        int ready = fd.fd < 0 ? 0 : poll(&fd, 1, silence.slice_ms);
+        if (fd.fd < 0 || (ready < 0 && errno != EINTR))
+            break;
+        if (ready == 0)
+            rc = note_silence(pg, &silence, doing, err);
+        else if (ready > 0)
+            silence_broken(pg, &silence);
         if (ready > 0 && (fd.revents & ~POLLOUT) && !PQconsumeInput(pg->conn))
             break;
     }
@@ -213,6 +324,7 @@ static ledger_rc collect(struct ldg_pg *pg, const char *doing, PGresult **ret_re
 static ledger_rc check_ready(struct ldg_pg *pg, const char *doing, ledger_error *err)
 {
     pg->reply_lost = false;
+    pg->cancelled = false;
     if (!pg->conn)
         return ldg_fail(err, LEDGER_ERR_CONNECT, "%s: while %s: the connection was lost",
                         pg->where ? pg->where : "", doing);
@@ -764,9 +876,16 @@ ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err)
                     "it is rolled back; nothing of it was written");
 }
 
+/* What was in the way is no more. */
+static void lock_had(struct ldg_pg *pg)
+{
+    pg->lock_failures = 0;
+    pg->holder[0] = '\0';
+}
+
 ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err)
 {
-    static const char doing[] = "committing";
+    const char *doing = committing;
     PGresult *result = NULL;
     /* What is known to be lost before the commit is sent has an outcome. */
     if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
@@ -774,6 +893,8 @@ ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err)
     ledger_rc rc = run_simple(pg, doing, "COMMIT", &result, err);
     if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
         rc = ldg_pg_fail_in_tx(pg, err);
+    else if (rc == LEDGER_OK)
+        lock_had(pg);
     else if (rc == LEDGER_ERR_CONNECT && pg->reply_lost) {
         ledger_error why = *err;
         rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,

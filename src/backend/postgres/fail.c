@@ -190,6 +190,17 @@ static ledger_rc code_of(const struct state_info *info, const PGresult *result)
                : info->code;
 }
 
+/* A lock was not to be had; who has it is known from the waits before. */
+static void note_locked(struct ldg_pg *pg, char *out, size_t out_size)
+{
+    pg->lock_failures++;
+    if (*pg->holder)
+        (void)snprintf(out, out_size, "%s", pg->holder);
+    else if (pg->cancelled)
+        (void)snprintf(out, out_size, "enough was waited for a lock");
+    pg->cancelled = false;
+}
+
 ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
                       ledger_error *err)
 {
@@ -212,13 +223,15 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
         ldg_pg_drop(pg);
         return rc;
     }
-    char grant[GRANT_MAX] = "";
+    char more[GRANT_MAX] = "";
     if (strcmp(sqlstate, "42501") == 0)
-        ldg_pg_explain_denied(pg, primary, grant, sizeof(grant));
+        ldg_pg_explain_denied(pg, primary, more, sizeof(more));
+    else if (strcmp(sqlstate, "55P03") == 0 || pg->cancelled)
+        note_locked(pg, more, sizeof(more));
     rc = ldg_fail_native(err, code_of(info, result), "postgres", pack(sqlstate),
                          "%s%swhile %s: %s (SQLSTATE %s)%s%s", pg->where ? pg->where : "",
-                         pg->where ? ": " : "", doing, text, sqlstate, *grant ? "; " : info->hint,
-                         grant);
+                         pg->where ? ": " : "", doing, text, sqlstate, *more ? "; " : info->hint,
+                         more);
     if (rc == LEDGER_ERR_CONNECT || PQstatus(pg->conn) == CONNECTION_BAD)
         ldg_pg_drop(pg);
     return rc;

@@ -72,7 +72,9 @@ void ldg_pg_orphan_note(struct ldg_pg *pg)
 ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err)
 {
     static const char text[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                               "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid()";
+                               "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid() "
+                               /* It has committed, and would be seen before it is safe. */
+                               "AND wait_event IS DISTINCT FROM 'SyncRep'";
     struct orphan orphan;
     ledger_rc rc = LEDGER_OK;
     if (orphan_count == 0 || pg->pooled || !pg->where)

@@ -32,6 +32,8 @@
 #define LDG_PG_LOG_TABLE_MAX_BYTES 54
 #define LDG_PG_ARGS_MAX 24
 
+#define LDG_PG_HOLDER_MAX 200
+
 struct ldg_pg_source; /* log.c, wait.c */
 struct ldg_pg_sink;   /* apply.c */
 struct ldg_pg_sql;    /* exec.c: a text with the names put in, and its prepared statement */
@@ -83,6 +85,11 @@ struct ldg_pg {
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
     int64_t explained_us;     /* when a missing privilege was last looked into */
     int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
+    int silent_ms;        /* a bridge whose program says nothing for so long may be ended */
+    const ledger_wait *wait;        /* NULL: nobody is asked or told */
+    unsigned lock_failures;         /* waits for a lock that have ended without it, in a row */
+    bool cancelled;                 /* the statement under way, by us: enough waited for its lock */
+    char holder[LDG_PG_HOLDER_MAX]; /* who was last seen with a lock that was waited for; "" */
     /* pipeline */
     struct ldg_pg_sent *sent;
     size_t sent_first, sent_count, sent_cap;
@@ -302,8 +309,24 @@ ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err);
 
 /* --- probe.c: asked on a second connection ---------------------------------------------------- */
 
-/* After a long silence: does the server still work for this connection? */
-bool ldg_pg_still_works(struct ldg_pg *pg);
+/* What a session is seen at. */
+enum ldg_pg_sight {
+    LDG_PG_LOST,    /* it is not there, waits for its client, or nobody answers */
+    LDG_PG_AT_WORK, /* or it cannot be known, and the server lives */
+    LDG_PG_WAITS,   /* for another session, or for a standby */
+    LDG_PG_WAITS_FOR_LOCK,
+};
+#define LDG_PG_SIGHT_MAX 320
+/* After a silence: what is the server at with what this connection has asked for? In words, which
+ * go on after "…: ". Names in pg->holder who has the lock that it waits for. Where that is a bridge
+ * of the same role whose program has been silent for a minute, its session is ended. */
+enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, char words[LDG_PG_SIGHT_MAX]);
+/* Makes a statement that waits for a lock fail, so that its session can be used again. False: it
+ * does not wait for one any more, or cannot be reached. */
+bool ldg_pg_cancel(struct ldg_pg *pg);
+/* Ends the session that this connection is about to leave behind in the middle of something, so
+ * that it holds nobody up; never while it waits for a standby: it has committed. */
+void ldg_pg_end_session(struct ldg_pg *pg);
 /* The GRANT that is missing, after the server's text of a 42501; "": not known. */
 void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, size_t out_size);
 

@@ -1,19 +1,51 @@
-/* What a second connection is asked about the first: is it at work, and what may its role not do?
+/* What a second connection is asked about the first: what does it wait for, who is in its way, what
+ * may its role not do?
  *
- * Invariant: nothing here changes the first connection or its transaction, and a second connection
- * that cannot be had is an answer, too. */
+ * Invariants: a look changes nothing about the first connection or its transaction; a second
+ * connection that cannot be had is an answer, too; all of it is over in a few seconds. A session is
+ * ended only if it is one of ours, and never while it waits for a standby: its transaction has
+ * committed, and would be seen before it is safe. */
 #include "backend/postgres/postgres.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "base/clock.h"
 
-#define PROBE_TIMEOUT_MS 10000
+#define PROBE_TIMEOUT_MS 3000
+/* Of the way out. */
+#define END_TIMEOUT_MS 1500
 /* A refusal that comes with each batch is not looked into each time. */
 #define EXPLAIN_PAUSE_US (10 * INT64_C(1000000))
 
+/* --- the second connection ------------------------------------------------------------------- */
+
+/* All that it does has to be done by then; and it hears what its first connection hears. */
+struct deadline {
+    const ledger_wait *wait; /* NULL: nobody else is asked */
+    int64_t until_us;
+    ledger_wait as_wait;
+};
+
+static ledger_wait_answer ask_deadline(void *ctx, int64_t waited_ms)
+{
+    const struct deadline *d = ctx;
+    if (ldg_clock_mono_us() >= d->until_us)
+        return LEDGER_WAIT_STOP;
+    return d->wait && d->wait->ask && d->wait->ask(d->wait->ctx, waited_ms) == LEDGER_WAIT_STOP
+               ? LEDGER_WAIT_STOP
+               : LEDGER_WAIT_ON;
+}
+
+static void set_deadline(struct deadline *d, const ledger_wait *wait, int64_t ms)
+{
+    *d = (struct deadline){ .wait = wait, .until_us = ldg_clock_mono_us() + ms * 1000 };
+    d->as_wait = (ledger_wait){ .ask = ask_deadline, .ctx = d };
+}
+
 /* A handle for one question. Without url it asks no third connection when it fails itself. */
-static ledger_rc open_probe(struct ldg_pg *pg, struct ldg_pg *probe, ledger_error *err)
+static ledger_rc open_probe(struct ldg_pg *pg, const struct deadline *d, struct ldg_pg *probe,
+                            ledger_error *err)
 {
     *probe = (struct ldg_pg){ .url = pg->url,
                               .label = pg->label,
@@ -22,39 +54,185 @@ static ledger_rc open_probe(struct ldg_pg *pg, struct ldg_pg *probe, ledger_erro
                               .flags = pg->flags,
                               .own_conn = true,
                               .pooled = true, /* nothing is left in the session */
+                              .wait = &d->as_wait,
                               .reply_timeout_ms = PROBE_TIMEOUT_MS };
     ledger_rc rc = ldg_pg_dial(probe, &probe->conn, err);
     probe->url = NULL;
     return rc;
 }
 
-bool ldg_pg_still_works(struct ldg_pg *pg)
+/* --- what the first one waits for ------------------------------------------------------------ */
+
+/* $1 and $2 name the session. One row, or one for each session that has the lock; of that: number,
+ * start, program, role, what it does, and whether it is a bridge that may be ended: of the same
+ * role, its client silent for $4 ms in the middle of a transaction. $3: our own label. */
+static const char look_sql[] =
+    /* Where track_activities is off, it is 'disabled', and nothing more is known. */
+    "SELECT a.state IN ('active', 'disabled') AND coalesce(a.wait_event, '') NOT IN ('ClientRead', "
+    "'ClientWrite'),"
+    " coalesce(a.wait_event_type, ''), coalesce(a.wait_event, ''), coalesce(blocker.pid, -1), "
+    "b.backend_start, coalesce(b.application_name, ''), coalesce(b.usename, ''), "
+    "CASE WHEN b.wait_event IN ('ClientRead', 'ClientWrite') AND b.state = 'active' "
+    "THEN 'silent in its statement' ELSE coalesce(b.state, '') END, "
+    "coalesce(b.usesysid = a.usesysid AND b.state_change < clock_timestamp() - $4 * interval '1 "
+    "ms' AND "
+    "b.wait_event IN ('ClientRead', 'ClientWrite') AND "
+    "(b.state = 'active' OR starts_with(b.state, 'idle in transaction')) AND "
+    "(b.application_name ~ '^(ledger|ledgerctl)/' OR "
+    "b.application_name = $3 AND strpos($3, '/') > 0), false) "
+    "FROM pg_stat_activity AS a LEFT JOIN LATERAL unnest(CASE a.wait_event_type WHEN 'Lock' THEN "
+    "pg_blocking_pids(a.pid) END) AS blocker(pid) ON true "
+    "LEFT JOIN pg_stat_activity AS b ON b.pid = blocker.pid "
+    "WHERE a.pid = $1 AND a.backend_start = $2";
+enum { ALIVE, EVENT_TYPE, EVENT, PID, START, PROGRAM, ROLE, STATE, MAY_END };
+
+static const char end_sql[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                              "WHERE pid = $1 AND backend_start = $2 "
+                              "AND wait_event IS DISTINCT FROM 'SyncRep'";
+static const char cancel_sql[] = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                                 "WHERE pid = $1 AND backend_start = $2 "
+                                 "AND wait_event_type = 'Lock'";
+
+static bool signal_session(struct ldg_pg *probe, const char *sql, int pid, int64_t start_us)
 {
-    static const char text[] = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 "
-                               "AND backend_start = $2 "
-                               /* where track_activities is off, nothing more is known */
-                               "AND state IN ('active', 'disabled') "
-                               /* in the middle of a message it is active, too */
-                               "AND coalesce(wait_event, '') NOT IN ('ClientRead', 'ClientWrite')";
-    struct ldg_pg probe;
     struct ldg_pg_args args = { 0 };
     ledger_error err;
     PGresult *result = NULL;
-    bool works = false;
+    ldg_pg_arg_int32(&args, pid);
+    ldg_pg_arg_time(&args, start_us);
+    bool done =
+        ldg_pg_run_text(probe, "ending a session", sql, &args, &result, &err) == LEDGER_OK &&
+        PQntuples(result) > 0 && ldg_pg_get_bool(result, 0, 0);
+    PQclear(result);
+    return done;
+}
+
+static void name_holder(struct ldg_pg *pg, const PGresult *result, int row)
+{
+    const int pid = (int)ldg_pg_get_int64(result, row, PID);
+    if (pid == 0)
+        (void)snprintf(pg->holder, sizeof(pg->holder),
+                       "a prepared transaction holds the lock: see pg_prepared_xacts");
+    else
+        (void)snprintf(pg->holder, sizeof(pg->holder),
+                       "process %d (%.40s, role %.40s, %.30s) holds the lock; SELECT "
+                       "pg_terminate_backend(%d) ends it",
+                       pid, ldg_pg_get_text(result, row, PROGRAM),
+                       ldg_pg_get_text(result, row, ROLE), ldg_pg_get_text(result, row, STATE),
+                       pid);
+}
+
+/* Whoever has the lock: named, and ended where it is a bridge that does not move. */
+static void see_holders(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult *result)
+{
+    for (int i = 0; i < PQntuples(result); i++) {
+        const int pid = (int)ldg_pg_get_int64(result, i, PID);
+        if (pid < 0)
+            continue;
+        name_holder(pg, result, i);
+        if (!ldg_pg_get_bool(result, i, MAY_END) ||
+            !signal_session(probe, end_sql, pid, ldg_pg_get_time(result, i, START)))
+            continue;
+        ldg_wait_tell(pg->wait,
+                      "%s: ended the session of process %d (%.60s): it held a lock that was waited "
+                      "for, and its program has not moved for %d s",
+                      pg->where, pid, ldg_pg_get_text(result, i, PROGRAM), pg->silent_ms / 1000);
+    }
+}
+
+static enum ldg_pg_sight describe(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult *result,
+                                  char words[LDG_PG_SIGHT_MAX])
+{
+    if (PQntuples(result) == 0 || !ldg_pg_get_bool(result, 0, ALIVE)) {
+        (void)snprintf(words, LDG_PG_SIGHT_MAX,
+                       "waits for an answer, but its session at the server is not at it");
+        return LDG_PG_LOST;
+    }
+    const char *type = ldg_pg_get_text(result, 0, EVENT_TYPE);
+    const char *event = ldg_pg_get_text(result, 0, EVENT);
+    if (strcmp(event, "SyncRep") == 0) {
+        (void)snprintf(words, LDG_PG_SIGHT_MAX,
+                       "waits for a synchronous standby (SyncRep); start the standby, or take it "
+                       "out of synchronous_standby_names");
+        return LDG_PG_WAITS;
+    }
+    if (strcmp(type, "Lock") == 0) {
+        pg->holder[0] = '\0';
+        see_holders(pg, probe, result);
+        (void)snprintf(words, LDG_PG_SIGHT_MAX, "waits for a lock (%s)%s%s", event,
+                       *pg->holder ? "; " : "", pg->holder);
+        return LDG_PG_WAITS_FOR_LOCK;
+    }
+    (void)snprintf(words, LDG_PG_SIGHT_MAX,
+                   "waits for an answer; the server is at work on it%s%s%s", *event ? " (" : "",
+                   event, *event ? ")" : "");
+    return LDG_PG_AT_WORK;
+}
+
+enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, char words[LDG_PG_SIGHT_MAX])
+{
+    struct ldg_pg probe;
+    struct deadline d;
+    struct ldg_pg_args args = { 0 };
+    ledger_error err;
+    PGresult *result = NULL;
+    enum ldg_pg_sight sight = LDG_PG_LOST;
+    (void)snprintf(words, LDG_PG_SIGHT_MAX, "waits for an answer of the server");
     if (!pg->own_conn)
-        return true; /* its owner's to decide */
+        return LDG_PG_AT_WORK; /* its owner's to decide */
     if (!pg->url)
-        return false;
-    if (open_probe(pg, &probe, &err) != LEDGER_OK)
-        return *ldg_pg_sqlstate(&err) != '\0'; /* the server spoke: too many connections */
+        return LDG_PG_LOST;
+    set_deadline(&d, pg->wait, PROBE_TIMEOUT_MS);
+    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK) {
+        /* With a SQLSTATE the server spoke: too many connections. */
+        const bool spoke = *ldg_pg_sqlstate(&err) != '\0';
+        (void)snprintf(words, LDG_PG_SIGHT_MAX,
+                       spoke ? "waits for an answer of the server; a second connection is refused: "
+                               "%.200s"
+                             : "waits for an answer of the server, and so does a second connection",
+                       err.message);
+        return spoke ? LDG_PG_AT_WORK : LDG_PG_LOST;
+    }
     ldg_pg_arg_int32(&args, pg->backend_pid);
     ldg_pg_arg_time(&args, pg->backend_start_us);
-    if (ldg_pg_run_text(&probe, "asking for a session", text, &args, &result, &err) == LEDGER_OK)
-        works = pg->pooled || PQntuples(result) > 0; /* a pooler's sessions are not known */
+    ldg_pg_arg_text(&args, pg->label);
+    ldg_pg_arg_int32(&args, pg->silent_ms);
+    if (ldg_pg_run_text(&probe, "asking for a session", look_sql, &args, &result, &err) ==
+        LEDGER_OK)
+        sight = pg->pooled ? LDG_PG_AT_WORK /* a pooler's sessions are not known */
+                           : describe(pg, &probe, result, words);
     PQclear(result);
     ldg_pg_close_conn(&probe);
-    return works;
+    return sight;
 }
+
+/* One signal to our own session. */
+static bool signal_own(struct ldg_pg *pg, const char *sql, const ledger_wait *wait, int64_t ms)
+{
+    struct ldg_pg probe;
+    struct deadline d;
+    ledger_error err;
+    if (!pg->own_conn || !pg->url || !pg->backend_pid)
+        return false;
+    set_deadline(&d, wait, ms);
+    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK)
+        return false;
+    bool done = signal_session(&probe, sql, pg->backend_pid, pg->backend_start_us);
+    ldg_pg_close_conn(&probe);
+    return done;
+}
+
+bool ldg_pg_cancel(struct ldg_pg *pg)
+{
+    return signal_own(pg, cancel_sql, pg->wait, PROBE_TIMEOUT_MS);
+}
+
+void ldg_pg_end_session(struct ldg_pg *pg)
+{
+    (void)signal_own(pg, end_sql, NULL, END_TIMEOUT_MS); /* who stops is not asked again */
+}
+
+/* --- what its role may not do ---------------------------------------------------------------- */
 
 void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, size_t out_size)
 {
@@ -85,13 +263,15 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
     struct ldg_pg_args args = { 0 };
     ledger_error err;
     PGresult *result = NULL;
+    struct deadline d;
     int64_t now_us = ldg_clock_mono_us();
     out[0] = '\0';
     if (!pg->own_conn || !pg->url ||
         (pg->explained_us && now_us - pg->explained_us < EXPLAIN_PAUSE_US))
         return;
     pg->explained_us = now_us;
-    if (open_probe(pg, &probe, &err) != LEDGER_OK)
+    set_deadline(&d, pg->wait, PROBE_TIMEOUT_MS);
+    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK)
         return;
     ldg_pg_arg_text(&args, message);
     ldg_pg_arg_bool(&args,

@@ -31,7 +31,6 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
     case SQLITE_PROTOCOL:
-        *ret_hint = "; another connection holds the lock: try again, or wait longer (busy timeout)";
         return LEDGER_ERR_BUSY;
     case SQLITE_FULL:
         *ret_hint = "; make room on its disk, or raise the database's page limit";
@@ -83,6 +82,17 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
     }
 }
 
+static ledger_rc fail_busy(const struct ldg_sqlite *s, int sqlite_rc, const char *doing,
+                           const char *text, ledger_error *err)
+{
+    char holder[LDG_SQLITE_HOLDER_MAX];
+    ldg_sqlite_holder(s, holder);
+    return ldg_fail_native(err, LEDGER_ERR_BUSY, "sqlite", sqlite_rc,
+                           "%s%swhile %s: %s; %s holds the lock: try again, or wait longer (busy "
+                           "timeout)",
+                           s->path ? s->path : "", s->path ? ": " : "", doing, text, holder);
+}
+
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing, ledger_error *err)
 {
     const char *text = sqlite3_errstr(sqlite_rc);
@@ -93,6 +103,8 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
         text = sqlite3_errmsg(s->db);
     }
     ledger_rc code = code_of(s, sqlite_rc, text, &hint);
+    if (code == LEDGER_ERR_BUSY)
+        return fail_busy(s, sqlite_rc, doing, text, err);
     return ldg_fail_native(err, code, "sqlite", sqlite_rc, "%s%swhile %s: %s%s",
                            s->path ? s->path : "", s->path ? ": " : "", doing, text, hint);
 }
@@ -311,7 +323,7 @@ static ledger_rc open_file(struct ldg_sqlite *s, const struct ldg_open *open, le
         return s->db ? ldg_sqlite_fail(s, sqlite_rc, "opening the database", err)
                      : ldg_fail_nomem(err);
     sqlite3_extended_result_codes(s->db, 1);
-    sqlite_rc = sqlite3_busy_timeout(s->db, open->busy_timeout_ms);
+    sqlite_rc = ldg_sqlite_wait_setup(s);
     if (sqlite_rc == SQLITE_OK)
         sqlite_rc = ldg_sqlite_register_functions(s);
     return sqlite_rc == SQLITE_OK ? ldg_sqlite_file_opened(s, err)
@@ -360,17 +372,18 @@ static ledger_rc query_text(struct ldg_sqlite *s, const char *sql, char *out, si
 /* A new database becomes a WAL database, so that readers and the writer never wait for each other.
  * Two programs may do this at once: the change needs the file alone for a moment and does not wait
  * for it by itself. */
-static ledger_rc make_wal(struct ldg_sqlite *s, int busy_timeout_ms, ledger_error *err)
+static ledger_rc make_wal(struct ldg_sqlite *s, ledger_error *err)
 {
     char text[16];
-    int64_t until_us = ldg_clock_mono_us() + (int64_t)busy_timeout_ms * 1000;
+    struct ldg_waiting waiting = { .wait = s->wait };
     ledger_rc rc =
         query_text(s, "SELECT count(*) FROM main.sqlite_master", text, sizeof(text), err);
     if (rc != LEDGER_OK || strcmp(text, "0") != 0)
         return rc;
     do {
         rc = query_text(s, "PRAGMA main.journal_mode=WAL", text, sizeof(text), err);
-        if (rc != LEDGER_ERR_BUSY || ldg_clock_mono_us() >= until_us)
+        if (rc != LEDGER_ERR_BUSY || ldg_waiting_ms(&waiting) >= s->busy_timeout_ms ||
+            ldg_waiting_ask(&waiting) != LEDGER_WAIT_ON)
             break;
         sqlite3_sleep(WAL_TRIES_PAUSE_MS);
     } while (true);
@@ -395,18 +408,18 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
     if (!s->own_db)
         return LEDGER_OK;
     if (open->flags & LEDGER_STORE_CREATE && !(open->flags & LEDGER_STORE_READ_ONLY))
-        rc = make_wal(s, open->busy_timeout_ms, err);
+        rc = make_wal(s, err);
     if (rc == LEDGER_OK)
         rc = query_text(s, "PRAGMA main.journal_mode", text, sizeof(text), err);
     if (rc != LEDGER_OK)
         return rc;
+    s->no_wal = strcmp(text, "wal") != 0;
     const char *pragmas = "PRAGMA main.cache_size=-4096";
     switch (open->role) {
     case LDG_ROLE_SINK:
         /* Only WAL keeps a database whole without waiting for the disk at each commit. */
-        pragmas = strcmp(text, "wal") == 0
-                      ? "PRAGMA main.cache_size=-6144; PRAGMA main.synchronous=NORMAL"
-                      : "PRAGMA main.cache_size=-6144";
+        pragmas = !s->no_wal ? "PRAGMA main.cache_size=-6144; PRAGMA main.synchronous=NORMAL"
+                             : "PRAGMA main.cache_size=-6144";
         sqlite3_wal_autocheckpoint(s->db, CHECKPOINT_PAGES);
         break;
     case LDG_ROLE_SOURCE:
@@ -448,6 +461,8 @@ static ledger_rc sqlite_open(void *ctx, const struct ldg_open *open, ledger_erro
     ledger_rc rc = LEDGER_OK;
     s->role = open->role;
     s->flags = open->flags;
+    s->wait = open->wait;
+    s->busy_timeout_ms = open->busy_timeout_ms;
     ldg_arena_init(&s->scratch, SCRATCH_KEEP_BYTES);
     ldg_arena_init(&s->merge_arena, SCRATCH_KEEP_BYTES);
     ldg_buf_init(&s->event_buf, EVENT_MAX_BYTES);

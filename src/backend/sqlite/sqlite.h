@@ -159,6 +159,10 @@ struct ldg_sqlite {
     uint64_t applied_count; /* committed apply() calls */
     int64_t seen_version;   /* data_version of the last log_read: the witness was right then */
     bool seen;              /* there was one */
+    const ledger_wait *wait;
+    int busy_timeout_ms;
+    bool no_wal;                /* it was found without one when it was opened */
+    struct ldg_waiting waiting; /* for a lock */
 };
 
 /* backend.c: turns a SQLite result into our code, with its text. */
@@ -201,6 +205,14 @@ bool ldg_sqlite_file_in_mountinfo(const char *path);
 /* Name of a file system that other machines may share; NULL: it is a local one. */
 const char *ldg_sqlite_file_remote(unsigned long magic);
 void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_ctx);
+
+/* busy.c */
+/* How this connection of ours waits for locks: as long as busy_timeout_ms and s->wait allow. Gives
+ * SQLite's code. */
+int ldg_sqlite_wait_setup(struct ldg_sqlite *s);
+#define LDG_SQLITE_HOLDER_MAX 80
+/* Who holds the lock of the file, in words: "process 4711 (python3)", "another connection". */
+void ldg_sqlite_holder(const struct ldg_sqlite *s, char out[LDG_SQLITE_HOLDER_MAX]);
 
 /* sql.c */
 /* text with %T (table), %L (log table) and %C (the columns of an entry) put in; sqlite3_free. */
