@@ -138,15 +138,13 @@ const struct cli_command cli_commands[] = {
       .summary = "carry every change of the source to the sink, until it is stopped",
       .text =
           "Both stores must exist (`ledgerctl store init`). SIGTERM, SIGINT and SIGHUP finish the\n"
-          "batch in hand and end it with exit 0; a batch that waits for a database is given up "
-          "after\n"
-          "4s and carried by the next start. A second SIGTERM or SIGINT does not wait. Any number of bridges may run on one pair. Events that "
-          "cannot\n"
-          "be applied are parked (`ledgerctl bridge parked list`) and do not change the exit "
-          "code.\n"
-          "A database that goes away is told once and waited for; once more when it is back. So is\n"
-          "a wait of more than 10s: for a lock and who holds it, a standby, an answer. At\n"
-          "the start both have to be reached within 30s, or within --retry-for.",
+          "batch in hand and end it with exit 0; a batch that waits for a database is given up\n"
+          "after 4s and carried by the next start. A second SIGTERM or SIGINT ends it at once.\n"
+          "Any number of bridges may run on one pair. Events that cannot be applied are parked\n"
+          "(`ledgerctl bridge parked list`) and do not change the exit code.\n"
+          "A database that goes away is told once and waited for; once more when it is back. A\n"
+          "wait of more than 10s is told, too: for a lock and who holds it, a standby, an answer.\n"
+          "At the start both have to be reached within 30s, or within --retry-for.",
       .examples = "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db\n"
                   "ledgerctl bridge run --source postgresql://a.example/orders --sink "
                   "postgresql:///?service=copy\n"

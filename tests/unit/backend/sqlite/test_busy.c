@@ -178,7 +178,7 @@ static int64_t fast_clock(void)
 static void a_long_wait_is_told_once(void **state)
 {
     struct ldg_sqlite s;
-    tst_ok(open_for(&s, 60000), &err);
+    tst_ok(open_for(&s, 15000), &err);
     hold("BEGIN IMMEDIATE");
     ldg_clock_set_mono(fast_clock);
     assert_int_equal(write_one(&s), LEDGER_ERR_BUSY);
