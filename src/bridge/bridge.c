@@ -212,7 +212,8 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bridge->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (bridge->wake_fd < 0 || bridge->stop_fd < 0)
-        rc = ldg_fail_native(err, LEDGER_ERR_IO, "", errno, "eventfd: %s", strerror(errno));
+        rc = ldg_fail_native(err, LEDGER_ERR_IO, "", errno, "eventfd: %s%s", strerror(errno),
+                             errno == EMFILE ? "; raise the limit (`ulimit -n`)" : "");
     if (rc == LEDGER_OK)
         rc = copy_options(bridge, options, err);
     if (rc == LEDGER_OK)

@@ -79,8 +79,9 @@ enum cli_option_id {
 };
 
 enum cli_option_type {
-    CLI_FLAG, /* no value; may be repeated (-vv) */
-    CLI_TEXT,
+    CLI_FLAG,     /* no value; may be repeated (-vv) */
+    CLI_TEXT,     /* data: any bytes */
+    CLI_NAME,     /* of a store, table, file or bridge: no control characters */
     CLI_LIST,     /* text; may be repeated */
     CLI_PAIRS,    /* k=v; may be repeated */
     CLI_COUNT,    /* whole number from min to max */
@@ -213,6 +214,8 @@ int cli_verbosity(void);
 
 /* Flushes stdout; after the first failure prints why, once, and returns false. */
 bool cli_flush(void);
+/* From here on a reader who has gone (`| head`) ends the command without a word. */
+void cli_output_may_be_cut(void);
 /* The exit code of the program: rc, or 1 when stdout could not be written. */
 int cli_finish(int rc);
 
@@ -228,6 +231,9 @@ void cli_log(void *ctx, ledger_log_level level, const char *message, const ledge
 /* Text of the user for a message: shortened, without control characters and without what may be a
  * secret. Valid until four calls later. */
 const char *cli_shown(const char *text);
+
+/* Size of the byte order mark that the text begins with, 0: it has none. */
+size_t cli_mark_size(const char *data, size_t size);
 
 /* Memory: ends the program (exit 75) when there is none. */
 void *cli_alloc(void *old, size_t size);

@@ -338,6 +338,7 @@ static int walk_parked(const struct cli *cli, struct parked *parked)
     int exit_code = cli_store_open(cli, CLI_SINK, LEDGER_STORE_READ_ONLY, &sink);
     if (exit_code != 0)
         return exit_code;
+    cli_output_may_be_cut();
     ledger_rc rc = ledger_bridge_parked_list(sink, on_parked, parked, &err);
     if (rc != LEDGER_OK)
         exit_code = cli_fail(rc, &err, NULL);
@@ -413,6 +414,9 @@ int cli_parked_retry(const struct cli *cli)
             printf("%llu applied, %llu still parked\n", (unsigned long long)applied,
                    (unsigned long long)left);
         }
+        if (!cli_flush())
+            cli_error("%llu events are applied already, %llu are still parked",
+                      (unsigned long long)applied, (unsigned long long)left);
     }
     pair_close(&pair);
     return exit_code;
@@ -439,6 +443,8 @@ int cli_parked_drop(const struct cli *cli)
     } else {
         printf("%llu dropped\n", (unsigned long long)dropped);
     }
+    if (rc == LEDGER_OK && !cli_flush())
+        cli_error("%llu events are dropped already", (unsigned long long)dropped);
     ledger_store_close(&sink);
     return exit_code;
 }

@@ -77,12 +77,22 @@ static void print_finding(void *ctx, ledger_severity severity, const char *subje
 int cli_store_check(const struct cli *cli)
 {
     struct check check = { .json = cli_flag(cli, OPT_JSON) };
+    ledger_store_options options;
     ledger_store *store = NULL;
     ledger_error err = { 0 };
-    int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
-    if (exit_code != 0)
+    int exit_code = CLI_EXIT_OK;
+    if (!cli_store_options(cli, CLI_STORE, &options))
+        return CLI_EXIT_USAGE;
+    options.flags = LEDGER_STORE_READ_ONLY;
+    ledger_rc rc = ledger_store_open(&options, &store, &err);
+    if (rc != LEDGER_OK) {
+        /* A store that is refused as it stands is a finding. */
+        exit_code = cli_fail(rc, &err, "store");
+        if (exit_code == CLI_EXIT_CONFIG)
+            print_finding(&check, LEDGER_FINDING_ERROR, "store", err.message);
         return exit_code;
-    ledger_rc rc = ledger_store_check(store, print_finding, &check, &err);
+    }
+    rc = ledger_store_check(store, print_finding, &check, &err);
     if (rc != LEDGER_OK)
         exit_code = cli_fail(rc, &err, "store");
     else if (check.failed)

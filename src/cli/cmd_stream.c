@@ -1,5 +1,6 @@
 /* ledgerctl stream: writing and reading entries. Reads go page by page, so memory is bounded by a
  * page whatever --limit says. */
+#include <ctype.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@ static const char *stream_name(const struct cli *cli)
 
 /* --- append --------------------------------------------------------------------------------- */
 
-/* All of stdin, without one line end at its end. Caller: cli_free(). NULL: printed. */
+/* All of stdin, without a byte order mark and one line end at its end. Caller: cli_free(). NULL:
+ * printed. */
 static char *read_stdin(size_t *ret_size, int *ret_exit)
 {
     size_t size = 0, cap = 1 << 16;
@@ -47,7 +49,9 @@ static char *read_stdin(size_t *ret_size, int *ret_exit)
     }
     if (size > 0 && data[size - 1] == '\n')
         size -= size > 1 && data[size - 2] == '\r' ? 2 : 1;
-    *ret_size = size;
+    size_t mark = cli_mark_size(data, size);
+    memmove(data, data + mark, size - mark);
+    *ret_size = size - mark;
     return data;
 fail:
     cli_free(data);
@@ -79,6 +83,7 @@ static int append_one(const struct cli *cli, ledger_store *store, ledger_bytes p
     };
     ledger_ids ids = { 0 };
     ledger_error err = { 0 }, ignored = { 0 };
+    char id[CLI_NUMBER_MAX];
     int exit_code = CLI_EXIT_OK;
     ledger_rc rc = LEDGER_ERR_DATA;
     if (payload.size == 0)
@@ -87,7 +92,9 @@ static int append_one(const struct cli *cli, ledger_store *store, ledger_bytes p
         rc = ledger_store_append(store, stream_name(cli), &input, 1, &ids, &err);
     if (rc != LEDGER_OK) {
         exit_code = cli_fail(rc, &err, NULL);
-        if (rc == LEDGER_ERR_DATA && !cli_json_valid(payload, &ignored))
+        bool is_text = payload.size > 0 && isprint(*(const unsigned char *)payload.data) != 0 &&
+                       memchr(payload.data, '\0', payload.size) == NULL;
+        if (rc == LEDGER_ERR_DATA && is_text && !cli_json_valid(payload, &ignored))
             cli_error("a payload is JSON; a text is put in double quotes inside the shell's: "
                       "'\"some text\"'");
     } else if (ids.count == 0) {
@@ -96,6 +103,10 @@ static int append_one(const struct cli *cli, ledger_store *store, ledger_bytes p
     }
     for (size_t i = 0; i < ids.count; i++)
         print_id(cli_flag(cli, OPT_JSON), ids.items[i]);
+    /* Whoever tries again would have it twice. */
+    if (!cli_flush() && ids.count > 0)
+        cli_error("the entry is appended already, with id %s: do not append it again",
+                  cli_id_text(ids.items[0], id));
     ledger_ids_destroy(&ids);
     cli_free((void *)metadata.items);
     return exit_code;
@@ -258,6 +269,7 @@ static int read_or_search(const struct cli *cli, const char *stream, const char 
     int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
     if (exit_code != 0)
         return exit_code;
+    cli_output_may_be_cut();
     query_init(&query, cli, store);
     query.stream = stream;
     query.text = text;
@@ -308,10 +320,8 @@ static int follow(struct query *query, ledger_tail *tail)
         if (!cli_flush())
             return CLI_EXIT_FAILED;
         pause_ms = count > 0 ? 50 : pause_ms < 200 ? pause_ms + 10 : 200;
-        if (count == 0 && !wait_for_more(pause_ms)) {
-            cli_error("cannot write the output: its reader has gone");
-            return CLI_EXIT_FAILED;
-        }
+        if (count == 0 && !wait_for_more(pause_ms))
+            return CLI_EXIT_FAILED; /* like any other output that is cut */
     }
     return CLI_EXIT_OK;
 }
@@ -327,6 +337,7 @@ int cli_stream_tail(const struct cli *cli)
     int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
     if (exit_code != 0)
         return exit_code;
+    cli_output_may_be_cut();
     cli_stop_catch();
     query_init(&query, cli, store);
     query.stream = cli_text(cli, OPT_STREAM);
@@ -472,6 +483,7 @@ int cli_stream_list(const struct cli *cli)
     int exit_code = cli_store_open(cli, CLI_STORE, LEDGER_STORE_READ_ONLY, &store);
     if (exit_code != 0)
         return exit_code;
+    cli_output_may_be_cut();
     exit_code = list_streams(cli, store);
     ledger_store_close(&store);
     return exit_code;
@@ -550,6 +562,8 @@ int cli_stream_trim(const struct cli *cli)
     } else {
         printf("%llu\n", (unsigned long long)deleted);
     }
+    if (rc == LEDGER_OK && !cli_flush())
+        cli_error("%llu entries are deleted already", (unsigned long long)deleted);
     ledger_store_close(&store);
     return exit_code;
 }

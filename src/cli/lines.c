@@ -175,13 +175,19 @@ static bool take_line(struct input *input, size_t size)
 {
     const char *text = input->data + input->start;
     uint64_t number = ++input->number;
+    size_t mark = cli_mark_size(text, size); /* files that were put together have several */
+    text += mark;
+    size -= mark;
     const char *at = skip_blanks(text);
     ledger_bytes members[FIELD_COUNT] = { { 0 } };
     ledger_error err = { 0 };
     if ((size_t)(at - text) >= size)
         return true; /* blank */
     if (strlen(text) != size) {
-        cli_error("line %llu: there is a NUL byte in it", (unsigned long long)number);
+        cli_error(
+            "line %llu: there is a NUL byte in it; if the text is UTF-16 convert it to UTF-8, "
+            "for example with `iconv -f UTF-16 -t UTF-8`",
+            (unsigned long long)number);
         return false;
     }
     if (!cli_json_valid((ledger_bytes){ text, size }, &err)) {
@@ -331,7 +337,7 @@ static int append_lines(struct input *input)
         exit_code = cli_fail(rc, &commit_err, NULL);
     forget_lines(input);
     if (!cli_flush() && exit_code == 0)
-        exit_code = CLI_EXIT_FAILED;
+        exit_code = CLI_EXIT_FAILED; /* what is appended already is told at the end */
     return exit_code;
 }
 

@@ -42,8 +42,12 @@ static bool take_password_file(const struct cli *cli)
     FILE *file = fopen(path, "r");
     if (file == NULL || (fgets(line, sizeof line, file) == NULL && ferror(file)))
         wrong = strerror(errno);
+    size_t mark = cli_mark_size(line, strlen(line));
+    memmove(line, line + mark, strlen(line + mark) + 1);
     size_t size = strcspn(line, "\r\n");
-    if (wrong == NULL && size == 0)
+    if (wrong == NULL && (memcmp(line, "\xff\xfe", 2) == 0 || memcmp(line, "\xfe\xff", 2) == 0))
+        wrong = "it is UTF-16: convert it to UTF-8, for example with `iconv -f UTF-16 -t UTF-8`";
+    else if (wrong == NULL && size == 0)
         wrong = "its first line is empty";
     else if (wrong == NULL && size == sizeof line - 1)
         wrong = "its first line is too long";

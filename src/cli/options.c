@@ -11,26 +11,26 @@
 #include "cli/cli.h"
 
 const struct cli_option cli_options[OPT_COUNT] = {
-    [OPT_STORE] = { "store", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
+    [OPT_STORE] = { "store", 0, CLI_NAME, "URL", NULL, 0, 0, NULL,
                     "the store: sqlite:PATH or postgresql://HOST/DATABASE" },
-    [OPT_SOURCE] = { "source", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL,
+    [OPT_SOURCE] = { "source", 0, CLI_NAME, "URL", NULL, 0, 0, NULL,
                      "the store whose changes are carried" },
-    [OPT_SINK] = { "sink", 0, CLI_TEXT, "URL", NULL, 0, 0, NULL, "the store they are carried to" },
-    [OPT_TABLE] = { "table", 0, CLI_TEXT, "NAME", LEDGER_DEFAULT_TABLE, 0, 0, NULL,
+    [OPT_SINK] = { "sink", 0, CLI_NAME, "URL", NULL, 0, 0, NULL, "the store they are carried to" },
+    [OPT_TABLE] = { "table", 0, CLI_NAME, "NAME", LEDGER_DEFAULT_TABLE, 0, 0, NULL,
                     "table of the entries" },
-    [OPT_LOG_TABLE] = { "log-table", 0, CLI_TEXT, "NAME", "<table>_mutations", 0, 0, NULL,
+    [OPT_LOG_TABLE] = { "log-table", 0, CLI_NAME, "NAME", "<table>_mutations", 0, 0, NULL,
                         "table of the mutation log" },
-    [OPT_SOURCE_TABLE] = { "source-table", 0, CLI_TEXT, "NAME", "--table", 0, 0, NULL,
+    [OPT_SOURCE_TABLE] = { "source-table", 0, CLI_NAME, "NAME", "--table", 0, 0, NULL,
                            "table of the source" },
-    [OPT_SINK_TABLE] = { "sink-table", 0, CLI_TEXT, "NAME", "--table", 0, 0, NULL,
+    [OPT_SINK_TABLE] = { "sink-table", 0, CLI_NAME, "NAME", "--table", 0, 0, NULL,
                          "table of the sink" },
-    [OPT_SOURCE_LOG_TABLE] = { "source-log-table", 0, CLI_TEXT, "NAME", "--log-table", 0, 0, NULL,
+    [OPT_SOURCE_LOG_TABLE] = { "source-log-table", 0, CLI_NAME, "NAME", "--log-table", 0, 0, NULL,
                                "mutation log of the source" },
-    [OPT_SINK_LOG_TABLE] = { "sink-log-table", 0, CLI_TEXT, "NAME", "--log-table", 0, 0, NULL,
+    [OPT_SINK_LOG_TABLE] = { "sink-log-table", 0, CLI_NAME, "NAME", "--log-table", 0, 0, NULL,
                              "mutation log of the sink, if it has one" },
     [OPT_BUSY_TIMEOUT] = { "busy-timeout", 0, CLI_DURATION, "TIME", "5s", 0, 3600000, NULL,
                            "how long to wait for a lock" },
-    [OPT_PASSWORD_FILE] = { "password-file", 0, CLI_TEXT, "FILE", NULL, 0, 0, NULL,
+    [OPT_PASSWORD_FILE] = { "password-file", 0, CLI_NAME, "FILE", NULL, 0, 0, NULL,
                             "file whose first line is the password of the database" },
     [OPT_NO_LOG] = { "no-log", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                      "make no mutation log: the store can only be a sink" },
@@ -66,7 +66,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
                   "annotation to set; K= deletes it; repeatable" },
     [OPT_BEFORE] = { "before", 0, CLI_COUNT, "ID", NULL, 1, INT64_MAX, NULL,
                      "the last id to delete" },
-    [OPT_NAME] = { "name", 0, CLI_TEXT, "NAME", LEDGER_BRIDGE_DEFAULT_NAME, 0, 0, NULL,
+    [OPT_NAME] = { "name", 0, CLI_NAME, "NAME", LEDGER_BRIDGE_DEFAULT_NAME, 0, 0, NULL,
                    "name of the bridge and its cursor" },
     [OPT_BATCH_SIZE] = { "batch-size", 0, CLI_COUNT, "N", "500", 1, 1000000, NULL,
                          "mutations per batch" },
@@ -89,7 +89,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
                         "30s at the start and with --until-empty, else for ever", 0,
                         INT64_C(31536000000), NULL,
                         "give up after failing for so long without progress" },
-    [OPT_CURSOR_FILE] = { "cursor-file", 0, CLI_TEXT, "PATH", NULL, 0, 0, NULL,
+    [OPT_CURSOR_FILE] = { "cursor-file", 0, CLI_NAME, "PATH", NULL, 0, 0, NULL,
                           "SQLite file for the cursor of a sink that keeps none" },
     [OPT_MAX_LAG] = { "max-lag", 0, CLI_DURATION, "TIME", NULL, 0, INT64_C(31536000000), NULL,
                       "exit 11 when the sink is further behind" },
@@ -286,6 +286,24 @@ static bool add_item(struct cli_value *value, const char *text)
     return true;
 }
 
+/* A name that came out of a file of Windows, or whose bytes nobody would see in a message. */
+static bool name_is_clean(const char *text, const char *from)
+{
+    size_t size = strlen(text), at = 0;
+    while (at < size && (unsigned char)text[at] >= ' ' && text[at] != 127)
+        at++;
+    if (cli_mark_size(text, size) > 0)
+        cli_error("%s: the value begins with a byte order mark (U+FEFF): take it out", from);
+    else if (at < size && text[at] == '\r' && at + 1 == size)
+        cli_error("%s: \"%s\" ends with a carriage return (\\r), the line end of Windows: take it "
+                  "out",
+                  from, cli_shown(text));
+    else if (at < size)
+        cli_error("%s: \"%s\" has a control character at byte %zu: take it out", from,
+                  cli_shown(text), at);
+    return at == size && cli_mark_size(text, size) == 0;
+}
+
 /* Takes one value. `from` names where it stands: "--batch-size" or "LEDGER_BATCH_SIZE". */
 static bool take_value(struct cli *cli, enum cli_option_id id, const char *text, const char *from)
 {
@@ -297,6 +315,10 @@ static bool take_value(struct cli *cli, enum cli_option_id id, const char *text,
         ok = parse_flag_text(text, &value->number);
         break;
     case CLI_TEXT:
+        break;
+    case CLI_NAME:
+        if (!name_is_clean(text, from))
+            return false;
         break;
     case CLI_LIST:
         ok = add_item(value, text);
@@ -460,6 +482,11 @@ bool cli_options_environment(struct cli *cli)
         if (cli->values[id].from_argument || text == NULL || text[0] == '\0' ||
             !cli_command_has_option(cli->command, id))
             continue;
+        /* An argument may name a stream with any bytes; a variable with this end comes from a file.
+         */
+        if ((id == OPT_STREAM || id == OPT_AFTER) && text[strlen(text) - 1] == '\r' &&
+            !name_is_clean(text, name))
+            return false;
         bool many = option->type == CLI_LIST || option->type == CLI_PAIRS;
         if (many ? !read_env_items(cli, id, text, name) : !take_value(cli, id, text, name))
             return false;

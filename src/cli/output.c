@@ -16,7 +16,7 @@
 
 #include "cli/cli.h"
 
-static bool quiet, output_failed;
+static bool quiet, output_failed, may_be_cut;
 static int verbosity;
 /* Log lines come from the bridge's thread. */
 static pthread_mutex_t words_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -56,13 +56,19 @@ int cli_verbosity(void)
     return verbosity;
 }
 
+void cli_output_may_be_cut(void)
+{
+    may_be_cut = true;
+}
+
 bool cli_flush(void)
 {
     errno = 0;
     bool failed = fflush(stdout) != 0 || ferror(stdout);
     if (failed && !output_failed) {
         output_failed = true;
-        cli_error("cannot write the output: %s", errno != 0 ? strerror(errno) : "write error");
+        if (errno != EPIPE || !may_be_cut)
+            cli_error("cannot write the output: %s", errno != 0 ? strerror(errno) : "write error");
     }
     return !output_failed;
 }
@@ -191,26 +197,47 @@ void cli_progress_clear(void)
 
 /* --- secrets -------------------------------------------------------------------------------- */
 
+static bool is_control(char c)
+{
+    return (unsigned char)c < ' ' || c == 127;
+}
+
+/* The first 80 bytes, with control characters that can be seen: \r, \x1b. */
+static void show_start(const char *text, char *out, size_t out_size)
+{
+    static const char letters[] = "abtnvfr"; /* of the characters from 7 on */
+    size_t used = 0;
+    for (; *text != '\0' && used < 80; text++) {
+        if (!is_control(*text))
+            out[used++] = *text;
+        else if (*text >= 7 && *text <= 13)
+            used += (size_t)snprintf(out + used, out_size - used, "\\%c", letters[*text - 7]);
+        else
+            used += (size_t)snprintf(out + used, out_size - used, "\\x%02x", *text);
+    }
+    snprintf(out + used, out_size - used, "%s", *text != '\0' ? "..." : "");
+}
+
 const char *cli_shown(const char *text)
 {
     static char slots[4][96];
     static unsigned next;
     char *out = slots[next++ % 4];
     const char *scheme = strstr(text, "://");
-    size_t length = strlen(text);
     if (scheme != NULL || strcasestr(text, "passw") != NULL || strcasestr(text, "secret") != NULL ||
         strcasestr(text, "token") != NULL) {
         /* It may hold a password: only the scheme is repeated. */
         size_t keep = scheme != NULL && scheme - text < 20 ? (size_t)(scheme + 3 - text) : 0;
         snprintf(out, sizeof slots[0], "%.*s***", (int)keep, text);
     } else {
-        snprintf(out, sizeof slots[0], "%.80s%s", text, length > 80 ? "..." : "");
-    }
-    for (char *c = out; *c != '\0'; c++) {
-        if ((unsigned char)*c < ' ' || *c == 127)
-            *c = '?';
+        show_start(text, out, sizeof slots[0]);
     }
     return out;
+}
+
+size_t cli_mark_size(const char *data, size_t size)
+{
+    return size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
 }
 
 /* --- memory, numbers, times ----------------------------------------------------------------- */

@@ -119,12 +119,27 @@ static bool out_of_memory(struct ldg_json *json)
     return ldg_json_fault(json, "out of memory", json->p);
 }
 
+/* Texts from elsewhere fail where their encoding shows: at a byte order mark, or at the zero bytes
+ * of UTF-16 and UTF-32. NULL: it is another fault. */
+static const char *encoding_fault(const struct ldg_json *json)
+{
+    const char *at = json->at;
+    size_t left = at != NULL ? (size_t)(json->end - at) : 0;
+    if (left >= 3 && memcmp(at, "\xef\xbb\xbf", 3) == 0)
+        return "a byte order mark (U+FEFF), which JSON does not have: leave it out;";
+    if ((left >= 2 && (memcmp(at, "\xff\xfe", 2) == 0 || memcmp(at, "\xfe\xff", 2) == 0)) ||
+        (left > 0 && at[0] == '\0' && (left < 3 || at[2] == '\0')))
+        return "this is UTF-16 or UTF-32: convert it to UTF-8, for example with iconv;";
+    return NULL;
+}
+
 ledger_rc ldg_json_fail(const struct ldg_json *json, const char *what, ledger_error *err)
 {
     if (json->nomem)
         return ldg_fail_nomem(err);
-    return ldg_fail(err, LEDGER_ERR_DATA, "%s: %s at byte %zu", what, json->fault,
-                    (size_t)(json->at - json->start));
+    const char *fault = encoding_fault(json);
+    return ldg_fail(err, LEDGER_ERR_DATA, "%s: %s at byte %zu", what,
+                    fault != NULL ? fault : json->fault, (size_t)(json->at - json->start));
 }
 
 void ldg_json_skip_space(struct ldg_json *json)

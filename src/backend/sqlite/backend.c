@@ -42,6 +42,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
         return LEDGER_ERR_PERMISSION;
     case SQLITE_CANTOPEN:
         *ret_hint = "; the file and its folder must be readable, and writable for a WAL database";
+        if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
+            *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
         return ldg_sqlite_code_of_errno(s->db ? sqlite3_system_errno(s->db) : errno,
                                         LEDGER_ERR_CONNECT);
     case SQLITE_NOTADB:
@@ -60,6 +62,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
     case SQLITE_IOERR:
         if (rc == SQLITE_IOERR_NOMEM)
             return LEDGER_ERR_NOMEM;
+        if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
+            *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
         return s->db && sqlite3_system_errno(s->db) == EDQUOT ? LEDGER_ERR_FULL : LEDGER_ERR_IO;
     case SQLITE_INTERRUPT:
         return LEDGER_ERR_CANCELLED;

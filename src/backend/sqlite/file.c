@@ -40,6 +40,11 @@ ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise)
     }
 }
 
+bool ldg_sqlite_no_descriptors(int error)
+{
+    return error == EMFILE || error == ENFILE;
+}
+
 /* A name for a message: control characters can be seen (\r), and of a long one there is the end. */
 static const char *shown(const char *name, char out[SHOWN_MAX])
 {

@@ -184,6 +184,10 @@ void ldg_sqlite_rollback(struct ldg_sqlite *s);
 
 /* file.c */
 ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise);
+/* Are the descriptors of the process, or of the machine, used up? */
+bool ldg_sqlite_no_descriptors(int error);
+#define LDG_SQLITE_NO_DESCRIPTORS                                                                  \
+    "; too many open files: raise the limit (`ulimit -n`, systemd's LimitNOFILE)"
 /* Finds the file and sets s->path and s->given. Errors: SCHEMA, CONNECT (it is not there), INVALID,
  * PERMISSION (no file that could be a database), UNSUPPORTED (it has a second name). For the roles
  * of a bridge the last one may pass: RETRY. */
