@@ -118,13 +118,15 @@ typedef struct ledger_bridge_stats {
     uint64_t skip_missing_count; /*   its entry is not there: trimmed, or older than the log */
     uint64_t skip_origin_count;  /*   it came from the sink in the first place */
     uint64_t park_count;
-    uint64_t dedup_count;     /* appends whose dedup keys the sink's stream already had */
-    uint64_t error_count;     /* failed cycles */
-    uint64_t backlog_count;   /* mutations in the log behind the cursor, at the last look */
-    double lag_seconds;       /* age of the oldest of them; 0 when there is none */
-    int64_t last_success_us;  /* end of the last cycle without error; LEDGER_NO_TIME: none yet */
-    int64_t last_progress_us; /* last time the cursor moved; LEDGER_NO_TIME: not yet */
-    char position[LEDGER_ID_TEXT_MAX];         /* applied */
+    uint64_t dedup_count;    /* appends whose dedup keys the sink's stream already had */
+    uint64_t error_count;    /* failed cycles */
+    uint64_t backlog_count;  /* mutations in the log behind the cursor, at the last look */
+    double lag_seconds;      /* age of the oldest of them, as far as what the bridge has seen allows
+                                it: at least as long as it has seen events wait, at most since it
+                                last saw none; 0 when there is none */
+    int64_t last_success_us; /* end of the last cycle without error; LEDGER_NO_TIME: none yet */
+    int64_t last_progress_us;          /* last time the cursor moved; LEDGER_NO_TIME: not yet */
+    char position[LEDGER_ID_TEXT_MAX]; /* applied */
     char durable_position[LEDGER_ID_TEXT_MAX]; /* known to be on the sink's disk */
 } ledger_bridge_stats;
 /* A snapshot; any thread, any time. */
@@ -142,9 +144,15 @@ typedef struct ledger_bridge_status {
     char position[LEDGER_ID_TEXT_MAX]; /* of the cursor; "" without one */
     char head[LEDGER_ID_TEXT_MAX];     /* last position of the source's log */
     uint64_t backlog_count;
-    double lag_seconds;
+    double lag_seconds; /* age of the oldest of them, 0 without one, never negative; with
+                           wrong_time: since the cursor last moved */
+    bool wrong_time;    /* the time of the oldest cannot be true (in the future, before the year
+                           2000, none at all): its writer's clock is wrong */
+    bool lag_unknown;   /* nor can the cursor's: something waits, and lag_seconds is 0 */
+    int64_t oldest_us;  /* the time that the oldest carries; LEDGER_NO_TIME: none */
     uint64_t parked_count;
-    int64_t moved_at_us; /* when the cursor last moved; LEDGER_NO_TIME: unknown */
+    int64_t moved_at_us; /* when the cursor last moved, by the bridge's clock; LEDGER_NO_TIME:
+                            unknown */
 } ledger_bridge_status;
 /* Reads both stores; writes nothing. No cursor is no error: has_cursor tells, and all of the log is
  * backlog. Errors: CURSOR_MISMATCH, SOURCE_REWOUND. */

@@ -243,6 +243,7 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     stats->dedup_count += tally.dedup;
     stats->park_count += tally.park;
     stats->last_progress_us = ldg_clock_now_us();
+    ldg_waiting_progress(&bridge->waiting, batch->log.more, ldg_clock_mono_us());
     stats->backlog_count = batch->log.more && stats->backlog_count > batch->log.count
                                ? stats->backlog_count - batch->log.count
                                : batch->log.more;
@@ -265,28 +266,24 @@ static void account_failure(struct ldg_pipe *pipe, const struct ldg_batch *batch
         ldg_telemetry_count(t, t->errors, (ledger_mutation_type)type, failed[type]);
 }
 
-static double age_seconds(int64_t time_us)
-{
-    int64_t age = time_us == LEDGER_NO_TIME ? 0 : ldg_clock_now_us() - time_us;
-    return age > 0 ? (double)age / 1e6 : 0;
-}
-
 /* How far behind, at the last look: asks the source now and then, never while it is read ahead. */
 static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 {
     struct ledger_bridge *bridge = pipe->bridge;
     struct ldg_log_stat stat;
     bool asked = false;
-    double lag = batch->log.count == 0 ? 0 : age_seconds(batch->log.rows[0].created_at_us);
-    int64_t now = ldg_clock_mono_us();
+    int64_t now = ldg_clock_mono_us(), age = 0;
+    if (batch->log.count > 0 && batch->log.rows[0].created_at_us != LEDGER_NO_TIME)
+        age = ldg_clock_now_us() - batch->log.rows[0].created_at_us;
     if (batch->log.more && now - pipe->stat_at_us >= STAT_INTERVAL_US) {
         pipe->stat_at_us = now;
         asked = ldg_store_log_stat(pipe->source, pipe->cursor.from, &stat, NULL) == LEDGER_OK;
     }
-    ldg_telemetry_lag(&bridge->telemetry, lag);
     char durable[LEDGER_ID_TEXT_MAX];
     bool is_durable = find_durable(pipe, durable);
     pthread_mutex_lock(&bridge->mutex);
+    ldg_waiting_look(&bridge->waiting, batch->log.count > 0, now);
+    double lag = batch->log.count > 0 ? ldg_waiting_lag(&bridge->waiting, age, now) : 0;
     bridge->stats.lag_seconds = lag;
     if (asked)
         bridge->stats.backlog_count = stat.backlog_count;
@@ -298,6 +295,7 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         (void)snprintf(bridge->stats.position, sizeof(bridge->stats.position), "%s",
                        pipe->cursor.row.readable);
     pthread_mutex_unlock(&bridge->mutex);
+    ldg_telemetry_lag(&bridge->telemetry, lag);
 }
 
 /* --- the trip -------------------------------------------------------------------------------- */

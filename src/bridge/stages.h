@@ -6,6 +6,7 @@
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
  *   cursor.c  where the next batch begins                                    (owns positions)
  *
+ *   lag.c     how long events have waited                                    (pure)
  *   pipe.c    one trip through them, and its accounting
  *   bridge.c  a bridge's life: the loop over trips, and retries
  *
@@ -142,6 +143,12 @@ struct ldg_applier {
     pthread_cond_t cond;
 };
 
+/* lag.c: what a bridge has seen of its log; monotonic times, 0: never */
+struct ldg_waiting {
+    int64_t since_us; /* events wait, seen first then; counted anew from each progress */
+    int64_t empty_us; /* the last look that found none */
+};
+
 struct ldg_pipe {
     struct ledger_bridge *bridge;
     ledger_store *source, *sink, *side;
@@ -196,6 +203,7 @@ struct ledger_bridge {
     ledger_rc end_rc;
     ledger_error end_err;
     ledger_bridge_stats stats;
+    struct ldg_waiting waiting;
 };
 
 /* --- the stages ------------------------------------------------------------------------------ */
@@ -279,6 +287,20 @@ ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct l
 /* The row was written by apply(), or is written now to the side store. */
 ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
                            ledger_error *err);
+
+/* How long the oldest of a backlog has waited, as somebody sees it who comes by: oldest_us, when it
+ * was written by its writer's clock; moved_us, when the cursor moved last. */
+struct ldg_lag {
+    double seconds;  /* never negative */
+    bool wrong_time; /* the event's time cannot be true: counted from the cursor's last move */
+    bool known;      /* false: nor does the cursor tell; seconds is 0 */
+};
+struct ldg_lag ldg_lag_of_pair(int64_t now_us, int64_t oldest_us, int64_t moved_us);
+/* A look at the log behind the cursor; a batch that was applied, with more behind it or not. */
+void ldg_waiting_look(struct ldg_waiting *waiting, bool any, int64_t mono_us);
+void ldg_waiting_progress(struct ldg_waiting *waiting, bool more, int64_t mono_us);
+/* age_us, what the event's own time says, between what the bridge has seen itself. In seconds. */
+double ldg_waiting_lag(const struct ldg_waiting *waiting, int64_t age_us, int64_t mono_us);
 
 ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_options *options,
                              ledger_error *err);

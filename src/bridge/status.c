@@ -64,9 +64,13 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
         }
         position_text(stat.head, status.head);
         status.backlog_count = stat.backlog_count;
-        if (stat.backlog_count > 0 && stat.oldest_us != LEDGER_NO_TIME) {
-            int64_t age = ldg_clock_now_us() - stat.oldest_us;
-            status.lag_seconds = age > 0 ? (double)age / 1e6 : 0;
+        status.oldest_us = stat.backlog_count > 0 ? stat.oldest_us : LEDGER_NO_TIME;
+        if (stat.backlog_count > 0) {
+            struct ldg_lag lag =
+                ldg_lag_of_pair(ldg_clock_now_us(), stat.oldest_us, status.moved_at_us);
+            status.lag_seconds = lag.seconds;
+            status.wrong_time = lag.wrong_time;
+            status.lag_unknown = !lag.known;
         }
         *ret_status = status;
     }

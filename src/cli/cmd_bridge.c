@@ -56,7 +56,11 @@ static void print_status_json(const struct cli *cli, const ledger_bridge_status 
     json_text(stdout, "position", s->has_cursor ? cli_position_text(s->position) : NULL);
     json_text(stdout, "head", cli_position_text(s->head));
     json_count(stdout, "backlog", s->backlog_count);
-    json_seconds(stdout, "lag_seconds", s->lag_seconds);
+    if (s->lag_unknown)
+        json_text(stdout, "lag_seconds", NULL);
+    else
+        json_seconds(stdout, "lag_seconds", s->lag_seconds);
+    json_time(stdout, "oldest_at", s->oldest_us);
     json_count(stdout, "parked", s->parked_count);
     json_time(stdout, "moved_at", s->moved_at_us);
     json_end(stdout);
@@ -89,6 +93,17 @@ static void print_position(const ledger_bridge_status *s)
            cli_position_text(s->head));
 }
 
+static void note_wrong_time(const ledger_bridge_status *s)
+{
+    char when[CLI_TIME_MAX];
+    if (s->wrong_time)
+        cli_note("the oldest event is dated %s: the clock of its writer is wrong; the lag is %s",
+                 s->oldest_us == LEDGER_NO_TIME ? "with no time"
+                                                : cli_time_text(s->oldest_us, when),
+                 s->lag_unknown ? "not known, and counts as above --max-lag"
+                                : "counted from when the cursor last moved");
+}
+
 int cli_bridge_status(const struct cli *cli)
 {
     struct pair pair;
@@ -106,12 +121,14 @@ int cli_bridge_status(const struct cli *cli)
         print_ends(cli, &pair);
         print_position(&status);
         printf("backlog   %s\n", cli_grouped(status.backlog_count, number));
-        printf("lag       %s\n", cli_span_text(status.lag_seconds, number));
+        printf("lag       %s\n",
+               status.lag_unknown ? "unknown" : cli_span_text(status.lag_seconds, number));
         printf("parked    %s\n", cli_grouped(status.parked_count, number));
         print_moved_at(status.moved_at_us);
     }
+    note_wrong_time(&status);
     if (cli_is_set(cli, OPT_MAX_LAG) &&
-        status.lag_seconds * 1000 > (double)cli_number(cli, OPT_MAX_LAG, 0))
+        (status.lag_unknown || status.lag_seconds * 1000 > (double)cli_number(cli, OPT_MAX_LAG, 0)))
         exit_code = CLI_EXIT_LAG;
     else if (status.parked_count > 0)
         exit_code = CLI_EXIT_PARKED;
