@@ -440,6 +440,7 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
 
 static void release(struct ldg_sqlite *s)
 {
+    ldg_sqlite_file_forget(s);
     if (s->db && (s->in_user_tx || s->in_snapshot))
         ldg_sqlite_rollback(s);
     for (size_t i = 0; i < LDG_STMT_COUNT; i++) {

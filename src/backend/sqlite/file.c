@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -353,16 +354,63 @@ static ledger_rc look_at_wal(const struct ldg_sqlite *s, ledger_error *err)
                       err);
 }
 
+/* Handles of this process that have a WAL open. SQLite gives connections on one file one map of its
+ * WAL, as long as any of them stands: one that is opened after the WAL was taken away would look
+ * into the new WAL by the map of the old one. */
+static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct ldg_sqlite *handles;
+
+/* Before the first read. */
+static ledger_rc look_at_handles(const struct ldg_sqlite *s, ledger_error *err)
+{
+    char wal[WAL_PATH_MAX], text[SHOWN_MAX];
+    struct stat st = { 0 };
+    bool is_there = find_wal(s, wal, &st), stale = false;
+
+    pthread_mutex_lock(&handles_lock);
+    for (const struct ldg_sqlite *other = handles; other != NULL; other = other->next) {
+        if (other->device == s->device && other->inode == s->inode)
+            stale = stale || !is_there || st.st_dev != other->wal_device ||
+                    st.st_ino != other->wal_inode;
+    }
+    pthread_mutex_unlock(&handles_lock);
+    if (!stale)
+        return LEDGER_OK;
+    ldg_fail(err, LEDGER_ERR_CONNECT,
+             "%s was deleted or replaced while this process had the database open: somebody has "
+             "put another file in its place, or taken its WAL away; start this process anew",
+             shown(wal, text));
+    err->flags = LEDGER_ERROR_FATAL;
+    return LEDGER_ERR_CONNECT;
+}
+
 void ldg_sqlite_file_keep_wal(struct ldg_sqlite *s)
 {
     char wal[WAL_PATH_MAX];
     struct stat st;
 
-    s->has_wal = s->path != NULL && find_wal(s, wal, &st);
-    if (s->has_wal) {
-        s->wal_device = st.st_dev;
-        s->wal_inode = st.st_ino;
+    if (s->path == NULL || !find_wal(s, wal, &st))
+        return;
+    s->has_wal = true;
+    s->wal_device = st.st_dev;
+    s->wal_inode = st.st_ino;
+    pthread_mutex_lock(&handles_lock);
+    s->next = handles;
+    handles = s;
+    pthread_mutex_unlock(&handles_lock);
+}
+
+void ldg_sqlite_file_forget(struct ldg_sqlite *s)
+{
+    pthread_mutex_lock(&handles_lock);
+    for (struct ldg_sqlite **at = &handles; *at != NULL; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
     }
+    pthread_mutex_unlock(&handles_lock);
+    s->has_wal = false;
 }
 
 ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error *err)
@@ -414,7 +462,10 @@ ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err)
         s->device = st.st_dev;
         s->inode = st.st_ino;
     }
-    return s->own_db ? ldg_sqlite_file_look(s, true, err) : LEDGER_OK;
+    if (!s->own_db)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_sqlite_file_look(s, true, err);
+    return rc == LEDGER_OK ? look_at_handles(s, err) : rc;
 }
 
 /* --- check ----------------------------------------------------------------------------------- */

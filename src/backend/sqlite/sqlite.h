@@ -144,8 +144,9 @@ struct ldg_sqlite {
     bool has_wal; /* there was one when it was opened: */
     dev_t wal_device;
     ino_t wal_inode;
-    int64_t looked_us; /* monotonic: when the name was compared with what is open */
-    char *table;       /* checked names, safe to paste */
+    struct ldg_sqlite *next; /* file.c: of the handles that have a WAL */
+    int64_t looked_us;       /* monotonic: when the name was compared with what is open */
+    char *table;             /* checked names, safe to paste */
     char *log_table;
     struct ldg_identity identity;
     sqlite3_stmt *stmts[LDG_STMT_COUNT];
@@ -195,10 +196,12 @@ ledger_rc ldg_sqlite_file_find(struct ldg_sqlite *s, const struct ldg_open *open
                                ledger_error *err);
 /* The same for the file of a connection that the caller brought; it may be gone. */
 ledger_rc ldg_sqlite_file_of_connection(struct ldg_sqlite *s, const char *name, ledger_error *err);
-/* After SQLite has opened it: remembers which file that is. */
+/* After SQLite has opened it: remembers which file that is. Errors: as file_look; CONNECT, FATAL
+ * (another handle of this process has the same file open, with a WAL that is gone). */
 ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err);
-/* After the first read: remembers which WAL this connection has open. */
+/* After the first read: remembers which WAL this connection has open, until forget. */
 void ldg_sqlite_file_keep_wal(struct ldg_sqlite *s);
+void ldg_sqlite_file_forget(struct ldg_sqlite *s);
 /* Does the name as given still lead to the file that is open, and to it alone? Asked once a second
  * at most, or at once; of a connection that the caller brought only at once. Errors: CONNECT (it
  * leads elsewhere, or the WAL was taken away), UNSUPPORTED (a second name); both RETRY for a

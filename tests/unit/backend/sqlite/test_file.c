@@ -252,6 +252,10 @@ static void test_wal_taken_away(void **state)
         assert_int_equal(unlink(wal), 0);
         tst_fails(ldg_sqlite_file_look(&s, true, &err), LEDGER_ERR_CONNECT, &err);
         assert_non_null(strstr(err.message, "-wal was deleted or replaced"));
+        /* Another handle of this process would look into a new WAL by the map of the old one. */
+        tst_fails(handle_try(&other, path, roles[i], 0, &err), LEDGER_ERR_CONNECT, &err);
+        assert_int_equal(err.flags, LEDGER_ERROR_FATAL);
+        assert_non_null(strstr(err.message, "start this process anew"));
         handle_close(&s);
     }
     /* In a database without a WAL there is none to look for. */
