@@ -159,6 +159,32 @@ def test_status():
     contains(ctl('bridge', 'status', *ends).out, 'position', 'backlog   0', 'parked    0')
 
 
+def test_status_where_clocks_are_wrong():
+    source, sink = init('a', 'b')
+    ctl('stream', 'append', '--store', source, '1')
+    pair = ['--source', source, '--sink', sink]
+    ctl('bridge', 'run', *pair, '--until-empty')
+    ctl('stream', 'append', '--store', source, '2')
+    for when in ("strftime('%Y-%m-%dT%H:%M:%f','now','+2 hours')", "'2106-02-07T06:28:16.000'",
+                 "'1970-01-01T00:00:10.000'", "'no time'"):
+        with sqlite3.connect('a.db') as db:
+            db.execute(f'UPDATE ledger_entries_mutations SET created_at={when} WHERE id=2')
+        db.close()
+        result = ctl('bridge', 'status', *pair, '--max-lag', '1ms', code=11)
+        contains(result.err, 'the clock of its writer is wrong')
+        ctl('bridge', 'status', *pair, '--max-lag', '1h')
+        status = ctl('bridge', 'status', *pair, '--json').objects()[0]
+        assert 0 < status['lag_seconds'] < 60, status
+        # Nor does a cursor tell that has never moved, or was moved by a clock that was ahead.
+        status = ctl('bridge', 'status', *pair, '--name', 'other', '--json').objects()[0]
+        assert status['lag_seconds'] >= 0, status
+    with sqlite3.connect('b.db') as db:
+        db.execute("UPDATE ledger_entries_cursors SET moved_at='2106-02-07T06:28:16.000'")
+    db.close()
+    contains(ctl('bridge', 'status', *pair, '--max-lag', '1h', code=11).out, 'lag       unknown')
+    equal(ctl('bridge', 'status', *pair, '--json').objects()[0]['lag_seconds'], None)
+
+
 def test_verify_shows_differences():
     ends = pair()
     fill(ends[1], 30)

@@ -53,11 +53,61 @@ def test_a_closed_stdout_does_not_hit_the_database():
 def test_a_pipe_whose_reader_has_gone():
     url = init('a')
     ctl('stream', 'append', '--store', url, '--lines',
-        stdin=''.join('{"payload":"%s"}\n' % ('x' * 200) for _ in range(3000)))
-    done = shell(f'ledgerctl stream read --store {url} --limit 0 | head -n 1; '
-                 'echo "${PIPESTATUS[0]}"')
-    equal(done.stdout.decode().splitlines()[-1], '1')
+        stdin=''.join('{"stream":"s%d","payload":"%s"}\n' % (i % 2000, 'x' * 200)
+                      for i in range(4000)))
+    # What is read in part on purpose ends without a word, and not with 0.
+    for args in ('stream read --stream s0 --limit 0 --json', 'stream list --limit 0',
+                 'stream search --limit 0 x', 'stream tail'):
+        done = shell(f'ledgerctl {args} --store {url} | head -n 1; echo "${{PIPESTATUS[0]}}"')
+        code = done.stdout.decode().splitlines()[-1]
+        assert code in ('1', '0' if 's0' in args else '1'), (args, done)
+        equal((args, done.stderr.decode()), (args, ''))
+    # A verdict that nobody has read is told.
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = run('stream', 'count', '--store', url, stdout=writer)
+    os.close(writer)
+    equal(done.returncode, 1)
     contains(done.stderr.decode(), 'cannot write the output')
+
+
+def test_what_is_done_already_is_told():
+    if not os.path.exists('/dev/full'):
+        raise Skip('there is no /dev/full')
+    url, sink = init('a', 'b')
+    for extra in ([], ['--json']):
+        with open('/dev/full', 'wb') as full:
+            done = run('stream', 'append', '--store', url, *extra, '{"n":1}', stdout=full)
+        equal(done.returncode, 1)
+        contains(done.stderr.decode(), 'the entry is appended already, with id ')
+    equal(ctl('stream', 'count', '--store', url).out, '2\n')
+    with open('/dev/full', 'wb') as full:
+        done = run('stream', 'append', '--store', url, '--lines', stdout=full,
+                   input=b'{"payload":1}\n{"payload":2}\n')
+    equal(done.returncode, 1)
+    contains(done.stderr.decode(), '2 entries appended: the lines up to line 2 are in')
+    with open('/dev/full', 'wb') as full:
+        done = run('stream', 'trim', '--store', url, '--before', '2', stdout=full)
+    equal(done.returncode, 1)
+    contains(done.stderr.decode(), '2 entries are deleted already')
+    for args in (['bridge', 'run', '--until-empty', '--json'], ['bridge', 'verify'],
+                 ['bridge', 'verify', '--json'], ['bridge', 'status'],
+                 ['bridge', 'status', '--json'], ['bridge', 'poll']):
+        with open('/dev/full', 'wb') as full:
+            done = run(*args, '--source', url, '--sink', sink, stdout=full)
+        equal((args, done.returncode), (args, 1))
+        contains(done.stderr.decode(), 'cannot write the output')
+
+
+def test_no_descriptors_left():
+    url, sink = init('a', 'b')
+    for limit in range(6, 16):
+        done = run('bridge', 'run', '--source', url, '--sink', sink, '--until-empty',
+                   '--retry-for', '200ms', stdout=subprocess.PIPE,
+                   preexec_fn=lambda n=limit: resource.setrlimit(resource.RLIMIT_NOFILE, (n, n)))
+        if done.returncode != 0:
+            text = done.stderr.decode()
+            assert 'oo many open files' in text and 'ulimit -n' in text, (limit, text)
 
 
 def test_a_file_over_its_limit():

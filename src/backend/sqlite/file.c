@@ -20,6 +20,7 @@
 
 #define LOOK_PAUSE_US (1000 * 1000)
 #define WAL_PATH_MAX (PATH_MAX + sizeof("-wal"))
+#define YOUNG_US (10 * 1000 * 1000)
 #define SHOWN_MAX 200 /* of a name in a message, so that there is room for what to do */
 
 /* --- words ----------------------------------------------------------------------------------- */
@@ -466,6 +467,15 @@ ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err)
         return LEDGER_OK;
     ledger_rc rc = ldg_sqlite_file_look(s, true, err);
     return rc == LEDGER_OK ? look_at_handles(s, err) : rc;
+}
+
+bool ldg_sqlite_file_is_young(const struct ldg_sqlite *s)
+{
+    struct stat st;
+    if (s->path == NULL || stat(s->path, &st) != 0)
+        return false;
+    int64_t age_us = ldg_clock_now_us() - (int64_t)st.st_mtim.tv_sec * 1000000;
+    return age_us < YOUNG_US && age_us > -YOUNG_US;
 }
 
 /* --- check ----------------------------------------------------------------------------------- */

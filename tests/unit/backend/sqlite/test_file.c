@@ -3,6 +3,7 @@
 #include "handle.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -290,6 +291,32 @@ static void test_relative_name_and_chdir(void **state)
     assert_int_equal(chdir(here), 0);
 }
 
+/* A file that is being copied into its place: a bridge tries again. */
+static void test_file_in_the_making(void **state)
+{
+    struct tst_env *env = *state;
+    const char *path = tst_path(env, "a.db");
+    const struct timespec long_ago[2] = { { .tv_sec = 1000000000 }, { .tv_sec = 1000000000 } };
+    struct ldg_sqlite s;
+    ledger_error err;
+
+    for (int empty = 0; empty < 2; empty++) {
+        const ledger_rc rc = empty ? LEDGER_ERR_SCHEMA : LEDGER_ERR_CORRUPT;
+        FILE *f = fopen(path, "w");
+        assert_non_null(f);
+        for (int i = 0; i < 100 && !empty; i++)
+            fputs("no database ", f);
+        fclose(f);
+        tst_fails(handle_try(&s, path, LDG_ROLE_SINK, 0, &err), rc, &err);
+        assert_int_equal(err.flags, LEDGER_ERROR_RETRY);
+        tst_fails(handle_try(&s, path, LDG_ROLE_USER, 0, &err), rc, &err);
+        assert_int_equal(err.flags, LEDGER_ERROR_FATAL);
+        assert_int_equal(utimensat(AT_FDCWD, path, long_ago, 0), 0);
+        tst_fails(handle_try(&s, path, LDG_ROLE_SOURCE, 0, &err), rc, &err);
+        assert_int_equal(err.flags, LEDGER_ERROR_FATAL);
+    }
+}
+
 /* A link to a file that is not there yet: its WAL lies beside the file, and wakes who waits. */
 static void test_dangling_link(void **state)
 {
@@ -413,6 +440,7 @@ int main(void)
         TEST(test_writes_and_reads_end),
         TEST(test_wal_taken_away),
         TEST(test_relative_name_and_chdir),
+        TEST(test_file_in_the_making),
         TEST(test_dangling_link),
         TEST(test_odd_names),
         TEST(test_long_name),
