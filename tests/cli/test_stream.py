@@ -413,7 +413,8 @@ MARK = b'\xef\xbb\xbf'
 def test_lines_and_payloads_from_windows():
     url = init('a')
     lines = MARK + b'{"stream":"w","payload":{"a":1},"tags":["t\\r"]}\r\n\r\n'
-    lines += MARK + b'{"stream":"w","payload":2}\r\n' + MARK + b'\r\n   \r\n{"stream":"w","payload":3}'
+    lines += MARK + b'{"stream":"w","payload":2}\r\n' + MARK
+    lines += b'\r\n   \r\n{"stream":"w","payload":3}'
     ctl('stream', 'append', '--store', url, '--lines', stdin=lines)
     ctl('stream', 'append', '--store', url, '--stream', 'w', '-', stdin=MARK + b'{"d":4}\r\n')
     # Control characters in what is data stay.
