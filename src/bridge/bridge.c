@@ -590,7 +590,7 @@ void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_stats *ret_sta
     *ret_stats = bridge->stats;
     /* While looks fail it grows all the same. */
     if (ret_stats->backlog_count > 0) {
-        double waited = ldg_waiting_lag(&bridge->waiting, 0, ldg_clock_mono_us());
+        double waited = ldg_backlog_lag(&bridge->seen, 0, ldg_clock_mono_us());
         ret_stats->lag_seconds = waited > ret_stats->lag_seconds ? waited : ret_stats->lag_seconds;
     }
     pthread_mutex_unlock(&bridge->mutex);

@@ -26,27 +26,27 @@ struct ldg_lag ldg_lag_of_pair(int64_t now_us, int64_t oldest_us, int64_t moved_
     return lag;
 }
 
-void ldg_waiting_look(struct ldg_waiting *waiting, bool any, int64_t mono_us)
+void ldg_backlog_look(struct ldg_backlog *seen, bool any, int64_t mono_us)
 {
     if (!any) {
-        waiting->since_us = 0;
-        waiting->empty_us = mono_us;
-    } else if (waiting->since_us == 0) {
-        waiting->since_us = mono_us;
+        seen->since_us = 0;
+        seen->empty_us = mono_us;
+    } else if (seen->since_us == 0) {
+        seen->since_us = mono_us;
     }
 }
 
-void ldg_waiting_progress(struct ldg_waiting *waiting, bool more, int64_t mono_us)
+void ldg_backlog_progress(struct ldg_backlog *seen, bool more, int64_t mono_us)
 {
-    waiting->since_us = more ? mono_us : 0;
+    seen->since_us = more ? mono_us : 0;
 }
 
-double ldg_waiting_lag(const struct ldg_waiting *waiting, int64_t age_us, int64_t mono_us)
+double ldg_backlog_lag(const struct ldg_backlog *seen, int64_t age_us, int64_t mono_us)
 {
-    int64_t least = waiting->since_us != 0 ? mono_us - waiting->since_us : 0;
+    int64_t least = seen->since_us != 0 ? mono_us - seen->since_us : 0;
 
-    if (waiting->empty_us != 0 && age_us > mono_us - waiting->empty_us)
-        age_us = mono_us - waiting->empty_us;
+    if (seen->empty_us != 0 && age_us > mono_us - seen->empty_us)
+        age_us = mono_us - seen->empty_us;
     if (age_us < least)
         age_us = least;
     return age_us > 0 ? (double)age_us / 1e6 : 0;

@@ -243,7 +243,7 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     stats->dedup_count += tally.dedup;
     stats->park_count += tally.park;
     stats->last_progress_us = ldg_clock_now_us();
-    ldg_waiting_progress(&bridge->waiting, batch->log.more, ldg_clock_mono_us());
+    ldg_backlog_progress(&bridge->seen, batch->log.more, ldg_clock_mono_us());
     stats->backlog_count = batch->log.more && stats->backlog_count > batch->log.count
                                ? stats->backlog_count - batch->log.count
                                : batch->log.more;
@@ -282,8 +282,8 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     char durable[LEDGER_ID_TEXT_MAX];
     bool is_durable = find_durable(pipe, durable);
     pthread_mutex_lock(&bridge->mutex);
-    ldg_waiting_look(&bridge->waiting, batch->log.count > 0, now);
-    double lag = batch->log.count > 0 ? ldg_waiting_lag(&bridge->waiting, age, now) : 0;
+    ldg_backlog_look(&bridge->seen, batch->log.count > 0, now);
+    double lag = batch->log.count > 0 ? ldg_backlog_lag(&bridge->seen, age, now) : 0;
     bridge->stats.lag_seconds = lag;
     if (asked)
         bridge->stats.backlog_count = stat.backlog_count;

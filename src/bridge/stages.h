@@ -144,7 +144,7 @@ struct ldg_applier {
 };
 
 /* lag.c: what a bridge has seen of its log; monotonic times, 0: never */
-struct ldg_waiting {
+struct ldg_backlog {
     int64_t since_us; /* events wait, seen first then; counted anew from each progress */
     int64_t empty_us; /* the last look that found none */
 };
@@ -203,7 +203,7 @@ struct ledger_bridge {
     ledger_rc end_rc;
     ledger_error end_err;
     ledger_bridge_stats stats;
-    struct ldg_waiting waiting;
+    struct ldg_backlog seen;
 };
 
 /* --- the stages ------------------------------------------------------------------------------ */
@@ -297,10 +297,10 @@ struct ldg_lag {
 };
 struct ldg_lag ldg_lag_of_pair(int64_t now_us, int64_t oldest_us, int64_t moved_us);
 /* A look at the log behind the cursor; a batch that was applied, with more behind it or not. */
-void ldg_waiting_look(struct ldg_waiting *waiting, bool any, int64_t mono_us);
-void ldg_waiting_progress(struct ldg_waiting *waiting, bool more, int64_t mono_us);
+void ldg_backlog_look(struct ldg_backlog *seen, bool any, int64_t mono_us);
+void ldg_backlog_progress(struct ldg_backlog *seen, bool more, int64_t mono_us);
 /* age_us, what the event's own time says, between what the bridge has seen itself. In seconds. */
-double ldg_waiting_lag(const struct ldg_waiting *waiting, int64_t age_us, int64_t mono_us);
+double ldg_backlog_lag(const struct ldg_backlog *seen, int64_t age_us, int64_t mono_us);
 
 ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_options *options,
                              ledger_error *err);

@@ -47,26 +47,26 @@ static void the_lag_of_a_pair(void **state)
 
 static void what_a_bridge_has_seen(void **state)
 {
-    struct ldg_waiting w = { 0 };
+    struct ldg_backlog w = { 0 };
     const int64_t t = 100 * SECOND;
     (void)state;
     /* The first look finds something: its own time is all that is known. */
-    ldg_waiting_look(&w, true, t);
-    assert_true(ldg_waiting_lag(&w, 7 * SECOND, t) == 7);
-    assert_true(ldg_waiting_lag(&w, -2 * HOUR, t) == 0);
+    ldg_backlog_look(&w, true, t);
+    assert_true(ldg_backlog_lag(&w, 7 * SECOND, t) == 7);
+    assert_true(ldg_backlog_lag(&w, -2 * HOUR, t) == 0);
     /* It stands: what is waited counts, however far ahead the writer is. */
-    ldg_waiting_look(&w, true, t + 5 * SECOND);
-    assert_true(ldg_waiting_lag(&w, -2 * HOUR, t + 5 * SECOND) == 5);
-    assert_true(ldg_waiting_lag(&w, 9 * SECOND, t + 5 * SECOND) == 9);
+    ldg_backlog_look(&w, true, t + 5 * SECOND);
+    assert_true(ldg_backlog_lag(&w, -2 * HOUR, t + 5 * SECOND) == 5);
+    assert_true(ldg_backlog_lag(&w, 9 * SECOND, t + 5 * SECOND) == 9);
     /* Progress with more behind it: counted anew. */
-    ldg_waiting_progress(&w, true, t + 6 * SECOND);
-    assert_true(ldg_waiting_lag(&w, -2 * HOUR, t + 8 * SECOND) == 2);
-    ldg_waiting_progress(&w, false, t + 9 * SECOND);
-    assert_true(ldg_waiting_lag(&w, -2 * HOUR, t + 10 * SECOND) == 0);
+    ldg_backlog_progress(&w, true, t + 6 * SECOND);
+    assert_true(ldg_backlog_lag(&w, -2 * HOUR, t + 8 * SECOND) == 2);
+    ldg_backlog_progress(&w, false, t + 9 * SECOND);
+    assert_true(ldg_backlog_lag(&w, -2 * HOUR, t + 10 * SECOND) == 0);
     /* The log was empty two seconds ago: nothing has waited for 56 years. */
-    ldg_waiting_look(&w, false, t + 10 * SECOND);
-    ldg_waiting_look(&w, true, t + 12 * SECOND);
-    assert_true(ldg_waiting_lag(&w, 56 * 365 * 24 * HOUR, t + 12 * SECOND) == 2);
+    ldg_backlog_look(&w, false, t + 10 * SECOND);
+    ldg_backlog_look(&w, true, t + 12 * SECOND);
+    assert_true(ldg_backlog_lag(&w, 56 * 365 * 24 * HOUR, t + 12 * SECOND) == 2);
 }
 
 /* The row that was carried keeps its time: it is the cursor's witness. */
