@@ -4,7 +4,11 @@
 #include "pg_server.h"
 #include "proxy.h"
 
+#include <dlfcn.h>
 #include <endian.h>
+#include <netdb.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -657,6 +661,265 @@ static void test_silence(void **state)
     tst_proxy_destroy(&proxy);
 }
 
+/* --- whoever waits is asked ------------------------------------------------------------------ */
+
+static ledger_wait_answer answer;
+static int64_t answer_from_us; /* by then it is the answer; before, to go on */
+static char told[4][400];
+static int told_count;
+
+static ledger_wait_answer ask(void *ctx, int64_t waited_ms)
+{
+    return ldg_clock_mono_us() >= answer_from_us ? answer : LEDGER_WAIT_ON;
+}
+
+static void tell(void *ctx, const char *what)
+{
+    snprintf(told[told_count % 4], sizeof(told[0]), "%s", what);
+    told_count++;
+}
+
+static const ledger_wait asked = { .ask = ask, .waiting = tell };
+
+static void answer_in(int64_t ms, ledger_wait_answer is)
+{
+    answer = is;
+    answer_from_us = ldg_clock_mono_us() + ms * 1000;
+    told_count = 0;
+    memset(told, 0, sizeof(told));
+}
+
+/* From the answer on. */
+static void soon(int64_t most_ms)
+{
+    assert_in_range(ldg_clock_mono_us(), answer_from_us, answer_from_us + most_ms * 1000);
+}
+
+static bool told_of(const char *part)
+{
+    for (int i = 0; i < 4; i++) {
+        if (strstr(told[i], part))
+            return true;
+    }
+    print_message("told %d: %s; %s\n", told_count, told[0], told[1]);
+    return false;
+}
+
+static int session_count(int pid)
+{
+    return (int)tst_pg_sql_int(other, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid);
+}
+
+static void await_end_of(int pid)
+{
+    for (int i = 0; i < 500 && session_count(pid) > 0; i++)
+        usleep(10000);
+    assert_int_equal(session_count(pid), 0);
+}
+
+/* A statement, a COPY, a COMMIT: each in the middle of what it waits for. */
+static void test_stop(void **state)
+{
+    const int pid = pg.backend_pid;
+    pg.wait = &asked;
+    answer_in(300, LEDGER_WAIT_STOP);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", "SELECT pg_sleep(60)", NULL, NULL, &err),
+                     LEDGER_ERR_CONNECT);
+    soon(5000);
+    assert_null(pg.conn);
+    await_end_of(pid); /* nobody is held up by what is left of it */
+
+    answer_in(0, LEDGER_WAIT_STOP);
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
+    answer = LEDGER_WAIT_ON;
+    must(ldg_pg_connect(&pg, &err));
+    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
+    tst_pg_sql(other, "BEGIN; LOCK t");
+    answer_in(300, LEDGER_WAIT_STOP);
+    assert_int_equal(insert(1, "x"), LEDGER_ERR_CONNECT);
+    soon(5000);
+    tst_pg_sql(other, "ROLLBACK");
+}
+
+/* Enough is waited, but it is at work: it goes on. A lock: it is told who has it, and its wait is
+ * cancelled; the connection stays. */
+static void test_enough(void **state)
+{
+    pg.wait = &asked;
+    answer_in(200, LEDGER_WAIT_ENOUGH);
+    assert_int_equal(ask_int("SELECT 5::int8 FROM pg_sleep(1)"), 5);
+
+    tst_pg_sql(other, "BEGIN; LOCK t");
+    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
+    answer_in(300, LEDGER_WAIT_ENOUGH);
+    assert_int_equal(insert(1, "x"), LEDGER_ERR_BUSY);
+    soon(5000);
+    assert_true(says(text_of("process %d ", PQbackendPID(other))));
+    assert_true(says("pg_terminate_backend"));
+    assert_non_null(pg.conn);
+    tst_pg_sql(other, "ROLLBACK");
+    must(insert(1, "x"));
+}
+
+/* The COMMIT waits for a standby. Whoever gives it up may neither say that it has failed, nor make
+ * it seen before it is safe. */
+static void test_standby_away(void **state)
+{
+    static const ledger_wait_answer ends[] = { LEDGER_WAIT_STOP, LEDGER_WAIT_ENOUGH };
+    static const char standbys[] = "SELECT length(current_setting('synchronous_standby_names'))";
+    struct tst_pg *server = tst_pg_start(NULL);
+    PGconn *watcher = tst_pg_connect(server, NULL);
+    tst_pg_sql(watcher, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
+    tst_pg_reload(server);
+    for (int i = 0; i < 200 && tst_pg_sql_int(watcher, standbys) == 0; i++)
+        usleep(10000);
+    for (int i = 0; i < 2; i++) {
+        connect_to(tst_pg_url(server, NULL, NULL, NULL));
+        pg.wait = &asked;
+        answer = LEDGER_WAIT_ON;
+        must(ldg_pg_begin(&pg, "BEGIN", NULL, &err));
+        must(insert(i, "x"));
+        answer_in(500, ends[i]);
+        assert_int_equal(ldg_pg_commit(&pg, &err), LEDGER_ERR_UNKNOWN_OUTCOME);
+        soon(6000);
+        if (ends[i] == LEDGER_WAIT_ENOUGH)
+            assert_true(says("SyncRep"));
+        assert_null(pg.conn);
+        answer = LEDGER_WAIT_ON;
+        must(ldg_pg_connect(&pg, &err));
+        must(ldg_pg_orphans_end(&pg, &err));
+        assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t WHERE id = %d", i), 0);
+    }
+    assert_int_equal(
+        tst_pg_sql_int(watcher,
+                       "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+        2);
+    tst_pg_configure(server, "synchronous_standby_names = ''");
+    tst_pg_reload(server);
+    for (int i = 0; i < 500 && tst_pg_sql_int(watcher, "SELECT count(*) FROM t") != 2; i++)
+        usleep(10000);
+    assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t"), 2);
+    release_handle();
+    PQfinish(watcher);
+    tst_pg_destroy(&server);
+}
+
+/* A lock that was not had before is looked at: a bridge that does not move is ended, in a COPY and
+ * between two statements; anybody else is named. */
+static void test_frozen(void **state)
+{
+    static const struct {
+        const char *name;
+        bool copies, ends;
+    } cases[] = {
+        { "ledgerctl/orders", false, true },
+        { "ledgerctl/orders", true, true },
+        { "test/label", false, true }, /* our own */
+        { "psql", false, false },
+        { "ledgerctl", true, false },
+    };
+    pg.wait = &asked;
+    answer = LEDGER_WAIT_ON;
+    pg.busy_timeout_ms = 3000;
+    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = '3s'", NULL, NULL, &err));
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        PGconn *frozen = tst_pg_connect_url(
+            tst_pg_url(tst_pg_shared(), NULL, NULL, text_of("application_name=%s", cases[i].name)));
+        const int pid = PQbackendPID(frozen);
+        tst_pg_sql(frozen, "BEGIN; INSERT INTO t VALUES (%d, 'theirs')", 100 + (int)i);
+        if (cases[i].copies)
+            PQclear(PQexec(frozen, "COPY t FROM STDIN"));
+        usleep(150000);
+        pg.silent_ms = 100;
+        pg.lock_failures = 1;
+        answer_in(0, LEDGER_WAIT_ON);
+        ledger_rc rc = insert(100 + (int64_t)i, "ours");
+        assert_int_equal(rc, cases[i].ends ? LEDGER_OK : LEDGER_ERR_BUSY);
+        assert_true(told_of(text_of("process %d ", pid)));
+        if (cases[i].ends)
+            await_end_of(pid);
+        else
+            assert_int_equal(session_count(pid), 1);
+        if (!cases[i].ends)
+            assert_true(says(text_of("pg_terminate_backend(%d)", pid)));
+        PQfinish(frozen);
+        pg.lock_failures = 0;
+    }
+    /* One that was heard of a moment ago is left alone. */
+    PGconn *busy = tst_pg_connect_url(
+        tst_pg_url(tst_pg_shared(), NULL, NULL, "application_name=ledgerctl/orders"));
+    tst_pg_sql(busy, "BEGIN; INSERT INTO t VALUES (200, 'theirs')");
+    pg.silent_ms = 60000;
+    pg.lock_failures = 1;
+    assert_int_equal(insert(200, "ours"), LEDGER_ERR_BUSY);
+    tst_pg_sql(busy, "COMMIT");
+    PQfinish(busy);
+}
+
+/* Names are looked up inside of libpq, which blocks. */
+static atomic_bool name_service_hangs;
+
+__attribute__((visibility("default"))) int getaddrinfo(const char *node, const char *service,
+                                                       const struct addrinfo *hints,
+                                                       struct addrinfo **ret)
+{
+    static int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+    while (node && strcmp(node, "hanging.invalid") == 0 && atomic_load(&name_service_hangs))
+        usleep(10000);
+    return real(node, service, hints, ret);
+}
+
+static int64_t hasty_us;
+
+static int64_t hasty_clock(void)
+{
+    return hasty_us += 1000000;
+}
+
+static void stop_connecting(const char *url, const char *waits_for)
+{
+    release_handle();
+    prepare_handle(url);
+    pg.wait = &asked;
+    answer_in(300, LEDGER_WAIT_STOP);
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
+    soon(3000);
+    /* By a clock on which ten seconds are soon over. */
+    answer_in(30000, LEDGER_WAIT_ENOUGH);
+    hasty_us = ldg_clock_mono_us();
+    ldg_clock_set_mono(hasty_clock);
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
+    ldg_clock_set_mono(NULL);
+    assert_int_equal(told_count, 1);
+    assert_true(told_of(waits_for));
+}
+
+static void test_stop_connecting(void **state)
+{
+    struct tst_pg *server = tst_pg_shared();
+    char socket_path[300];
+    snprintf(socket_path, sizeof(socket_path), "%s/.s.PGSQL.%d", server->dir, server->port);
+    struct tst_proxy *proxy = tst_proxy_start(socket_path, 0);
+    const int port = tst_proxy_port(proxy);
+    tst_proxy_stall(proxy, TST_BOTH_WAYS);
+    stop_connecting(text_of("postgresql://u@127.0.0.1:%d/d?connect_timeout=0", port),
+                    "an answer of the server");
+    stop_connecting(
+        text_of("postgresql://u@127.0.0.1:%d,127.0.0.1:%d/d?connect_timeout=0", port, port),
+        "an answer of the servers");
+    atomic_store(&name_service_hangs, true);
+    stop_connecting("postgresql://u@hanging.invalid/d?connect_timeout=0&sslmode=disable",
+                    "the name service");
+    atomic_store(&name_service_hangs, false);
+    tst_proxy_stall(proxy, 0);
+    tst_proxy_cut(proxy);
+    usleep(200000); /* what was left behind ends, and frees itself */
+    tst_proxy_destroy(&proxy);
+}
+
 /* --- connecting ------------------------------------------------------------------------------ */
 
 static ledger_rc try_url(const char *url)
@@ -861,13 +1124,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_statements), TEST(test_outdated),
-        TEST(test_errors),     TEST(test_pipeline),
-        TEST(test_copy),       TEST(test_transactions),
-        TEST(test_terminated), TEST(test_unknown_outcome),
-        TEST(test_orphan),     TEST(test_silence),
-        TEST(test_refused),    TEST(test_many_hosts),
-        TEST(test_given),      TEST(test_demoted),
+        TEST(test_statements),
+        TEST(test_outdated),
+        TEST(test_errors),
+        TEST(test_pipeline),
+        TEST(test_copy),
+        TEST(test_transactions),
+        TEST(test_terminated),
+        TEST(test_unknown_outcome),
+        TEST(test_orphan),
+        TEST(test_silence),
+        TEST(test_stop),
+        TEST(test_enough),
+        TEST(test_standby_away),
+        TEST(test_frozen),
+        TEST(test_stop_connecting),
+        TEST(test_refused),
+        TEST(test_many_hosts),
+        TEST(test_given),
+        TEST(test_demoted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
