@@ -444,6 +444,7 @@ static ledger_rc commit_own(struct run *r, ledger_error *err)
     }
     if (rc == LEDGER_OK)
         rc = ldg_pg_pipe_send(pg, committing, "COMMIT", NULL, err);
+    ldg_pg_commit_begin(pg);
     if (rc == LEDGER_OK && moves)
         rc = ldg_pg_pipe_receive(pg, committing, NULL, err);
     if (rc == LEDGER_OK)
@@ -452,6 +453,7 @@ static ledger_rc commit_own(struct run *r, ledger_error *err)
         rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: the transaction had failed", committing);
     PQclear(result);
     (void)!ldg_pg_pipe_end(pg, &ignored);
+    ldg_pg_commit_end(pg, rc);
     if (rc == LEDGER_ERR_CONNECT) {
         why = *err;
         rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,

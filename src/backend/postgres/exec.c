@@ -132,8 +132,6 @@ void ldg_pg_forget(struct ldg_pg *pg)
     pg->sent_first = pg->sent_count = pg->sent_cap = 0;
 }
 
-static const char committing[] = "committing";
-
 /* --- waiting --------------------------------------------------------------------------------- */
 
 /* When locks were in the way before, it is soon looked who has them. */
@@ -217,8 +215,7 @@ static ledger_rc look_at_it(struct ldg_pg *pg, struct silence *s, bool enough, b
     if (!enough || sight == LDG_PG_AT_WORK)
         return LEDGER_OK;
     /* A commit is beyond recall; of all else the server can say that it was ended. */
-    if (sight == LDG_PG_WAITS_FOR_LOCK && !pg->cancelled && strcmp(doing, committing) != 0 &&
-        ldg_pg_cancel(pg)) {
+    if (sight == LDG_PG_WAITS_FOR_LOCK && !pg->cancelled && !pg->commits && ldg_pg_cancel(pg)) {
         pg->cancelled = true;
         return LEDGER_OK;
     }
@@ -876,25 +873,32 @@ ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err)
                     "it is rolled back; nothing of it was written");
 }
 
-/* What was in the way is no more. */
-static void lock_had(struct ldg_pg *pg)
+void ldg_pg_commit_begin(struct ldg_pg *pg)
 {
+    pg->commits = true;
+}
+
+void ldg_pg_commit_end(struct ldg_pg *pg, ledger_rc rc)
+{
+    pg->commits = false;
+    if (rc != LEDGER_OK)
+        return;
     pg->lock_failures = 0;
     pg->holder[0] = '\0';
 }
 
 ledger_rc ldg_pg_commit(struct ldg_pg *pg, ledger_error *err)
 {
-    const char *doing = committing;
+    static const char doing[] = "committing";
     PGresult *result = NULL;
     /* What is known to be lost before the commit is sent has an outcome. */
     if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
         ldg_pg_drop(pg);
+    ldg_pg_commit_begin(pg);
     ledger_rc rc = run_simple(pg, doing, "COMMIT", &result, err);
+    ldg_pg_commit_end(pg, rc);
     if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
         rc = ldg_pg_fail_in_tx(pg, err);
-    else if (rc == LEDGER_OK)
-        lock_had(pg);
     else if (rc == LEDGER_ERR_CONNECT && pg->reply_lost) {
         ledger_error why = *err;
         rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,

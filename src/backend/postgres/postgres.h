@@ -88,6 +88,7 @@ struct ldg_pg {
     int silent_ms;        /* a bridge whose program says nothing for so long may be ended */
     const ledger_wait *wait;        /* NULL: nobody is asked or told */
     unsigned lock_failures;         /* waits for a lock that have ended without it, in a row */
+    bool commits;                   /* a COMMIT is under way */
     bool cancelled;                 /* the statement under way, by us: enough waited for its lock */
     char holder[LDG_PG_HOLDER_MAX]; /* who was last seen with a lock that was waited for; "" */
     /* pipeline */
@@ -259,6 +260,10 @@ ledger_rc ldg_pg_begin_write(struct ldg_pg *pg, const char *settings, bool *ret_
  * answer is UNKNOWN_OUTCOME. */
 ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err);
 void ldg_pg_rollback(struct ldg_pg *pg);
+/* Around a COMMIT and its answer: it is never cancelled. After a good one: no lock is in the way.
+ */
+void ldg_pg_commit_begin(struct ldg_pg *pg);
+void ldg_pg_commit_end(struct ldg_pg *pg, ledger_rc rc);
 /* The pieces: BEGIN … with settings; COMMIT as ldg_pg_end() does it; INVALID: an earlier statement
  * of this transaction failed. */
 ledger_rc ldg_pg_begin(struct ldg_pg *pg, const char *begin, const char *settings,
