@@ -161,7 +161,7 @@ struct run {
  * comes of guesses about a table that was empty when the plan was made. */
 #define NO_LIMITS LDG_PG_NO_LIMITS("statement_timeout,transaction_timeout")
 static const char settings[] =
-    "SELECT set_config(" SILENT ", true), " NO_LIMITS ", "
+    "SELECT set_config(" SILENT ", true), set_config('row_security', 'off', true), " NO_LIMITS ", "
     "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
@@ -176,7 +176,14 @@ static const char fence_update[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
 static const char fence_share[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR SHARE";
-#define ASIDE "EXISTS (SELECT FROM \"{t}_parked\"), EXISTS (SELECT FROM \"{t}_foreign\")"
+/* And the name of the sequence, if ids that are drawn from it do not rise: its owner may have
+ * changed it at any time. Not while ids that were drawn are not committed: it is locked until then.
+ */
+#define ASIDE                                                                                      \
+    "EXISTS (SELECT FROM \"{t}_parked\"), EXISTS (SELECT FROM \"{t}_foreign\"), "                  \
+    "(SELECT seqrelid::regclass::text FROM pg_sequence "                                           \
+    "WHERE seqrelid = pg_get_serial_sequence('\"{t}\"', 'id')::regclass "                          \
+    "AND (seqcache > 1 OR seqincrement < 0 OR seqcycle))"
 static const char look_aside[] = "SELECT " ASIDE;
 static const char look_aside_own[] = "SELECT " ASIDE ", set_config(" SILENT_WITH_CURSOR ", true)";
 static const char beginning[] = "beginning a batch";
@@ -238,6 +245,17 @@ static ledger_rc send_fence(const struct run *r, ledger_error *err)
     return rc;
 }
 
+/* What the start of the bridge would have said. */
+static ledger_rc fail_sequence(const struct ldg_pg *pg, const char *sequence, ledger_error *err)
+{
+    return ldg_fail(
+        err, LEDGER_ERR_SCHEMA,
+        "%s: the sequence of table \"%s\" was changed: its ids do not rise any more in the "
+        "order in which they are drawn (CACHE, INCREMENT or CYCLE); ALTER SEQUENCE %s "
+        "CACHE 1 INCREMENT BY 1 NO CYCLE",
+        pg->where ? pg->where : "", pg->table, sequence);
+}
+
 static ledger_rc receive_fence(const struct run *r, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
@@ -260,6 +278,8 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
     if (rc == LEDGER_OK) {
         b->parked_any = ldg_pg_get_bool(result, 0, 0);
         b->foreign_any = ldg_pg_get_bool(result, 0, 1);
+        if (!PQgetisnull(result, 0, 2))
+            rc = fail_sequence(b->pg, ldg_pg_get_text(result, 0, 2), err);
     }
     PQclear(result);
     for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
@@ -728,6 +748,8 @@ ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     struct run r = { .b = &b, .apply = apply };
     ledger_rc rc = ldg_pg_enter(pg, err);
 
+    if (rc == LEDGER_OK && PQtransactionStatus(pg->conn) == PQTRANS_IDLE)
+        rc = ldg_pg_schema_watch(pg, err);
     if (rc == LEDGER_OK)
         rc = batch_init(&b, pg, apply->ops, apply->count, err);
     if (rc != LEDGER_OK)

@@ -53,17 +53,20 @@ enum page_column { PAGE_KIND, PAGE_ID, PAGE_TXID, PAGE_TIME, PAGE_SIZE, PAGE_PAY
 static const char page_all[] =
     PAGE_HEAD ROWS "id > $3 AND id <= $4 AND (id <= $8 OR txid IS NULL OR "
                    "pg_visible_in_snapshot(txid, $5::pg_snapshot)) ORDER BY id LIMIT $6" PAGE_TAIL;
-/* $8 a set of all below the cursor's xmax. Conditions that no index serves: the rows lie together
+/* $8 a set of all below the cursor's xmax; $9 s0, $10 the highest id that was carried: a row behind
+ * that which s0 has is none of the difference, and its number was not the server's; nor is none a
+ * number. Conditions that no index serves: the rows lie together
  * at the end of the primary key, and a plan by (txid, id) would sort them for every page. */
 #define ROWS_NEW                                                                                   \
-    ROWS "id > $3 AND id <= $4 AND pg_visible_in_snapshot(txid, $5::pg_snapshot) AND NOT "         \
-         "pg_visible_in_snapshot(txid, $8::pg_snapshot) ORDER BY id LIMIT $6"
+    ROWS "id > $3 AND id <= $4 AND ((pg_visible_in_snapshot(txid, $5::pg_snapshot) AND NOT "       \
+         "pg_visible_in_snapshot(txid, $8::pg_snapshot)) OR (id > $10 AND (txid IS NULL OR "       \
+         "pg_visible_in_snapshot(txid, $9::pg_snapshot)))) ORDER BY id LIMIT $6"
 static const char page_new[] = PAGE_HEAD ROWS_NEW PAGE_TAIL;
-/* $9 transactions that were open then, $10 id from, of theirs. */
+/* $11 transactions that were open then, $12 id from, of theirs. */
 static const char page_mixed[] = PAGE_HEAD
     "SELECT * FROM ((" ROWS_NEW ") UNION ALL (SELECT r.* FROM "
-    "unnest(string_to_array($9, ',')::xid8[]) x CROSS JOIN LATERAL (" ROWS
-    "txid = x AND id > $10 AND id <= $4 ORDER BY id LIMIT $6) r)) u ORDER BY id LIMIT $6" PAGE_TAIL;
+    "unnest(string_to_array($11, ',')::xid8[]) x CROSS JOIN LATERAL (" ROWS
+    "txid = x AND id > $12 AND id <= $4 ORDER BY id LIMIT $6) r)) u ORDER BY id LIMIT $6" PAGE_TAIL;
 
 struct page {
     PGresult *result;
@@ -110,7 +113,7 @@ static ledger_rc read_page(struct ldg_pg *pg, const struct ldg_pg_cursor *c, int
                            ledger_error *err)
 {
     const struct ldg_pg_snapshot below = { .xmax = c->s0.xmax };
-    struct ldg_buf s1, s0, list;
+    struct ldg_buf s1, s0, list, carried;
     struct ldg_pg_args args = { 0 };
     const char *template = page_all;
     uint64_t *ended = NULL;
@@ -121,12 +124,15 @@ static ledger_rc read_page(struct ldg_pg *pg, const struct ldg_pg_cursor *c, int
     ldg_buf_init(&s1, SIZE_MAX);
     ldg_buf_init(&s0, SIZE_MAX);
     ldg_buf_init(&list, SIZE_MAX);
+    ldg_buf_init(&carried, SIZE_MAX);
     ldg_pg_snapshot_print(&c->s1, &s1);
     ldg_pg_snapshot_print(&below, &s0);
+    ldg_pg_snapshot_print(&c->s0, &carried);
     if (!ldg_pg_snapshot_ended(&c->s0, &c->s1, &pg->source->work, &ended, &ended_count))
         s0.rc = LEDGER_ERR_NOMEM;
     print_list(ended, ended_count, &list);
-    if (s1.rc != LEDGER_OK || s0.rc != LEDGER_OK || list.rc != LEDGER_OK) {
+    if (s1.rc != LEDGER_OK || s0.rc != LEDGER_OK || list.rc != LEDGER_OK ||
+        carried.rc != LEDGER_OK) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
@@ -145,6 +151,10 @@ static ledger_rc read_page(struct ldg_pg *pg, const struct ldg_pg_cursor *c, int
         ldg_pg_arg_int64(&args, c->floor);
     else
         ldg_pg_arg_text(&args, s0.data);
+    if (template != page_all) {
+        ldg_pg_arg_text(&args, carried.data);
+        ldg_pg_arg_int64(&args, c->position > c->floor ? c->position : c->floor);
+    }
     if (template == page_mixed) {
         ldg_pg_arg_text(&args, list.data);
         ldg_pg_arg_int64(&args, from);
@@ -153,6 +163,7 @@ static ledger_rc read_page(struct ldg_pg *pg, const struct ldg_pg_cursor *c, int
     if (rc == LEDGER_OK)
         rc = judge_page(pg, c, page, err);
 out:
+    ldg_buf_fini(&carried);
     ldg_buf_fini(&list);
     ldg_buf_fini(&s0);
     ldg_buf_fini(&s1);
@@ -234,8 +245,11 @@ static ledger_rc take_rows(struct ldg_pg *pg, const struct page *page, struct ld
         int64_t id = ldg_pg_get_int64(result, i, PAGE_ID);
         int64_t time_us = ldg_pg_get_time(result, i, PAGE_TIME);
         struct ldg_pg_witness w = { id, (uint64_t)ldg_pg_get_int64(result, i, PAGE_TXID), 0 };
+        const bool none = PQgetisnull(result, i, PAGE_TXID);
         ledger_bytes payload;
 
+        if (c->s0.xmax > 0 && (none || ldg_pg_snapshot_sees(&c->s0, w.txid)))
+            return ldg_pg_fail_number(pg, id, none, err);
         if (id <= c->last)
             return ldg_fail(err, LEDGER_ERR_INTERNAL,
                             "the log's rows came out of order: %" PRId64 " after %" PRId64, id,

@@ -13,6 +13,8 @@
 #include "base/hash.h"
 
 #define KEEP_BYTES ((size_t)64 * 1024)
+#define NEXT_CHEAP_US 20000
+#define NEXT_SHARE 50
 
 /* A transaction that reads its own log sees rows of its own, which may never be committed. */
 #define NOT_OWN "(txid = pg_current_xact_id_if_assigned()) IS NOT TRUE"
@@ -41,12 +43,20 @@ enum look_column {
     LOOK_ENDED_LOW,
     LOOK_ENDED_HIGH,
     LOOK_ENDED_TOP,
+    LOOK_NEXT,
+    LOOK_NEXT_TXID,
+    LOOK_FOREIGN,
 };
 
-/* $1 witness, $2 seen, $3 its xmax, $4 the cursor's xmax, $5 floor. id + 0 keeps the planner from
- * walking the primary key, whose end is where the rows are. */
+/* $1 witness, $2 seen, $3 its xmax, $4 the cursor's xmax, $5 floor, $6 highest id that was carried,
+ * or one that no row has. id + 0 keeps the planner from walking the primary key, whose end is where
+ * the rows are.
+ *
+ * All this finds rows by their transaction numbers, so it trusts that these are what the server
+ * would have put there. n, the row behind all that was carried, and f, one whose number was never
+ * given out, show where another program has written them. */
 static const char look_new[] = LOOK_HEAD
-    "b.ended, b.low, b.high, b.top" LOOK_WITNESS
+    "b.ended, b.low, b.high, b.top, n.id, n.txid, f.id" LOOK_WITNESS
     "CROSS JOIN LATERAL (SELECT min(id + 0) AS low, max(id + 0) AS high FROM \"{l}\" "
     "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN ") a "
     "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
@@ -60,7 +70,10 @@ static const char look_new[] = LOOK_HEAD
     "ORDER BY id LIMIT 1) lo "
     "CROSS JOIN LATERAL (SELECT id FROM \"{l}\" WHERE txid = x.txid AND id > $5 "
     "ORDER BY id DESC LIMIT 1) hi "
-    "WHERE pg_visible_in_snapshot(txid, (SELECT pg_current_snapshot())) AND " NOT_OWN ") b";
+    "WHERE pg_visible_in_snapshot(txid, (SELECT pg_current_snapshot())) AND " NOT_OWN ") b "
+    "LEFT JOIN LATERAL (SELECT id, txid FROM \"{l}\" WHERE id > $6 ORDER BY id LIMIT 1) n ON true "
+    "LEFT JOIN LATERAL (SELECT id FROM \"{l}\" "
+    "WHERE txid >= " XMAX " AND id > $5 AND " NOT_OWN " ORDER BY txid LIMIT 1) f ON true";
 
 /* $1 witness. Rows with numbers that this cluster has not given out came with a dump. */
 static const char look_all[] = LOOK_HEAD
@@ -307,6 +320,27 @@ static ledger_rc check_xmax(const struct ldg_pg *pg, const struct ldg_pg_cursor 
                : fail_cluster(pg, "the source counts its transactions from further back", err);
 }
 
+ledger_rc ldg_pg_fail_number(const struct ldg_pg *pg, int64_t id, bool none, ledger_error *err)
+{
+    if (none)
+        return ldg_fail(
+            err, LEDGER_ERR_SCHEMA,
+            "row %" PRId64 " of the mutation log \"%s\" was written without a transaction "
+            "number (txid), so no cursor tells whether it was carried: another program "
+            "writes NULL there, or the column has lost its default, which `ledgerctl "
+            "store init` restores; then, as the owner: UPDATE \"%s\" SET txid = DEFAULT "
+            "WHERE txid IS NULL AND id >= %" PRId64,
+            id, pg->log_table, pg->log_table, id);
+    return ldg_fail(
+        err, LEDGER_ERR_SCHEMA,
+        "row %" PRId64 " of the mutation log \"%s\" bears a transaction number (txid) of "
+        "another series than this cluster's: a replication or another program writes it "
+        "along with the row, or a trigger changes it, and such rows would be passed "
+        "over. Let it write the column's default; then, as the owner: UPDATE \"%s\" SET "
+        "txid = DEFAULT WHERE id = %" PRId64 " (and what follows it)",
+        id, pg->log_table, pg->log_table, id);
+}
+
 static ledger_rc judge_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, const PGresult *result,
                            ledger_error *err)
 {
@@ -333,12 +367,7 @@ static ledger_rc judge_log(struct ldg_pg *pg, const struct ldg_pg_cursor *c, con
                      "bridge cursor set`",
                      c->tally_count, pg->log_table, ldg_pg_get_int64(result, 0, CHECK_COUNT));
     else if (passed && PQgetisnull(result, 0, CHECK_PASSED_TXID))
-        rc =
-            ldg_fail(err, LEDGER_ERR_SCHEMA,
-                     "row %" PRId64 " of the mutation log \"%s\" was written without a transaction "
-                     "number: the column txid has lost its default, which `ledgerctl store init` "
-                     "restores; then go back on purpose with `ledgerctl bridge cursor set`",
-                     ldg_pg_get_int64(result, 0, CHECK_PASSED), pg->log_table);
+        rc = ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, CHECK_PASSED), true, err);
     else if (passed || foreign)
         rc = fail_cluster(pg, "rows behind the cursor bear transaction numbers of another series",
                           err);
@@ -468,6 +497,42 @@ static bool take_look(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool all
     return true;
 }
 
+/* Whoever asks for the row behind the last one meets the rows of a transaction that is still open
+ * there, however many they are; then it asks less often. */
+static bool may_ask_next(const struct ldg_pg_source *s, int64_t now_us)
+{
+    return now_us >= s->next_from_us;
+}
+
+static void note_cost(struct ldg_pg_source *s, int64_t began_us)
+{
+    const int64_t now_us = ldg_clock_mono_us(), cost_us = now_us - began_us;
+
+    s->next_from_us = cost_us > NEXT_CHEAP_US ? now_us + cost_us * NEXT_SHARE : 0;
+}
+
+/* Is a number not what the server would have put there? Rows of `seen` are carried, so one behind
+ * all of those is not among them. */
+static ledger_rc judge_numbers(const struct ldg_pg *pg, const struct ldg_pg_snapshot *seen,
+                               const PGresult *result, ledger_error *err)
+{
+    const bool none = PQgetisnull(result, 0, LOOK_NEXT_TXID);
+
+    if (!PQgetisnull(result, 0, LOOK_NEXT) &&
+        (none || ldg_pg_snapshot_sees(seen, (uint64_t)ldg_pg_get_int64(result, 0, LOOK_NEXT_TXID))))
+        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_NEXT), none, err);
+    if (!PQgetisnull(result, 0, LOOK_FOREIGN))
+        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_FOREIGN), false, err);
+    return LEDGER_OK;
+}
+
+/* The tables of a source that nobody writes to need not be looked at, either. */
+static ledger_rc watch(struct ldg_pg *pg, ledger_error *err)
+{
+    pg->source->unwatched = !ldg_pg_schema_must_look(pg);
+    return ldg_pg_schema_watch(pg, err);
+}
+
 ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
                              const struct ldg_pg_snapshot *seen, struct ldg_pg_look *ret_look,
                              ledger_error *err)
@@ -477,6 +542,8 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
     PGresult *result = NULL;
     struct ldg_buf text;
     bool all = seen->xmax == 0;
+    const int64_t began_us = ldg_clock_mono_us();
+    const bool ask_next = !all && may_ask_next(pg->source, began_us);
     ledger_rc rc = LEDGER_OK;
 
     ldg_buf_init(&text, SIZE_MAX);
@@ -491,10 +558,15 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
         ldg_pg_arg_txid(&args, seen->xmax);
         ldg_pg_arg_txid(&args, c->s0.xmax);
         ldg_pg_arg_int64(&args, c->floor);
+        ldg_pg_arg_int64(&args, !ask_next                ? INT64_MAX
+                                : c->position > c->floor ? c->position
+                                                         : c->floor);
     }
     rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, all ? look_all : look_new, &args, &result, err);
     if (rc != LEDGER_OK)
         goto out;
+    if (ask_next)
+        note_cost(pg->source, began_us);
     if (ldg_pg_get_bool(result, 0, LOOK_RECOVERY))
         rc = ldg_pg_fail_standby(pg, err);
     else if (!ldg_pg_witness_is(&c->carried, result, 0, LOOK_WITNESS_ID))
@@ -503,6 +575,10 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
         rc = ldg_fail_nomem(err);
     else
         rc = check_xmax(pg, c, &look.s1, err);
+    if (rc == LEDGER_OK && !all)
+        rc = judge_numbers(pg, seen, result, err);
+    if (rc == LEDGER_OK)
+        rc = watch(pg, err);
     if (rc == LEDGER_OK)
         *ret_look = look;
 out:

@@ -83,6 +83,7 @@ struct ldg_pg {
     bool reply_lost;          /* it broke while the last statement was under way */
     int backend_pid;          /* of this connection; 0 behind a pooler */
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
+    int64_t looked_us;        /* when the tables were looked at last */
     int64_t explained_us;     /* when a missing privilege was last looked into */
     int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
     int silent_ms;        /* a bridge whose program says nothing for so long may be ended */
@@ -369,6 +370,10 @@ ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *colum
  * say (only the first time), fills has_…, identity, wake_name. */
 ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, ledger_error *err);
 ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err); /* after a reconnect */
+/* For an end of a bridge, which lives for months while others change its tables: some seconds after
+ * the last look, another. Errors: what open would say. */
+ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err);
+bool ldg_pg_schema_must_look(const struct ldg_pg *pg);
 ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* --- write.c --------------------------------------------------------------------------------- */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define WATCH_US (5 * INT64_C(1000000))
 #define CATALOG_MAX_BYTES ((size_t)16 * 1024)
 
 /* --- the shape of the tables ----------------------------------------------------------------- */
@@ -621,11 +622,10 @@ static ledger_rc read_catalog(struct ldg_pg *pg, PGresult **ret_result, ledger_e
     return rc;
 }
 
-ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
-                      ledger_error *err)
+/* All but the identity. */
+static ledger_rc look_at_tables(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
+                                ledger_error *err)
 {
-    const uint32_t for_identity =
-        (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_META | (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_ORIGINS;
     struct ldg_pg_shape shape = { 0 };
     uint64_t seen[LDG_PG_TABLE_COUNT] = { 0 };
     PGresult *result = NULL;
@@ -674,6 +674,19 @@ ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret
     PQclear(result);
     if (rc == LEDGER_OK)
         rc = check_complete(pg, &shape, seen, err);
+    if (rc == LEDGER_OK)
+        *ret_shape = shape;
+    pg->looked_us = ldg_clock_mono_us();
+    return rc;
+}
+
+ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
+                      ledger_error *err)
+{
+    const uint32_t for_identity =
+        (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_META | (uint32_t)LDG_PG_HAS_TABLE << LDG_PG_ORIGINS;
+    struct ldg_pg_shape shape;
+    ledger_rc rc = look_at_tables(pg, want_log, &shape, err);
     if (rc == LEDGER_OK && (shape.has & for_identity) == for_identity)
         rc = read_identity(pg, &shape, err);
     if (rc == LEDGER_OK)
@@ -1035,4 +1048,30 @@ ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err)
                         "(uuid %s, was %s)",
                         database_of(pg), pg->table, shape.identity.uuid, known.uuid);
     return take_shape(pg, &shape, err);
+}
+
+bool ldg_pg_schema_must_look(const struct ldg_pg *pg)
+{
+    return pg->role != LDG_ROLE_USER && ldg_clock_mono_us() - pg->looked_us >= WATCH_US;
+}
+
+/* What is missing for a moment, because somebody makes it anew, is told by whoever needs it. */
+ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err)
+{
+    struct ldg_pg_shape shape;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!ldg_pg_schema_must_look(pg))
+        return LEDGER_OK;
+    rc = look_at_tables(pg, pg->has_log, &shape, err);
+    if (rc == LEDGER_OK && pg->role == LDG_ROLE_SOURCE && pg->has_log &&
+        (shape.has & LDG_PG_HAS_LOG) && !(shape.has & LDG_PG_HAS_TXID_DEFAULT))
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "%s: column txid of the mutation log \"%s\" has lost its default "
+                      "pg_current_xact_id(), so rows that are written now cannot be carried; "
+                      "`ledgerctl store init`, as the owner, restores it",
+                      database_of(pg), pg->log_table);
+    if (rc == LEDGER_OK)
+        rc = check_role(pg, &shape, err);
+    return rc == LEDGER_OK ? check_faults(pg, &shape, err) : rc;
 }

@@ -35,6 +35,8 @@ struct ldg_pg_source {
     bool spent;    /* the last read of `state` found nothing */
     bool has_look; /* for `state`; found by a wait, for the next read */
     struct ldg_pg_look look;
+    bool unwatched;         /* something has happened since the tables were looked at */
+    int64_t next_from_us;   /* look.c: the row behind the last one is not asked for before */
     uint64_t checked_count; /* the connection whose cluster was compared with the cursor */
     /* wait.c */
     int64_t pause_us;
@@ -81,6 +83,8 @@ bool ldg_pg_witness_is(const struct ldg_pg_witness *witness, const PGresult *res
                        int column);
 ledger_rc ldg_pg_fail_witness(const struct ldg_pg *pg, const struct ldg_pg_witness *witness,
                               bool found, ledger_error *err);
+/* A row whose transaction number cannot be the server's; none: it has none. */
+ledger_rc ldg_pg_fail_number(const struct ldg_pg *pg, int64_t id, bool none, ledger_error *err);
 ledger_rc ldg_pg_fail_standby(struct ldg_pg *pg, ledger_error *err);
 
 void ldg_pg_arg_txid(struct ldg_pg_args *args, uint64_t txid);

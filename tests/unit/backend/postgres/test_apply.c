@@ -850,6 +850,47 @@ static void test_hidden_rows(void **state)
     tst_pg_sql(k.db, "DROP OWNED BY ldg_apply_limited; DROP ROLE ldg_apply_limited");
 }
 
+/* The sequence and the tables are their owner's, who may change them under a bridge at work. */
+static void test_changed_under_way(void **state)
+{
+    static const char *const sequences[][2] = {
+        { "CACHE 64", "CACHE 1" },
+        { "INCREMENT -1 MINVALUE -1000", "INCREMENT 1 NO MINVALUE" },
+        { "CYCLE", "NO CYCLE" },
+    };
+    ledger_error err;
+    int64_t pos = 0;
+
+    (void)state;
+    for (size_t i = 0; i < 6; i++) {
+        sink_begin(&k);
+        sink_append(&k, "s", ++pos, "{}", "");
+        sink_apply(&k);
+        k.s.sink->row_wise = i % 2;
+        sink_begin(&k);
+        sink_append(&k, "s", ++pos, "{}", "");
+        tst_pg_sql(k.db, "ALTER SEQUENCE t_id_seq %s", sequences[i / 2][0]);
+        tst_fails(sink_try(&k, &err), LEDGER_ERR_SCHEMA, &err);
+        assert_non_null(strstr(err.message, "ALTER SEQUENCE"));
+        tst_pg_sql(k.db, "ALTER SEQUENCE t_id_seq %s", sequences[i / 2][1]);
+        tst_pg_sql(k.db, "SELECT setval('t_id_seq', (SELECT max(id) FROM t))");
+        sink_apply(&k);
+    }
+    k.s.sink->row_wise = false;
+    sink_is(&k,
+            "SELECT count(*) || ' ' || bool_and(id > before) FROM (SELECT id, "
+            "coalesce(lag(id) OVER (ORDER BY source_pos), 0) AS before FROM t) AS x",
+            "12 true");
+    sink_is(&k, "SELECT count(*) FROM t_parked", "0");
+    sink_begin(&k);
+    sink_append(&k, "s", ++pos, "{}", "");
+    tst_pg_sql(k.db, "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', "
+                     "deterministic = false); ALTER TABLE t ALTER stream TYPE text COLLATE blind");
+    k.s.looked_us -= 10000000; /* that much later */
+    tst_fails(sink_try(&k, &err), LEDGER_ERR_SCHEMA, &err);
+    assert_non_null(strstr(err.message, "collation"));
+}
+
 /* A trigger that drops rows without a word; a constraint that is checked at the commit only. */
 static void test_hostile_triggers(void **state)
 {
@@ -1016,6 +1057,7 @@ int main(void)
         TEST(test_overlap),
         TEST(test_overlap_meets_a_lock),
         TEST(test_hidden_rows),
+        TEST(test_changed_under_way),
         TEST(test_hostile_triggers),
         TEST(test_parked_elsewhere),
         TEST(test_t5_lost_before_the_commit),

@@ -226,7 +226,7 @@ static void test_rows_without_number(void **state)
     (void)state;
     for (int i = 0; i < 3; i++)
         put(db, i == 0 ? "a" : i == 1 ? "b" : "c");
-    tst_pg_sql(db, "UPDATE " LOG " SET txid = NULL");
+    tst_pg_sql(db, "ALTER TABLE " LOG " ALTER txid DROP NOT NULL; UPDATE " LOG " SET txid = NULL");
     read_ok("", &(struct ldg_log_limits){ 2, 1000 });
     assert_string_equal(got(), "a b+");
     assert_int_equal(stat_of(batch.next_state).backlog_count, 1);
@@ -244,6 +244,106 @@ static void test_rows_without_number(void **state)
     /* a default that was lost is noticed */
     tst_pg_sql(db, "INSERT INTO " LOG " (stream, payload, txid) VALUES ('_', 'e', NULL)");
     check(batch.next_state, LEDGER_ERR_SCHEMA);
+}
+
+/* A number that the server has not put there, or none, at any place among the others: the reader
+ * that is at work says so, and after what it says nothing is missing. */
+static void test_numbers_of_others(void **state)
+{
+    static const char *const numbers[] = { "NULL", "'3'", "'9000000000000'" };
+    static const char *const wanted[] = { "x", "b x", "x c", "b x c" };
+    ledger_error err;
+
+    (void)state;
+    tst_pg_sql(db, "ALTER TABLE " LOG " ALTER txid DROP NOT NULL");
+    for (int known = 0; known < 2; known++) { /* a new handle that has only the cursor's text */
+        for (int i = 0; i < 12; i++) {
+            static char at[LDG_CURSOR_STATE_MAX];
+            char all[64];
+
+            put(db, "a");
+            read_ok(batch.next_state, &wide);
+            read_next(10); /* nothing left */
+            memcpy(at, batch.next_state, sizeof(at));
+            if (i % 4 & 1)
+                put(db, "b");
+            int64_t id = tst_pg_sql_int(
+                db, "INSERT INTO " LOG "(stream, payload, txid) VALUES ('_', 'x', %s) RETURNING id",
+                numbers[i / 4]);
+            if (i % 4 & 2)
+                put(db, "c");
+            if (known)
+                reopen();
+            ledger_rc rc = read_try(at, &wide, &err);
+            snprintf(all, sizeof(all), "%s", rc == LEDGER_OK ? got() : "");
+            if (rc == LEDGER_OK) { /* what lies before it */
+                memcpy(at, batch.next_state, sizeof(at));
+                rc = read_try(at, &wide, &err);
+            }
+            assert_true(rc == LEDGER_ERR_SCHEMA || (known && rc == LEDGER_ERR_CURSOR_MISMATCH));
+            if (rc == LEDGER_ERR_SCHEMA)
+                assert_non_null(strstr(err.message, "SET txid = DEFAULT"));
+            tst_pg_sql(db, "UPDATE " LOG " SET txid = DEFAULT WHERE id = %lld", (long long)id);
+            read_ok(at, &wide);
+            snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s%s", *all ? " " : "", got());
+            assert_string_equal(all, wanted[i % 4]);
+        }
+    }
+}
+
+/* The wait sees it, too: nothing that is new leads to it. */
+static void test_wait_for_others_numbers(void **state)
+{
+    ledger_error err = { 0 };
+
+    (void)state;
+    put(db, "a");
+    read_ok("", &wide);
+    read_next(10);
+    tst_pg_sql(db, "INSERT INTO " LOG "(stream, payload, txid) VALUES ('_', 'x', '3')");
+    tst_fails(SOURCE->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_SCHEMA, &err);
+    assert_non_null(strstr(err.message, "another series"));
+}
+
+/* What the owner changes under a reader at work. */
+static void test_tables_are_watched(void **state)
+{
+    static const struct {
+        const char *ddl, *said, *undo;
+    } cases[] = {
+        { "ALTER SEQUENCE " LOG "_id_seq CACHE 20", "CACHE 20",
+          "ALTER SEQUENCE " LOG "_id_seq CACHE 1" },
+        { "ALTER TABLE " LOG " SET UNLOGGED", "UNLOGGED", "ALTER TABLE " LOG " SET LOGGED" },
+        { "ALTER TABLE " LOG " ALTER txid SET DEFAULT '7'", "default",
+          "ALTER TABLE " LOG " ALTER txid SET DEFAULT pg_current_xact_id()" },
+        { "CREATE SUBSCRIPTION watched CONNECTION 'dbname=nowhere' PUBLICATION p "
+          "WITH (connect = false, slot_name = NONE); INSERT INTO pg_subscription_rel "
+          "SELECT oid, '" LOG "'::regclass, 'r' FROM pg_subscription WHERE subname = 'watched'",
+          "subscription \"watched\"", "DROP SUBSCRIPTION watched" },
+    };
+    ledger_error err;
+
+    (void)state;
+    put(db, "a");
+    read_ok("", &wide);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        static char at[LDG_CURSOR_STATE_MAX];
+
+        read_next(10);
+        read_next(10);
+        memcpy(at, batch.next_state, sizeof(at));
+        tst_pg_sql(db, "%s", cases[i].ddl);
+        pg.looked_us -= 10000000; /* that much later */
+        ledger_rc rc = read_try(at, &wide, &err);
+        tst_fails(rc, LEDGER_ERR_SCHEMA, &err);
+        if (!strstr(err.message, cases[i].said))
+            tst_fail("not \"%s\": %s", cases[i].said, err.message);
+        tst_pg_sql(db, "%s", cases[i].undo);
+        put(db, "b");
+        pg.looked_us -= 10000000;
+        read_ok(at, &wide);
+        assert_string_equal(got(), "b");
+    }
 }
 
 static void test_bytes(void **state)
@@ -980,6 +1080,9 @@ int main(void)
         TEST(test_w1_numbers_against_ids),
         TEST(test_empty),
         TEST(test_rows_without_number),
+        TEST(test_numbers_of_others),
+        TEST(test_wait_for_others_numbers),
+        TEST(test_tables_are_watched),
         TEST(test_bytes),
         TEST(test_large_payloads),
         TEST(test_own_transaction),
