@@ -195,8 +195,13 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
     ledger_rc rc = ldg_sqlite_file_look(s, false, err);
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_run(s, LDG_STMT_BEGIN_IMMEDIATE, "waiting for the write lock", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_sqlite_schema_watch(s, err);
     if (rc == LEDGER_OK)
         *ret_own = true;
+    else
+        ldg_sqlite_rollback(s);
     return rc;
 }
 

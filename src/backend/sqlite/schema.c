@@ -225,6 +225,62 @@ static ledger_rc look_for_table(struct ldg_sqlite *s, const char *name, bool *re
     return result;
 }
 
+/* Columns whose texts are compared with one another: a name, a key, an identity. */
+static bool is_compared(const char *column)
+{
+    static const char *const names[] = { "stream", "order_key", "dedup_key",   "source_id", "name",
+                                         "cursor", "state",     "source_uuid", "uuid" };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (sqlite3_stricmp(column, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Does a column of this declared type keep a text as it is? By the rules of SQLite, in their order;
+ * a number's type makes 7 of '007'. */
+static bool keeps_texts(const char *type)
+{
+    static const char *const texts[] = { "%CHAR%", "%CLOB%", "%TEXT%", "%BLOB%" };
+    bool keeps = *type == '\0' || sqlite3_stricmp(type, "ANY") == 0;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        keeps = keeps || sqlite3_strlike(texts[i], type, 0) == 0;
+    return keeps && sqlite3_strlike("%INT%", type, 0) != 0;
+}
+
+static ledger_rc fail_collation(const struct ldg_sqlite *s, const char *kind, const char *name,
+                                const char *of, const char *collation, ledger_error *err)
+{
+    return ldg_fail(
+        err, LEDGER_ERR_SCHEMA,
+        "%s: %s \"%s\"%s%s has the collation %s, which takes different texts for equal, "
+        "where a ledger compares bytes (BINARY)",
+        file_of(s), kind, name, *of ? " of table " : "", of, collation);
+}
+
+/* A column of ours whose texts are compared. */
+static ledger_rc look_at_texts(struct ldg_sqlite *s, const char *table, const char *column,
+                               const char *type, ledger_error *err)
+{
+    const char *collation = NULL;
+    char what[NAME_MAX_BYTES * 2];
+    int rc;
+    if (!keeps_texts(type)) {
+        sqlite3_snprintf((int)sizeof(what), what,
+                         "has a column \"%s\" of type %s, which changes texts, where a ledger has "
+                         "TEXT",
+                         column, type);
+        return fail_shape(s, table, what, err);
+    }
+    rc = sqlite3_table_column_metadata(s->db, "main", table, column, NULL, &collation, NULL, NULL,
+                                       NULL);
+    if (rc != SQLITE_OK)
+        return ldg_sqlite_fail(s, rc, "looking at the tables", err);
+    return collation && sqlite3_stricmp(collation, "BINARY") != 0
+               ? fail_collation(s, "column", column, table, collation, err)
+               : LEDGER_OK;
+}
+
 /* Looks for the columns; one without DDL that is missing is an error. */
 static ledger_rc look_at_columns(struct ldg_sqlite *s, const char *name,
                                  const struct column *columns, bool check_id, uint32_t *has,
@@ -255,10 +311,13 @@ static ledger_rc look_at_columns(struct ldg_sqlite *s, const char *name,
             if (sqlite3_stricmp(column, columns[i].name) == 0) {
                 seen |= (uint64_t)1 << i;
                 *has |= columns[i].has;
+                if (result == LEDGER_OK && is_compared(column))
+                    result = look_at_texts(s, name, column, type, err);
             }
         }
     }
-    result = end_of_rows(s, rc, err);
+    if (result == LEDGER_OK)
+        result = end_of_rows(s, rc, err);
     sqlite3_finalize(stmt);
     for (size_t i = 0; result == LEDGER_OK && columns[i].name; i++) {
         if (!columns[i].ddl && !(seen & (uint64_t)1 << i)) {
@@ -276,15 +335,16 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
                                ledger_error *err)
 {
     char name[NAME_MAX_BYTES], table[NAME_MAX_BYTES];
-    bool found = false, same = true;
+    bool found = false, same = true, binary = true;
     int column = 0, rc;
     sqlite3_snprintf((int)sizeof(name), name, "idx_%s_%s", s->table, index->name);
     sqlite3_snprintf((int)sizeof(table), table, "%s%s", s->table, index->suffix);
     sqlite3_stmt *stmt =
         prepare(s,
-                "SELECT l.\"unique\", l.partial, i.name FROM pragma_index_list(?1, 'main') AS l "
-                "JOIN pragma_index_info(l.name, 'main') AS i WHERE l.name = ?2 COLLATE NOCASE "
-                "ORDER BY i.seqno",
+                "SELECT l.\"unique\", l.partial, i.name, i.coll = 'BINARY' COLLATE NOCASE "
+                "FROM pragma_index_list(?1, 'main') AS l "
+                "JOIN pragma_index_xinfo(l.name, 'main') AS i WHERE l.name = ?2 COLLATE NOCASE "
+                "AND i.key ORDER BY i.seqno",
                 err);
     if (!stmt)
         return err->code;
@@ -294,6 +354,7 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
         const char *text = (const char *)sqlite3_column_text(stmt, 2);
         const char *want = column < 2 ? index->columns[column] : NULL;
         found = true;
+        binary = binary && sqlite3_column_int(stmt, 3);
         column++;
         same = same && sqlite3_column_int(stmt, 0) == index->unique &&
                sqlite3_column_int(stmt, 1) == index->partial && text && want &&
@@ -301,6 +362,13 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
     }
     ledger_rc result = end_of_rows(s, rc, err);
     sqlite3_finalize(stmt);
+    if (result == LEDGER_OK && found && !binary)
+        result =
+            ldg_fail(err, LEDGER_ERR_SCHEMA,
+                     "%s: index \"%s\" has a collation that takes different texts for equal, "
+                     "where a ledger compares bytes (BINARY); drop it, and run `ledgerctl store "
+                     "init`",
+                     file_of(s), name);
     if (result == LEDGER_OK && found && (!same || (column < 2 && index->columns[column])))
         result = ldg_fail(err, LEDGER_ERR_SCHEMA,
                           "%s: index \"%s\" is not the one a ledger needs; drop it, and run "
@@ -483,6 +551,19 @@ static ledger_rc mend(struct ldg_sqlite *s, const struct ldg_open *open, bool cr
     return LEDGER_OK;
 }
 
+static ledger_rc read_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_SCHEMA_VERSION, err);
+    if (!stmt)
+        return err->code;
+    int step = sqlite3_step(stmt);
+    if (step == SQLITE_ROW)
+        *ret_version = sqlite3_column_int64(stmt, 0);
+    ledger_rc rc = end_of_rows(s, step, err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
 ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
                                  ledger_error *err)
 {
@@ -529,6 +610,9 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
         /* What Go made can be read as it is. */
     }
 
+    rc = read_version(s, &s->schema_version, err);
+    if (rc != LEDGER_OK)
+        return rc;
     s->has_source_id = has & HAS_SOURCE_ID;
     s->has_ours = (has & HAS_TO_READ) == HAS_TO_READ;
     s->has_log = has & HAS_LOG;
@@ -548,6 +632,27 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
         return rc;
     }
     return LEDGER_OK;
+}
+
+/* --- while it is open ------------------------------------------------------------------------ */
+
+/* Another program has changed some table since the last look? Then ours may be others. Inside the
+ * transaction of a write, which has locked the file. */
+ledger_rc ldg_sqlite_schema_watch(struct ldg_sqlite *s, ledger_error *err)
+{
+    const struct ldg_identity identity = s->identity;
+    int64_t version = 0;
+    uint32_t has = 0;
+    ledger_rc rc = read_version(s, &version, err);
+    if (rc != LEDGER_OK || version == s->schema_version)
+        return rc;
+    rc = look(s, s->has_log, &has, err);
+    s->identity = identity; /* who this handle is was settled when it was opened */
+    if (rc == LEDGER_OK && !(has & HAS_ENTRY))
+        rc = fail_missing_table(s, err);
+    if (rc == LEDGER_OK)
+        s->schema_version = version;
+    return rc;
 }
 
 /* --- check ----------------------------------------------------------------------------------- */

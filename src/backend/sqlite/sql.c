@@ -32,6 +32,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_COMMIT] = "COMMIT",
     [LDG_STMT_ROLLBACK] = "ROLLBACK",
     [LDG_STMT_DATA_VERSION] = "PRAGMA main.data_version",
+    [LDG_STMT_SCHEMA_VERSION] = "PRAGMA main.schema_version",
     [LDG_STMT_TOUCH] = "SELECT 1 FROM main.\"%T\" LIMIT 1",
     [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
 

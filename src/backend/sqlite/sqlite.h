@@ -26,6 +26,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_COMMIT,
     LDG_STMT_ROLLBACK,
     LDG_STMT_DATA_VERSION,
+    LDG_STMT_SCHEMA_VERSION,
     LDG_STMT_TOUCH, /* a read that starts a snapshot */
     LDG_STMT_HAS_ORIGINS,
     /* write.c */
@@ -134,6 +135,7 @@ struct ldg_sqlite {
     bool has_log;
     bool has_ours;      /* our columns and side tables exist (a read-only Go table may lack them) */
     bool has_source_id; /* the column; a read-only table of an old Go module may lack it */
+    int64_t schema_version; /* of the file, when its tables were looked at */
     bool has_origins; /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;
     uint32_t flags;
@@ -232,6 +234,8 @@ char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id);
 /* schema.c */
 ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
                                  ledger_error *err);
+/* Looks at the tables again if any table of the file was changed since. Errors: as open. */
+ledger_rc ldg_sqlite_schema_watch(struct ldg_sqlite *s, ledger_error *err);
 ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* write.c */

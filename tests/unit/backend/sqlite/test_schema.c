@@ -287,6 +287,39 @@ static void test_go_table_in_transaction(void **state)
     sqlite3_close(db);
 }
 
+/* Texts are compared by their bytes, also by an index that came later, and under a handle at work.
+ */
+static void test_collations(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *store = tst_open(env, TST_SQLITE, "a"), *other = NULL;
+    sqlite3 *db = tst_sqlite(store);
+    const ledger_append_input input = { .payload = { "1", 1 } };
+    ledger_ids ids = { 0 };
+    ledger_error err;
+
+    tst_append(store, "s", "1", "k", NULL);
+    tst_exec(db,
+             "DROP INDEX idx_ledger_entries_dedup; CREATE UNIQUE INDEX idx_ledger_entries_dedup "
+             "ON ledger_entries(stream COLLATE NOCASE, dedup_key) WHERE dedup_key != ''");
+    tst_fails(ledger_store_append(store, "s", &input, 1, &ids, &err), LEDGER_ERR_SCHEMA, &err);
+    assert_non_null(strstr(err.message, "collation"));
+    tst_fails(store_try(tst_url(env, TST_SQLITE, "a"), NULL, LEDGER_STORE_CREATE, &other, &err),
+              LEDGER_ERR_SCHEMA, &err);
+    tst_exec(db, "DROP INDEX idx_ledger_entries_dedup");
+    other = tst_open(env, TST_SQLITE, "a");
+    /* What others do to tables of their own is nothing to us. */
+    tst_exec(db, "CREATE TABLE theirs(name TEXT COLLATE NOCASE)");
+    assert_true(tst_append(store, "S", "1", "k", NULL) > 0);
+    assert_true(tst_append(other, "t", "1", "k", NULL) > 0);
+    /* A table that was made anew. */
+    tst_exec(db, "ALTER TABLE ledger_entries_cursors RENAME TO old; CREATE TABLE "
+                 "ledger_entries_cursors(name TEXT COLLATE NOCASE PRIMARY KEY, cursor TEXT, state "
+                 "TEXT, moved_at TEXT)");
+    tst_fails(ledger_store_append(other, "s", &input, 1, &ids, &err), LEDGER_ERR_SCHEMA, &err);
+    assert_non_null(strstr(err.message, "NOCASE"));
+}
+
 static void test_other_shapes(void **state)
 {
     struct tst_env *env = *state;
@@ -304,6 +337,25 @@ static void test_other_shapes(void **state)
           "schema_version, metadata, tags, annotations, created_at, updated_at, "
           "PRIMARY KEY (id, stream))",
           "\"id\"" },
+        { "CREATE TABLE ledger_entries(id INTEGER PRIMARY KEY, stream TEXT COLLATE NOCASE, "
+          "payload, order_key, dedup_key, schema_version, metadata, tags, annotations, created_at, "
+          "updated_at)",
+          "collation NOCASE" },
+        { "CREATE TABLE ledger_entries(id INTEGER PRIMARY KEY, stream TEXT, payload, order_key, "
+          "dedup_key VARCHAR(20) COLLATE RTRIM, schema_version, metadata, tags, annotations, "
+          "created_at, updated_at)",
+          "collation RTRIM" },
+        { "CREATE TABLE ledger_entries(id INTEGER PRIMARY KEY, stream INTEGER, payload, order_key, "
+          "dedup_key, schema_version, metadata, tags, annotations, created_at, updated_at)",
+          "of type INTEGER" },
+        { "CREATE TABLE ledger_entries(id INTEGER PRIMARY KEY, stream TEXT, payload, order_key, "
+          "dedup_key STRING, schema_version, metadata, tags, annotations, created_at, updated_at)",
+          "of type STRING" },
+        { "CREATE TABLE ledger_entries_cursors(name TEXT COLLATE NOCASE PRIMARY KEY, cursor TEXT)",
+          "collation NOCASE" },
+        { "CREATE TABLE ledger_entries_meta(id INTEGER PRIMARY KEY, uuid TEXT COLLATE NOCASE, "
+          "epoch, created_at)",
+          "collation NOCASE" },
         { "CREATE TABLE ledger_entries_cursors(who TEXT)", "\"name\"" },
         { "CREATE TABLE ledger_entries_meta(who TEXT)", "\"id\"" },
         { "CREATE TABLE ledger_entries_origins(id INTEGER PRIMARY KEY)", "\"uuid\"" },
@@ -562,6 +614,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_go_table_read_only, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_go_table_in_transaction, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_other_shapes, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_collations, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_changed_behind_us, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_init_at_once, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_check, tst_setup, tst_teardown),
