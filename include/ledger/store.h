@@ -38,7 +38,8 @@ enum {
     LEDGER_OWN_CONN = 1 << 3,           /* ledger_store_close() also closes `connection` */
     LEDGER_STORE_NEW_IDENTITY = 1 << 4, /* with CREATE: a new uuid, for a copied database */
     LEDGER_STORE_NOTIFY = 1 << 5,       /* with CREATE: each write of the log notifies bridges at
-                                           once (PostgreSQL; costs writers: docs/POSTGRESQL.md) */
+                                           once (PostgreSQL; costs writers, and they can prepare
+                                           no transaction any more: docs/POSTGRESQL.md) */
     LEDGER_STORE_FULL_TEXT = 1 << 6,    /* with CREATE: an index for full_text (PostgreSQL) */
 };
 

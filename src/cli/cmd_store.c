@@ -26,6 +26,17 @@ static void print_made(const struct cli *cli, const ledger_store *store,
            log ? "with its mutation log " : "without a mutation log", log ? log_table : "");
 }
 
+/* A trigger that notifies is in the way of the program that writes, not in ours. */
+static void tell_price_of_notify(const ledger_store *store, const ledger_store_options *options)
+{
+    if ((options->flags & LEDGER_STORE_NOTIFY) == 0 || !ledger_store_has_log(store))
+        return;
+    cli_note(
+        "each write notifies now: PostgreSQL refuses PREPARE TRANSACTION (two-phase commit, XA) in "
+        "a transaction that writes here; to take it back: DROP TRIGGER \"<log table>_notify\" ON "
+        "\"<log table>\"");
+}
+
 int cli_store_init(const struct cli *cli)
 {
     ledger_store_options options;
@@ -45,6 +56,7 @@ int cli_store_init(const struct cli *cli)
     if (rc != LEDGER_OK)
         return cli_fail(rc, &err, "store");
     print_made(cli, store, &options);
+    tell_price_of_notify(store, &options);
     ledger_store_close(&store);
     return CLI_EXIT_OK;
 }

@@ -22,7 +22,10 @@ const struct cli_command cli_commands[] = {
       .summary = "make the tables of a store, or what is missing of them",
       .text =
           "Makes the file, the table of entries, its mutation log and what bridges need. What is\n"
-          "there already is kept; running it again changes nothing.",
+          "there already is kept; running it again changes nothing.\n\n"
+          "--notify has a price: PostgreSQL takes one lock of the whole cluster for each commit\n"
+          "that notifies, and refuses PREPARE TRANSACTION in one that does. So a program that\n"
+          "writes in two-phase transactions (XA) must not have it.",
       .examples =
           "ledgerctl store init --store sqlite:orders.db\n"
           "ledgerctl store init --store sqlite:copy.db --no-log\n"

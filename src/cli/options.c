@@ -37,7 +37,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
     [OPT_NEW_IDENTITY] = { "new-identity", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                            "give a copied database a new identity" },
     [OPT_NOTIFY] = { "notify", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
-                     "let each commit wake the bridges at once (PostgreSQL; slows many writers)" },
+                     "let each commit wake the bridges at once (PostgreSQL; slows many "
+                     "writers, rules out two-phase transactions)" },
     [OPT_FULL_TEXT] = { "full-text", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                         "search whole words; store init: make the index for it (PostgreSQL)" },
     [OPT_STREAM] = { "stream", 0, CLI_TEXT, "NAME", "default", 0, 0, NULL,

@@ -77,6 +77,16 @@ def test_run_gives_up_on_ends_never_reached():
     equal(started[2].returncode, 0)
 
 
+def test_price_of_notify_is_told():
+    """A transaction that notifies cannot be prepared: by init, its help, and check."""
+    url = make('notified')
+    said = ctl('store', 'init', '--store', url, '--table', 'notified', '--notify')
+    contains(said.err, 'PREPARE TRANSACTION', 'DROP TRIGGER')
+    assert 'PREPARE' not in ctl('store', 'init', '--store', url, '--table', 'notified').err
+    contains(ctl('store', 'init', '--help').out, 'PREPARE TRANSACTION', 'two-phase')
+    contains(ctl('store', 'check', '--store', url, '--table', 'notified').out, 'two-phase')
+
+
 def test_password_with_url_signs_is_not_shown():
     for password in ('se@cret', 'se/cret', '12/cret', '/cret', 'se@cr/et', 's%cret'):
         done = ctl('stream', 'count', '--store', f'postgresql://u:{password}@127.0.0.1:9/d', code=2)
