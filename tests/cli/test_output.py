@@ -60,7 +60,8 @@ def test_a_pipe_whose_reader_has_gone():
                  'stream search --limit 0 x', 'stream tail'):
         done = shell(f'ledgerctl {args} --store {url} | head -n 1; echo "${{PIPESTATUS[0]}}"')
         code = done.stdout.decode().splitlines()[-1]
-        assert code in ('1', '0' if 's0' in args else '1'), (args, done)
+        # What fits into the pipe may have been written before the reader went.
+        assert code == '1' or code == '0' and ('s0' in args or 'list' in args), (args, done)
         equal((args, done.stderr.decode()), (args, ''))
     # A verdict that nobody has read is told.
     reader, writer = os.pipe()
