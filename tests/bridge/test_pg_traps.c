@@ -803,6 +803,76 @@ static void failover_that_lost_commits(void **state)
     }
 }
 
+/* --- keys that no index takes ------------------------------------------------------------------
+ */
+
+/* Nothing that could be compressed. */
+static const char *random_key(char *key, size_t size)
+{
+    static const char digits[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_";
+    uint64_t seed = tst_seed();
+    for (size_t i = 0; i < size; i++)
+        key[i] = digits[tst_random(&seed) % 64];
+    key[size] = '\0';
+    return key;
+}
+
+static void keys_longer_than_an_index_takes(void **state)
+{
+    struct tst_env *env = *state;
+    char stream[LEDGER_MAX_STREAM_BYTES + 1], key[LEDGER_MAX_KEY_BYTES + 1];
+    ledger_error err;
+    tst_pg_require();
+    random_key(stream, LEDGER_MAX_STREAM_BYTES);
+    for (int go = 0; go < 2; go++) {
+        ledger_append_input inputs[2] = { { .payload = { "{}", 2 } }, { .payload = { "{}", 2 } } };
+        if (go) {
+            PGconn *conn = tst_pg_connect_url(tst_url(env, TST_POSTGRES, "go"));
+            tst_go_pg_create(conn, LEDGER_DEFAULT_TABLE, true);
+            PQfinish(conn);
+        }
+        ledger_store *store = tst_open(env, TST_POSTGRES, go ? "go" : "ours");
+        inputs[1].dedup_key = random_key(key, 2670 - LEDGER_MAX_STREAM_BYTES);
+        tst_ok(ledger_store_append(store, stream, inputs, 2, NULL, &err), &err);
+        inputs[1].dedup_key = random_key(key, LEDGER_MAX_KEY_BYTES);
+        tst_fails(ledger_store_append(store, "s", inputs, 2, NULL, &err), LEDGER_ERR_TOO_LARGE,
+                  &err);
+        assert_non_null(strstr(err.message, "entry 2 of 2"));
+        assert_non_null(strstr(err.message, "2,670 bytes"));
+        tst_fails(ledger_store_append(store, "s", inputs + 1, 1, NULL, &err), LEDGER_ERR_TOO_LARGE,
+                  &err);
+        assert_non_null(strstr(err.message, "2,670 bytes"));
+        assert_int_equal(tst_count(store, "s"), 0);
+        /* Only the Go module has an index of it. */
+        inputs[1] = (ledger_append_input){ .payload = { "{}", 2 }, .order_key = key };
+        ledger_rc rc = ledger_store_append(store, "s", inputs + 1, 1, NULL, &err);
+        assert_int_equal(rc, go ? LEDGER_ERR_TOO_LARGE : LEDGER_OK);
+        if (go)
+            assert_non_null(strstr(err.message, "2,670 bytes"));
+    }
+    /* Where another store takes it: parked here, with the reason; the rest goes on. */
+    for (int to = TST_POSTGRES; to < TST_SINK_COUNT; to++) {
+        if (!tst_is_postgres(to))
+            continue;
+        char name[2][32];
+        snprintf(name[0], sizeof name[0], "long%d", to);
+        snprintf(name[1], sizeof name[1], "sink%d", to);
+        ledger_store *source = tst_open(env, TST_SQLITE, name[0]);
+        ledger_store *sink = tst_open(env, (enum tst_kind)to, name[1]);
+        (void)tst_append(source, "s", "1", NULL, NULL);
+        (void)tst_append(source, "s", "2", random_key(key, LEDGER_MAX_KEY_BYTES), NULL);
+        (void)tst_append(source, stream, "3", random_key(key, 1640), NULL);
+        (void)tst_append(source, "s", "4", NULL, NULL);
+        (void)tst_bridge_once(source, sink, NULL);
+        assert_int_equal(tst_count(sink, "s"), 2);
+        assert_int_equal(tst_count(sink, stream), 1);
+        assert_int_equal(tst_query_int_on(sink, "SELECT count(*) FROM ledger_entries_parked WHERE "
+                                                "reason LIKE '%%2,670 bytes%%'"),
+                         1);
+        assert_int_equal(tst_query_int_on(sink, "SELECT count(*) FROM ledger_entries_parked"), 1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -820,6 +890,7 @@ int main(void)
         T(dump_restored_elsewhere),
         T(server_put_back),
         T(failover_that_lost_commits),
+        T(keys_longer_than_an_index_takes),
     };
     return cmocka_run_group_tests_name("traps of PostgreSQL", tests, NULL, NULL);
 }

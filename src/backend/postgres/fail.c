@@ -201,6 +201,17 @@ static void note_locked(struct ldg_pg *pg, char *out, size_t out_size)
     pg->cancelled = false;
 }
 
+/* A row that is too large for an index: the server names the index, and leaves out the remedy.
+ */
+static const char *key_hint(const PGresult *result)
+{
+    const char *index = PQresultErrorField(result, PG_DIAG_CONSTRAINT_NAME);
+    return index && *index ? "; stream name and key of an entry may have " LDG_PG_KEYS_MAX_TEXT
+                             " bytes together in PostgreSQL, more only where they can be "
+                             "compressed: use a shorter key, such as a digest of it"
+                           : "";
+}
+
 ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
                       ledger_error *err)
 {
@@ -230,7 +241,10 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
         note_locked(pg, more, sizeof(more));
     rc = ldg_fail_native(err, code_of(info, result), "postgres", pack(sqlstate),
                          "%s%swhile %s: %s (SQLSTATE %s)%s%s", pg->where ? pg->where : "",
-                         pg->where ? ": " : "", doing, text, sqlstate, *more ? "; " : info->hint,
+                         pg->where ? ": " : "", doing, text, sqlstate,
+                         *more                            ? "; "
+                         : strcmp(sqlstate, "54000") == 0 ? key_hint(result)
+                                                          : info->hint,
                          more);
     if (rc == LEDGER_ERR_CONNECT || PQstatus(pg->conn) == CONNECTION_BAD)
         ldg_pg_drop(pg);

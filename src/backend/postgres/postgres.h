@@ -31,6 +31,10 @@
 #define LDG_PG_TABLE_MAX_BYTES 44
 #define LDG_PG_LOG_TABLE_MAX_BYTES 54
 #define LDG_PG_ARGS_MAX 24
+/* A row of an index takes 2,704 bytes, compressed or not: a header of 8, stream, key, with 4 bytes
+ * before each and up to 3 to align them, and an id in one index of the Go module's. */
+#define LDG_PG_KEYS_MAX_BYTES 2670
+#define LDG_PG_KEYS_MAX_TEXT "2,670"
 
 #define LDG_PG_HOLDER_MAX 200
 

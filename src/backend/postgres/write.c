@@ -399,6 +399,24 @@ static ledger_rc prepare_append(struct append *a, const ledger_append_input *inp
     return rc;
 }
 
+/* Which entry has the key that no index takes, where there are several. */
+static ledger_rc name_entry(const struct append *a, ledger_rc rc, ledger_error *err)
+{
+    const ledger_error why = *err;
+    const size_t stream_size = strlen(a->stream);
+    if (strcmp(ldg_pg_sqlstate(err), "54000") != 0 || a->count == 1)
+        return rc;
+    for (size_t i = 0; i < a->count; i++) {
+        size_t dedup = strlen(a->entries[i].dedup_key), order = strlen(a->entries[i].order_key);
+        size_t size = dedup > order ? dedup : order;
+        if (stream_size + size > LDG_PG_KEYS_MAX_BYTES)
+            return ldg_fail_native(err, rc, why.backend, why.native_code,
+                                   "entry %zu of %zu has a key of %zu bytes: %s", i + 1, a->count,
+                                   size, why.message);
+    }
+    return rc;
+}
+
 ledger_rc ldg_pg_append(void *ctx, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_ids *ret_ids, ledger_error *err)
 {
@@ -423,6 +441,8 @@ ledger_rc ldg_pg_append(void *ctx, const char *stream, const ledger_append_input
         rc = append_many_entries(&a, err);
     else
         rc = append_all_pieces(&a, err);
+    if (rc == LEDGER_ERR_TOO_LARGE)
+        rc = name_entry(&a, rc, err);
 out:
     ldg_buf_fini(&a.metadata);
     ldg_buf_fini(&a.tags);
