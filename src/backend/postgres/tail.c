@@ -17,7 +17,8 @@
 static const char look[] =
     "SELECT coalesce((SELECT max(id) FROM \"{t}\"), 0), string_agg(w.number, ' '), "
     "string_agg(w.number, ' ') FILTER (WHERE w.number LIKE '-1/%'), pg_is_in_recovery(), "
-    "coalesce((SELECT seqcache FROM pg_catalog.pg_sequence WHERE seqrelid = " SEQUENCE "), 1) "
+    "EXISTS (SELECT FROM pg_catalog.pg_sequence WHERE seqrelid = " SEQUENCE
+    " AND (seqcache > 1 OR seqincrement < 0 OR seqcycle)) "
     "FROM (SELECT DISTINCT l.virtualtransaction AS number FROM pg_catalog.pg_locks AS l "
     "WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted "
     "AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) "
@@ -28,7 +29,7 @@ enum {
     LOOK_WRITERS,
     LOOK_RECOVERED,
     LOOK_IN_RECOVERY,
-    LOOK_CACHE,
+    LOOK_DISORDER,
 };
 
 /* Is one word of `some` among those of `all`? Words end at a space. */
@@ -54,10 +55,11 @@ static ledger_rc check_look(const struct ldg_pg *pg, const PGresult *result, led
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "a standby does not know which transactions of the primary are open, so "
                         "entries could be missed; follow the primary");
-    if (ldg_pg_get_int64(result, 0, LOOK_CACHE) > 1)
+    if (ldg_pg_get_bool(result, 0, LOOK_DISORDER))
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                        "the sequence of table \"%s\" hands out ids from a cache, so entries could "
-                        "be missed; ALTER SEQUENCE ... CACHE 1",
+                        "the sequence of table \"%s\" hands out ids that do not rise (a cache, a "
+                        "negative increment, a cycle), so entries could be missed; ALTER SEQUENCE "
+                        "... CACHE 1 INCREMENT BY 1 NO CYCLE",
                         pg->table);
     return LEDGER_OK;
 }

@@ -163,10 +163,18 @@ static void test_refusals(void **state)
 {
     struct ldg_settle s = { 0 };
 
-    tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq CACHE 10");
-    tst_fails(ldg_pg_settle(&pg, &s, &err), LEDGER_ERR_SCHEMA, &err);
-    tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq CACHE 1");
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    static const char *const changes[][2] = {
+        { "CACHE 10", "CACHE 1" },
+        { "INCREMENT -1 MINVALUE -1000", "INCREMENT 1 NO MINVALUE" },
+        { "CYCLE", "NO CYCLE" },
+    };
+
+    for (size_t i = 0; i < 3; i++) {
+        tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq %s", changes[i][0]);
+        tst_fails(ldg_pg_settle(&pg, &s, &err), LEDGER_ERR_SCHEMA, &err);
+        tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq %s", changes[i][1]);
+        tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    }
     ldg_free(s.writers);
 }
 
