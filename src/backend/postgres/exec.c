@@ -194,16 +194,25 @@ static ledger_rc give_up_to_stop(struct ldg_pg *pg, const char *doing, ledger_er
     return give_up(pg, doing, "no answer, and the caller is to stop", err);
 }
 
+static bool has_come(const struct ldg_pg *pg)
+{
+    struct pollfd fd = { .fd = PQsocket(pg->conn), .events = POLLIN };
+    return poll(&fd, 1, 0) > 0;
+}
+
 static ledger_rc look_at_it(struct ldg_pg *pg, struct silence *s, bool enough, bool tell,
                             const char *doing, ledger_error *err)
 {
     char words[LDG_PG_SIGHT_MAX], why[LDG_PG_SIGHT_MAX + 80];
     const bool overdue = s->ms >= s->next_look_ms;
     const bool locked = s->ms >= s->locked_look_ms;
-    enum ldg_pg_sight sight = ldg_pg_look_at(pg, words);
+    enum ldg_pg_sight sight = ldg_pg_look_at(pg, enough, words);
     s->next_look_ms = s->ms + pg->reply_timeout_ms;
     if (locked)
         s->locked_look_ms = INT_MAX;
+    /* What has come while it was looked was not there to be seen any more. */
+    if (has_come(pg))
+        return LEDGER_OK;
     if (tell || (locked && sight == LDG_PG_WAITS_FOR_LOCK && *pg->holder))
         ldg_wait_tell(s->waiting.wait, "%s: %s: %s", where(pg), doing, words);
     if (overdue && sight == LDG_PG_LOST) {

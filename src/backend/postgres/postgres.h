@@ -329,8 +329,9 @@ enum ldg_pg_sight {
 #define LDG_PG_SIGHT_MAX 320
 /* After a silence: what is the server at with what this connection has asked for? In words, which
  * go on after "…: ". Names in pg->holder who has the lock that it waits for. Where that is a bridge
- * of the same role whose program has been silent for a minute, its session is ended. */
-enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, char words[LDG_PG_SIGHT_MAX]);
+ * of the same role whose program has been silent for a minute, its session is ended. hurry: it need
+ * not be found out at any price. */
+enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX]);
 /* Makes a statement that waits for a lock fail, so that its session can be used again. False: it
  * does not wait for one any more, or cannot be reached. */
 bool ldg_pg_cancel(struct ldg_pg *pg);

@@ -12,7 +12,8 @@
 
 #include "base/clock.h"
 
-#define PROBE_TIMEOUT_MS 3000
+#define PROBE_TIMEOUT_MS 10000
+#define HURRY_TIMEOUT_MS 3000
 /* Of the way out. */
 #define END_TIMEOUT_MS 1500
 /* A refusal that comes with each batch is not looked into each time. */
@@ -169,7 +170,7 @@ static enum ldg_pg_sight describe(struct ldg_pg *pg, struct ldg_pg *probe, const
     return LDG_PG_AT_WORK;
 }
 
-enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, char words[LDG_PG_SIGHT_MAX])
+enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX])
 {
     struct ldg_pg probe;
     struct deadline d;
@@ -182,7 +183,7 @@ enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, char words[LDG_PG_SIGHT_MAX]
         return LDG_PG_AT_WORK; /* its owner's to decide */
     if (!pg->url)
         return LDG_PG_LOST;
-    set_deadline(&d, pg->wait, PROBE_TIMEOUT_MS);
+    set_deadline(&d, pg->wait, hurry ? HURRY_TIMEOUT_MS : PROBE_TIMEOUT_MS);
     if (open_probe(pg, &d, &probe, &err) != LEDGER_OK) {
         /* With a SQLSTATE the server spoke: too many connections. */
         const bool spoke = *ldg_pg_sqlstate(&err) != '\0';
@@ -224,7 +225,7 @@ static bool signal_own(struct ldg_pg *pg, const char *sql, const ledger_wait *wa
 
 bool ldg_pg_cancel(struct ldg_pg *pg)
 {
-    return signal_own(pg, cancel_sql, pg->wait, PROBE_TIMEOUT_MS);
+    return signal_own(pg, cancel_sql, pg->wait, HURRY_TIMEOUT_MS);
 }
 
 void ldg_pg_end_session(struct ldg_pg *pg)

@@ -872,7 +872,7 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *node, const c
     return real(node, service, hints, ret);
 }
 
-static int64_t hasty_us;
+static _Atomic int64_t hasty_us;
 
 static int64_t hasty_clock(void)
 {
