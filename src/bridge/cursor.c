@@ -12,6 +12,19 @@
 
 #include "bridge/stages.h"
 
+ledger_rc ldg_cursor_not_lost(const char *name, const struct ldg_cursor *row, ledger_error *err)
+{
+    if (strcmp(row->state, LDG_CURSOR_LOST) != 0)
+        return LEDGER_OK;
+    return ldg_fail(
+        err, LEDGER_ERR_CURSOR_MISMATCH,
+        "cursor \"%s\" stands at \"%s\", but the sink's tables were made anew since: what "
+        "was carried before is not in them. Carry all of it again with `ledgerctl bridge "
+        "cursor reset --name %s`, or go on from a position on purpose with `ledgerctl "
+        "bridge cursor set --allow-skip`",
+        name, row->readable, name);
+}
+
 /* Position in the column `cursor`; false: it holds none. */
 static ledger_rc readable_position(const struct ldg_cursor_keeper *cursor, int64_t *ret_position,
                                    ledger_error *err)
@@ -62,7 +75,9 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
     ledger_rc rc = ldg_store_cursor_get(cursor->store, cursor->name, create, &cursor->row, err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = readable_position(cursor, &readable, err);
+    rc = ldg_cursor_not_lost(cursor->name, &cursor->row, err);
+    if (rc == LEDGER_OK)
+        rc = readable_position(cursor, &readable, err);
     if (rc != LEDGER_OK)
         return rc;
     if (cursor->row.state[0] == '\0') {

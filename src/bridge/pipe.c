@@ -107,6 +107,32 @@ static ledger_rc find_unclaimed(struct ldg_pipe *pipe, bool *ret_adopt, ledger_e
     return rc;
 }
 
+/* Once: what does not fit then stops the bridge, or is told. */
+static ledger_rc check_fit(struct ldg_pipe *pipe, ledger_error *err)
+{
+    const uint32_t skipped = pipe->bridge->options.skip_types;
+    bool emptied = false;
+    ledger_rc rc = LEDGER_OK;
+    if (pipe->fitted || !pipe->cursor.in_sink)
+        return LEDGER_OK;
+    rc = ldg_fit_check_others(&pipe->cursor, pipe->source, err);
+    if (rc == LEDGER_OK && (skipped >> LEDGER_MUTATION_APPEND & 1) == 0)
+        rc = ldg_fit_is_emptied(&pipe->cursor, pipe->source, pipe->sink, &pipe->origins, &emptied,
+                                err);
+    if (rc == LEDGER_OK && emptied) {
+        char text[LEDGER_ERROR_MESSAGE_MAX];
+        (void)snprintf(
+            text, sizeof(text),
+            "the sink holds no entry of this source, although its cursor has passed some "
+            "that the source still has: if the table was emptied, carry all of it again "
+            "with `ledgerctl bridge cursor reset --name %s`",
+            pipe->cursor.name);
+        ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN, text, NULL);
+    }
+    pipe->fitted = rc == LEDGER_OK;
+    return rc;
+}
+
 static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
 {
     bool adopt = false;
@@ -116,16 +142,16 @@ static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
     if (rc == LEDGER_OK && pipe->cursor.in_sink && row->state[0] == '\0' &&
         row->readable[0] == '\0')
         rc = find_unclaimed(pipe, &adopt, err);
-    if (rc != LEDGER_OK)
-        pipe->cursor.loaded = false;
     if (rc == LEDGER_OK && adopt && pipe->cursor.in_sink) {
         rc = ldg_store_origin_adopt(pipe->sink, pipe->origins.source, &adopted, err);
         if (rc == LEDGER_OK && adopted > 0)
             ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_INFO,
                     "took over the cursor and the entries that the Go bridge left", NULL);
-        if (rc != LEDGER_OK)
-            pipe->cursor.loaded = false;
     }
+    if (rc == LEDGER_OK)
+        rc = check_fit(pipe, err);
+    if (rc != LEDGER_OK)
+        pipe->cursor.loaded = false;
     return rc;
 }
 

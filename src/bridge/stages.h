@@ -6,6 +6,7 @@
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
  *   cursor.c  where the next batch begins                                    (owns positions)
  *
+ *   fit.c     do sink and source fit the sink's cursors? at a start
  *   lag.c     how long events have waited                                    (pure)
  *   pipe.c    one trip through them, and its accounting
  *   bridge.c  a bridge's life: the loop over trips, and retries
@@ -157,6 +158,7 @@ struct ldg_pipe {
     struct ldg_cursor_keeper cursor;
     struct ldg_origin_cache origins;
     size_t limit_once; /* next batch ends before a bad event; 0: no such limit */
+    bool fitted;       /* sink and source were compared with all cursors */
     bool redo;         /* batches were dropped and are to be read again */
     struct {
         struct ldg_ticket ticket;
@@ -272,6 +274,8 @@ void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog);
 /* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
                           bool *ret_adopt, ledger_error *err);
+/* CURSOR_MISMATCH: the sink was made anew (LDG_CURSOR_LOST). */
+ledger_rc ldg_cursor_not_lost(const char *name, const struct ldg_cursor *row, ledger_error *err);
 /* A cursor at `position`, which lies before that of `state`, or lower still: a row may lie behind
  * `state` although its position is lower (it was committed late), and must not be passed over. */
 ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
@@ -301,6 +305,16 @@ void ldg_backlog_look(struct ldg_backlog *seen, bool any, int64_t mono_us);
 void ldg_backlog_progress(struct ldg_backlog *seen, bool more, int64_t mono_us);
 /* age_us, what the event's own time says, between what the bridge has seen itself. In seconds. */
 double ldg_backlog_lag(const struct ldg_backlog *seen, int64_t age_us, int64_t mono_us);
+
+/* fit.c. CURSOR_MISMATCH: another cursor of the sink names this source's identity and does not fit
+ * it, so this source or the other is a copy. */
+ledger_rc ldg_fit_check_others(const struct ldg_cursor_keeper *cursor, ledger_store *source,
+                               ledger_error *err);
+/* Does the sink hold nothing of this source, although the cursor has passed entries that the source
+ * still has? */
+ledger_rc ldg_fit_is_emptied(const struct ldg_cursor_keeper *cursor, ledger_store *source,
+                             ledger_store *sink, const struct ldg_origin_cache *origins,
+                             bool *ret_emptied, ledger_error *err);
 
 ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_options *options,
                              ledger_error *err);

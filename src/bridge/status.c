@@ -190,6 +190,8 @@ ledger_rc ledger_bridge_cursor_acknowledge(ledger_store *source, ledger_store *s
         keeper == NULL || next == NULL ? ldg_fail_nomem(err) : keeper_init(keeper, sink, name, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_cursor_get(sink, keeper->name, false, &keeper->row, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_not_lost(keeper->name, &keeper->row, err);
     if (rc == LEDGER_OK && keeper->row.state[0] != '\0') {
         rc = ldg_store_log_check(source, keeper->row.state, &position, err);
         if (rc == LEDGER_ERR_CURSOR_MISMATCH || rc == LEDGER_ERR_SOURCE_REWOUND) {

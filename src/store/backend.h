@@ -64,6 +64,10 @@ struct ldg_identity {
 /* PostgreSQL's holds a number for each transaction that was open. */
 #define LDG_CURSOR_STATE_MAX 16384
 
+/* The state of a cursor that had moved when a table was made anew in which what it stands for was:
+ * carried entries, or parked events. No source takes it for one of its own. */
+#define LDG_CURSOR_LOST "sink made anew"
+
 /* One row of <table>_cursors. */
 struct ldg_cursor {
     char state[LDG_CURSOR_STATE_MAX];  /* the cursor, as its source issued it; "" = none (new, or
@@ -437,6 +441,11 @@ ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_
  * still is what the batch was read from. */
 ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
                              const struct ldg_cursor *expected, ledger_error *err);
+/* SCHEMA: the table holds entries of other stores, and <table>_origins, which names those, is gone.
+ */
+ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err);
+/* SCHEMA: the log holds a row with the id `lowest`, which is not positive and so never read. */
+ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
 /* The event to park an op with, so that each can be tried again alone: of an append of several

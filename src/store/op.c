@@ -146,6 +146,25 @@ ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
     return LEDGER_OK;
 }
 
+ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err)
+{
+    return ldg_fail(
+        err, LEDGER_ERR_SCHEMA,
+        "%s: table \"%s\" holds entries of other stores, and table \"%s_origins\", which "
+        "says of which, is gone: put that one back from a backup, or bridge into a new, "
+        "empty table (--table)",
+        where, table, table);
+}
+
+ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "mutation log \"%s\" holds a row with the id %" PRId64
+                    ": ids begin at 1, and a "
+                    "row below is never carried; write it again without an id, and delete this one",
+                    log_table, lowest);
+}
+
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos)
 {
     size_t low = 0, high = op->kept_count;

@@ -146,6 +146,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
         "WHERE n IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \"{t}_origins\" AS k WHERE k.id = n)";
     static const char copies[] = "SELECT count(*) FROM \"{t}_origins\" AS o JOIN \"{t}_meta\" AS m "
                                  "ON m.uuid = o.uuid AND m.epoch = o.epoch";
+    static const char lost[] =
+        "SELECT count(*) FROM \"{t}_cursors\" WHERE state = '" LDG_CURSOR_LOST "'";
     static const char later[] =
         "SELECT count(*) FROM (SELECT 1 FROM \"{l}\" "
         "WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1) AS s";
@@ -176,6 +178,14 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
                  "entries of %lld origins that table \"%s_origins\" does not know: its rows were "
                  "deleted, or not restored with the rest",
                  (long long)n, f->pg->table);
+    }
+    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_CURSOR_STATE)) {
+        rc = count(f, lost, &n, err);
+        if (rc == LEDGER_OK && n)
+            tell(f, LEDGER_FINDING_WARNING, "cursors",
+                 "tables were made anew since %lld of them moved: `ledgerctl bridge cursor reset "
+                 "--name NAME` carries all of the log again",
+                 (long long)n);
     }
     if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_LOG) && (shape->has & LDG_PG_HAS_TXID)) {
         rc = count(f, later, &n, err);

@@ -109,6 +109,20 @@ static ledger_rc origin_make(struct ldg_pg *pg, const struct ldg_identity *ident
     return ldg_pg_write_alone(pg, "adding an origin", origin_insert, &args, NULL, err);
 }
 
+/* A number that entries have already must not be given to another store. */
+static ledger_rc origins_known(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char unknown[] =
+        "SELECT count(*) FROM (SELECT max(origin) AS n FROM \"{t}\" WHERE source_pos IS NOT NULL) "
+        "AS e WHERE n > (SELECT coalesce(max(id), 0) FROM \"{t}_origins\")";
+    int64_t any = 0;
+    ledger_rc rc = ldg_pg_run_int64(pg, "looking for origins", unknown, NULL, NULL, &any, err);
+
+    return rc == LEDGER_OK && any
+               ? ldg_schema_fail_origins(pg->where ? pg->where : "the database", pg->table, err)
+               : rc;
+}
+
 ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
                             int *ret_origin, ledger_error *err)
 {
@@ -121,6 +135,8 @@ ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, cons
     if (strcmp(identity->uuid, pg->identity.uuid) == 0 && identity->epoch == pg->identity.epoch)
         goto out;
     rc = origin_find(pg, identity, &origin, err);
+    if (rc == LEDGER_OK && origin == 0)
+        rc = origins_known(pg, err);
     for (int i = 0; rc == LEDGER_OK && origin == 0 && i < ORIGIN_TRIES; i++) {
         rc = origin_make(pg, identity, name, err);
         if (rc == LEDGER_OK)

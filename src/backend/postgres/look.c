@@ -23,7 +23,8 @@
     "id, txid, created_at, octet_length(payload)::int8, substring(payload FROM 1 FOR 4096)"
 #define LOOK_HEAD                                                                                  \
     "SELECT pg_current_snapshot()::text, pg_is_in_recovery(), pg_current_xact_id_if_assigned(), "  \
-    "w.id, w.txid, w.created_at, w.size, w.head, a.low, a.high, t.txid, t.id, "
+    "w.id, w.txid, w.created_at, w.size, w.head, a.low, a.high, t.txid, t.id, "                    \
+    "(SELECT id FROM \"{l}\" WHERE id <= 0 ORDER BY id LIMIT 1), "
 #define LOOK_WITNESS                                                                               \
     " FROM (VALUES (1)) one (x) LEFT JOIN LATERAL (SELECT id, txid, created_at, "                  \
     "octet_length(payload)::int8 AS size, substring(payload FROM 1 FOR 4096) AS head "             \
@@ -38,6 +39,7 @@ enum look_column {
     LOOK_HIGH,
     LOOK_TOP_TXID,
     LOOK_TOP_ID,
+    LOOK_LOWEST,
     LOOK_FLOOR, /* the rest differs between the two statements */
     LOOK_ENDED = LOOK_FLOOR,
     LOOK_ENDED_LOW,
@@ -571,6 +573,8 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
         rc = ldg_pg_fail_standby(pg, err);
     else if (!ldg_pg_witness_is(&c->carried, result, 0, LOOK_WITNESS_ID))
         rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, LOOK_WITNESS_ID), err);
+    else if (!PQgetisnull(result, 0, LOOK_LOWEST))
+        rc = ldg_log_fail_lowest(pg->log_table, ldg_pg_get_int64(result, 0, LOOK_LOWEST), err);
     else if (!take_look(pg, c, all, result, &look))
         rc = ldg_fail_nomem(err);
     else

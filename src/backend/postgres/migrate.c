@@ -174,11 +174,42 @@ static ledger_rc enter_schema(struct migration *m, ledger_error *err)
                       &args, NULL, err);
 }
 
+/* Something of a store is gone that its cursors, which are still there, rely on. Before what is
+ * missing is made. */
+static ledger_rc note_lost(struct migration *m, ledger_error *err)
+{
+    static const char foreign[] = "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE origin > 0 "
+                                  "AND source_pos IS NOT NULL LIMIT 1) AS s";
+    static const char lost[] = "UPDATE \"{t}_cursors\" SET state = '" LDG_CURSOR_LOST "' "
+                               "WHERE state <> '' OR cursor <> ''";
+    static const char lost_parked[] = "UPDATE \"{t}_cursors\" SET state = '" LDG_CURSOR_LOST "' "
+                                      "WHERE state <> ''";
+    const uint32_t has = m->shape.has, columns = LDG_PG_HAS_ORIGIN | LDG_PG_HAS_SOURCE_POS;
+    int64_t any = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (is_there(m, LDG_PG_ENTRIES) && (has & columns) == columns && !is_there(m, LDG_PG_ORIGINS)) {
+        rc = ldg_pg_run_int64(m->pg, "looking for entries of other stores", foreign, NULL, NULL,
+                              &any, err);
+        if (rc == LEDGER_OK && any)
+            rc = ldg_schema_fail_origins(database_of(m->pg), m->pg->table, err);
+    }
+    if (rc == LEDGER_OK && is_there(m, LDG_PG_CURSORS) && has & LDG_PG_HAS_CURSOR_STATE) {
+        if (!is_there(m, LDG_PG_ENTRIES))
+            rc = run(m->pg, "marking cursors", lost, err);
+        else if (!is_there(m, LDG_PG_PARKED))
+            rc = run(m->pg, "marking cursors", lost_parked, err);
+    }
+    return rc;
+}
+
 static ledger_rc make_missing(struct migration *m, ledger_error *err)
 {
     ledger_rc rc = enter_schema(m, err);
     if (rc == LEDGER_OK) /* somebody may have been faster */
         rc = ldg_pg_look(m->pg, m->want_log, &m->shape, err);
+    if (rc == LEDGER_OK)
+        rc = note_lost(m, err);
     /* before the index that is on it */
     if (rc == LEDGER_OK && lacks(m, LDG_PG_HAS_WORDS))
         rc = run(m->pg, "making a function", words_function, err);

@@ -104,6 +104,18 @@ static ledger_rc origin_insert(struct ldg_sqlite *s, const struct ldg_identity *
     return rc;
 }
 
+/* A number that entries have already must not be given to another store. */
+static ledger_rc origins_known(struct ldg_sqlite *s, ledger_error *err)
+{
+    int64_t any = 0;
+    ledger_rc rc =
+        ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_UNKNOWN, "looking for origins", NULL, 0, &any, err);
+
+    return rc == LEDGER_OK && any != 0
+               ? ldg_schema_fail_origins(s->path != NULL ? s->path : "the database", s->table, err)
+               : rc;
+}
+
 ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, const char *name,
                                 int *ret_origin, ledger_error *err)
 {
@@ -120,7 +132,10 @@ ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, 
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
-    rc = origin_insert(s, identity, name, err); /* leaves a row that another program just made */
+    rc = origins_known(s, err);
+    if (rc == LEDGER_OK)
+        rc =
+            origin_insert(s, identity, name, err); /* leaves a row that another program just made */
     if (rc == LEDGER_OK)
         rc = origin_find(s, identity, &origin, err);
     rc = ldg_sqlite_write_end(s, own, rc, err);

@@ -260,6 +260,18 @@ static ledger_rc log_head(struct ldg_sqlite *s, int64_t *ret_head, ledger_error 
     return rc;
 }
 
+/* Reading begins behind position 0: a row at or below it would never be seen. */
+static ledger_rc check_lowest(struct ldg_sqlite *s, ledger_error *err)
+{
+    bool found;
+    int64_t lowest = 0;
+    ledger_rc rc = query_int(s, LDG_STMT_LOG_LOWEST, INT64_MIN, &found, &lowest, err);
+
+    if (rc == LEDGER_OK && found)
+        rc = ldg_log_fail_lowest(s->log_table, lowest, err);
+    return rc;
+}
+
 static ledger_rc check_identity(const struct ldg_sqlite *s, const struct state *state,
                                 ledger_error *err)
 {
@@ -424,6 +436,10 @@ static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state, bool
         code = sqlite3_bind_int64(stmt, 2, limit);
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
+    if (!unchanged)
+        rc = check_lowest(s, err);
+    if (rc != LEDGER_OK)
+        goto out;
     if (code == SQLITE_ROW || !unchanged) {
         rc = check_witness(s, state, err);
         if (rc != LEDGER_OK)

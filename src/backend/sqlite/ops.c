@@ -151,13 +151,11 @@ int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pend
     return code;
 }
 
-/* As UTF-8, whatever the database keeps text in. */
 static ledger_bytes column_bytes(sqlite3_stmt *stmt, int column)
 {
-    const bool blob = sqlite3_column_type(stmt, column) == SQLITE_BLOB;
-    const void *data = blob ? sqlite3_column_blob(stmt, column) : sqlite3_column_text(stmt, column);
+    const void *data = sqlite3_column_blob(stmt, column);
 
-    return (ledger_bytes){ data, data ? (size_t)sqlite3_column_bytes(stmt, column) : 0 };
+    return (ledger_bytes){ data, (size_t)sqlite3_column_bytes(stmt, column) };
 }
 
 /* *ret_field: what of the stored row is not what this append would write; NULL: nothing. */

@@ -330,6 +330,33 @@ static ledger_rc look_at_columns(struct ldg_sqlite *s, const char *name,
     return result;
 }
 
+/* An index of that name on another table, as of one that was renamed, keeps ours from being made.
+ */
+static ledger_rc look_elsewhere(struct ldg_sqlite *s, const char *name, const char *table,
+                                ledger_error *err)
+{
+    ledger_rc result;
+    sqlite3_stmt *stmt = prepare(s,
+                                 "SELECT tbl_name FROM main.sqlite_master WHERE type = 'index' "
+                                 "AND name = ?1 COLLATE NOCASE AND tbl_name != ?2 COLLATE NOCASE",
+                                 err);
+    if (!stmt)
+        return err->code;
+    sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
+    sqlite3_bind_text(stmt, 2, table, -1, SQLITE_STATIC);
+    int rc = sqlite3_step(stmt);
+    if (rc == SQLITE_ROW)
+        result =
+            ldg_fail(err, LEDGER_ERR_SCHEMA,
+                     "%s: index \"%s\", which table \"%s\" needs, belongs to table \"%s\"; drop "
+                     "it (`DROP INDEX \"%s\"`), and run `ledgerctl store init`",
+                     file_of(s), name, table, (const char *)sqlite3_column_text(stmt, 0), name);
+    else
+        result = end_of_rows(s, rc, err);
+    sqlite3_finalize(stmt);
+    return result;
+}
+
 /* Is the index there and of use to us? One of that name over other columns is an error. */
 static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, uint32_t *has,
                                ledger_error *err)
@@ -376,7 +403,7 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
                           file_of(s), name);
     if (result == LEDGER_OK && found)
         *has |= index->has;
-    return result;
+    return result == LEDGER_OK && !found ? look_elsewhere(s, name, table, err) : result;
 }
 
 static ledger_rc read_identity(struct ldg_sqlite *s, uint32_t *has, ledger_error *err)
@@ -494,6 +521,67 @@ static ledger_rc write_identity(struct ldg_sqlite *s, ledger_error *err)
     return rc;
 }
 
+/* First column of each row of a query, given to row(); at most one call's text at a time. */
+static ledger_rc for_each_text(struct ldg_sqlite *s, const char *pattern,
+                               void (*row)(void *ctx, const char *text), void *ctx,
+                               ledger_error *err)
+{
+    char *sql = ldg_sqlite_expand(s, pattern);
+    ledger_rc result = LEDGER_OK;
+    int rc;
+    if (!sql)
+        return ldg_fail_nomem(err);
+    sqlite3_stmt *stmt = prepare(s, sql, err);
+    sqlite3_free(sql);
+    if (!stmt)
+        return err->code;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const char *text = (const char *)sqlite3_column_text(stmt, 0);
+        row(ctx, text ? text : "");
+    }
+    result = end_of_rows(s, rc, err);
+    sqlite3_finalize(stmt);
+    return result;
+}
+
+struct findings {
+    struct ldg_sqlite *s;
+    ledger_finding_fn fn;
+    void *ctx;
+    char text[64]; /* the last one: copied, for later */
+};
+
+static void keep_text(void *ctx, const char *text)
+{
+    struct findings *f = ctx;
+    sqlite3_snprintf((int)sizeof(f->text), f->text, "%s", text);
+}
+
+/* Something of a store is gone that its cursors, which are still there, rely on. */
+static ledger_rc note_lost(struct ldg_sqlite *s, uint32_t has, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    struct findings f = { .s = s };
+
+    if (has & HAS_ENTRY && has & HAS_ORIGIN && !(has & HAS_ORIGINS)) {
+        rc = for_each_text(s, "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE origin > 0)",
+                           keep_text, &f, err);
+        if (rc == LEDGER_OK && strcmp(f.text, "0") != 0)
+            rc = ldg_schema_fail_origins(file_of(s), s->table, err);
+    }
+    if (rc == LEDGER_OK && has & HAS_CURSORS && !(has & HAS_ENTRY))
+        rc = run_ddl(s,
+                     "UPDATE main.\"%T_cursors\" SET state = '" LDG_CURSOR_LOST "' "
+                     "WHERE state != '' OR cursor != ''",
+                     err);
+    else if (rc == LEDGER_OK && has & HAS_CURSOR_STATE && !(has & HAS_PARKED))
+        rc = run_ddl(s,
+                     "UPDATE main.\"%T_cursors\" SET state = '" LDG_CURSOR_LOST "' "
+                     "WHERE state != ''",
+                     err);
+    return rc;
+}
+
 /* Adds what is missing. Inside the transaction. */
 static ledger_rc make_missing(struct ldg_sqlite *s, uint32_t has, bool make_log, bool new_identity,
                               ledger_error *err)
@@ -511,6 +599,8 @@ static ledger_rc make_missing(struct ldg_sqlite *s, uint32_t has, bool make_log,
         if (!(has & indexes[i].has))
             rc = run_ddl(s, indexes[i].ddl, err);
     }
+    if (rc == LEDGER_OK)
+        rc = note_lost(s, has, err);
     if (rc == LEDGER_OK && (new_identity || !(has & HAS_IDENTITY)))
         rc = write_identity(s, err);
     if (rc == LEDGER_OK && make_log && !(has & HAS_LOG))
@@ -688,42 +778,6 @@ static const struct {
     { HAS_FOREIGN, "table %s_foreign" },
 };
 
-/* First column of each row of a query, given to row(); at most one call's text at a time. */
-static ledger_rc for_each_text(struct ldg_sqlite *s, const char *pattern,
-                               void (*row)(void *ctx, const char *text), void *ctx,
-                               ledger_error *err)
-{
-    char *sql = ldg_sqlite_expand(s, pattern);
-    ledger_rc result = LEDGER_OK;
-    int rc;
-    if (!sql)
-        return ldg_fail_nomem(err);
-    sqlite3_stmt *stmt = prepare(s, sql, err);
-    sqlite3_free(sql);
-    if (!stmt)
-        return err->code;
-    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        const char *text = (const char *)sqlite3_column_text(stmt, 0);
-        row(ctx, text ? text : "");
-    }
-    result = end_of_rows(s, rc, err);
-    sqlite3_finalize(stmt);
-    return result;
-}
-
-struct findings {
-    struct ldg_sqlite *s;
-    ledger_finding_fn fn;
-    void *ctx;
-    char text[64]; /* the last one: copied, for later */
-};
-
-static void keep_text(void *ctx, const char *text)
-{
-    struct findings *f = ctx;
-    sqlite3_snprintf((int)sizeof(f->text), f->text, "%s", text);
-}
-
 static void report_integrity(void *ctx, const char *text)
 {
     struct findings *f = ctx;
@@ -820,6 +874,17 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
                    "a source of this store has the same one: one is a copy of the other; give the "
                    "copy its own with `ledgerctl store init --new-identity`");
         }
+    }
+    if (rc == LEDGER_OK && has & HAS_CURSOR_STATE) {
+        f.text[0] = '\0';
+        rc = for_each_text(s,
+                           "SELECT CASE WHEN count(*) > 0 THEN count(*) END FROM "
+                           "main.\"%T_cursors\" WHERE state = '" LDG_CURSOR_LOST "'",
+                           keep_text, &f, err);
+        if (rc == LEDGER_OK && f.text[0] != '\0')
+            fn(fn_ctx, LEDGER_FINDING_WARNING, "cursors",
+               "tables were made anew since some of them moved: `ledgerctl bridge cursor reset "
+               "--name NAME` carries all of the log again");
     }
     if (rc == LEDGER_OK) {
         rc = for_each_text(s, "PRAGMA main.journal_mode", keep_text, &f, err);

@@ -13,8 +13,8 @@
 #define LOCAL_INSERT                                                                               \
     "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
     "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
-/* Go's index on the log's stream would sort all of the log; the plus keeps SQLite from it. */
-#define LOG_ROWS "FROM main.\"%L\" WHERE +stream = '_' AND "
+/* Whatever the column `stream` of the log holds: an event names its stream itself. */
+#define LOG_ROWS "FROM main.\"%L\" WHERE "
 /* A payload over 1 MiB comes as NULL with its size, and is then read straight into its place. */
 #define LARGE_PAYLOAD "typeof(payload) = 'blob' AND length(payload) > 1048576"
 #define SMALL_PAYLOAD "CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END"
@@ -107,6 +107,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_LOG_END] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
                          "name = '%L' COLLATE NOCASE), 0), "
                          "coalesce((SELECT max(id) FROM main.\"%L\"), 0))",
+    [LDG_STMT_LOG_LOWEST] = "SELECT id " LOG_ROWS "id <= 0 ORDER BY id LIMIT 1",
     [LDG_STMT_LOG_BACKLOG] = "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 1001)",
     [LDG_STMT_LOG_OLDEST] = "SELECT created_at " LOG_ROWS "id > ?1 ORDER BY id LIMIT 1",
     [LDG_STMT_LOG_NEAREST] = "SELECT id " LOG_ROWS "id <= ?1 ORDER BY id DESC LIMIT 1",
@@ -125,6 +126,9 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_ORIGIN_INSERT] =
         "INSERT INTO main.\"%T_origins\"(uuid, epoch, name) VALUES (?1, ?2, ?3) "
         "ON CONFLICT (uuid, epoch) DO NOTHING",
+    [LDG_STMT_ORIGIN_UNKNOWN] =
+        "SELECT coalesce((SELECT max(origin) FROM main.\"%T\" WHERE source_pos IS NOT NULL), 0) > "
+        "(SELECT coalesce(max(id), 0) FROM main.\"%T_origins\")",
     [LDG_STMT_ORIGIN_LIST] = "SELECT id, uuid, epoch FROM main.\"%T_origins\" ORDER BY id",
     [LDG_STMT_ORIGIN_IDENTITY] = "SELECT uuid, epoch FROM main.\"%T_origins\" WHERE id = ?1",
     /* ordered: in each stream the origin's ids here rise with its own ids */

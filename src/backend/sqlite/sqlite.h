@@ -57,6 +57,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_LOG_READ,
     LDG_STMT_LOG_ROW,
     LDG_STMT_LOG_HEAD,
+    LDG_STMT_LOG_LOWEST,
     LDG_STMT_LOG_END, /* last position ever given out */
     LDG_STMT_LOG_BACKLOG,
     LDG_STMT_LOG_OLDEST,
@@ -68,6 +69,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_CURSOR_LIST,
     LDG_STMT_ORIGIN_GET,
     LDG_STMT_ORIGIN_INSERT,
+    LDG_STMT_ORIGIN_UNKNOWN,
     LDG_STMT_ORIGIN_LIST,
     LDG_STMT_ORIGIN_IDENTITY,
     LDG_STMT_ORIGIN_ORDER,

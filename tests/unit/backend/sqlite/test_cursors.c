@@ -99,7 +99,7 @@ static void test_adopt(void **state)
 
     /* A replay of what Go carried: its payload was compacted on the way, which is no other entry.
      */
-    sink_append(&k, "s", 2, "{ \"as\" : \"written\" }", "");
+    sink_append(&k, "s", 2, " { }\n", "");
     tst_exec(k.db, "UPDATE t SET order_key = 'o' WHERE source_pos = 2");
     sink_append(&k, "s", 20000, "{}", "");
     sink_tags(&k, "s", 3, "x");
