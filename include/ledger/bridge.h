@@ -134,8 +134,9 @@ LEDGER_API void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_sta
 
 /* --- looking at a pair from outside -------------------------------------------------------- */
 
-/* Stores are borrowed. name NULL: LEDGER_BRIDGE_DEFAULT_NAME. The calls that take a name read and
- * write positions with ledger_int64_codec: the cursor of a bridge with another id_codec is DATA. A
+/* Stores are borrowed. name NULL: LEDGER_BRIDGE_DEFAULT_NAME. Status and verify go by
+ * the cursor's state, whatever the bridge's id_codec writes beside it. The calls that move a cursor
+ * write that position with ledger_int64_codec: a bridge with another id_codec finds DATA there. A
  * sink that keeps no cursors is UNSUPPORTED. */
 
 typedef struct ledger_bridge_status {

@@ -138,7 +138,8 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_set_annotations(ledger_store *
                                                                   ledger_map annotations,
                                                                   ledger_error *err);
 
-/* Deletes the stream's entries with id <= before. ret_deleted may be NULL. Errors: UNSUPPORTED. */
+/* Deletes the stream's entries with id <= before; none with an id of 0 or less (an empty text).
+ * ret_deleted may be NULL. Errors: UNSUPPORTED. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, const char *stream,
                                                        ledger_id before, uint64_t *ret_deleted,
                                                        ledger_error *err);
@@ -148,7 +149,8 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, cons
 /* Filters combine with "and". Zero-initialise, then set what is needed. */
 typedef struct ledger_read_options {
     bool has_after;
-    ledger_id after; /* ascending: id > after; descending: id < after */
+    ledger_id after; /* ascending: id > after; descending: id < after; 0 or less, or an empty text:
+                        from the beginning, in either order */
     size_t limit;    /* 0: LEDGER_READ_LIMIT_DEFAULT; at most LEDGER_READ_LIMIT_MAX */
     bool descending;
     const char *order_key; /* NULL or "": any */

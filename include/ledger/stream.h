@@ -1,7 +1,8 @@
 /* A typed stream: one stream of one store, with a codec, a schema version and upcasters.
  *
  * Entries are written with the stream's schema version. On read an entry of an older version passes
- * the chain of upcasters, one version at a time, before the codec decodes it. */
+ * the chain of upcasters, one version at a time, before the codec decodes it. A version of 0 or
+ * less means none (the Go module writes 0): such an entry passes no upcaster. */
 #ifndef LEDGER_STREAM_H
 #define LEDGER_STREAM_H
 
@@ -74,7 +75,9 @@ LEDGER_API const ledger_entry *ledger_values_entry(const ledger_values *values, 
 LEDGER_API void ledger_values_destroy(ledger_values **values);
 
 /* Errors, besides those of ledger_store_read(): UPCAST (no upcaster for an entry's version, or the
- * entry is newer than the stream's schema version), whatever codec and upcasters return. */
+ * entry is newer than the stream's schema version), whatever codec and upcasters return. An entry
+ * that cannot be decoded ends the page before it; only as the first of a page it is an error, which
+ * names it. So the end of a stream is a page without values, not a short one. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_stream_read(ledger_stream *stream,
                                                         const ledger_read_options *options,
                                                         ledger_values **ret_values,

@@ -18,9 +18,9 @@ extern "C" {
 #define LEDGER_MAX_KEY_BYTES 4096 /* order or dedup key, tag, map key; PostgreSQL: see below */
 #define LEDGER_MAX_VALUE_BYTES ((size_t)1024 * 1024) /* one metadata or annotation value */
 #define LEDGER_MAX_ITEMS 10000                       /* tags or pairs of one entry */
-#define LEDGER_MAX_APPEND_ENTRIES 100000             /* entries of one append */
-#define LEDGER_MAX_JSON_DEPTH 1000                   /* nesting of a payload */
-#define LEDGER_MAX_TABLE_BYTES 48                    /* table name; PostgreSQL: 44 */
+#define LEDGER_MAX_APPEND_ENTRIES 100000 /* entries of one append; events may hold more */
+#define LEDGER_MAX_JSON_DEPTH 1000       /* nesting of a payload */
+#define LEDGER_MAX_TABLE_BYTES 48        /* table name; PostgreSQL: 44 */
 
 /* Stream and dedup key together are a row of an index. PostgreSQL takes 2,670 bytes of both, more
  * only if they compress well; in a table that the Go module made, which has an index for it, of

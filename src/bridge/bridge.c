@@ -93,8 +93,11 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
         wrong = "id_codec is missing";
     else if (o->metrics_enabled && (o->meter.instrument == NULL || o->meter.record == NULL))
         wrong = "metrics are enabled without a meter";
+    else if (o->traces_enabled && (o->tracer.start == NULL || o->tracer.end == NULL))
+        wrong = "traces are enabled without a tracer";
     else if (o->id_codec->encode((ledger_id){ .number = 1 }, text, NULL) != LEDGER_OK)
-        wrong = "id_codec cannot encode a number, and positions of this library are numbers";
+        wrong = "id_codec cannot encode a number, and positions of this library are numbers: use "
+                "ledger_int64_codec, the default";
     return wrong == NULL ? LEDGER_OK : ldg_fail(err, LEDGER_ERR_INVALID, "bridge: %s", wrong);
 }
 

@@ -103,6 +103,27 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
     return rc;
 }
 
+ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source,
+                          int64_t *ret_position, ledger_error *err)
+{
+    int64_t position = 0;
+    ledger_rc rc = ldg_store_cursor_get(cursor->store, cursor->name, false, &cursor->row, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_not_lost(cursor->name, &cursor->row, err);
+    if (rc == LEDGER_OK && cursor->row.state[0] != '\0') {
+        rc = ldg_store_log_check(source, cursor->row.state, &position, err);
+        (void)snprintf(cursor->from, sizeof(cursor->from), "%s", cursor->row.state);
+    } else if (rc == LEDGER_OK) {
+        rc = readable_position(cursor, &position, err);
+        cursor->from[0] = '\0';
+        if (rc == LEDGER_OK && position > 0)
+            rc = ldg_store_log_cursor_at(source, position, cursor->from, err);
+    }
+    if (rc == LEDGER_OK)
+        *ret_position = position;
+    return rc;
+}
+
 ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole, ledger_error *err)
 {
     ledger_names names = { 0 };

@@ -321,7 +321,8 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         (void)snprintf(bridge->stats.position, sizeof(bridge->stats.position), "%s",
                        pipe->cursor.row.readable);
     pthread_mutex_unlock(&bridge->mutex);
-    ldg_telemetry_lag(&bridge->telemetry, lag);
+    if (batch->log.count > 0)
+        ldg_telemetry_lag(&bridge->telemetry, lag);
 }
 
 /* --- the trip -------------------------------------------------------------------------------- */

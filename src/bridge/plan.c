@@ -172,7 +172,11 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
     case LEDGER_MUTATION_UNKNOWN:
         return explain(arena, "unknown mutation type", event->type_name);
     }
-    if (!ldg_int64_parse(id, false, &ops[0].source_pos))
+    /* No entry has an id below zero: such a trim reaches nothing. */
+    if (event->type == LEDGER_MUTATION_TRIM && id[0] == '-' &&
+        ldg_int64_parse(id + 1, false, &ops[0].source_pos))
+        ops[0].source_pos = 0;
+    else if (!ldg_int64_parse(id, false, &ops[0].source_pos))
         return explain(arena, "entry id is not a number:", id);
     return NULL;
 }

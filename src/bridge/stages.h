@@ -276,6 +276,11 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
                           bool *ret_adopt, ledger_error *err);
 /* CURSOR_MISMATCH: the sink was made anew (LDG_CURSOR_LOST). */
 ledger_rc ldg_cursor_not_lost(const char *name, const struct ldg_cursor *row, ledger_error *err);
+/* For one who only looks: where the cursor stands by its state, and `from`. The readable position
+ * may be in the form of a codec that is not known here; it counts where there is nothing else, as
+ * the Go bridge leaves it. Errors as load. */
+ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source,
+                          int64_t *ret_position, ledger_error *err);
 /* A cursor at `position`, which lies before that of `state`, or lower still: a row may lie behind
  * `state` although its position is lower (it was committed late), and must not be passed over. */
 ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,

@@ -37,7 +37,7 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
     struct ldg_cursor_keeper *keeper = ldg_calloc(1, sizeof(*keeper));
     struct ldg_identity identity;
     struct ldg_log_stat stat;
-    bool adopt = false;
+    int64_t position = 0;
     if (keeper == NULL)
         return ldg_fail_nomem(err);
 
@@ -45,7 +45,7 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
     if (rc == LEDGER_OK)
         rc = ldg_store_identity(source, &identity, err);
     if (rc == LEDGER_OK) {
-        rc = ldg_cursor_load(keeper, source, false, &adopt, err);
+        rc = ldg_cursor_look(keeper, source, &position, err);
         status.has_cursor = rc == LEDGER_OK;
         if (rc == LEDGER_ERR_NOT_FOUND)
             rc = LEDGER_OK;
@@ -57,9 +57,7 @@ ledger_rc ledger_bridge_status_get(ledger_store *source, ledger_store *sink, con
     if (rc == LEDGER_OK) {
         (void)snprintf(status.source_uuid, sizeof(status.source_uuid), "%s", identity.uuid);
         if (status.has_cursor) {
-            (void)snprintf(status.position, sizeof(status.position), "%s", keeper->row.readable);
-            if (status.position[0] == '\0')
-                position_text(0, status.position);
+            position_text(position, status.position);
             status.moved_at_us = keeper->row.moved_at_us;
         }
         position_text(stat.head, status.head);

@@ -19,8 +19,7 @@ ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_option
     t->bridge_name = options->name;
     t->tracer = options->tracer;
     t->tracer_name = options->tracer_name;
-    t->traces_enabled =
-        options->traces_enabled && options->tracer.start != NULL && options->tracer.end != NULL;
+    t->traces_enabled = options->traces_enabled;
     if (!options->metrics_enabled)
         return LEDGER_OK;
     t->meter = options->meter;
@@ -70,7 +69,7 @@ void ldg_telemetry_poll_end(const struct ldg_telemetry *t, void *span, double se
                             const ledger_error *err)
 {
     ledger_attr attrs[2] = { { "bridge.name", t->bridge_name },
-                             { "status", err == NULL ? "ok" : "error" } };
+                             { "status", err == NULL ? "success" : "error" } };
     if (t->metrics_enabled) {
         t->meter.record(t->meter.ctx, t->polls, 1, attrs, 2);
         t->meter.record(t->meter.ctx, t->poll_duration, seconds, attrs, 2);

@@ -519,7 +519,7 @@ static ledger_rc settle_pair(struct verify *v, const struct candidate *first, si
 static ledger_rc settle(struct verify *v, ledger_error *err)
 {
     struct ldg_arena arena;
-    bool sink_snapshot = false, source_snapshot = false, adopt = false;
+    bool sink_snapshot = false, source_snapshot = false;
     int64_t position = 0;
     ledger_rc rc = LEDGER_OK;
     if (v->candidate_count == 0)
@@ -529,9 +529,7 @@ static ledger_rc settle(struct verify *v, ledger_error *err)
 
     /* The sink first: whatever it lacks of the source's later snapshot is behind its cursor. */
     sink_snapshot = ldg_store_snapshot_begin(v->sink, NULL) == LEDGER_OK;
-    rc = ldg_cursor_load(&v->cursor, v->source, false, &adopt, err);
-    if (rc == LEDGER_OK && v->cursor.from[0] != '\0')
-        rc = ldg_store_log_check(v->source, v->cursor.from, &position, err);
+    rc = ldg_cursor_look(&v->cursor, v->source, &position, err);
     if (rc == LEDGER_OK)
         rc = mark_parked(v, &arena, err);
     /* Rows before the cursor do not change: this long look needs no snapshot. */
@@ -709,7 +707,7 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
 {
     ledger_error local;
     ledger_verify_options defaults;
-    bool adopt = false;
+    int64_t position = 0;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_result == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "verify: source, sink or result is NULL");
@@ -735,7 +733,7 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     if (v->trims == NULL)
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc = ldg_cursor_load(&v->cursor, source, false, &adopt, err);
+        rc = ldg_cursor_look(&v->cursor, source, &position, err);
     if (rc == LEDGER_ERR_NOT_FOUND)
         rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
                       "the sink has no cursor \"%s\": no bridge of that name has run (see --name)",
@@ -749,10 +747,11 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     if (rc == LEDGER_OK)
         rc = count_streams(v, err);
     if (rc == LEDGER_OK)
-        rc = ldg_cursor_load(&v->cursor, source, false, &adopt, err);
+        rc = ldg_cursor_look(&v->cursor, source, &position, err);
     if (rc == LEDGER_OK) {
-        (void)snprintf(v->result.position, sizeof(v->result.position), "%s",
-                       v->cursor.row.readable[0] != '\0' ? v->cursor.row.readable : "0");
+        if (ledger_int64_codec.encode((ledger_id){ .number = position }, v->result.position,
+                                      NULL) != LEDGER_OK)
+            v->result.position[0] = '\0';
         *ret_result = v->result;
     }
     ldg_arena_fini(&v->pairs_arena);

@@ -186,7 +186,7 @@ static bool query_after(struct query *query, const char *text)
     int64_t id = 0;
     if (text == NULL)
         return true;
-    if (!cli_parse_number(text, 0, INT64_MAX, &id)) {
+    if (!cli_parse_number(text, INT64_MIN, INT64_MAX, &id)) {
         cli_error("--after: \"%s\" is not an id", cli_shown(text));
         return false;
     }

@@ -65,7 +65,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
     [OPT_ID] = { "id", 0, CLI_COUNT, "ID", NULL, 1, INT64_MAX, NULL, "the entry" },
     [OPT_SET] = { "set", 0, CLI_PAIRS, "K=V", NULL, 0, 0, NULL,
                   "annotation to set; K= deletes it; repeatable" },
-    [OPT_BEFORE] = { "before", 0, CLI_COUNT, "ID", NULL, 1, INT64_MAX, NULL,
+    [OPT_BEFORE] = { "before", 0, CLI_COUNT, "ID", NULL, INT64_MIN, INT64_MAX, NULL,
                      "the last id to delete" },
     [OPT_NAME] = { "name", 0, CLI_NAME, "NAME", LEDGER_BRIDGE_DEFAULT_NAME, 0, 0, NULL,
                    "name of the bridge and its cursor" },
@@ -113,7 +113,8 @@ const struct cli_option cli_options[OPT_COUNT] = {
 
 bool cli_parse_number(const char *text, int64_t min, int64_t max, int64_t *ret_number)
 {
-    if (!isdigit((unsigned char)text[0])) /* strtoll takes blanks and signs */
+    /* strtoll takes blanks and signs */
+    if (!isdigit((unsigned char)text[min < 0 && text[0] == '-' ? 1 : 0]))
         return false;
     char *end = NULL;
     errno = 0;
@@ -251,7 +252,9 @@ static void print_accepted(const struct cli_option *option, char *out, size_t ou
 {
     switch (option->type) {
     case CLI_COUNT:
-        if (option->max >= INT32_MAX)
+        if (option->min < 0)
+            snprintf(out, out_size, "a whole number");
+        else if (option->max >= INT32_MAX)
             snprintf(out, out_size, "a whole number from %lld", (long long)option->min);
         else
             snprintf(out, out_size, "a whole number from %lld to %lld", (long long)option->min,

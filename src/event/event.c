@@ -346,10 +346,6 @@ static bool read_entries(struct decoder *decoder, ledger_mutation_event *event)
         return false;
     while (ldg_json_next_item(json, &first)) {
         decoder->entry = count;
-        if (count == LEDGER_MAX_APPEND_ENTRIES) {
-            decoder->too_large = true;
-            return ldg_json_fault(json, "too many entries", json->p);
-        }
         if (!ldg_json_grow(decoder->arena, &items, count, &cap, sizeof(ledger_append_entry))) {
             json->nomem = true;
             return ldg_json_fault(json, "out of memory", json->p);

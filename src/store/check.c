@@ -99,6 +99,11 @@ ledger_rc ldg_check_map(ledger_map map, bool allow_null, const char *key_what,
     return rc;
 }
 
+bool ldg_id_is_zero(const ledger_store *store, ledger_id id)
+{
+    return store->backend->text_ids ? id.text && !*id.text : !id.text && id.number <= 0;
+}
+
 ledger_rc ldg_check_id(const ledger_store *store, ledger_id id, int64_t least, const char *what,
                        ledger_error *err)
 {

@@ -56,7 +56,9 @@ ledger_rc ldg_check_cursor_name(const char *name, ledger_error *err);
 ledger_rc ldg_check_list(ledger_list list, const char *what, ledger_error *err);
 ledger_rc ldg_check_map(ledger_map map, bool allow_null, const char *key_what,
                         const char *value_what, ledger_error *err);
-/* least: 1 for an entry's id, 0 for a position to read after. */
+/* Does it lie before every entry's id: a number of 0 or less, or an empty text? */
+bool ldg_id_is_zero(const ledger_store *store, ledger_id id);
+/* least: 1 for an entry's id, INT64_MIN for an end of a range. */
 ledger_rc ldg_check_id(const ledger_store *store, ledger_id id, int64_t least, const char *what,
                        ledger_error *err);
 ledger_rc ldg_check_input(const ledger_append_input *input, ledger_error *err);

@@ -419,14 +419,14 @@ ledger_rc ledger_store_trim(ledger_store *store, const char *stream, ledger_id b
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
-        rc = ldg_check_id(store, before, 1, "before", err);
-    if (rc == LEDGER_OK)
+        rc = ldg_check_id(store, before, INT64_MIN, "before", err);
+    const bool any = rc == LEDGER_OK && !ldg_id_is_zero(store, before);
+    if (any)
         rc = store->backend->trim(store->ctx, stream, before, &deleted, err);
-    if (rc == LEDGER_OK) {
+    if (rc == LEDGER_OK && any)
         ldg_store_wrote(store);
-        if (ret_deleted)
-            *ret_deleted = deleted;
-    }
+    if (rc == LEDGER_OK && ret_deleted)
+        *ret_deleted = deleted;
     return rc;
 }
 
@@ -444,7 +444,9 @@ static ledger_rc prepare_read(const ledger_store *store, const ledger_read_optio
                       "after the last id",
                       o.limit, LEDGER_READ_LIMIT_MAX);
     if (rc == LEDGER_OK && o.has_after)
-        rc = ldg_check_id(store, o.after, 0, "after", err);
+        rc = ldg_check_id(store, o.after, INT64_MIN, "after", err);
+    if (rc == LEDGER_OK && o.has_after && ldg_id_is_zero(store, o.after))
+        o.has_after = false;
     if (rc == LEDGER_OK && o.order_key)
         rc = ldg_check_text(o.order_key, LEDGER_MAX_KEY_BYTES, "order_key", err);
     if (rc == LEDGER_OK && o.tag)

@@ -2,7 +2,7 @@
  * that refuses every write.
  *
  * Invariant: upcasters are sorted by `from`, each once, all in 1..schema_version - 1; a payload
- * passes every one from its own version up, or the read fails. */
+ * with a version passes every one from its own version up, or it is not given. */
 #include "ledger/stream.h"
 
 #include <stdio.h>
@@ -295,7 +295,9 @@ static ledger_rc decode_entry(const ledger_stream *stream, const ledger_entry *e
                      stream->id, id, entry->schema_version, stream->schema_version);
         goto out;
     }
-    for (int version = entry->schema_version; version < stream->schema_version; version++) {
+    /* Without a version (Go writes 0) no upcaster is meant for it: it is read as it is. */
+    const int first = entry->schema_version > 0 ? entry->schema_version : stream->schema_version;
+    for (int version = first; version < stream->schema_version; version++) {
         const ledger_upcaster *upcaster = find_upcaster(stream, version);
         char *next = NULL;
         size_t next_size = 0;
@@ -369,6 +371,9 @@ ledger_rc ledger_stream_read(ledger_stream *stream, const ledger_read_options *o
         if (rc == LEDGER_OK)
             values->count++;
     }
+    /* What can be read is given first; the entry that cannot is then the first of its page. */
+    if (values->count > 0 && rc != LEDGER_ERR_NOMEM)
+        rc = LEDGER_OK;
 out:
     if (rc == LEDGER_OK)
         *ret_values = values;

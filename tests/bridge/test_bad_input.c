@@ -134,6 +134,49 @@ static void strings_that_are_not_text(void **state)
     }
 }
 
+/* Go has no limit for one append, and logs trims of any id. */
+static void events_that_only_go_writes(void **state)
+{
+    struct tst_env *env = *state;
+    const size_t count = LEDGER_MAX_APPEND_ENTRIES + 1;
+    char *text = malloc(count * 40 + 100);
+    assert_non_null(text);
+    size_t size =
+        (size_t)snprintf(text, 100, "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[");
+    for (size_t i = 1; i <= count; i++)
+        size += (size_t)snprintf(text + size, 40, "%s{\"id\":\"%zu\",\"payload\":%zu}",
+                                 i > 1 ? "," : "", i + 100, i);
+    size += (size_t)snprintf(text + size, 10, "]}");
+    TST_EACH_PAIR(env, from, to)
+    {
+        if (from != TST_SQLITE && from != to) /* each source and each sink once */
+            continue;
+        for (size_t workers = 1; workers <= (to == TST_PLAIN_POSTGRES ? 4 : 1); workers += 3) {
+            ledger_store *source = tst_open(env, from, workers == 1 ? "source-1" : "source-4");
+            ledger_store *sink = tst_open(env, to, workers == 1 ? "sink-1" : "sink-4");
+            ledger_bridge_options o;
+            uint64_t parked = 0;
+            ledger_error err = { 0 };
+            tst_log_raw(source, text, size);
+            tst_log_text(source, "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"-5\"}");
+            tst_log_text(source, "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"0\"}");
+            tst_bridge_options(&o);
+            o.parallel_streams = workers;
+            assert_int_equal(tst_bridge_once(source, sink, &o), 3);
+            assert_int_equal(tst_count(sink, "s"), count);
+            tst_ok(ldg_store_parked_count(sink, NULL, &parked, &err), &err);
+            assert_int_equal(parked, 0);
+            if (workers > 1 || from != TST_SQLITE || !tst_kind_has_log(to))
+                continue;
+            /* Again: one op after the other. */
+            tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+            (void)tst_bridge_once(source, sink, &o);
+            assert_int_equal(tst_count(sink, "s"), count);
+        }
+    }
+    free(text);
+}
+
 static void sizes_over_their_limits(void **state)
 {
     struct tst_env *env = *state;
@@ -393,10 +436,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
         T(payload_of_a_gibibyte),          T(payload_nested_too_deep),
-        T(strings_that_are_not_text),      T(sizes_over_their_limits),
-        T(table_names_and_urls),           T(table_of_another_shape),
-        T(tables_dropped_while_it_runs),   T(cursor_rows_that_make_no_sense),
-        T(stores_that_are_closed_or_null),
+        T(strings_that_are_not_text),      T(events_that_only_go_writes),
+        T(sizes_over_their_limits),        T(table_names_and_urls),
+        T(table_of_another_shape),         T(tables_dropped_while_it_runs),
+        T(cursor_rows_that_make_no_sense), T(stores_that_are_closed_or_null),
     };
     return cmocka_run_group_tests_name("bad input", tests, NULL, NULL);
 }

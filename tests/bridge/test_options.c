@@ -182,6 +182,7 @@ static void instruments_keep_names_units_and_attributes(void **state)
     tst_bridge_options(&o);
     struct seen *s = seen_new(&o);
     o.name = "measured";
+    uint64_t polls = 0, lags = 0;
     o.metrics_enabled = o.traces_enabled = true;
     o.skip_types = 1U << LEDGER_MUTATION_SET_ANNOTATIONS;
     tst_refuse(sink, "bad");
@@ -214,9 +215,17 @@ static void instruments_keep_names_units_and_attributes(void **state)
             tst_fail("no instrument %s", expected[i].name);
     }
     assert_true(sum_of(s, "ledger.bridge.polls", "bridge.name=measured;") >= 2);
-    assert_true(sum_of(s, "ledger.bridge.polls", "status=ok;") >= 2);
-    assert_true(sum_of(s, "ledger.bridge.poll.duration", "status=ok;") > 0);
+    assert_true(sum_of(s, "ledger.bridge.polls", "status=success;") >= 2);
+    assert_true(sum_of(s, "ledger.bridge.poll.duration", "status=success;") > 0);
     assert_true(sum_of(s, "ledger.bridge.lag", "bridge.name=measured;") >= 0.015);
+    /* A poll that found nothing has no oldest mutation. */
+    for (size_t i = 0; i < s->instrument_count; i++) {
+        if (strcmp(s->instruments[i].name, "ledger.bridge.polls") == 0)
+            polls = s->instruments[i].count;
+        else if (strcmp(s->instruments[i].name, "ledger.bridge.lag") == 0)
+            lags = s->instruments[i].count;
+    }
+    assert_true(lags > 0 && lags < polls);
     /* By type, and a failure is no success (w18). */
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "mutation.type=append;") == 2);
     assert_true(sum_of(s, "ledger.bridge.mutations.applied", "mutation.type=set_tags;") == 1);
@@ -232,7 +241,7 @@ static void instruments_keep_names_units_and_attributes(void **state)
     assert_string_equal(s->span_name, "ledger.bridge.Poll");
     assert_string_equal(s->tracer_name, LEDGER_BRIDGE_DEFAULT_METER);
     assert_non_null(strstr(s->span_attrs, "bridge.name=measured;"));
-    assert_non_null(strstr(s->span_attrs, "status=ok;"));
+    assert_non_null(strstr(s->span_attrs, "status=success;"));
     assert_int_equal(s->spans_open, s->spans_ended);
     assert_int_equal(s->span_errors, 0);
     seen_free(s);
@@ -341,6 +350,11 @@ static void wrong_options_are_refused(void **state)
     REFUSED(o.retry_min_ms = -5);
     REFUSED(o.retry_max_ms = o.retry_min_ms - 1);
     REFUSED(o.on_bad_event = (ledger_bad_event_policy)7);
+    REFUSED(o.metrics_enabled = true);
+    REFUSED(o.traces_enabled = true);
+    assert_non_null(strstr(err.message, "without a tracer"));
+    REFUSED(o.id_codec = &ledger_string_codec);
+    assert_non_null(strstr(err.message, "use ledger_int64_codec"));
     assert_int_equal(ledger_bridge_create(NULL, sink, &good, &bridge, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_create(source, NULL, &good, &bridge, &err), LEDGER_ERR_INVALID);
     assert_int_equal(ledger_bridge_create(source, sink, &good, NULL, &err), LEDGER_ERR_INVALID);
@@ -447,6 +461,37 @@ static ledger_rc hex_decode(const char *text, ledger_id *ret_id, ledger_error *e
     return LEDGER_OK;
 }
 
+/* 3 is "15": digits, and another number. */
+static ledger_rc half_encode(ledger_id id, char text[LEDGER_ID_TEXT_MAX], ledger_error *err)
+{
+    snprintf(text, LEDGER_ID_TEXT_MAX, "%" PRId64 "5", id.number / 2);
+    return LEDGER_OK;
+}
+
+static ledger_rc half_decode(const char *text, ledger_id *ret_id, ledger_error *err)
+{
+    *ret_id = (ledger_id){ .number = strtoll(text, NULL, 10) / 10 * 2 + 1 };
+    return LEDGER_OK;
+}
+
+/* Status and verify go by the state. */
+static void is_at(ledger_store *source, ledger_store *sink, const char *name, int64_t position)
+{
+    ledger_bridge_status status;
+    ledger_verify_options v;
+    ledger_verify_result result;
+    ledger_error err = { 0 };
+    tst_ok(ledger_bridge_status_get(source, sink, name, &status, &err), &err);
+    assert_int_equal(strtoll(status.position, NULL, 10), position);
+    assert_int_equal(status.backlog_count, 0);
+    ledger_verify_options_defaults(&v);
+    v.name = name;
+    tst_ok(ledger_bridge_verify(source, sink, &v, &result, &err), &err);
+    assert_int_equal(strtoll(result.position, NULL, 10), position);
+    assert_int_equal(result.difference_count, 0);
+    assert_int_equal(result.pending_count, 0);
+}
+
 static void position_is_written_by_the_codec(void **state)
 {
     struct tst_env *env = *state;
@@ -470,6 +515,16 @@ static void position_is_written_by_the_codec(void **state)
         (void)tst_bridge_once(source, sink, &o);
         tst_ok(ledger_store_cursor_get(sink, "hex", text, &err), &err);
         assert_string_equal(text, "x0000000000000003");
+        is_at(source, sink, "hex", 3);
+        /* One that looks decimal is not taken for a position. */
+        ledger_id_codec halves = { half_encode, half_decode, ledger_int64_codec.zero,
+                                   ledger_int64_codec.less };
+        o.name = "halves";
+        o.id_codec = &halves;
+        (void)tst_bridge_once(source, sink, &o);
+        tst_ok(ledger_store_cursor_get(sink, "halves", text, &err), &err);
+        assert_string_equal(text, "15");
+        is_at(source, sink, "halves", 3);
     }
 }
 

@@ -324,6 +324,11 @@ def test_tag_annotate_trim():
     ctl('stream', 'tag', '--store', url, '--id', '99', '--tag', 'x', code=1)
     ctl('stream', 'tag', '--store', url, '--stream', 'other', '--id', '2', '--tag', 'x', code=1)
     contains(ctl('stream', 'trim', '--store', url, code=2).err, '--before')
+    for before in ('0', '-1', '-9223372036854775808'):
+        equal(ctl('stream', 'trim', '--store', url, '--before', before).out, '0\n')
+    ctl('stream', 'trim', '--store', url, '--before', '-', code=2)
+    for after in ('0', '-1'):
+        equal(ids('read', '--store', url, '--after', after), ['1', '2', '3', '4'])
     equal(ctl('stream', 'trim', '--store', url, '--before', '3').out, '3\n')
     equal(ids('read', '--store', url), ['4'])
     equal(ctl('stream', 'trim', '--store', url, '--before', '3', '--json').objects(),

@@ -111,9 +111,13 @@ static void trim_deletes_up_to(struct conf_env *env)
     ok(ledger_store_list_streams(store, NULL, 0, &names, &err));
     assert_int_equal(names.count, 0);
     ledger_names_destroy(&names);
-    assert_true(conf_append(store, "s", "1") > ids[5]); /* ids are not used again */
-    fails(ledger_store_trim(store, "s", conf_id(0), &deleted, &err), INVALID);
-    fails(ledger_store_trim(store, "s", conf_id(-5), &deleted, &err), INVALID);
+    assert_true(conf_append(store, "s", "1") > ids[5]);   /* ids are not used again */
+    for (int64_t before = 0; before >= -5; before -= 5) { /* no entry has such an id */
+        deleted = 7;
+        ok(ledger_store_trim(store, "s", conf_id(before), &deleted, &err));
+        assert_int_equal(deleted, 0);
+    }
+    fails(ledger_store_trim(store, "s", (ledger_id){ 0, "" }, &deleted, &err), INVALID);
     fails(ledger_store_trim(store, "\xff", conf_id(1), &deleted, &err), DATA);
     fails(ledger_store_set_tags(store, "s", conf_id(ids[0]), (ledger_list){ 0 }, &err), NOT_FOUND);
 }

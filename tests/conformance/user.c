@@ -361,8 +361,6 @@ static void bad_arguments(struct conf_env *env)
     ledger_error err;
     ledger_read_options o = { .limit = LEDGER_READ_LIMIT_MAX + 1 };
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
-    o = (ledger_read_options){ .has_after = true, .after = conf_id(-1) };
-    fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
     o = (ledger_read_options){ .has_after = true, .after = { 0, "x" } };
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
     o = (ledger_read_options){ .metadata = conf_map({ "k", NULL }) };
@@ -445,6 +443,15 @@ static void read_in_pages(struct conf_env *env)
         o.after.number = down[at + (left < 11 ? left : 11) - 1];
     }
     conf_check_ids(store, "s", &o, NULL, 0);
+    /* No entry has such an id: from the beginning. */
+    for (int64_t after = 0; after >= -1; after--) {
+        o = (ledger_read_options){ .limit = 5, .has_after = true, .after = conf_id(after) };
+        conf_check_ids(store, "s", &o, ids, 5);
+        o.descending = true;
+        conf_check_ids(store, "s", &o, down, 5);
+    }
+    o = (ledger_read_options){ .has_after = true, .after = conf_id(INT64_MIN) };
+    conf_check_ids(store, "s", &o, ids, LEDGER_READ_LIMIT_DEFAULT);
     o = (ledger_read_options){ .has_after = true, .after = conf_id(INT64_MAX) };
     conf_check_ids(store, "s", &o, NULL, 0);
     o.descending = true;

@@ -4,6 +4,8 @@
  * have left unreadable is named by its id; a large payload is in memory once. */
 #include "backend/sqlite/sqlite.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define SEARCH_CHUNK_BYTES ((size_t)256 * 1024)
@@ -246,6 +248,26 @@ static ledger_rc fill_payload(const struct target *t, ledger_bytes *ret_payload,
     return LEDGER_OK;
 }
 
+/* SQLite keeps any number, and any text, in any column. raw: the nearest that there is. */
+static ledger_rc fill_schema_version(const struct target *t, int *ret_version, ledger_error *err)
+{
+    const int64_t version = sqlite3_column_int64(t->stmt, COL_SCHEMA_VERSION);
+    const bool whole = sqlite3_column_type(t->stmt, COL_SCHEMA_VERSION) == SQLITE_INTEGER;
+    char why[80] = "not a whole number";
+    if (whole && version >= INT32_MIN && version <= INT32_MAX) {
+        *ret_version = (int)version;
+        return LEDGER_OK;
+    }
+    if (t->raw) {
+        *ret_version = whole && version > 0 ? INT32_MAX : INT32_MIN;
+        return LEDGER_OK;
+    }
+    if (whole)
+        snprintf(why, sizeof(why), "%" PRId64 " has more than 32 bits", version);
+    return ldg_sqlite_fail_row(t->s, sqlite3_column_int64(t->stmt, COL_ID), "schema_version", why,
+                               err);
+}
+
 static ledger_rc fill_entry(const struct target *t, ledger_entry *entry, ledger_error *err)
 {
     sqlite3_stmt *stmt = t->stmt;
@@ -258,7 +280,8 @@ static ledger_rc fill_entry(const struct target *t, ledger_entry *entry, ledger_
         rc = fill_text(t, COL_ORDER_KEY, "order_key", &e.order_key, err);
     if (rc == LEDGER_OK)
         rc = fill_text(t, COL_DEDUP_KEY, "dedup_key", &e.dedup_key, err);
-    e.schema_version = sqlite3_column_int(stmt, COL_SCHEMA_VERSION);
+    if (rc == LEDGER_OK)
+        rc = fill_schema_version(t, &e.schema_version, err);
     if (rc == LEDGER_OK)
         rc = fill_json(t, COL_METADATA, "metadata", &e.metadata, NULL, err);
     if (rc == LEDGER_OK)
@@ -604,6 +627,36 @@ ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret
     return result;
 }
 
+/* A copy of the name in column 0. One that cannot be a name is of a row that others wrote, which is
+ * looked for. */
+static ledger_rc copy_name(struct ldg_sqlite *s, sqlite3_stmt *stmt, char **ret_name,
+                           ledger_error *err)
+{
+    const char *name = (const char *)sqlite3_column_text(stmt, 0);
+    const size_t size = (size_t)sqlite3_column_bytes(stmt, 0);
+    const char *why = NULL;
+    int64_t id = 0;
+
+    if (!name)
+        return ldg_fail_nomem(err);
+    if (memchr(name, 0, size))
+        why = "it holds a NUL character";
+    else if (!ldg_utf8_valid(name, size))
+        why = "not valid UTF-8";
+    if (why) {
+        sqlite3_stmt *find = ldg_sqlite_stmt(s, LDG_STMT_STREAM_ROW, err);
+        if (!find)
+            return err->code;
+        if (sqlite3_bind_text(find, 1, name, (int)size, SQLITE_STATIC) == SQLITE_OK &&
+            sqlite3_step(find) == SQLITE_ROW)
+            id = sqlite3_column_int64(find, 0);
+        sqlite3_reset(find);
+        return ldg_sqlite_fail_row(s, id, "stream", why, err);
+    }
+    *ret_name = ldg_strdup(name);
+    return *ret_name ? LEDGER_OK : ldg_fail_nomem(err);
+}
+
 ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
                                   ledger_names *ret_names, ledger_error *err)
 {
@@ -622,7 +675,6 @@ ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
         rc = sqlite3_step(stmt);
         if (rc != SQLITE_ROW)
             break;
-        const char *name = (const char *)sqlite3_column_text(stmt, 0);
         if (names.count == capacity) {
             size_t next = capacity ? capacity * 2 : 16;
             char **more = ldg_realloc(names.items, next * sizeof(*more));
@@ -633,12 +685,10 @@ ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
             names.items = more;
             capacity = next;
         }
-        char *copy = name ? ldg_strdup(name) : NULL;
-        if (!copy) {
-            result = ldg_fail_nomem(err);
+        result = copy_name(s, stmt, &names.items[names.count], err);
+        if (result != LEDGER_OK)
             break;
-        }
-        names.items[names.count++] = copy;
+        names.count++;
     }
     if (result == LEDGER_OK && rc != SQLITE_DONE)
         result = ldg_sqlite_fail(s, rc, "listing streams", err);

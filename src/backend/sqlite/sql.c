@@ -78,6 +78,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "ELSE (SELECT min(stream) FROM main.\"%T\" WHERE stream > ?1) END UNION ALL "
         "SELECT (SELECT min(stream) FROM main.\"%T\" WHERE stream > name) FROM names "
         "WHERE name IS NOT NULL) SELECT name FROM names WHERE name IS NOT NULL LIMIT ?2",
+    [LDG_STMT_STREAM_ROW] = "SELECT min(id) FROM main.\"%T\" WHERE stream = ?1",
     /* ?1 stream, ?2 text, ?3 number or NULL */
     [LDG_STMT_FIND_BY_SOURCE] =
         "SELECT id FROM main.\"%T\" WHERE origin IN (SELECT id FROM main.\"%T_origins\") "

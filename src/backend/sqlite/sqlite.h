@@ -48,6 +48,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_STAT_STREAM,
     LDG_STMT_STAT_ALL,
     LDG_STMT_LIST_STREAMS,
+    LDG_STMT_STREAM_ROW, /* the first row with this name */
     LDG_STMT_FIND_BY_SOURCE,
     LDG_STMT_HISTORY_LOCAL,
     LDG_STMT_HISTORY_ORIGIN,

@@ -623,7 +623,8 @@ static void random_events_survive(void **state)
     ldg_buf_fini(&buf);
 }
 
-static void too_many_entries(void **state)
+/* Go has no limit for one append, so an event has none. */
+static void more_entries_than_one_append_takes(void **state)
 {
     struct ldg_buf buf;
     ledger_mutation_event event;
@@ -640,9 +641,34 @@ static void too_many_entries(void **state)
     buf.size = size;
     ldg_buf_puts(&buf, ",{\"id\":\"\",\"payload\":0}]}");
     assert_int_equal(ldg_event_decode((ledger_bytes){ buf.data, buf.size }, &arena, &event, &err),
-                     LEDGER_ERR_TOO_LARGE);
-    assert_string_equal(event.stream, "s");
+                     LEDGER_OK);
+    assert_int_equal(event.entry_count, LEDGER_MAX_APPEND_ENTRIES + 1);
     ldg_buf_fini(&buf);
+}
+
+/* What a column or a C string cannot hold is told, not cut. */
+static void values_that_are_too_wide(void **state)
+{
+    static const char *const entries[] = {
+        "\"schema_version\":2147483648",    "\"schema_version\":-4294967297",
+        "\"order_key\":\"\\u0000\"",        "\"dedup_key\":\"k\\u0000\"",
+        "\"metadata\":{\"a\":\"\\u0000\"}", "\"tags\":[\"\\u0000\"]",
+    };
+    ledger_mutation_event event;
+    ledger_error err = { 0 };
+    char text[200];
+    for (size_t i = 0; i < sizeof(entries) / sizeof(entries[0]); i++) {
+        snprintf(text, sizeof(text),
+                 "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"1\",\"payload\":1,"
+                 "%s}]}",
+                 entries[i]);
+        assert_int_equal(
+            ldg_event_decode((ledger_bytes){ text, strlen(text) }, &arena, &event, &err),
+            LEDGER_ERR_DATA);
+    }
+    snprintf(text, sizeof(text), "{\"type\":\"append\",\"stream\":\"s\\u0000\",\"entries\":[]}");
+    assert_int_equal(ldg_event_decode((ledger_bytes){ text, strlen(text) }, &arena, &event, &err),
+                     LEDGER_ERR_DATA);
 }
 
 static void payload_over_its_limit(void **state)
@@ -848,7 +874,8 @@ int main(void)
         TEST(every_truncation_fails),
         TEST(changed_bytes_never_crash),
         TEST(random_events_survive),
-        TEST(too_many_entries),
+        TEST(values_that_are_too_wide),
+        TEST(more_entries_than_one_append_takes),
         TEST(payload_over_its_limit),
         TEST(public_round_trip),
         TEST(public_calls_leave_results_alone_on_failure),

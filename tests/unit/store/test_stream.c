@@ -271,16 +271,59 @@ static void gaps_and_newer_entries_fail(void **state)
     assert_non_null(strstr(err.message, "entry 1 "));
     assert_non_null(strstr(err.message, "version 4"));
     ledger_stream_destroy(&writer);
+    /* What can be read is given before it; then it is the first of its page, and named. */
+    ledger_read_options after = { .has_after = true, .after = { .number = 1 } };
     ledger_stream *reader = make(store, &ctx, 4, chain, 2);
-    assert_int_equal(ledger_stream_read(reader, NULL, &values, &err), LEDGER_ERR_UPCAST);
+    assert_int_equal(ledger_stream_read(reader, NULL, &values, &err), LEDGER_OK);
+    assert_int_equal(ledger_values_count(values), 1);
+    ledger_values_destroy(&values);
+    assert_int_equal(ledger_stream_read(reader, &after, &values, &err), LEDGER_ERR_UPCAST);
     assert_non_null(strstr(err.message, "entry 2 "));
     assert_non_null(strstr(err.message, "from version 2 to 3"));
     assert_null(values);
     assert_int_equal(ctx.alive, 0); /* what was decoded before is released */
     ledger_stream_destroy(&reader);
     reader = make(store, &ctx, 4, NULL, 0);
-    assert_int_equal(ledger_stream_read(reader, NULL, &values, NULL), LEDGER_ERR_UPCAST);
+    assert_int_equal(ledger_stream_read(reader, &after, &values, NULL), LEDGER_ERR_UPCAST);
     ledger_stream_destroy(&reader);
+    ledger_store_close(&store);
+}
+
+static int odd_version;
+static ledger_rc read_odd_version(void *ctx, const char *stream, const char *search,
+                                  const ledger_read_options *options, struct ldg_arena *arena,
+                                  ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
+{
+    static ledger_entry entry = { .stream = "s", .payload = { "{\"v\":7}", 7 } };
+    entry.schema_version = odd_version;
+    *ret_entries = &entry;
+    *ret_count = 1;
+    return LEDGER_OK;
+}
+
+/* Go writes 0 for "none". */
+static void no_version_is_read_as_it_is(void **state)
+{
+    static const int versions[] = { 0, -1, INT32_MIN };
+    struct codec_ctx ctx = { 0 };
+    ledger_store *store = open_store();
+    const struct ldg_backend *whole = store->backend;
+    struct ldg_backend odd = *whole;
+    const ledger_upcaster chain[] = { { 1, NULL, upcast }, { 2, NULL, upcast } };
+    odd.read = read_odd_version;
+    store->backend = &odd;
+    for (size_t i = 0; i < 6; i++) {
+        ledger_values *values = NULL;
+        ledger_error err;
+        ledger_stream *reader = make(store, &ctx, i % 2 ? 3 : 1, chain, i % 2 ? 2 : 0);
+        odd_version = versions[i / 2];
+        assert_int_equal(ledger_stream_read(reader, NULL, &values, &err), LEDGER_OK);
+        assert_int_equal(*(int *)ledger_values_value(values, 0), 7);
+        assert_int_equal(ledger_values_entry(values, 0)->schema_version, versions[i / 2]);
+        ledger_values_destroy(&values);
+        ledger_stream_destroy(&reader);
+    }
+    store->backend = whole;
     ledger_store_close(&store);
 }
 
@@ -476,6 +519,7 @@ int main(void)
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(old_versions_are_upcast),
         cmocka_unit_test(gaps_and_newer_entries_fail),
+        cmocka_unit_test(no_version_is_read_as_it_is),
         cmocka_unit_test(text_ids_are_named),
         cmocka_unit_test(callbacks_may_fail),
         cmocka_unit_test(bad_arguments),

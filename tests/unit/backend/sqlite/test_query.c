@@ -211,6 +211,12 @@ static void test_damaged_rows(void **state)
         { "updated_at = ''", "updated_at" },
         { "order_key = CAST(x'610062' AS TEXT)", "order_key" },
         { "dedup_key = CAST(x'ff' AS TEXT)", "dedup_key" },
+        { "schema_version = 4294967297", "4294967297" },
+        { "schema_version = -2147483649", "schema_version" },
+        { "schema_version = 1.5", "schema_version" },
+        { "schema_version = 'two'", "schema_version" },
+        { "tags = '[\"a\\u0000b\"]'", "tags" },
+        { "metadata = '{\"a\\u0000b\":\"\"}'", "metadata" },
     };
     tst_append(f->store, "s", "1", NULL, NULL);
     tst_append(f->store, "s", "2", NULL, NULL);
@@ -223,12 +229,24 @@ static void test_damaged_rows(void **state)
             tst_fail("%s: %s", cases[i].set, err.message);
         tst_exec(f->db, "UPDATE ledger_entries SET metadata = NULL, tags = '[]', "
                         "annotations = NULL, created_at = '2026-01-01T00:00:00.000', "
-                        "updated_at = NULL, order_key = '', dedup_key = ''");
+                        "updated_at = NULL, order_key = '', dedup_key = '', schema_version = 1");
     }
     ledger_error err = { 0 };
     ledger_stream_stat stat;
     tst_exec(f->db, "UPDATE ledger_entries SET created_at = 'never' WHERE id = 2");
     tst_fails(ledger_store_stat(f->store, "s", &stat, &err), LEDGER_ERR_DATA, &err);
+    /* A name that is none is not cut, and not passed over. */
+    static const char *const names[] = { "x'61006200'", "x'61ff'" };
+    for (size_t i = 0; i < 2; i++) {
+        ledger_names list = { 0 };
+        tst_exec(f->db, "UPDATE ledger_entries SET stream = CAST(%s AS TEXT) WHERE id = 2",
+                 names[i]);
+        tst_fails(ledger_store_list_streams(f->store, NULL, 0, &list, &err), LEDGER_ERR_DATA, &err);
+        if (!strstr(err.message, "stream") || !strstr(err.message, "row 2"))
+            tst_fail("%s", err.message);
+        tst_fails(read_rc(f, NULL, &err), LEDGER_ERR_DATA, &err);
+    }
+    tst_exec(f->db, "UPDATE ledger_entries SET stream = 's' WHERE id = 2");
     /* A row that a filter passes over is not looked at further. */
     assert_string_equal(
         ids_of(f, "s", NULL,
@@ -252,7 +270,7 @@ static void test_damaged_history(void **state)
     tst_append(f->store, "s", "3", NULL, NULL);
     tst_exec(f->db, "UPDATE ledger_entries SET metadata = '{', tags = 'a,b', annotations = '', "
                     "created_at = '2025-11-24', updated_at = 'never', order_key = "
-                    "CAST(x'61ff00' AS TEXT) WHERE id = 2");
+                    "CAST(x'61ff00' AS TEXT), schema_version = 4294967297 WHERE id = 2");
     handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
     tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
@@ -268,6 +286,7 @@ static void test_damaged_history(void **state)
     assert_true(odd->created_at_us == LEDGER_NO_TIME);
     assert_true(odd->updated_at_us == LEDGER_NO_TIME);
     assert_string_equal(odd->order_key, "a??");
+    assert_int_equal(odd->schema_version, INT32_MAX);
     /* What an event of Go is completed from does not depend on the rest of the row. */
     tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
     assert_int_equal(entry->payload.size, 3);
