@@ -37,6 +37,12 @@ typedef struct ledger_bridge_options {
     size_t parallel_streams;   /* sink workers that apply distinct streams side by side, where the
                                   sink has several writers; 0 and 1: serial */
     ledger_bad_event_policy on_bad_event;
+    /* With PARK: the sink's database refuses so many operations in a row for one reason, or so many
+     * of a kind in one batch and takes none of it, or all of a batch (of five at least): then it is
+     * no fault of the events. The batch is undone, nothing of it is parked, and the bridge ends
+     * with REFUSED_ALL. What is parked already, or waits behind it, does not count. 0: park however
+     * many there are; default 10. */
+    uint32_t refusal_limit;
     int64_t retry_min_ms;    /* first pause after a transient error, doubled each time, with
                                 jitter; default 50 */
     int64_t retry_max_ms;    /* longest pause; default 10000 */
@@ -79,7 +85,8 @@ LEDGER_API void ledger_bridge_destroy(ledger_bridge **bridge);
  * NULL): how many were read; 0 = nothing to do. Safe beside start and stop, and from several
  * threads: such calls take turns.
  * Errors: any of store.h, CURSOR_MISMATCH, SOURCE_REWOUND, POSITION_REUSED, REJECTED and DATA (a
- * bad event and the policy STOP), FENCED (another bridge was faster: call again). */
+ * bad event and the policy STOP), REFUSED_ALL (refusal_limit), FENCED (another bridge was faster:
+ * call again). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read,
                                                         ledger_error *err);
 

@@ -59,7 +59,8 @@ enum {
     X(UPCAST, 23, LEDGER_ERROR_FATAL, 65, "no upcaster for this schema version")                   \
     X(UNKNOWN_OUTCOME, 24, LEDGER_ERROR_RETRY, 75, "commit sent, its outcome is not known")        \
     X(INTERNAL, 25, LEDGER_ERROR_FATAL, 1, "internal error")                                       \
-    X(TIMEOUT, 26, LEDGER_ERROR_RETRY, 75, "not done within the time given")
+    X(TIMEOUT, 26, LEDGER_ERROR_RETRY, 75, "not done within the time given")                       \
+    X(REFUSED_ALL, 27, LEDGER_ERROR_FATAL, 78, "sink refuses every event")
 
 typedef enum ledger_rc {
 #define X(name, number, flags, exit, text) LEDGER_ERR_##name = number,

@@ -34,9 +34,10 @@ struct ldg_apply_worker {
 };
 
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
-                           ledger_error *err)
+                           uint32_t refusal_limit, ledger_error *err)
 {
     applier->sink = sink;
+    applier->refusals.limit = refusal_limit;
     applier->flights[0].sink = sink;
     applier->flights[0].applier = applier->flights[1].applier = applier;
     pthread_mutex_init(&applier->mutex, NULL);
@@ -107,6 +108,8 @@ static void *worker_main(void *arg)
     apply.ops = worker->ops;
     apply.count = worker->count;
     apply.next = NULL;
+    apply.park_rejected = false; /* a share does not tell whether the sink refuses everything */
+    apply.refusals = NULL;
     worker->rc = ldg_store_apply(worker->sink, &apply, worker->outcomes, &worker->err);
     return NULL;
 }
@@ -211,10 +214,14 @@ static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
     struct ldg_batch *batch = flight->batch;
     struct ldg_apply apply = flight->apply;
     uint8_t *outcomes = batch->outcomes;
-    const bool split = can_split(applier, batch);
+    bool split = can_split(applier, batch);
     ledger_rc rc = LEDGER_OK;
     if (split)
         rc = apply_split(applier, &flight->apply, batch, err);
+    if (rc == LEDGER_ERR_REJECTED && apply.park_rejected) { /* by one, in order */
+        split = false;
+        rc = LEDGER_OK;
+    }
     if (rc == LEDGER_OK && split)
         rc = keep_trims(batch, &apply, &outcomes, err);
     if (rc == LEDGER_OK && (apply.count > 0 || apply.name != NULL)) {
@@ -316,6 +323,7 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
         .ops = batch->ops,
         .count = batch->op_count,
         .park_rejected = park,
+        .refusals = &applier->refusals,
         .turn = ahead ? flight_turn : NULL,
         .drawn = ahead ? flight_drawn : NULL,
         .turn_ctx = ahead ? flight : NULL,

@@ -25,6 +25,7 @@ void ledger_bridge_options_defaults(ledger_bridge_options *options)
     options->batch_size = 500;
     options->backlog_batch_size = 5000;
     options->max_batch_bytes = (size_t)4 * 1024 * 1024;
+    options->refusal_limit = 10;
     options->retry_min_ms = 50;
     options->retry_max_ms = 10000;
     options->retry_for_ms = -1;

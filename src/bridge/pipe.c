@@ -56,7 +56,8 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
     if (rc == LEDGER_OK)
         rc = find_origins(pipe, err);
     if (rc == LEDGER_OK)
-        rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams, err);
+        rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams,
+                              bridge->options.refusal_limit, err);
     if (rc == LEDGER_OK) {
         pipe->reader.source = pipe->source;
         if ((ldg_store_caps(pipe->sink) & LDG_CAP_OVERLAP_APPLY) != 0)

@@ -140,6 +140,7 @@ struct ldg_applier {
     bool collided;          /* what failed last may have been in each other's way: try again */
     bool backlog;           /* as hinted */
     struct ldg_ticket last; /* the last batch that was committed */
+    struct ldg_refusals refusals; /* of whichever batch has its turn */
     pthread_mutex_t mutex;
     pthread_cond_t cond;
 };
@@ -249,8 +250,9 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
                       struct ldg_op *ops);
 size_t ldg_plan_op_count(const struct ldg_batch_event *item); /* upper bound */
 
+/* refusal_limit: of the brake; 0: there is none. */
 ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size_t parallel,
-                           ledger_error *err);
+                           uint32_t refusal_limit, ledger_error *err);
 void ldg_applier_fini(struct ldg_applier *applier);
 /* May the batch be under way while the next is read, planned and begun? */
 bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *batch);

@@ -62,6 +62,7 @@ enum cli_option_id {
     OPT_PARALLEL_STREAMS,
     OPT_SKIP,
     OPT_ON_BAD_EVENT,
+    OPT_REFUSAL_LIMIT,
     OPT_UNTIL_EMPTY,
     OPT_RETRY_FOR,
     OPT_CURSOR_FILE,

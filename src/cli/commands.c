@@ -14,7 +14,7 @@
         OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE, OPT_NAME
 #define CARRY_OPTIONS                                                                              \
     OPT_BATCH_SIZE, OPT_BACKLOG_BATCH_SIZE, OPT_MAX_BATCH_BYTES, OPT_PARALLEL_STREAMS, OPT_SKIP,   \
-        OPT_ON_BAD_EVENT, OPT_CURSOR_FILE
+        OPT_ON_BAD_EVENT, OPT_REFUSAL_LIMIT, OPT_CURSOR_FILE
 
 const struct cli_command cli_commands[] = {
     { .words = "store init",

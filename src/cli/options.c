@@ -84,6 +84,9 @@ const struct cli_option cli_options[OPT_COUNT] = {
                    "mutation types to drop, separated by commas" },
     [OPT_ON_BAD_EVENT] = { "on-bad-event", 0, CLI_CHOICE, "WHAT", "park", 0, 0, "park,stop",
                            "park it and go on, or stop" },
+    [OPT_REFUSAL_LIMIT] = { "refusal-limit", 0, CLI_COUNT, "N", "10", 0, 1000000, NULL,
+                            "exit 78 once the sink has refused so many in a row for one reason; "
+                            "0: park them all" },
     [OPT_UNTIL_EMPTY] = { "until-empty", 0, CLI_FLAG, NULL, NULL, 0, 0, NULL,
                           "end when nothing is left to carry" },
     [OPT_RETRY_FOR] = { "retry-for", 0, CLI_DURATION, "TIME",

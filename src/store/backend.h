@@ -148,6 +148,25 @@ enum ldg_outcome {
     LDG_OUTCOME_PARKED, /* kept aside: refused, undecodable, or behind a parked event */
 };
 
+/* What a sink's database has refused of late: the brake of refusals.c, below. */
+#define LDG_REFUSAL_REASONS 8
+struct ldg_refusals {
+    uint32_t limit; /* of one reason in a row; 0: there is no brake */
+    struct ldg_refusal_run {
+        uint64_t reason;
+        uint32_t count;
+    } runs[LDG_REFUSAL_REASONS]; /* since an op was applied */
+    size_t run_count;
+    struct {
+        struct ldg_refusal_kind {
+            uint32_t refused;
+            uint64_t reason;     /* of the last one */
+            bool applied, mixed; /* one was; there were several reasons */
+        } kinds[LDG_OP_PARK + 1];
+        ledger_error why; /* the last one was refused */
+    } batch;
+};
+
 /* One fenced batch. */
 struct ldg_apply {
     const char *name;                  /* of the cursor; NULL: no fence, no cursor (no TX_CURSOR) */
@@ -156,6 +175,8 @@ struct ldg_apply {
     const struct ldg_op *ops;
     size_t count;
     bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
+    /* NULL: no brake. Kept as it is unless the batch is committed. With park_rejected. */
+    struct ldg_refusals *refusals;
     /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another
      * handle, and a later one begin before this one has ended.
      * turn() waits until the earlier one is committed; anything but OK: give up and return that. It
@@ -299,8 +320,11 @@ struct ldg_backend {
     /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
     ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
-     * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED,
-     * UNKNOWN_OUTCOME; all of them leave nothing behind, except UNKNOWN_OUTCOME. */
+     * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED, REFUSED_ALL
+     * (the brake), UNKNOWN_OUTCOME; all of them leave nothing behind, except UNKNOWN_OUTCOME.
+     * REJECTED, and parking, is for what an event itself runs into. What would meet every event (a
+     * table of another shape, ids that have run out, a missing privilege, a full disk) has codes
+     * of its own, and parks nothing. */
     ledger_rc (*apply)(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                        ledger_error *err);
 
@@ -453,5 +477,23 @@ bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
  * which comes empty. Errors: NOMEM, TOO_LARGE (buf's). */
 ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledger_bytes *ret_event,
                               ledger_error *err);
+
+/* --- refusals.c: the brake ------------------------------------------------------------------- */
+
+/* A backend copies apply->refusals before each try, notes on the copy what it does op by op, and
+ * copies it back once the batch is committed. */
+void ldg_refusals_begin(struct ldg_refusals *refusals); /* of a try */
+void ldg_refusals_applied(struct ldg_refusals *refusals, enum ldg_op_kind kind);
+/* The same for those of the ops that were applied. */
+void ldg_refusals_outcomes(struct ldg_refusals *refusals, const struct ldg_op *ops,
+                           const uint8_t *outcomes, size_t count);
+/* The database refuses an op that was not parked before: `why` its error (it may be err), reason
+ * what it has in common with others. Errors: REFUSED_ALL (so many in a row). */
+ledger_rc ldg_refusals_note(struct ldg_refusals *refusals, enum ldg_op_kind kind, uint64_t reason,
+                            const ledger_error *why, ledger_error *err);
+/* All ops are done. Errors: REFUSED_ALL (every one that was tried was refused, for one reason). */
+ledger_rc ldg_refusals_end(struct ldg_refusals *refusals, ledger_error *err);
+/* From the native code and the name of what refused it (constraint, column; "": none). */
+uint64_t ldg_refusal_reason(const ledger_error *err, const char *name);
 
 #endif

@@ -158,6 +158,7 @@ static void defaults_are_the_reference_s(void **state)
     assert_string_equal(o.tracer_name, "github.com/rbaliyan/ledger/bridge");
     assert_ptr_equal(o.id_codec, &ledger_int64_codec);
     assert_int_equal(o.on_bad_event, LEDGER_BAD_EVENT_PARK);
+    assert_int_equal(o.refusal_limit, 10);
     assert_null(o.logger.log);
 }
 

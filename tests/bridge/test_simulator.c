@@ -97,6 +97,7 @@ static ledger_bridge *bridge_of(struct simulation *s, size_t i)
         ledger_error err = { 0 };
         tst_bridge_options(&o);
         o.batch_size = 1 + (size_t)below(s, 12);
+        o.refusal_limit = 0; /* a stream may be all that there is to refuse */
         o.parallel_streams = widths[below(s, 4)];
         if (ledger_bridge_create(s->source, s->sink, &o, &s->bridges[i], &err) != LEDGER_OK) {
             note(s, "create", ledger_rc_name(err.code));
@@ -135,6 +136,7 @@ static void step_run(struct simulation *s)
     ledger_error err = { 0 };
     tst_bridge_options(&o);
     o.batch_size = o.backlog_batch_size = 1 + (size_t)below(s, 6);
+    o.refusal_limit = 0;
     o.retry_for_ms = 10;
     ledger_rc rc = ledger_bridge_create(s->source, s->sink, &o, &bridge, &err);
     if (rc == LEDGER_OK)
@@ -353,6 +355,7 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     ledger_error err = { 0 };
     uint64_t read = 1;
     tst_bridge_options(&o);
+    o.refusal_limit = 0;
     if (ledger_bridge_create(s->source, s->sink, &o, &bridge, &err) != LEDGER_OK)
         give_up(s, "no bridge after healing", &err);
     while (read > 0)

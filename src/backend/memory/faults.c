@@ -476,7 +476,7 @@ static ledger_rc copy_table(struct ldg_memory *m, const struct ldg_mem_table *fr
             .log_time_us = parked->row.time_us,
             .event = parked->row.event,
         };
-        rc = ldg_mem_park(m, &op, parked->reason, err);
+        rc = ldg_mem_park(m, &op, parked->reason, NULL, err);
     }
     return rc;
 }

@@ -219,7 +219,8 @@ struct ldg_memory {
     /* apply() with `turn`: the batch's ids are drawn beforehand */
     int64_t first_id; /* 0: drawn as entries are added */
     struct ldg_memory *next_drawn;
-    int64_t drawn_id; /* of the op in hand; 0: none */
+    int64_t drawn_id;           /* of the op in hand; 0: none */
+    struct ldg_refusals *brake; /* of the batch in hand; NULL: none */
     /* faults.c: what the script says about the call in hand */
     bool lose_ack, apply_half, hold;
     ledger_rc fault_code;
@@ -315,9 +316,9 @@ ledger_rc ldg_mem_delete(struct ldg_memory *m, struct ldg_mem_row *row, ledger_e
 ledger_rc ldg_mem_log_event(struct ldg_memory *m, const ledger_mutation_event *event,
                             int64_t time_us, ledger_error *err);
 /* The event of one op; one that is parked already is replaced and counts an attempt
- * more. */
+ * more. *ret_new (may be NULL): it was not. */
 ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
-                       ledger_error *err);
+                       bool *ret_new, ledger_error *err);
 /* Counts an attempt, with its reason. Not undone. */
 ledger_rc ldg_mem_parked_again(struct ldg_mem_parked *parked, const char *reason,
                                ledger_error *err);

@@ -471,7 +471,7 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
 static ledger_rc park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
                       uint8_t *outcome, ledger_error *err)
 {
-    ledger_rc rc = ldg_mem_park(m, op, reason, err);
+    ledger_rc rc = ldg_mem_park(m, op, reason, NULL, err);
     if (rc == LEDGER_OK)
         *outcome = LDG_OUTCOME_PARKED;
     return rc;
@@ -484,6 +484,24 @@ static ledger_rc set_aside(struct ldg_memory *m, const struct ldg_op *op, bool m
     if (may_park)
         return park(m, op, reason, outcome, err);
     return ldg_fail_native(err, LEDGER_ERR_REJECTED, "memory", 0, "%s", reason);
+}
+
+static ledger_rc refused(struct ldg_memory *m, const struct ldg_op *op, bool may_park,
+                         uint8_t *outcome, ledger_error *err)
+{
+    static const char text[] = "the database refuses this event";
+    ledger_error why;
+    bool is_new = false;
+    ledger_rc rc = ldg_fail_native(&why, LEDGER_ERR_REJECTED, "memory", 0, "%s", text);
+    if (may_park) {
+        rc = ldg_mem_park(m, op, text, &is_new, err);
+        *outcome = LDG_OUTCOME_PARKED;
+    } else {
+        *err = why;
+    }
+    if (rc == LEDGER_OK && is_new && m->brake)
+        rc = ldg_refusals_note(m->brake, op->kind, ldg_refusal_reason(&why, ""), &why, err);
+    return rc;
 }
 
 /* *ret_id: the entry's id here; of a trim: the highest that it deleted; 0: none. */
@@ -523,7 +541,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         }
     }
     if (ldg_mem_refuses(m, op))
-        return set_aside(m, op, park_rejected, "the database refuses this event", outcome, err);
+        return refused(m, op, park_rejected, outcome, err);
     switch (op->kind) {
     case LDG_OP_APPEND:
         rc = apply_append(m, op, outcome, ret_id, &found, err);
@@ -636,6 +654,8 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
             m->drawn_id = 0;
             if (rc != LEDGER_OK)
                 err->done_count = end;
+            else if (m->brake)
+                ldg_refusals_outcomes(m->brake, &ops[end], &outcomes[end], 1);
         }
         if (rc == LEDGER_OK)
             rc = log_group(m, &ops[begin], end - begin, &outcomes[begin], &ids[begin], err);
@@ -699,10 +719,10 @@ static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply
     return rc;
 }
 
-/* Fence, ops (of which `ahead` says that they are done), cursor; in m->tx. */
+/* Fence, ops (of which `ahead` says that they are done), cursor; in m->tx. brake NULL: none. */
 static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply, size_t count,
-                             bool ahead, struct ldg_mem_cursor *cursor, uint8_t *outcomes,
-                             ledger_error *err)
+                             bool ahead, struct ldg_mem_cursor *cursor, struct ldg_refusals *brake,
+                             uint8_t *outcomes, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     if (apply->name) {
@@ -710,8 +730,18 @@ static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply
             return ldg_mem_fail_locked("the cursor", err);
         rc = ldg_cursor_compare(apply->name, cursor_seen(m, cursor), apply->expected, err);
     }
+    if (brake) {
+        *brake = *apply->refusals;
+        ldg_refusals_begin(brake);
+        if (rc == LEDGER_OK && ahead)
+            ldg_refusals_outcomes(brake, apply->ops, outcomes, count);
+    }
+    m->brake = brake;
     if (rc == LEDGER_OK && !ahead)
         rc = ldg_mem_apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);
+    m->brake = NULL;
+    if (rc == LEDGER_OK && brake)
+        rc = ldg_refusals_end(brake, err);
     if (rc == LEDGER_OK && apply->name && apply->next && count == apply->count)
         rc = ldg_mem_cursor_write(m, cursor, apply->next, err);
     return rc;
@@ -724,12 +754,14 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
     const size_t count = half ? apply->count / 2 : apply->count;
     struct ldg_mem_cursor *cursor = apply->name ? ldg_mem_cursor_find(m->table, apply->name) : NULL;
     uint8_t *outcomes = ldg_calloc(apply->count + 1, 1);
+    struct ldg_refusals brake;
+    const bool braked = apply->park_rejected && apply->refusals;
     bool ahead = false;
     if (!outcomes)
         return ldg_fail_nomem(err);
     ledger_rc rc = apply->turn ? apply_ahead(m, apply, outcomes, &ahead, err) : LEDGER_OK;
     if (rc == LEDGER_OK)
-        rc = apply_batch(m, apply, count, ahead, cursor, outcomes, err);
+        rc = apply_batch(m, apply, count, ahead, cursor, braked ? &brake : NULL, outcomes, err);
     if (rc == LEDGER_OK) {
         const bool shares = cursor && !apply->next;
         cursor = cursor && shares ? cursor : NULL;
@@ -741,6 +773,8 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
     }
     rc = ldg_mem_finish(m, 0, rc);
     forget_ids(m);
+    if (rc == LEDGER_OK && braked)
+        *apply->refusals = brake;
     if (rc == LEDGER_OK && half) {
         rc = ldg_fail_native(err, LEDGER_ERR_PARTIAL, "memory", 0,
                              "%zu of %zu operations were done, as the test's script says", count,

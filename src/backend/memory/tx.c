@@ -493,7 +493,7 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
 }
 
 ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char *reason,
-                       ledger_error *err)
+                       bool *ret_new, ledger_error *err)
 {
     struct ldg_mem_table *table = m->table;
     const char *uuid = op->source_uuid ? op->source_uuid : "";
@@ -532,6 +532,8 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
     parked = parked_new(op, event, reason);
     if (!parked)
         return ldg_fail_nomem(err);
+    if (ret_new)
+        *ret_new = !again;
     parked->row.id = again ? again->row.id : ++table->last_parked_id;
     if (again) {
         parked->row.attempts = again->row.attempts + 1;

@@ -5,6 +5,7 @@
  * the cursor moves only in the transaction that applied what lies before it; a stream's ids here
  * follow the order of the log, whatever way a batch takes; whatever fails leaves nothing behind. */
 #include "backend/postgres/apply.h"
+#include "backend/postgres/schema.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -169,9 +170,12 @@ static const char settings[] =
     "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
 /* The name is looked up once, and not for each id, which would take as long as the COPY. */
 static const char draw_ids[] =
-    "WITH s AS MATERIALIZED (SELECT pg_get_serial_sequence('\"{t}\"', 'id')::regclass AS sequence) "
-    "SELECT array_agg(nextval(s.sequence)) FROM s, generate_series(1, $1) "
-    "WHERE s.sequence IS NOT NULL";
+    "WITH s AS MATERIALIZED (SELECT pg_get_serial_sequence('\"{t}\"', 'id')::regclass AS "
+    "sequence), "
+    "d AS MATERIALIZED (SELECT array_agg(nextval(s.sequence)) AS ids FROM s, "
+    "generate_series(1, $1) WHERE s.sequence IS NOT NULL) "
+    "SELECT ids, (SELECT max(id) FROM \"{t}\") > pg_sequence_last_value(q.seqrelid) FROM d "
+    "LEFT JOIN pg_sequence AS q ON q.seqrelid = (SELECT sequence FROM s) AND q.seqincrement > 0";
 static const char fence_update[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
 static const char fence_share[] =
@@ -206,7 +210,7 @@ static bool must_plan_anew(struct ldg_pg_batch *b)
 
 static bool must_draw(const struct run *r)
 {
-    return r->b->append_count > 0 && !r->b->has_drawn && r->own && (r->bulk || !r->turned);
+    return r->b->append_count > 0 && !r->b->has_drawn && r->own;
 }
 
 static void settings_args(const struct run *r, char text[16], struct ldg_pg_args *args)
@@ -292,7 +296,9 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
     return rc;
 }
 
-/* No ids: the table's column has no sequence of its own. The database gives them, then. */
+/* No ids: the table's column has no sequence of its own. The database gives them, then. Where the
+ * table has ids already that the sequence has not reached, new ones would be taken, or would lie
+ * before those of earlier events. */
 static ledger_rc receive_ids(struct run *r, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
@@ -303,6 +309,8 @@ static ledger_rc receive_ids(struct run *r, ledger_error *err)
 
     if (rc == LEDGER_OK)
         rc = ldg_pg_get_int64s(result, 0, 0, &b->sink->arena, &ids, &count, err);
+    if (rc == LEDGER_OK && ldg_pg_get_bool(result, 0, 1))
+        rc = ldg_pg_fail_behind(b->pg, LDG_PG_ENTRIES, err);
     PQclear(result);
     if (rc == LEDGER_OK && count == b->append_count) {
         b->has_drawn = true;
@@ -560,6 +568,15 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
     return rc;
 }
 
+/* The brake of this try, as it was before the batch. */
+static void brake_set(struct run *r)
+{
+    if (r->b->brake == NULL)
+        return;
+    *r->b->brake = *r->apply->refusals;
+    ldg_refusals_begin(r->b->brake);
+}
+
 /* The ops, in bulk. *ret_again: op by op. */
 static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
 {
@@ -578,6 +595,9 @@ static ledger_rc do_bulk(struct run *r, bool *ret_again, ledger_error *err)
         rc = ldg_pg_orders_note(b, err);
     if (rc == LEDGER_OK) {
         b->sink->bulk_count++;
+        brake_set(r);
+        if (b->brake != NULL && b->brake->run_count > 0)
+            ldg_refusals_outcomes(b->brake, b->ops, b->outcomes, b->count);
         return LEDGER_OK;
     }
     rc = bulk_failed(b, rc, err);
@@ -593,22 +613,26 @@ static ledger_rc force_park(struct ldg_pg_batch *b, bool *ret_again, ledger_erro
     if (!b->can_park || !b->park_rejected || i >= b->count)
         return LEDGER_ERR_REJECTED;
     if (b->forced == NULL)
-        b->forced = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(const char *));
+        b->forced = ldg_arena_calloc(&b->sink->arena, b->count, sizeof(*b->forced));
     if (b->forced == NULL)
         return ldg_fail_nomem(err);
-    if (b->forced[i] != NULL)
+    if (b->forced[i].is_set)
         return LEDGER_ERR_REJECTED;
-    b->forced[i] = ldg_arena_strdup(&b->sink->arena, err->message);
-    *ret_again = b->forced[i] != NULL;
-    return *ret_again ? LEDGER_OK : ldg_fail_nomem(err);
+    b->forced[i] = (struct ldg_pg_forced){ .is_set = true,
+                                           .why = *err,
+                                           .reason = ldg_pg_refusal_reason(b->pg, err) };
+    *ret_again = true;
+    return LEDGER_OK;
 }
 
 /* The ops, one by one. *ret_again: the same once more, with savepoints or something parked. */
 static ledger_rc do_rows(struct run *r, bool *ret_again, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
-    ledger_rc rc = ldg_pg_rows_run(b, err);
+    ledger_rc rc;
 
+    brake_set(r);
+    rc = ldg_pg_rows_run(b, err);
     if (rc == LEDGER_ERR_REJECTED && b->can_park && b->park_rejected && !b->savepoints && r->own) {
         b->savepoints = *ret_again = true;
         return LEDGER_OK;
@@ -618,6 +642,8 @@ static ledger_rc do_rows(struct run *r, bool *ret_again, ledger_error *err)
         if (rc == LEDGER_ERR_REJECTED && r->own)
             rc = force_park(b, ret_again, err);
     }
+    if (rc == LEDGER_OK && !*ret_again && b->brake != NULL)
+        rc = ldg_refusals_end(b->brake, err);
     if (rc == LEDGER_OK && !*ret_again)
         rc = ldg_pg_orders_note(b, err);
     return rc;
@@ -740,11 +766,25 @@ static ledger_rc run_all(struct run *r, ledger_error *err)
     return rc;
 }
 
+/* An event that ends the bridge is not to blame for tables that are no longer what they were. */
+static ledger_rc blame(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_error why = { 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    if (PQtransactionStatus(b->pg->conn) == PQTRANS_IDLE)
+        rc = ldg_pg_look_again(b, &why);
+    if (rc == LEDGER_ERR_SCHEMA || rc == LEDGER_ERR_PERMISSION)
+        *err = why;
+    return err->code;
+}
+
 ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                        ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
     struct ldg_pg_batch b;
+    struct ldg_refusals brake;
     struct run r = { .b = &b, .apply = apply };
     ledger_rc rc = ldg_pg_enter(pg, err);
 
@@ -757,7 +797,12 @@ ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     b.can_park = true;
     b.park_rejected = apply->park_rejected;
     b.beside = apply->name != NULL && apply->next == NULL; /* one of several workers */
+    b.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
     rc = run_all(&r, err);
+    if (rc == LEDGER_ERR_REJECTED)
+        rc = blame(&b, err);
+    if (rc == LEDGER_OK && b.brake != NULL)
+        *apply->refusals = brake;
     if (rc == LEDGER_OK) {
         if (apply->count > 0)
             memcpy(ret_outcomes, b.outcomes, apply->count);

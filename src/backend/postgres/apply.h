@@ -55,11 +55,18 @@ struct ldg_pg_batch {
     bool row_wise;   /* this try is */
     bool savepoints; /* what the database refuses is undone alone */
     bool savepoint_open;
-    bool beside;         /* others may add entries of these origins meanwhile: no order is sure */
-    bool parked_any;     /* some event is parked that may concern this batch */
-    bool foreign_any;    /* <table>_foreign has rows */
-    int64_t parked_id;   /* the row that is retried; else INT64_MAX */
-    const char **forced; /* reason to park this op without trying it; NULL: none at all */
+    bool beside;       /* others may add entries of these origins meanwhile: no order is sure */
+    bool parked_any;   /* some event is parked that may concern this batch */
+    bool foreign_any;  /* <table>_foreign has rows */
+    int64_t parked_id; /* the row that is retried; else INT64_MAX */
+    /* Ops that are parked without being tried; NULL: none at all. */
+    struct ldg_pg_forced {
+        bool is_set;
+        ledger_error why;
+        uint64_t reason;
+    } * forced;
+    struct ldg_refusals *brake; /* NULL: none; a copy, of this try */
+    bool looked_again;          /* the tables still are what they should be */
     int64_t now_us;
     int64_t lowest_id; /* of the ids drawn; INT64_MAX: none */
     struct ldg_pg_order *orders;
@@ -138,6 +145,9 @@ ledger_rc ldg_pg_bulk_change(struct ldg_pg_batch *b, ledger_error *err);
 
 /* --- ops.c ----------------------------------------------------------------------------------- */
 
+/* Before anything is parked: is it the event, or are the tables no longer what they were? Errors:
+ * SCHEMA, PERMISSION. */
+ledger_rc ldg_pg_look_again(struct ldg_pg_batch *b, ledger_error *err);
 /* A failure of an op: what this very row runs into is REJECTED. OK and REJECTED stay. */
 ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err);
 bool ldg_pg_op_is_guarded(const struct ldg_op *op);

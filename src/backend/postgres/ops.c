@@ -14,14 +14,23 @@
 /* An entry that comes so late is taken for one out of order without a look. */
 #define LATE_MAX 50000
 
+ledger_rc ldg_pg_look_again(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->looked_again)
+        rc = ldg_pg_schema_look(b->pg, err);
+    b->looked_again = rc == LEDGER_OK;
+    return rc;
+}
+
 ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err)
 {
     char message[LEDGER_ERROR_MESSAGE_MAX];
 
     if (rc == LEDGER_OK || rc == LEDGER_ERR_REJECTED) /* without a failure *err is anything */
         return rc;
-    if (ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA ||
-        rc == LEDGER_ERR_UNSUPPORTED) {
+    if (ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA) {
         memcpy(message, err->message, sizeof(message));
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code, "%s", message);
     }
@@ -90,8 +99,8 @@ static const char insert_entry[] =
     "INSERT INTO \"{t}\" (" INSERT_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
     "ON CONFLICT DO NOTHING RETURNING id";
 static const char insert_entry_id[] =
-    "INSERT INTO \"{t}\" (" INSERT_COLUMNS ", id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, "
-    "$10, $11) ON CONFLICT DO NOTHING RETURNING id";
+    "INSERT INTO \"{t}\" (" INSERT_COLUMNS ", id) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, "
+    "$5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id";
 
 static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, struct ldg_pg_args *args,
                              const char **ret_template, ledger_error *err)
@@ -242,6 +251,28 @@ ledger_rc ldg_pg_ops_seen(struct ldg_pg_batch *b, size_t first, const char **see
     return appends > 0 ? seen_some(b, first, end, seen + first, err) : LEDGER_OK;
 }
 
+/* Something keeps the row out that is neither of the two keys. Is it the id that it was given? */
+static ledger_rc fail_kept_out(struct ldg_pg_batch *b, size_t i, ledger_error *err)
+{
+    /* $1 the id; 0: it came of the sequence just now */
+    static const char taken[] =
+        "SELECT count(*) FROM \"{t}\" WHERE id = CASE $1 WHEN 0 THEN "
+        "pg_sequence_last_value(pg_get_serial_sequence('\"{t}\"', 'id')::regclass) ELSE $1 END";
+    struct ldg_pg_args args = { 0 };
+    int64_t count = 0;
+    ledger_rc rc;
+
+    ldg_pg_arg_int64(&args, b->drawn[i]);
+    rc = ldg_pg_run_int64(b->pg, "looking for an id", taken, &args, NULL, &count, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (count > 0)
+        return ldg_pg_fail_behind(b->pg, 0, err);
+    return ldg_fail(err, LEDGER_ERR_REJECTED,
+                    "a trigger or another unique index of table \"%s\" keeps the row out",
+                    b->pg->table);
+}
+
 /* An insert changed nothing: which of the keys was there? */
 static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
@@ -264,9 +295,7 @@ static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error 
     ldg_pg_arg_text(&args, op->entry->dedup_key);
     rc = ldg_pg_run_int64(b->pg, "looking for an entry", find_dedup, &args, &found, &id, err);
     if (rc == LEDGER_OK && !found)
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED,
-                      "a trigger or another unique index of table \"%s\" keeps the row out",
-                      b->pg->table);
+        rc = fail_kept_out(b, i, err);
     b->outcomes[i] = LDG_OUTCOME_DEDUPLICATED;
 out:
     return rc;
@@ -466,7 +495,8 @@ static ledger_rc foreign_note(struct ldg_pg_batch *b, const struct ldg_op *op, i
     foreign_args(&args, op, id);
     ldg_pg_arg_int64(&args, op->position);
     b->foreign_any = true;
-    return ldg_pg_run(b->pg, LDG_PG_KEEP, "noting a change", put, &args, NULL, err);
+    return ldg_pg_fail_own(ldg_pg_run(b->pg, LDG_PG_KEEP, "noting a change", put, &args, NULL, err),
+                           err);
 }
 
 /* The parameters of a change; entry: source_pos or id. */

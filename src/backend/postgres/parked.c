@@ -55,11 +55,20 @@ static const char park[] =
     "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
     "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
     "event_time = excluded.event_time, event = excluded.event, "
-    "attempts = p.attempts + 1, attempted_at = excluded.parked_at";
+    "attempts = p.attempts + 1, attempted_at = excluded.parked_at RETURNING p.attempts";
 
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
                       ledger_error *err)
 {
+    bool is_new;
+
+    return ldg_pg_park_new(pg, op, reason, &is_new, err);
+}
+
+ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+                          bool *ret_new, ledger_error *err)
+{
+    PGresult *result = NULL;
     struct ldg_pg_args args = { 0 };
     struct ldg_arena texts;
     const char *stream = NULL, *type = NULL;
@@ -87,7 +96,15 @@ ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *re
     ldg_pg_arg_time(&args, ldg_clock_now_us());
     ldg_pg_arg_time(&args, op->log_time_us);
     ldg_pg_arg_bytes(&args, event.size ? event.data : "", event.size);
-    rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park, &args, NULL, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park, &args, &result, err);
+    rc = ldg_pg_fail_own(rc, err);
+    if (rc == LEDGER_OK && PQntuples(result) == 0)
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "a trigger or a rule of table \"%s_parked\" keeps rows out: drop it",
+                      pg->table);
+    if (rc == LEDGER_OK)
+        *ret_new = ldg_pg_get_int64(result, 0, 0) == 1;
+    PQclear(result);
 out:
     ldg_buf_fini(&buf);
     ldg_arena_fini(&texts);
@@ -153,8 +170,9 @@ ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_
     ldg_pg_arg_text(&args, or_empty(op->source_uuid));
     ldg_pg_arg_int64(&args, op->log_position);
     ldg_pg_arg_int64(&args, op->source_pos);
-    return ldg_pg_run(pg, LDG_PG_KEEP, "taking an event off the parked ones", done, &args, NULL,
-                      err);
+    return ldg_pg_fail_own(
+        ldg_pg_run(pg, LDG_PG_KEEP, "taking an event off the parked ones", done, &args, NULL, err),
+        err);
 }
 
 ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
@@ -179,7 +197,8 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
     ldg_pg_arg_text(&args, or_empty(op->stream));
     ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &kept);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim, &args, &result, err);
+        rc = ldg_pg_fail_own(
+            ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim, &args, &result, err), err);
     if (rc == LEDGER_OK)
         *ret_any = ldg_pg_changed(result) > 0;
     PQclear(result);
@@ -310,6 +329,7 @@ ledger_rc ldg_pg_parked_note(void *ctx, int64_t id, const char *reason, ledger_e
     ldg_pg_arg_text(&args, reason);
     ldg_pg_arg_time(&args, ldg_clock_now_us());
     rc = ldg_pg_write_alone(pg, "noting an attempt", note, &args, &result, err);
+    rc = ldg_pg_fail_own(rc, err);
     if (rc == LEDGER_OK && ldg_pg_changed(result) == 0)
         rc = fail_missing(id, err);
 out:
@@ -330,6 +350,7 @@ static ledger_rc drop_rows(struct ldg_pg *pg, int64_t id, uint64_t *ret_dropped,
         ldg_pg_arg_int64(&args, id);
     ledger_rc rc = ldg_pg_write_alone(pg, "dropping a parked event", id ? drop_one : drop_all,
                                       &args, &result, err);
+    rc = ldg_pg_fail_own(rc, err);
     if (rc == LEDGER_OK && id && ldg_pg_changed(result) == 0)
         rc = fail_missing(id, err);
     if (rc == LEDGER_OK)

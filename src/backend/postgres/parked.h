@@ -28,6 +28,10 @@ ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, in
 
 /* --- parked.c; in the caller's transaction --------------------------------------------------- */
 
+/* The op's event; one that is parked already is replaced and counts an attempt more. *ret_new: it
+ * was not. */
+ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+                          bool *ret_new, ledger_error *err);
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
                       ledger_error *err);
 /* Log position of the first parked event that op has to wait for, for this reason; 0: none. own_id:

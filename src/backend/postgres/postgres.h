@@ -37,6 +37,13 @@
 #define LDG_PG_KEYS_MAX_TEXT "2,670"
 
 #define LDG_PG_HOLDER_MAX 200
+#define LDG_PG_TABLES 7 /* enum ldg_pg_table */
+
+/* Where the ids of a table come from; "" where it has none. */
+struct ldg_pg_ids {
+    char key[64];       /* the constraint that keeps them unique */
+    char sequence[160]; /* as SQL writes it */
+};
 
 struct ldg_pg_source; /* log.c, wait.c */
 struct ldg_pg_sink;   /* apply.c */
@@ -73,6 +80,8 @@ struct ldg_pg {
     char *log_table;
     char *wake_name; /* cluster, database, table */
     struct ldg_identity identity;
+    struct ldg_pg_ids ids[LDG_PG_TABLES];
+    char refused_by[64]; /* constraint or column that the last failure named; "" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
     struct ldg_pg_sql **sqls; /* by address of the template */
@@ -244,8 +253,15 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
                       ledger_error *err);
 /* SQLSTATE of the last failure, "" when there was none: "23505". */
 const char *ldg_pg_sqlstate(const ledger_error *err);
-/* Was it what this very row ran into (data, constraint, limits), and not the database's state? */
+/* Was it what this very row ran into (data, constraint, limits), and not the database's state? Of a
+ * failure that ldg_pg_fail() has made: what the tables as such refuse is SCHEMA there. */
 bool ldg_pg_is_row_fault(const ledger_error *err);
+/* The ids of a table are taken already: its sequence lies behind its rows. */
+ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err);
+/* What a refusal has in common with others: constraint or column, and SQLSTATE. */
+uint64_t ldg_pg_refusal_reason(const struct ldg_pg *pg, const ledger_error *err);
+/* A failure to write what is ours alone (cursors, parked events …) is no event's fault. */
+ledger_rc ldg_pg_fail_own(ledger_rc rc, ledger_error *err);
 /* A failure without a result: by its SQLSTATE ("": none, CONNECT). hint NULL: the usual one. */
 ledger_rc ldg_pg_fail_state(ledger_error *err, const char *sqlstate, const char *text,
                             const char *hint);

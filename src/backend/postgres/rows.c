@@ -55,9 +55,10 @@ static ledger_rc savepoint_end(struct ldg_pg_batch *b, bool undo, ledger_error *
     return rc;
 }
 
-static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledger_error *err)
+static ledger_rc park_new(struct ldg_pg_batch *b, size_t i, const char *reason, bool *ret_new,
+                          ledger_error *err)
 {
-    ledger_rc rc = ldg_pg_park(b->pg, &b->ops[i], reason, err);
+    ledger_rc rc = ldg_pg_park_new(b->pg, &b->ops[i], reason, ret_new, err);
 
     b->ids[i] = 0;
     if (rc == LEDGER_OK) {
@@ -65,6 +66,13 @@ static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledg
         b->parked_any = true;
     }
     return rc;
+}
+
+static ledger_rc park(struct ldg_pg_batch *b, size_t i, const char *reason, ledger_error *err)
+{
+    bool is_new;
+
+    return park_new(b, i, reason, &is_new, err);
 }
 
 /* Must the op wait behind a parked event? *ret_parked: it was parked too. */
@@ -94,24 +102,37 @@ out:
     return rc;
 }
 
+static ledger_rc park_refused(struct ldg_pg_batch *b, size_t i, const ledger_error *why,
+                              uint64_t reason, ledger_error *err)
+{
+    bool is_new = false;
+    ledger_rc rc = ldg_pg_look_again(b, err);
+
+    if (rc == LEDGER_OK)
+        rc = park_new(b, i, why->message, &is_new, err);
+    if (rc == LEDGER_OK && is_new && b->brake != NULL)
+        rc = ldg_refusals_note(b->brake, b->ops[i].kind, reason, why, err);
+    return rc;
+}
+
 /* An op that the database refused: parked, or the end of this try. */
 static ledger_rc refused(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
-    char reason[LEDGER_ERROR_MESSAGE_MAX];
+    const ledger_error why = *err;
+    const uint64_t reason = ldg_pg_refusal_reason(b->pg, err);
     ledger_rc rc = LEDGER_ERR_REJECTED;
 
-    memcpy(reason, err->message, sizeof(reason));
     err->done_count = i;
     if (b->can_park && b->savepoints) {
         rc = savepoint_end(b, true, err);
         if (rc == LEDGER_OK)
-            rc = park(b, i, reason, err);
+            rc = park_refused(b, i, &why, reason, err);
     } else if (b->can_park && !b->park_rejected) {
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code,
                              "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
                              op->log_position, op->type_name != NULL ? op->type_name : "",
-                             op->stream, reason);
+                             op->stream, why.message);
         err->done_count = i;
     }
     return rc;
@@ -139,7 +160,7 @@ static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 static bool runs_along(const struct ldg_pg_batch *b, size_t i, const char *const *seen)
 {
     return !b->savepoints && !b->parked_any && b->ops[i].kind == LDG_OP_APPEND &&
-           b->ops[i].origin > 0 && seen[i] == NULL && (b->forced == NULL || b->forced[i] == NULL);
+           b->ops[i].origin > 0 && seen[i] == NULL && (b->forced == NULL || !b->forced[i].is_set);
 }
 
 /* The end of the run of appends that begins with i; i: none. */
@@ -159,8 +180,8 @@ static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, const char *seen, led
     bool done = false;
     ledger_rc rc = LEDGER_OK;
 
-    if (b->forced != NULL && b->forced[i] != NULL)
-        return park(b, i, b->forced[i], err);
+    if (b->forced != NULL && b->forced[i].is_set)
+        return park_refused(b, i, &b->forced[i].why, b->forced[i].reason, err);
     if (op->kind == LDG_OP_PARK && b->can_park)
         return park(b, i, op->reason != NULL ? op->reason : "", err);
     /* What is here already comes first: a replay must not be refused, nor wait. */
@@ -199,6 +220,8 @@ ledger_rc ldg_pg_rows_run(struct ldg_pg_batch *b, ledger_error *err)
             end = i + 1;
             rc = row_one(b, i, seen[i], err);
         }
+        if (rc == LEDGER_OK && b->brake != NULL)
+            ldg_refusals_outcomes(b->brake, b->ops + i, b->outcomes + i, end - i);
     }
     return rc;
 }

@@ -179,6 +179,7 @@ enum {
     ROW_FUNCTION,
     ROW_GUARD,
     ROW_FILTER,
+    ROW_KEY,
 };
 enum { KIND, N, NAME, A, B, X, Y };
 enum {
@@ -300,6 +301,8 @@ static const char *const catalog[] = {
     "WHERE NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype::int & 7 = 7 "
     "UNION ALL SELECT 8, r.n, 'rule ' || w.rulename, '', '', 0, 0 FROM rels AS r "
     "JOIN pg_rewrite AS w ON w.ev_class = r.oid WHERE w.ev_enabled NOT IN ('D', 'R') "
+    "UNION ALL SELECT 9, r.n, c.relname::text, '', '', 0, 0 FROM rels AS r JOIN pg_index AS p "
+    "ON p.indrelid = r.oid AND p.indisprimary JOIN pg_class AS c ON c.oid = p.indexrelid "
     "ORDER BY 1, 2",
 };
 /* clang-format on */
@@ -652,6 +655,8 @@ static ledger_rc look_at_tables(struct ldg_pg *pg, bool want_log, struct ldg_pg_
             break;
         case ROW_SEQUENCE:
             take_sequence(result, row, n, &shape);
+            snprintf(pg->ids[n].sequence, sizeof(pg->ids[n].sequence), "%s",
+                     shape.sequences[n].name);
             break;
         case ROW_TRIGGER:
             if (ldg_pg_get_int64(result, row, Y))
@@ -666,6 +671,9 @@ static ledger_rc look_at_tables(struct ldg_pg *pg, bool want_log, struct ldg_pg_
         case ROW_FILTER:
             shape.tables[n] |= LDG_PG_IS_FILTERED;
             copy_text(shape.filters[n], sizeof(shape.filters[n]), result, row, NAME);
+            break;
+        case ROW_KEY:
+            copy_text(pg->ids[n].key, sizeof(pg->ids[n].key), result, row, NAME);
             break;
         default:
             break;

@@ -46,8 +46,9 @@ static const char append_one_keyed_log[] = WITH_EVENT(INSERT_ONE SKIP_KNOWN);
     "nextval((SELECT pg_get_serial_sequence('\"{t}\"', 'id')::regclass)) AS id, u.* "              \
     "FROM unnest($2, $3, $4, $5, $6, $7" more_arrays ") WITH ORDINALITY AS "                       \
     "u(payload, order_key, dedup_key, schema_version, metadata, tags" more_columns ", n)), "       \
-    "e AS (INSERT INTO \"{t}\"(id, " ENTRY_COLUMNS ") SELECT id, $1, payload, order_key, "         \
-    "dedup_key, schema_version, metadata, tags, $8 FROM i" SKIP_KNOWN " RETURNING id)"
+    "e AS (INSERT INTO \"{t}\"(id, " ENTRY_COLUMNS ") OVERRIDING SYSTEM VALUE SELECT id, $1, "     \
+    "payload, order_key, dedup_key, schema_version, metadata, tags, $8 FROM i" SKIP_KNOWN          \
+    " RETURNING id)"
 static const char append_many[] =
     WITH_NEW("", "") " SELECT i.id, i.n FROM i JOIN e ON e.id = i.id ORDER BY i.n";
 /* $9 array: what follows each id, up to the end of its entry; $10 event before the first entry,

@@ -19,7 +19,7 @@
 #define SORT_ROWS_PER_STREAM 4
 #define SORT_MIN_ROWS 64
 
-/* --- the bulk path --------------------------------------------------------------------------- */
+/* --- ids ------------------------------------------------------------------------------------- */
 
 static ledger_rc next_id(struct ldg_sqlite_batch *b, ledger_error *err)
 {
@@ -30,9 +30,11 @@ static ledger_rc next_id(struct ldg_sqlite_batch *b, ledger_error *err)
                                  &b->next_id, err);
     /* Over the end SQLite picks free ids itself: no order can be kept. */
     if (rc == LEDGER_OK && (b->next_id <= 0 || b->next_id > INT64_MAX - (int64_t)b->count))
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "table \"%s\" has run out of ids", b->s->table);
+        rc = ldg_sqlite_fail_ids(b->s, b->s->table, err);
     return rc;
 }
+
+/* --- the bulk path --------------------------------------------------------------------------- */
 
 /* Finds the slot of a stream among the pending ones; *ret_known: it is there. */
 static size_t slot_of(const struct ldg_sqlite_batch *b, const char *stream, bool *ret_known)
@@ -262,18 +264,26 @@ static bool bulk_suits(const struct ldg_apply *apply)
 
 /* --- op by op -------------------------------------------------------------------------------- */
 
-static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
-                      ledger_error *err)
+static ledger_rc park_new(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+                          bool *ret_new, ledger_error *err)
 {
     ledger_rc rc = ldg_sqlite_chain_flush(b, err);
 
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_park(b->s, &b->ops[index], reason, err);
+        rc = ldg_sqlite_park(b->s, &b->ops[index], reason, ret_new, err);
     if (rc == LEDGER_OK) {
         b->outcomes[index] = LDG_OUTCOME_PARKED;
         b->parked_any = true;
     }
     return rc;
+}
+
+static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+                      ledger_error *err)
+{
+    bool is_new;
+
+    return park_new(b, index, reason, &is_new, err);
 }
 
 /* Must the op wait behind a parked event? *ret_parked: it was parked too. */
@@ -305,17 +315,33 @@ out:
 
 /* SQLite has ended the transaction by itself (a trigger's RAISE(ROLLBACK)): the batch starts again
  * with this op parked from the beginning. */
-static ledger_rc force_park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+static ledger_rc force_park(struct ldg_sqlite_batch *b, size_t index, const ledger_error *why,
                             ledger_error *err)
 {
-    ledger_rc rc = LEDGER_OK;
-
     if (b->forced == NULL)
         b->forced = ldg_arena_calloc(&b->s->scratch, b->count, sizeof(*b->forced));
-    if (b->forced != NULL)
-        b->forced[index] = ldg_arena_strdup(&b->s->scratch, reason);
-    if (b->forced == NULL || b->forced[index] == NULL)
-        rc = ldg_fail_nomem(err);
+    if (b->forced == NULL)
+        return ldg_fail_nomem(err);
+    b->forced[index] = (struct ldg_sqlite_forced){ .is_set = true, .why = *why };
+    return LEDGER_OK;
+}
+
+/* What the database refuses. Before anything is parked: is it the event, or are the tables no
+ * longer what they were, or does it refuse everything? */
+static ledger_rc park_refused(struct ldg_sqlite_batch *b, size_t index, const ledger_error *why,
+                              ledger_error *err)
+{
+    const uint64_t reason = ldg_refusal_reason(why, "");
+    bool is_new = false;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->looked_again)
+        rc = ldg_sqlite_schema_look(b->s, err);
+    b->looked_again = rc == LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = park_new(b, index, why->message, &is_new, err);
+    if (rc == LEDGER_OK && is_new && b->brake != NULL)
+        rc = ldg_refusals_note(b->brake, b->ops[index].kind, reason, why, err);
     return rc;
 }
 
@@ -358,10 +384,9 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
                          ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
-    char reason[LEDGER_ERROR_MESSAGE_MAX];
+    const ledger_error why = *err;
     ledger_rc rc;
 
-    memcpy(reason, err->message, sizeof(reason));
     ldg_sqlite_order_forget(b);
     b->chain_count = 0; /* at most what this op had gathered */
     if (!b->can_park) {
@@ -371,17 +396,17 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
         rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "sqlite", err->native_code,
                              "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
                              op->log_position, op->type_name != NULL ? op->type_name : "",
-                             op->stream, reason);
+                             op->stream, why.message);
         err->done_count = index;
     } else if (sqlite3_get_autocommit(b->s->db)) {
-        rc = force_park(b, index, reason, err);
+        rc = force_park(b, index, &why, err);
         *ret_again = true;
     } else {
         rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_ROLLBACK, "undoing an operation", err);
         if (rc == LEDGER_OK)
             rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_RELEASE, "undoing an operation", err);
         if (rc == LEDGER_OK)
-            rc = park(b, index, reason, err);
+            rc = park_refused(b, index, &why, err);
     }
     return rc;
 }
@@ -407,12 +432,16 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
 
     *ret_again = false;
     b->chain_count = 0;
+    for (size_t i = 0; rc == LEDGER_OK && b->next_id == 0 && i < b->count; i++) {
+        if (b->ops[i].kind == LDG_OP_APPEND)
+            rc = next_id(b, err);
+    }
     for (size_t i = 0; rc == LEDGER_OK && !*ret_again && i < b->count; i++) {
         const struct ldg_op *op = &b->ops[i];
         bool parked = false; /* or done with, in another way */
 
-        if (b->forced != NULL && b->forced[i] != NULL) {
-            rc = park(b, i, b->forced[i], err);
+        if (b->forced != NULL && b->forced[i].is_set) {
+            rc = park_refused(b, i, &b->forced[i].why, err);
         } else if (op->kind == LDG_OP_PARK && b->can_park) {
             rc = park(b, i, op->reason != NULL ? op->reason : "", err);
         } else {
@@ -426,9 +455,13 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
                     rc = refused(b, i, ret_again, err);
             }
         }
+        if (rc == LEDGER_OK && b->brake != NULL)
+            ldg_refusals_outcomes(b->brake, op, &b->outcomes[i], 1);
     }
     if (rc == LEDGER_OK && !*ret_again)
         rc = ldg_sqlite_chain_flush(b, err);
+    if (rc == LEDGER_OK && !*ret_again && b->brake != NULL)
+        rc = ldg_refusals_end(b->brake, err);
     return rc;
 }
 
@@ -488,6 +521,10 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
 
     *ret_again = false;
     ldg_sqlite_order_forget(b);
+    if (b->brake != NULL) {
+        *b->brake = *apply->refusals;
+        ldg_refusals_begin(b->brake);
+    }
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -530,25 +567,36 @@ out:
     return rc;
 }
 
+/* An event that ends the bridge is not to blame for tables that are no longer what they were. */
+static ledger_rc blame(struct ldg_sqlite *s, ledger_error *err)
+{
+    ledger_error why = { 0 };
+
+    if (ldg_sqlite_schema_look(s, &why) == LEDGER_ERR_SCHEMA)
+        *err = why;
+    return err->code;
+}
+
 ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                            ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    bool bulk = bulk_suits(apply), again;
+    bool bulk = bulk_suits(apply), was_bulk = false, again;
     struct ldg_sqlite_batch b;
+    struct ldg_refusals brake;
     ledger_rc rc;
 
     batch_init(&b, s, apply->ops, apply->count);
     b.can_park = true;
     b.park_rejected = apply->park_rejected;
+    b.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
     b.outcomes = ldg_arena_calloc(&s->scratch, apply->count, sizeof(*b.outcomes));
     if (b.outcomes == NULL) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
     do {
-        bool was_bulk = false;
-
+        was_bulk = false;
         rc = apply_once(&b, apply, bulk, &was_bulk, &again, err);
         if (rc == LEDGER_ERR_REJECTED && was_bulk) {
             /* Op by op tells a replay from a duplicate from a refusal. */
@@ -558,8 +606,15 @@ ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *re
             rc = LEDGER_OK;
         }
     } while (rc == LEDGER_OK && again);
+    if (rc == LEDGER_ERR_REJECTED)
+        rc = blame(s, err);
     if (rc != LEDGER_OK)
         goto out;
+    if (b.brake != NULL) {
+        if (was_bulk && b.brake->run_count > 0)
+            ldg_refusals_outcomes(b.brake, apply->ops, b.outcomes, apply->count);
+        *apply->refusals = brake;
+    }
     if (apply->count > 0)
         memcpy(ret_outcomes, b.outcomes, apply->count);
     s->applied_count++;

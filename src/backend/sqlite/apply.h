@@ -38,9 +38,15 @@ struct ldg_sqlite_batch {
     bool parked_any;  /* some event is parked, perhaps one of an entry in this batch */
     bool foreign_any; /* <table>_foreign has rows */
     bool can_park;
-    int64_t parked_id;   /* the row that is retried; else INT64_MAX */
-    const char **forced; /* reason to park this op without trying it; NULL: none at all */
-    struct ldg_buf text; /* of the op in hand */
+    int64_t parked_id; /* the row that is retried; else INT64_MAX */
+    /* Ops that are parked without being tried; NULL: none at all. */
+    struct ldg_sqlite_forced {
+        bool is_set;
+        ledger_error why;
+    } * forced;
+    struct ldg_refusals *brake; /* NULL: none; a copy, of this try */
+    bool looked_again;          /* the tables still are what they should be */
+    struct ldg_buf text;        /* of the op in hand */
     char now[LDG_TIME_TEXT_MAX];
     int64_t now_us;
     /* The time text made last: neighbours mostly share it. */
@@ -105,6 +111,8 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
 /* ops.c */
 /* A result of running an op: what this very row runs into is REJECTED. */
 ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
+/* A failure to write what is ours alone (parked events, changes of others): no event's fault. */
+ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* Call before (in bulk: nothing of it pending) or after an entry is added: keeps `ordered` true. */
 ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                  ledger_error *err);

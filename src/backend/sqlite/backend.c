@@ -64,7 +64,7 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
             return LEDGER_ERR_NOMEM;
         if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
             *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
-        return s->db && sqlite3_system_errno(s->db) == EDQUOT ? LEDGER_ERR_FULL : LEDGER_ERR_IO;
+        return ldg_sqlite_code_of_errno(s->db ? sqlite3_system_errno(s->db) : 0, LEDGER_ERR_IO);
     case SQLITE_INTERRUPT:
         return LEDGER_ERR_CANCELLED;
     case SQLITE_MISMATCH: /* ldg_merge_annotations(), or a text id */
@@ -97,6 +97,54 @@ static ledger_rc fail_busy(const struct ldg_sqlite *s, int sqlite_rc, const char
                            s->path ? s->path : "", s->path ? ": " : "", doing, text, holder);
 }
 
+/* First column of the only row of a text made for this; 0: none, or it cannot be asked. */
+static int64_t ask_number(struct ldg_sqlite *s, const char *fmt, const char *table)
+{
+    char *sql = sqlite3_mprintf(fmt, table);
+    sqlite3_stmt *stmt = NULL;
+    int64_t value = 0;
+    if (sql && sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL) == SQLITE_OK &&
+        sqlite3_step(stmt) == SQLITE_ROW)
+        value = sqlite3_column_int64(stmt, 0);
+    sqlite3_finalize(stmt);
+    sqlite3_free(sql);
+    return value;
+}
+
+static int64_t last_row(struct ldg_sqlite *s, const char *table)
+{
+    return ask_number(s, "SELECT max(id) FROM main.\"%w\"", table);
+}
+
+ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err)
+{
+    const bool by_rows = last_row(s, table) > INT64_MAX / 2;
+    return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", SQLITE_FULL,
+                           "%s%stable \"%s\" has run out of ids, the last one is "
+                           "9223372036854775807: %s%s%s",
+                           s->path ? s->path : "", s->path ? ": " : "", table,
+                           by_rows ? "its rows reach that far; carry them into a new table"
+                                   : "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), "
+                                     "0) FROM \"",
+                           by_rows ? "" : table, by_rows ? "" : "\") WHERE name = that table");
+}
+
+/* SQLITE_FULL has two causes, and one code. The table whose ids are at their end; NULL: the disk's
+ * fault. */
+static const char *table_without_ids(struct ldg_sqlite *s, char parked[160])
+{
+    const char *tables[] = { s->table, s->log_table, parked };
+    sqlite3_snprintf(160, parked, "%s_parked", s->table ? s->table : "");
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
+        if (tables[i] &&
+            (last_row(s, tables[i]) == INT64_MAX ||
+             ask_number(s, "SELECT seq FROM main.sqlite_sequence WHERE name = %Q COLLATE NOCASE",
+                        tables[i]) == INT64_MAX))
+            return tables[i];
+    }
+    return NULL;
+}
+
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing, ledger_error *err)
 {
     const char *text = sqlite3_errstr(sqlite_rc);
@@ -109,11 +157,40 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
     ledger_rc code = code_of(s, sqlite_rc, text, &hint);
     if (code == LEDGER_ERR_BUSY)
         return fail_busy(s, sqlite_rc, doing, text, err);
-    return ldg_fail_native(err, code, "sqlite", sqlite_rc, "%s%swhile %s: %s%s",
+    code = ldg_fail_native(err, code, "sqlite", sqlite_rc, "%s%swhile %s: %s%s",
                            s->path ? s->path : "", s->path ? ": " : "", doing, text, hint);
+    if (sqlite_rc == SQLITE_FULL && s->db) {
+        char parked[160];
+        const char *table = table_without_ids(s, parked);
+        if (table)
+            code = ldg_sqlite_fail_ids(s, table, err);
+    }
+    return code;
 }
 
 /* --- statements ------------------------------------------------------------------------------ */
+
+/* Our own text: only a missing or misshapen table, column or index can be wrong. */
+static ledger_rc fail_text(struct ldg_sqlite *s, ledger_error *err)
+{
+    return ldg_fail_native(
+        err, LEDGER_ERR_SCHEMA, "sqlite", SQLITE_ERROR,
+        "%s%stable \"%s\": %s; run `ledgerctl store init` to make what is missing",
+        s->path ? s->path : "", s->path ? ": " : "", s->table, sqlite3_errmsg(s->db));
+}
+
+ledger_rc ldg_sqlite_stmts_check(struct ldg_sqlite *s, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    for (int i = 0; rc == LEDGER_OK && i < LDG_STMT_COUNT; i++) {
+        sqlite3_stmt *again = NULL;
+        if (s->stmts[i] &&
+            sqlite3_prepare_v2(s->db, sqlite3_sql(s->stmts[i]), -1, &again, NULL) == SQLITE_ERROR)
+            rc = fail_text(s, err);
+        sqlite3_finalize(again);
+    }
+    return rc;
+}
 
 sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err)
 {
@@ -130,11 +207,7 @@ sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, 
     }
     int rc = sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
     if (rc == SQLITE_ERROR) {
-        /* Our own text: only a missing or misshapen table, column or index can be wrong. */
-        ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", rc,
-                        "%s%stable \"%s\": %s; run `ledgerctl store init` to make what is missing",
-                        s->path ? s->path : "", s->path ? ": " : "", s->table,
-                        sqlite3_errmsg(s->db));
+        (void)fail_text(s, err);
         stmt = NULL;
     } else if (rc != SQLITE_OK) {
         ldg_sqlite_fail(s, rc, "preparing a statement", err);

@@ -34,6 +34,7 @@ ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise)
         return LEDGER_ERR_PERMISSION;
     case ENOSPC:
     case EDQUOT:
+    case EFBIG: /* the largest file that the file system, or a limit of the user, allows */
         return LEDGER_ERR_FULL;
     case ENOMEM:
         return LEDGER_ERR_NOMEM;

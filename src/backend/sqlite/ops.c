@@ -12,19 +12,40 @@
 /* --- values ---------------------------------------------------------------------------------- */
 
 /* A result of running an op: what this very row runs into is REJECTED, with SQLite's (or a
- * trigger's) own words; anything else would hit every row. The statements were prepared before, so
- * an SQLITE_ERROR while one runs comes from a trigger or a generated column. */
+ * trigger's) own words; anything else would hit every row. A statement that can be prepared meets
+ * an SQLITE_ERROR only in a trigger or a generated column; one that cannot be, because a table is
+ * no longer what it was when it was prepared first, would meet it with any row. */
 ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
 {
     int primary = code & 0xff;
     bool known = (sqlite3_errcode(s->db) & 0xff) == primary;
+    ledger_error rejected;
+    ledger_rc rc;
 
-    if (primary == SQLITE_CONSTRAINT || primary == SQLITE_TOOBIG || primary == SQLITE_MISMATCH ||
-        (primary == SQLITE_ERROR && strncmp(sqlite3_errmsg(s->db), "no such ", 8) != 0))
-        return ldg_fail_native(err, LEDGER_ERR_REJECTED, "sqlite",
-                               known ? sqlite3_extended_errcode(s->db) : code, "%s",
-                               known ? sqlite3_errmsg(s->db) : sqlite3_errstr(code));
-    return ldg_sqlite_fail(s, code, doing, err);
+    if (primary != SQLITE_CONSTRAINT && primary != SQLITE_TOOBIG && primary != SQLITE_MISMATCH &&
+        primary != SQLITE_ERROR)
+        return ldg_sqlite_fail(s, code, doing, err);
+    rc = ldg_fail_native(&rejected, LEDGER_ERR_REJECTED, "sqlite",
+                         known ? sqlite3_extended_errcode(s->db) : code, "%s",
+                         known ? sqlite3_errmsg(s->db) : sqlite3_errstr(code));
+    if (primary == SQLITE_ERROR && ldg_sqlite_stmts_check(s, err) != LEDGER_OK)
+        rc = err->code;
+    else
+        *err = rejected;
+    return rc;
+}
+
+ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
+{
+    ledger_error why;
+    ledger_rc rc = ldg_sqlite_fail(s, code, doing, err);
+
+    if (rc != LEDGER_ERR_REJECTED && rc != LEDGER_ERR_DATA)
+        return rc;
+    why = *err;
+    return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", why.native_code,
+                           "%.380s; this table is the ledger's own: drop what keeps its rows out",
+                           why.message);
 }
 
 static int bind_bytes(sqlite3_stmt *stmt, int at, ledger_bytes bytes)
@@ -489,7 +510,7 @@ static ledger_rc foreign_note(struct ldg_sqlite_batch *b, const struct ldg_op *o
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(b->s, code, "noting a change", err);
+        rc = ldg_sqlite_own_fail(b->s, code, "noting a change", err);
     sqlite3_reset(stmt);
     b->foreign_any = true;
 out:
@@ -695,7 +716,7 @@ static ledger_rc foreign_trim(struct ldg_sqlite_batch *b, const struct ldg_op *o
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(b->s, code, "forgetting changes of others", err);
+        rc = ldg_sqlite_own_fail(b->s, code, "forgetting changes of others", err);
     sqlite3_reset(stmt);
 out:
     return rc;

@@ -17,7 +17,7 @@ static ledger_rc run_change(struct ldg_sqlite *s, sqlite3_stmt *stmt, int bound,
     int code = bound == SQLITE_OK ? sqlite3_step(stmt) : bound;
 
     if (code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, doing, err);
+        rc = ldg_sqlite_own_fail(s, code, doing, err);
     sqlite3_reset(stmt);
     return rc;
 }
@@ -45,7 +45,7 @@ static const char *or_empty(const char *text)
 /* --- parking --------------------------------------------------------------------------------- */
 
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
-                          ledger_error *err)
+                          bool *ret_new, ledger_error *err)
 {
     sqlite3_stmt *stmt = NULL;
     char now[LDG_TIME_TEXT_MAX], time[LDG_TIME_TEXT_MAX];
@@ -77,7 +77,18 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
                                                         ldg_sqlite_bind_text(stmt, 9, time)));
     LDG_BIND(code, sqlite3_bind_blob64(stmt, 10, event.size > 0 ? event.data : "", event.size,
                                        SQLITE_STATIC));
-    rc = run_change(s, stmt, code, "parking an event", err);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW) {
+        *ret_new = sqlite3_column_int64(stmt, 0) == 1;
+        code = sqlite3_step(stmt);
+    } else if (code == SQLITE_DONE) {
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "a trigger of table \"%s_parked\" keeps rows out: drop it", s->table);
+    }
+    if (code != SQLITE_DONE)
+        rc = ldg_sqlite_own_fail(s, code, "parking an event", err);
+    sqlite3_reset(stmt);
 out:
     ldg_buf_fini(&buf);
     return rc;

@@ -287,12 +287,15 @@ static ledger_rc look_at_columns(struct ldg_sqlite *s, const char *name,
                                  ledger_error *err)
 {
     uint64_t seen = 0;
-    char what[NAME_MAX_BYTES];
+    char what[2 * NAME_MAX_BYTES], extra[NAME_MAX_BYTES] = "";
     bool id_is_key = false;
     int key_columns = 0, rc;
     ledger_rc result = LEDGER_OK;
     sqlite3_stmt *stmt =
-        prepare(s, "SELECT name, type, pk FROM pragma_table_info(?1, 'main')", err);
+        prepare(s,
+                "SELECT name, type, pk, \"notnull\" AND dflt_value IS NULL AND hidden = 0 "
+                "FROM pragma_table_xinfo(?1, 'main')",
+                err);
     if (!stmt)
         return err->code;
     sqlite3_bind_text(stmt, 1, name, -1, SQLITE_STATIC);
@@ -305,20 +308,29 @@ static ledger_rc look_at_columns(struct ldg_sqlite *s, const char *name,
             break;
         }
         key_columns += key;
+        bool ours = false;
         if (key && sqlite3_stricmp(column, "id") == 0 && sqlite3_stricmp(type, "INTEGER") == 0)
             id_is_key = true;
         for (size_t i = 0; columns[i].name; i++) {
             if (sqlite3_stricmp(column, columns[i].name) == 0) {
                 seen |= (uint64_t)1 << i;
                 *has |= columns[i].has;
+                ours = true;
                 if (result == LEDGER_OK && is_compared(column))
                     result = look_at_texts(s, name, column, type, err);
             }
         }
+        if (!ours && sqlite3_column_int(stmt, 3) && !extra[0])
+            sqlite3_snprintf((int)sizeof(extra), extra, "%s", column);
     }
     if (result == LEDGER_OK)
         result = end_of_rows(s, rc, err);
     sqlite3_finalize(stmt);
+    if (result == LEDGER_OK && extra[0]) {
+        sqlite3_snprintf((int)sizeof(what), what,
+                         "has a column \"%s\" that has to be filled, which no ledger does", extra);
+        result = fail_shape(s, name, what, err);
+    }
     for (size_t i = 0; result == LEDGER_OK && columns[i].name; i++) {
         if (!columns[i].ddl && !(seen & (uint64_t)1 << i)) {
             sqlite3_snprintf((int)sizeof(what), what, "has no column \"%s\"", columns[i].name);
@@ -471,6 +483,30 @@ static ledger_rc look(struct ldg_sqlite *s, bool want_log, uint32_t *ret_has, le
     return rc;
 }
 
+static ledger_rc fail_missing_table(const struct ldg_sqlite *s, ledger_error *err)
+{
+    bool plain = strcmp(s->table, LEDGER_DEFAULT_TABLE) == 0;
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "%s has no table \"%s\"; `ledgerctl store init --store sqlite:%s%s%s` makes it",
+                    file_of(s), s->table, s->path ? s->path : "PATH", plain ? "" : " --table ",
+                    plain ? "" : s->table);
+}
+
+ledger_rc ldg_sqlite_schema_look(struct ldg_sqlite *s, ledger_error *err)
+{
+    uint32_t has = 0;
+    ledger_rc rc = look(s, s->has_log, &has, err);
+    if (rc == LEDGER_OK && !(has & HAS_ENTRY))
+        rc = fail_missing_table(s, err);
+    else if (rc == LEDGER_OK &&
+             (((has & HAS_ALL_BUT_LOG) != HAS_ALL_BUT_LOG) || (s->has_log && !(has & HAS_LOG))))
+        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
+                      "%s: the tables of \"%s\" lack what they had when the store was opened; run "
+                      "`ledgerctl store init`",
+                      file_of(s), s->table);
+    return rc;
+}
+
 /* --- making and mending ---------------------------------------------------------------------- */
 
 static ledger_rc run_ddl(struct ldg_sqlite *s, const char *text, ledger_error *err)
@@ -606,15 +642,6 @@ static ledger_rc make_missing(struct ldg_sqlite *s, uint32_t has, bool make_log,
     if (rc == LEDGER_OK && make_log && !(has & HAS_LOG))
         rc = run_ddl(s, "CREATE TABLE main.\"%L\" " ENTRY_DDL ")", err);
     return rc;
-}
-
-static ledger_rc fail_missing_table(const struct ldg_sqlite *s, ledger_error *err)
-{
-    bool plain = strcmp(s->table, LEDGER_DEFAULT_TABLE) == 0;
-    return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                    "%s has no table \"%s\"; `ledgerctl store init --store sqlite:%s%s%s` makes it",
-                    file_of(s), s->table, s->path ? s->path : "PATH", plain ? "" : " --table ",
-                    plain ? "" : s->table);
 }
 
 /* Second look under the write lock, then whatever is missing, in one transaction. */

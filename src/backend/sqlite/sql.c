@@ -269,7 +269,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
         "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
         "event_time = excluded.event_time, event = excluded.event, "
-        "attempts = attempts + 1, attempted_at = excluded.parked_at",
+        "attempts = attempts + 1, attempted_at = excluded.parked_at RETURNING attempts",
     /* ?1 source_uuid, ?2 log_position, ?3 entry */
     [LDG_STMT_PARKED_DONE] = "DELETE FROM main.\"%T_parked\" WHERE source_uuid = ?1 "
                              "AND log_position = ?2 AND entry IN (0, ?3)",

@@ -174,6 +174,10 @@ struct ldg_sqlite {
 /* backend.c: turns a SQLite result into our code, with its text. */
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
                           ledger_error *err);
+/* SCHEMA: no id is left for a row of this table. */
+ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err);
+/* Could the statements in use be prepared now? Errors: SCHEMA. */
+ledger_rc ldg_sqlite_stmts_check(struct ldg_sqlite *s, ledger_error *err);
 /* The statement, prepared on first use and reset; NULL with err set. */
 sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err);
 /* Runs a statement that returns no row. */
@@ -239,6 +243,8 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
                                  ledger_error *err);
 /* Looks at the tables again if any table of the file was changed since. Errors: as open. */
 ledger_rc ldg_sqlite_schema_watch(struct ldg_sqlite *s, ledger_error *err);
+/* Are the tables still what they should be? Errors: SCHEMA. */
+ledger_rc ldg_sqlite_schema_look(struct ldg_sqlite *s, ledger_error *err);
 ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* write.c */
@@ -336,8 +342,10 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
                                int64_t parked_id, ledger_error *err);
 
 /* parked.c */
+/* The op's event; one that is parked already is replaced and counts an attempt more. *ret_new: it
+ * was not. */
 ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
-                          ledger_error *err);
+                          bool *ret_new, ledger_error *err);
 ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
 /* Log position of a parked event that op must wait behind, for this reason; 0: none. own_id: op's
  * own parked row, or INT64_MAX. */

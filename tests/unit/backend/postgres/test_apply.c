@@ -368,7 +368,8 @@ static void test_order_beside_others(void **state)
     check_ordered(true); /* it adds nothing */
     tst_pg_sql(k.db,
                "INSERT INTO t(id, stream, payload, origin, source_pos) "
-               "VALUES (1001, 's', '{}', %d, 9), (1002, 's', '{}', %d, 3)",
+               "VALUES (1001, 's', '{}', %d, 9), (1002, 's', '{}', %d, 3); "
+               "SELECT setval('t_id_seq', 1002)",
                k.origin, k.origin);
     sink_append(&k, "s", 10, "{}", "");
     share.count = k.count;

@@ -253,11 +253,20 @@ static void test_errors(void **state)
         { "DO $$BEGIN RAISE SQLSTATE '40P01'; END$$", "40P01", LEDGER_ERR_BUSY, false },
         { "DO $$BEGIN RAISE SQLSTATE '57014'; END$$", "57014", LEDGER_ERR_BUSY, false },
         { "DO $$BEGIN RAISE SQLSTATE '53100'; END$$", "53100", LEDGER_ERR_FULL, false },
-        { "DO $$BEGIN RAISE SQLSTATE '53200'; END$$", "53200", LEDGER_ERR_IO, false },
+        { "DO $$BEGIN RAISE SQLSTATE '53200'; END$$", "53200", LEDGER_ERR_NOMEM, false },
         { "DO $$BEGIN RAISE SQLSTATE '54000'; END$$", "54000", LEDGER_ERR_TOO_LARGE, true },
         { "DO $$BEGIN RAISE SQLSTATE '58030'; END$$", "58030", LEDGER_ERR_IO, false },
         { "DO $$BEGIN RAISE SQLSTATE 'XX001'; END$$", "XX001", LEDGER_ERR_CORRUPT, false },
-        { "DO $$BEGIN RAISE SQLSTATE 'ZZZZZ'; END$$", "ZZZZZ", LEDGER_ERR_INTERNAL, false },
+        { "DO $$BEGIN RAISE SQLSTATE 'XX000'; END$$", "XX000", LEDGER_ERR_INTERNAL, false },
+        /* codes that a trigger's author has made up */
+        { "DO $$BEGIN RAISE SQLSTATE 'ZZZZZ'; END$$", "ZZZZZ", LEDGER_ERR_REJECTED, true },
+        { "DO $$BEGIN RAISE SQLSTATE '99001'; END$$", "99001", LEDGER_ERR_REJECTED, true },
+        { "DO $$BEGIN ASSERT false; END$$", "P0004", LEDGER_ERR_REJECTED, true },
+        /* nothing that an event holds decides */
+        { "DO $$BEGIN RAISE SQLSTATE '2200H'; END$$", "2200H", LEDGER_ERR_SCHEMA, false },
+        { "DO $$BEGIN RAISE SQLSTATE '428C9'; END$$", "428C9", LEDGER_ERR_SCHEMA, false },
+        { "DO $$BEGIN RAISE SQLSTATE '42939'; END$$", "42939", LEDGER_ERR_SCHEMA, false },
+        { "DO $$BEGIN RAISE SQLSTATE '55000'; END$$", "55000", LEDGER_ERR_SCHEMA, false },
         { "DO $$BEGIN RAISE SQLSTATE '42501'; END$$", "42501", LEDGER_ERR_PERMISSION, false },
         { "SELECT", NULL, LEDGER_OK, false },
         { "SET lock_timeout = '10ms'", NULL, LEDGER_OK, false },
@@ -505,7 +514,7 @@ static void test_transactions(void **state)
 
     /* A settings statement that fails begins nothing. */
     assert_int_equal(ldg_pg_begin_write(&pg, "SELECT set_config('no_such', '', true)", &own, &err),
-                     LEDGER_ERR_INTERNAL);
+                     LEDGER_ERR_SCHEMA);
     assert_int_equal(PQtransactionStatus(pg.conn), PQTRANS_IDLE);
 
     /* A constraint that is looked at by the commit alone. */

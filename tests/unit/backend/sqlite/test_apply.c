@@ -441,7 +441,7 @@ static void test_ids_are_never_used_again(void **state)
     tst_exec(k.db, "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 't'");
     sink_begin(&k);
     sink_append(&k, "s", 4, "{}", "");
-    tst_fails(sink_try(&k, &err), LEDGER_ERR_FULL, &err);
+    tst_fails(sink_try(&k, &err), LEDGER_ERR_SCHEMA, &err);
     sink_is(&k, "SELECT state FROM t_cursors", "state:4");
 }
 
