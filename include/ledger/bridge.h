@@ -230,6 +230,7 @@ typedef enum ledger_difference_kind {
     LEDGER_DIFF_MISSING, /* in the source, not in the sink */
     LEDGER_DIFF_EXTRA,   /* carried into the sink, no longer in the source */
     LEDGER_DIFF_FIELD,   /* in both, with another value */
+    LEDGER_DIFF_DOUBLE,  /* stands in the sink twice: the Go bridge has carried it, too */
 } ledger_difference_kind;
 
 typedef struct ledger_difference {
@@ -260,7 +261,8 @@ typedef struct ledger_verify_result {
     uint64_t parked_count;     /* entries that differ because an event of theirs is parked; also
                                   counted as differences */
     uint64_t time_difference_count;   /* differ only in a time that the log did not carry (Go wrote
-                                      it); no difference */
+                                      it), or of a row with a source_id, which the Go bridge may
+                                      have carried under a time of its own; no difference */
     uint64_t payload_reencoded_count; /* payloads that the Go bridge carried in its encoder's form:
                                          the same value without white space between its tokens,
                                          <, >, &, U+2028 and U+2029 escaped; no difference */

@@ -124,24 +124,23 @@ ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source
     return rc;
 }
 
-ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole, ledger_error *err)
+ledger_rc ldg_cursor_of_go(const struct ldg_cursor_keeper *cursor, char name[LDG_CURSOR_NAME_MAX],
+                           ledger_error *err)
 {
     ledger_names names = { 0 };
-    bool sole = true;
     struct ldg_cursor *row = ldg_calloc(1, sizeof(*row));
     ledger_rc rc =
         row == NULL ? ldg_fail_nomem(err) : ldg_store_cursor_list(cursor->store, &names, err);
-    for (size_t i = 0; i < names.count && rc == LEDGER_OK && sole; i++) {
+    name[0] = '\0';
+    for (size_t i = 0; i < names.count && rc == LEDGER_OK && name[0] == '\0'; i++) {
         if (strcmp(names.items[i], cursor->name) == 0)
             continue;
         rc = ldg_store_cursor_get(cursor->store, names.items[i], false, row, err);
         if (rc == LEDGER_ERR_NOT_FOUND)
             rc = LEDGER_OK;
-        else
-            sole = row->state[0] != '\0';
+        else if (rc == LEDGER_OK && row->state[0] == '\0' && row->readable[0] != '\0')
+            (void)snprintf(name, LDG_CURSOR_NAME_MAX, "%s", names.items[i]);
     }
-    if (rc == LEDGER_OK)
-        *ret_sole = sole;
     ledger_names_destroy(&names);
     ldg_free(row);
     return rc;

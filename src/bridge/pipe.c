@@ -90,24 +90,6 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     *pipe = NULL;
 }
 
-/* A Go bridge that was killed in its first batch leaves entries and no cursor. They are taken for
- * this source's if no other source can be meant. */
-static ledger_rc find_unclaimed(struct ldg_pipe *pipe, bool *ret_adopt, ledger_error *err)
-{
-    bool any = false, sole = false;
-    ledger_rc rc = ldg_store_origin_unclaimed(pipe->sink, &any, err);
-    if (rc == LEDGER_OK && any)
-        rc = ldg_cursor_sole(&pipe->cursor, &sole, err);
-    if (rc == LEDGER_OK && any && !sole)
-        ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN,
-                "the sink holds entries of a Go bridge and several cursors of it, so they are left "
-                "alone; run this bridge under the name of the Go bridge that it replaces",
-                NULL);
-    if (rc == LEDGER_OK)
-        *ret_adopt = any && sole;
-    return rc;
-}
-
 /* Once: what does not fit then stops the bridge, or is told. */
 static ledger_rc check_fit(struct ldg_pipe *pipe, ledger_error *err)
 {
@@ -136,23 +118,21 @@ static ledger_rc check_fit(struct ldg_pipe *pipe, ledger_error *err)
 
 static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
 {
-    bool adopt = false;
-    uint64_t adopted = 0;
-    ledger_rc rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &adopt, err);
-    const struct ldg_cursor *row = &pipe->cursor.row;
-    if (rc == LEDGER_OK && pipe->cursor.in_sink && row->state[0] == '\0' &&
-        row->readable[0] == '\0')
-        rc = find_unclaimed(pipe, &adopt, err);
-    if (rc == LEDGER_OK && adopt && pipe->cursor.in_sink) {
-        rc = ldg_store_origin_adopt(pipe->sink, pipe->origins.source, &adopted, err);
-        if (rc == LEDGER_OK && adopted > 0)
-            ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_INFO,
-                    "took over the cursor and the entries that the Go bridge left", NULL);
-    }
+    bool moved = false;
+    struct ldg_cursor *before = pipe->looked ? ldg_malloc(sizeof(*before)) : NULL;
+    ledger_rc rc = LEDGER_OK;
+    if (pipe->looked && before == NULL)
+        return ldg_fail_nomem(err);
+    if (before != NULL)
+        *before = pipe->cursor.row;
+    rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &moved, err);
+    if (rc == LEDGER_OK && pipe->cursor.in_sink)
+        rc = ldg_takeover_run(pipe, before, moved, err);
     if (rc == LEDGER_OK)
         rc = check_fit(pipe, err);
     if (rc != LEDGER_OK)
         pipe->cursor.loaded = false;
+    ldg_free(before);
     return rc;
 }
 
@@ -514,6 +494,8 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
         ldg_read_discard(&pipe->reader);
         pipe->cursor.loaded = false;
     }
+    if (rc == LEDGER_ERR_FOREIGN_BRIDGE && pipe->looked)
+        ldg_takeover_after(pipe);
     if (bridge->side != NULL)
         pthread_mutex_unlock(&bridge->lone_mutex);
 

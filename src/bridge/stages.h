@@ -5,6 +5,7 @@
  *   plan.c    events + the user's choices -> ops, or why there are none      (pure)
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
  *   cursor.c  where the next batch begins                                    (owns positions)
+ *   takeover.c  what the Go bridge left in the sink
  *
  *   fit.c     do sink and source fit the sink's cursors? at a start
  *   lag.c     how long events have waited                                    (pure)
@@ -76,6 +77,7 @@ struct ldg_plan_rules {
 /* --- the parts of a pipe --------------------------------------------------------------------- */
 
 /* cursor.c */
+#define LDG_CURSOR_NAME_MAX 256
 struct ldg_cursor_keeper {
     ledger_store *store; /* the sink; for a sink without TX_CURSOR the side store */
     const char *name;
@@ -166,6 +168,8 @@ struct ldg_pipe {
         char position[LEDGER_ID_TEXT_MAX];
     } pending_durable[32]; /* ring: positions not yet known to be on disk */
     size_t durable_head, durable_tail;
+    bool looked;        /* for what the Go bridge left, since the pipe was opened */
+    int go_origin;      /* the origin whose rows in the sink carry source_id; 0: none's do */
     bool backlog;       /* more was waiting at the last look */
     int64_t stat_at_us; /* monotonic: when the backlog was last counted */
 };
@@ -288,9 +292,9 @@ ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source
 ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
                           char ret_state[LDG_CURSOR_STATE_MAX], int64_t *ret_position,
                           ledger_error *err);
-/* Does no other cursor look as if the Go bridge had left it? */
-ledger_rc ldg_cursor_sole(const struct ldg_cursor_keeper *cursor, bool *ret_sole,
-                          ledger_error *err);
+/* Another cursor that looks as if the Go bridge had left it; "": there is none. */
+ledger_rc ldg_cursor_of_go(const struct ldg_cursor_keeper *cursor, char name[LDG_CURSOR_NAME_MAX],
+                           ledger_error *err);
 /* The row that a batch leads to from the row `before`. */
 ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
                           const struct ldg_log_batch *batch, struct ldg_cursor *ret_next,
@@ -322,6 +326,37 @@ ledger_rc ldg_fit_check_others(const struct ldg_cursor_keeper *cursor, ledger_st
 ledger_rc ldg_fit_is_emptied(const struct ldg_cursor_keeper *cursor, ledger_store *source,
                              ledger_store *sink, const struct ldg_origin_cache *origins,
                              bool *ret_emptied, ledger_error *err);
+
+/* takeover.c: rows of the sink that the Go bridge left. */
+struct ldg_takeover {
+    size_t same;  /* in the source as well, in the same stream with the same payload */
+    size_t other; /* with the number of another entry of the source, or with none */
+    size_t gone;  /* with a number that the source has no entry of any more */
+    uint64_t adopted;
+};
+enum { LDG_TAKE_SAME = 1 << 0, LDG_TAKE_GONE = 1 << 1 }; /* which are adopted */
+/* Compares those with ids behind `after` with the source's entries, and adopts them as `take` says.
+ * take 0: ends at the first that is the same. */
+ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+                            unsigned take, struct ldg_takeover *ret, ledger_error *err);
+/* The same, and what the source has no more is taken for its own unless something is another's. */
+ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+                             struct ldg_takeover *ret, ledger_error *err);
+/* Calls fn with entries of the source that such rows stand for, page by page, each ascending. */
+struct ldg_left {
+    int64_t source_pos;
+    const ledger_entry *row;
+};
+typedef ledger_rc (*ldg_takeover_fn)(void *ctx, const struct ldg_left *left, size_t count,
+                                     ledger_error *err);
+ledger_rc ldg_takeover_each(ledger_store *source, ledger_store *sink, ldg_takeover_fn fn, void *ctx,
+                            ledger_error *err);
+/* When a cursor was loaded: takes over what the Go bridge left for it. `before`: the row as this
+ * pipe knew it, or NULL. Errors: FOREIGN_BRIDGE. */
+ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *before, bool moved,
+                           ledger_error *err);
+/* After an apply() that met the Go bridge: so that the next start finds its rows claimed. */
+void ldg_takeover_after(struct ldg_pipe *pipe);
 
 ledger_rc ldg_telemetry_init(struct ldg_telemetry *t, const ledger_bridge_options *options,
                              ledger_error *err);

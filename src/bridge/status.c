@@ -111,13 +111,13 @@ static ledger_rc settle_entries(ledger_store *source, ledger_store *sink, const 
                                 bool adopt, bool rewound, int64_t position, ledger_error *err)
 {
     struct ldg_identity identity;
-    uint64_t adopted = 0;
+    struct ldg_takeover taken;
     int origin = 0;
     ledger_rc rc = ldg_store_identity(source, &identity, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_origin_get(sink, &identity, name, &origin, err);
     if (rc == LEDGER_OK && adopt)
-        rc = ldg_store_origin_adopt(sink, origin, &adopted, err);
+        rc = ldg_takeover_adopt(source, sink, origin, 0, &taken, err);
     if (rc == LEDGER_OK && rewound)
         rc = ldg_store_origin_rewind(sink, origin, position, err);
     return rc;

@@ -415,10 +415,11 @@ static void report(struct verify *v, ledger_difference_kind kind, const ledger_e
 /* The entry at this position, NULL: there is none. Asked for in the order of `wanted`, so that one
  * page answers for many. */
 static ledger_rc side_find(struct side *side, int64_t pos, const int64_t *wanted,
-                           size_t wanted_count, const ledger_entry **ret_entry, ledger_error *err)
+                           size_t wanted_count, const struct ldg_history_row **ret_row,
+                           ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
-    *ret_entry = NULL;
+    *ret_row = NULL;
     while (side->next < side->count && side->rows[side->next].source_pos < pos)
         side->next++;
     if (side->next == side->count && side->after < pos && !side->end) {
@@ -430,7 +431,7 @@ static ledger_rc side_find(struct side *side, int64_t pos, const int64_t *wanted
                                                          : wanted[wanted_count - 1];
     }
     if (rc == LEDGER_OK && side->next < side->count && side->rows[side->next].source_pos == pos)
-        *ret_entry = side->rows[side->next].entry;
+        *ret_row = &side->rows[side->next];
     return rc;
 }
 
@@ -448,8 +449,16 @@ static void report_fields(struct verify *v, const struct candidate *c, uint32_t 
     }
 }
 
+/* Go stamps what it carries with times of its own. */
+static uint32_t uncarried_times(const struct candidate *c, bool by_go)
+{
+    return (c->no_created_at || by_go ? (uint32_t)FIELD_CREATED_AT : 0) |
+           (c->no_updated_at || by_go ? (uint32_t)FIELD_UPDATED_AT : 0);
+}
+
+/* by_go: the Go bridge may have written the sink's row. */
 static void judge(struct verify *v, const struct candidate *c, const ledger_entry *a,
-                  const ledger_entry *b)
+                  const ledger_entry *b, bool by_go)
 {
     if (a == NULL && b == NULL)
         return; /* trimmed meanwhile, on both sides */
@@ -464,8 +473,7 @@ static void judge(struct verify *v, const struct candidate *c, const ledger_entr
                "", "", "");
     } else {
         const uint32_t fields = compare(v, a, b);
-        const uint32_t times = fields & ((c->no_created_at ? (uint32_t)FIELD_CREATED_AT : 0) |
-                                         (c->no_updated_at ? (uint32_t)FIELD_UPDATED_AT : 0));
+        const uint32_t times = fields & uncarried_times(c, by_go);
         const uint32_t payload =
             fields & FIELD_PAYLOAD && is_reencoded(c->pair, a, b) ? (uint32_t)FIELD_PAYLOAD : 0;
         if (fields == (times | payload)) {
@@ -490,12 +498,13 @@ static ledger_rc settle_some(struct verify *v, const struct candidate *first, si
     for (size_t i = 0; i < count; i++)
         wanted[i] = first[i].pos;
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        const ledger_entry *a = NULL, *b = NULL;
+        const struct ldg_history_row *a = NULL, *b = NULL;
         rc = side_find(source, wanted[i], wanted + i, count - i, &a, err);
         if (rc == LEDGER_OK)
             rc = side_find(sink, wanted[i], wanted + i, count - i, &b, err);
         if (rc == LEDGER_OK)
-            judge(v, &first[i], a, b);
+            judge(v, &first[i], a != NULL ? a->entry : NULL, b != NULL ? b->entry : NULL,
+                  b != NULL && b->has_source_id);
     }
     return rc;
 }
@@ -669,6 +678,44 @@ static ledger_rc find_pairs(struct verify *v, ledger_error *err)
     return rc;
 }
 
+/* Entries that the bridge has carried, and that the Go bridge has left in the sink besides. */
+static ledger_rc note_doubles(void *ctx, const struct ldg_left *left, size_t count,
+                              ledger_error *err)
+{
+    struct verify *v = ctx;
+    struct side sink;
+    int64_t *wanted = ldg_malloc(count * sizeof(*wanted));
+    size_t wanted_count = 0, at = 0;
+    ledger_rc rc = LEDGER_OK;
+    if (wanted == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++)
+        if (i == 0 || left[i].source_pos != left[i - 1].source_pos)
+            wanted[wanted_count++] = left[i].source_pos;
+    side_init(&sink, v->sink, v->pairs[0].sink);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        const struct ldg_history_row *carried = NULL;
+        at += wanted[at] != left[i].source_pos;
+        rc = side_find(&sink, left[i].source_pos, wanted + at, wanted_count - at, &carried, err);
+        if (rc == LEDGER_OK && carried != NULL) {
+            report(v, LEDGER_DIFF_DOUBLE, left[i].row, left[i].source_pos, "", "", "");
+            v->result.difference_count++;
+        }
+    }
+    ldg_arena_fini(&sink.arena);
+    ldg_free(wanted);
+    return rc;
+}
+
+static ledger_rc find_doubles(struct verify *v, ledger_error *err)
+{
+    bool any = false;
+    ledger_rc rc = ldg_store_origin_unclaimed(v->sink, &any, err);
+    if (rc == LEDGER_OK && any)
+        rc = ldg_takeover_each(v->source, v->sink, note_doubles, v, err);
+    return rc;
+}
+
 static ledger_rc count_streams(struct verify *v, ledger_error *err)
 {
     ledger_names names = { 0 };
@@ -744,6 +791,8 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         rc = merge_pair(v, i, err);
     if (rc == LEDGER_OK)
         rc = settle(v, err);
+    if (rc == LEDGER_OK)
+        rc = find_doubles(v, err);
     if (rc == LEDGER_OK)
         rc = count_streams(v, err);
     if (rc == LEDGER_OK)

@@ -149,7 +149,17 @@ struct verify {
 
 static const char *kind_name(ledger_difference_kind kind)
 {
-    return kind == LEDGER_DIFF_MISSING ? "missing" : kind == LEDGER_DIFF_EXTRA ? "extra" : "field";
+    switch (kind) {
+    case LEDGER_DIFF_MISSING:
+        return "missing";
+    case LEDGER_DIFF_EXTRA:
+        return "extra";
+    case LEDGER_DIFF_DOUBLE:
+        return "double";
+    case LEDGER_DIFF_FIELD:
+        break;
+    }
+    return "field";
 }
 
 static void keep_difference(void *ctx, const ledger_difference *d)
@@ -176,6 +186,8 @@ static void keep_difference(void *ctx, const ledger_difference *d)
         fputs("not in the sink\n", to);
     } else if (d->kind == LEDGER_DIFF_EXTRA) {
         fputs("in the sink, but no longer in the source\n", to);
+    } else if (d->kind == LEDGER_DIFF_DOUBLE) {
+        fputs("in the sink twice, since the Go module's bridge has carried it, too\n", to);
     } else {
         fprintf(to, "%s is ", d->field);
         print_plain(to, d->source_value, strlen(d->source_value));

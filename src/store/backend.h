@@ -213,9 +213,17 @@ struct ldg_settle {
     char *writers; /* … and who could still commit one below it; NULL: nobody is waited for */
 };
 
+/* A row of the Go bridge, and the id of its entry at the origin that claims it. */
+struct ldg_claim {
+    int64_t id;
+    int64_t source_pos;
+};
+#define LDG_ORIGIN_UNCLAIMED (-1) /* in history(): rows of the Go bridge that no origin has */
+
 /* An entry as verification sees it: by its origin's id. */
 struct ldg_history_row {
     int64_t source_pos; /* id at its origin */
+    bool has_source_id; /* as a text of its own: the Go bridge may have written the row */
     const ledger_entry *entry;
 };
 
@@ -307,9 +315,20 @@ struct ldg_backend {
     /* Known origins, ascending by number, without 0; in the arena. */
     ledger_rc (*origin_list)(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
                              int **ret_numbers, size_t *ret_count, ledger_error *err);
-    /* Rows that the Go bridge left (source_id, no origin) get this origin and keep their source_id.
-     * In short transactions; may be repeated. ret_adopted: how many were changed. */
-    ledger_rc (*origin_adopt)(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+    /* Rows that the Go bridge left (source_id, no origin) get this origin and position, and keep
+     * their source_id; the origin is marked as one that took over. One transaction. Left alone:
+     * what is gone or has an origin meanwhile, and what the origin has already. ret_adopted: how
+     * many were changed. */
+    ledger_rc (*origin_adopt)(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
+                              uint64_t *ret_adopted, ledger_error *err);
+    /* Id here of the entry with the highest id at the origin; 0: none is here. */
+    ledger_rc (*origin_last)(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+    /* Where the table has Go's unique index on source_id, the rows of one origin carry it, for Go's
+     * programs and its bridge: of the first one that took over from the Go bridge, else of the
+     * first. Chooses that one, unless rows are there that nobody has claimed: their numbers may be
+     * another source's; and gives the rows that lack it their source_id, in short transactions.
+     * *ret_origin 0: none is chosen. From then on apply() writes it. NULL: never. */
+    ledger_rc (*origin_carry_ids)(void *ctx, int *ret_origin, ledger_error *err);
     /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
      * which now have those positions are taken for new. For a source whose log was put back. */
     ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
@@ -321,7 +340,8 @@ struct ldg_backend {
     ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
      * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED, REFUSED_ALL
-     * (the brake), UNKNOWN_OUTCOME; all of them leave nothing behind, except UNKNOWN_OUTCOME.
+     * (the brake), FOREIGN_BRIDGE (the Go bridge has added an op's entry), UNKNOWN_OUTCOME; all of
+     * them leave nothing behind, except UNKNOWN_OUTCOME.
      * REJECTED, and parking, is for what an event itself runs into. What would meet every event (a
      * table of another shape, ids that have run out, a missing privilege, a full disk) has codes
      * of its own, and parks nothing. */
@@ -357,8 +377,9 @@ struct ldg_backend {
     /* --- verification ------------------------------------------------------------------------ */
     /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and
      * bytes; in the arena. origin 0: by their own id all that have no origin, also what the Go
-     * bridge left. A damaged column does not end the run: it comes as the text that is there, as
-     * the only tag or as the value of "", a time as LEDGER_NO_TIME. */
+     * bridge left; LDG_ORIGIN_UNCLAIMED: by their own id what it left, alone. A damaged column does
+     * not end the run: it comes as the text that is there, as the only tag or as the value of "", a
+     * time as LEDGER_NO_TIME. */
     ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
@@ -470,6 +491,11 @@ ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
 ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err);
 /* SCHEMA: the log holds a row with the id `lowest`, which is not positive and so never read. */
 ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err);
+/* APPEND: is the row with this stream and payload, which the Go bridge left with the op's id as its
+ * source_id, the op's entry? Go compacts payloads. */
+bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes payload);
+/* FOREIGN_BRIDGE: it is. */
+ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
 /* The event to park an op with, so that each can be tried again alone: of an append of several

@@ -296,8 +296,8 @@ ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
     return rc;
 }
 
-ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
-                                 ledger_error *err)
+ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, const struct ldg_claim *claims,
+                                 size_t count, uint64_t *ret_adopted, ledger_error *err)
 {
     ledger_error local_err;
     if (!err)
@@ -306,7 +306,32 @@ ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_
         ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_FIND_BY_SOURCE,
                             store && store->backend->origin_adopt, "adoption of entries", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_adopt(store->ctx, origin, ret_adopted, err);
+        rc = store->backend->origin_adopt(store->ctx, origin, claims, count, ret_adopted, err);
+    return rc;
+}
+
+ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
+                                 store && store->backend->origin_last, "origins", err);
+    if (rc == LEDGER_OK)
+        rc = store->backend->origin_last(store->ctx, origin, ret_id, err);
+    return rc;
+}
+
+ledger_rc ldg_store_origin_carry_ids(ledger_store *store, int *ret_origin, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "origins", err);
+    if (rc == LEDGER_OK && !store->backend->origin_carry_ids)
+        *ret_origin = 0;
+    else if (rc == LEDGER_OK)
+        rc = store->backend->origin_carry_ids(store->ctx, ret_origin, err);
     return rc;
 }
 

@@ -165,6 +165,22 @@ ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_erro
                     log_table, lowest);
 }
 
+bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes payload)
+{
+    return stream.size == strlen(op->stream) && memcmp(stream.data, op->stream, stream.size) == 0 &&
+           ldg_json_equal_in_go(payload, op->entry->payload);
+}
+
+ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
+                    "entry %" PRId64 " of stream \"%.80s\" is in table \"%s\" already: the Go "
+                    "module's bridge has carried it, and both at once are not supported. Stop the "
+                    "Go bridge for good, then start this one again: it takes over what the other "
+                    "has carried",
+                    op->source_pos, op->stream, table);
+}
+
 bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos)
 {
     size_t low = 0, high = op->kept_count;

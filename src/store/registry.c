@@ -168,7 +168,7 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
         { !b->settle != !b->read_gaps || (b->settle && b->text_ids),
           "settle and read_gaps come together or not at all, and only with numbers as ids" },
         { !b->origin_get != !b->origin_list || (b->origin_adopt && !b->origin_get) ||
-              !b->origin_adopt != !b->origin_rewind,
+              !b->origin_adopt != !b->origin_rewind || !b->origin_adopt != !b->origin_last,
           "the origin_ callbacks come together or not at all" },
         { any_park != park, "the parked_ callbacks come together or not at all" },
     };

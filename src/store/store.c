@@ -192,7 +192,15 @@ ledger_rc ledger_store_open(const ledger_store_options *options, ledger_store **
         return ldg_fail_null("options", err);
     if (!ret_store)
         return ldg_fail_null("ret_store", err);
-    return ldg_store_open_as(options, LDG_ROLE_USER, ret_store, err);
+    ledger_rc rc = ldg_store_open_as(options, LDG_ROLE_USER, ret_store, err);
+    /* Entries that were carried before a Go program opened the table. A bridge does it, too, when
+     * it starts: who may not is none the worse for it. */
+    if (rc == LEDGER_OK && (options->flags & LEDGER_STORE_CREATE) != 0 &&
+        options->connection == NULL) {
+        int origin;
+        (void)!ldg_store_origin_carry_ids(*ret_store, &origin, NULL);
+    }
+    return rc;
 }
 
 void ledger_store_close(ledger_store **store)

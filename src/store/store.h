@@ -45,8 +45,12 @@ ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *i
 ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
                                 struct ldg_identity **ret_items, int **ret_numbers,
                                 size_t *ret_count, ledger_error *err);
-ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, uint64_t *ret_adopted,
-                                 ledger_error *err);
+ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, const struct ldg_claim *claims,
+                                 size_t count, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id,
+                                ledger_error *err);
+/* A backend without the callback has no such tables: 0. */
+ledger_rc ldg_store_origin_carry_ids(ledger_store *store, int *ret_origin, ledger_error *err);
 /* A backend without the callback has nothing to forget. */
 ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err);
 ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t position,

@@ -339,6 +339,44 @@ def test_acknowledge_where_nothing_has_moved():
                  code=78).err, 'cursor')
 
 
+def test_the_go_bridge_has_another_cursor():
+    ends = pair()
+    rows = [('s%d' % (n % 3), '{"n":%d}' % n, str(n + 1)) for n in range(6)]
+    for stream, payload, _ in rows:
+        ctl('stream', 'append', '--store', ends[1], '--stream', stream, payload)
+    rows = rows[:4]
+    with sqlite3.connect('sink.db') as db:
+        db.execute("CREATE UNIQUE INDEX idx_ledger_entries_source ON ledger_entries(source_id) "
+                   "WHERE source_id != ''")
+        db.executemany('INSERT INTO ledger_entries(stream, payload, source_id) VALUES (?, ?, ?)',
+                       rows)
+        db.execute("INSERT INTO ledger_entries_cursors(name, cursor) VALUES ('orders', ?)",
+                   ('%019d' % 4,))
+    db.close()
+    result = ctl('bridge', 'run', *ends, '--until-empty', code=78)
+    contains(result.err, '"orders"', '--name orders')
+    equal(ctl('stream', 'count', '--store', ends[3]).out, '4\n')
+    ctl('bridge', 'run', *ends, '--until-empty', '--quiet', '--name', 'orders')
+    equal(ctl('stream', 'count', '--store', ends[3]).out, '6\n')
+    with sqlite3.connect('sink.db') as db: # as it was where ours ran under its own name
+        db.execute('DROP INDEX idx_ledger_entries_source')
+        db.executemany('INSERT INTO ledger_entries(stream, payload, source_id) VALUES (?, ?, ?)',
+                       rows)
+    db.close()
+    contains(ctl('bridge', 'verify', *ends, '--name', 'orders', code=10).out,
+             'different: 4 differences', 'in the sink twice')
+    found = ctl('bridge', 'verify', *ends, '--name', 'orders', '--json', code=10).objects()[0]
+    equal([d['kind'] for d in found['first_differences']], ['double'] * 4)
+    # The way out that docs/GO.md has.
+    with sqlite3.connect('sink.db') as db:
+        db.execute("DELETE FROM ledger_entries WHERE origin = 0 AND source_pos IS NULL "
+                   "AND source_id <> '' AND EXISTS (SELECT 1 FROM ledger_entries AS o "
+                   "WHERE o.origin > 0 AND o.stream = ledger_entries.stream "
+                   "AND CAST(o.source_pos AS TEXT) = ledger_entries.source_id)")
+    db.close()
+    ctl('bridge', 'verify', *ends, '--name', 'orders')
+
+
 def test_the_progress_line():
     ends = pair()
     fill(ends[1], 2000)

@@ -596,10 +596,30 @@ static void origin_rewinds(struct conf_env *env)
     sink_holds(sink, "s", "1[six]{k=six} 2[four]");
 }
 
+/* All that the Go bridge has left with a number; gives how many were changed. */
+static uint64_t adopt_all(struct conf_env *env, struct sink *sink, int origin)
+{
+    struct ldg_claim claims[16];
+    struct ldg_history_row *rows;
+    size_t count, claim_count = 0;
+    uint64_t adopted = 99;
+    ledger_error err;
+    ok(ldg_store_history(sink->store, LDG_ORIGIN_UNCLAIMED, 0, 16, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
+    for (size_t i = 0; i < count; i++) {
+        claims[claim_count].id = rows[i].source_pos;
+        assert_int_equal(rows[i].source_pos, rows[i].entry->id.number);
+        claim_count +=
+            ldg_int64_parse(rows[i].entry->source_id, true, &claims[claim_count].source_pos);
+    }
+    ok(ldg_store_origin_adopt(sink->store, origin, claims, claim_count, &adopted, &err));
+    return adopted;
+}
+
 static void unclaimed_entries(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
-    uint64_t adopted;
+    int64_t last = 0;
     bool any = true;
     ledger_error err;
     conf_append(sink->store, "s", "1");
@@ -610,7 +630,14 @@ static void unclaimed_entries(struct conf_env *env)
     env->backend->put_legacy(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "s", "3", "5");
     ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
     assert_true(any);
-    ok(ldg_store_origin_adopt(sink->store, sink->a, &adopted, &err));
+    ok(ldg_store_origin_last(sink->store, sink->a, &last, &err));
+    assert_true(last > 0);
+    assert_int_equal(adopt_all(env, sink, sink->a), 1);
+    int64_t first = last;
+    ok(ldg_store_origin_last(sink->store, sink->a, &last, &err));
+    assert_true(last > first);
+    ok(ldg_store_origin_last(sink->store, sink->b, &last, &err));
+    assert_int_equal(last, 0);
     ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
     assert_false(any);
 }
@@ -768,10 +795,13 @@ static void adopt_what_go_left(struct conf_env *env)
     assert_int_equal(count, 4); /* until somebody's, they are of this table */
     assert_int_equal(rows[0].source_pos, local);
 
-    ok(ldg_store_origin_adopt(sink->store, sink->a, &adopted, &err));
-    assert_int_equal(adopted, 2);
-    ok(ldg_store_origin_adopt(sink->store, sink->a, &adopted, &err));
-    assert_int_equal(adopted, 0);
+    const struct ldg_claim wrong = { .id = local, .source_pos = 9 }, twice = { local + 1, 7 };
+    ok(ldg_store_origin_adopt(sink->store, sink->a, &wrong, 1, &adopted, &err));
+    assert_int_equal(adopted, 0); /* Go has not left that one */
+    assert_int_equal(adopt_all(env, sink, sink->a), 2);
+    assert_int_equal(adopt_all(env, sink, sink->a), 0);
+    ok(ldg_store_origin_adopt(sink->store, sink->b, &twice, 1, &adopted, &err));
+    assert_int_equal(adopted, 0); /* somebody's already */
     batch = conf_read(sink->store, "s", NULL);
     assert_string_equal(ledger_batch_entry(batch, 1)->source_id, "5");
     assert_string_equal(ledger_batch_entry(batch, 1)->origin, sink->a_identity.uuid);

@@ -244,6 +244,7 @@ const struct ldg_backend ldg_backend_memory = {
     .origin_get = ldg_mem_origin_get,
     .origin_list = ldg_mem_origin_list,
     .origin_adopt = ldg_mem_origin_adopt,
+    .origin_last = ldg_mem_origin_last,
     .origin_rewind = ldg_mem_origin_rewind,
     .origin_unclaimed = ldg_mem_origin_unclaimed,
     .apply = ldg_mem_apply,

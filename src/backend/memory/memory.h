@@ -413,7 +413,9 @@ ledger_rc ldg_mem_origin_get(void *ctx, const struct ldg_identity *identity, con
                              int *ret_origin, ledger_error *err);
 ledger_rc ldg_mem_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
                               int **ret_numbers, size_t *ret_count, ledger_error *err);
-ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
+                               uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
 ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
 ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_mem_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,

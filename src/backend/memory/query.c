@@ -782,6 +782,7 @@ static const struct ldg_mem_rows *origin_rows(struct ldg_memory *m, int number, 
 
 struct history {
     int origin;
+    bool unclaimed; /* of origin 0 only what the Go bridge left */
     struct ldg_arena *arena;
     struct ldg_history_row *rows;
     size_t count, cap, bytes;
@@ -790,7 +791,10 @@ struct history {
 static ledger_rc history_begin(const struct ldg_memory *m, int origin, struct ldg_arena *arena,
                                struct history *h, ledger_error *err)
 {
-    *h = (struct history){ .origin = origin, .arena = arena };
+    const bool unclaimed = origin == LDG_ORIGIN_UNCLAIMED;
+    if (unclaimed)
+        origin = 0;
+    *h = (struct history){ .origin = origin, .unclaimed = unclaimed, .arena = arena };
     if (origin < 0 || (size_t)origin > m->table->origin_count)
         return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d",
                                origin);
@@ -815,7 +819,8 @@ static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t af
         const int64_t source_pos = h->origin ? row->source_pos : row->id;
         if (source_pos > last)
             break;
-        if (row->origin != h->origin || !ldg_mem_visible(&row->stamp, &m->tx, seq))
+        if (row->origin != h->origin || (h->unclaimed && !*row->source_id) ||
+            !ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         ledger_entry *entry = ldg_arena_alloc(h->arena, sizeof(*entry));
         struct ldg_history_row *out =
@@ -826,7 +831,9 @@ static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t af
             copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), h->arena, entry, err);
         if (rc != LEDGER_OK)
             return rc;
-        out[h->count++] = (struct ldg_history_row){ .source_pos = source_pos, .entry = entry };
+        out[h->count++] = (struct ldg_history_row){ .source_pos = source_pos,
+                                                    .has_source_id = *row->source_id != '\0',
+                                                    .entry = entry };
         h->rows = out;
         h->bytes += row->payload.size;
     }

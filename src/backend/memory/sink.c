@@ -111,7 +111,8 @@ static ledger_rc find_row(struct ldg_memory *m, int origin, int64_t source_pos,
 }
 
 /* Not undone when it fails half-way: what is adopted stays adopted, and a second call goes on. */
-static ledger_rc adopt(struct ldg_memory *m, int origin, uint64_t *ret_adopted, ledger_error *err)
+static ledger_rc adopt(struct ldg_memory *m, int origin, const struct ldg_claim *claims,
+                       size_t count, uint64_t *ret_adopted, ledger_error *err)
 {
     struct ldg_mem_table *table = m->table;
     uint64_t adopted = 0;
@@ -120,12 +121,11 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, uint64_t *ret_adopted, 
         return ldg_fail_native(err, LEDGER_ERR_INVALID, "memory", 0, "there is no origin %d",
                                origin);
     table->origins[origin - 1].adopted = true;
-    for (size_t i = 0; rc == LEDGER_OK && i < table->rows.count; i++) {
-        struct ldg_mem_row *row = table->rows.items[i], *other = NULL;
-        int64_t source_pos = 0;
-        if (row->origin || !*row->source_id || row->stamp.created_by ||
-            ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_GONE ||
-            !ldg_int64_parse(row->source_id, true, &source_pos) || source_pos == 0)
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        const int64_t source_pos = claims[i].source_pos;
+        struct ldg_mem_row *row = ldg_mem_row_by_id(table, claims[i].id), *other = NULL;
+        if (!row || row->origin || !*row->source_id || row->stamp.created_by ||
+            ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_GONE)
             continue;
         rc = find_row(m, origin, source_pos, &other, err);
         if (rc != LEDGER_OK || other)
@@ -149,16 +149,37 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, uint64_t *ret_adopted, 
     return rc;
 }
 
-ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err)
+ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
+                               uint64_t *ret_adopted, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
     uint64_t adopted = 0;
     ledger_rc rc = ldg_mem_enter(m, "origin_adopt", err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = ldg_mem_leave(m, adopt(m, origin, &adopted, err), err);
+    rc = ldg_mem_leave(m, adopt(m, origin, claims, count, &adopted, err), err);
     if (rc == LEDGER_OK)
         *ret_adopted = adopted;
+    return rc;
+}
+
+ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    const struct ldg_mem_row *last = NULL;
+    ledger_rc rc = ldg_mem_enter(m, "origin_last", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < m->table->rows.count; i++) {
+        const struct ldg_mem_row *row = m->table->rows.items[i];
+        if (row->origin == origin && ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m)) &&
+            (!last || row->source_pos > last->source_pos))
+            last = row;
+    }
+    const int64_t id = last ? last->id : 0;
+    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    if (rc == LEDGER_OK)
+        *ret_id = id;
     return rc;
 }
 

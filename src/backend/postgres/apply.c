@@ -119,6 +119,8 @@ static ledger_rc batch_init(struct ldg_pg_batch *b, struct ldg_pg *pg, const str
 
 /* --- parked events that are tried again ------------------------------------------------------- */
 
+static ledger_rc ask_go_origin(struct ldg_pg_batch *b, ledger_error *err);
+
 ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
                            int64_t parked_id, ledger_error *err)
 {
@@ -131,6 +133,8 @@ ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t c
     b.parked_any = b.foreign_any = b.row_wise = b.beside = true;
     b.parked_id = parked_id;
     rc = ldg_pg_orders_collect(&b, err);
+    if (rc == LEDGER_OK)
+        rc = ask_go_origin(&b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_orders_load(&b, err);
     if (rc == LEDGER_OK)
@@ -158,11 +162,15 @@ struct run {
     bool immediate;     /* constraints are checked at once: one was not met at the commit */
 };
 
+/* Whose rows carry their source_id; 0: none's do. */
+#define GO_ORIGIN "coalesce((SELECT max(id) FROM \"{t}_origins\" WHERE go_ids > 0), 0)::bigint"
+static const char go_origin[] = "SELECT " GO_ORIGIN;
 /* Everything here finds rows by an index, one after the other; what the planner takes for better
  * comes of guesses about a table that was empty when the plan was made. */
 #define NO_LIMITS LDG_PG_NO_LIMITS("statement_timeout,transaction_timeout")
 static const char settings[] =
-    "SELECT set_config(" SILENT ", true), set_config('row_security', 'off', true), " NO_LIMITS ", "
+    "SELECT " GO_ORIGIN ", set_config(" SILENT
+    ", true), set_config('row_security', 'off', true), " NO_LIMITS ", "
     "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
@@ -328,6 +336,28 @@ static ledger_rc receive_ids(struct run *r, ledger_error *err)
 static const char keep_ids[] = "SAVEPOINT ldg_drawn";
 static const char undo_try[] = "ROLLBACK TO SAVEPOINT ldg_drawn";
 
+/* Whose rows carry source_id is asked before the first of them is added. */
+static ledger_rc receive_settings(const struct run *r, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_pipe_receive(r->b->pg, beginning, &result, err);
+
+    if (rc == LEDGER_OK)
+        r->b->go_origin = (int)ldg_pg_get_int64(result, 0, 0);
+    PQclear(result);
+    return rc;
+}
+
+static ledger_rc ask_go_origin(struct ldg_pg_batch *b, ledger_error *err)
+{
+    int64_t origin = 0;
+    ledger_rc rc =
+        ldg_pg_run_int64(b->pg, "looking for an origin", go_origin, NULL, NULL, &origin, err);
+
+    b->go_origin = (int)origin;
+    return rc;
+}
+
 /* BEGIN, with whatever can be asked at once. */
 static ledger_rc begin_own(struct run *r, ledger_error *err)
 {
@@ -357,7 +387,11 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
         rc = ldg_pg_pipe_send(pg, beginning, keep_ids, NULL, err);
     if (rc == LEDGER_OK && r->turned)
         rc = send_fence(r, err);
-    for (int i = 0; rc == LEDGER_OK && i < 2 + plan_anew + r->immediate; i++)
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
+    if (rc == LEDGER_OK)
+        rc = receive_settings(r, err);
+    for (int i = 0; rc == LEDGER_OK && i < plan_anew + r->immediate; i++)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
     if (rc == LEDGER_OK && draw)
         rc = receive_ids(r, err);
@@ -737,6 +771,8 @@ static ledger_rc try_inside(struct run *r, ledger_error *err)
         return rc;
     r->b->savepoints = r->b->park_rejected;
     rc = fence(r, err);
+    if (rc == LEDGER_OK)
+        rc = ask_go_origin(r->b, err);
     if (rc == LEDGER_OK)
         rc = do_rows(r, &again, err);
     if (rc == LEDGER_OK)

@@ -9,6 +9,8 @@
 
 #include "backend/postgres/parked.h"
 
+#include <stdio.h>
+
 #define LDG_PG_ARRAYS 11
 #define LDG_PG_COPY_BYTES ((size_t)64 * 1024)
 
@@ -58,6 +60,7 @@ struct ldg_pg_batch {
     bool beside;       /* others may add entries of these origins meanwhile: no order is sure */
     bool parked_any;   /* some event is parked that may concern this batch */
     bool foreign_any;  /* <table>_foreign has rows */
+    int go_origin;     /* whose rows carry their source_id; 0: none's do */
     int64_t parked_id; /* the row that is retried; else INT64_MAX */
     /* Ops that are parked without being tried; NULL: none at all. */
     struct ldg_pg_forced {
@@ -77,6 +80,17 @@ struct ldg_pg_batch {
 static inline int64_t ldg_pg_op_time(const struct ldg_pg_batch *b, const struct ldg_op *op)
 {
     return op->time_us != LEDGER_NO_TIME ? op->time_us : b->now_us;
+}
+
+/* The text of an entry's source_id: of the origin whose rows carry it, else "". */
+#define LDG_PG_SOURCE_ID_MAX 24
+static inline const char *ldg_pg_op_source_id(const struct ldg_pg_batch *b, const struct ldg_op *op,
+                                              char text[LDG_PG_SOURCE_ID_MAX])
+{
+    text[0] = '\0';
+    if (b->go_origin != 0 && op->origin == b->go_origin)
+        (void)snprintf(text, LDG_PG_SOURCE_ID_MAX, "%lld", (long long)op->source_pos);
+    return text;
 }
 
 /* --- order.c --------------------------------------------------------------------------------- */

@@ -424,11 +424,13 @@ static ledger_rc copy_map(struct ldg_pg_copy *c, struct ldg_pg_batch *b, ledger_
 enum columns { COLUMNS_BARE, COLUMNS_METADATA, COLUMNS_ALL, COLUMNS_COUNT };
 #define ROW_COLUMNS                                                                                \
     "id, stream, payload, order_key, dedup_key, schema_version, created_at, origin, source_pos"
-static const char *const copy_entries[COLUMNS_COUNT] = {
-    "COPY \"{t}\" (" ROW_COLUMNS ") FROM STDIN (FORMAT binary)",
-    "COPY \"{t}\" (" ROW_COLUMNS ", metadata) FROM STDIN (FORMAT binary)",
-    "COPY \"{t}\" (" ROW_COLUMNS ", metadata, tags, annotations, updated_at, tags_pos, "
-    "annotations_pos) FROM STDIN (FORMAT binary)",
+#define MORE_COLUMNS ", metadata, tags, annotations, updated_at, tags_pos, annotations_pos"
+#define COPY_ENTRIES(columns) "COPY \"{t}\" (" ROW_COLUMNS columns ") FROM STDIN (FORMAT binary)"
+/* [1]: where the rows of some origin carry their source_id */
+static const char *const copy_entries[2][COLUMNS_COUNT] = {
+    { COPY_ENTRIES(""), COPY_ENTRIES(", metadata"), COPY_ENTRIES(MORE_COLUMNS) },
+    { COPY_ENTRIES(", source_id"), COPY_ENTRIES(", source_id, metadata"),
+      COPY_ENTRIES(", source_id" MORE_COLUMNS) },
 };
 static const int column_counts[COLUMNS_COUNT] = { 9, 10, 15 };
 
@@ -454,9 +456,10 @@ static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_
     const struct ldg_op *op = &b->ops[i];
     const ledger_append_entry *entry = op->entry;
     const bool changed = item != NULL && item->changed;
+    char source_id[LDG_PG_SOURCE_ID_MAX];
     ledger_rc rc = LEDGER_OK;
 
-    ldg_pg_copy_row(c, column_counts[columns]);
+    ldg_pg_copy_row(c, column_counts[columns] + (b->go_origin != 0));
     ldg_pg_copy_int64(c, b->drawn[i]);
     ldg_pg_copy_text(c, op->stream);
     ldg_pg_copy_bytes(c, entry->payload.data, entry->payload.size);
@@ -466,6 +469,8 @@ static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_
     ldg_pg_copy_time(c, ldg_pg_op_time(b, op));
     ldg_pg_copy_int32(c, op->origin);
     ldg_pg_copy_int64(c, op->source_pos);
+    if (b->go_origin != 0)
+        ldg_pg_copy_text(c, ldg_pg_op_source_id(b, op, source_id));
     if (columns != COLUMNS_BARE)
         rc = copy_map(c, b, entry->metadata, entry->metadata.count == 0, err);
     if (columns == COLUMNS_ALL) {
@@ -501,7 +506,7 @@ static ledger_rc copy_some(struct ldg_pg_batch *b, const struct item *items, siz
             columns_of(&b->ops[i], item) != columns)
             continue;
         if (!open)
-            rc = ldg_pg_copy_open(&c, b, copy_entries[columns], err);
+            rc = ldg_pg_copy_open(&c, b, copy_entries[b->go_origin != 0][columns], err);
         open = true;
         if (rc == LEDGER_OK)
             rc = copy_entry(&c, b, i, item, columns, err);

@@ -203,71 +203,185 @@ out:
 
 /* --- what other bridges left ----------------------------------------------------------------- */
 
-/* $1 origin, $2 after. Only ids that are positive numbers have a position; of two rows with one
- * number the first is taken. Entries come late, so the origin is in order no more. */
-static const char adopt_some[] =
-    "WITH span AS MATERIALIZED (SELECT max(id) AS last FROM (SELECT id FROM \"{t}\" "
-    "WHERE id > $2 ORDER BY id LIMIT 5000) AS s), "
-    "found AS (SELECT id, CASE WHEN source_id ~ '^0*[1-9][0-9]{0,18}$' "
-    "THEN source_id::numeric END AS pos FROM \"{t}\" WHERE id > $2 "
-    "AND id <= (SELECT last FROM span) AND origin = 0 AND source_pos IS NULL "
-    "AND source_id <> ''), "
-    "chosen AS (SELECT DISTINCT ON (pos) id, pos::bigint AS pos FROM found "
-    "WHERE pos <= 9223372036854775807 ORDER BY pos, id), "
+static const char adopting[] = "adopting the entries of another bridge";
+
+/* $1 origin, $2 ids, $3 positions; of two rows with one position the first is taken. Entries come
+ * late, so the origin is in order no more. */
+static const char adopt[] =
+    "WITH chosen AS (SELECT DISTINCT ON (pos) id, pos FROM unnest($2::int8[], $3::int8[]) "
+    "AS c(id, pos) ORDER BY pos, id), "
     "changed AS (UPDATE \"{t}\" AS e SET origin = $1, source_pos = c.pos FROM chosen AS c "
-    "WHERE e.id = c.id AND e.origin = 0 AND e.source_pos IS NULL AND NOT EXISTS "
-    "(SELECT FROM \"{t}\" AS o WHERE o.origin = $1 AND o.source_pos = c.pos) RETURNING 1), "
-    "disorder AS (UPDATE \"{t}_origins\" SET ordered = false WHERE id = $1 "
-    "AND EXISTS (SELECT FROM changed)) "
-    "SELECT coalesce((SELECT last FROM span), 0), (SELECT count(*) FROM changed)";
+    "WHERE e.id = c.id AND e.origin = 0 AND e.source_pos IS NULL AND e.source_id <> '' "
+    "AND NOT EXISTS (SELECT FROM \"{t}\" AS o WHERE o.origin = $1 AND o.source_pos = c.pos) "
+    "RETURNING 1), "
+    "mark AS (UPDATE \"{t}_origins\" SET adopted = true, "
+    "ordered = ordered AND NOT EXISTS (SELECT FROM changed) WHERE id = $1) "
+    "SELECT count(*) FROM changed";
+
+ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
+                              uint64_t *ret_adopted, ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    struct ldg_buf ids, positions;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    ldg_buf_init(&ids, 64 + count * 12);
+    ldg_buf_init(&positions, 64 + count * 12);
+    ldg_pg_array_begin(&ids, LDG_PG_INT8);
+    ldg_pg_array_begin(&positions, LDG_PG_INT8);
+    for (size_t i = 0; i < count; i++) {
+        ldg_pg_array_int64(&ids, claims[i].id);
+        ldg_pg_array_int64(&positions, claims[i].source_pos);
+    }
+    ldg_pg_array_end(&ids, count);
+    ldg_pg_array_end(&positions, count);
+    ldg_pg_arg_int32(&args, origin);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &ids);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &positions);
+    if (rc == LEDGER_OK && (ids.rc != LEDGER_OK || positions.rc != LEDGER_OK))
+        rc = ldg_fail_nomem(err);
+    /* A bridge that carries the same entry at this moment is seen at the next try. */
+    for (int i = 0; rc == LEDGER_OK && i < ADOPT_TRIES; i++) {
+        rc = ldg_pg_write_alone(pg, adopting, adopt, &args, &result, err);
+        if (rc == LEDGER_OK || strcmp(ldg_pg_sqlstate(err), "23505") != 0)
+            break;
+        rc = i + 1 < ADOPT_TRIES ? LEDGER_OK : rc;
+    }
+    if (rc == LEDGER_OK)
+        *ret_adopted = (uint64_t)ldg_pg_get_int64(result, 0, 0);
+    PQclear(result);
+    ldg_buf_fini(&ids);
+    ldg_buf_fini(&positions);
+    return rc;
+}
+
+ledger_rc ldg_pg_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+{
+    static const char last[] = "SELECT id FROM \"{t}\" WHERE origin = $1 "
+                               "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    int64_t id = 0;
+    bool found = false;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    ldg_pg_arg_int32(&args, origin);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_int64(pg, "looking for an entry", last, &args, &found, &id, err);
+    if (rc == LEDGER_OK)
+        *ret_id = found ? id : 0;
+    return rc;
+}
+
+/* --- what the Go bridge finds ---------------------------------------------------------------- */
+
+/* go_ids: 1 its rows carry their source_id from now on, 2 those before do, too. *ret_state 0: of no
+ * origin. */
+static ledger_rc go_origin(struct ldg_pg *pg, int *ret_origin, int64_t *ret_state,
+                           ledger_error *err)
+{
+    static const char get[] = "SELECT id, go_ids::bigint FROM \"{t}_origins\" WHERE go_ids > 0 "
+                              "ORDER BY id LIMIT 1";
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for an origin", get, NULL, &result, err);
+
+    if (rc == LEDGER_OK) {
+        const bool found = PQntuples(result) > 0;
+
+        *ret_origin = found ? (int)ldg_pg_get_int64(result, 0, 0) : 0;
+        *ret_state = found ? ldg_pg_get_int64(result, 0, 1) : 0;
+    }
+    PQclear(result);
+    return rc;
+}
+
+/* Rows that nobody has claimed may be those of a source that is to be taken over yet. */
+static ledger_rc choose(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char index_of_go[] =
+        "SELECT count(*) FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
+        "ON a.attrelid = i.indrelid AND a.attname = 'source_id' "
+        "WHERE i.indrelid = '\"{t}\"'::regclass AND i.indisunique AND i.indnkeyatts = 1 "
+        "AND i.indkey[0] = a.attnum";
+    static const char set[] =
+        "UPDATE \"{t}_origins\" SET go_ids = 1 WHERE id = (SELECT id FROM \"{t}_origins\" "
+        "ORDER BY adopted DESC, id LIMIT 1) "
+        "AND NOT EXISTS (SELECT FROM \"{t}_origins\" WHERE go_ids > 0)";
+    int64_t count = 0;
+    bool unclaimed = false;
+    ledger_rc rc =
+        ldg_pg_run_int64(pg, "looking at the indexes", index_of_go, NULL, NULL, &count, err);
+
+    if (rc == LEDGER_OK && count > 0)
+        rc = ldg_pg_origin_unclaimed(pg, &unclaimed, err);
+    if (rc == LEDGER_OK && count > 0 && !unclaimed)
+        rc = ldg_pg_write_alone(pg, "choosing an origin", set, NULL, NULL, err);
+    return rc;
+}
 
 /* One short transaction, so that writers get their turn. *after moves; 0: at the end. */
-static ledger_rc adopt_next(struct ldg_pg *pg, int origin, int64_t *after, uint64_t *adopted,
-                            ledger_error *err)
+static ledger_rc fill_some(struct ldg_pg *pg, int origin, int64_t *after, int64_t *filled,
+                           ledger_error *err)
 {
+    static const char fill[] =
+        "WITH span AS MATERIALIZED (SELECT max(source_pos) AS last FROM (SELECT source_pos "
+        "FROM \"{t}\" WHERE origin = $1 AND source_pos > $2 ORDER BY source_pos LIMIT 5000) AS s), "
+        "changed AS (UPDATE \"{t}\" AS e SET source_id = e.source_pos::text WHERE e.origin = $1 "
+        "AND e.source_pos > $2 AND e.source_pos <= (SELECT last FROM span) AND e.source_id = '' "
+        "AND NOT EXISTS (SELECT FROM \"{t}\" AS o WHERE o.source_id = e.source_pos::text "
+        "AND o.source_id <> '') RETURNING 1) "
+        "SELECT coalesce((SELECT last FROM span), 0), (SELECT count(*) FROM changed)";
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     ledger_rc rc = LEDGER_OK;
 
     ldg_pg_arg_int32(&args, origin);
     ldg_pg_arg_int64(&args, *after);
-    /* A bridge that carries the same entry at this moment is seen at the next try. */
     for (int i = 0; i < ADOPT_TRIES; i++) {
-        rc = ldg_pg_write_alone(pg, "adopting the entries of another bridge", adopt_some, &args,
-                                &result, err);
+        rc = ldg_pg_write_alone(pg, "giving entries their source_id", fill, &args, &result, err);
         if (rc == LEDGER_OK || strcmp(ldg_pg_sqlstate(err), "23505") != 0)
             break;
     }
     if (rc == LEDGER_OK) {
         *after = ldg_pg_get_int64(result, 0, 0);
-        *adopted += (uint64_t)ldg_pg_get_int64(result, 0, 1);
+        *filled += ldg_pg_get_int64(result, 0, 1);
     }
     PQclear(result);
     return rc;
 }
 
-ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err)
+/* A batch that began before the origin was chosen may commit behind this, so it counts as filled
+ * only when a later look finds nothing to fill. */
+ledger_rc ldg_pg_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err)
 {
-    static const char mark[] = "UPDATE \"{t}_origins\" SET adopted = true WHERE id = $1";
+    static const char done[] = "UPDATE \"{t}_origins\" SET go_ids = 2 WHERE id = $1";
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
-    uint64_t adopted = 0;
-    int64_t after = 0;
+    int origin = 0;
+    int64_t state = 0, after = 0, filled = 0;
     ledger_rc rc = ldg_pg_enter(pg, err);
 
-    if (rc != LEDGER_OK)
-        return rc;
-    ldg_pg_arg_int32(&args, origin);
-    if (pg->has_source_id) {
-        do
-            rc = adopt_next(pg, origin, &after, &adopted, err);
-        while (rc == LEDGER_OK && after != 0);
+    if (rc != LEDGER_OK || !pg->has_ours || !pg->has_source_id)
+        goto out;
+    rc = go_origin(pg, &origin, &state, err);
+    if (rc == LEDGER_OK && origin == 0) {
+        rc = choose(pg, err);
+        if (rc == LEDGER_OK)
+            rc = go_origin(pg, &origin, &state, err);
     }
+    if (rc != LEDGER_OK || origin == 0 || state == 2)
+        goto out;
+    do
+        rc = fill_some(pg, origin, &after, &filled, err);
+    while (rc == LEDGER_OK && after != 0);
+    ldg_pg_arg_int32(&args, origin);
+    if (rc == LEDGER_OK && filled == 0)
+        rc = ldg_pg_write_alone(pg, "giving entries their source_id", done, &args, NULL, err);
+out:
     if (rc == LEDGER_OK)
-        rc = ldg_pg_write_alone(pg, "adopting the entries of another bridge", mark, &args, NULL,
-                                err);
-    if (rc == LEDGER_OK)
-        *ret_adopted = adopted;
+        *ret_origin = origin;
     return rc;
 }
 

@@ -95,15 +95,20 @@ ledger_rc ldg_pg_split_map(ledger_map map, struct ldg_arena *arena, ledger_map *
     "stream, payload, order_key, dedup_key, schema_version, metadata, tags, created_at, origin, "  \
     "source_pos"
 /* Which key was there is asked afterwards: there may be two at once. */
-static const char insert_entry[] =
-    "INSERT INTO \"{t}\" (" INSERT_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-    "ON CONFLICT DO NOTHING RETURNING id";
-static const char insert_entry_id[] =
-    "INSERT INTO \"{t}\" (" INSERT_COLUMNS ", id) OVERRIDING SYSTEM VALUE VALUES ($1, $2, $3, $4, "
-    "$5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id";
+#define INSERT(columns, overriding, values)                                                        \
+    "INSERT INTO \"{t}\" (" INSERT_COLUMNS columns ")" overriding                                  \
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10" values                                      \
+    ") ON CONFLICT DO NOTHING RETURNING id"
+#define OVERRIDING " OVERRIDING SYSTEM VALUE"
+/* With a source_id or without; the last parameter is the id, where it was drawn. */
+static const char *const insert_entry[2][2] = {
+    { INSERT("", "", ""), INSERT(", id", OVERRIDING, ", $11") },
+    { INSERT(", source_id", "", ", $11"), INSERT(", source_id, id", OVERRIDING, ", $11, $12") },
+};
 
-static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, struct ldg_pg_args *args,
-                             const char **ret_template, ledger_error *err)
+/* source_id: "" for none; has to outlive the arguments. */
+static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, const char *source_id,
+                             struct ldg_pg_args *args, const char **ret_template, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
     const ledger_append_entry *entry = op->entry;
@@ -127,11 +132,11 @@ static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, struct ldg_pg_arg
     ldg_pg_arg_time(args, ldg_pg_op_time(b, op));
     ldg_pg_arg_int32(args, op->origin);
     ldg_pg_arg_int64(args, op->source_pos);
-    *ret_template = insert_entry;
-    if (b->drawn[i] != 0) {
+    if (source_id[0] != '\0')
+        ldg_pg_arg_text(args, source_id);
+    if (b->drawn[i] != 0)
         ldg_pg_arg_int64(args, b->drawn[i]);
-        *ret_template = insert_entry_id;
-    }
+    *ret_template = insert_entry[source_id[0] != '\0'][b->drawn[i] != 0];
     return LEDGER_OK;
 }
 
@@ -273,6 +278,42 @@ static ledger_rc fail_kept_out(struct ldg_pg_batch *b, size_t i, ledger_error *e
                     b->pg->table);
 }
 
+/* Is it Go's index that keeps the entry out? Then the row that is there with its source_id was
+ * carried by the Go bridge; or it is another entry, whose number is this one's by chance: then this
+ * one is added without. *ret_id 0: another index does. */
+static ledger_rc go_conflict(struct ldg_pg_batch *b, size_t i, int64_t *ret_id, ledger_error *err)
+{
+    static const char find[] = "SELECT stream, payload, origin = 0 AND source_pos IS NULL "
+                               "FROM \"{t}\" WHERE source_id = $1 AND source_id <> ''";
+    const struct ldg_op *op = &b->ops[i];
+    char source_id[LDG_PG_SOURCE_ID_MAX];
+    const char *template = NULL;
+    struct ldg_pg_args args = { 0 }, insert = { 0 };
+    PGresult *result = NULL;
+    bool found;
+    ledger_rc rc;
+
+    if (*ldg_pg_op_source_id(b, op, source_id) == '\0')
+        return LEDGER_OK;
+    ldg_pg_arg_text(&args, source_id);
+    rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for an entry", find, &args, &result, err);
+    found = rc == LEDGER_OK && PQntuples(result) > 0;
+    if (found && ldg_pg_get_bool(result, 0, 2) &&
+        ldg_op_is_of_go(op, ldg_pg_get_bytes(result, 0, 0), ldg_pg_get_bytes(result, 0, 1)))
+        rc = ldg_op_fail_foreign(op, b->pg->table, err);
+    PQclear(result);
+    result = NULL;
+    if (rc != LEDGER_OK || !found)
+        return rc;
+    rc = append_args(b, i, "", &insert, &template, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "adding an entry", template, &insert, &result, err);
+    if (rc == LEDGER_OK && PQntuples(result) > 0)
+        *ret_id = ldg_pg_get_int64(result, 0, 0);
+    PQclear(result);
+    return rc;
+}
+
 /* An insert changed nothing: which of the keys was there? */
 static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
@@ -294,6 +335,10 @@ static ledger_rc append_conflict(struct ldg_pg_batch *b, size_t i, ledger_error 
     ldg_pg_arg_text(&args, op->stream);
     ldg_pg_arg_text(&args, op->entry->dedup_key);
     rc = ldg_pg_run_int64(b->pg, "looking for an entry", find_dedup, &args, &found, &id, err);
+    if (rc == LEDGER_OK && !found)
+        rc = go_conflict(b, i, &b->ids[i], err);
+    if (rc == LEDGER_OK && b->ids[i] != 0)
+        return LEDGER_OK;
     if (rc == LEDGER_OK && !found)
         rc = fail_kept_out(b, i, err);
     b->outcomes[i] = LDG_OUTCOME_DEDUPLICATED;
@@ -340,9 +385,14 @@ static ledger_rc append_done(struct ldg_pg_batch *b, size_t i, const PGresult *r
 {
     ledger_rc rc;
 
-    if (PQntuples(result) == 0)
-        return append_conflict(b, i, err);
-    b->ids[i] = ldg_pg_get_int64(result, 0, 0);
+    if (PQntuples(result) == 0) {
+        b->ids[i] = 0;
+        rc = append_conflict(b, i, err);
+        if (rc != LEDGER_OK || b->ids[i] == 0)
+            return rc;
+    } else {
+        b->ids[i] = ldg_pg_get_int64(result, 0, 0);
+    }
     rc = order_added(b, i, err);
     b->outcomes[i] = LDG_OUTCOME_APPLIED;
     return rc;
@@ -364,9 +414,11 @@ ledger_rc ldg_pg_ops_appends(struct ldg_pg_batch *b, size_t first, size_t end, l
     for (size_t i = first; rc == LEDGER_OK && i < end; i++) {
         struct ldg_pg_args args = { 0 };
         const char *template = NULL;
+        char source_id[LDG_PG_SOURCE_ID_MAX];
 
         failed = i;
-        rc = append_args(b, i, &args, &template, err);
+        rc =
+            append_args(b, i, ldg_pg_op_source_id(b, &b->ops[i], source_id), &args, &template, err);
         if (rc == LEDGER_OK)
             rc = ldg_pg_pipe_send(b->pg, adding, template, &args, err);
     }
@@ -669,6 +721,7 @@ static ledger_rc append_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
     struct ldg_pg_args args = { 0 };
     const char *template = NULL;
+    char source_id[LDG_PG_SOURCE_ID_MAX];
     PGresult *result = NULL;
     int64_t id = 0;
     bool mergeable;
@@ -679,7 +732,7 @@ static ledger_rc append_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
         b->outcomes[i] = id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
         return rc;
     }
-    rc = append_args(b, i, &args, &template, err);
+    rc = append_args(b, i, ldg_pg_op_source_id(b, &b->ops[i], source_id), &args, &template, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_op_statement(b, "adding an entry", template, &args, &result, err);
     if (rc == LEDGER_OK)

@@ -475,19 +475,22 @@ static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t 
                          size_t max_bytes, struct ldg_arena *arena,
                          struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
+    const bool bridged = origin > 0;
     struct ldg_history_row *rows = NULL;
     ledger_entry *entries = NULL;
     size_t count = 0;
     PGresult *result = NULL;
     ledger_rc rc;
 
-    if (origin) {
+    if (origin == LDG_ORIGIN_UNCLAIMED)
+        ldg_buf_puts(&q->sql, pg->has_source_id ? " AND source_id <> ''" : " AND false");
+    if (bridged) {
         ldg_pg_arg_int32(&q->args, origin);
         put_bound(q, " AND origin = ", "");
     } else if (pg->has_ours) {
         ldg_buf_puts(&q->sql, " AND origin = 0 AND source_pos IS NULL");
     }
-    page_end(q, origin ? BY_SOURCE_POS : BY_ID, limit, max_bytes ? max_bytes : SIZE_MAX);
+    page_end(q, bridged ? BY_SOURCE_POS : BY_ID, limit, max_bytes ? max_bytes : SIZE_MAX);
     rc = query_run(pg, q, "reading the history", &result, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -502,8 +505,9 @@ static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t 
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         rc = fill_entry(&target, (int)i, &entries[i], err);
         rows[i] = (struct ldg_history_row){
-            .source_pos = origin ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
-                                 : entries[i].id.number,
+            .source_pos = bridged ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
+                                  : entries[i].id.number,
+            .has_source_id = PQgetlength(result, (int)i, LDG_PG_E_SOURCE_ID) > 0,
             .entry = &entries[i],
         };
     }
@@ -525,9 +529,9 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     query_init(&q);
     ledger_rc rc = ldg_pg_enter(ctx, err);
     if (rc == LEDGER_OK) {
-        page_begin(&q, origin ? BY_SOURCE_POS : BY_ID);
+        page_begin(&q, origin > 0 ? BY_SOURCE_POS : BY_ID);
         ldg_pg_arg_int64(&q.args, after);
-        put_bound(&q, origin ? " AND source_pos > " : " AND id > ", "");
+        put_bound(&q, origin > 0 ? " AND source_pos > " : " AND id > ", "");
         rc = history(ctx, &q, origin, limit, max_bytes, arena, ret_rows, ret_count, err);
     }
     query_fini(&q);

@@ -55,6 +55,7 @@ static const struct ldg_pg_column origins_columns[] = {
     { "name", LDG_PG_TEXT, 0, NULL },
     { "adopted", LDG_PG_BOOL, 0, NULL },
     { "ordered", LDG_PG_BOOL, 0, NULL },
+    { "go_ids", LDG_PG_INT4, LDG_PG_HAS_GO_IDS, "go_ids INTEGER NOT NULL DEFAULT 0" },
     { NULL, 0, 0, NULL },
 };
 static const struct ldg_pg_column parked_columns[] = {
@@ -114,7 +115,8 @@ const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT] = {
     [LDG_PG_ORIGINS] = { "{t}_origins", origins_columns,
                          "(id INTEGER PRIMARY KEY, uuid TEXT NOT NULL, epoch BIGINT NOT NULL, "
                          "name TEXT NOT NULL DEFAULT '', adopted BOOLEAN NOT NULL DEFAULT false, "
-                         "ordered BOOLEAN NOT NULL DEFAULT true, UNIQUE (uuid, epoch))" },
+                         "ordered BOOLEAN NOT NULL DEFAULT true, "
+                         "go_ids INTEGER NOT NULL DEFAULT 0, UNIQUE (uuid, epoch))" },
     [LDG_PG_PARKED] = { "{t}_parked", parked_columns,
                         "(id BIGSERIAL PRIMARY KEY, source_uuid TEXT NOT NULL, "
                         "origin INTEGER NOT NULL, log_position BIGINT NOT NULL, "
@@ -933,9 +935,10 @@ static ledger_rc set_wake_name(struct ldg_pg *pg, const struct ldg_pg_shape *sha
 /* Takes over what was found, and refuses what this handle cannot work with. */
 static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape, ledger_error *err)
 {
-    const uint32_t to_use = LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
-                            ~(uint32_t)(LDG_PG_HAS_TAGS_POS | LDG_PG_HAS_ANNOTATIONS_POS) &
-                            ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
+    const uint32_t to_use =
+        LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
+        ~(uint32_t)(LDG_PG_HAS_TAGS_POS | LDG_PG_HAS_ANNOTATIONS_POS | LDG_PG_HAS_GO_IDS) &
+        ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
     const uint32_t has = shape->has;
     char why[200];
 

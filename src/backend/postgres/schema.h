@@ -45,6 +45,7 @@ enum {
     LDG_PG_HAS_TAGS_POS = 1 << 24,
     LDG_PG_HAS_ANNOTATIONS_POS = 1 << 25,
     LDG_PG_HAS_TXID_GUARD = 1 << 26, /* no row can be written without a transaction number */
+    LDG_PG_HAS_GO_IDS = 1 << 27,
 };
 /* What every store needs, without its log. */
 #define LDG_PG_NEEDS                                                                               \
@@ -53,7 +54,7 @@ enum {
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_PARKED) | LDG_PG_HAS_SOURCE_ID | LDG_PG_HAS_ORIGIN |          \
      LDG_PG_HAS_SOURCE_POS | LDG_PG_HAS_MUTATION_POS | LDG_PG_HAS_TAGS_POS |                       \
      LDG_PG_HAS_ANNOTATIONS_POS | LDG_PG_HAS_CURSOR_STATE | LDG_PG_HAS_CURSOR_MOVED |              \
-     LDG_PG_HAS_IDENTITY)
+     LDG_PG_HAS_GO_IDS | LDG_PG_HAS_IDENTITY)
 #define LDG_PG_LOG_NEEDS                                                                           \
     ((uint32_t)LDG_PG_HAS_LOG | LDG_PG_HAS_TXID | LDG_PG_HAS_TXID_DEFAULT |                        \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_TXID))

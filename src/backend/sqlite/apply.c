@@ -484,13 +484,17 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
 {
     struct ldg_sqlite_batch b;
     bool again;
+    int ignored;
     ledger_rc rc;
 
     batch_init(&b, s, ops, count);
     b.parked_any = b.foreign_any = true;
     b.parked_id = parked_id;
     b.outcomes = ldg_arena_calloc(&s->scratch, count, sizeof(*b.outcomes));
-    rc = b.outcomes != NULL ? row_run(&b, &again, err) : ldg_fail_nomem(err);
+    rc = b.outcomes != NULL ? ldg_sqlite_go_origin(s, &b.go_origin, &ignored, err)
+                            : ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc = row_run(&b, &again, err);
     ldg_buf_fini(&b.text);
     return rc;
 }
@@ -501,12 +505,15 @@ ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, s
 static ledger_rc batch_look(struct ldg_sqlite_batch *b, ledger_error *err)
 {
     int64_t any = 0;
+    int ignored;
     ledger_rc rc = ldg_sqlite_parked_any(b->s, &b->parked_any, err);
 
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_run_ints(b->s, LDG_STMT_FOREIGN_ANY, "looking for changes of others", NULL,
                                  0, &any, err);
     b->foreign_any = any != 0;
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_go_origin(b->s, &b->go_origin, &ignored, err);
     return rc;
 }
 

@@ -7,7 +7,7 @@
 
 #include "backend/sqlite/sqlite.h"
 
-#define LDG_INSERT_COLUMNS 11
+#define LDG_INSERT_COLUMNS 12
 #define LDG_NOT_PENDING UINT32_MAX
 
 /* Keeps the first failure of a row of binds. */
@@ -26,7 +26,8 @@ struct ldg_sqlite_pending {
     const char *time;
     const char *metadata; /* NULL: none */
     const char *tags;
-    uint32_t slot; /* in `slots`, if it made its stream's entry; else LDG_NOT_PENDING */
+    const char *source_id; /* of the origin that carries it; else "" */
+    uint32_t slot;         /* in `slots`, if it made its stream's entry; else LDG_NOT_PENDING */
 };
 
 struct ldg_sqlite_batch {
@@ -37,6 +38,7 @@ struct ldg_sqlite_batch {
     bool park_rejected;
     bool parked_any;  /* some event is parked, perhaps one of an entry in this batch */
     bool foreign_any; /* <table>_foreign has rows */
+    int go_origin;    /* whose rows carry their source_id; 0: none's do */
     bool can_park;
     int64_t parked_id; /* the row that is retried; else INT64_MAX */
     /* Ops that are parked without being tried; NULL: none at all. */
@@ -88,6 +90,9 @@ ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int
                                    struct ldg_identity *identity, ledger_error *err);
 /* A time; LEDGER_NO_TIME: none that can be read. */
 int64_t ldg_sqlite_column_time(sqlite3_stmt *stmt, int column);
+/* The origin whose rows carry their source_id, and whether all do (2); 0: there is none. */
+ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
+                               ledger_error *err);
 /* CONNECT: another file has the name of this connection's, or none. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err);
 /* *ret_found false: there is no such row. */

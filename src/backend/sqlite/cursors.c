@@ -218,53 +218,146 @@ out:
     return rc;
 }
 
-/* One short transaction of adoption, so that writers get their turn. *after moves; 0: at the end.
- */
-static ledger_rc adopt_some(struct ldg_sqlite *s, int origin, int64_t *after, uint64_t *adopted,
-                            ledger_error *err)
+/* --- what the Go bridge left, and what it finds ---------------------------------------------- */
+
+static const char adopting[] = "adopting the entries of another bridge";
+
+static ledger_rc adopt(struct ldg_sqlite *s, int origin, const struct ldg_claim *claims,
+                       size_t count, uint64_t *ret_adopted, ledger_error *err)
 {
-    static const char doing[] = "adopting the entries of another bridge";
+    uint64_t adopted = 0;
+    ledger_rc rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, adopting,
+                                       (const int64_t[]){ origin }, 1, NULL, err);
+
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, adopting,
+                                 (const int64_t[]){ origin, claims[i].source_pos, claims[i].id }, 3,
+                                 NULL, err);
+        if (rc == LEDGER_OK)
+            adopted += (uint64_t)sqlite3_changes(s->db);
+    }
+    if (rc == LEDGER_OK && adopted > 0)
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_DISORDER, adopting, (const int64_t[]){ origin },
+                                 1, NULL, err);
+    *ret_adopted = adopted;
+    return rc;
+}
+
+ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims,
+                                  size_t count, uint64_t *ret_adopted, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    uint64_t adopted = 0;
+    bool own;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        goto out;
+    rc = adopt(s, origin, claims, count, &adopted, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+    if (rc == LEDGER_OK)
+        *ret_adopted = adopted;
+out:
+    return rc;
+}
+
+ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+{
+    int64_t id = 0;
+    ledger_rc rc = ldg_sqlite_run_ints(ctx, LDG_STMT_ORIGIN_LAST, "looking for an entry",
+                                       (const int64_t[]){ origin }, 1, &id, err);
+
+    if (rc == LEDGER_OK)
+        *ret_id = id;
+    return rc;
+}
+
+ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
+                               ledger_error *err)
+{
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GO_ORIGIN, err);
+    ledger_rc rc = LEDGER_OK;
+    int code;
+
+    if (stmt == NULL)
+        return err->code;
+    code = sqlite3_step(stmt);
+    *ret_origin = code == SQLITE_ROW ? sqlite3_column_int(stmt, 0) : 0;
+    *ret_state = code == SQLITE_ROW ? sqlite3_column_int(stmt, 1) : 0;
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        rc = ldg_sqlite_fail(s, code, "looking for an origin", err);
+    sqlite3_reset(stmt);
+    return rc;
+}
+
+/* One short transaction, so that writers get their turn. *after moves; 0: at the end. */
+static ledger_rc fill_some(struct ldg_sqlite *s, int origin, int64_t *after, ledger_error *err)
+{
+    static const char doing[] = "giving entries their source_id";
     int64_t last = 0;
     bool own;
-    ledger_rc rc;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
 
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_NEXT, doing, after, 1, &last, err);
     if (rc != LEDGER_OK)
         goto out;
-    rc = ldg_sqlite_write_begin(s, &own, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (last != 0) {
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, doing,
+    rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILL_NEXT, doing, (const int64_t[]){ origin, *after },
+                             2, &last, err);
+    if (rc == LEDGER_OK && last != 0)
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILL, doing,
                                  (const int64_t[]){ origin, *after, last }, 3, NULL, err);
-        int changed = sqlite3_changes(s->db);
-        if (rc == LEDGER_OK && changed > 0) {
-            *adopted += (uint64_t)changed;
-            rc = ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_DISORDER, doing,
-                                     (const int64_t[]){ origin }, 1, NULL, err);
-        }
-    } else {
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, doing, (const int64_t[]){ origin }, 1,
-                                 NULL, err);
-    }
+    else if (rc == LEDGER_OK)
+        rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILLED, doing, (const int64_t[]){ origin }, 1, NULL,
+                                 err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
     *after = last;
 out:
     return rc;
 }
 
-ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err)
+/* Rows that nobody has claimed may be those of a source that is to be taken over yet. */
+static ledger_rc choose(struct ldg_sqlite *s, ledger_error *err)
+{
+    int64_t index = 0;
+    bool unclaimed = false, own;
+    ledger_rc rc =
+        ldg_sqlite_run_ints(s, LDG_STMT_GO_INDEX, "looking at the indexes", NULL, 0, &index, err);
+
+    if (rc == LEDGER_OK && index > 0)
+        rc = ldg_sqlite_origin_unclaimed(s, &unclaimed, err);
+    if (rc != LEDGER_OK || index == 0 || unclaimed)
+        goto out;
+    rc = ldg_sqlite_write_begin(s, &own, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_CHOOSE, "choosing an origin", NULL, 0, NULL, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+out:
+    return rc;
+}
+
+ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    uint64_t adopted = 0;
+    int origin = 0, state = 0;
     int64_t after = 0;
-    ledger_rc rc;
+    ledger_rc rc = LEDGER_OK;
 
-    do
-        rc = adopt_some(s, origin, &after, &adopted, err);
-    while (rc == LEDGER_OK && after != 0);
+    if (!s->has_ours || !s->has_source_id)
+        goto out;
+    rc = ldg_sqlite_go_origin(s, &origin, &state, err);
+    if (rc == LEDGER_OK && origin == 0) {
+        rc = choose(s, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_sqlite_go_origin(s, &origin, &state, err);
+    }
+    if (rc == LEDGER_OK && origin != 0 && state < 2) {
+        do
+            rc = fill_some(s, origin, &after, err);
+        while (rc == LEDGER_OK && after != 0);
+    }
+out:
     if (rc == LEDGER_OK)
-        *ret_adopted = adopted;
+        *ret_origin = origin;
     return rc;
 }
 

@@ -148,6 +148,15 @@ ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_o
     rc = map_text(b, op->entry->metadata, &p->metadata, err);
     if (rc == LEDGER_OK)
         rc = list_text(b, op->entry->tags, &p->tags, err);
+    p->source_id = "";
+    if (rc == LEDGER_OK && b->go_origin != 0 && op->origin == b->go_origin) {
+        char text[LDG_SQLITE_INT64_MAX];
+
+        p->source_id =
+            ldg_arena_strdup(&b->s->scratch, ldg_sqlite_int64_text(op->source_pos, text));
+        if (p->source_id == NULL)
+            rc = ldg_fail_nomem(err);
+    }
     return rc;
 }
 
@@ -169,6 +178,7 @@ int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pend
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 8, p->time));
     LDG_BIND(code, sqlite3_bind_int(stmt, at + 9, p->op->origin));
     LDG_BIND(code, sqlite3_bind_int64(stmt, at + 10, p->op->source_pos));
+    LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 11, p->source_id));
     return code;
 }
 
@@ -403,6 +413,45 @@ out:
 
 /* --- the ops -------------------------------------------------------------------------------- */
 
+/* An insert hit a unique index that is not one of ours. If it is Go's, the row that is there with
+ * this source_id was carried by the Go bridge; or it is another entry, whose number is this one's
+ * by chance: then *ret_free, and this one goes without. Else `code` stands. */
+static ledger_rc go_conflict(struct ldg_sqlite_batch *b, const struct ldg_sqlite_pending *p,
+                             int code, bool *ret_free, ledger_error *err)
+{
+    ledger_rc rc = ldg_sqlite_op_fail(b->s, code, "adding an entry", err);
+    ledger_error why = *err;
+    sqlite3_stmt *stmt;
+
+    if (rc != LEDGER_ERR_REJECTED || err->native_code != SQLITE_CONSTRAINT_UNIQUE ||
+        p->source_id[0] == '\0')
+        return rc;
+    stmt = ldg_sqlite_stmt(b->s, LDG_STMT_GO_FIND, err);
+    if (stmt == NULL)
+        return err->code;
+    code = ldg_sqlite_bind_text(stmt, 1, p->source_id);
+    if (code == SQLITE_OK)
+        code = sqlite3_step(stmt);
+    if (code == SQLITE_ROW) {
+        const void *stream = sqlite3_column_blob(stmt, 0);
+        const size_t stream_size = (size_t)sqlite3_column_bytes(stmt, 0);
+        const void *payload = sqlite3_column_blob(stmt, 1);
+        const size_t payload_size = (size_t)sqlite3_column_bytes(stmt, 1);
+
+        *ret_free =
+            !sqlite3_column_int(stmt, 2) ||
+            !ldg_op_is_of_go(p->op, (ledger_bytes){ stream != NULL ? stream : "", stream_size },
+                             (ledger_bytes){ payload != NULL ? payload : "", payload_size });
+        rc = *ret_free ? LEDGER_OK : ldg_op_fail_foreign(p->op, b->s->table, err);
+    } else if (code == SQLITE_DONE) {
+        *err = why;
+    } else {
+        rc = ldg_sqlite_op_fail(b->s, code, "looking for an entry", err);
+    }
+    sqlite3_reset(stmt);
+    return rc;
+}
+
 static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                             uint8_t *ret_outcome, ledger_error *err)
 {
@@ -427,6 +476,18 @@ static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
     int code = ldg_sqlite_bind_row(stmt, 1, &p);
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
+    if (code != SQLITE_DONE) {
+        bool goes_without = false;
+
+        rc = go_conflict(b, &p, code, &goes_without, err);
+        sqlite3_reset(stmt);
+        if (rc != LEDGER_OK || !goes_without)
+            goto out;
+        p.source_id = "";
+        code = ldg_sqlite_bind_row(stmt, 1, &p);
+        if (code == SQLITE_OK)
+            code = sqlite3_step(stmt);
+    }
     if (code != SQLITE_DONE) {
         rc = ldg_sqlite_op_fail(b->s, code, "adding an entry", err);
         goto out;

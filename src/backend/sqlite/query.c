@@ -872,7 +872,8 @@ static ledger_rc history_take(struct history *h, ledger_error *err)
         if (result == LEDGER_OK)
             ((struct ldg_history_row *)h->rows)[h->count++] = (struct ldg_history_row){
                 .source_pos =
-                    h->origin ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
+                    h->origin > 0 ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
+                .has_source_id = sqlite3_column_bytes(stmt, COL_SOURCE_ID) > 0,
                 .entry = entry,
             };
     }
@@ -887,14 +888,17 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit,
                              size_t *ret_count, ledger_error *err)
 {
     struct history h;
-    ledger_rc result = history_begin(ctx, origin ? LDG_STMT_HISTORY_ORIGIN : LDG_STMT_HISTORY_LOCAL,
+    ledger_rc result = history_begin(ctx,
+                                     origin > 0   ? LDG_STMT_HISTORY_ORIGIN
+                                     : origin < 0 ? LDG_STMT_HISTORY_UNCLAIMED
+                                                  : LDG_STMT_HISTORY_LOCAL,
                                      origin, max_bytes, arena, &h, err);
     if (result != LEDGER_OK)
         return result;
     int rc = sqlite3_bind_int64(h.target.stmt, 1, after);
     if (rc == SQLITE_OK)
         rc = sqlite3_bind_int64(h.target.stmt, 2, (sqlite3_int64)limit);
-    if (rc == SQLITE_OK && origin)
+    if (rc == SQLITE_OK && origin > 0)
         rc = sqlite3_bind_int(h.target.stmt, 3, origin);
     result = rc == SQLITE_OK ? history_take(&h, err)
                              : ldg_sqlite_fail(ctx, rc, "reading the history", err);

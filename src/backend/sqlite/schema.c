@@ -30,9 +30,11 @@ enum {
     HAS_FOREIGN = 1 << 16,
     HAS_TAGS_POS = 1 << 17,
     HAS_ANNOTATIONS_POS = 1 << 18,
-    HAS_LOG = 1 << 19,
-    HAS_ALL_BUT_LOG = (1 << 19) - 1,
-    HAS_TO_READ = HAS_ALL_BUT_LOG & ~(HAS_FOREIGN | HAS_TAGS_POS | HAS_ANNOTATIONS_POS),
+    HAS_GO_IDS = 1 << 19,
+    HAS_LOG = 1 << 20,
+    HAS_ALL_BUT_LOG = (1 << 20) - 1,
+    HAS_TO_READ =
+        HAS_ALL_BUT_LOG & ~(HAS_FOREIGN | HAS_TAGS_POS | HAS_ANNOTATIONS_POS | HAS_GO_IDS),
 };
 
 static const struct column {
@@ -75,8 +77,14 @@ static const struct column meta_columns[] = {
     { "created_at", 0, NULL }, { NULL, 0, NULL },
 };
 static const struct column origins_columns[] = {
-    { "id", 0, NULL },      { "uuid", 0, NULL },    { "epoch", 0, NULL }, { "name", 0, NULL },
-    { "adopted", 0, NULL }, { "ordered", 0, NULL }, { NULL, 0, NULL },
+    { "id", 0, NULL },
+    { "uuid", 0, NULL },
+    { "epoch", 0, NULL },
+    { "name", 0, NULL },
+    { "adopted", 0, NULL },
+    { "ordered", 0, NULL },
+    { "go_ids", HAS_GO_IDS, "go_ids INTEGER NOT NULL DEFAULT 0" },
+    { NULL, 0, NULL },
 };
 static const struct column parked_columns[] = {
     { "id", 0, NULL },           { "source_uuid", 0, NULL },  { "origin", 0, NULL },
@@ -107,7 +115,7 @@ static const struct table {
     { "_origins", HAS_ORIGINS, origins_columns,
       "CREATE TABLE main.\"%T_origins\" (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL, "
       "epoch INTEGER NOT NULL, name TEXT NOT NULL DEFAULT '', adopted INTEGER NOT NULL DEFAULT 0, "
-      "ordered INTEGER NOT NULL DEFAULT 1, "
+      "ordered INTEGER NOT NULL DEFAULT 1, go_ids INTEGER NOT NULL DEFAULT 0, "
       "UNIQUE (uuid, epoch))" },
     { "_parked", HAS_PARKED, parked_columns,
       "CREATE TABLE main.\"%T_parked\" (id INTEGER PRIMARY KEY AUTOINCREMENT, "
@@ -800,6 +808,7 @@ static const struct {
     { HAS_META, "table %s_meta" },
     { HAS_IDENTITY, "row of table %s_meta" },
     { HAS_ORIGINS, "table %s_origins" },
+    { HAS_GO_IDS, "column %s_origins.go_ids" },
     { HAS_PARKED, "table %s_parked" },
     { HAS_IDX_PARKED, "index idx_%s_parked_entry" },
     { HAS_FOREIGN, "table %s_foreign" },

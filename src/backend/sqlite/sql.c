@@ -8,8 +8,8 @@
 
 #define ENTRY_INSERT_COLUMNS                                                                       \
     "(id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, created_at, "     \
-    "origin, source_pos)"
-#define ENTRY_INSERT_VALUES 11
+    "origin, source_pos, source_id)"
+#define ENTRY_INSERT_VALUES 12
 #define LOCAL_INSERT                                                                               \
     "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
     "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
@@ -89,6 +89,9 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_HISTORY_LOCAL] =
         "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
         "ORDER BY id LIMIT ?2",
+    [LDG_STMT_HISTORY_UNCLAIMED] =
+        "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
+        "AND +source_id != '' ORDER BY id LIMIT ?2",
     /* ?1 after, ?2 limit, ?3 origin */
     [LDG_STMT_HISTORY_ORIGIN] =
         "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
@@ -137,15 +140,31 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "SELECT ordered, coalesce((SELECT max(source_pos) FROM main.\"%T\" "
         "WHERE origin = ?1 AND source_pos IS NOT NULL), 0) FROM main.\"%T_origins\" WHERE id = ?1",
     [LDG_STMT_ORIGIN_DISORDER] = "UPDATE main.\"%T_origins\" SET ordered = 0 WHERE id = ?1",
-    /* ?1 origin, ?2 after, ?3 up to and with; only ids that are numbers have a position */
-    [LDG_STMT_ADOPT] =
-        "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = CAST(source_id AS INTEGER) "
-        "WHERE id > ?2 AND id <= ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != '' "
-        "AND source_id NOT GLOB '*[^0-9]*' "
-        "AND CAST(CAST(source_id AS INTEGER) AS TEXT) = ltrim(source_id, '0')",
-    [LDG_STMT_ADOPT_NEXT] = "SELECT max(id) FROM (SELECT id FROM main.\"%T\" WHERE id > ?1 "
-                            "ORDER BY id LIMIT 5000)",
+    /* ?1 origin, ?2 source_pos, ?3 id */
+    [LDG_STMT_ADOPT] = "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
+                       "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
     [LDG_STMT_ADOPT_MARK] = "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
+    [LDG_STMT_ORIGIN_LAST] = "SELECT id FROM main.\"%T\" WHERE origin = ?1 "
+                             "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1",
+    /* go_ids: 1 its rows carry their source_id from now on, 2 those before do, too */
+    [LDG_STMT_GO_ORIGIN] = "SELECT id, go_ids FROM main.\"%T_origins\" WHERE go_ids > 0",
+    [LDG_STMT_GO_INDEX] =
+        "SELECT count(*) FROM pragma_index_list('%T', 'main') AS l WHERE l.\"unique\" "
+        "AND (SELECT group_concat(name) FROM pragma_index_info(l.name, 'main')) = 'source_id'",
+    [LDG_STMT_GO_CHOOSE] = "UPDATE main.\"%T_origins\" SET go_ids = 1 WHERE id = (SELECT id FROM "
+                           "main.\"%T_origins\" ORDER BY adopted DESC, id LIMIT 1) "
+                           "AND NOT EXISTS (SELECT 1 FROM main.\"%T_origins\" WHERE go_ids > 0)",
+    /* ?1 origin, ?2 after, ?3 up to and with */
+    [LDG_STMT_GO_FILL_NEXT] =
+        "SELECT max(source_pos) FROM (SELECT source_pos FROM main.\"%T\" WHERE origin = ?1 "
+        "AND source_pos > ?2 ORDER BY source_pos LIMIT 5000)",
+    [LDG_STMT_GO_FILL] =
+        "UPDATE OR IGNORE main.\"%T\" SET source_id = CAST(source_pos AS TEXT) WHERE origin = ?1 "
+        "AND source_pos > ?2 AND source_pos <= ?3 AND +source_id = ''",
+    [LDG_STMT_GO_FILLED] = "UPDATE main.\"%T_origins\" SET go_ids = 2 WHERE id = ?1",
+    /* ?1 source_id */
+    [LDG_STMT_GO_FIND] = "SELECT stream, payload, origin = 0 AND source_pos IS NULL "
+                         "FROM main.\"%T\" WHERE source_id = ?1 AND source_id != ''",
     /* ?1 origin, ?2 position */
     [LDG_STMT_REWIND] =
         "UPDATE main.\"%T\" SET "
@@ -163,7 +182,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
                            "AND source_id > '' AND +origin = 0 AND +source_pos IS NULL)",
     [LDG_STMT_APPLY_INSERT_SAFE] =
         "INSERT INTO main.\"%T\"" ENTRY_INSERT_COLUMNS
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) "
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) "
         "ON CONFLICT (origin, source_pos) WHERE source_pos IS NOT NULL DO NOTHING "
         "ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
     /* ?1 origin, ?2 source_pos */
@@ -377,6 +396,13 @@ char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
     case LDG_STMT_HISTORY_LOCAL_OF:
         if (!s->has_ours)
             text = "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
+        break;
+    case LDG_STMT_HISTORY_UNCLAIMED:
+        if (!s->has_source_id)
+            text = "SELECT %C FROM main.\"%T\" AS e WHERE 0 AND ?1 = ?2";
+        else if (!s->has_ours)
+            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND source_id != '' "
+                   "ORDER BY id LIMIT ?2";
         break;
     case LDG_STMT_UNCLAIMED:
         if (!s->has_source_id)

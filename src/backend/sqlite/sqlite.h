@@ -54,6 +54,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_HISTORY_ORIGIN,
     LDG_STMT_HISTORY_LOCAL_OF,
     LDG_STMT_HISTORY_ORIGIN_OF,
+    LDG_STMT_HISTORY_UNCLAIMED,
     /* log.c */
     LDG_STMT_LOG_READ,
     LDG_STMT_LOG_ROW,
@@ -76,8 +77,15 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_ORIGIN_ORDER,
     LDG_STMT_ORIGIN_DISORDER,
     LDG_STMT_ADOPT,
-    LDG_STMT_ADOPT_NEXT,
     LDG_STMT_ADOPT_MARK,
+    LDG_STMT_ORIGIN_LAST,
+    LDG_STMT_GO_ORIGIN,
+    LDG_STMT_GO_INDEX,
+    LDG_STMT_GO_CHOOSE,
+    LDG_STMT_GO_FILL_NEXT,
+    LDG_STMT_GO_FILL,
+    LDG_STMT_GO_FILLED,
+    LDG_STMT_GO_FIND,
     LDG_STMT_REWIND,
     LDG_STMT_UNGUARD,
     LDG_STMT_REWIND_FOREIGN,
@@ -319,7 +327,10 @@ ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, 
 ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
                                  struct ldg_identity **ret_items, int **ret_numbers,
                                  size_t *ret_count, ledger_error *err);
-ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims,
+                                  size_t count, uint64_t *ret_adopted, ledger_error *err);
+ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err);
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
 ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);

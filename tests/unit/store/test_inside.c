@@ -62,7 +62,8 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_entries_by_id(store, &(int64_t){ 1 }, 1, &arena, &entry, err),
                 ldg_store_origin_get(store, &identity, NULL, &origin, err),
                 ldg_store_origin_list(store, &arena, &identities, &numbers, &count, err),
-                ldg_store_origin_adopt(store, 1, &n, err),
+                ldg_store_origin_adopt(store, 1, NULL, 0, &n, err),
+                ldg_store_origin_last(store, 1, &position, err),
                 ldg_store_origin_rewind(store, 1, 1, err),
                 ldg_store_apply(store, &apply, &outcome, err),
                 ldg_store_cursor_get(store, "c", true, &cursor, err),
@@ -105,6 +106,7 @@ static void missing_callbacks_are_unsupported(void **state)
     int64_t *ids;
     size_t count = 7;
     bool any = true;
+    int number = 7;
     struct all all;
     ledger_error err;
     store->backend = &holes;
@@ -124,6 +126,8 @@ static void missing_callbacks_are_unsupported(void **state)
     ldg_arena_fini(&arena);
     assert_int_equal(ldg_store_origin_unclaimed(store, &any, NULL), LEDGER_OK);
     assert_false(any);
+    assert_int_equal(ldg_store_origin_carry_ids(store, &number, NULL), LEDGER_OK);
+    assert_int_equal(number, 0);
     assert_int_equal(ldg_store_durable_count(store, 42), 42);
     ldg_store_hint_backlog(store, true);
     store->backend = whole;
@@ -156,11 +160,11 @@ static void closed_stores_say_so(void **state)
 static void backend_errors_come_through(void **state)
 {
     static const char *const names[] = {
-        "identity",      "log_read",      "log_cursor_at", "log_check",   "log_stat",
-        "log_wait",      "entries_by_id", "origin_get",    "origin_list", "origin_adopt",
-        "origin_rewind", "apply",         "cursor_get",    "cursor_set",  "cursor_list",
-        "parked_list",   "parked_count",  "parked_retry",  "parked_note", "parked_drop",
-        "history",       "history_of",    "snapshot_begin"
+        "identity",    "log_read",      "log_cursor_at", "log_check",     "log_stat",
+        "log_wait",    "entries_by_id", "origin_get",    "origin_list",   "origin_adopt",
+        "origin_last", "origin_rewind", "apply",         "cursor_get",    "cursor_set",
+        "cursor_list", "parked_list",   "parked_count",  "parked_retry",  "parked_note",
+        "parked_drop", "history",       "history_of",    "snapshot_begin"
     };
     ledger_store *store = open_memory("memory:inside");
     struct all all;

@@ -51,6 +51,43 @@ static void an_op_as_an_event(void **state)
     }
 }
 
+/* A Go bridge behind this store goes by the ids here, ours by those at the origin. */
+static void ids_of_an_event(void **state)
+{
+    struct ldg_op op = { .kind = LDG_OP_TRIM, .stream = "s" };
+    ledger_mutation_event event = ldg_op_event(&op);
+
+    ldg_op_event_ids(&op, "3", "41", &event);
+    assert_string_equal(event.before_id, "3");
+    assert_string_equal(event.source_id, "41");
+    assert_string_equal(event.entry_id, "");
+    op.kind = LDG_OP_SET_TAGS;
+    event = ldg_op_event(&op);
+    ldg_op_event_ids(&op, "3", "41", &event);
+    assert_string_equal(event.entry_id, "3");
+    assert_string_equal(event.source_id, "41");
+    assert_string_equal(event.before_id, "");
+}
+
+static void an_entry_that_go_has_carried(void **state)
+{
+    const ledger_append_entry entry = { .payload = bytes("{ \"a\": \"<\" }") };
+    const struct ldg_op op = {
+        .kind = LDG_OP_APPEND, .stream = "s", .source_pos = 7, .entry = &entry
+    };
+    ledger_error err = { 0 };
+
+    assert_true(ldg_op_is_of_go(&op, bytes("s"), bytes("{\"a\":\"\\u003c\"}")));
+    assert_true(ldg_op_is_of_go(&op, bytes("s"), entry.payload));
+    assert_false(ldg_op_is_of_go(&op, bytes("s"), bytes("{\"a\":\"b\"}")));
+    assert_false(ldg_op_is_of_go(&op, bytes("t"), entry.payload));
+    assert_false(ldg_op_is_of_go(&op, bytes("s2"), entry.payload));
+    assert_int_equal(ldg_op_fail_foreign(&op, "orders", &err), LEDGER_ERR_FOREIGN_BRIDGE);
+    assert_non_null(strstr(err.message, "entry 7 of stream \"s\" is in table \"orders\""));
+    assert_int_equal(err.flags, LEDGER_ERROR_FATAL);
+    assert_int_equal(ledger_rc_exit_code(err.code), 78);
+}
+
 static void why_an_op_waits(void **state)
 {
     char text[LDG_OP_WAIT_MAX];
@@ -289,6 +326,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
+        cmocka_unit_test(ids_of_an_event),
+        cmocka_unit_test(an_entry_that_go_has_carried),
         cmocka_unit_test(why_an_op_waits),
         cmocka_unit_test(which_outcomes_may_have_to_wait),
         cmocka_unit_test(what_may_be_a_trim),

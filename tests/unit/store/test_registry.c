@@ -102,6 +102,7 @@ static void every_hole_is_found(void **state)
 {
     const size_t optional[] = {
         offsetof(struct ldg_backend, origin_unclaimed),
+        offsetof(struct ldg_backend, origin_carry_ids),
         offsetof(struct ldg_backend, origin_unguard),
         offsetof(struct ldg_backend, trim_kept),
         offsetof(struct ldg_backend, durable_count),
@@ -172,6 +173,8 @@ static void pairs_are_whole_or_not_there(void **state)
     b.origin_adopt = NULL;
     assert_non_null(ldg_registry_problem(&b));
     b.origin_rewind = NULL;
+    assert_non_null(ldg_registry_problem(&b));
+    b.origin_last = NULL;
     assert_null(ldg_registry_problem(&b));
     b.parked_list = NULL;
     assert_non_null(ldg_registry_problem(&b));

@@ -113,41 +113,54 @@ static void test_origins_at_once(void **state)
     must("SELECT count(*) || ' ' || max(id) FROM t_origins", "20 20");
 }
 
+/* Rows with these numbers, which the Go bridge left. */
+static uint64_t adopt_up_to(int64_t last)
+{
+    static struct ldg_claim claims[13000];
+    size_t count = 0;
+    uint64_t adopted = 0;
+
+    for (int64_t id = 1; id <= last; id++) {
+        if (id % 1000 != 1)
+            claims[count++] = (struct ldg_claim){ .id = id, .source_pos = id };
+    }
+    claims[count++] = (struct ldg_claim){ .id = last + 1, .source_pos = 2 };
+    claims[count++] = (struct ldg_claim){ .id = last + 9, .source_pos = last + 9 };
+    tst_ok(ldg_pg_origin_adopt(&pg, 1, claims, count, &adopted, &err), &err);
+    return adopted;
+}
+
 static void test_adopt(void **state)
 {
     const struct ldg_identity identity = { .uuid = SOURCE_UUID, .epoch = 1 };
     uint64_t adopted = 0;
+    int64_t last = 0;
     bool any = false;
     int origin = 0;
 
     tst_ok(ldg_pg_origin_get(&pg, &identity, "", &origin, &err), &err);
     tst_ok(ldg_pg_origin_unclaimed(&pg, &any, &err), &err);
     assert_false(any);
-    /* What the Go bridge left: ids as text, some that are no numbers, some of our own between. */
+    /* What the Go bridge left, some of our own between, and one number a second time. */
     tst_pg_sql(conn, "INSERT INTO t(stream, payload, source_id) SELECT 's', '{}', "
-                     "CASE WHEN i %% 4 = 0 THEN '' WHEN i %% 1000 = 1 THEN 'oid' || i ELSE "
-                     "lpad(i::text, 19, '0') END FROM generate_series(1, 12000) AS i");
-    tst_pg_sql(conn, "INSERT INTO t(stream, payload, source_id) VALUES "
-                     "('s', '{}', '99999999999999999999'), ('s', '{}', '9223372036854775808'), "
-                     "('s', '{}', '-5'), ('s', '{}', '5 '), ('s', '{}', '0'), "
-                     "('s', '{}', '2'), ('s', '{}', '20001'), ('s', '{}', '0020001'), "
-                     "('s', '{}', '9223372036854775807')");
+                     "CASE WHEN i %% 4 = 0 THEN '' ELSE lpad(i::text, 19, '0') END "
+                     "FROM generate_series(1, 12000) AS i");
+    tst_pg_sql(conn, "INSERT INTO t(stream, payload, source_id) VALUES ('s', '{}', '2')");
     tst_ok(ldg_pg_origin_unclaimed(&pg, &any, &err), &err);
     assert_true(any);
-    tst_ok(ldg_pg_origin_adopt(&pg, origin, &adopted, &err), &err);
-    assert_int_equal(adopted, 12000 * 3 / 4 - 12 + 2);
+    adopted = adopt_up_to(12000);
+    assert_int_equal(adopted, 12000 * 3 / 4 - 12);
     assert_int_equal(tst_pg_sql_int(conn,
                                     "SELECT count(*) FROM t WHERE origin = %d AND "
                                     "source_pos = id AND source_id <> ''",
                                     origin),
-                     (int)adopted - 2);
-    must("SELECT string_agg(source_id, ' ' ORDER BY id) FROM t WHERE id > 12000 AND origin > 0",
-         "20001 9223372036854775807");
+                     (int)adopted);
     must("SELECT adopted || ' ' || ordered FROM t_origins", "true false");
-    tst_ok(ldg_pg_origin_adopt(&pg, origin, &adopted, &err), &err);
-    assert_int_equal(adopted, 0);
+    tst_ok(ldg_pg_origin_last(&pg, origin, &last, &err), &err);
+    assert_int_equal(last, 11999);
+    assert_int_equal(adopt_up_to(12000), 0);
     tst_ok(ldg_pg_origin_unclaimed(&pg, &any, &err), &err);
-    assert_true(any); /* what is no number of a log stays unclaimed */
+    assert_true(any); /* the second with one number */
 }
 
 static void test_rewind(void **state)

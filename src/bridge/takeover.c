@@ -1,0 +1,267 @@
+/* What the Go module's bridge left in a sink: rows with a source_id that no origin has.
+ *
+ * A source_id is a number alone, and two sources give the same numbers out. So a row is taken for
+ * an entry of this source only where the source's entry of that number has its stream and payload,
+ * or, if the source has none any more, where no row speaks against it. Invariant: no entry gets
+ * into the sink a second time because Go has carried it before; and where both work at once, ours
+ * ends. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+#define PAGE_ROWS 1000
+#define PAGE_BYTES ((size_t)4 * 1024 * 1024)
+
+/* A page of such rows, and the source's entries of the same numbers. */
+struct page {
+    struct ldg_arena sink, source;
+    struct ldg_history_row *rows;
+    size_t count;
+    int64_t *ids;         /* of the rows that have a number */
+    const size_t *row_of; /* … and which rows those are */
+    size_t id_count;
+    ledger_entry *entries;
+};
+
+static void page_init(struct page *page)
+{
+    memset(page, 0, sizeof(*page));
+    ldg_arena_init(&page->sink, PAGE_BYTES * 2);
+    ldg_arena_init(&page->source, PAGE_BYTES * 2);
+}
+
+static void page_fini(struct page *page)
+{
+    ldg_arena_fini(&page->sink);
+    ldg_arena_fini(&page->source);
+}
+
+static ledger_rc page_read(struct page *page, ledger_store *source, ledger_store *sink,
+                           int64_t after, ledger_error *err)
+{
+    size_t *row_of;
+    ldg_arena_reset(&page->sink);
+    ldg_arena_reset(&page->source);
+    page->count = page->id_count = 0;
+    ledger_rc rc = ldg_store_history(sink, LDG_ORIGIN_UNCLAIMED, after, PAGE_ROWS, PAGE_BYTES,
+                                     &page->sink, &page->rows, &page->count, err);
+    if (rc != LEDGER_OK || page->count == 0)
+        return rc;
+    page->ids = ldg_arena_calloc(&page->sink, page->count, sizeof(*page->ids));
+    page->row_of = row_of = ldg_arena_calloc(&page->sink, page->count, sizeof(*row_of));
+    if (page->ids == NULL || row_of == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < page->count; i++) {
+        int64_t *id = &page->ids[page->id_count];
+        if (!ldg_int64_parse(page->rows[i].entry->source_id, true, id) || *id == 0)
+            continue;
+        row_of[page->id_count++] = i;
+    }
+    if (page->id_count > 0)
+        rc = ldg_store_entries_by_id(source, page->ids, page->id_count, &page->source,
+                                     &page->entries, err);
+    return rc;
+}
+
+static bool is_same(const ledger_entry *row, const ledger_entry *entry)
+{
+    return strcmp(row->stream, entry->stream) == 0 &&
+           ldg_json_equal_in_go(row->payload, entry->payload);
+}
+
+static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, unsigned take,
+                           struct ldg_takeover *t, ledger_error *err)
+{
+    struct ldg_claim *claims = ldg_arena_calloc(&page->sink, page->count, sizeof(*claims));
+    size_t count = 0;
+    uint64_t adopted = 0;
+    if (claims == NULL)
+        return ldg_fail_nomem(err);
+    t->other += page->count - page->id_count;
+    for (size_t i = 0; i < page->id_count; i++) {
+        const struct ldg_history_row *row = &page->rows[page->row_of[i]];
+        const bool gone = page->entries[i].id.number == 0;
+        const bool same = !gone && is_same(row->entry, &page->entries[i]);
+        t->gone += gone;
+        t->same += same;
+        t->other += !gone && !same;
+        if ((same && (take & LDG_TAKE_SAME) != 0) || (gone && (take & LDG_TAKE_GONE) != 0))
+            claims[count++] =
+                (struct ldg_claim){ .id = row->source_pos, .source_pos = page->ids[i] };
+    }
+    if (count == 0)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_store_origin_adopt(sink, origin, claims, count, &adopted, err);
+    if (rc == LEDGER_OK)
+        t->adopted += adopted;
+    return rc;
+}
+
+ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+                            unsigned take, struct ldg_takeover *ret, ledger_error *err)
+{
+    struct ldg_takeover t = { 0 };
+    struct page page;
+    bool more = true;
+    ledger_rc rc = LEDGER_OK;
+    page_init(&page);
+    while (rc == LEDGER_OK && more) {
+        rc = page_read(&page, source, sink, after, err);
+        if (rc == LEDGER_OK && page.count > 0) {
+            after = page.rows[page.count - 1].source_pos;
+            rc = take_page(&page, sink, origin, take, &t, err);
+        }
+        more = page.count > 0 && (take != 0 || t.same == 0);
+    }
+    page_fini(&page);
+    if (rc == LEDGER_OK)
+        *ret = t;
+    return rc;
+}
+
+ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+                             struct ldg_takeover *ret, ledger_error *err)
+{
+    struct ldg_takeover gone = { 0 };
+    ledger_rc rc = ldg_takeover_look(source, sink, origin, after, LDG_TAKE_SAME, ret, err);
+    if (rc == LEDGER_OK && ret->gone > 0 && ret->other == 0)
+        rc = ldg_takeover_look(source, sink, origin, after, LDG_TAKE_GONE, &gone, err);
+    if (rc == LEDGER_OK)
+        ret->adopted += gone.adopted;
+    return rc;
+}
+
+static int compare_left(const void *a, const void *b)
+{
+    const struct ldg_left *x = a, *y = b;
+    return x->source_pos < y->source_pos ? -1 : x->source_pos > y->source_pos;
+}
+
+static ledger_rc give_page(struct page *page, ldg_takeover_fn fn, void *ctx, ledger_error *err)
+{
+    struct ldg_left *left = ldg_arena_calloc(&page->sink, page->id_count, sizeof(*left));
+    size_t count = 0;
+    if (left == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < page->id_count; i++) {
+        const ledger_entry *row = page->rows[page->row_of[i]].entry;
+        if (page->entries[i].id.number != 0 && is_same(row, &page->entries[i]))
+            left[count++] = (struct ldg_left){ .source_pos = page->ids[i], .row = row };
+    }
+    if (count == 0)
+        return LEDGER_OK;
+    qsort(left, count, sizeof(*left), compare_left);
+    return fn(ctx, left, count, err);
+}
+
+ledger_rc ldg_takeover_each(ledger_store *source, ledger_store *sink, ldg_takeover_fn fn, void *ctx,
+                            ledger_error *err)
+{
+    struct page page;
+    int64_t after = 0;
+    ledger_rc rc = LEDGER_OK;
+    page_init(&page);
+    do {
+        rc = page_read(&page, source, sink, after, err);
+        if (rc == LEDGER_OK && page.count > 0) {
+            after = page.rows[page.count - 1].source_pos;
+            rc = give_page(&page, fn, ctx, err);
+        }
+    } while (rc == LEDGER_OK && page.count > 0);
+    page_fini(&page);
+    return rc;
+}
+
+/* --- when a cursor is loaded ----------------------------------------------------------------- */
+
+static ledger_rc adopt(struct ldg_pipe *pipe, int64_t after, ledger_error *err)
+{
+    struct ldg_takeover t;
+    ledger_rc rc =
+        ldg_takeover_adopt(pipe->source, pipe->sink, pipe->origins.source, after, &t, err);
+    if (rc == LEDGER_OK && t.adopted > 0)
+        ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_INFO,
+                "took over entries that the Go bridge left", NULL);
+    return rc;
+}
+
+/* A first run under this name. Entries without a cursor are left by a Go bridge that was killed in
+ * its first batch; if it has a cursor under another name, that is the one to go on from. */
+static ledger_rc first_run(struct ldg_pipe *pipe, ledger_error *err)
+{
+    char name[LDG_CURSOR_NAME_MAX];
+    struct ldg_takeover t = { 0 };
+    bool any = false;
+    ledger_rc rc = ldg_store_origin_unclaimed(pipe->sink, &any, err);
+    if (rc == LEDGER_OK && any)
+        rc = ldg_takeover_look(pipe->source, pipe->sink, pipe->origins.source, 0, 0, &t, err);
+    if (rc == LEDGER_OK && any)
+        rc = ldg_cursor_of_go(&pipe->cursor, name, err);
+    if (rc != LEDGER_OK || !any)
+        return rc;
+    if (t.same > 0 && name[0] != '\0')
+        return ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
+                        "the Go module's bridge has carried this source into table \"%s\" under "
+                        "the cursor \"%.100s\"; stop it for good, and run this bridge with --name "
+                        "%.100s, so that it goes on from there and carries nothing twice",
+                        ledger_store_table(pipe->sink), name, name);
+    if (t.same > 0 || (t.other == 0 && name[0] == '\0'))
+        return adopt(pipe, 0, err);
+    ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN,
+            "the sink holds entries that a Go bridge has carried from another source; they are "
+            "left alone",
+            NULL);
+    return LEDGER_OK;
+}
+
+/* Go writes the readable position alone; ours never moves it without the state. Back is a person's
+ * hand, and allowed. */
+static ledger_rc check_hand(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
+                            ledger_error *err)
+{
+    const struct ldg_cursor *row = &cursor->row;
+    ledger_id old = { 0 }, now = { 0 };
+    if (strcmp(row->state, before->state) != 0 || strcmp(row->readable, before->readable) == 0)
+        return LEDGER_OK;
+    if (before->readable[0] != '\0' &&
+        cursor->codec->decode(before->readable, &old, NULL) != LEDGER_OK)
+        return LEDGER_OK;
+    if (cursor->codec->decode(row->readable, &now, NULL) != LEDGER_OK || now.number <= old.number)
+        return LEDGER_OK;
+    return ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
+                    "the Go module's bridge has moved cursor \"%.100s\" to %s while this bridge "
+                    "runs, and both at once are not supported. Stop the Go bridge for good, then "
+                    "start this one again: it takes over what the other has carried",
+                    cursor->name, row->readable);
+}
+
+ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *before, bool moved,
+                           ledger_error *err)
+{
+    const struct ldg_cursor *row = &pipe->cursor.row;
+    int64_t last = 0;
+    ledger_rc rc = before != NULL ? check_hand(&pipe->cursor, before, err) : LEDGER_OK;
+    if (rc != LEDGER_OK || pipe->looked)
+        return rc;
+    rc = ldg_store_origin_carry_ids(pipe->sink, &pipe->go_origin, err);
+    if (rc == LEDGER_OK && row->state[0] == '\0' && row->readable[0] == '\0') {
+        rc = first_run(pipe, err);
+    } else if (rc == LEDGER_OK && (moved || pipe->go_origin == pipe->origins.source)) {
+        /* What it has carried since lies behind the last entry that ours has. */
+        rc = ldg_store_origin_last(pipe->sink, pipe->origins.source, &last, err);
+        if (rc == LEDGER_OK)
+            rc = adopt(pipe, last, err);
+    }
+    if (rc == LEDGER_OK && pipe->go_origin == 0)
+        rc = ldg_store_origin_carry_ids(pipe->sink, &pipe->go_origin, err);
+    pipe->looked = rc == LEDGER_OK;
+    return rc;
+}
+
+void ldg_takeover_after(struct ldg_pipe *pipe)
+{
+    struct ldg_takeover t;
+    (void)!ldg_takeover_adopt(pipe->source, pipe->sink, pipe->origins.source, 0, &t, NULL);
+}
