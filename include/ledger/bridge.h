@@ -37,11 +37,11 @@ typedef struct ledger_bridge_options {
     size_t parallel_streams;   /* sink workers that apply distinct streams side by side, where the
                                   sink has several writers; 0 and 1: serial */
     ledger_bad_event_policy on_bad_event;
-    /* With PARK: the sink's database refuses so many operations in a row for one reason, or so many
-     * of a kind in one batch and takes none of it, or all of a batch (of five at least): then it is
-     * no fault of the events. The batch is undone, nothing of it is parked, and the bridge ends
-     * with REFUSED_ALL. What is parked already, or waits behind it, does not count. 0: park however
-     * many there are; default 10. */
+    /* With PARK: when the sink's database refuses so many operations in a row for one reason, or
+     * half as many of a kind in one batch and takes none of that kind, it is no fault of the
+     * events: the batch is undone, nothing of it is parked, and the bridge ends with REFUSED_ALL.
+     * What is parked already, or waits behind it, does not count. 0: park however many there are;
+     * default 10. */
     uint32_t refusal_limit;
     int64_t retry_min_ms;    /* first pause after a transient error, doubled each time, with
                                 jitter; default 50 */

@@ -48,7 +48,8 @@ const struct cli_command cli_commands[] = {
       .text =
           "PAYLOAD is JSON and is kept byte for byte; `-` reads it from stdin, without the line "
           "end\n"
-          "that closes it and a byte order mark before it. --lines reads one JSON object per line from stdin, with the fields\n"
+          "that closes it and a byte order mark before it. --lines reads one JSON object per line "
+          "from stdin, with the fields\n"
           "stream, payload, order_key, dedup_key, schema_version, metadata and tags; only "
           "payload is\n"
           "required. Lines are appended in transactions of up to 500. The first bad line ends "

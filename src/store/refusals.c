@@ -10,9 +10,6 @@
 #include "base/hash.h"
 #include "store/backend.h"
 
-/* A batch of so few says little. */
-#define BATCH_MIN 5
-
 uint64_t ldg_refusal_reason(const ledger_error *err, const char *name)
 {
     return ldg_hash64(name, strlen(name), (uint64_t)(uint32_t)err->native_code);
@@ -82,6 +79,12 @@ ledger_rc ldg_refusals_note(struct ldg_refusals *r, enum ldg_op_kind kind, uint6
     return r->limit > 0 && count >= r->limit ? fail(count, why, err) : LEDGER_OK;
 }
 
+/* Where a batch has nothing that speaks against it, half as many are enough. */
+static uint32_t batch_limit(const struct ldg_refusals *r)
+{
+    return r->limit / 2 + r->limit % 2;
+}
+
 /* All of a kind, whatever became of the others: a table that takes no row takes changes. */
 static bool is_kind_refused(const struct ldg_refusals *r)
 {
@@ -90,14 +93,14 @@ static bool is_kind_refused(const struct ldg_refusals *r)
     for (int kind = 0; kind <= LDG_OP_PARK && !refused; kind++) {
         const struct ldg_refusal_kind *k = &r->batch.kinds[kind];
 
-        refused = k->refused >= r->limit && !k->applied && !k->mixed;
+        refused = k->refused >= batch_limit(r) && !k->applied && !k->mixed;
     }
     return refused;
 }
 
 static bool is_all_refused(const struct ldg_refusals *r, uint32_t refused)
 {
-    return r->run_count == 1 && refused >= BATCH_MIN && r->runs[0].count >= refused;
+    return r->run_count == 1 && refused >= batch_limit(r) && r->runs[0].count >= refused;
 }
 
 ledger_rc ldg_refusals_end(struct ldg_refusals *r, ledger_error *err)

@@ -397,6 +397,113 @@ static void w19_parked_entry_is_trimmed(void **state)
     }
 }
 
+/* --- faults of the sink as a whole -------------------------------------------------------------
+ */
+
+/* Appends that are refused, beside a change that is not and an event that is bad indeed. */
+static void a_sink_that_refuses_everything_parks_nothing(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, to, "sink");
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        uint64_t read = 0, applied = 0, left = 0;
+        int64_t old = tst_append(source, "old", "{}", NULL, NULL);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_refuse(sink, "s");
+        for (int i = 0; i < 7; i++)
+            tst_append(source, "s", "{}", NULL, NULL);
+        tst_tag(source, "old", old, "x");
+        tst_log_text(source, "{\"type\":\"later\",\"stream\":\"t\"}");
+        tst_bridge_options(&o);
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        for (int i = 0; i < 2; i++) {
+            tst_fails(ledger_bridge_poll(bridge, &read, &err), LEDGER_ERR_REFUSED_ALL, &err);
+            assert_int_equal(look_at_parked(sink).count, 0);
+        }
+        tst_check_counters(bridge);
+        ledger_bridge_destroy(&bridge);
+        /* On purpose they are parked; and once the sink is well, everything arrives. */
+        o.refusal_limit = 0;
+        (void)tst_bridge_once(source, sink, &o);
+        assert_int_equal(look_at_parked(sink).count, 8);
+        tst_refuse(sink, NULL);
+        tst_ok(ledger_bridge_parked_retry(source, sink, 0, &applied, &left, &err), &err);
+        assert_int_equal(applied, 7);
+        tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
+    }
+}
+
+static const struct {
+    bool postgres;
+    const char *what, *mend;
+    const char *words; /* in the message */
+} sink_faults[] = {
+    { false, "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'ledger_entries'",
+      "UPDATE sqlite_sequence SET seq = 100 WHERE name = 'ledger_entries'", "sqlite_sequence" },
+    { false, "ALTER TABLE ledger_entries RENAME COLUMN metadata TO meta",
+      "ALTER TABLE ledger_entries RENAME COLUMN meta TO metadata", "metadata" },
+    { false,
+      "CREATE TRIGGER f BEFORE INSERT ON ledger_entries BEGIN INSERT INTO gone VALUES (1); END",
+      "DROP TRIGGER f", "gone" },
+    { false,
+      "CREATE TRIGGER f BEFORE INSERT ON ledger_entries_parked "
+      "BEGIN SELECT raise(ABORT, 'none'); END",
+      "DROP TRIGGER f", "none" },
+    { true, "SELECT setval('ledger_entries_id_seq', 1, false)",
+      "SELECT setval('ledger_entries_id_seq', 100)", "setval('" },
+    { true, "ALTER SEQUENCE ledger_entries_id_seq MAXVALUE 2",
+      "ALTER SEQUENCE ledger_entries_id_seq NO MAXVALUE", "ALTER SEQUENCE" },
+    { true,
+      "ALTER TABLE ledger_entries ADD extra text NOT NULL DEFAULT 'x'; "
+      "ALTER TABLE ledger_entries ALTER extra DROP DEFAULT",
+      "ALTER TABLE ledger_entries DROP extra", "extra" },
+    { true, "ALTER TABLE ledger_entries ALTER order_key TYPE varchar(2)",
+      "ALTER TABLE ledger_entries ALTER order_key TYPE text", "order_key" },
+    { true, "ALTER TABLE ledger_entries_parked ADD CONSTRAINT f CHECK (false) NOT VALID",
+      "ALTER TABLE ledger_entries_parked DROP CONSTRAINT f", "ledger's own" },
+};
+
+/* They come up under a bridge at work, in bulk as well as beside an event that is bad indeed. */
+static void a_fault_of_the_sink_is_no_event_s(void **state)
+{
+    struct tst_env *env = *state;
+    for (size_t i = 0; i < 2 * (sizeof sink_faults / sizeof sink_faults[0]);
+         i++, tst_env_reset(env)) {
+        const char *what = sink_faults[i / 2].what;
+        enum tst_kind kind = sink_faults[i / 2].postgres ? TST_PLAIN_POSTGRES : TST_PLAIN;
+        if (!tst_kind_here(kind))
+            continue;
+        ledger_store *source = tst_open(env, TST_SQLITE, "source");
+        ledger_store *sink = tst_open(env, kind, "sink");
+        ledger_append_input input = { .payload = { "{}", 2 }, .order_key = "a long one" };
+        ledger_ids ids = { 0 };
+        ledger_error err = { 0 };
+        uint64_t read = 0;
+        tst_append(source, "s", "{}", NULL, NULL);
+        ledger_bridge *bridge = tst_bridge(source, sink, NULL);
+        (void)tst_drain(bridge);
+        tst_exec_on(sink, "%s", what);
+        for (int k = 0; k < 3; k++) {
+            tst_ok(ledger_store_append(source, "s", &input, 1, &ids, &err), &err);
+            ledger_ids_destroy(&ids);
+        }
+        if (i % 2 == 1 || strstr(what, "_parked") != NULL)
+            tst_log_text(source, "{\"type\":\"later\",\"stream\":\"t\"}");
+        tst_fails(ledger_bridge_poll(bridge, &read, &err), LEDGER_ERR_SCHEMA, &err);
+        if (strstr(err.message, sink_faults[i / 2].words) == NULL)
+            tst_fail("%s: the message lacks '%s': %s", what, sink_faults[i / 2].words, err.message);
+        ledger_bridge_destroy(&bridge);
+        tst_exec_on(sink, "%s", sink_faults[i / 2].mend);
+        assert_int_equal(look_at_parked(sink).count, 0);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
+    }
+}
+
 /* A user's own constraint in the source: an error of the call, and no event without its entry. */
 static void w19_constraint_at_the_source_is_an_error(void **state)
 {
@@ -438,6 +545,8 @@ int main(void)
         T(w19_refused_events_are_parked_with_what_follows),
         T(w19_refused_event_stops_the_bridge),
         T(w19_parked_entry_is_trimmed),
+        T(a_sink_that_refuses_everything_parks_nothing),
+        T(a_fault_of_the_sink_is_no_event_s),
         T(w19_constraint_at_the_source_is_an_error),
     };
     return cmocka_run_group_tests_name("bad events", tests, NULL, NULL);

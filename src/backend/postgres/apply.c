@@ -182,8 +182,9 @@ static const char draw_ids[] =
     "sequence), "
     "d AS MATERIALIZED (SELECT array_agg(nextval(s.sequence)) AS ids FROM s, "
     "generate_series(1, $1) WHERE s.sequence IS NOT NULL) "
-    "SELECT ids, (SELECT max(id) FROM \"{t}\") > pg_sequence_last_value(q.seqrelid) FROM d "
-    "LEFT JOIN pg_sequence AS q ON q.seqrelid = (SELECT sequence FROM s) AND q.seqincrement > 0";
+    "SELECT ids, q.seqrelid IS NOT NULL AND (SELECT max(id) FROM \"{t}\") >= ids[1] FROM d "
+    "LEFT JOIN pg_sequence AS q ON q.seqrelid = (SELECT sequence FROM s) "
+    "AND q.seqincrement > 0 AND q.seqcache = 1";
 static const char fence_update[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR UPDATE";
 static const char fence_share[] =

@@ -87,7 +87,7 @@ static void batches_count_on(void **state)
 /* Changes of what is there already say nothing about appends. */
 static void a_kind_stops_a_batch(void **state)
 {
-    for (int i = 0; i < 10; i++) {
+    for (int i = 0; i < 5; i++) {
         assert_int_equal(ldg_refusals_end(&r, &err), LEDGER_OK);
         assert_int_equal(refuse(LDG_OP_APPEND, 19, "c"), LEDGER_OK);
         ldg_refusals_applied(&r, LDG_OP_SET_TAGS);
