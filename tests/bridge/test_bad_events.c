@@ -443,7 +443,10 @@ static const struct {
     const char *words; /* in the message */
 } sink_faults[] = {
     { false, "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = 'ledger_entries'",
-      "UPDATE sqlite_sequence SET seq = 100 WHERE name = 'ledger_entries'", "sqlite_sequence" },
+      "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM \"ledger_entries\") "
+      "WHERE name = 'ledger_entries' COLLATE NOCASE",
+      "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM \"ledger_entries\") "
+      "WHERE name = 'ledger_entries' COLLATE NOCASE" },
     { false, "ALTER TABLE ledger_entries RENAME COLUMN metadata TO meta",
       "ALTER TABLE ledger_entries RENAME COLUMN meta TO metadata", "metadata" },
     { false,
@@ -462,7 +465,8 @@ static const struct {
       "ALTER TABLE ledger_entries ALTER extra DROP DEFAULT",
       "ALTER TABLE ledger_entries DROP extra", "extra" },
     { true, "ALTER TABLE ledger_entries ALTER order_key TYPE varchar(2)",
-      "ALTER TABLE ledger_entries ALTER order_key TYPE text", "order_key" },
+      "ALTER TABLE \"ledger_entries\" ALTER COLUMN \"order_key\" TYPE text",
+      "ALTER TABLE \"ledger_entries\" ALTER COLUMN \"order_key\" TYPE text" },
     { true, "ALTER TABLE ledger_entries_parked ADD CONSTRAINT f CHECK (false) NOT VALID",
       "ALTER TABLE ledger_entries_parked DROP CONSTRAINT f", "ledger's own" },
 };

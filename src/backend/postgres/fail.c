@@ -69,7 +69,7 @@ static const struct state_info state_infos[] = {
     { "53200", LEDGER_ERR_NOMEM, "; the server is short of memory" },
     { "53300", LEDGER_ERR_CONNECT,
       "; raise max_connections or the CONNECTION LIMIT of the role or database, or use a pooler" },
-    { "53", LEDGER_ERR_IO, "" },
+    { "53", LEDGER_ERR_IO, "; the server is at a limit of its own: see its log" },
     { "54", LEDGER_ERR_TOO_LARGE, "" },
     { "55P03", LEDGER_ERR_BUSY,
       "; another session holds the lock: try again, or wait longer (busy "
@@ -85,6 +85,9 @@ static const struct state_info state_infos[] = {
     { "P0", LEDGER_ERR_REJECTED, "; a trigger on the table refused it" },
     { "XX001", LEDGER_ERR_CORRUPT, "; the server's data is damaged: restore it from a backup" },
     { "XX002", LEDGER_ERR_CORRUPT, "; an index is damaged: REINDEX it" },
+    /* What the server has no code for: its system's errors (a disk quota), and its own. Either may
+     * pass, and neither is worth a daemon's end. */
+    { "XX", LEDGER_ERR_IO, "; see the server's log, and whether a disk quota is used up there" },
 };
 
 static const struct state_info unknown_state = { "", LEDGER_ERR_INTERNAL, "" };
@@ -205,7 +208,8 @@ static ledger_rc code_of(const struct state_info *info, const PGresult *result)
 {
     const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     const bool ends = severity && strcmp(severity, "ERROR") != 0;
-    return ends && (info->code == LEDGER_ERR_BUSY || info->code == LEDGER_ERR_INTERNAL)
+    return ends && (info->code == LEDGER_ERR_BUSY || info->code == LEDGER_ERR_INTERNAL ||
+                    info->code == LEDGER_ERR_IO)
                ? LEDGER_ERR_CONNECT
                : info->code;
 }

@@ -391,6 +391,44 @@ struct verdict {
     char what[256], help[200];
 };
 
+/* Every value of the one is a value of the other, but for numbers that are too large. */
+static bool is_kin(Oid type, Oid wanted)
+{
+    enum { NAME_TYPE = 19, INT2 = 21, BPCHAR = 1042, VARCHAR = 1043, NUMERIC = 1700 };
+    const bool number =
+        type == INT2 || type == LDG_PG_INT4 || type == LDG_PG_INT8 || type == NUMERIC;
+    const bool text = type == NAME_TYPE || type == BPCHAR || type == VARCHAR;
+
+    return ((wanted == LDG_PG_INT4 || wanted == LDG_PG_INT8) && number) ||
+           (wanted == LDG_PG_TEXT && text);
+}
+
+/* A column of ours that has nothing to do with the type wanted may be the user's, by chance of the
+ * same name; Go's columns and what was once of the right type are made that again. */
+static void help_type(Oid type, const struct ldg_pg_column *column, struct verdict *v)
+{
+    const char *name = column->name;
+
+    if (is_kin(type, column->type))
+        snprintf(v->help, sizeof(v->help), "ALTER COLUMN \"%s\" TYPE %s", name,
+                 type_name(column->type));
+    else if (column->ddl)
+        snprintf(v->help, sizeof(v->help),
+                 "RENAME COLUMN \"%s\" TO another name, and `ledgerctl store init` adds it", name);
+    else if (column->type == LDG_PG_TIMESTAMPTZ)
+        snprintf(v->help, sizeof(v->help),
+                 "ALTER COLUMN \"%s\" TYPE timestamptz USING \"%s\" AT TIME ZONE 'UTC' (or the "
+                 "zone that they are meant in)",
+                 name, name);
+    else if (column->type == LDG_PG_BYTEA)
+        snprintf(v->help, sizeof(v->help),
+                 "ALTER COLUMN \"%s\" TYPE bytea USING convert_to(\"%s\"::text, 'UTF8')", name,
+                 name);
+    else
+        snprintf(v->help, sizeof(v->help), "ALTER COLUMN \"%s\" TYPE %s USING \"%s\"::text::%s",
+                 name, type_name(column->type), name, type_name(column->type));
+}
+
 static void judge_column(const struct ldg_pg *pg, const PGresult *result, int row, int n,
                          const struct ldg_pg_column *column, struct verdict *v)
 {
@@ -401,10 +439,7 @@ static void judge_column(const struct ldg_pg *pg, const PGresult *result, int ro
     if ((Oid)ldg_pg_get_int64(result, row, X) != column->type) {
         snprintf(v->what, sizeof(v->what), "of type %s, where a ledger has %s",
                  ldg_pg_get_text(result, row, A), type_name(column->type));
-        if (column->ddl)
-            snprintf(v->help, sizeof(v->help),
-                     "RENAME COLUMN \"%s\" TO another name, and `ledgerctl store init` adds it",
-                     column->name);
+        help_type((Oid)ldg_pg_get_int64(result, row, X), column, v);
     } else if (flags & COLUMN_BLIND) {
         snprintf(v->what, sizeof(v->what),
                  "whose collation \"%s\" (nondeterministic) takes different texts for equal, where "

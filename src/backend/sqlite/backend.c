@@ -116,17 +116,24 @@ static int64_t last_row(struct ldg_sqlite *s, const char *table)
     return ask_number(s, "SELECT max(id) FROM main.\"%w\"", table);
 }
 
+void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX])
+{
+    sqlite3_snprintf(LDG_SQLITE_HELP_MAX, help,
+                     "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM \"%s\") "
+                     "WHERE name = '%s' COLLATE NOCASE",
+                     table, table);
+}
+
 ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err)
 {
+    char help[LDG_SQLITE_HELP_MAX];
     const bool by_rows = last_row(s, table) > INT64_MAX / 2;
+    ldg_sqlite_help_ids(table, help);
     return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", SQLITE_FULL,
                            "%s%stable \"%s\" has run out of ids, the last one is "
-                           "9223372036854775807: %s%s%s",
+                           "9223372036854775807: %s",
                            s->path ? s->path : "", s->path ? ": " : "", table,
-                           by_rows ? "its rows reach that far; carry them into a new table"
-                                   : "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), "
-                                     "0) FROM \"",
-                           by_rows ? "" : table, by_rows ? "" : "\") WHERE name = that table");
+                           by_rows ? "its rows reach that far; carry them into a new table" : help);
 }
 
 /* SQLITE_FULL has two causes, and one code. The table whose ids are at their end; NULL: the disk's

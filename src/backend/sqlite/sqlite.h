@@ -182,6 +182,9 @@ struct ldg_sqlite {
 /* backend.c: turns a SQLite result into our code, with its text. */
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
                           ledger_error *err);
+/* The statement that lets a table's ids go on behind its rows; complete enough to paste. */
+#define LDG_SQLITE_HELP_MAX 400
+void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX]);
 /* SCHEMA: no id is left for a row of this table. */
 ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err);
 /* Could the statements in use be prepared now? Errors: SCHEMA. */

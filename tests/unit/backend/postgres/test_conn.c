@@ -257,7 +257,9 @@ static void test_errors(void **state)
         { "DO $$BEGIN RAISE SQLSTATE '54000'; END$$", "54000", LEDGER_ERR_TOO_LARGE, true },
         { "DO $$BEGIN RAISE SQLSTATE '58030'; END$$", "58030", LEDGER_ERR_IO, false },
         { "DO $$BEGIN RAISE SQLSTATE 'XX001'; END$$", "XX001", LEDGER_ERR_CORRUPT, false },
-        { "DO $$BEGIN RAISE SQLSTATE 'XX000'; END$$", "XX000", LEDGER_ERR_INTERNAL, false },
+        { "DO $$BEGIN RAISE SQLSTATE 'XX000'; END$$", "XX000", LEDGER_ERR_IO, false },
+        { "DO $$BEGIN RAISE SQLSTATE '53400'; END$$", "53400", LEDGER_ERR_IO, false },
+        { "DO $$BEGIN RAISE SQLSTATE '58P01'; END$$", "58P01", LEDGER_ERR_IO, false },
         /* codes that a trigger's author has made up */
         { "DO $$BEGIN RAISE SQLSTATE 'ZZZZZ'; END$$", "ZZZZZ", LEDGER_ERR_REJECTED, true },
         { "DO $$BEGIN RAISE SQLSTATE '99001'; END$$", "99001", LEDGER_ERR_REJECTED, true },

@@ -679,6 +679,24 @@ static void test_columns(void **state)
           "of type bigint, where a ledger has xid8",
           "ALTER TABLE " T "_mutations RENAME txid TO was; "
           "ALTER TABLE " T "_mutations ALTER was DROP NOT NULL" },
+    /* narrower than what an event may hold: the command is complete */
+#define MENDED(table, column, type)                                                                \
+    "ALTER TABLE \"" table "\" ALTER COLUMN \"" column "\" TYPE " type
+#define NARROW(table, column, narrow, wide)                                                        \
+    { "ALTER TABLE " table " ALTER " column " TYPE " narrow, MENDED(table, column, wide),          \
+      MENDED(table, column, wide) }
+        NARROW(T, "order_key", "varchar(5)", "text"),
+        NARROW(T, "source_id", "char(5)", "text"),
+        NARROW(T, "schema_version", "smallint", "integer"),
+        NARROW(T, "source_pos", "integer", "bigint"),
+        NARROW(T "_cursors", "cursor", "varchar(20)", "text"),
+        NARROW(T "_parked", "log_position", "integer", "bigint"),
+        NARROW(T "_mutations", "stream", "varchar(5)", "text"),
+        { "ALTER TABLE " T " ALTER created_at TYPE timestamp", "AT TIME ZONE 'UTC'",
+          "ALTER TABLE " T " ALTER COLUMN created_at TYPE timestamptz USING created_at AT TIME "
+          "ZONE 'UTC'" },
+#undef NARROW
+#undef MENDED
     };
     struct fixture *f = *state;
     static struct found found;
