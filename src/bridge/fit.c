@@ -11,6 +11,7 @@
 /* So much of the beginning of the log is looked at. */
 #define LOOK_ROWS 500
 #define LOOK_BYTES ((size_t)1024 * 1024)
+#define PARKED_ROWS 64
 
 static ledger_rc fail_copies(const char *other, ledger_error *err)
 {
@@ -53,21 +54,16 @@ ledger_rc ldg_fit_check_others(const struct ldg_cursor_keeper *cursor, ledger_st
     return rc;
 }
 
-/* Is anything of this origin in the sink, or kept aside there? *ret_empty: is the table empty? */
-static ledger_rc look_at_sink(ledger_store *sink, const struct ldg_origin_cache *origins,
-                              struct ldg_arena *arena, bool *ret_any, bool *ret_empty,
-                              ledger_error *err)
+/* Is anything of this origin in the sink? *ret_empty: is the table empty? */
+static ledger_rc look_at_sink(ledger_store *sink, int origin, struct ldg_arena *arena,
+                              bool *ret_any, bool *ret_empty, ledger_error *err)
 {
     struct ldg_history_row *rows = NULL;
     const ledger_read_options first = { .limit = 1 };
     ledger_batch *batch = NULL;
-    uint64_t parked = 0;
     size_t count = 0;
-    ledger_rc rc =
-        ldg_store_history(sink, origins->source, 0, 1, LOOK_BYTES, arena, &rows, &count, err);
-    if (rc == LEDGER_OK && count == 0 && (ldg_store_caps(sink) & LDG_CAP_PARK) != 0)
-        rc = ldg_store_parked_count(sink, origins->source_identity.uuid, &parked, err);
-    *ret_any = count > 0 || parked > 0;
+    ledger_rc rc = ldg_store_history(sink, origin, 0, 1, LOOK_BYTES, arena, &rows, &count, err);
+    *ret_any = count > 0;
     if (rc != LEDGER_OK || *ret_any)
         return rc;
     /* what cannot be read is there */
@@ -77,10 +73,50 @@ static ledger_rc look_at_sink(ledger_store *sink, const struct ldg_origin_cache 
     return rc;
 }
 
+/* Log positions of this source's parked events: what those would bring is not missed. */
+struct kept_aside {
+    int64_t positions[LOOK_ROWS];
+    size_t count;
+    bool is_full; /* there are more */
+};
+
+static bool is_aside(const struct kept_aside *aside, int64_t position)
+{
+    for (size_t i = 0; i < aside->count; i++)
+        if (aside->positions[i] == position)
+            return true;
+    return false;
+}
+
+static ledger_rc look_at_parked(ledger_store *sink, const char *source_uuid,
+                                struct ldg_arena *arena, struct kept_aside *aside,
+                                ledger_error *err)
+{
+    struct ldg_parked_row *rows = NULL;
+    uint64_t left = 0;
+    int64_t after = 0;
+    size_t count = 1;
+    ledger_rc rc = LEDGER_OK;
+    if ((ldg_store_caps(sink) & LDG_CAP_PARK) != 0)
+        rc = ldg_store_parked_count(sink, source_uuid, &left, err);
+    aside->is_full = left > LOOK_ROWS;
+    while (rc == LEDGER_OK && count > 0 && aside->count < left && !aside->is_full) {
+        ldg_arena_reset(arena);
+        rc = ldg_store_parked_list(sink, after, PARKED_ROWS, arena, &rows, &count, err);
+        for (size_t i = 0; rc == LEDGER_OK && i < count && aside->count < left; i++) {
+            after = rows[i].id;
+            if (strcmp(rows[i].source_uuid, source_uuid) == 0)
+                aside->positions[aside->count++] = rows[i].log_position;
+        }
+    }
+    return rc;
+}
+
 /* Is an entry still in the source that the cursor has passed? One with a dedup key may be a
  * duplicate in the sink, where that holds anything. */
 static ledger_rc look_at_source(ledger_store *source, int64_t position, bool keyed,
-                                struct ldg_batch *batch, bool *ret_found, ledger_error *err)
+                                const struct kept_aside *aside, struct ldg_batch *batch,
+                                bool *ret_found, ledger_error *err)
 {
     const struct ldg_log_limits limits = { .max_count = LOOK_ROWS, .max_bytes = LOOK_BYTES };
     ledger_entry *entries = NULL;
@@ -92,6 +128,7 @@ static ledger_rc look_at_source(ledger_store *source, int64_t position, bool key
         const ledger_mutation_event *event = &batch->events[i].event;
         if (batch->events[i].bad != NULL || event->type != LEDGER_MUTATION_APPEND ||
             event->origin[0] != '\0' || batch->log.rows[i].position > position ||
+            is_aside(aside, batch->log.rows[i].position) ||
             (event->entries[0].dedup_key[0] != '\0' && !keyed) ||
             !ldg_int64_parse(event->entries[0].id, false, &id) || id <= 0)
             continue;
@@ -106,8 +143,9 @@ ledger_rc ldg_fit_is_emptied(const struct ldg_cursor_keeper *cursor, ledger_stor
                              bool *ret_emptied, ledger_error *err)
 {
     struct ldg_batch *batch = NULL;
+    struct kept_aside *aside = NULL;
     struct ldg_arena arena;
-    bool any = false, empty = false, found = false;
+    bool any = false, empty = false;
     int64_t position = 0;
     ledger_rc rc = LEDGER_OK;
 
@@ -115,20 +153,26 @@ ledger_rc ldg_fit_is_emptied(const struct ldg_cursor_keeper *cursor, ledger_stor
     if (cursor->row.state[0] == '\0')
         return LEDGER_OK;
     ldg_arena_init(&arena, 0);
-    rc = look_at_sink(sink, origins, &arena, &any, &empty, err);
-    ldg_arena_fini(&arena);
+    rc = look_at_sink(sink, origins->source, &arena, &any, &empty, err);
     if (rc == LEDGER_OK && !any)
         rc = ldg_store_log_check(source, cursor->from, &position, err);
     if (rc != LEDGER_OK || any || position == 0)
-        return rc;
+        goto out;
+    aside = ldg_calloc(1, sizeof(*aside));
     batch = ldg_calloc(1, sizeof(*batch));
-    if (batch == NULL)
-        return ldg_fail_nomem(err);
+    if (aside == NULL || batch == NULL) {
+        rc = ldg_fail_nomem(err);
+        goto out;
+    }
+    rc = look_at_parked(sink, origins->source_identity.uuid, &arena, aside, err);
+    if (rc != LEDGER_OK || aside->is_full)
+        goto out;
     ldg_batch_init(batch);
-    rc = look_at_source(source, position, empty, batch, &found, err);
+    rc = look_at_source(source, position, empty, aside, batch, ret_emptied, err);
     ldg_batch_fini(batch);
+out:
     ldg_free(batch);
-    if (rc == LEDGER_OK)
-        *ret_emptied = found;
+    ldg_free(aside);
+    ldg_arena_fini(&arena);
     return rc;
 }

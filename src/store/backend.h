@@ -489,6 +489,10 @@ ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
 /* SCHEMA: the table holds entries of other stores, and <table>_origins, which names those, is gone.
  */
 ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err);
+/* In the words of SOURCE_REWOUND where the row of the witness is another one. */
+#define LDG_OR_A_COPY                                                                              \
+    "; or it is a copy of the store that was carried, which needs an identity of its own "         \
+    "(`ledgerctl store init --new-identity`)"
 /* SCHEMA: the log holds a row with the id `lowest`, which is not positive and so never read. */
 ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err);
 /* APPEND: is the row with this stream and payload, which the Go bridge left with the op's id as its

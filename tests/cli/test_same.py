@@ -221,6 +221,43 @@ def test_a_sink_made_anew_is_told():
     both(_anew)
 
 
+def _emptied_beside_parked(kind, name):
+    """Parked events do not hide that the table was emptied, and are not missed themselves."""
+    source, sink = store(Lite, name + '_a'), store(kind, name, '--no-log')
+    ends = pair(source, sink)
+    source.hand_row('no event')
+    append(source, 's', '1')
+    run(ends)
+    sink.sql(kind.empty)
+    contains(run(ends).err, 'cursor reset --name default')
+    ctl('bridge', 'cursor', 'reset', *ends)
+    run(ends)
+    equal(payloads(sink), ['1'])
+    other, kept = store(Lite, name + '_b'), store(kind, name + '_kept', '--no-log')
+    ends = pair(other, kept)
+    kept.sql(kind.protect.replace('DELETE', 'INSERT'))
+    append(other, 's', '1')
+    run(ends)
+    equal(kept.sql('SELECT count(*) FROM {t}_parked')[0][0] in (1, '1'), True)
+    equal(run(ends).err.count('cursor reset'), 0)
+
+
+def test_a_sink_emptied_beside_parked_events_is_told():
+    both(_emptied_beside_parked)
+
+
+def test_a_copy_under_the_same_name_is_told():
+    source, sink = store(Lite, 'golden'), store(Lite, 'golden_k', '--no-log')
+    append(source, 's', '1')
+    run(pair(source, sink))
+    source.sql(f"VACUUM INTO '{os.path.abspath('golden_copy.db')}'")
+    copy = Lite('golden_copy')
+    append(copy, 's', '2')
+    run(pair(copy, sink))
+    append(source, 's', '3')
+    contains(run(pair(source, sink), code=78).err, 'store init --new-identity', 'cursor set')
+
+
 def _origins(kind, name):
     source, sink = store(Lite, name + '_a'), store(kind, name, '--no-log')
     append(source, 's', '1')

@@ -257,9 +257,10 @@ ledger_rc ldg_pg_fail_witness(const struct ldg_pg *pg, const struct ldg_pg_witne
                     "the cursor has passed row %" PRId64
                     " of the mutation log \"%s\", but that row "
                     "%s: the source was restored from a backup, lost commits, or its log was "
-                    "emptied ahead of the bridge. Put the newer data back, or rewind on purpose "
+                    "emptied ahead of the bridge%s. Put the newer data back, or rewind on purpose "
                     "with `ledgerctl bridge cursor set`",
-                    witness->id, pg->log_table, found ? "is another one now" : "is gone");
+                    witness->id, pg->log_table, found ? "is another one now" : "is gone",
+                    found ? LDG_OR_A_COPY : "");
 }
 
 ledger_rc ldg_pg_fail_standby(struct ldg_pg *pg, ledger_error *err)

@@ -312,10 +312,10 @@ static ledger_rc check_witness(struct ldg_sqlite *s, const struct state *state, 
                 err, LEDGER_ERR_SOURCE_REWOUND,
                 "the cursor has passed row %" PRId64 " of the mutation log of %s, but that row %s "
                 "(the log ends at %" PRId64 "): the source was restored from a backup or lost "
-                "commits. Put the newer file back, or rewind on purpose with `ledgerctl bridge "
+                "commits%s. Put the newer file back, or rewind on purpose with `ledgerctl bridge "
                 "cursor set`",
                 state->witness_position, s->path != NULL ? s->path : "the source",
-                found ? "is another one now" : "is gone", head);
+                found ? "is another one now" : "is gone", head, found ? LDG_OR_A_COPY : "");
     }
 out:
     return rc;

@@ -578,6 +578,42 @@ out:
     return rc;
 }
 
+/* A trigger's RAISE(IGNORE) leaves a row as it is, and no statement tells. */
+static ledger_rc fail_kept(const struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" keeps a row as it is",
+                    b->s->table);
+}
+
+static ledger_rc has_triggers(struct ldg_sqlite_batch *b, bool *ret_any, ledger_error *err)
+{
+    int64_t any = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->triggers_known) {
+        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_TRIGGERS, "looking for triggers", NULL, 0, &any,
+                                 err);
+        b->triggers_known = rc == LEDGER_OK;
+        b->triggers_any = any != 0;
+    }
+    *ret_any = b->triggers_any;
+    return rc;
+}
+
+/* No row was changed though the entry is there: had it a later change, or did a trigger keep it? */
+static ledger_rc tags_check(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
+                            ledger_error *err)
+{
+    int64_t older = 0;
+    bool any;
+    ledger_rc rc = has_triggers(b, &any, err);
+
+    if (rc == LEDGER_OK && any)
+        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_APPLY_TAGS_OLDER, "looking for an entry",
+                                 (const int64_t[]){ id, op->position }, 2, &older, err);
+    return rc == LEDGER_OK && older != 0 ? fail_kept(b, err) : rc;
+}
+
 /* By the entry's own log: guard and change in one statement. */
 static ledger_rc set_tags_guarded(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                   const char *tags, const char *time, bool *ret_changed,
@@ -624,6 +660,8 @@ static ledger_rc set_by_id(struct ldg_sqlite_batch *b, enum ldg_sqlite_stmt_id s
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
         rc = ldg_sqlite_op_fail(b->s, code, "changing an entry", err);
+    else if (sqlite3_changes(b->s->db) == 0)
+        rc = fail_kept(b, err);
     sqlite3_reset(stmt);
     return rc;
 }
@@ -655,6 +693,8 @@ static ledger_rc set_tags_one(struct ldg_sqlite_batch *b, const struct ldg_op *o
         rc = set_tags_guarded(b, op, tags, time, &changed, err);
         if (rc == LEDGER_OK && (!changed || b->s->has_log))
             rc = look(b, op, &id, &ignored, NULL, err);
+        if (rc == LEDGER_OK && !changed && id != 0)
+            rc = tags_check(b, op, id, err);
     }
     if (rc != LEDGER_OK)
         goto out;
@@ -783,7 +823,7 @@ out:
     return rc;
 }
 
-/* The highest id that a trim is about to delete, for the event in the sink's own log. */
+/* The highest id of what a trim deletes. 0: there is nothing. */
 static ledger_rc trim_highest(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t end,
                               int64_t *ret_highest, ledger_error *err)
 {
@@ -791,8 +831,6 @@ static ledger_rc trim_highest(struct ldg_sqlite_batch *b, const struct ldg_op *o
     ledger_rc rc = LEDGER_OK;
     int code;
 
-    if (!b->s->has_log)
-        goto out;
     stmt = ldg_sqlite_stmt(b->s,
                            op->origin == 0 ? LDG_STMT_APPLY_TRIM_HIGHEST_LOCAL
                            : end != 0      ? LDG_STMT_APPLY_TRIM_HIGHEST_ORDERED
@@ -810,8 +848,20 @@ static ledger_rc trim_highest(struct ldg_sqlite_batch *b, const struct ldg_op *o
     else
         rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
     sqlite3_reset(stmt);
-out:
     return rc;
+}
+
+/* Are all entries gone that the trim has just deleted? */
+static ledger_rc trim_check(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t end,
+                            ledger_error *err)
+{
+    int64_t left = 0;
+    bool any;
+    ledger_rc rc = has_triggers(b, &any, err);
+
+    if (rc == LEDGER_OK && any)
+        rc = trim_highest(b, op, end, &left, err);
+    return rc == LEDGER_OK && left != 0 ? fail_kept(b, err) : rc;
 }
 
 static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op *op,
@@ -830,7 +880,7 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
     else if (end != 0)
         id = LDG_STMT_APPLY_TRIM_ORDERED;
     rc = foreign_trim(b, op, op->origin == 0 ? op->source_pos : end != 0 ? end : INT64_MAX, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && b->s->has_log) /* its own event names it */
         rc = trim_highest(b, op, end, ret_highest, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -847,6 +897,8 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
     else
         rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
     sqlite3_reset(stmt);
+    if (rc == LEDGER_OK)
+        rc = trim_check(b, op, end, err);
 out:
     return rc;
 }
@@ -863,6 +915,8 @@ static ledger_rc delete_id(struct ldg_sqlite_batch *b, int64_t id, ledger_error 
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
         rc = ldg_sqlite_op_fail(b->s, code, "trimming a stream", err);
+    else if (sqlite3_changes(b->s->db) == 0)
+        rc = fail_kept(b, err);
     sqlite3_reset(stmt);
     return rc;
 }

@@ -203,6 +203,11 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "updated_at = CASE WHEN annotations_pos > ?6 THEN updated_at ELSE ?5 END "
         "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
         "AND coalesce(tags_pos, mutation_pos, 0) < ?6",
+    /* ?1 id, ?2 mutation position: is the last change of its tags an older one? */
+    [LDG_STMT_APPLY_TAGS_OLDER] =
+        "SELECT coalesce(tags_pos, mutation_pos, 0) < ?2 FROM main.\"%T\" WHERE id = ?1",
+    [LDG_STMT_TRIGGERS] = "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' "
+                          "AND tbl_name = '%T' COLLATE NOCASE)",
     /* ?1 id, ?2 annotations, ?3 time, ?4 mutation position or NULL: keep it */
     [LDG_STMT_APPLY_ANNOTATIONS] =
         "UPDATE main.\"%T\" SET annotations = ?2, "

@@ -100,6 +100,8 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_LOOK, /* what a change needs to know; _LOCAL: origin 0, by id */
     LDG_STMT_APPLY_LOOK_LOCAL,
     LDG_STMT_APPLY_TAGS,
+    LDG_STMT_APPLY_TAGS_OLDER,
+    LDG_STMT_TRIGGERS,
     LDG_STMT_APPLY_ANNOTATIONS,
     LDG_STMT_APPLY_TRIM,
     LDG_STMT_APPLY_TRIM_ORDERED,

@@ -123,6 +123,42 @@ static void test_hostile_triggers(void **state)
             "all of it; a trigger of table \"t\" drops the row; half of it; malformed JSON");
 }
 
+/* What a trigger keeps as it is, and says nothing, was not applied. */
+static void test_silent_triggers(void **state)
+{
+    for (int i = 1; i <= 5; i++)
+        sink_append(&k, i <= 3 ? "s" : "u", i, "{}", "");
+    sink_apply(&k);
+    tst_exec(k.db, "CREATE TRIGGER a BEFORE UPDATE ON t WHEN OLD.source_pos = 2 "
+                   "BEGIN SELECT RAISE(IGNORE); END;"
+                   "CREATE TRIGGER b BEFORE DELETE ON t WHEN OLD.source_pos = 2 "
+                   "BEGIN SELECT RAISE(IGNORE); END");
+    sink_begin(&k);
+    sink_tags(&k, "s", 1, "x");
+    sink_tags(&k, "s", 2, "x");
+    sink_annotate(&k, "s", 3, "a", "b");
+    sink_trim(&k, "u", 4);
+    sink_trim(&k, "s", 3);
+    sink_apply(&k);
+    assert_int_equal(k.outcomes[0], LDG_OUTCOME_APPLIED);
+    assert_int_equal(k.outcomes[1], LDG_OUTCOME_PARKED);
+    assert_int_equal(k.outcomes[2], LDG_OUTCOME_APPLIED);
+    assert_int_equal(k.outcomes[3], LDG_OUTCOME_APPLIED);
+    assert_int_equal(k.outcomes[4], LDG_OUTCOME_PARKED);
+    sink_is(&k, "SELECT group_concat(source_pos) FROM (SELECT * FROM t ORDER BY id)", "1,2,3,5");
+    sink_is(&k, "SELECT group_concat(DISTINCT reason) FROM t_parked",
+            "a trigger of table \"t\" keeps a row as it is");
+    tst_exec(k.db, "DROP TRIGGER a; DELETE FROM t_parked; CREATE TRIGGER c BEFORE UPDATE ON t "
+                   "WHEN NEW.annotations IS NOT OLD.annotations BEGIN SELECT RAISE(IGNORE); END");
+    sink_begin(&k);
+    sink_tags(&k, "s", 1, "x"); /* there is one already, and a trigger: still a replay */
+    k.ops[0].position = k.ops[0].log_position = 1;
+    sink_annotate(&k, "s", 1, "a", "b");
+    sink_apply(&k);
+    assert_int_equal(k.outcomes[0], LDG_OUTCOME_REPLAYED);
+    assert_int_equal(k.outcomes[1], LDG_OUTCOME_PARKED);
+}
+
 static void test_too_big(void **state)
 {
     sqlite3_limit(k.s.db, SQLITE_LIMIT_LENGTH, 2000);
@@ -753,6 +789,7 @@ int main(void)
         TEST(test_w19_refused_is_parked),
         TEST(test_w19_refused_stops),
         TEST(test_hostile_triggers),
+        TEST(test_silent_triggers),
         TEST(test_too_big),
         TEST(test_unplanned_is_parked),
         TEST(test_replay_clears_parked),
