@@ -431,11 +431,11 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uin
     return rc;
 }
 
-static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
-                           int64_t *ret_id, ledger_error *err)
+/* *ret_row NULL: the change has nothing to do here, and *outcome says why. */
+static ledger_rc set_look(struct ldg_memory *m, const struct ldg_op *op,
+                          struct ldg_mem_row **ret_row, uint8_t *outcome, ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
-    ledger_map merged;
     ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
     if (rc != LEDGER_OK)
         return rc;
@@ -443,12 +443,20 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, uint8_
         *outcome = LDG_OUTCOME_MISSING;
         return LEDGER_OK;
     }
-    const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
-    if (ldg_mem_change_known(old, op)) {
+    if (ldg_mem_change_known(ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW), op))
         *outcome = LDG_OUTCOME_REPLAYED;
-        return LEDGER_OK;
-    }
+    else
+        *ret_row = row;
+    return LEDGER_OK;
+}
+
+static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, struct ldg_mem_row *row,
+                           uint8_t *outcome, int64_t *ret_id, ledger_error *err)
+{
+    const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
     const int64_t time_us = ldg_mem_change_time(old, op, op_time(op));
+    ledger_map merged;
+    ledger_rc rc;
     if (op->kind == LDG_OP_SET_TAGS) {
         rc = ldg_mem_update(m, row, op->tags, old->annotations, time_us, op, err);
     } else {
@@ -525,16 +533,32 @@ static ledger_rc refused(struct ldg_memory *m, const struct ldg_op *op, bool may
     return rc;
 }
 
+/* Must the op be set aside behind a parked event? *ret_waits: it was. found: as apply_append() gave
+ * it. */
+static ledger_rc wait_behind(struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
+                             enum ldg_wait wait, const struct ldg_mem_row *found, bool *ret_waits,
+                             uint8_t *outcome, ledger_error *err)
+{
+    char reason[LDG_OP_WAIT_MAX];
+    const int64_t before = ldg_mem_parked_before(m, op, own_id, wait, found);
+    if (!before)
+        return LEDGER_OK;
+    *ret_waits = true;
+    ldg_op_wait_reason(before, wait, reason);
+    return set_aside(m, op, own_id == 0, reason, outcome, err);
+}
+
 /* *ret_id: the entry's id here; of a trim: the highest that it deleted; 0: none. */
 static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool park_rejected,
                           int64_t own_id, uint8_t *outcome, int64_t *ret_id, ledger_error *err)
 {
     const bool on_entry = op->kind == LDG_OP_APPEND || op->kind == LDG_OP_SET_TAGS ||
                           op->kind == LDG_OP_SET_ANNOTATIONS;
+    const bool changes = on_entry && op->kind != LDG_OP_APPEND;
     const bool any_parked = ldg_mem_parked_any(m);
-    struct ldg_mem_row *found = NULL;
+    struct ldg_mem_row *found = NULL, *row = NULL;
     enum ldg_wait wait = LDG_WAIT_ENTRY;
-    char reason[LDG_OP_WAIT_MAX];
+    bool waits = false;
     ledger_rc rc = LEDGER_OK;
 
     if (op->kind == LDG_OP_PARK)
@@ -555,13 +579,15 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
             return rc;
     }
     if (on_entry && any_parked) {
-        const int64_t before = ldg_mem_parked_before(m, op, own_id, wait, NULL);
-        if (before) {
-            ldg_op_wait_reason(before, wait, reason);
-            return set_aside(m, op, own_id == 0, reason, outcome, err);
-        }
+        rc = wait_behind(m, op, own_id, wait, NULL, &waits, outcome, err);
+        if (rc != LEDGER_OK || waits)
+            return rc;
     }
-    if (ldg_mem_refuses(m, op))
+    if (changes)
+        rc = set_look(m, op, &row, outcome, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if ((!changes || row) && ldg_mem_refuses(m, op)) /* what it is not asked to write it lets be */
         return refused(m, op, park_rejected, outcome, err);
     switch (op->kind) {
     case LDG_OP_APPEND:
@@ -569,7 +595,8 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         break;
     case LDG_OP_SET_TAGS:
     case LDG_OP_SET_ANNOTATIONS:
-        rc = apply_set(m, op, outcome, ret_id, err);
+        if (row)
+            rc = apply_set(m, op, row, outcome, ret_id, err);
         break;
     case LDG_OP_TRIM:
         rc = apply_trim(m, op, outcome, ret_id, err);
@@ -577,14 +604,9 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     case LDG_OP_PARK:
         break;
     }
-    if (rc == LEDGER_OK && any_parked && ldg_op_may_wait(op, *outcome, &wait)) {
-        const int64_t before = ldg_mem_parked_before(m, op, own_id, wait, found);
-        if (before) {
-            ldg_op_wait_reason(before, wait, reason);
-            return set_aside(m, op, own_id == 0, reason, outcome, err);
-        }
-    }
-    if (rc == LEDGER_OK && any_parked && own_id == 0 && op->kind != LDG_OP_TRIM)
+    if (rc == LEDGER_OK && any_parked && ldg_op_may_wait(op, *outcome, &wait))
+        rc = wait_behind(m, op, own_id, wait, found, &waits, outcome, err);
+    if (rc == LEDGER_OK && !waits && any_parked && own_id == 0 && op->kind != LDG_OP_TRIM)
         rc = ldg_mem_parked_done(m, op, err);
     return rc;
 }
