@@ -174,7 +174,8 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_status_get(ledger_store *sour
  * further back than asked, before a row that came late); going forward skips events for good and is
  * refused unless allow_skip. Also binds the cursor to the source as it is now.
  * Errors: INVALID (no position of this log, or forward without allow_skip), FENCED (a bridge moved
- * the cursor meanwhile: stop it first). */
+ * the cursor meanwhile: stop it first), FOREIGN_BRIDGE (there was no such cursor, and the Go
+ * module's bridge has carried this source under another one). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_cursor_set(ledger_store *source,
                                                               ledger_store *sink, const char *name,
                                                               const char *position, bool allow_skip,

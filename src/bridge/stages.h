@@ -329,9 +329,9 @@ ledger_rc ldg_fit_is_emptied(const struct ldg_cursor_keeper *cursor, ledger_stor
 
 /* takeover.c: rows of the sink that the Go bridge left. */
 struct ldg_takeover {
-    size_t same;  /* in the source as well, in the same stream with the same payload */
-    size_t other; /* with the number of another entry of the source, or with none */
-    size_t gone;  /* with a number that the source has no entry of any more */
+    size_t same;  /* in the source, or its log, as well, in the same stream with the same payload */
+    size_t other; /* with the number of another entry of the source, or of none */
+    size_t gone;  /* with a number that the source has no entry and no event of any more */
     uint64_t adopted;
 };
 enum { LDG_TAKE_SAME = 1 << 0, LDG_TAKE_GONE = 1 << 1 }; /* which are adopted */
@@ -342,6 +342,12 @@ ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin
 /* The same, and what the source has no more is taken for its own unless something is another's. */
 ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
                              struct ldg_takeover *ret, ledger_error *err);
+/* Before the first run under a name. Rows without a cursor are left by a Go bridge that was killed
+ * in its first batch; if it has a cursor under another name, that is the one to go on from. Errors:
+ * FOREIGN_BRIDGE. */
+ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_store *source,
+                             ledger_store *sink, int origin, struct ldg_takeover *ret,
+                             ledger_error *err);
 /* Calls fn with entries of the source that such rows stand for, page by page, each ascending. */
 struct ldg_left {
     int64_t source_pos;

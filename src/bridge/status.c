@@ -107,16 +107,21 @@ static ledger_rc present_position(struct ldg_cursor_keeper *keeper, ledger_store
 /* What the Go bridge left becomes this source's before its cursor, the only sign of it, is gone.
  * And where the source was put back, changes of the history it lost must not stand in the way of
  * new ones with the same positions. */
-static ledger_rc settle_entries(ledger_store *source, ledger_store *sink, const char *name,
-                                bool adopt, bool rewound, int64_t position, ledger_error *err)
+static ledger_rc settle_entries(const struct ldg_cursor_keeper *keeper, ledger_store *source,
+                                ledger_store *sink, bool adopt, bool rewound, int64_t position,
+                                ledger_error *err)
 {
+    const bool first = keeper->row.state[0] == '\0' && keeper->row.readable[0] == '\0';
     struct ldg_identity identity;
     struct ldg_takeover taken;
     int origin = 0;
     ledger_rc rc = ldg_store_identity(source, &identity, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_store_origin_get(sink, &identity, name, &origin, err);
-    if (rc == LEDGER_OK && adopt)
+    if (rc != LEDGER_OK || !(first || adopt || rewound))
+        return rc;
+    rc = ldg_store_origin_get(sink, &identity, keeper->name, &origin, err);
+    if (rc == LEDGER_OK && first)
+        rc = ldg_takeover_first(keeper, source, sink, origin, &taken, err);
+    else if (rc == LEDGER_OK && adopt)
         rc = ldg_takeover_adopt(source, sink, origin, 0, &taken, err);
     if (rc == LEDGER_OK && rewound)
         rc = ldg_store_origin_rewind(sink, origin, position, err);
@@ -154,8 +159,8 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
                       "the cursor stands at %lld; going forward to %lld would skip events for good "
                       "(--allow-skip does it)",
                       (long long)present, (long long)wanted);
-    if (rc == LEDGER_OK && (adopt || rewound))
-        rc = settle_entries(source, sink, keeper->name, adopt, rewound, wanted, err);
+    if (rc == LEDGER_OK)
+        rc = settle_entries(keeper, source, sink, adopt, rewound, wanted, err);
     if (rc == LEDGER_OK && (!agrees || wanted < present))
         rc = ldg_store_origin_unguard(sink, err);
     /* A skip leaves out what lies before it, going back never does. */

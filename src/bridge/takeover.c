@@ -1,14 +1,16 @@
 /* What the Go module's bridge left in a sink: rows with a source_id that no origin has.
  *
  * A source_id is a number alone, and two sources give the same numbers out. So a row is taken for
- * an entry of this source only where the source's entry of that number has its stream and payload,
- * or, if the source has none any more, where no row speaks against it. Invariant: no entry gets
+ * an entry of this source only where the source's entry of that number has its stream and payload;
+ * or, if the source has none any more, the event in its log that added it; or, if that was pruned,
+ * where no row speaks against it. Invariant: no entry gets
  * into the sink a second time because Go has carried it before; and where both work at once, ours
  * ends. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "bridge/stages.h"
 
 #define PAGE_ROWS 1000
@@ -67,30 +69,129 @@ static ledger_rc page_read(struct page *page, ledger_store *source, ledger_store
 
 static bool is_same(const ledger_entry *row, const ledger_entry *entry)
 {
-    return strcmp(row->stream, entry->stream) == 0 &&
+    return entry->id.number != 0 && strcmp(row->stream, entry->stream) == 0 &&
            ldg_json_equal_in_go(row->payload, entry->payload);
 }
 
-static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, unsigned take,
-                           struct ldg_takeover *t, ledger_error *err)
+/* --- rows whose entry is gone ---------------------------------------------------------------- */
+
+/* So many are looked for in one reading of the log. */
+#define GONE_MAX 100000
+#define LOG_ROWS 1000
+
+struct gone_row {
+    int64_t source_pos, id;
+    uint64_t hash; /* of stream and payload */
+    enum { UNKNOWN, SAME, OTHER } verdict;
+};
+struct gone {
+    struct gone_row *rows; /* GONE_MAX; NULL: none yet */
+    size_t count, open;    /* open: without a verdict */
+    int64_t lowest;        /* of the ids in the log; 0: it has none */
+};
+
+static uint64_t hash_of(const char *stream, ledger_bytes payload)
 {
-    struct ldg_claim *claims = ldg_arena_calloc(&page->sink, page->count, sizeof(*claims));
-    size_t count = 0;
-    uint64_t adopted = 0;
-    if (claims == NULL)
+    return ldg_json_hash_in_go(payload, ldg_hash64(stream, strlen(stream), 0));
+}
+
+static ledger_rc gone_add(struct gone *gone, const struct ldg_history_row *row, int64_t source_pos,
+                          ledger_error *err)
+{
+    if (gone->rows == NULL)
+        gone->rows = ldg_calloc(GONE_MAX, sizeof(*gone->rows));
+    if (gone->rows == NULL)
         return ldg_fail_nomem(err);
-    t->other += page->count - page->id_count;
-    for (size_t i = 0; i < page->id_count; i++) {
-        const struct ldg_history_row *row = &page->rows[page->row_of[i]];
-        const bool gone = page->entries[i].id.number == 0;
-        const bool same = !gone && is_same(row->entry, &page->entries[i]);
-        t->gone += gone;
-        t->same += same;
-        t->other += !gone && !same;
-        if ((same && (take & LDG_TAKE_SAME) != 0) || (gone && (take & LDG_TAKE_GONE) != 0))
-            claims[count++] =
-                (struct ldg_claim){ .id = row->source_pos, .source_pos = page->ids[i] };
+    gone->rows[gone->count++] =
+        (struct gone_row){ .source_pos = source_pos,
+                           .id = row->source_pos,
+                           .hash = hash_of(row->entry->stream, row->entry->payload) };
+    return LEDGER_OK;
+}
+
+static int compare_gone(const void *a, const void *b)
+{
+    const struct gone_row *x = a, *y = b;
+    return x->source_pos < y->source_pos ? -1 : x->source_pos > y->source_pos;
+}
+
+/* A number that was given out twice, by a source that was put back, may have two entries. */
+static void gone_compare(struct gone *gone, const char *stream, const ledger_append_entry *entry)
+{
+    int64_t id = 0;
+    size_t low = 0, high = gone->count;
+    if (!ldg_int64_parse(entry->id, false, &id))
+        return;
+    if (gone->lowest == 0 || id < gone->lowest)
+        gone->lowest = id;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (gone->rows[middle].source_pos < id)
+            low = middle + 1;
+        else
+            high = middle;
     }
+    for (; low < gone->count && gone->rows[low].source_pos == id; low++) {
+        struct gone_row *row = &gone->rows[low];
+        gone->open -= row->verdict == UNKNOWN;
+        if (row->verdict != SAME)
+            row->verdict = hash_of(stream, entry->payload) == row->hash ? SAME : OTHER;
+    }
+}
+
+static void gone_compare_batch(struct gone *gone, const struct ldg_batch *batch)
+{
+    for (size_t i = 0; i < batch->log.count; i++) {
+        const ledger_mutation_event *event = &batch->events[i].event;
+        if (batch->events[i].bad != NULL || event->type != LEDGER_MUTATION_APPEND ||
+            event->origin[0] != '\0')
+            continue;
+        for (size_t k = 0; k < event->entry_count; k++)
+            gone_compare(gone, event->stream, &event->entries[k]);
+    }
+}
+
+/* Reads the source's log until each has a verdict. One whose number it never gave out is another's;
+ * one from before the log begins stays unknown. */
+static ledger_rc gone_look(struct gone *gone, ledger_store *source, ledger_error *err)
+{
+    const struct ldg_log_limits limits = { .max_count = LOG_ROWS, .max_bytes = PAGE_BYTES };
+    struct ldg_batch *batch = ldg_calloc(1, sizeof(*batch));
+    char *state = ldg_calloc(1, LDG_CURSOR_STATE_MAX);
+    bool more = true;
+    ledger_rc rc = batch != NULL && state != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+    qsort(gone->rows, gone->count, sizeof(*gone->rows), compare_gone);
+    gone->open = gone->count;
+    gone->lowest = 0;
+    if (batch != NULL)
+        ldg_batch_init(batch);
+    while (rc == LEDGER_OK && more && gone->open > 0) {
+        rc = ldg_store_log_read(source, state, &limits, &batch->log, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_decode(batch, err);
+        if (rc == LEDGER_OK)
+            gone_compare_batch(gone, batch);
+        more = rc == LEDGER_OK && batch->log.count > 0;
+        if (more)
+            memcpy(state, batch->log.next_state, LDG_CURSOR_STATE_MAX);
+    }
+    if (batch != NULL)
+        ldg_batch_fini(batch);
+    for (size_t i = 0; rc == LEDGER_OK && i < gone->count; i++)
+        if (gone->rows[i].verdict == UNKNOWN && gone->lowest != 0 &&
+            gone->rows[i].source_pos >= gone->lowest)
+            gone->rows[i].verdict = OTHER;
+    ldg_free(batch);
+    ldg_free(state);
+    return rc;
+}
+
+/* --- taking ---------------------------------------------------------------------------------- */
+
+static ledger_rc claim(ledger_store *sink, int origin, const struct ldg_claim *claims, size_t count,
+                       struct ldg_takeover *t, ledger_error *err)
+{
+    uint64_t adopted = 0;
     if (count == 0)
         return LEDGER_OK;
     ledger_rc rc = ldg_store_origin_adopt(sink, origin, claims, count, &adopted, err);
@@ -99,10 +200,59 @@ static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, un
     return rc;
 }
 
+static ledger_rc take_gone(struct gone *gone, ledger_store *source, ledger_store *sink, int origin,
+                           unsigned take, struct ldg_takeover *t, ledger_error *err)
+{
+    struct ldg_claim claims[256];
+    size_t count = 0;
+    ledger_rc rc = gone->count > 0 ? gone_look(gone, source, err) : LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < gone->count; i++) {
+        const struct gone_row *row = &gone->rows[i];
+        t->same += row->verdict == SAME;
+        t->other += row->verdict == OTHER;
+        t->gone += row->verdict == UNKNOWN;
+        if ((row->verdict == SAME && (take & LDG_TAKE_SAME) != 0) ||
+            (row->verdict == UNKNOWN && (take & LDG_TAKE_GONE) != 0))
+            claims[count++] = (struct ldg_claim){ .id = row->id, .source_pos = row->source_pos };
+        if (count == sizeof(claims) / sizeof(*claims)) {
+            rc = claim(sink, origin, claims, count, t, err);
+            count = 0;
+        }
+    }
+    if (rc == LEDGER_OK)
+        rc = claim(sink, origin, claims, count, t, err);
+    gone->count = 0;
+    return rc;
+}
+
+static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, unsigned take,
+                           struct gone *gone, struct ldg_takeover *t, ledger_error *err)
+{
+    struct ldg_claim *claims = ldg_arena_calloc(&page->sink, page->count, sizeof(*claims));
+    size_t count = 0;
+    ledger_rc rc = claims != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+    t->other += page->count - page->id_count;
+    for (size_t i = 0; rc == LEDGER_OK && i < page->id_count; i++) {
+        const struct ldg_history_row *row = &page->rows[page->row_of[i]];
+        const bool same = is_same(row->entry, &page->entries[i]);
+        if (page->entries[i].id.number == 0) {
+            rc = gone_add(gone, row, page->ids[i], err);
+            continue;
+        }
+        t->same += same;
+        t->other += !same;
+        if (same && (take & LDG_TAKE_SAME) != 0)
+            claims[count++] =
+                (struct ldg_claim){ .id = row->source_pos, .source_pos = page->ids[i] };
+    }
+    return rc == LEDGER_OK ? claim(sink, origin, claims, count, t, err) : rc;
+}
+
 ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin, int64_t after,
                             unsigned take, struct ldg_takeover *ret, ledger_error *err)
 {
     struct ldg_takeover t = { 0 };
+    struct gone gone = { 0 };
     struct page page;
     bool more = true;
     ledger_rc rc = LEDGER_OK;
@@ -111,10 +261,13 @@ ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin
         rc = page_read(&page, source, sink, after, err);
         if (rc == LEDGER_OK && page.count > 0) {
             after = page.rows[page.count - 1].source_pos;
-            rc = take_page(&page, sink, origin, take, &t, err);
+            rc = take_page(&page, sink, origin, take, &gone, &t, err);
         }
         more = page.count > 0 && (take != 0 || t.same == 0);
+        if (rc == LEDGER_OK && (!more || gone.count > GONE_MAX - PAGE_ROWS))
+            rc = take_gone(&gone, source, sink, origin, take, &t, err);
     }
+    ldg_free(gone.rows);
     page_fini(&page);
     if (rc == LEDGER_OK)
         *ret = t;
@@ -147,7 +300,7 @@ static ledger_rc give_page(struct page *page, ldg_takeover_fn fn, void *ctx, led
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < page->id_count; i++) {
         const ledger_entry *row = page->rows[page->row_of[i]].entry;
-        if (page->entries[i].id.number != 0 && is_same(row, &page->entries[i]))
+        if (is_same(row, &page->entries[i]))
             left[count++] = (struct ldg_left){ .source_pos = page->ids[i], .row = row };
     }
     if (count == 0)
@@ -176,44 +329,41 @@ ledger_rc ldg_takeover_each(ledger_store *source, ledger_store *sink, ldg_takeov
 
 /* --- when a cursor is loaded ----------------------------------------------------------------- */
 
-static ledger_rc adopt(struct ldg_pipe *pipe, int64_t after, ledger_error *err)
+static void tell(struct ldg_pipe *pipe, const struct ldg_takeover *t)
 {
-    struct ldg_takeover t;
-    ledger_rc rc =
-        ldg_takeover_adopt(pipe->source, pipe->sink, pipe->origins.source, after, &t, err);
-    if (rc == LEDGER_OK && t.adopted > 0)
+    if (t->adopted > 0)
         ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_INFO,
                 "took over entries that the Go bridge left", NULL);
-    return rc;
+    else if (t->other > 0)
+        ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN,
+                "the sink holds entries that a Go bridge has carried from another source; they are "
+                "left alone",
+                NULL);
 }
 
-/* A first run under this name. Entries without a cursor are left by a Go bridge that was killed in
- * its first batch; if it has a cursor under another name, that is the one to go on from. */
-static ledger_rc first_run(struct ldg_pipe *pipe, ledger_error *err)
+ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_store *source,
+                             ledger_store *sink, int origin, struct ldg_takeover *ret,
+                             ledger_error *err)
 {
     char name[LDG_CURSOR_NAME_MAX];
     struct ldg_takeover t = { 0 };
     bool any = false;
-    ledger_rc rc = ldg_store_origin_unclaimed(pipe->sink, &any, err);
+    ledger_rc rc = ldg_store_origin_unclaimed(sink, &any, err);
     if (rc == LEDGER_OK && any)
-        rc = ldg_takeover_look(pipe->source, pipe->sink, pipe->origins.source, 0, 0, &t, err);
+        rc = ldg_takeover_look(source, sink, origin, 0, 0, &t, err);
     if (rc == LEDGER_OK && any)
-        rc = ldg_cursor_of_go(&pipe->cursor, name, err);
-    if (rc != LEDGER_OK || !any)
-        return rc;
-    if (t.same > 0 && name[0] != '\0')
-        return ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
-                        "the Go module's bridge has carried this source into table \"%s\" under "
-                        "the cursor \"%.100s\"; stop it for good, and run this bridge with --name "
-                        "%.100s, so that it goes on from there and carries nothing twice",
-                        ledger_store_table(pipe->sink), name, name);
-    if (t.same > 0 || (t.other == 0 && name[0] == '\0'))
-        return adopt(pipe, 0, err);
-    ldg_log(&pipe->bridge->telemetry, LEDGER_LOG_WARN,
-            "the sink holds entries that a Go bridge has carried from another source; they are "
-            "left alone",
-            NULL);
-    return LEDGER_OK;
+        rc = ldg_cursor_of_go(cursor, name, err);
+    if (rc == LEDGER_OK && any && t.same > 0 && name[0] != '\0')
+        rc = ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
+                      "the Go module's bridge has carried this source into table \"%s\" under the "
+                      "cursor \"%.100s\"; stop it for good, and run this bridge with --name "
+                      "%.100s, so that it goes on from there and carries nothing twice",
+                      ledger_store_table(sink), name, name);
+    else if (rc == LEDGER_OK && any && (t.same > 0 || (t.other == 0 && name[0] == '\0')))
+        rc = ldg_takeover_adopt(source, sink, origin, 0, &t, err);
+    if (rc == LEDGER_OK)
+        *ret = t;
+    return rc;
 }
 
 /* Go writes the readable position alone; ours never moves it without the state. Back is a person's
@@ -241,19 +391,23 @@ ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *befor
                            ledger_error *err)
 {
     const struct ldg_cursor *row = &pipe->cursor.row;
+    struct ldg_takeover t = { 0 };
+    const int origin = pipe->origins.source;
     int64_t last = 0;
     ledger_rc rc = before != NULL ? check_hand(&pipe->cursor, before, err) : LEDGER_OK;
     if (rc != LEDGER_OK || pipe->looked)
         return rc;
     rc = ldg_store_origin_carry_ids(pipe->sink, &pipe->go_origin, err);
     if (rc == LEDGER_OK && row->state[0] == '\0' && row->readable[0] == '\0') {
-        rc = first_run(pipe, err);
-    } else if (rc == LEDGER_OK && (moved || pipe->go_origin == pipe->origins.source)) {
+        rc = ldg_takeover_first(&pipe->cursor, pipe->source, pipe->sink, origin, &t, err);
+    } else if (rc == LEDGER_OK && (moved || pipe->go_origin == origin)) {
         /* What it has carried since lies behind the last entry that ours has. */
-        rc = ldg_store_origin_last(pipe->sink, pipe->origins.source, &last, err);
+        rc = ldg_store_origin_last(pipe->sink, origin, &last, err);
         if (rc == LEDGER_OK)
-            rc = adopt(pipe, last, err);
+            rc = ldg_takeover_adopt(pipe->source, pipe->sink, origin, last, &t, err);
     }
+    if (rc == LEDGER_OK)
+        tell(pipe, &t);
     if (rc == LEDGER_OK && pipe->go_origin == 0)
         rc = ldg_store_origin_carry_ids(pipe->sink, &pipe->go_origin, err);
     pipe->looked = rc == LEDGER_OK;

@@ -75,6 +75,7 @@ bool ldg_list_equal(ledger_list a, ledger_list b);
 /* Are two JSON texts the same once Go has encoded them? That takes the white space between tokens
  * away and writes <, >, & and the line separators U+2028 and U+2029 as escapes. */
 bool ldg_json_equal_in_go(ledger_bytes a, ledger_bytes b);
+uint64_t ldg_json_hash_in_go(ledger_bytes json, uint64_t seed); /* equal for those */
 
 /* "123" -> 123; only digits, no sign, fits int64, no leading zero unless padded is set. */
 bool ldg_int64_parse(const char *text, bool padded, int64_t *ret_value);

@@ -10,6 +10,7 @@
 #include "go_pg_tables.h"
 #include "go_tables.h"
 #include "oracle.h"
+#include "workload.h"
 
 #define T LEDGER_DEFAULT_TABLE
 #define EACH_DATABASE(env, kind)                                                                   \
@@ -203,6 +204,95 @@ static void f1_what_go_carried_from_another_source(void **state)
         assert_int_equal(count(sink, "source_id != ''"), 16);
         tst_assert_equal(other, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
         tst_assert_equal(source, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
+    }
+}
+
+/* Of rows whose number the source has not, or no more, its log says whose they are. */
+static void f1_numbers_that_the_source_does_not_have(void **state)
+{
+    struct tst_env *env = *state;
+    EACH_DATABASE(env, kind)
+    {
+        ledger_store *source, *sink, *second = tst_open(env, kind, "second");
+        ledger_bridge_options options;
+        open_pair(env, kind, &source, &sink);
+        tst_bridge_options(&options);
+        options.name = "second";
+        write_some(source, 0, 10);
+        tst_go_bridge_killed(source, sink, "default", 8);
+        /* Fewer than what Go has carried of the other one. */
+        (void)tst_append(second, "c", "[1]", NULL, NULL);
+        tst_exec_on(second, "DELETE FROM " T); /* that would tell */
+        (void)tst_append(second, "c", "[2]", NULL, NULL);
+        tst_exec_on(sink, "DELETE FROM " T " WHERE source_id IN ('1', '2')");
+        (void)tst_bridge_once(second, sink, &options);
+        assert_int_equal(count(sink, "origin = 0"), 6);
+        for (int i = 0; i < 12; i++)
+            (void)tst_append(second, "c", "[3]", NULL, NULL);
+        (void)tst_bridge_once(second, sink, &options);
+        (void)tst_bridge_once(source, sink, NULL);
+        assert_int_equal(count(sink, "origin = 0"), 0);
+        exactly_equal(source, sink);
+    }
+}
+
+/* A cursor that is set, or reset, before the first run is one, too. */
+static void f1_a_cursor_that_is_set_first(void **state)
+{
+    struct tst_env *env = *state;
+    EACH_DATABASE(env, kind)
+    {
+        ledger_store *source, *sink;
+        ledger_error err = { 0 };
+        open_pair(env, kind, &source, &sink);
+        write_some(source, 0, 10);
+        (void)tst_append(source, "a", "[1]", "k", NULL);
+        tst_go_bridge_killed(source, sink, "default", 11);
+        (void)tst_trim(source, "b", 5);
+        tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+        (void)tst_bridge_once(source, sink, NULL);
+        assert_int_equal(count(sink, "origin = 0"), 0);
+        exactly_equal(source, sink);
+        sink = tst_open(env, plain(kind), "other_sink");
+        tst_go_open(sink);
+        (void)tst_go_bridge(source, sink, "orders");
+        tst_fails(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err),
+                  LEDGER_ERR_FOREIGN_BRIDGE, &err);
+        assert_non_null(strstr(err.message, "--name orders"));
+    }
+}
+
+/* Two Go bridges into one table; what each has carried goes to its own source, also what that has
+ * trimmed since. */
+static void f1_two_go_bridges_into_one_table(void **state)
+{
+    struct tst_env *env = *state;
+    EACH_DATABASE(env, kind)
+    {
+        ledger_store *source, *sink, *other = tst_open(env, kind, "other");
+        ledger_bridge_options options;
+        open_pair(env, kind, &source, &sink);
+        tst_bridge_options(&options);
+        options.name = "other";
+        write_some(source, 0, 10);
+        (void)tst_go_bridge(source, sink, "default");
+        write_some(other, 100, 10);
+        tst_exec_on(other, "DELETE FROM " T);
+        tst_exec_on(other, "DELETE FROM " T "_mutations"); /* Go would stop, or drop those */
+        write_some(other, 110, 10);
+        (void)tst_go_bridge(other, sink, "other");
+        assert_int_equal(count(sink, "true"), 20);
+        (void)tst_trim(source, "b", 7);
+        (void)tst_trim(other, "b", 17);
+        write_some(source, 10, 3);
+        (void)tst_bridge_once(source, sink, NULL);
+        assert_int_equal(count(sink, "origin = 0"), 10);
+        exactly_equal(source, sink);
+        (void)tst_bridge_once(other, sink, &options);
+        assert_int_equal(count(sink, "origin = 0"), 0);
+        tst_assert_equal(source, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
+        tst_assert_equal(other, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
+        assert_int_equal(count(sink, "true"), 13 - 4 + 10 - 4);
     }
 }
 
@@ -409,6 +499,75 @@ static void f2_every_way_in_writes_source_id(void **state)
     }
 }
 
+/* A turn of anybody. True: something was left out that only the whole log brings. In PostgreSQL a
+ * Go bridge that was killed in a batch never gets past what it has added already: *stuck. */
+static bool random_turn(ledger_store *source, ledger_store *sink, bool *stuck, uint64_t *random)
+{
+    const uint64_t dice = *stuck ? 9 : tst_random_below(random, 10);
+    ledger_bridge_options options;
+    ledger_error err = { 0 };
+    tst_bridge_options(&options);
+    if (dice < 3)
+        return tst_go_bridge(source, sink, "default") > 0;
+    if (dice < 5) {
+        tst_go_bridge_killed(source, sink, "default", 1 + tst_random_below(random, 40));
+        *stuck = strcmp(ledger_store_backend(sink), "postgres") == 0;
+        return true;
+    }
+    *stuck = false;
+    if (dice == 5)
+        options.parallel_streams = 4;
+    if (dice == 6)
+        options.skip_types = 1u << LEDGER_MUTATION_SET_TAGS;
+    if (dice == 7)
+        tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+    if (dice == 8)
+        options.batch_size = options.backlog_batch_size = 1 + (int)tst_random_below(random, 50);
+    (void)tst_bridge_once(source, sink, &options);
+    return options.skip_types != 0;
+}
+
+/* Any turns of any histories, and a second source of ours in the same table. What a killed Go
+ * bridge does twice, and what it drops, the whole log puts right once more. */
+static void random_turns(void **state)
+{
+    struct tst_env *env = *state;
+    const uint64_t seed = tst_seed();
+    for (uint64_t round = 0; round < tst_scale(6); round++)
+        EACH_DATABASE(env, kind)
+        {
+            ledger_store *source, *sink, *second = tst_open(env, kind, "second");
+            struct tst_workload w, w2;
+            ledger_bridge_options options;
+            ledger_error err = { 0 };
+            bool left_out = false, stuck = false;
+            uint64_t random = seed + round;
+            open_pair(env, kind, &source, &sink);
+            tst_workload_init(&w, tst_random(&random));
+            tst_workload_init(&w2, tst_random(&random));
+            w.small = w2.small = w2.no_dedup = true;
+            w2.prefix = "c";
+            tst_bridge_options(&options);
+            options.name = "second";
+            for (int turn = 0; turn < 8; turn++) {
+                tst_workload_run(&w, source, 25);
+                left_out = random_turn(source, sink, &stuck, &random) || left_out;
+                if (turn % 3 != 1)
+                    continue;
+                tst_workload_run(&w2, second, 10);
+                (void)tst_bridge_once(second, sink, &options);
+            }
+            (void)tst_bridge_once(source, sink, NULL);
+            if (left_out) {
+                tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+                (void)tst_bridge_once(source, sink, NULL);
+            }
+            exactly_equal(source, sink);
+            tst_assert_equal(second, sink, TST_CMP_OWN | TST_CMP_ANY_TIME);
+            assert_int_equal(count(sink, "origin = 0"), 0);
+        }
+}
+
 /* --- both at once ---------------------------------------------------------------------------- */
 
 static void f2_a_foreign_hand_on_the_cursor(void **state)
@@ -493,8 +652,12 @@ int main(void)
         T(f9_the_readable_position_never_goes_back),
         T(f1_a_cursor_of_another_name),
         T(f1_what_go_carried_from_another_source),
+        T(f1_numbers_that_the_source_does_not_have),
+        T(f1_a_cursor_that_is_set_first),
+        T(f1_two_go_bridges_into_one_table),
         T(f1_verify_counts_doubles),
         T(f2_turns),
+        T(random_turns),
         T(f2_a_second_source_leaves_source_id_empty),
         T(f2_entries_of_before_get_their_source_id),
         T(f2_every_way_in_writes_source_id),

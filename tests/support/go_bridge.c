@@ -131,17 +131,12 @@ static void annotate(const struct end *sink, int64_t id, const ledger_pair *pair
               "UPDATE " T " SET annotations = coalesce(annotations, '{}') - '%q', "
               "updated_at = now() WHERE id = %lld",
               pair->key, (long long)id);
-    else if (pair->value)
-        run_f(sink,
-              "UPDATE " T " SET annotations = json_set(coalesce(annotations, '{}'), '$.\"%q\"', "
-              "'%q'), updated_at = strftime('%%Y-%%m-%%dT%%H:%%M:%%f','now') WHERE id = %lld",
-              pair->key, pair->value, (long long)id);
     else
         run_f(sink,
-              "UPDATE " T " SET annotations = json_remove(coalesce(annotations, '{}'), "
-              "'$.\"%q\"'), updated_at = strftime('%%Y-%%m-%%dT%%H:%%M:%%f','now') "
+              "UPDATE " T " SET annotations = json_patch(coalesce(annotations, '{}'), "
+              "json_object('%q', %Q)), updated_at = strftime('%%Y-%%m-%%dT%%H:%%M:%%f','now') "
               "WHERE id = %lld",
-              pair->key, (long long)id);
+              pair->key, pair->value, (long long)id);
 }
 
 /* False: its entry is not found, and it is dropped. */

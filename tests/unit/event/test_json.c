@@ -818,6 +818,9 @@ static void texts_that_go_makes_equal(void **state)
         assert_int_equal(ldg_json_equal_in_go(bytes_of(cases[i].b), bytes_of(cases[i].a)),
                          cases[i].equal);
         assert_true(ldg_json_equal_in_go(bytes_of(cases[i].a), bytes_of(cases[i].a)));
+        assert_int_equal(ldg_json_hash_in_go(bytes_of(cases[i].a), 7) ==
+                             ldg_json_hash_in_go(bytes_of(cases[i].b), 7),
+                         cases[i].equal);
     }
     assert_true(ldg_json_equal_in_go((ledger_bytes){ NULL, 0 }, bytes_of(" ")));
     assert_false(ldg_json_equal_in_go(BYTES("1\0"), BYTES("1")));
