@@ -44,10 +44,6 @@ static void check_faults(const struct findings *f, const struct ldg_pg_shape *sh
             severity = LEDGER_FINDING_WARNING;
         tell(f, severity, name, "%s", text);
     }
-    if (shape->tables[n] & LDG_PG_IS_FILTERED)
-        tell(f, LEDGER_FINDING_WARNING, name,
-             "%s may change or drop what is inserted; nothing of a ledger expects that",
-             shape->filters[n]);
     if (n == LDG_PG_ENTRIES && (shape->tables[n] & LDG_PG_ROUNDS_TIMES))
         tell(f, LEDGER_FINDING_WARNING, name,
              "its times keep less than microseconds, so `bridge verify` finds them different; "
@@ -124,6 +120,182 @@ static void check_log(const struct findings *f, const struct ldg_pg_shape *shape
                                         : "bridges find what is written by asking");
 }
 
+/* --- what others have made on the tables ------------------------------------------------------ */
+
+/* A trigger's bits: 2 before, 4 insert, 8 delete, 16 update, 32
+ * truncate, 64 instead. */
+/* clang-format off */
+static const char meddlers[] =
+    "WITH ours AS (SELECT c.oid, c.relname::text AS name FROM (VALUES ('{t}'), ('{t}_cursors'), "
+    "('{t}_meta'), ('{t}_origins'), ('{t}_parked'), ('{t}_foreign'), ('{l}')) AS w(name) "
+    "JOIN pg_class AS c ON c.relname = w.name AND pg_table_is_visible(c.oid)) "
+    "SELECT o.name, 'trigger ' || t.tgname || ' (' || CASE t.tgtype::int & 66 "
+    "WHEN 2 THEN 'BEFORE ' WHEN 64 THEN 'INSTEAD OF ' ELSE 'AFTER ' END || array_to_string(ARRAY["
+    "CASE WHEN t.tgtype::int & 4 > 0 THEN 'INSERT' END, "
+    "CASE WHEN t.tgtype::int & 16 > 0 THEN 'UPDATE' END, "
+    "CASE WHEN t.tgtype::int & 8 > 0 THEN 'DELETE' END], ' OR ') || ')', "
+    "t.tgtype::int & 66 > 0 "
+    "FROM ours AS o JOIN pg_trigger AS t ON t.tgrelid = o.oid "
+    "WHERE NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype::int & 28 > 0 "
+    "AND NOT (o.name = '{l}' AND t.tgname = '{l}_notify') "
+    "UNION ALL SELECT o.name, 'rule ' || w.rulename, true "
+    "FROM ours AS o JOIN pg_rewrite AS w ON w.ev_class = o.oid "
+    "WHERE w.ev_enabled NOT IN ('D', 'R') ORDER BY 1, 2";
+/* clang-format on */
+
+static ledger_rc check_meddlers(const struct findings *f, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc =
+        ldg_pg_run(f->pg, LDG_PG_FRESH, "looking for triggers", meddlers, NULL, &result, err);
+
+    for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
+        const char *table = ldg_pg_get_text(result, row, 0);
+        const char *what = ldg_pg_get_text(result, row, 1);
+
+        if (ldg_pg_get_bool(result, row, 2))
+            tell(f, LEDGER_FINDING_WARNING, table,
+                 "%s may change, drop or refuse what is written; nothing of a ledger expects that",
+                 what);
+        else
+            tell(f, LEDGER_FINDING_OK, table, "%s: where it fails, the write is refused", what);
+    }
+    PQclear(result);
+    return rc;
+}
+
+/* --- ids that are left ------------------------------------------------------------------------ */
+
+struct ids {
+    int64_t highest;      /* of the rows; 0: none */
+    int64_t drawn, limit; /* the last number given, the last that can be */
+};
+
+/* The number that comes next is known to who may read the sequence; else only the last one that
+ * was given, if any was. *ret_known false: nothing can be said. */
+static ledger_rc ask_ids(const struct findings *f, const char *table, const char *sequence,
+                         struct ids *ids, bool *ret_known, ledger_error *err)
+{
+    /* $1 the sequence, $2 the table, as they are written in a statement */
+    static const char may_ask[] =
+        "SELECT q.seqmax, has_sequence_privilege(q.seqrelid, 'SELECT'), "
+        "has_sequence_privilege(q.seqrelid, 'USAGE') "
+        "AND pg_sequence_last_value(q.seqrelid) IS NOT NULL, "
+        "has_column_privilege($2::regclass, 'id', 'SELECT') AND q.seqincrement > 0 "
+        "FROM pg_sequence AS q WHERE q.seqrelid = $1::regclass";
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    char quoted[84], text[600];
+    bool may_read = false, may_use = false;
+
+    *ret_known = false;
+    snprintf(quoted, sizeof(quoted), "\"%s\"", table);
+    ldg_pg_arg_text(&args, sequence);
+    ldg_pg_arg_text(&args, quoted);
+    ledger_rc rc =
+        ldg_pg_run(f->pg, LDG_PG_FRESH, "looking at a sequence", may_ask, &args, &result, err);
+    if (rc == LEDGER_OK && PQntuples(result) == 1 && ldg_pg_get_bool(result, 0, 3)) {
+        ids->limit = ldg_pg_get_int64(result, 0, 0);
+        may_read = ldg_pg_get_bool(result, 0, 1);
+        may_use = ldg_pg_get_bool(result, 0, 2);
+    }
+    PQclear(result);
+    result = NULL;
+    if (rc != LEDGER_OK || !(may_read || may_use))
+        return rc;
+    if (may_read)
+        snprintf(text, sizeof(text),
+                 "SELECT coalesce((SELECT max(id) FROM %s), 0), "
+                 "last_value - (NOT is_called)::int::bigint FROM %s",
+                 quoted, sequence);
+    else
+        snprintf(text, sizeof(text),
+                 "SELECT coalesce((SELECT max(id) FROM %s), 0), "
+                 "pg_sequence_last_value('%s'::regclass)",
+                 quoted, sequence);
+    rc = ldg_pg_run_text(f->pg, "looking at a sequence", text, NULL, &result, err);
+    if (rc == LEDGER_OK) {
+        ids->highest = ldg_pg_get_int64(result, 0, 0);
+        ids->drawn = ldg_pg_get_int64(result, 0, 1);
+        *ret_known = true;
+    }
+    PQclear(result);
+    return rc;
+}
+
+static void judge_ids(const struct findings *f, const char *table, const char *sequence,
+                      const struct ids *ids)
+{
+    const int64_t left = ids->limit - ids->drawn;
+    char help[LDG_PG_HELP_MAX];
+
+    if (ids->highest > ids->drawn) {
+        ldg_pg_help_behind(sequence, table, help);
+        tell(f, LEDGER_FINDING_ERROR, table,
+             "sequence %s lies behind its rows (%lld, and the highest id is %lld), so new ones are "
+             "refused: %s",
+             sequence, (long long)ids->drawn, (long long)ids->highest, help);
+    }
+    if (left >= ids->limit / 10)
+        return;
+    if (ids->limit < INT64_MAX)
+        ldg_pg_help_exhausted(sequence, help);
+    else if (ids->highest < ids->limit / 10 * 9)
+        ldg_pg_help_behind(sequence, table, help);
+    else
+        snprintf(help, sizeof(help), "carry the rows into a new table");
+    tell(f, left <= 0 ? LEDGER_FINDING_ERROR : LEDGER_FINDING_WARNING, table,
+         "sequence %s %s (%lld of %lld): %s", sequence,
+         left <= 0 ? "has run out of ids" : "has less than a tenth of its ids left",
+         (long long)ids->drawn, (long long)ids->limit, help);
+}
+
+static ledger_rc check_ids(const struct findings *f, const struct ldg_pg_shape *shape, size_t n,
+                           ledger_error *err)
+{
+    const char *sequence = shape->sequences[n].name;
+    struct ids ids = { 0 };
+    bool known = false;
+    char table[80];
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_pg_name(f->pg, ldg_pg_tables[n].name, table);
+    if (*sequence && !(shape->tables[n] & LDG_PG_ROWS_HIDDEN))
+        rc = ask_ids(f, table, sequence, &ids, &known, err);
+    if (rc == LEDGER_OK && known)
+        judge_ids(f, table, sequence, &ids);
+    return rc;
+}
+
+/* --- what the role may not do ----------------------------------------------------------------- */
+
+static void check_role(const struct findings *f, const struct ldg_pg_shape *shape)
+{
+    static const char *const uses[LDG_PG_USE_COUNT] = {
+        [LDG_PG_USE_PROGRAM] = "a program that writes entries",
+        [LDG_PG_USE_SOURCE] = "a bridge that reads from here",
+        [LDG_PG_USE_SINK] = "a bridge that writes here",
+    };
+    char lacking[400];
+    bool all = true;
+
+    for (int use = 0; use < LDG_PG_USE_COUNT; use++) {
+        if (use == LDG_PG_USE_SOURCE && !(shape->has & LDG_PG_HAS_LOG))
+            continue;
+        if (!ldg_pg_lacks_grants(f->pg, shape, (enum ldg_pg_use)use, true, lacking,
+                                 sizeof(lacking)))
+            continue;
+        tell(f, LEDGER_FINDING_WARNING, "role", "for %s \"%s\" lacks a privilege: %s", uses[use],
+             shape->role, lacking);
+        all = false;
+    }
+    if (all)
+        tell(f, LEDGER_FINDING_OK, "role", "\"%s\" may do what programs and bridges do here",
+             shape->role);
+}
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
 static ledger_rc count(const struct findings *f, const char *template, int64_t *ret_count,
                        ledger_error *err)
 {
@@ -133,6 +305,11 @@ static ledger_rc count(const struct findings *f, const char *template, int64_t *
         *ret_count = ldg_pg_get_int64(result, 0, 0);
     PQclear(result);
     return rc;
+}
+
+static bool may_read(const struct ldg_pg_shape *shape, enum ldg_pg_table table)
+{
+    return (shape->tables[table] & LDG_PG_MAY_SELECT) != 0;
 }
 
 static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape *shape,
@@ -161,7 +338,7 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
     int64_t n = 0;
     ledger_rc rc = LEDGER_OK;
 
-    if (shape->has & LDG_PG_HAS_IDENTITY) {
+    if ((shape->has & LDG_PG_HAS_IDENTITY) && may_read(shape, LDG_PG_ORIGINS)) {
         tell(f, LEDGER_FINDING_OK, "identity", "%s:%lld", shape->identity.uuid,
              (long long)shape->identity.epoch);
         rc = count(f, copies, &n, err);
@@ -171,7 +348,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
                  "copy its own with `ledgerctl store init --new-identity`");
     }
     if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_IDENTITY) &&
-        (shape->has & with_origins) == with_origins) {
+        (shape->has & with_origins) == with_origins && may_read(shape, LDG_PG_ENTRIES) &&
+        may_read(shape, LDG_PG_ORIGINS)) {
         rc = count(f, orphans, &n, err);
         if (rc == LEDGER_OK && n)
             tell(f, LEDGER_FINDING_ERROR, f->pg->table,
@@ -179,7 +357,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
                  "deleted, or not restored with the rest",
                  (long long)n, f->pg->table);
     }
-    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_CURSOR_STATE)) {
+    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_CURSOR_STATE) &&
+        may_read(shape, LDG_PG_CURSORS)) {
         rc = count(f, lost, &n, err);
         if (rc == LEDGER_OK && n)
             tell(f, LEDGER_FINDING_WARNING, "cursors",
@@ -187,7 +366,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
                  "--name NAME` carries all of the log again",
                  (long long)n);
     }
-    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_LOG) && (shape->has & LDG_PG_HAS_TXID)) {
+    if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_LOG) && (shape->has & LDG_PG_HAS_TXID) &&
+        may_read(shape, LDG_PG_LOG)) {
         rc = count(f, later, &n, err);
         if (rc == LEDGER_OK && n)
             tell(f, LEDGER_FINDING_ERROR, f->pg->log_table,
@@ -348,7 +528,11 @@ ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_err
             check_table(&f, &shape, n);
         check_log(&f, &shape);
         check_indexes(&f, &shape);
-        if (!sees_part(&shape))
+        check_role(&f, &shape);
+        rc = check_meddlers(&f, err);
+        for (size_t n = 0; rc == LEDGER_OK && n < LDG_PG_TABLE_COUNT; n++)
+            rc = check_ids(&f, &shape, n, err);
+        if (rc == LEDGER_OK && !sees_part(&shape))
             rc = check_rows(&f, &shape, err);
     }
     if (rc == LEDGER_OK)

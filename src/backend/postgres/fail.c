@@ -257,18 +257,29 @@ static int table_of(const struct ldg_pg *pg, const char *name)
     return -1;
 }
 
+void ldg_pg_help_behind(const char *sequence, const char *table, char help[LDG_PG_HELP_MAX])
+{
+    snprintf(help, LDG_PG_HELP_MAX, "SELECT setval('%s', (SELECT max(id) FROM \"%s\"))", sequence,
+             table);
+}
+
+void ldg_pg_help_exhausted(const char *sequence, char help[LDG_PG_HELP_MAX])
+{
+    snprintf(help, LDG_PG_HELP_MAX, "ALTER SEQUENCE %s AS bigint MAXVALUE 9223372036854775807",
+             sequence);
+}
+
 ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err)
 {
     const char *sequence = pg->ids[table].sequence;
-    char name[80];
+    char name[80], help[LDG_PG_HELP_MAX];
 
     ldg_pg_name(pg, ldg_pg_tables[table].name, name);
+    ldg_pg_help_behind(sequence, name, help);
     return ldg_fail(err, LEDGER_ERR_SCHEMA,
                     "%s%ssequence %s lies behind the rows of table \"%s\", as it does after a move "
-                    "that brings rows without their sequences: SELECT setval('%s', (SELECT max(id) "
-                    "FROM \"%s\"))",
-                    pg->where ? pg->where : "", pg->where ? ": " : "", sequence, name, sequence,
-                    name);
+                    "that brings rows without their sequences: %s",
+                    pg->where ? pg->where : "", pg->where ? ": " : "", sequence, name, help);
 }
 
 /* Columns that every ledger's table fills on each row, or has a default for. */
@@ -321,12 +332,12 @@ static ledger_rc fail_exhausted(const struct ldg_pg *pg, const char *doing, cons
                                 ledger_error *err)
 {
     const char *sequence = sequence_in(pg, text);
+    char help[LDG_PG_HELP_MAX];
 
+    ldg_pg_help_exhausted(sequence != NULL ? sequence : "…", help);
     return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "postgres", pack("2200H"),
-                           "%s%swhile %s: %s; ids have run out: ALTER SEQUENCE %s AS bigint "
-                           "MAXVALUE 9223372036854775807",
-                           pg->where ? pg->where : "", pg->where ? ": " : "", doing, text,
-                           sequence != NULL ? sequence : "…");
+                           "%s%swhile %s: %s; ids have run out: %s", pg->where ? pg->where : "",
+                           pg->where ? ": " : "", doing, text, help);
 }
 
 /* What no row could have met. OK: it is not that. */

@@ -256,6 +256,10 @@ const char *ldg_pg_sqlstate(const ledger_error *err);
 /* Was it what this very row ran into (data, constraint, limits), and not the database's state? Of a
  * failure that ldg_pg_fail() has made: what the tables as such refuse is SCHEMA there. */
 bool ldg_pg_is_row_fault(const ledger_error *err);
+/* The statements that mend a sequence which lies behind its table's rows, or has run out. */
+#define LDG_PG_HELP_MAX 300
+void ldg_pg_help_behind(const char *sequence, const char *table, char help[LDG_PG_HELP_MAX]);
+void ldg_pg_help_exhausted(const char *sequence, char help[LDG_PG_HELP_MAX]);
 /* The ids of a table are taken already: its sequence lies behind its rows. */
 ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err);
 /* What a refusal has in common with others: constraint or column, and SQLSTATE. */

@@ -180,7 +180,6 @@ enum {
     ROW_TRIGGER,
     ROW_FUNCTION,
     ROW_GUARD,
-    ROW_FILTER,
     ROW_KEY,
 };
 enum { KIND, N, NAME, A, B, X, Y };
@@ -297,13 +296,8 @@ static const char *const catalog[] = {
     "JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = 'txid' "
     "JOIN pg_constraint AS k ON k.conrelid = r.oid AND k.contype = 'c' "
     "AND k.conkey = ARRAY[a.attnum] WHERE r.n = 6 AND k.conname = '" LDG_PG_TXID_GUARD "' ",
-    /* who can change what is inserted; a trigger's bits: for each row, before, on insert */
-    "UNION ALL SELECT 8, r.n, 'trigger ' || t.tgname, '', '', 0, 0 FROM rels AS r "
-    "JOIN pg_trigger AS t ON t.tgrelid = r.oid "
-    "WHERE NOT t.tgisinternal AND t.tgenabled NOT IN ('D', 'R') AND t.tgtype::int & 7 = 7 "
-    "UNION ALL SELECT 8, r.n, 'rule ' || w.rulename, '', '', 0, 0 FROM rels AS r "
-    "JOIN pg_rewrite AS w ON w.ev_class = r.oid WHERE w.ev_enabled NOT IN ('D', 'R') "
-    "UNION ALL SELECT 9, r.n, c.relname::text, '', '', 0, 0 FROM rels AS r JOIN pg_index AS p "
+    /* each primary key, by which a refusal is known */
+    "UNION ALL SELECT 8, r.n, c.relname::text, '', '', 0, 0 FROM rels AS r JOIN pg_index AS p "
     "ON p.indrelid = r.oid AND p.indisprimary JOIN pg_class AS c ON c.oid = p.indexrelid "
     "ORDER BY 1, 2",
 };
@@ -705,10 +699,6 @@ static ledger_rc look_at_tables(struct ldg_pg *pg, bool want_log, struct ldg_pg_
         case ROW_GUARD:
             shape.has |= LDG_PG_HAS_TXID_GUARD;
             break;
-        case ROW_FILTER:
-            shape.tables[n] |= LDG_PG_IS_FILTERED;
-            copy_text(shape.filters[n], sizeof(shape.filters[n]), result, row, NAME);
-            break;
         case ROW_KEY:
             copy_text(pg->ids[n].key, sizeof(pg->ids[n].key), result, row, NAME);
             break;
@@ -778,53 +768,6 @@ static void what_is_not_allowed(const struct ldg_pg *pg, uint32_t missing,
     }
     if (!out[0] && !shape->may_create && (missing & (LDG_PG_HAS_WORDS | LDG_PG_HAS_NOTIFY)))
         snprintf(out, out_size, "has no privilege CREATE on schema \"%s\"", shape->schema);
-}
-
-/* A bridge's end: what it cannot do without is told when it starts, not with the first event. */
-static ledger_rc check_role(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
-                            ledger_error *err)
-{
-    static const struct {
-        enum ldg_pg_table table;
-        uint32_t source, sink;
-    } needs[] = {
-        { LDG_PG_ENTRIES, LDG_PG_MAY_SELECT, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
-        { LDG_PG_CURSORS, 0, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT | LDG_PG_MAY_UPDATE },
-        { LDG_PG_ORIGINS, LDG_PG_MAY_SELECT, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
-        { LDG_PG_PARKED, 0, LDG_PG_MAY_SELECT | LDG_PG_MAY_INSERT },
-        { LDG_PG_FOREIGN, 0, LDG_PG_MAY_SELECT },
-        { LDG_PG_LOG, LDG_PG_MAY_SELECT, LDG_PG_MAY_INSERT },
-    };
-    static const struct {
-        uint32_t bit;
-        const char *name;
-    } names[] = {
-        { LDG_PG_MAY_SELECT, "SELECT" },
-        { LDG_PG_MAY_INSERT, "INSERT" },
-        { LDG_PG_MAY_UPDATE, "UPDATE" },
-    };
-    const bool sink = pg->role == LDG_ROLE_SINK;
-    char table[80];
-    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
-        const enum ldg_pg_table n = needs[i].table;
-        const uint32_t need = sink ? needs[i].sink : needs[i].source;
-        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n))
-            continue;
-        ldg_pg_name(pg, ldg_pg_tables[n].name, table);
-        for (size_t k = 0; k < sizeof(names) / sizeof(names[0]); k++) {
-            if (need & names[k].bit & ~shape->tables[n])
-                return ldg_fail(err, LEDGER_ERR_PERMISSION,
-                                "%s: role \"%s\" lacks a privilege: GRANT %s ON \"%s\" TO \"%s\"",
-                                database_of(pg), shape->role, names[k].name, table, shape->role);
-        }
-        if ((need & LDG_PG_MAY_INSERT) && shape->sequences[n].name[0] &&
-            !shape->sequences[n].may_use)
-            return ldg_fail(err, LEDGER_ERR_PERMISSION,
-                            "%s: role \"%s\" lacks a privilege: GRANT USAGE ON SEQUENCE %s TO "
-                            "\"%s\"",
-                            database_of(pg), shape->role, shape->sequences[n].name, shape->role);
-    }
-    return LEDGER_OK;
 }
 
 /* --- faults ---------------------------------------------------------------------------------- */
@@ -994,7 +937,7 @@ static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
                               ? to_use | (pg->has_log ? LDG_PG_LOG_NEEDS : 0)
                               : LDG_PG_NEEDS | (pg->has_log ? LDG_PG_HAS_LOG : 0);
     if ((has & need) == need) {
-        rc = check_role(pg, shape, err);
+        rc = ldg_pg_check_role(pg, shape, err);
         return rc == LEDGER_OK ? check_faults(pg, shape, err) : rc;
     }
     what_is_not_allowed(pg, need & ~has, shape, why, sizeof(why));
@@ -1118,6 +1061,6 @@ ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err)
                       "`ledgerctl store init`, as the owner, restores it",
                       database_of(pg), pg->log_table);
     if (rc == LEDGER_OK)
-        rc = check_role(pg, &shape, err);
+        rc = ldg_pg_check_role(pg, &shape, err);
     return rc == LEDGER_OK ? check_faults(pg, &shape, err) : rc;
 }

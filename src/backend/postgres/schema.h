@@ -92,9 +92,8 @@ enum {
     LDG_PG_ROWS_HIDDEN = 1 << 5, /* row-level security shows the role a part of it */
     LDG_PG_UNLOGGED = 1 << 6,
     LDG_PG_TEMPORARY = 1 << 7,
-    LDG_PG_HAS_CHILDREN = 1 << 8,  /* tables inherit from it: it shows their rows as its own */
-    LDG_PG_IS_FILTERED = 1 << 9,   /* a trigger or a rule may change what is inserted */
-    LDG_PG_ROUNDS_TIMES = 1 << 10, /* a time keeps less than microseconds */
+    LDG_PG_HAS_CHILDREN = 1 << 8, /* tables inherit from it: it shows their rows as its own */
+    LDG_PG_ROUNDS_TIMES = 1 << 9, /* a time keeps less than microseconds */
 };
 
 /* The sequence that an id column takes its numbers from. */
@@ -114,7 +113,6 @@ struct ldg_pg_shape {
     char owners[LDG_PG_TABLE_COUNT][64]; /* of the tables */
     struct ldg_pg_sequence sequences[LDG_PG_TABLE_COUNT]; /* of their ids */
     char feeders[LDG_PG_TABLE_COUNT][64];                 /* subscriptions that fill them, or "" */
-    char filters[LDG_PG_TABLE_COUNT][64];                 /* one of the triggers or rules, or "" */
     char schema[64]; /* of the entries, or where they would be made; "": none */
     char role[64];
     bool may_create;         /* tables in that schema */
@@ -143,6 +141,17 @@ bool ldg_pg_find_fault(const struct ldg_pg *pg, const struct ldg_pg_shape *shape
                        char *text, size_t text_size);
 /* name or pattern with the names put in. */
 const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[80]);
+
+/* grants.c. What a role uses the tables for. */
+enum ldg_pg_use { LDG_PG_USE_PROGRAM, LDG_PG_USE_SOURCE, LDG_PG_USE_SINK, LDG_PG_USE_COUNT };
+/* Writes the GRANTs, with ; between, that the role lacks for it. all: also for what only some
+ * events need, and a bridge may be told to skip. false: it lacks nothing. */
+bool ldg_pg_lacks_grants(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                         enum ldg_pg_use use, bool all, char *out, size_t out_size);
+/* An end of a bridge: what it cannot do without is told when it starts, not with the first event.
+ * Errors: PERMISSION. */
+ledger_rc ldg_pg_check_role(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+                            ledger_error *err);
 
 /* migrate.c. Adds what `need` (LDG_PG_HAS_…) names and the store lacks; waits for no lock longer
  * than 100 ms where writers would have to wait behind it. *shape is how the store is afterwards. */

@@ -510,6 +510,30 @@ const char *ldg_sqlite_file_remote(unsigned long magic)
     return NULL;
 }
 
+/* A journal or a WAL lies in the same folder. */
+static void check_writable(const char *path, ledger_finding_fn fn, void *fn_ctx)
+{
+    char folder[PATH_MAX], text[PATH_MAX + 200];
+    const char *slash = strrchr(path, '/'), *what = NULL;
+
+    snprintf(folder, sizeof(folder), "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+             slash != NULL ? path : ".");
+    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0)
+        what = path;
+    else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
+        what = folder;
+    if (what == NULL)
+        return;
+    snprintf(text, sizeof(text),
+             errno == EROFS
+                 ? "%s lies on a file system that is mounted read-only, so nobody writes "
+                   "here: mount -o remount,rw"
+                 : "this user may not write to %s, so no program and no bridge of this "
+                   "user can write here: chmod or chown it, and its folder",
+             what);
+    fn(fn_ctx, LEDGER_FINDING_WARNING, "file", text);
+}
+
 void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_ctx)
 {
     char text[160];
@@ -526,6 +550,7 @@ void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_
         fn(fn_ctx, LEDGER_FINDING_ERROR, "file", err.message);
     else
         fn(fn_ctx, LEDGER_FINDING_OK, "file", s->path);
+    check_writable(s->path, fn, fn_ctx);
     if (statfs(s->path, &fs) != 0)
         return;
     /* f_type is signed on some machines. */

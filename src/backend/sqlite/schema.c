@@ -854,6 +854,121 @@ static ledger_rc check_autoincrement(struct findings *f, const char *pattern, co
     return rc;
 }
 
+/* SQLite gives the number behind both, the last one given (-1: it has lost that) and the highest
+ * row. */
+static void judge_ids(struct findings *f, const char *table, int64_t given, int64_t highest)
+{
+    char help[LDG_SQLITE_HELP_MAX], text[LDG_SQLITE_HELP_MAX + 200];
+    const int64_t last = given > highest ? given : highest;
+
+    if (given < 0)
+        sqlite3_snprintf((int)sizeof(help), help,
+                         "INSERT INTO sqlite_sequence(name, seq) SELECT '%s', max(id) FROM \"%s\"",
+                         table, table);
+    else
+        ldg_sqlite_help_ids(table, help);
+    if (given < highest) {
+        sqlite3_snprintf(
+            (int)sizeof(text), text,
+            "sqlite_sequence lies behind its rows (%lld, and the highest id is %lld), "
+            "so the id of a deleted last row may be given out again, and a bridge takes "
+            "that for a replay: %s",
+            given > 0 ? given : 0, highest, help);
+        f->fn(f->ctx, LEDGER_FINDING_WARNING, table, text);
+    }
+    if (last < INT64_MAX / 10 * 9)
+        return;
+    sqlite3_snprintf((int)sizeof(text), text, "%s (%lld of %lld): %s",
+                     last == INT64_MAX ? "it has run out of ids"
+                                       : "less than a tenth of its ids is left",
+                     last, INT64_MAX, highest == last ? "carry its rows into a new table" : help);
+    f->fn(f->ctx, last == INT64_MAX ? LEDGER_FINDING_ERROR : LEDGER_FINDING_WARNING, table, text);
+}
+
+/* Each row of a query: a table, the last id given, the highest one. */
+static ledger_rc check_ids(struct findings *f, const char *pattern, ledger_error *err)
+{
+    char *sql = ldg_sqlite_expand(f->s, pattern);
+    int rc;
+
+    if (!sql)
+        return ldg_fail_nomem(err);
+    sqlite3_stmt *stmt = prepare(f->s, sql, err);
+    sqlite3_free(sql);
+    if (!stmt)
+        return err->code;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const char *table = (const char *)sqlite3_column_text(stmt, 0);
+        if (table)
+            judge_ids(f, table, sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2));
+    }
+    ledger_rc result = end_of_rows(f->s, rc, err);
+    sqlite3_finalize(stmt);
+    return result;
+}
+
+static ledger_rc check_meddlers(struct findings *f, ledger_error *err)
+{
+    /* One that is not told to come after its statement comes before it. */
+    static const char pattern[] =
+        "SELECT tbl_name, name, instr(upper(sql), ' AFTER ') BETWEEN 1 AND "
+        "instr(upper(sql), ' ON ') FROM main.sqlite_master WHERE type = 'trigger' "
+        "AND lower(tbl_name) IN (lower('%T'), lower('%T_cursors'), lower('%T_meta'), "
+        "lower('%T_origins'), lower('%T_parked'), lower('%T_foreign'), lower('%L')) ORDER BY 1, 2";
+    char *sql = ldg_sqlite_expand(f->s, pattern);
+    char text[320];
+    int rc;
+
+    if (!sql)
+        return ldg_fail_nomem(err);
+    sqlite3_stmt *stmt = prepare(f->s, sql, err);
+    sqlite3_free(sql);
+    if (!stmt)
+        return err->code;
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+        const char *table = (const char *)sqlite3_column_text(stmt, 0);
+        const char *name = (const char *)sqlite3_column_text(stmt, 1);
+        const bool after = sqlite3_column_int(stmt, 2);
+
+        sqlite3_snprintf((int)sizeof(text), text, "trigger %.128s %s", name ? name : "",
+                         after ? "(AFTER): where it fails, the write is refused"
+                               : "may drop or refuse what is written; nothing of a ledger expects "
+                                 "that");
+        f->fn(f->ctx, after ? LEDGER_FINDING_OK : LEDGER_FINDING_WARNING, table ? table : "", text);
+    }
+    ledger_rc result = end_of_rows(f->s, rc, err);
+    sqlite3_finalize(stmt);
+    return result;
+}
+
+/* Only an AUTOINCREMENT has a last one given. */
+#define IDS_OF(name)                                                                               \
+    "SELECT '" name "', coalesce((SELECT max(seq) FROM main.sqlite_sequence WHERE name = '" name   \
+    "' COLLATE NOCASE), -1), coalesce((SELECT max(id) FROM main.\"" name "\"), -1) FROM "          \
+    "main.sqlite_master WHERE type = 'table' AND name = '" name "' COLLATE NOCASE "                \
+    "AND sql LIKE '%AUTOINCREMENT%'"
+
+/* What will meet every write, or may. */
+static ledger_rc check_whole(struct findings *f, uint32_t has, ledger_error *err)
+{
+    ledger_rc rc = check_meddlers(f, err);
+
+    if (rc == LEDGER_OK)
+        rc = for_each_text(f->s,
+                           "SELECT count(*) FROM main.sqlite_master WHERE name = 'sqlite_sequence'",
+                           keep_text, f, err);
+    if (rc != LEDGER_OK || strcmp(f->text, "0") == 0)
+        return rc;
+    if (has & HAS_ENTRY)
+        rc = check_ids(f, IDS_OF("%T"), err);
+    if (rc == LEDGER_OK && has & HAS_LOG)
+        rc = check_ids(f, IDS_OF("%L"), err);
+    if (rc == LEDGER_OK && has & HAS_PARKED)
+        rc = check_ids(f, IDS_OF("%T_parked"), err);
+    return rc;
+}
+#undef IDS_OF
+
 ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
@@ -898,6 +1013,8 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
                                      "SELECT sql LIKE '%AUTOINCREMENT%' FROM main.sqlite_master "
                                      "WHERE type = 'table' AND name = '%L' COLLATE NOCASE",
                                      s->log_table, err);
+        if (rc == LEDGER_OK)
+            rc = check_whole(&f, has, err);
         if (rc == LEDGER_OK && has & HAS_IDENTITY && has & HAS_ORIGINS) {
             f.text[0] = '\0';
             rc =

@@ -643,9 +643,126 @@ static void test_faults(void **state)
                         "CREATE RULE dropper AS ON INSERT TO " T "_parked DO INSTEAD NOTHING");
     open_now(f, 0);
     check(f, &found);
-    finds(&found, "1 " T "_mutations: trigger meddler");
+    finds(&found, "1 " T "_mutations: trigger meddler (BEFORE INSERT)");
     finds(&found, "1 " T "_parked: rule dropper");
+    tst_pg_sql(f->conn, "CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON " T "_cursors "
+                        "FOR EACH STATEMENT EXECUTE FUNCTION meddle(); "
+                        "CREATE TRIGGER outbox AFTER INSERT ON " T " FOR EACH ROW "
+                        "EXECUTE FUNCTION meddle(); "
+                        "ALTER TABLE " T "_mutations DISABLE TRIGGER meddler");
+    check(f, &found);
+    finds(&found, "1 " T "_cursors: trigger guard (BEFORE UPDATE OR DELETE)");
+    finds(&found, "0 " T ": trigger outbox (AFTER INSERT)");
+    assert_null(strstr(found.text, "meddler"));
     handle_close(&f->pg);
+}
+
+/* What the next write would run into is known before it. */
+static void finds_not(struct fixture *f, struct found *found, const char *text)
+{
+    check(f, found);
+    if (strstr(found->text, text) != NULL)
+        tst_fail("\"%s\" in:\n%s", text, found->text);
+}
+
+static void test_ids_left(void **state)
+{
+    static const struct {
+        const char *ddl, *found, *help;
+    } cases[] = {
+        { "SELECT setval('" T "_id_seq', 1, false)",
+          "2 " T ": sequence " T "_id_seq lies behind its rows (0, and the highest id is 2)",
+          "SELECT setval('" T "_id_seq', (SELECT max(id) FROM \"" T "\"))" },
+        { "ALTER SEQUENCE " T "_mutations_id_seq RESTART WITH 2",
+          "2 " T "_mutations: sequence " T "_mutations_id_seq lies behind",
+          "SELECT setval('" T "_mutations_id_seq', (SELECT max(id) FROM \"" T "_mutations\"))" },
+        { "INSERT INTO " T "_parked(id, source_uuid, origin, log_position, stream, type, reason, "
+          "parked_at) VALUES (5, 'u', 1, 1, 's', 't', 'r', now())",
+          "2 " T "_parked: sequence " T "_parked_id_seq lies behind",
+          "SELECT setval('" T "_parked_id_seq', (SELECT max(id) FROM \"" T "_parked\"))" },
+        { "ALTER SEQUENCE " T "_id_seq AS smallint; SELECT setval('" T "_id_seq', 32767)",
+          "2 " T ": sequence " T "_id_seq has run out of ids (32767 of 32767)",
+          "ALTER SEQUENCE " T "_id_seq AS bigint MAXVALUE 9223372036854775807" },
+        { "ALTER SEQUENCE " T "_mutations_id_seq AS integer; "
+          "SELECT setval('" T "_mutations_id_seq', 2000000000)",
+          "1 " T "_mutations: sequence " T "_mutations_id_seq has less than a tenth",
+          "ALTER SEQUENCE " T "_mutations_id_seq AS bigint MAXVALUE 9223372036854775807" },
+        { "ALTER SEQUENCE " T "_parked_id_seq MAXVALUE 10; SELECT setval('" T
+          "_parked_id_seq', 10)",
+          "2 " T "_parked: sequence " T "_parked_id_seq has run out",
+          "ALTER SEQUENCE " T "_parked_id_seq AS bigint MAXVALUE 9223372036854775807" },
+        { "SELECT setval('" T "_id_seq', 9223372036854775800)",
+          "1 " T ": sequence " T "_id_seq has less than a tenth",
+          "SELECT setval('" T "_id_seq', (SELECT max(id) FROM \"" T "\"))" },
+    };
+    struct fixture *f = *state;
+    static struct found found;
+
+    open_now(f, LEDGER_STORE_CREATE);
+    append(f, "a");
+    append(f, "b");
+    finds_not(f, &found, "sequence ");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_pg_sql(f->conn, "%s", cases[i].ddl);
+        check(f, &found);
+        finds(&found, cases[i].found);
+        finds(&found, cases[i].help);
+        tst_pg_sql(f->conn, "%s", cases[i].help);
+        finds_not(f, &found, "sequence ");
+        append(f, NULL);
+    }
+    /* Begun anew behind all rows, or an empty table: nothing is wrong. */
+    tst_pg_sql(f->conn, "ALTER SEQUENCE " T "_id_seq RESTART WITH 1000000; TRUNCATE " T "_parked; "
+                        "ALTER SEQUENCE " T "_parked_id_seq RESTART");
+    finds_not(f, &found, "sequence ");
+    handle_close(&f->pg);
+}
+
+/* What a role lacks is told for each thing that it may be meant for; only what it may read is
+ * looked into. */
+static void test_lacking_grants(void **state)
+{
+    struct fixture *f = *state;
+    static struct found found;
+    char *schema = tst_pg_sql_text(f->conn, "SELECT current_schema()");
+    char role[64], more[128], url[400];
+
+    snprintf(role, sizeof(role), "app_%s", schema);
+    snprintf(more, sizeof(more), "options=-csearch_path%%3D%s", schema);
+    snprintf(url, sizeof(url), "%s", tst_pg_url(tst_pg_shared(), NULL, role, more));
+    open_now(f, LEDGER_STORE_CREATE);
+    append(f, "a");
+    check(f, &found);
+    finds(&found, "0 role: ");
+    handle_close(&f->pg);
+    tst_pg_sql(f->conn,
+               "CREATE ROLE \"%s\" LOGIN; GRANT USAGE ON SCHEMA \"%s\" TO \"%s\"; "
+               "GRANT SELECT, INSERT, UPDATE ON " T " TO \"%s\"; "
+               "GRANT SELECT ON " T "_meta, " T "_origins TO \"%s\"; "
+               "GRANT USAGE ON SEQUENCE " T "_id_seq TO \"%s\"",
+               role, schema, role, role, role, role);
+    tst_ok(try_as(f, url, LDG_ROLE_USER, 0), &f->err);
+    check(f, &found);
+    char text[640];
+    snprintf(text, sizeof(text),
+             "1 role: for a program that writes entries \"%s\" lacks a privilege: GRANT DELETE ON "
+             "\"" T "\" TO \"%s\"; GRANT INSERT ON \"" T "_mutations\" TO \"%s\"; GRANT USAGE ON "
+             "SEQUENCE " T "_mutations_id_seq TO \"%s\"",
+             role, role, role, role);
+    finds(&found, text);
+    finds(&found, "1 role: for a bridge that reads from here");
+    finds(&found, "1 role: for a bridge that writes here");
+    tst_pg_sql(f->conn,
+               "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA \"%s\" TO \"%s\"; "
+               "GRANT USAGE ON ALL SEQUENCES IN SCHEMA \"%s\" TO \"%s\"",
+               schema, role, schema, role);
+    /* One who may draw from a sequence, and not read it, is told of rows beyond it as well. */
+    tst_pg_sql(f->conn, "UPDATE " T " SET id = 77");
+    check(f, &found);
+    finds(&found, "0 role: ");
+    finds(&found, "2 " T ": sequence " T "_id_seq lies behind");
+    handle_close(&f->pg);
+    free(schema);
 }
 
 /* Columns that the server compares, fills or gives another type than a ledger's. */
@@ -1250,6 +1367,8 @@ int main(void)
         TEST(test_no_memory),
         TEST(test_look_is_of_one_moment),
         TEST(test_faults),
+        TEST(test_ids_left),
+        TEST(test_lacking_grants),
         TEST(test_columns),
         TEST(test_txid_guard),
         TEST(test_swapped_tables),

@@ -1,6 +1,7 @@
 /* Making, mending and refusing tables; check(). */
 #include "handle.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -545,6 +546,107 @@ static void test_check(void **state)
     sqlite3_close(db);
 }
 
+struct said {
+    char text[8192];
+};
+
+static void note_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
+{
+    struct said *said = ctx;
+    const size_t size = strlen(said->text);
+    snprintf(said->text + size, sizeof(said->text) - size, "%d %s: %s\n", (int)severity, subject,
+             text);
+}
+
+static void finds(ledger_store *store, const char *text, bool expected)
+{
+    struct said said = { "" };
+    ledger_error err = { 0 };
+    tst_ok(ledger_store_check(store, note_finding, &said, &err), &err);
+    if ((strstr(said.text, text) != NULL) != expected)
+        tst_fail("%s is %sfound in:\n%s", text, expected ? "not " : "", said.text);
+}
+
+/* What the next write would run into, or a later one, is known before it. */
+static void test_check_ids(void **state)
+{
+#define AT_END(table)                                                                              \
+    "UPDATE sqlite_sequence SET seq = 9223372036854775807 WHERE name = '" table "'"
+#define MENDED(table)                                                                              \
+    "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM \"" table "\") "           \
+    "WHERE name = '" table "' COLLATE NOCASE"
+    static const struct {
+        const char *sql, *found, *help;
+    } cases[] = {
+        { AT_END("ledger_entries"), "2 ledger_entries: it has run out of ids",
+          MENDED("ledger_entries") },
+        { AT_END("ledger_entries_mutations"), "2 ledger_entries_mutations: it has run out",
+          MENDED("ledger_entries_mutations") },
+        { "INSERT INTO sqlite_sequence(name, seq) VALUES ('ledger_entries_parked', "
+          "9000000000000000000)",
+          "1 ledger_entries_parked: less than a tenth", MENDED("ledger_entries_parked") },
+        { "UPDATE sqlite_sequence SET seq = 1 WHERE name = 'ledger_entries'",
+          "1 ledger_entries: sqlite_sequence lies behind its rows (1, and the highest id is 2)",
+          MENDED("ledger_entries") },
+        { "DELETE FROM sqlite_sequence WHERE name = 'ledger_entries_mutations'",
+          "1 ledger_entries_mutations: sqlite_sequence lies behind its rows (0,",
+          "INSERT INTO sqlite_sequence(name, seq) SELECT 'ledger_entries_mutations', max(id) FROM "
+          "\"ledger_entries_mutations\"" },
+    };
+    struct tst_env *env = *state;
+    ledger_store *store = tst_open(env, TST_SQLITE, "a");
+
+    (void)tst_append(store, "s", "1", NULL, NULL);
+    (void)tst_append(store, "s", "2", NULL, NULL);
+    finds(store, "sqlite_sequence", false);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        tst_exec_on(store, "%s", cases[i].sql);
+        finds(store, cases[i].found, true);
+        finds(store, cases[i].help, true);
+        tst_exec_on(store, "%s", cases[i].help);
+        finds(store, "sqlite_sequence", false);
+    }
+    tst_exec_on(store, "UPDATE ledger_entries SET id = 9223372036854775807 WHERE id = 2");
+    finds(store, "2 ledger_entries: it has run out of ids", true);
+    finds(store, "carry its rows into a new table", true);
+#undef AT_END
+#undef MENDED
+}
+
+static void test_check_triggers(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *store = tst_open(env, TST_SQLITE, "a");
+
+    finds(store, "trigger", false);
+    tst_exec_on(store, "CREATE TRIGGER first BEFORE INSERT ON ledger_entries BEGIN SELECT 1; END; "
+                       "CREATE TRIGGER plain DELETE ON Ledger_Entries_Parked BEGIN SELECT 1; END; "
+                       "CREATE TRIGGER outbox AFTER UPDATE ON ledger_entries_cursors "
+                       "BEGIN SELECT 1; END");
+    finds(store, "1 ledger_entries: trigger first may drop or refuse", true);
+    finds(store, ": trigger plain may drop or refuse", true);
+    finds(store, "0 ledger_entries_cursors: trigger outbox (AFTER)", true);
+}
+
+/* Root may write everywhere but for what is mounted read-only, so the test is another user then. */
+static void test_check_may_write(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *store = tst_open(env, TST_SQLITE, "a");
+    const char *path = tst_path(env, "a.db");
+    const bool is_root = geteuid() == 0;
+
+    finds(store, "may not write", false);
+    assert_int_equal(chmod(path, 0444), 0);
+    assert_int_equal(chmod(tst_path(env, ""), 0755), 0);
+    if (is_root)
+        assert_int_equal(seteuid(65534), 0);
+    finds(store, "1 file: this user may not write to", true);
+    if (is_root)
+        assert_int_equal(seteuid(0), 0);
+    assert_int_equal(chmod(path, 0644), 0);
+}
+
 static ledger_rc open_and_close(void *ctx)
 {
     struct ldg_sqlite s;
@@ -618,6 +720,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_changed_behind_us, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_init_at_once, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_check, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_check_ids, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_check_triggers, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(test_check_may_write, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_without_foreign_changes, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_without_positions_of_kinds, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(test_allocations, tst_setup, tst_teardown),
