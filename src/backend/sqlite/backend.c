@@ -582,8 +582,7 @@ static ledger_rc sqlite_open(void *ctx, const struct ldg_open *open, ledger_erro
         s->own_db = true;
 out:
     /* A bridge had this store open: somebody may be copying another file into its place. */
-    if ((rc == LEDGER_ERR_SCHEMA || rc == LEDGER_ERR_CORRUPT) && open->role != LDG_ROLE_USER &&
-        ldg_sqlite_file_is_young(s))
+    if (rc != LEDGER_OK && open->role != LDG_ROLE_USER && ldg_sqlite_file_may_grow(s, rc))
         err->flags = LEDGER_ERROR_RETRY;
     if (rc != LEDGER_OK)
         release(s);

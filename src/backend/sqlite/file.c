@@ -470,10 +470,12 @@ ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err)
     return rc == LEDGER_OK ? look_at_handles(s, err) : rc;
 }
 
-bool ldg_sqlite_file_is_young(const struct ldg_sqlite *s)
+bool ldg_sqlite_file_may_grow(const struct ldg_sqlite *s, ledger_rc rc)
 {
     struct stat st;
     if (s->path == NULL || stat(s->path, &st) != 0)
+        return false;
+    if (rc != LEDGER_ERR_CORRUPT && (rc != LEDGER_ERR_SCHEMA || st.st_size != 0))
         return false;
     int64_t age_us = ldg_clock_now_us() - (int64_t)st.st_mtim.tv_sec * 1000000;
     return age_us < YOUNG_US && age_us > -YOUNG_US;

@@ -229,8 +229,9 @@ void ldg_sqlite_file_forget(struct ldg_sqlite *s);
  * leads elsewhere, or the WAL was taken away), UNSUPPORTED (a second name); both RETRY for a
  * bridge, as it opens its handles again. */
 ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error *err);
-/* Was it written to in the last seconds? Then it may still be in the making. */
-bool ldg_sqlite_file_is_young(const struct ldg_sqlite *s);
+/* Opening it failed with rc: may it be a copy that is still being written? It is empty, or damaged,
+ * and was written to in the last seconds. A whole database that lacks a table is none. */
+bool ldg_sqlite_file_may_grow(const struct ldg_sqlite *s, ledger_rc rc);
 /* Is something mounted at this very path? For kernels before 5.8, which cannot say it of a file. */
 bool ldg_sqlite_file_in_mountinfo(const char *path);
 /* Name of a file system that other machines may share; NULL: it is a local one. */
