@@ -151,6 +151,7 @@ static ledger_rc copy_options(struct ldg_pg *pg, const struct ldg_open *open, le
     pg->reply_timeout_ms = REPLY_TIMEOUT_MS;
     pg->silent_ms = SILENT_MS;
     pg->wait = open->wait;
+    pg->lock_failures = ldg_pg_locked_of_late();
     pg->table = fold(open->table);
     pg->log_table = fold(open->log_table);
     pg->label = ldg_strdup(open->label ? open->label : "ledger");

@@ -5,6 +5,7 @@
 #include "backend/postgres/schema.h"
 
 #include <ctype.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -214,10 +215,22 @@ static ledger_rc code_of(const struct state_info *info, const PGresult *result)
                : info->code;
 }
 
+/* When a handle of this process last waited for a lock and did not get it; 0: never. A bridge that
+ * fails at its start makes new handles for each try, and those know nothing of the tries before. */
+static _Atomic int64_t locked_us;
+#define LOCKED_OF_LATE_US (10 * INT64_C(1000000))
+
+bool ldg_pg_locked_of_late(void)
+{
+    const int64_t last_us = atomic_load(&locked_us);
+    return last_us != 0 && ldg_clock_mono_us() - last_us < LOCKED_OF_LATE_US;
+}
+
 /* A lock was not to be had; who has it is known from the waits before. */
 static void note_locked(struct ldg_pg *pg, char *out, size_t out_size)
 {
     pg->lock_failures++;
+    atomic_store(&locked_us, ldg_clock_mono_us());
     if (*pg->holder)
         (void)snprintf(out, out_size, "%s", pg->holder);
     else if (pg->cancelled)

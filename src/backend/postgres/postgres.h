@@ -260,6 +260,8 @@ bool ldg_pg_is_row_fault(const ledger_error *err);
 #define LDG_PG_HELP_MAX 300
 void ldg_pg_help_behind(const char *sequence, const char *table, char help[LDG_PG_HELP_MAX]);
 void ldg_pg_help_exhausted(const char *sequence, char help[LDG_PG_HELP_MAX]);
+/* Has any handle of this process waited for a lock in vain in the last seconds? */
+bool ldg_pg_locked_of_late(void);
 /* The ids of a table are taken already: its sequence lies behind its rows. */
 ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err);
 /* What a refusal has in common with others: constraint or column, and SQLSTATE. */
