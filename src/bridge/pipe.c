@@ -99,6 +99,8 @@ static ledger_rc check_fit(struct ldg_pipe *pipe, ledger_error *err)
     if (pipe->fitted || !pipe->cursor.in_sink)
         return LEDGER_OK;
     rc = ldg_fit_check_others(&pipe->cursor, pipe->source, err);
+    if (rc == LEDGER_OK && (skipped >> LEDGER_MUTATION_SET_ANNOTATIONS & 1) != 0)
+        rc = ldg_store_origin_skips(pipe->sink, pipe->origins.source, err);
     if (rc == LEDGER_OK && (skipped >> LEDGER_MUTATION_APPEND & 1) == 0)
         rc = ldg_fit_is_emptied(&pipe->cursor, pipe->source, pipe->sink, &pipe->origins, &emptied,
                                 err);

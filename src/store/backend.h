@@ -332,9 +332,12 @@ struct ldg_backend {
     /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
      * which now have those positions are taken for new. For a source whose log was put back. */
     ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
-    /* Before tags and annotations had a position each, one stood for both, and kept out what had
-     * been skipped of either. Forgets those: a cursor goes back, so that all of it comes again in
-     * the order of the log. NULL: there never were any. */
+    /* A bridge leaves out changes of annotations. They merge, so a later one does not stand for
+     * those: from now on origin_unguard() forgets the positions of all. NULL: there are none. */
+    ledger_rc (*origin_skips)(void *ctx, int origin, ledger_error *err);
+    /* A cursor goes back, so that all comes again in the order of the log. Forgets positions that
+     * would keep out what was skipped: of annotations after origin_skips(), and those that stood
+     * for both kinds before tags and annotations had one each. NULL: there are none. */
     ledger_rc (*origin_unguard)(void *ctx, ledger_error *err);
     /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
     ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);

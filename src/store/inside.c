@@ -349,6 +349,18 @@ ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t posit
     return rc;
 }
 
+ledger_rc ldg_store_origin_skips(ledger_store *store, int origin, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc =
+        ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "noting what is skipped", err);
+    if (rc == LEDGER_OK && store->backend->origin_skips)
+        rc = store->backend->origin_skips(store->ctx, origin, err);
+    return rc;
+}
+
 ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err)
 {
     ledger_error local_err;

@@ -51,7 +51,8 @@ ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id
                                 ledger_error *err);
 /* A backend without the callback has no such tables: 0. */
 ledger_rc ldg_store_origin_carry_ids(ledger_store *store, int *ret_origin, ledger_error *err);
-/* A backend without the callback has nothing to forget. */
+/* A backend without the callbacks has nothing to note, or to forget. */
+ledger_rc ldg_store_origin_skips(ledger_store *store, int origin, ledger_error *err);
 ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err);
 ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t position,
                                   ledger_error *err);

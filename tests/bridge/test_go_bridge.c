@@ -503,6 +503,7 @@ static void f2_every_way_in_writes_source_id(void **state)
  * Go bridge that was killed in a batch never gets past what it has added already: *stuck. */
 static bool random_turn(ledger_store *source, ledger_store *sink, bool *stuck, uint64_t *random)
 {
+    static const int skips[] = { LEDGER_MUTATION_SET_TAGS, LEDGER_MUTATION_SET_ANNOTATIONS };
     const uint64_t dice = *stuck ? 9 : tst_random_below(random, 10);
     ledger_bridge_options options;
     ledger_error err = { 0 };
@@ -518,7 +519,7 @@ static bool random_turn(ledger_store *source, ledger_store *sink, bool *stuck, u
     if (dice == 5)
         options.parallel_streams = 4;
     if (dice == 6)
-        options.skip_types = 1u << LEDGER_MUTATION_SET_TAGS;
+        options.skip_types = 1u << skips[tst_random_below(random, 2)];
     if (dice == 7)
         tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
     if (dice == 8)

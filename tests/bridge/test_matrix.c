@@ -184,6 +184,37 @@ static void skipped_kind_comes_after_a_reset(void **state)
     }
 }
 
+/* Annotations merge: a later one, carried in between, does not stand for those that were left out.
+ */
+static void skipped_annotations_come_although_later_ones_did(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_PAIR(env, from, to)
+    {
+        ledger_store *source = tst_open(env, from, "source");
+        ledger_store *sink = tst_open(env, (enum tst_kind)to, "sink");
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        int64_t ids[4];
+        tst_bridge_options(&o);
+        o.skip_types = 1U << LEDGER_MUTATION_SET_ANNOTATIONS;
+        for (int i = 0; i < 4; i++) {
+            ids[i] = tst_append(source, "s", "{}", NULL, "t");
+            tst_annotate(source, "s", ids[i], "a", "1");
+            tst_annotate(source, "s", ids[i], "b", "1");
+        }
+        (void)tst_bridge_once(source, sink, &o);
+        for (int i = 0; i < 4; i++) {
+            tst_annotate(source, "s", ids[i], i < 2 ? "a" : "c", i % 2 ? NULL : "2");
+            tst_tag(source, "s", ids[i], "later");
+        }
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_ok(ledger_bridge_cursor_set(source, sink, "default", "0", false, &err), &err);
+        (void)tst_bridge_once(source, sink, NULL);
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
 /* The same where a version before this one has carried: one position stood for both kinds. */
 static void skipped_kind_of_an_older_version_comes_after_a_reset(void **state)
 {
@@ -710,6 +741,7 @@ int main(void)
         T(batches_end_by_bytes),
         T(skipped_types_are_counted),
         T(skipped_kind_comes_after_a_reset),
+        T(skipped_annotations_come_although_later_ones_did),
         T(skipped_kind_of_an_older_version_comes_after_a_reset),
         T(parallel_streams),
         T(polls_beside_start_and_stop),

@@ -140,6 +140,7 @@ struct ldg_mem_table {
     struct ldg_mem_index indexes[LDG_MEM_INDEX_COUNT];
     struct ldg_mem_origin *origins; /* number - 1 */
     size_t origin_count;
+    bool skipped; /* changes of annotations were left out */
     struct ldg_mem_cursor *cursors;
     struct ldg_mem_parked **parked; /* ascending by id */
     size_t parked_count, parked_cap;
@@ -417,6 +418,8 @@ ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, const struct ldg_claim *cl
                                uint64_t *ret_adopted, ledger_error *err);
 ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
 ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_mem_origin_skips(void *ctx, int origin, ledger_error *err);
+ledger_rc ldg_mem_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_mem_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                         ledger_error *err);

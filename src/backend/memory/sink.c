@@ -214,6 +214,43 @@ ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_
     return ldg_mem_leave(m, LEDGER_OK, err);
 }
 
+ledger_rc ldg_mem_origin_skips(void *ctx, int origin, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "origin_skips", err);
+    (void)origin;
+    if (rc != LEDGER_OK)
+        return rc;
+    m->table->skipped = true;
+    return ldg_mem_leave(m, LEDGER_OK, err);
+}
+
+static void version_unguard(struct ldg_mem_version *version)
+{
+    size_t kept = 0;
+    version->annotations_pos = 0;
+    for (size_t i = 0; i < version->mark_count; i++) {
+        if (version->marks[i].kind != LDG_OP_SET_ANNOTATIONS)
+            version->marks[kept++] = version->marks[i];
+    }
+    version->mark_count = kept;
+}
+
+ledger_rc ldg_mem_origin_unguard(void *ctx, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "origin_unguard", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < m->table->rows.count && m->table->skipped; i++) {
+        struct ldg_mem_row *row = m->table->rows.items[i];
+        version_unguard(row->version);
+        if (row->pending)
+            version_unguard(row->pending);
+    }
+    return ldg_mem_leave(m, LEDGER_OK, err);
+}
+
 ledger_rc ldg_mem_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
 {
     struct ldg_memory *m = ctx;

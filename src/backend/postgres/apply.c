@@ -193,7 +193,8 @@ static const char fence_share[] =
  * changed it at any time. Not while ids that were drawn are not committed: it is locked until then.
  */
 #define ASIDE                                                                                      \
-    "EXISTS (SELECT FROM \"{t}_parked\"), EXISTS (SELECT FROM \"{t}_foreign\"), "                  \
+    "EXISTS (SELECT FROM \"{t}_parked\"), "                                                        \
+    "EXISTS (SELECT FROM \"{t}_foreign\" WHERE kind < 3), "                                        \
     "(SELECT seqrelid::regclass::text FROM pg_sequence "                                           \
     "WHERE seqrelid = pg_get_serial_sequence('\"{t}\"', 'id')::regclass "                          \
     "AND (seqcache > 1 OR seqincrement < 0 OR seqcycle))"

@@ -339,6 +339,7 @@ const struct ldg_backend ldg_backend_postgres = {
     .origin_last = ldg_pg_origin_last,
     .origin_carry_ids = ldg_pg_origin_carry_ids,
     .origin_rewind = ldg_pg_origin_rewind,
+    .origin_skips = ldg_pg_origin_skips,
     .origin_unguard = ldg_pg_origin_unguard,
     .origin_unclaimed = ldg_pg_origin_unclaimed,
     .apply = ldg_pg_apply,

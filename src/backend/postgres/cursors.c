@@ -406,10 +406,32 @@ ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_e
     return rc;
 }
 
+/* In <table>_foreign, as kind 3: no change, but that changes of annotations were left out. */
+ledger_rc ldg_pg_origin_skips(void *ctx, int origin, ledger_error *err)
+{
+    static const char note[] =
+        "INSERT INTO \"{t}_foreign\" (origin, entry, mutation_origin, kind, id, position) "
+        "VALUES ($1, 0, $1, 3, 0, 0) ON CONFLICT (origin, entry, mutation_origin, kind) DO NOTHING";
+    struct ldg_pg *pg = ctx;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    ldg_pg_arg_int32(&args, origin);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_write_alone(pg, "noting what is skipped", note, &args, NULL, err);
+    return rc;
+}
+
 ledger_rc ldg_pg_origin_unguard(void *ctx, ledger_error *err)
 {
     static const char unguard[] =
-        "UPDATE \"{t}\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL";
+        "WITH skipped AS (SELECT EXISTS (SELECT FROM \"{t}_foreign\" WHERE kind = 3) AS any_), "
+        "foreigners AS (DELETE FROM \"{t}_foreign\" WHERE kind = 2 "
+        "AND (SELECT any_ FROM skipped)) "
+        "UPDATE \"{t}\" SET mutation_pos = NULL, annotations_pos = CASE WHEN "
+        "(SELECT any_ FROM skipped) THEN NULL ELSE annotations_pos END "
+        "WHERE mutation_pos IS NOT NULL "
+        "OR (annotations_pos IS NOT NULL AND (SELECT any_ FROM skipped))";
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
     ledger_rc rc = ldg_pg_enter(pg, err);

@@ -476,6 +476,7 @@ ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *cla
 ledger_rc ldg_pg_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
 ledger_rc ldg_pg_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err);
 ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_pg_origin_skips(void *ctx, int origin, ledger_error *err);
 ledger_rc ldg_pg_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_pg_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,

@@ -691,6 +691,7 @@ const struct ldg_backend ldg_backend_sqlite = {
     .origin_last = ldg_sqlite_origin_last,
     .origin_carry_ids = ldg_sqlite_origin_carry_ids,
     .origin_rewind = ldg_sqlite_origin_rewind,
+    .origin_skips = ldg_sqlite_origin_skips,
     .origin_unguard = ldg_sqlite_origin_unguard,
     .origin_unclaimed = ldg_sqlite_origin_unclaimed,
     .apply = ldg_sqlite_apply,

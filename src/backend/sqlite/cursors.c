@@ -380,15 +380,36 @@ out:
     return rc;
 }
 
+ledger_rc ldg_sqlite_origin_skips(void *ctx, int origin, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    const int64_t value = origin;
+    bool own;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        goto out;
+    rc = ldg_sqlite_run_ints(s, LDG_STMT_SKIPS, "noting what is skipped", &value, 1, NULL, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+out:
+    return rc;
+}
+
 ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err)
 {
+    static const enum ldg_sqlite_stmt_id statements[] = {
+        LDG_STMT_UNGUARD,
+        LDG_STMT_UNGUARD_SKIPPED,
+        LDG_STMT_UNGUARD_FOREIGN,
+    };
     struct ldg_sqlite *s = ctx;
     bool own;
     ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
 
     if (rc != LEDGER_OK)
         goto out;
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_UNGUARD, "setting a cursor back", NULL, 0, NULL, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < sizeof(statements) / sizeof(statements[0]); i++)
+        rc = ldg_sqlite_run_ints(s, statements[i], "setting a cursor back", NULL, 0, NULL, err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
     return rc;

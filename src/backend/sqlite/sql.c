@@ -173,8 +173,16 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "
         "WHERE origin = ?1 AND source_pos IS NOT NULL "
         "AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)",
+    /* ?1 origin; kind 3: no change, but that changes of annotations were left out */
+    [LDG_STMT_SKIPS] = "INSERT OR IGNORE INTO main.\"%T_foreign\"(origin, entry, mutation_origin, "
+                       "kind, id, position) VALUES (?1, 0, ?1, 3, 0, 0)",
     [LDG_STMT_UNGUARD] =
         "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL",
+    [LDG_STMT_UNGUARD_SKIPPED] =
+        "UPDATE main.\"%T\" SET annotations_pos = NULL WHERE annotations_pos IS NOT NULL "
+        "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
+    [LDG_STMT_UNGUARD_FOREIGN] = "DELETE FROM main.\"%T_foreign\" WHERE kind = 2 "
+                                 "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
     [LDG_STMT_REWIND_FOREIGN] =
         "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2",
     /* the range is what brings Go's index on source_id in */
@@ -241,7 +249,7 @@ static const char *const statements[LDG_STMT_COUNT] = {
         "AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''",
     /* A row counts while the entry has the id that it had then: what is deleted here and carried
      * again begins anew. ?1 origin, ?2 entry, ?3 mutation origin, ?4 kind, ?5 id, ?6 position */
-    [LDG_STMT_FOREIGN_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_foreign\")",
+    [LDG_STMT_FOREIGN_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind < 3)",
     [LDG_STMT_FOREIGN_GET] =
         "SELECT position FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = ?2 "
         "AND mutation_origin = ?3 AND kind = ?4 AND id = ?5",

@@ -87,7 +87,10 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_GO_FILLED,
     LDG_STMT_GO_FIND,
     LDG_STMT_REWIND,
+    LDG_STMT_SKIPS,
     LDG_STMT_UNGUARD,
+    LDG_STMT_UNGUARD_SKIPPED,
+    LDG_STMT_UNGUARD_FOREIGN,
     LDG_STMT_REWIND_FOREIGN,
     LDG_STMT_UNCLAIMED,
     /* apply.c, ops.c */
@@ -338,6 +341,7 @@ ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, const struct ldg_claim 
 ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
 ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err);
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
+ledger_rc ldg_sqlite_origin_skips(void *ctx, int origin, ledger_error *err);
 ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err);
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,

@@ -152,6 +152,7 @@ static void closed_stores_say_so(void **state)
     assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", 1, NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_unclaimed(NULL, &any, &err), LEDGER_ERR_CLOSED);
+    assert_int_equal(ldg_store_origin_skips(NULL, 1, &err), LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_unguard(NULL, &err), LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_SINK, NULL, &again, &err), LEDGER_ERR_CLOSED);
     ldg_store_snapshot_end(NULL);

@@ -103,6 +103,7 @@ static void every_hole_is_found(void **state)
     const size_t optional[] = {
         offsetof(struct ldg_backend, origin_unclaimed),
         offsetof(struct ldg_backend, origin_carry_ids),
+        offsetof(struct ldg_backend, origin_skips),
         offsetof(struct ldg_backend, origin_unguard),
         offsetof(struct ldg_backend, trim_kept),
         offsetof(struct ldg_backend, durable_count),
