@@ -492,6 +492,8 @@ ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
 /* SCHEMA: the table holds entries of other stores, and <table>_origins, which names those, is gone.
  */
 ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err);
+/* SCHEMA: what was written to <table>_<side> is not there, and nothing said why. */
+ledger_rc ldg_schema_fail_kept_out(const char *table, const char *side, ledger_error *err);
 /* In the words of SOURCE_REWOUND where the row of the witness is another one. */
 #define LDG_OR_A_COPY                                                                              \
     "; or it is a copy of the store that was carried, which needs an identity of its own "         \

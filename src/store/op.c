@@ -156,6 +156,12 @@ ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_e
         where, table, table);
 }
 
+ledger_rc ldg_schema_fail_kept_out(const char *table, const char *side, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                    "a trigger or a rule of table \"%s_%s\" keeps rows out: drop it", table, side);
+}
+
 ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err)
 {
     return ldg_fail(err, LEDGER_ERR_SCHEMA,

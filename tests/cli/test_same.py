@@ -24,6 +24,15 @@ class Lite:
         db.close()
         return rows
 
+    def silence(self, table, event):
+        """A trigger that leaves every row as it is, and says nothing."""
+        self.sql(f'CREATE TRIGGER silent_{event} BEFORE {event} ON {table} '
+                 'BEGIN SELECT RAISE(IGNORE); END')
+
+    def refuse(self, table, event):
+        self.sql(f"CREATE TRIGGER no_{event} BEFORE {event} ON {table} "
+                 "BEGIN SELECT RAISE(ABORT, 'never'); END")
+
     def hand_row(self, event, column='_', **columns):
         """A row of the log, written as a program does that keeps its outbox by plain SQL."""
         names = ['stream', 'payload'] + list(columns)
@@ -50,6 +59,18 @@ class Pg(Lite):
             [os.path.join(pg.bin, 'psql'), '-XAtq', '-F', '|', '-v', 'ON_ERROR_STOP=1', pg.url(),
              '-c', text.replace('{t}', self.table)], check=True, capture_output=True, text=True)
         return [tuple(line.split('|')) for line in out.stdout.splitlines()]
+
+
+    def trigger(self, table, event, body):
+        self.sql(f'CREATE OR REPLACE FUNCTION {{t}}_f() RETURNS trigger LANGUAGE plpgsql AS '
+                 f'$$BEGIN {body}; END$$; CREATE TRIGGER f BEFORE {event} ON {table} '
+                 'FOR EACH ROW EXECUTE FUNCTION {t}_f()')
+
+    def silence(self, table, event):
+        self.trigger(table, event, 'RETURN NULL')
+
+    def refuse(self, table, event):
+        self.trigger(table, event, "RAISE 'never'")
 
 
 def store(kind, name, *options):
@@ -256,6 +277,48 @@ def test_a_copy_under_the_same_name_is_told():
     run(pair(copy, sink))
     append(source, 's', '3')
     contains(run(pair(source, sink), code=78).err, 'store init --new-identity', 'cursor set')
+
+
+def _silent(kind, name):
+    """What a trigger of the sink keeps in silence is parked, not taken for a replay."""
+    source = store(Lite, name + '_a')
+    append(source, 's', '1')
+    for i, (event, words) in enumerate((
+            ('UPDATE', ('tag', '--id', '1', '--tag', 'x')),
+            ('UPDATE', ('annotate', '--id', '1', '--set', 'a=b')),
+            ('DELETE', ('trim', '--before', '1')))):
+        sink = store(kind, f'{name}{i}', '--no-log')
+        ends = pair(source, sink)
+        run(ends)
+        sink.silence('{t}', event)
+        ctl('stream', words[0], '--store', source.url, '--stream', 's', *words[1:])
+        run(ends)
+        contains(sink.sql('SELECT reason FROM {t}_parked')[0][0], 'keeps a row as it is')
+
+
+def test_what_a_trigger_keeps_in_silence_is_parked():
+    both(_silent)
+
+
+def _own_tables(kind, name):
+    """A table of the ledger's own that takes nothing is a fault of the store: 78, by its name."""
+    source = store(Lite, name + '_a')
+    append(source, 's', '1')
+    cases = (('cursors', 'UPDATE'), ('cursors', 'INSERT'), ('origins', 'INSERT'))
+    for i, (side, event) in enumerate(cases):
+        sink = store(kind, f'{name}r{i}', '--no-log')
+        sink.refuse('{t}_' + side, event)
+        contains(run(pair(source, sink), code=78).err, 'never', "the ledger's own")
+        equal(payloads(sink), [])
+        sink = store(kind, f'{name}s{i}', '--no-log')
+        sink.silence('{t}_' + side, event)
+        code = 75 if kind is Pg and side == 'origins' else 78  # there, others may have been faster
+        contains(run(pair(source, sink), '--retry-for', '1s', code=code).err,
+                 f'{sink.table}_{side}', 'keeps rows out')
+
+
+def test_own_tables_that_take_nothing_are_told():
+    both(_own_tables)
 
 
 def _origins(kind, name):

@@ -491,7 +491,7 @@ static ledger_rc commit_own(struct run *r, ledger_error *err)
     const struct ldg_apply *apply = r->apply;
     struct ldg_pg *pg = r->b->pg;
     struct ldg_pg_args args = { 0 };
-    PGresult *result = NULL;
+    PGresult *moved = NULL, *result = NULL;
     ledger_error why, ignored;
     bool moves = apply->name != NULL && apply->next != NULL;
     ledger_rc rc = ldg_pg_pipe_begin(pg, err);
@@ -510,11 +510,15 @@ static ledger_rc commit_own(struct run *r, ledger_error *err)
         rc = ldg_pg_pipe_send(pg, committing, "COMMIT", NULL, err);
     ldg_pg_commit_begin(pg);
     if (rc == LEDGER_OK && moves)
-        rc = ldg_pg_pipe_receive(pg, committing, NULL, err);
+        rc = ldg_pg_fail_own(ldg_pg_pipe_receive(pg, committing, &moved, err), err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_pipe_receive(pg, committing, &result, err);
     if (rc == LEDGER_OK && strcmp(PQcmdStatus(result), "COMMIT") != 0)
         rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "while %s: the transaction had failed", committing);
+    /* The data is in; without its cursor it would come again and again. */
+    if (rc == LEDGER_OK && moves && ldg_pg_changed(moved) == 0)
+        rc = ldg_schema_fail_kept_out(pg->table, "cursors", err);
+    PQclear(moved);
     PQclear(result);
     (void)!ldg_pg_pipe_end(pg, &ignored);
     ldg_pg_commit_end(pg, rc);
@@ -532,6 +536,8 @@ static ledger_rc move_cursor(const struct run *r, ledger_error *err)
         "UPDATE \"{t}_cursors\" SET cursor = $2, state = $3, moved_at = $4 WHERE name = $1";
     const struct ldg_cursor *next = r->apply->next;
     struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    ledger_rc rc;
 
     if (r->apply->name == NULL || next == NULL)
         return LEDGER_OK;
@@ -539,7 +545,12 @@ static ledger_rc move_cursor(const struct run *r, ledger_error *err)
     ldg_pg_arg_text(&args, next->readable);
     ldg_pg_arg_text(&args, next->state);
     ldg_pg_arg_time(&args, next->moved_at_us != LEDGER_NO_TIME ? next->moved_at_us : r->b->now_us);
-    return ldg_pg_run(r->b->pg, LDG_PG_KEEP, "moving the cursor", move, &args, NULL, err);
+    rc = ldg_pg_fail_own(
+        ldg_pg_run(r->b->pg, LDG_PG_KEEP, "moving the cursor", move, &args, &result, err), err);
+    if (rc == LEDGER_OK && ldg_pg_changed(result) == 0)
+        rc = ldg_schema_fail_kept_out(r->b->pg->table, "cursors", err);
+    PQclear(result);
+    return rc;
 }
 
 /* --- one try --------------------------------------------------------------------------------- */

@@ -764,6 +764,8 @@ static ledger_rc take_trim(struct ldg_pg_bulk *p, uint32_t i, ledger_error *err)
         b->outcomes[i] = b->ids[i] > 0 ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
         if (ldg_pg_get_int64(result, 0, 1) > 0)
             rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed");
+        else if (ldg_pg_get_bool(result, 0, 2))
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger may keep what is trimmed");
     }
     PQclear(result);
     return rc;

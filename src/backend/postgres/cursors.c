@@ -106,7 +106,8 @@ static ledger_rc origin_make(struct ldg_pg *pg, const struct ldg_identity *ident
     ldg_pg_arg_text(&args, identity->uuid);
     ldg_pg_arg_int64(&args, identity->epoch);
     ldg_pg_arg_text(&args, name ? name : "");
-    return ldg_pg_write_alone(pg, "adding an origin", origin_insert, &args, NULL, err);
+    return ldg_pg_fail_own(
+        ldg_pg_write_alone(pg, "adding an origin", origin_insert, &args, NULL, err), err);
 }
 
 /* A number that entries have already must not be given to another store. */
@@ -143,7 +144,10 @@ ledger_rc ldg_pg_origin_get(void *ctx, const struct ldg_identity *identity, cons
             rc = origin_find(pg, identity, &origin, err);
     }
     if (rc == LEDGER_OK && origin == 0)
-        rc = ldg_fail(err, LEDGER_ERR_BUSY, "no number for a new origin: others took all of them");
+        rc = ldg_fail(err, LEDGER_ERR_BUSY,
+                      "no number for a new origin: others took all of them, or a trigger of table "
+                      "\"%s_origins\" keeps rows out",
+                      pg->table);
 out:
     if (rc == LEDGER_OK) {
         pg->has_origins = pg->has_origins || origin != 0;
@@ -566,9 +570,12 @@ ledger_rc ldg_pg_cursor_get(void *ctx, const char *name, bool create, struct ldg
         rc = cursor_read(pg, name, locked, &found, &cursor, err);
     if (rc == LEDGER_OK && !found && create) {
         bind_cursor(&args, name, &cursor);
-        rc = ldg_pg_write_alone(pg, "adding a cursor", insert, &args, NULL, err);
+        rc = ldg_pg_fail_own(ldg_pg_write_alone(pg, "adding a cursor", insert, &args, NULL, err),
+                             err);
         if (rc == LEDGER_OK) /* another program may have been first */
             rc = cursor_read(pg, name, locked, &found, &cursor, err);
+        if (rc == LEDGER_OK && !found)
+            rc = ldg_schema_fail_kept_out(pg->table, "cursors", err);
     }
     if (rc == LEDGER_OK && !found)
         rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no cursor \"%s\" in table \"%s_cursors\"", name,
@@ -591,7 +598,8 @@ static ledger_rc cursor_move(struct ldg_pg *pg, const char *name, const struct l
     bind_cursor(&args, name, next);
     ldg_pg_arg_text(&args, expected->readable);
     ldg_pg_arg_text(&args, expected->state);
-    ledger_rc rc = ldg_pg_write_alone(pg, "moving the cursor", move, &args, &result, err);
+    ledger_rc rc = ldg_pg_fail_own(
+        ldg_pg_write_alone(pg, "moving the cursor", move, &args, &result, err), err);
     if (rc == LEDGER_OK && ldg_pg_changed(result) == 0) {
         rc = cursor_read(pg, name, false, &found, &now, err);
         if (rc == LEDGER_OK)
@@ -617,7 +625,8 @@ ledger_rc ldg_pg_cursor_set(void *ctx, const char *name, const struct ldg_cursor
     if (expected)
         return cursor_move(pg, name, expected, next, err);
     bind_cursor(&args, name, next);
-    return ldg_pg_write_alone(pg, "writing the cursor", put, &args, NULL, err);
+    return ldg_pg_fail_own(ldg_pg_write_alone(pg, "writing the cursor", put, &args, NULL, err),
+                           err);
 }
 
 ledger_rc ldg_pg_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)

@@ -458,7 +458,9 @@ bool ldg_pg_op_is_guarded(const struct ldg_op *op)
 #define MERGED                                                                                     \
     "((CASE WHEN jsonb_typeof(annotations) = 'object' THEN annotations ELSE '{}'::jsonb END "      \
     "- $5::text[]) || $4)"
-#define LOOK(where) "SELECT id, " MERGEABLE " FROM \"{t}\" WHERE " where
+#define LOOK(where)                                                                                \
+    "SELECT id, " MERGEABLE ", coalesce(tags_pos, mutation_pos, 0), "                              \
+    "coalesce(annotations_pos, mutation_pos, 0) FROM \"{t}\" WHERE " where
 /* $1 origin, $2 source_pos, $3 stream */
 static const char look_bridged[] = LOOK("origin = $1 AND source_pos = $2 AND stream = $3");
 static const char look_local[] = LOOK("id = $2 AND origin = $1 AND stream = $3");
@@ -480,9 +482,20 @@ static const char set_tags_by_id[] = "UPDATE \"{t}\" SET tags = $4, " BY_ID " RE
 static const char set_annotations_by_id[] =
     "UPDATE \"{t}\" SET annotations = " MERGED ", " BY_ID " RETURNING id";
 
+/* A BEFORE trigger that returns NULL leaves a row as it is, and no statement tells. */
+static ledger_rc fail_kept(const struct ldg_pg_batch *b, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" keeps a row as it is",
+                    b->pg->table);
+}
+
 /* What is here of the entry that op changes. *ret_id 0: nothing. */
-static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, int64_t *ret_id,
-                      bool *ret_mergeable, ledger_error *err)
+struct stored {
+    int64_t id, position; /* of the last change of op's kind by the entry's own log */
+    bool mergeable;
+};
+static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, struct stored *ret_stored,
+                      ledger_error *err)
 {
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
@@ -494,10 +507,13 @@ static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, int64_t *
     rc = ldg_pg_op_statement(b, "looking for an entry", op->origin == 0 ? look_local : look_bridged,
                              &args, &result, err);
     if (rc == LEDGER_OK) {
-        bool found = PQntuples(result) > 0;
-
-        *ret_id = found ? ldg_pg_get_int64(result, 0, 0) : 0;
-        *ret_mergeable = !found || ldg_pg_get_bool(result, 0, 1);
+        *ret_stored = (struct stored){ .mergeable = true };
+        if (PQntuples(result) > 0)
+            *ret_stored = (struct stored){
+                .id = ldg_pg_get_int64(result, 0, 0),
+                .mergeable = ldg_pg_get_bool(result, 0, 1),
+                .position = ldg_pg_get_int64(result, 0, op->kind == LDG_OP_SET_TAGS ? 2 : 3),
+            };
     }
     PQclear(result);
     return rc;
@@ -599,34 +615,48 @@ static ledger_rc change(struct ldg_pg_batch *b, const struct ldg_op *op, int64_t
     return rc;
 }
 
+/* No row was changed though the entry is there, and no later change of it is known: what kept it?
+ */
+static ledger_rc fail_unchanged(const struct ldg_pg_batch *b, const struct ldg_op *op,
+                                const struct stored *stored, ledger_error *err)
+{
+    if (op->kind == LDG_OP_SET_ANNOTATIONS && !stored->mergeable)
+        return ldg_fail(err, LEDGER_ERR_REJECTED,
+                        "the annotations of entry %" PRId64 " are no JSON object of strings",
+                        stored->id);
+    return fail_kept(b, err);
+}
+
 static ledger_rc set_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
     const bool tags = op->kind == LDG_OP_SET_TAGS;
-    int64_t id = 0, changed = 0;
-    bool known = false, mergeable = true;
+    struct stored stored = { .mergeable = true };
+    int64_t changed = 0;
+    bool known = false;
     ledger_rc rc;
 
     if (ldg_pg_op_is_guarded(op)) {
         rc = change(b, op, op->source_pos, tags ? set_tags_guarded : set_annotations_guarded,
                     &changed, err);
         if (rc == LEDGER_OK && changed == 0)
-            rc = look(b, op, &id, &mergeable, err);
+            rc = look(b, op, &stored, err);
+        known = stored.position >= op->position;
     } else {
-        rc = look(b, op, &id, &mergeable, err);
-        if (rc == LEDGER_OK && id != 0)
-            rc = foreign_known(b, op, id, &known, err);
-        if (rc == LEDGER_OK && id != 0 && !known && (tags || mergeable))
-            rc = change(b, op, id, tags ? set_tags_by_id : set_annotations_by_id, &changed, err);
+        rc = look(b, op, &stored, err);
+        if (rc == LEDGER_OK && stored.id != 0)
+            rc = foreign_known(b, op, stored.id, &known, err);
+        if (rc == LEDGER_OK && stored.id != 0 && !known && (tags || stored.mergeable))
+            rc = change(b, op, stored.id, tags ? set_tags_by_id : set_annotations_by_id, &changed,
+                        err);
         if (rc == LEDGER_OK && changed != 0)
-            rc = foreign_note(b, op, id, err);
+            rc = foreign_note(b, op, stored.id, err);
     }
-    if (rc == LEDGER_OK && changed == 0 && id != 0 && !known && !tags && !mergeable)
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED,
-                      "the annotations of entry %" PRId64 " are no JSON object of strings", id);
-    b->outcomes[i] = changed != 0 ? LDG_OUTCOME_APPLIED
-                     : id != 0    ? LDG_OUTCOME_REPLAYED
-                                  : LDG_OUTCOME_MISSING;
+    if (rc == LEDGER_OK && changed == 0 && stored.id != 0 && !known)
+        rc = fail_unchanged(b, op, &stored, err);
+    b->outcomes[i] = changed != 0     ? LDG_OUTCOME_APPLIED
+                     : stored.id != 0 ? LDG_OUTCOME_REPLAYED
+                                      : LDG_OUTCOME_MISSING;
     b->ids[i] = changed;
     return rc;
 }
@@ -634,14 +664,17 @@ static ledger_rc set_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 /* --- trims ----------------------------------------------------------------------------------- */
 
 /* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, $5 keys that are looked for among
- * what goes. The highest id that goes (0: nothing does), and how many have such a key. Where the
+ * what goes. The highest id that goes (0: nothing does), how many have such a key, and whether the
+ * table has a trigger that can keep rows in silence. Where the
  * ids of a stream rise with those of its origin, the first entry that stays ends the look. The
  * index of the origin would visit other streams, too: the zeros keep it away, and the pair of
  * columns leaves only the index of stream and id. */
 #define TRIM(where, entry, forget)                                                                 \
     "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where              \
     " RETURNING " entry " AS entry, id, dedup_key)" forget                                         \
-    " SELECT coalesce(max(id), 0), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])) FROM d"
+    " SELECT coalesce(max(id), 0), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])), "         \
+    "EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = '\"{t}\"'::regclass "                   \
+    "AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype::int & 11 = 11) FROM d"
 #define BRIDGED "source_pos + 0 <= $2 AND source_pos <> ALL ($4::int8[])"
 #define ORDERED                                                                                    \
     BRIDGED " AND (stream, id) < ($3, coalesce((SELECT e.id FROM \"{t}\" AS e "                    \
@@ -692,6 +725,24 @@ bool ldg_pg_trim_keeps(const struct ldg_op *op, int64_t source_pos)
     return source_pos > op->source_pos || ldg_op_keeps(op, source_pos);
 }
 
+#define LEFT(where)                                                                                \
+    "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where   \
+    " LIMIT 1) AS s"
+
+/* Are all entries gone that the trim has just deleted? args: its own. */
+static ledger_rc trim_check(struct ldg_pg_batch *b, const struct ldg_op *op,
+                            const struct ldg_pg_args *args, ledger_error *err)
+{
+    static const char bridged[] = LEFT(BRIDGED), local[] = LEFT(LOCAL " AND source_id = ''"),
+                      local_old[] = LEFT(LOCAL);
+    const char *left = op->origin != 0 ? bridged : b->pg->has_source_id ? local : local_old;
+    int64_t any = 0;
+    ledger_rc rc =
+        ldg_pg_run_int64(b->pg, "looking for what is trimmed", left, args, NULL, &any, err);
+
+    return rc == LEDGER_OK && any != 0 ? fail_kept(b, err) : rc;
+}
+
 static ledger_rc trim_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
@@ -708,6 +759,8 @@ static ledger_rc trim_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
                              err);
     if (rc == LEDGER_OK)
         b->ids[i] = ldg_pg_get_int64(result, 0, 0);
+    if (rc == LEDGER_OK && ldg_pg_get_bool(result, 0, 2))
+        rc = trim_check(b, op, &args, err);
     PQclear(result);
     if (rc == LEDGER_OK && b->parked_any)
         rc = ldg_pg_parked_trim(b->pg, op, &unparked, err);
@@ -723,13 +776,12 @@ static ledger_rc append_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
     const char *template = NULL;
     char source_id[LDG_PG_SOURCE_ID_MAX];
     PGresult *result = NULL;
-    int64_t id = 0;
-    bool mergeable;
+    struct stored stored = { 0 };
     ledger_rc rc;
 
     if (b->ops[i].origin == 0) { /* our own entry came round: it is here, or was trimmed since */
-        rc = look(b, &b->ops[i], &id, &mergeable, err);
-        b->outcomes[i] = id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
+        rc = look(b, &b->ops[i], &stored, err);
+        b->outcomes[i] = stored.id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
         return rc;
     }
     rc = append_args(b, i, ldg_pg_op_source_id(b, &b->ops[i], source_id), &args, &template, err);

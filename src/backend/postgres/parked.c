@@ -99,9 +99,7 @@ ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char
     rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park, &args, &result, err);
     rc = ldg_pg_fail_own(rc, err);
     if (rc == LEDGER_OK && PQntuples(result) == 0)
-        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
-                      "a trigger or a rule of table \"%s_parked\" keeps rows out: drop it",
-                      pg->table);
+        rc = ldg_schema_fail_kept_out(pg->table, "parked", err);
     if (rc == LEDGER_OK)
         *ret_new = ldg_pg_get_int64(result, 0, 0) == 1;
     PQclear(result);

@@ -555,6 +555,9 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
         rc = ldg_sqlite_cursor_write(
             s, LDG_STMT_CURSOR_UPDATE, apply->name, apply->next,
             apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us : b->now_us, err);
+    if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL &&
+        sqlite3_changes(s->db) == 0)
+        rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
     bool committing = rc == LEDGER_OK;
     rc = ldg_sqlite_write_end(s, own, rc, err);
     /* Where the commit itself met an I/O error only the file knows: the cursor moved with the data,

@@ -99,7 +99,7 @@ static ledger_rc origin_insert(struct ldg_sqlite *s, const struct ldg_identity *
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, "adding an origin", err);
+        rc = ldg_sqlite_own_fail(s, code, "adding an origin", err);
     sqlite3_reset(stmt);
     return rc;
 }
@@ -138,6 +138,8 @@ ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, 
             origin_insert(s, identity, name, err); /* leaves a row that another program just made */
     if (rc == LEDGER_OK)
         rc = origin_find(s, identity, &origin, err);
+    if (rc == LEDGER_OK && origin == 0) /* 0 is this store itself */
+        rc = ldg_schema_fail_kept_out(s->table, "origins", err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
     if (rc == LEDGER_OK) {
@@ -509,7 +511,7 @@ ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id 
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, "writing the cursor", err);
+        rc = ldg_sqlite_own_fail(s, code, "writing the cursor", err);
     sqlite3_reset(stmt);
     return rc;
 }
@@ -576,6 +578,8 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_cursor_read(s, name, &found, &cursor,
                                     err); /* another program may have been first */
+    if (rc == LEDGER_OK && !found)
+        rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
     if (rc == LEDGER_OK)
@@ -612,6 +616,8 @@ ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cu
         rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_UPDATE, name, next, next->moved_at_us, err);
     if (rc == LEDGER_OK && sqlite3_changes(s->db) == 0)
         rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_INSERT, name, next, next->moved_at_us, err);
+    if (rc == LEDGER_OK && sqlite3_changes(s->db) == 0)
+        rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
     return rc;

@@ -83,8 +83,7 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
         *ret_new = sqlite3_column_int64(stmt, 0) == 1;
         code = sqlite3_step(stmt);
     } else if (code == SQLITE_DONE) {
-        rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
-                      "a trigger of table \"%s_parked\" keeps rows out: drop it", s->table);
+        rc = ldg_schema_fail_kept_out(s->table, "parked", err);
     }
     if (code != SQLITE_DONE)
         rc = ldg_sqlite_own_fail(s, code, "parking an event", err);
