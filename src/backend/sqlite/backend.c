@@ -44,8 +44,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
         *ret_hint = "; the file and its folder must be readable, and writable for a WAL database";
         if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
             *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
-        return ldg_sqlite_code_of_errno(s->db ? sqlite3_system_errno(s->db) : errno,
-                                        LEDGER_ERR_CONNECT);
+        return ldg_sqlite_code_of_disk(s->path, s->db ? sqlite3_system_errno(s->db) : errno,
+                                       LEDGER_ERR_CONNECT, ret_hint);
     case SQLITE_NOTADB:
         *ret_hint = "; name a SQLite database, or a file that does not exist yet";
         return LEDGER_ERR_CORRUPT;
@@ -64,7 +64,8 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
             return LEDGER_ERR_NOMEM;
         if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
             *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
-        return ldg_sqlite_code_of_errno(s->db ? sqlite3_system_errno(s->db) : 0, LEDGER_ERR_IO);
+        return ldg_sqlite_code_of_disk(s->path, s->db ? sqlite3_system_errno(s->db) : 0,
+                                       LEDGER_ERR_IO, ret_hint);
     case SQLITE_INTERRUPT:
         return LEDGER_ERR_CANCELLED;
     case SQLITE_MISMATCH: /* ldg_merge_annotations(), or a text id */

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define LOOK_PAUSE_US (1000 * 1000)
@@ -41,6 +42,27 @@ ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise)
     default:
         return otherwise;
     }
+}
+
+/* SQLite keeps the errno of the file, not of the WAL's map: then the file system itself tells. */
+ledger_rc ldg_sqlite_code_of_disk(const char *path, int error, ledger_rc otherwise,
+                                  const char **ret_hint)
+{
+    struct statvfs fs;
+    ledger_rc rc = ldg_sqlite_code_of_errno(error, otherwise);
+
+    if (path == NULL || statvfs(path, &fs) != 0)
+        return rc;
+    if (rc == otherwise && (fs.f_flag & ST_RDONLY) != 0)
+        rc = LEDGER_ERR_PERMISSION;
+    else if (rc == otherwise && fs.f_bavail == 0 && fs.f_blocks > 0)
+        rc = LEDGER_ERR_FULL;
+    if (rc == LEDGER_ERR_PERMISSION && (fs.f_flag & ST_RDONLY) != 0)
+        *ret_hint = "; its file system is mounted read-only, and a WAL database needs files beside "
+                    "it: mount it writable";
+    else if (rc == LEDGER_ERR_FULL)
+        *ret_hint = "; there is no space left: make room on its disk";
+    return rc;
 }
 
 bool ldg_sqlite_no_descriptors(int error)

@@ -210,6 +210,8 @@ void ldg_sqlite_rollback(struct ldg_sqlite *s);
 
 /* file.c */
 ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise);
+ledger_rc ldg_sqlite_code_of_disk(const char *path, int error, ledger_rc otherwise,
+                                  const char **ret_hint);
 /* Are the descriptors of the process, or of the machine, used up? */
 bool ldg_sqlite_no_descriptors(int error);
 #define LDG_SQLITE_NO_DESCRIPTORS                                                                  \

@@ -165,6 +165,42 @@ static void test_mounted_alone(void **state)
     tst_ok(rc, &err);
 }
 
+/* SQLite only says that it cannot open the file, or that there was an I/O error. */
+static void test_disk_tells(void **state)
+{
+    struct tst_env *env = *state;
+    const char *path = tst_path(env, "a.db"), *folder = tst_path(env, "disk");
+    const int flags = MS_BIND | MS_REMOUNT | MS_RDONLY;
+    char block[4096] = { 0 };
+    struct ldg_sqlite s;
+    ledger_error err;
+
+    make(path);
+    assert_int_equal(mkdir(folder, 0700), 0);
+    if (mount(env->dir, folder, NULL, MS_BIND, NULL) != 0) {
+        print_message("SKIP: this user may not mount: %s\n", strerror(errno));
+        skip();
+    }
+    ledger_rc rc = mount(NULL, folder, NULL, flags, NULL) != 0
+                       ? LEDGER_OK
+                       : handle_try(&s, joined(folder, "a.db"), LDG_ROLE_SINK, 0, &err);
+    assert_int_equal(umount(folder), 0);
+    tst_fails(rc, LEDGER_ERR_PERMISSION, &err);
+    assert_non_null(strstr(err.message, "read-only"));
+
+    assert_int_equal(mount("tmpfs", folder, "tmpfs", 0, "size=256k"), 0);
+    const char *full = joined(folder, "a.db");
+    make(full);
+    int fd = open(joined(folder, "fill"), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    while (write(fd, block, sizeof(block)) == (ssize_t)sizeof(block))
+        ;
+    close(fd);
+    rc = handle_try(&s, full, LDG_ROLE_SINK, 0, &err);
+    assert_int_equal(umount(folder), 0);
+    tst_fails(rc, LEDGER_ERR_FULL, &err);
+    assert_non_null(strstr(err.message, "no space left"));
+}
+
 /* --- the name and what is open --------------------------------------------------------------- */
 
 /* current -> one, later -> two; each with its own copy of the file. */
@@ -436,6 +472,7 @@ int main(void)
         TEST(test_hard_link),
         TEST(test_hard_link_while_open),
         TEST(test_mounted_alone),
+        TEST(test_disk_tells),
         TEST(test_link_is_repointed),
         TEST(test_writes_and_reads_end),
         TEST(test_wal_taken_away),
