@@ -239,6 +239,26 @@ static void limits_of_a_role(void **state)
     ledger_bridge_destroy(&bridge);
 }
 
+/* One that is shorter than what sets up a session. */
+static void limit_of_a_millisecond(void **state)
+{
+    struct tst_env *env = *state;
+    require_server();
+    make_databases();
+    for (int i = 0; i < 2; i++)
+        tst_close(env, open_store(env, i, LEDGER_STORE_CREATE));
+    set_for_both("statement_timeout", "1ms");
+    for (int round = 0; round < 3; round++) {
+        ledger_store *source = open_store(env, 0, 0);
+        ledger_store *sink = open_store(env, 1, 0);
+        (void)tst_append(source, "s", "{}", NULL, NULL);
+        (void)tst_bridge_once(source, sink, NULL);
+        verify(source, sink);
+        tst_close(env, source);
+        tst_close(env, sink);
+    }
+}
+
 /* --- tables that are altered -------------------------------------------------------------------
  */
 
@@ -338,9 +358,8 @@ int main(void)
     choose_server(getenv("LEDGER_TEST_LATER_PG"));
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(whatever_is_set),
-        T(limits_of_a_role),
-        T(columns_altered_while_running),
+        T(whatever_is_set),        T(limits_of_a_role),
+        T(limit_of_a_millisecond), T(columns_altered_while_running),
         T(statements_thrown_away),
     };
     return cmocka_run_group_tests_name("settings of PostgreSQL", tests, NULL, NULL);

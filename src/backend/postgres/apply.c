@@ -160,6 +160,7 @@ struct run {
     bool bulk;          /* this try is in bulk */
     bool prepared_anew; /* statements were outdated: one more try is for that */
     bool immediate;     /* constraints are checked at once: one was not met at the commit */
+    int64_t columns;    /* as in ldg_pg_sink, now */
 };
 
 /* Whose rows carry their source_id; 0: none's do. */
@@ -191,13 +192,16 @@ static const char fence_share[] =
     "SELECT state, cursor, moved_at FROM \"{t}_cursors\" WHERE name = $1 FOR SHARE";
 /* And the name of the sequence, if ids that are drawn from it do not rise: its owner may have
  * changed it at any time. Not while ids that were drawn are not committed: it is locked until then.
- */
+ * And a sum that is another one after each ALTER of a column: COPY and parameters are in binary
+ * form, which another type takes for something else. */
 #define ASIDE                                                                                      \
     "EXISTS (SELECT FROM \"{t}_parked\"), "                                                        \
     "EXISTS (SELECT FROM \"{t}_foreign\" WHERE kind < 3), "                                        \
     "(SELECT seqrelid::regclass::text FROM pg_sequence "                                           \
     "WHERE seqrelid = pg_get_serial_sequence('\"{t}\"', 'id')::regclass "                          \
-    "AND (seqcache > 1 OR seqincrement < 0 OR seqcycle))"
+    "AND (seqcache > 1 OR seqincrement < 0 OR seqcycle)), "                                        \
+    "(SELECT sum(xmin::text::int8)::int8 FROM pg_attribute "                                       \
+    "WHERE attrelid = to_regclass('\"{t}\"'))"
 static const char look_aside[] = "SELECT " ASIDE;
 static const char look_aside_own[] = "SELECT " ASIDE ", set_config(" SILENT_WITH_CURSOR ", true)";
 static const char beginning[] = "beginning a batch";
@@ -270,7 +274,7 @@ static ledger_rc fail_sequence(const struct ldg_pg *pg, const char *sequence, le
         pg->where ? pg->where : "", pg->table, sequence);
 }
 
-static ledger_rc receive_fence(const struct run *r, ledger_error *err)
+static ledger_rc receive_fence(struct run *r, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
     PGresult *result = NULL;
@@ -294,15 +298,31 @@ static ledger_rc receive_fence(const struct run *r, ledger_error *err)
         b->foreign_any = ldg_pg_get_bool(result, 0, 1);
         if (!PQgetisnull(result, 0, 2))
             rc = fail_sequence(b->pg, ldg_pg_get_text(result, 0, 2), err);
+        r->columns = ldg_pg_get_int64(result, 0, 3);
     }
     PQclear(result);
     for (size_t i = 0; rc == LEDGER_OK && i < b->order_count; i++) {
         result = NULL;
         rc = ldg_pg_pipe_receive(b->pg, beginning, &result, err);
         if (rc == LEDGER_OK)
-            ldg_pg_order_take(b, &b->orders[i], result);
+            rc = ldg_pg_order_take(b, &b->orders[i], result, err);
         PQclear(result);
     }
+    return rc;
+}
+
+/* Behind the fence nobody alters the tables any more: are they those that were looked at? */
+static ledger_rc look_if_altered(const struct run *r, ledger_error *err)
+{
+    struct ldg_pg *pg = r->b->pg;
+    ledger_rc rc;
+
+    if (r->columns == r->b->sink->columns)
+        return LEDGER_OK;
+    pg->looked_us = 0;
+    rc = ldg_pg_schema_watch(pg, err);
+    if (rc == LEDGER_OK)
+        r->b->sink->columns = r->columns;
     return rc;
 }
 
@@ -403,7 +423,7 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
         rc = receive_fence(r, err);
     if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
         rc = err->code;
-    return rc;
+    return rc == LEDGER_OK && r->turned ? look_if_altered(r, err) : rc;
 }
 
 /* The same where the transaction is open, or part of another. */
@@ -420,7 +440,7 @@ static ledger_rc fence(struct run *r, ledger_error *err)
         rc = receive_fence(r, err);
     if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
         rc = err->code;
-    return rc;
+    return rc == LEDGER_OK ? look_if_altered(r, err) : rc;
 }
 
 static ledger_rc take_turn(struct run *r, ledger_error *err)
@@ -850,6 +870,8 @@ ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     rc = run_all(&r, err);
     if (rc == LEDGER_ERR_REJECTED)
         rc = blame(&b, err);
+    if (rc == LEDGER_ERR_SCHEMA)
+        rc = ldg_pg_schema_missing(pg, err);
     if (rc == LEDGER_OK && b.brake != NULL)
         *apply->refusals = brake;
     if (rc == LEDGER_OK) {

@@ -24,6 +24,7 @@ struct ldg_pg_sink {
     bool row_wise;       /* for tests: never in bulk */
     uint64_t bulk_count; /* batches that were done in bulk */
     uint64_t planned_on, planned_count; /* a connection, and its batches */
+    int64_t columns; /* over the versions of the entries' columns, when they were looked at */
     /* which commits are on disk */
     uint64_t applied_count, durable_count;
     uint64_t mark_count; /* commits that are on disk once mark_lsn is; 0: none is waited for */
@@ -103,8 +104,9 @@ struct ldg_pg_order *ldg_pg_order_of(struct ldg_pg_batch *b, int origin);
 extern const char ldg_pg_order_get[];
 void ldg_pg_order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *order,
                        struct ldg_pg_args *args);
-void ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
-                       const PGresult *result);
+/* SCHEMA when the origin is not known any more. */
+ledger_rc ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
+                            const PGresult *result, ledger_error *err);
 ledger_rc ldg_pg_orders_load(struct ldg_pg_batch *b, ledger_error *err);
 /* Before a batch goes in at once: which origins are no longer in order with it? */
 ledger_rc ldg_pg_orders_check(struct ldg_pg_batch *b, ledger_error *err);

@@ -12,7 +12,6 @@
 #define SQLSTATE_SIZE 5
 /* Servers' texts are cut, so that our hint behind them is not. */
 #define SHOWN_MAX 300
-#define GRANT_MAX 256
 
 struct state_info {
     const char *prefix; /* of the SQLSTATE; the first that fits counts */
@@ -416,7 +415,7 @@ ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doi
     rc = fail_table(pg, result, sqlstate, doing, text, err);
     if (rc != LEDGER_OK)
         return rc;
-    char more[GRANT_MAX] = "";
+    char more[LDG_PG_GRANT_MAX] = "";
     if (strcmp(sqlstate, "42501") == 0)
         ldg_pg_explain_denied(pg, primary, more, sizeof(more));
     else if (strcmp(sqlstate, "55P03") == 0 || pg->cancelled)

@@ -244,7 +244,7 @@ static ledger_rc take_rows(struct ldg_pg *pg, const struct page *page, struct ld
     for (int i = page->first_row; i < page->first_row + page->row_count; i++) {
         int64_t id = ldg_pg_get_int64(result, i, PAGE_ID);
         int64_t time_us = ldg_pg_get_time(result, i, PAGE_TIME);
-        struct ldg_pg_witness w = { id, (uint64_t)ldg_pg_get_int64(result, i, PAGE_TXID), 0 };
+        struct ldg_pg_witness w = { id, ldg_pg_get_txid(result, i, PAGE_TXID), 0 };
         const bool none = PQgetisnull(result, i, PAGE_TXID);
         ledger_bytes payload;
 

@@ -203,6 +203,13 @@ void ldg_pg_arg_txid(struct ldg_pg_args *args, uint64_t txid)
     args->types[args->count - 1] = LDG_PG_XID8;
 }
 
+uint64_t ldg_pg_get_txid(const PGresult *result, int row, int column)
+{
+    const uint64_t txid = (uint64_t)ldg_pg_get_int64(result, row, column);
+
+    return txid < LDG_PG_TXID_TOP ? txid : LDG_PG_TXID_TOP;
+}
+
 uint64_t ldg_pg_witness_hash(int64_t id, ledger_bytes head, int64_t size, int64_t time_us)
 {
     const int64_t rest[2] = { size, time_us };
@@ -216,7 +223,7 @@ static struct ldg_pg_witness get_witness(const PGresult *result, int row, int co
 {
     struct ldg_pg_witness w = {
         .id = ldg_pg_get_int64(result, row, column),
-        .txid = (uint64_t)ldg_pg_get_int64(result, row, column + 1),
+        .txid = ldg_pg_get_txid(result, row, column + 1),
     };
 
     w.hash = ldg_pg_witness_hash(w.id, ldg_pg_get_bytes(result, row, column + 4),
@@ -522,7 +529,7 @@ static ledger_rc judge_numbers(const struct ldg_pg *pg, const struct ldg_pg_snap
     const bool none = PQgetisnull(result, 0, LOOK_NEXT_TXID);
 
     if (!PQgetisnull(result, 0, LOOK_NEXT) &&
-        (none || ldg_pg_snapshot_sees(seen, (uint64_t)ldg_pg_get_int64(result, 0, LOOK_NEXT_TXID))))
+        (none || ldg_pg_snapshot_sees(seen, ldg_pg_get_txid(result, 0, LOOK_NEXT_TXID))))
         return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_NEXT), none, err);
     if (!PQgetisnull(result, 0, LOOK_FOREIGN))
         return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_FOREIGN), false, err);
@@ -566,6 +573,8 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
                                                          : c->floor);
     }
     rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, all ? look_all : look_new, &args, &result, err);
+    if (rc == LEDGER_ERR_SCHEMA)
+        rc = ldg_pg_schema_missing(pg, err);
     if (rc != LEDGER_OK)
         goto out;
     if (ask_next)

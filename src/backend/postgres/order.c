@@ -84,15 +84,19 @@ void ldg_pg_order_args(const struct ldg_pg_batch *b, const struct ldg_pg_order *
     ldg_pg_arg_int64(args, b->lowest_id);
 }
 
-void ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
-                       const PGresult *result)
+ledger_rc ldg_pg_order_take(const struct ldg_pg_batch *b, struct ldg_pg_order *order,
+                            const PGresult *result, ledger_error *err)
 {
-    const bool found = PQntuples(result) > 0;
-    const bool ordered = found && ldg_pg_get_bool(result, 0, 0);
+    bool ordered;
 
+    if (PQntuples(result) == 0) /* it was there when the bridge began */
+        return ldg_schema_fail_origins(b->pg->where != NULL ? b->pg->where : "the database",
+                                       b->pg->table, err);
+    ordered = ldg_pg_get_bool(result, 0, 0);
     order->disorder = b->beside && ordered && order->new_count > 0;
     order->ordered = ordered && !b->beside;
-    order->highest = found ? ldg_pg_get_int64(result, 0, 1) : 0;
+    order->highest = ldg_pg_get_int64(result, 0, 1);
+    return LEDGER_OK;
 }
 
 /* Appends of the batch that may stand behind a later one of their stream. */
@@ -216,7 +220,7 @@ ledger_rc ldg_pg_orders_load(struct ldg_pg_batch *b, ledger_error *err)
         rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for an origin", ldg_pg_order_get, &args,
                         &result, err);
         if (rc == LEDGER_OK)
-            ldg_pg_order_take(b, &b->orders[i], result);
+            rc = ldg_pg_order_take(b, &b->orders[i], result, err);
         PQclear(result);
     }
     return rc;

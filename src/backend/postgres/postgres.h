@@ -36,6 +36,7 @@
 #define LDG_PG_KEYS_MAX_BYTES 2670
 #define LDG_PG_KEYS_MAX_TEXT "2,670"
 
+#define LDG_PG_GRANT_MAX 256
 #define LDG_PG_HOLDER_MAX 200
 #define LDG_PG_TABLES 7 /* enum ldg_pg_table */
 
@@ -96,8 +97,10 @@ struct ldg_pg {
     bool reply_lost;          /* it broke while the last statement was under way */
     int backend_pid;          /* of this connection; 0 behind a pooler */
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
-    int64_t looked_us;        /* when the tables were looked at last */
-    int64_t explained_us;     /* when a missing privilege was last looked into */
+    int64_t looked_us;        /* when the tables were looked at last; 0: it is time to */
+    int64_t explained_us;     /* when a missing privilege was last looked into … */
+    char explained[LDG_PG_GRANT_MAX]; /* … and what it was */
+    uint64_t explained_of;            /* hash of the server's text */
     int reply_timeout_ms; /* silence after which a second connection asks whether it still works */
     int silent_ms;        /* a bridge whose program says nothing for so long may be ended */
     const ledger_wait *wait;        /* NULL: nobody is asked or told */
@@ -400,6 +403,9 @@ ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err); /* after a r
 /* For an end of a bridge, which lives for months while others change its tables: some seconds after
  * the last look, another. Errors: what open would say. */
 ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err);
+/* A statement has failed because a table was not found (else *err stays): may the role not see it?
+ * Returns err->code. */
+ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err);
 bool ldg_pg_schema_must_look(const struct ldg_pg *pg);
 ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 
 #define PROBE_TIMEOUT_MS 10000
 #define HURRY_TIMEOUT_MS 3000
@@ -266,11 +267,14 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
     PGresult *result = NULL;
     struct deadline d;
     int64_t now_us = ldg_clock_mono_us();
-    out[0] = '\0';
-    if (!pg->own_conn || !pg->url ||
-        (pg->explained_us && now_us - pg->explained_us < EXPLAIN_PAUSE_US))
+    const uint64_t of = ldg_hash64(message, strlen(message), 0);
+    const bool again = pg->explained_us && now_us - pg->explained_us < EXPLAIN_PAUSE_US;
+    snprintf(out, out_size, "%s", again && of == pg->explained_of ? pg->explained : "");
+    if (!pg->own_conn || !pg->url || again)
         return;
     pg->explained_us = now_us;
+    pg->explained_of = of;
+    pg->explained[0] = '\0';
     set_deadline(&d, pg->wait, PROBE_TIMEOUT_MS);
     if (open_probe(pg, &d, &probe, &err) != LEDGER_OK)
         return;
@@ -279,10 +283,8 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
                     pg->role == LDG_ROLE_SOURCE || (pg->flags & LEDGER_STORE_READ_ONLY) != 0);
     if (ldg_pg_run_text(&probe, "asking for privileges", text, &args, &result, &err) == LEDGER_OK &&
         PQntuples(result) > 0) {
-        const char *grant = ldg_pg_get_text(result, 0, 0);
-        size_t size = strlen(grant) < out_size ? strlen(grant) : out_size - 1;
-        memcpy(out, grant, size);
-        out[size] = '\0';
+        snprintf(pg->explained, sizeof(pg->explained), "%s", ldg_pg_get_text(result, 0, 0));
+        snprintf(out, out_size, "%s", pg->explained);
     }
     PQclear(result);
     ldg_pg_close_conn(&probe);

@@ -731,10 +731,33 @@ ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret
 
 /* --- opening --------------------------------------------------------------------------------- */
 
-static ledger_rc fail_missing_table(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
+/* In a schema of search_path that the role may not use, the table is as if it were not there. */
+static const char hidden_schema[] =
+    "SELECT format('%I', n.nspname), format('%I', current_user) FROM pg_class AS c "
+    "JOIN pg_namespace AS n ON n.oid = c.relnamespace "
+    "WHERE c.relname = '{t}' AND NOT has_schema_privilege(n.oid, 'USAGE') AND ("
+    "n.nspname = ANY (string_to_array(replace(replace(current_setting('search_path'), '\"', ''), "
+    "' ', ''), ',')) OR (n.nspname = current_user "
+    "AND strpos(current_setting('search_path'), '$user') > 0)) LIMIT 1";
+
+static ledger_rc fail_missing_table(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
                                     ledger_error *err)
 {
-    bool plain = strcmp(pg->table, LEDGER_DEFAULT_TABLE) == 0;
+    const bool plain = strcmp(pg->table, LEDGER_DEFAULT_TABLE) == 0;
+    PGresult *result = NULL;
+    bool hidden;
+    ledger_rc rc =
+        ldg_pg_run(pg, LDG_PG_FRESH, "looking for the table", hidden_schema, NULL, &result, err);
+
+    hidden = rc == LEDGER_OK && PQntuples(result) > 0;
+    if (hidden)
+        rc = ldg_fail(err, LEDGER_ERR_PERMISSION,
+                      "%s: role \"%s\" lacks a privilege: GRANT USAGE ON SCHEMA %s TO %s",
+                      database_of(pg), shape->role, ldg_pg_get_text(result, 0, 0),
+                      ldg_pg_get_text(result, 0, 1));
+    PQclear(result);
+    if (rc != LEDGER_OK)
+        return rc;
     return ldg_fail(err, LEDGER_ERR_SCHEMA,
                     "%s has no table \"%s\" in the schemas of search_path (first: \"%s\"); "
                     "`ledgerctl store init%s%s` makes it",
@@ -1039,9 +1062,21 @@ ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err)
     return take_shape(pg, &shape, err);
 }
 
+ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err)
+{
+    ledger_error why;
+
+    if (strcmp(ldg_pg_sqlstate(err), "42P01") == 0 && pg->conn != NULL &&
+        PQtransactionStatus(pg->conn) == PQTRANS_IDLE &&
+        ldg_pg_schema_look(pg, &why) == LEDGER_ERR_PERMISSION)
+        *err = why;
+    return err->code;
+}
+
 bool ldg_pg_schema_must_look(const struct ldg_pg *pg)
 {
-    return pg->role != LDG_ROLE_USER && ldg_clock_mono_us() - pg->looked_us >= WATCH_US;
+    return pg->role != LDG_ROLE_USER &&
+           (pg->looked_us == 0 || ldg_clock_mono_us() - pg->looked_us >= WATCH_US);
 }
 
 /* What is missing for a moment, because somebody makes it anew, is told by whoever needs it. */

@@ -46,6 +46,10 @@ static const char set_up[] =
     "WHERE pg_backend_pid() = $9 AND s.value IS NOT NULL "
     "AND current_setting(s.name, true) IS NOT NULL";
 
+enum { STATEMENT_TIMEOUT = 4 }; /* the argument */
+#define TRIES 20
+static const char doing[] = "setting up the session";
+
 const char ldg_pg_transaction_settings[] =
     "SELECT count(set_config(s.name, s.value, true)) FROM (VALUES " MEANING
     ") AS s(name, value) WHERE current_setting(s.name, true) != s.value";
@@ -76,6 +80,25 @@ static void put_limits(const struct ldg_pg *pg, const PQconninfoOption *options,
     }
 }
 
+/* A limit of some milliseconds may end the very statement that takes it off; one that does nothing
+ * else is over sooner. */
+static ledger_rc send_set_up(struct ldg_pg *pg, const struct ldg_pg_args *args, ledger_error *err)
+{
+    static const char no_limit[] = "SELECT set_config('statement_timeout', '0', false) "
+                                   "WHERE pg_backend_pid() = $1";
+    const bool stays = args->values[STATEMENT_TIMEOUT] == NULL;
+    struct ldg_pg_args session = { 0 };
+    ledger_error ignored;
+    ledger_rc rc = ldg_pg_run_text(pg, doing, set_up, args, NULL, err);
+
+    ldg_pg_arg_int32(&session, PQbackendPID(pg->conn));
+    for (int i = 1; i < TRIES && rc == LEDGER_ERR_BUSY && !stays; i++) {
+        (void)!ldg_pg_run_text(pg, doing, no_limit, &session, NULL, &ignored);
+        rc = ldg_pg_run_text(pg, doing, set_up, args, NULL, err);
+    }
+    return rc;
+}
+
 ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err)
 {
     const bool source = pg->role == LDG_ROLE_SOURCE;
@@ -94,7 +117,7 @@ ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err)
         ldg_pg_arg_text(&args, source ? "off" : NULL);
         put_limits(pg, options, &args);
         ldg_pg_arg_int32(&args, PQbackendPID(pg->conn));
-        rc = ldg_pg_run_text(pg, "setting up the session", set_up, &args, NULL, err);
+        rc = send_set_up(pg, &args, err);
     }
     PQconninfoFree(options);
     ldg_buf_fini(&timeout);

@@ -11,6 +11,8 @@
 #include "store/backend.h"
 
 #define LDG_PG_TALLY 1000003
+/* What a cursor holds are numbers up to INT64_MAX, an xmax (the number behind one) among them. */
+#define LDG_PG_TXID_TOP ((uint64_t)INT64_MAX - 1)
 
 struct ldg_pg_snapshot {
     uint64_t xmax; /* 0: the empty set */

@@ -88,5 +88,7 @@ ledger_rc ldg_pg_fail_number(const struct ldg_pg *pg, int64_t id, bool none, led
 ledger_rc ldg_pg_fail_standby(struct ldg_pg *pg, ledger_error *err);
 
 void ldg_pg_arg_txid(struct ldg_pg_args *args, uint64_t txid);
+/* One that no server can have given comes as LDG_PG_TXID_TOP, which a cursor can note. */
+uint64_t ldg_pg_get_txid(const PGresult *result, int row, int column);
 
 #endif

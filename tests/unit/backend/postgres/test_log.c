@@ -779,6 +779,34 @@ static void test_numbers_ahead(void **state)
     PQfinish(a);
 }
 
+/* Numbers up to the end of their type, in rows that are there before the first bridge. */
+static void test_numbers_of_no_server(void **state)
+{
+    static const char *const numbers[] = { "9223372036854775806", "9223372036854775807",
+                                           "9223372036854775808", "18446744073709551615" };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        tst_pg_sql(db, "DELETE FROM " LOG);
+        put(db, "a");
+        tst_pg_sql(db, "INSERT INTO " LOG "(stream, payload, txid) VALUES ('_', 'x', '%s')",
+                   numbers[i]);
+        put(db, "b");
+        reopen();
+        read_ok("", &wide);
+        assert_string_equal(got(), "a x b");
+        for (int n = 0; n < 2; n++) {
+            check(batch.next_state, LEDGER_OK);
+            read_next(10);
+            assert_string_equal(got(), "");
+            put(db, "c");
+            reopen();
+            read_next(10);
+            assert_string_equal(got(), "c");
+        }
+    }
+}
+
 /* The cursor has numbers that the cluster has not reached. */
 static void test_numbers_behind(void **state)
 {
@@ -1093,6 +1121,7 @@ int main(void)
         TEST(test_lost_commits_below_the_witness),
         TEST(test_another_system),
         TEST(test_numbers_ahead),
+        TEST(test_numbers_of_no_server),
         TEST(test_numbers_behind),
         TEST(test_t3_trim_around_an_append),
         TEST(test_t10_standby),

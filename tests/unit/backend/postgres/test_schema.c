@@ -1139,8 +1139,13 @@ static void test_privileges(void **state)
     snprintf(role, sizeof(role), "app_%s", schema);
     snprintf(more, sizeof(more), "options=-csearch_path%%3D%s", schema);
     snprintf(url, sizeof(url), "%s", tst_pg_url(tst_pg_shared(), NULL, role, more));
-    tst_pg_sql(f->conn, "CREATE ROLE \"%s\" LOGIN; GRANT USAGE ON SCHEMA \"%s\" TO \"%s\"", role,
-               schema, role);
+    tst_pg_sql(f->conn, "CREATE ROLE \"%s\" LOGIN", role);
+    /* A schema that the role may not even look into. */
+    tst_go_pg_create(f->conn, T, true);
+    tst_fails(try_as(f, url, LDG_ROLE_SOURCE, 0), LEDGER_ERR_PERMISSION, &f->err);
+    says(f, "GRANT USAGE ON SCHEMA");
+    tst_pg_sql(f->conn, "DROP TABLE " T ", " T "_mutations; DROP TABLE IF EXISTS " T "_cursors");
+    tst_pg_sql(f->conn, "GRANT USAGE ON SCHEMA \"%s\" TO \"%s\"", schema, role);
     /* May not make tables. */
     tst_fails(try_as(f, url, LDG_ROLE_USER, LEDGER_STORE_CREATE), LEDGER_ERR_PERMISSION, &f->err);
     says(f, "CREATE on schema");
