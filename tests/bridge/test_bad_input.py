@@ -40,6 +40,10 @@ def run(*args, **named):
     return ctl('bridge', 'run', *PAIR, '--until-empty', '--retry-for', '2s', *args, **named)
 
 
+def nothing_parked(sink=SINK):
+    equal(ctl('bridge', 'parked', 'list', '--sink', sink).out, '')
+
+
 def counted(url):
     return int(ctl('stream', 'count', '--store', url).out)
 
@@ -299,6 +303,7 @@ def test_a_read_only_sink():
     contains(text, 'sink.db')
     open_up(0o755)
     give_to_nobody('sink.db')
+    nothing_parked()
     run()
     verify()
 
@@ -312,6 +317,7 @@ def test_a_read_only_folder():
     text = done.stderr.decode()
     equal(done.returncode, 77)
     contains(text, 'folder')
+    nothing_parked()
     run()
     verify()
 
@@ -353,11 +359,50 @@ def test_a_sink_on_a_full_disk():
             one_line(result)
             contains(result.err, 'full')
         ctl('bridge', 'verify', *ends)  # equal up to the cursor: nothing half written
+        nothing_parked(sink)
         subprocess.run(['mount', '-o', 'remount,size=64m', 'small'], check=True)
         ctl('bridge', 'run', *ends, '--until-empty')
         ctl('bridge', 'verify', *ends)
         equal(counted(sink), counted(SOURCE))
     finally:
+        subprocess.run(['umount', 'small'], check=False)
+
+
+def test_a_sink_on_a_disk_that_becomes_read_only():
+    small_disk('64m')
+    child = None
+    try:
+        init('source')
+        sink = 'sqlite:small/sink.db'
+        ctl('store', 'init', '--store', sink)
+        ends = ('--source', SOURCE, '--sink', sink)
+        subprocess.run(['chmod', 'a+w', 'small'], check=True)
+        fill(5)
+        child = subprocess.Popen([CTL, 'bridge', 'run', *ends, '--quiet', '--interval', '100ms'],
+                                 env=environment(), stderr=subprocess.PIPE)
+        for _ in range(300 * SLOW):
+            if counted(sink) == 5:
+                break
+            time.sleep(0.1)
+        # What somebody has open for writing is not taken away without force.
+        if subprocess.run(['mount', '-o', 'remount,ro', 'small'], capture_output=True,
+                          check=False).returncode != 0:
+            child.terminate()
+            equal(child.wait(timeout=60), 0)
+            subprocess.run(['mount', '-o', 'remount,ro', 'small'], check=True)
+            fill(20, first=5)
+            result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '1s', code=77)
+            contains(result.err, 'sink.db')
+        result = ctl('store', 'check', '--store', sink, code=None)
+        contains(result.out + result.err, 'mounted read-only')
+        subprocess.run(['mount', '-o', 'remount,rw', 'small'], check=True)
+        nothing_parked(sink)
+        ctl('bridge', 'run', *ends, '--until-empty')
+        equal(counted(sink), counted(SOURCE))
+    finally:
+        if child is not None and child.poll() is None:
+            child.kill()
+            child.wait()
         subprocess.run(['umount', 'small'], check=False)
 
 

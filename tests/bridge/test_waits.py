@@ -11,7 +11,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'cli'))
 # pylint: disable=wrong-import-position
-from harness import contains, ctl, equal, init, main, PgServer, shared_pg, spawn  # noqa: E402
+from harness import (contains, ctl, equal, init, main, PgServer, shared_pg, Skip,  # noqa: E402
+                     spawn)
 
 GONE_S = 10
 
@@ -258,6 +259,49 @@ def test_a_lock_in_the_sink():
         bridge.stop()
         other.stdin.close()
     carried_once(source, sink)
+
+
+# --- room ---------------------------------------------------------------------------------------
+
+def test_a_full_disk_of_the_server_is_waited_for():
+    server = shared_pg()
+    place = os.path.join(server.dir, 'small')
+    if os.getuid() != 0:
+        raise Skip('only root can mount a small disk')
+    os.mkdir(place)
+    done = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=1m', 'none', place],
+                          capture_output=True, check=False)
+    if done.returncode != 0:
+        raise Skip('a small disk cannot be mounted here: ' + done.stderr.decode().strip())
+    try:
+        os.chown(place, *server.user)
+        server.create_database('cramped')
+        source, sink = init('source'), server.url('cramped')
+        ends = ('--source', source, '--sink', sink)
+        ctl('store', 'init', '--store', sink)
+        server.sql(f"CREATE TABLESPACE small LOCATION '{place}'")
+        server.sql('ALTER TABLE ledger_entries SET TABLESPACE small', 'cramped')
+        lines = '{"stream":"s","payload":"' + 'x' * 900 + '"}\n'
+        ctl('stream', 'append', '--store', source, '--lines', stdin=lines * 3000)
+        for bad in (False, True):  # in bulk, and one after the other beside an event that is bad
+            if bad:
+                with sqlite3.connect('source.db') as db:
+                    db.execute("INSERT INTO ledger_entries_mutations (stream, payload, created_at) "
+                               "VALUES ('_', '{\"type\":\"later\",\"stream\":\"t\"}', "
+                               "datetime('now'))")
+                db.close()
+            result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '1s', code=75)
+            contains(result.err, '53100', "server's disk")
+            equal(ctl('bridge', 'parked', 'list', '--sink', sink).out, '')
+        subprocess.run(['mount', '-o', 'remount,size=64m', place], check=True)
+        result = ctl('bridge', 'run', *ends, '--until-empty', '--json', code=None)
+        assert result.code in (0, 12), str(result)
+        equal(server.sql('SELECT count(*) FROM ledger_entries', 'cramped'), '3000')
+        equal(server.sql('SELECT count(*) FROM ledger_entries_parked', 'cramped'), '1')
+        server.sql('DROP DATABASE cramped')
+        server.sql('DROP TABLESPACE small')
+    finally:
+        subprocess.run(['umount', '-l', place], check=False)
 
 
 main(globals())

@@ -534,22 +534,30 @@ const char *ldg_sqlite_file_remote(unsigned long magic)
     return NULL;
 }
 
-/* A journal or a WAL lies in the same folder. */
+int ldg_sqlite_unwritable(const char *path, char *what, size_t size)
+{
+    const char *slash = strrchr(path, '/');
+    int error = 0;
+
+    snprintf(what, size, "%s", path);
+    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0)
+        return errno;
+    snprintf(what, size, "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
+             slash != NULL ? path : ".");
+    if (faccessat(AT_FDCWD, what, W_OK | X_OK, AT_EACCESS) != 0)
+        error = errno;
+    return error;
+}
+
 static void check_writable(const char *path, ledger_finding_fn fn, void *fn_ctx)
 {
-    char folder[PATH_MAX], text[PATH_MAX + 200];
-    const char *slash = strrchr(path, '/'), *what = NULL;
+    char what[PATH_MAX], text[PATH_MAX + 200];
+    const int error = ldg_sqlite_unwritable(path, what, sizeof(what));
 
-    snprintf(folder, sizeof(folder), "%.*s", slash != NULL ? (int)(slash - path) + 1 : 1,
-             slash != NULL ? path : ".");
-    if (faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) != 0)
-        what = path;
-    else if (faccessat(AT_FDCWD, folder, W_OK | X_OK, AT_EACCESS) != 0)
-        what = folder;
-    if (what == NULL)
+    if (error == 0)
         return;
     snprintf(text, sizeof(text),
-             errno == EROFS
+             error == EROFS
                  ? "%s lies on a file system that is mounted read-only, so nobody writes "
                    "here: mount -o remount,rw"
                  : "this user may not write to %s, so no program and no bridge of this "
