@@ -187,15 +187,16 @@ static void put_bound(struct query *q, const char *text, const char *rest)
     ldg_buf_printf(&q->sql, "%s$%d%s", text, q->args.count, rest);
 }
 
-/* Orders of a page. Of one stream the order names the stream, too, and the conditions compare both
- * (below), so that no plan goes along the primary key through the entries of all others. */
+/* Orders of a page. Of one stream, or origin, the order names that, too, and the conditions compare
+ * both (below), so that no plan goes along the primary key through the entries of all others, or
+ * takes what lies behind for a few rows that are soon sorted. */
 enum order { BY_ID, BY_ID_DOWN, BY_STREAM, BY_STREAM_DOWN, BY_SOURCE_POS };
 static const char *const order_texts[] = {
     [BY_ID] = "id",
     [BY_ID_DOWN] = "id DESC",
     [BY_STREAM] = "stream, id",
     [BY_STREAM_DOWN] = "stream DESC, id DESC",
-    [BY_SOURCE_POS] = "source_pos",
+    [BY_SOURCE_POS] = "origin, source_pos",
 };
 
 /* The conditions of the rows are put between these two. */
@@ -484,11 +485,10 @@ static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t 
 
     if (origin == LDG_ORIGIN_UNCLAIMED)
         ldg_buf_puts(&q->sql, pg->has_source_id ? " AND source_id <> ''" : " AND false");
-    if (bridged) {
-        ldg_pg_arg_int32(&q->args, origin);
-        put_bound(q, " AND origin = ", "");
-    } else if (pg->has_ours) {
-        ldg_buf_puts(&q->sql, " AND origin = 0 AND source_pos IS NULL");
+    if (!bridged && pg->has_ours) {
+        /* Two conditions would promise one row of a table that was never analyzed, and each page
+         * be looked for in all of it. */
+        ldg_buf_puts(&q->sql, " AND CASE WHEN origin = 0 THEN source_pos IS NULL ELSE false END");
     }
     page_end(q, bridged ? BY_SOURCE_POS : BY_ID, limit, max_bytes ? max_bytes : SIZE_MAX);
     rc = query_run(pg, q, "reading the history", &result, err);
@@ -531,7 +531,13 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     if (rc == LEDGER_OK) {
         page_begin(&q, origin > 0 ? BY_SOURCE_POS : BY_ID);
         ldg_pg_arg_int64(&q.args, after);
-        put_bound(&q, origin > 0 ? " AND source_pos > " : " AND id > ", "");
+        if (origin > 0) {
+            ldg_pg_arg_int32(&q.args, origin);
+            ldg_buf_puts(&q.sql, " AND source_pos IS NOT NULL AND (origin, source_pos) > ($2, $1)"
+                                 " AND (origin, source_pos) <= ($2, 9223372036854775807)");
+        } else {
+            put_bound(&q, " AND id > ", "");
+        }
         rc = history(ctx, &q, origin, limit, max_bytes, arena, ret_rows, ret_count, err);
     }
     query_fini(&q);
@@ -556,6 +562,10 @@ ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, siz
         ldg_pg_array_end(array, count);
         ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, array);
         put_bound(&q, origin ? " AND source_pos = ANY (" : " AND id = ANY (", ")");
+        if (origin > 0) {
+            ldg_pg_arg_int32(&q.args, origin);
+            put_bound(&q, " AND origin = ", "");
+        }
         rc = history(ctx, &q, origin, SIZE_MAX, max_bytes, arena, ret_rows, ret_count, err);
     }
     query_fini(&q);
