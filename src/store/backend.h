@@ -485,6 +485,10 @@ ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *store
                          struct ldg_arena *arena, const char **ret_field, ledger_error *err);
 /* POSITION_REUSED: `field` is not what was carried. */
 ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_error *err);
+/* `state` cannot be read as a cursor of this kind of source ("sqlite"; shown: "SQLite"). Errors:
+ * CURSOR_MISMATCH (it is one of another kind: it begins with that one's name), else DATA. */
+ledger_rc ldg_cursor_fail(const char *state, const char *kind, const char *shown,
+                          ledger_error *err);
 /* The fence. Errors: FENCED unless `found`, the row of the cursor `name` (NULL: there is none),
  * still is what the batch was read from. */
 ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,

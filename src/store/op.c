@@ -133,6 +133,23 @@ ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_
                     op->source_pos, op->stream, field);
 }
 
+ledger_rc ldg_cursor_fail(const char *state, const char *kind, const char *shown, ledger_error *err)
+{
+    const size_t size = strspn(state, "abcdefghijklmnopqrstuvwxyz");
+    const bool is_own = size == strlen(kind) && strncmp(state, kind, size) == 0;
+
+    if (size > 0 && size < 32 && !is_own && strncmp(state + size, ":1:", 3) == 0)
+        return ldg_fail(err, LEDGER_ERR_CURSOR_MISMATCH,
+                        "the cursor belongs to a %.*s source, and this is a %s source: give the "
+                        "bridge of this one another --name, or set the cursor on purpose with "
+                        "`ledgerctl bridge cursor set`",
+                        (int)size, state, kind);
+    return ldg_fail(err, LEDGER_ERR_DATA,
+                    "not a cursor of a %s source: \"%.80s\"; rewind the bridge with `ledgerctl "
+                    "bridge cursor set`",
+                    shown, state);
+}
+
 ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
                              const struct ldg_cursor *expected, ledger_error *err)
 {

@@ -144,13 +144,15 @@ static void cursor_of_another_source(struct conf_env *env)
     fails(ldg_store_log_check(b, reader->state, &position, &err), CURSOR_MISMATCH);
     assert_true(err.flags & LEDGER_ERROR_FATAL);
     assert_int_equal(position, -1);
-    static const char *const garbage[] = {
-        "x", "1", "::::::", "memory:1:x", "sqlite:9:a:b:c:d:e", "0000000000000000001"
-    };
+    static const char *const garbage[] = { "x", "1", "::::::", "sqlite:9:a:b:c:d:e",
+                                           "0000000000000000001" };
     for (size_t i = 0; i < sizeof(garbage) / sizeof(garbage[0]); i++) {
         fails(ldg_store_log_check(a, garbage[i], &position, &err), DATA);
         fails(ldg_store_log_read(a, garbage[i], &limits, &reader->batch, &err), DATA);
     }
+    /* one of another kind of source: a bridge of that one has this name */
+    fails(ldg_store_log_check(a, "another:1:x", &position, &err), CURSOR_MISMATCH);
+    assert_non_null(strstr(err.message, "--name"));
     /* every cut of a good cursor is refused */
     const size_t size = strlen(reader->state);
     for (size_t i = 1; i < size; i++) {

@@ -165,8 +165,7 @@ static ledger_rc check_owner(const struct ldg_memory *m, const char *state,
 {
     const struct ldg_identity *own = &m->table->identity;
     if (!parse_state(state, ret_cursor))
-        return ldg_fail_native(err, LEDGER_ERR_DATA, "memory", 0,
-                               "this is not a cursor of a memory store: \"%.64s\"", state);
+        return ldg_cursor_fail(state, "memory", "memory", err);
     if (strcmp(ret_cursor->identity.uuid, own->uuid) != 0 ||
         ret_cursor->identity.epoch != own->epoch)
         return ldg_fail_native(err, LEDGER_ERR_CURSOR_MISMATCH, "memory", 0,

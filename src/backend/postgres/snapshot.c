@@ -411,11 +411,7 @@ ledger_rc ldg_pg_cursor_parse(const char *text, struct ldg_arena *arena,
     ledger_rc rc = LEDGER_OK;
 
     if (*text && !parse(text, arena, &c, &nomem))
-        rc = nomem ? ldg_fail_nomem(err)
-                   : ldg_fail(err, LEDGER_ERR_DATA,
-                              "not a cursor of a PostgreSQL source: \"%.80s\"; rewind the bridge "
-                              "with `ledgerctl bridge cursor set`",
-                              text);
+        rc = nomem ? ldg_fail_nomem(err) : ldg_cursor_fail(text, "postgres", "PostgreSQL", err);
     if (rc == LEDGER_OK)
         *ret_cursor = c;
     return rc;

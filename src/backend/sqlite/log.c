@@ -86,11 +86,7 @@ static ledger_rc state_parse(const char *text, struct state *state, ledger_error
          take_number(&p, ':', &state->witness_position) && take_hash(p, &state->witness_hash);
     state->set = ok;
 out:
-    return ok ? LEDGER_OK
-              : ldg_fail(err, LEDGER_ERR_DATA,
-                         "not a cursor of a SQLite source: \"%.80s\"; rewind the bridge with "
-                         "`ledgerctl bridge cursor set`",
-                         text);
+    return ok ? LEDGER_OK : ldg_cursor_fail(text, "sqlite", "SQLite", err);
 }
 
 static void state_format(const struct ldg_sqlite *s, int64_t position, int64_t witness_position,

@@ -212,6 +212,23 @@ static void what_makes_an_entry_another_one(void **state)
     assert_non_null(strstr(err.message, "--new-identity` on the source"));
 }
 
+static void a_cursor_that_cannot_be_read(void **state)
+{
+    ledger_error err = { 0 };
+
+    assert_int_equal(ldg_cursor_fail("sqlite:1:x", "postgres", "PostgreSQL", &err),
+                     LEDGER_ERR_CURSOR_MISMATCH);
+    assert_non_null(strstr(err.message, "a sqlite source"));
+    assert_int_equal(ldg_cursor_fail("sqlite:1:x", "sqlite", "SQLite", &err), LEDGER_ERR_DATA);
+    assert_int_equal(ldg_cursor_fail("sqlite:2:x", "postgres", "PostgreSQL", &err),
+                     LEDGER_ERR_DATA);
+    assert_int_equal(ldg_cursor_fail(":1:", "sqlite", "SQLite", &err), LEDGER_ERR_DATA);
+    assert_int_equal(
+        ldg_cursor_fail("abcdefghijklmnopqrstuvwxyzabcdefgh:1:", "sqlite", "SQLite", &err),
+        LEDGER_ERR_DATA);
+    assert_non_null(strstr(err.message, "not a cursor of a SQLite source"));
+}
+
 static void a_cursor_that_was_moved(void **state)
 {
     struct ldg_cursor expected = { .state = "s", .readable = "5" }, found = expected;
@@ -332,6 +349,7 @@ int main(void)
         cmocka_unit_test(which_outcomes_may_have_to_wait),
         cmocka_unit_test(what_may_be_a_trim),
         cmocka_unit_test(what_makes_an_entry_another_one),
+        cmocka_unit_test(a_cursor_that_cannot_be_read),
         cmocka_unit_test(a_cursor_that_was_moved),
         cmocka_unit_test(what_a_trim_keeps),
         cmocka_unit_test(an_event_that_is_parked_whole),

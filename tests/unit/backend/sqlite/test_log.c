@@ -235,7 +235,6 @@ static void test_state_text(void **state)
     static const char *const bad[] = {
         "x",
         "7",
-        "memory:1:u:1:1:1:0000000000000000",
         "sqlite:2:u:1:1:1:0000000000000000",
         "sqlite:1::1:1:1:0000000000000000",
         "sqlite:1:u:1:1:1:000000000000000",
@@ -256,6 +255,9 @@ static void test_state_text(void **state)
         assert_non_null(strstr(err.message, "not a cursor of a SQLite source"));
         tst_fails(SOURCE->log_check(&s, bad[i], &position, &err), LEDGER_ERR_DATA, &err);
     }
+    tst_fails(read_try("postgres:1:u:1:1:1:0000000000000000", &wide, &err),
+              LEDGER_ERR_CURSOR_MISMATCH, &err);
+    assert_non_null(strstr(err.message, "--name"));
     tst_ok(SOURCE->log_check(&s, "", &position, &err), &err);
     assert_int_equal(position, 0);
     tst_ok(SOURCE->log_cursor_at(&s, 0, text, &err), &err);
