@@ -565,10 +565,10 @@ static ledger_rc write_identity(struct ldg_sqlite *s, ledger_error *err)
     return rc;
 }
 
-/* First column of each row of a query, given to row(); at most one call's text at a time. */
-static ledger_rc for_each_text(struct ldg_sqlite *s, const char *pattern,
-                               void (*row)(void *ctx, const char *text), void *ctx,
-                               ledger_error *err)
+/* Each row of a query, given to row(). */
+static ledger_rc for_each_row(struct ldg_sqlite *s, const char *pattern,
+                              void (*row)(void *ctx, sqlite3_stmt *stmt), void *ctx,
+                              ledger_error *err)
 {
     char *sql = ldg_sqlite_expand(s, pattern);
     ledger_rc result = LEDGER_OK;
@@ -579,13 +579,18 @@ static ledger_rc for_each_text(struct ldg_sqlite *s, const char *pattern,
     sqlite3_free(sql);
     if (!stmt)
         return err->code;
-    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        const char *text = (const char *)sqlite3_column_text(stmt, 0);
-        row(ctx, text ? text : "");
-    }
+    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW)
+        row(ctx, stmt);
     result = end_of_rows(s, rc, err);
     sqlite3_finalize(stmt);
     return result;
+}
+
+/* A view of a column; "" for NULL. */
+static const char *text_at(sqlite3_stmt *stmt, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(stmt, column);
+    return text ? text : "";
 }
 
 struct findings {
@@ -595,10 +600,10 @@ struct findings {
     char text[64]; /* the last one: copied, for later */
 };
 
-static void keep_text(void *ctx, const char *text)
+static void keep_text(void *ctx, sqlite3_stmt *stmt)
 {
     struct findings *f = ctx;
-    sqlite3_snprintf((int)sizeof(f->text), f->text, "%s", text);
+    sqlite3_snprintf((int)sizeof(f->text), f->text, "%s", text_at(stmt, 0));
 }
 
 /* Something of a store is gone that its cursors, which are still there, rely on. */
@@ -608,8 +613,8 @@ static ledger_rc note_lost(struct ldg_sqlite *s, uint32_t has, ledger_error *err
     struct findings f = { .s = s };
 
     if (has & HAS_ENTRY && has & HAS_ORIGIN && !(has & HAS_ORIGINS)) {
-        rc = for_each_text(s, "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE origin > 0)",
-                           keep_text, &f, err);
+        rc = for_each_row(s, "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE origin > 0)",
+                          keep_text, &f, err);
         if (rc == LEDGER_OK && strcmp(f.text, "0") != 0)
             rc = ldg_schema_fail_origins(file_of(s), s->table, err);
     }
@@ -814,9 +819,10 @@ static const struct {
     { HAS_FOREIGN, "table %s_foreign" },
 };
 
-static void report_integrity(void *ctx, const char *text)
+static void report_integrity(void *ctx, sqlite3_stmt *stmt)
 {
     struct findings *f = ctx;
+    const char *text = text_at(stmt, 0);
     if (strcmp(text, "ok") == 0)
         f->fn(f->ctx, LEDGER_FINDING_OK, "integrity", "quick_check found nothing");
     else
@@ -846,7 +852,7 @@ static ledger_rc check_autoincrement(struct findings *f, const char *pattern, co
                                      ledger_error *err)
 {
     f->text[0] = '\0';
-    ledger_rc rc = for_each_text(f->s, pattern, keep_text, f, err);
+    ledger_rc rc = for_each_row(f->s, pattern, keep_text, f, err);
     if (rc == LEDGER_OK && strcmp(f->text, "0") == 0)
         f->fn(f->ctx, LEDGER_FINDING_WARNING, table,
               "its id is not AUTOINCREMENT: the id of a deleted last row is given out again, and a "
@@ -885,26 +891,24 @@ static void judge_ids(struct findings *f, const char *table, int64_t given, int6
     f->fn(f->ctx, last == INT64_MAX ? LEDGER_FINDING_ERROR : LEDGER_FINDING_WARNING, table, text);
 }
 
-/* Each row of a query: a table, the last id given, the highest one. */
-static ledger_rc check_ids(struct findings *f, const char *pattern, ledger_error *err)
+/* A row: a table, the last id given, the highest one. */
+static void check_ids(void *ctx, sqlite3_stmt *stmt)
 {
-    char *sql = ldg_sqlite_expand(f->s, pattern);
-    int rc;
+    judge_ids(ctx, text_at(stmt, 0), sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2));
+}
 
-    if (!sql)
-        return ldg_fail_nomem(err);
-    sqlite3_stmt *stmt = prepare(f->s, sql, err);
-    sqlite3_free(sql);
-    if (!stmt)
-        return err->code;
-    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        const char *table = (const char *)sqlite3_column_text(stmt, 0);
-        if (table)
-            judge_ids(f, table, sqlite3_column_int64(stmt, 1), sqlite3_column_int64(stmt, 2));
-    }
-    ledger_rc result = end_of_rows(f->s, rc, err);
-    sqlite3_finalize(stmt);
-    return result;
+/* A row: a table, a trigger of it, and whether it comes after its statement. */
+static void report_trigger(void *ctx, sqlite3_stmt *stmt)
+{
+    struct findings *f = ctx;
+    const bool after = sqlite3_column_int(stmt, 2);
+    char text[320];
+
+    sqlite3_snprintf((int)sizeof(text), text, "trigger %.128s %s", text_at(stmt, 1),
+                     after
+                         ? "(AFTER): where it fails, the write is refused"
+                         : "may drop or refuse what is written; nothing of a ledger expects that");
+    f->fn(f->ctx, after ? LEDGER_FINDING_OK : LEDGER_FINDING_WARNING, text_at(stmt, 0), text);
 }
 
 static ledger_rc check_meddlers(struct findings *f, ledger_error *err)
@@ -915,30 +919,7 @@ static ledger_rc check_meddlers(struct findings *f, ledger_error *err)
         "instr(upper(sql), ' ON ') FROM main.sqlite_master WHERE type = 'trigger' "
         "AND lower(tbl_name) IN (lower('%T'), lower('%T_cursors'), lower('%T_meta'), "
         "lower('%T_origins'), lower('%T_parked'), lower('%T_foreign'), lower('%L')) ORDER BY 1, 2";
-    char *sql = ldg_sqlite_expand(f->s, pattern);
-    char text[320];
-    int rc;
-
-    if (!sql)
-        return ldg_fail_nomem(err);
-    sqlite3_stmt *stmt = prepare(f->s, sql, err);
-    sqlite3_free(sql);
-    if (!stmt)
-        return err->code;
-    while ((rc = sqlite3_step(stmt)) == SQLITE_ROW) {
-        const char *table = (const char *)sqlite3_column_text(stmt, 0);
-        const char *name = (const char *)sqlite3_column_text(stmt, 1);
-        const bool after = sqlite3_column_int(stmt, 2);
-
-        sqlite3_snprintf((int)sizeof(text), text, "trigger %.128s %s", name ? name : "",
-                         after ? "(AFTER): where it fails, the write is refused"
-                               : "may drop or refuse what is written; nothing of a ledger expects "
-                                 "that");
-        f->fn(f->ctx, after ? LEDGER_FINDING_OK : LEDGER_FINDING_WARNING, table ? table : "", text);
-    }
-    ledger_rc result = end_of_rows(f->s, rc, err);
-    sqlite3_finalize(stmt);
-    return result;
+    return for_each_row(f->s, pattern, report_trigger, f, err);
 }
 
 /* Only an AUTOINCREMENT has a last one given. */
@@ -954,17 +935,17 @@ static ledger_rc check_whole(struct findings *f, uint32_t has, ledger_error *err
     ledger_rc rc = check_meddlers(f, err);
 
     if (rc == LEDGER_OK)
-        rc = for_each_text(f->s,
-                           "SELECT count(*) FROM main.sqlite_master WHERE name = 'sqlite_sequence'",
-                           keep_text, f, err);
+        rc = for_each_row(f->s,
+                          "SELECT count(*) FROM main.sqlite_master WHERE name = 'sqlite_sequence'",
+                          keep_text, f, err);
     if (rc != LEDGER_OK || strcmp(f->text, "0") == 0)
         return rc;
     if (has & HAS_ENTRY)
-        rc = check_ids(f, IDS_OF("%T"), err);
+        rc = for_each_row(f->s, IDS_OF("%T"), check_ids, f, err);
     if (rc == LEDGER_OK && has & HAS_LOG)
-        rc = check_ids(f, IDS_OF("%L"), err);
+        rc = for_each_row(f->s, IDS_OF("%L"), check_ids, f, err);
     if (rc == LEDGER_OK && has & HAS_PARKED)
-        rc = check_ids(f, IDS_OF("%T_parked"), err);
+        rc = for_each_row(f->s, IDS_OF("%T_parked"), check_ids, f, err);
     return rc;
 }
 #undef IDS_OF
@@ -1017,8 +998,7 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
             rc = check_whole(&f, has, err);
         if (rc == LEDGER_OK && has & HAS_IDENTITY && has & HAS_ORIGINS) {
             f.text[0] = '\0';
-            rc =
-                for_each_text(s,
+            rc = for_each_row(s,
                               "SELECT count(*) FROM main.\"%T_origins\" AS o JOIN main.\"%T_meta\" "
                               "AS m ON m.uuid = o.uuid AND m.epoch = o.epoch",
                               keep_text, &f, err);
@@ -1030,17 +1010,17 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
     }
     if (rc == LEDGER_OK && has & HAS_CURSOR_STATE) {
         f.text[0] = '\0';
-        rc = for_each_text(s,
-                           "SELECT CASE WHEN count(*) > 0 THEN count(*) END FROM "
-                           "main.\"%T_cursors\" WHERE state = '" LDG_CURSOR_LOST "'",
-                           keep_text, &f, err);
+        rc = for_each_row(s,
+                          "SELECT CASE WHEN count(*) > 0 THEN count(*) END FROM "
+                          "main.\"%T_cursors\" WHERE state = '" LDG_CURSOR_LOST "'",
+                          keep_text, &f, err);
         if (rc == LEDGER_OK && f.text[0] != '\0')
             fn(fn_ctx, LEDGER_FINDING_WARNING, "cursors",
                "tables were made anew since some of them moved: `ledgerctl bridge cursor reset "
                "--name NAME` carries all of the log again");
     }
     if (rc == LEDGER_OK) {
-        rc = for_each_text(s, "PRAGMA main.journal_mode", keep_text, &f, err);
+        rc = for_each_row(s, "PRAGMA main.journal_mode", keep_text, &f, err);
         if (rc == LEDGER_OK && strcmp(f.text, "wal") == 0)
             fn(fn_ctx, LEDGER_FINDING_OK, "journal_mode", "wal");
         else if (rc == LEDGER_OK && s->path)
@@ -1049,7 +1029,7 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
                "changes it for good");
     }
     if (rc == LEDGER_OK) {
-        rc = for_each_text(s, "PRAGMA main.synchronous", keep_text, &f, err);
+        rc = for_each_row(s, "PRAGMA main.synchronous", keep_text, &f, err);
         if (rc == LEDGER_OK && f.text[0] >= '2')
             fn(fn_ctx, LEDGER_FINDING_OK, "synchronous", "full");
         else if (rc == LEDGER_OK)
@@ -1058,6 +1038,6 @@ ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger
                "has carried already; it then stops with SOURCE_REWOUND");
     }
     if (rc == LEDGER_OK)
-        rc = for_each_text(s, "PRAGMA main.quick_check(10)", report_integrity, &f, err);
+        rc = for_each_row(s, "PRAGMA main.quick_check(10)", report_integrity, &f, err);
     return rc;
 }
