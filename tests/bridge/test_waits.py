@@ -222,9 +222,7 @@ def test_a_server_that_is_stopped():
     source, sink = init('source'), server.url()
     ctl('store', 'init', '--store', sink, '--no-log')
     bridge = following(source, sink)
-    pids = [server.process.pid] + [
-        int(pid) for pid in subprocess.run(['pgrep', '-P', str(server.process.pid)],
-                                           capture_output=True, check=True).stdout.split()]
+    pids = [server.process.pid] + server.backends()
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:

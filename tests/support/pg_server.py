@@ -173,10 +173,14 @@ class PgServer:
         self.process.wait(120)
         self.process = None
 
+    def backends(self):
+        """Pids of the postmaster's processes."""
+        return [pid for pid, _ in _children(self.process.pid)]
+
     def kill(self):
         """kill -9 of the postmaster and of each process of its, at one moment."""
         self.process.send_signal(signal.SIGSTOP)
-        children = [pid for pid, _ in _children(self.process.pid)]
+        children = self.backends()
         for pid in children:
             try:
                 os.kill(pid, signal.SIGKILL)

@@ -887,7 +887,7 @@ static _Atomic int64_t hasty_us;
 
 static int64_t hasty_clock(void)
 {
-    return hasty_us += 1000000;
+    return atomic_fetch_add(&hasty_us, 1000000) + 1000000;
 }
 
 static void stop_connecting(const char *url, const char *waits_for)

@@ -319,6 +319,7 @@ static void test_collations(void **state)
                  "TEXT, moved_at TEXT)");
     tst_fails(ledger_store_append(other, "s", &input, 1, &ids, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "NOCASE"));
+    sqlite3_close(db);
 }
 
 static void test_other_shapes(void **state)
