@@ -39,7 +39,7 @@ struct ldg_sqlite_batch {
     bool parked_any;  /* some event is parked, perhaps one of an entry in this batch */
     bool foreign_any; /* <table>_foreign has rows */
     bool triggers_known, triggers_any; /* of the table of entries */
-    int go_origin;    /* whose rows carry their source_id; 0: none's do */
+    int go_origin;                     /* whose rows carry their source_id; 0: none's do */
     bool can_park;
     int64_t parked_id; /* the row that is retried; else INT64_MAX */
     /* Ops that are parked without being tried; NULL: none at all. */
