@@ -334,12 +334,8 @@ struct ldg_takeover {
     size_t gone;  /* with a number that the source has no entry and no event of any more */
     uint64_t adopted;
 };
-enum { LDG_TAKE_SAME = 1 << 0, LDG_TAKE_GONE = 1 << 1 }; /* which are adopted */
-/* Compares those with ids behind `after` with the source's entries, and adopts them as `take` says.
- * take 0: ends at the first that is the same. */
-ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin, int64_t after,
-                            unsigned take, struct ldg_takeover *ret, ledger_error *err);
-/* The same, and what the source has no more is taken for its own unless something is another's. */
+/* Compares those with ids behind `after` with the source's entries, and adopts what is the same;
+ * what the source has no more is taken for its own unless something is another's. */
 ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
                              struct ldg_takeover *ret, ledger_error *err);
 /* Before the first run under a name. Rows without a cursor are left by a Go bridge that was killed

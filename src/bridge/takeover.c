@@ -13,6 +13,8 @@
 #include "base/hash.h"
 #include "bridge/stages.h"
 
+enum { TAKE_SAME = 1 << 0, TAKE_GONE = 1 << 1 }; /* which rows are adopted */
+
 #define PAGE_ROWS 1000
 #define PAGE_BYTES ((size_t)4 * 1024 * 1024)
 
@@ -211,8 +213,8 @@ static ledger_rc take_gone(struct gone *gone, ledger_store *source, ledger_store
         t->same += row->verdict == SAME;
         t->other += row->verdict == OTHER;
         t->gone += row->verdict == UNKNOWN;
-        if ((row->verdict == SAME && (take & LDG_TAKE_SAME) != 0) ||
-            (row->verdict == UNKNOWN && (take & LDG_TAKE_GONE) != 0))
+        if ((row->verdict == SAME && (take & TAKE_SAME) != 0) ||
+            (row->verdict == UNKNOWN && (take & TAKE_GONE) != 0))
             claims[count++] = (struct ldg_claim){ .id = row->id, .source_pos = row->source_pos };
         if (count == sizeof(claims) / sizeof(*claims)) {
             rc = claim(sink, origin, claims, count, t, err);
@@ -241,15 +243,17 @@ static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, un
         }
         t->same += same;
         t->other += !same;
-        if (same && (take & LDG_TAKE_SAME) != 0)
+        if (same && (take & TAKE_SAME) != 0)
             claims[count++] =
                 (struct ldg_claim){ .id = row->source_pos, .source_pos = page->ids[i] };
     }
     return rc == LEDGER_OK ? claim(sink, origin, claims, count, t, err) : rc;
 }
 
-ledger_rc ldg_takeover_look(ledger_store *source, ledger_store *sink, int origin, int64_t after,
-                            unsigned take, struct ldg_takeover *ret, ledger_error *err)
+/* Compares the rows with ids behind `after` with the source's entries, and adopts them as `take`
+ * says. take 0: ends at the first that is the same. */
+static ledger_rc look_through(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+                              unsigned take, struct ldg_takeover *ret, ledger_error *err)
 {
     struct ldg_takeover t = { 0 };
     struct gone gone = { 0 };
@@ -278,9 +282,9 @@ ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origi
                              struct ldg_takeover *ret, ledger_error *err)
 {
     struct ldg_takeover gone = { 0 };
-    ledger_rc rc = ldg_takeover_look(source, sink, origin, after, LDG_TAKE_SAME, ret, err);
+    ledger_rc rc = look_through(source, sink, origin, after, TAKE_SAME, ret, err);
     if (rc == LEDGER_OK && ret->gone > 0 && ret->other == 0)
-        rc = ldg_takeover_look(source, sink, origin, after, LDG_TAKE_GONE, &gone, err);
+        rc = look_through(source, sink, origin, after, TAKE_GONE, &gone, err);
     if (rc == LEDGER_OK)
         ret->adopted += gone.adopted;
     return rc;
@@ -350,7 +354,7 @@ ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_stor
     bool any = false;
     ledger_rc rc = ldg_store_origin_unclaimed(sink, &any, err);
     if (rc == LEDGER_OK && any)
-        rc = ldg_takeover_look(source, sink, origin, 0, 0, &t, err);
+        rc = look_through(source, sink, origin, 0, 0, &t, err);
     if (rc == LEDGER_OK && any)
         rc = ldg_cursor_of_go(cursor, name, err);
     if (rc == LEDGER_OK && any && t.same > 0 && name[0] != '\0')

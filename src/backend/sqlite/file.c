@@ -26,7 +26,7 @@
 
 /* --- words ----------------------------------------------------------------------------------- */
 
-ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise)
+static ledger_rc code_of_errno(int error, ledger_rc otherwise)
 {
     switch (error) {
     case EACCES:
@@ -49,7 +49,7 @@ ledger_rc ldg_sqlite_code_of_disk(const char *path, int error, ledger_rc otherwi
                                   const char **ret_hint)
 {
     struct statvfs fs;
-    ledger_rc rc = ldg_sqlite_code_of_errno(error, otherwise);
+    ledger_rc rc = code_of_errno(error, otherwise);
 
     if (path == NULL || statvfs(path, &fs) != 0)
         return rc;
@@ -110,9 +110,8 @@ static ledger_rc fail_path(ledger_error *err, int error, ledger_rc otherwise, co
                            const char *advice)
 {
     char text[SHOWN_MAX];
-    return ldg_fail_native(err, ldg_sqlite_code_of_errno(error, otherwise), "sqlite", error,
-                           "%s: %s%s%s", shown(path, text), strerror(error), *advice ? "; " : "",
-                           advice);
+    return ldg_fail_native(err, code_of_errno(error, otherwise), "sqlite", error, "%s: %s%s%s",
+                           shown(path, text), strerror(error), *advice ? "; " : "", advice);
 }
 
 /* A bridge opens what its caller had open: somebody is moving it, or puts a backup in its place,
@@ -534,7 +533,9 @@ const char *ldg_sqlite_file_remote(unsigned long magic)
     return NULL;
 }
 
-int ldg_sqlite_unwritable(const char *path, char *what, size_t size)
+/* May this user write a file and its folder, where a journal or a WAL lies? 0, or the errno of
+ * what keeps it from that; what: the one of the two. */
+static int why_unwritable(const char *path, char *what, size_t size)
 {
     const char *slash = strrchr(path, '/');
     int error = 0;
@@ -552,7 +553,7 @@ int ldg_sqlite_unwritable(const char *path, char *what, size_t size)
 static void check_writable(const char *path, ledger_finding_fn fn, void *fn_ctx)
 {
     char what[PATH_MAX], text[PATH_MAX + 200];
-    const int error = ldg_sqlite_unwritable(path, what, sizeof(what));
+    const int error = why_unwritable(path, what, sizeof(what));
 
     if (error == 0)
         return;

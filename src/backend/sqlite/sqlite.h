@@ -209,7 +209,6 @@ ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err);
 void ldg_sqlite_rollback(struct ldg_sqlite *s);
 
 /* file.c */
-ledger_rc ldg_sqlite_code_of_errno(int error, ledger_rc otherwise);
 ledger_rc ldg_sqlite_code_of_disk(const char *path, int error, ledger_rc otherwise,
                                   const char **ret_hint);
 /* Are the descriptors of the process, or of the machine, used up? */
@@ -241,9 +240,6 @@ bool ldg_sqlite_file_may_grow(const struct ldg_sqlite *s, ledger_rc rc);
 bool ldg_sqlite_file_in_mountinfo(const char *path);
 /* Name of a file system that other machines may share; NULL: it is a local one. */
 const char *ldg_sqlite_file_remote(unsigned long magic);
-/* May this user write a file and its folder, where a journal or a WAL lies? 0, or the errno of
- * what keeps it from that; what: the one of the two. */
-int ldg_sqlite_unwritable(const char *path, char *what, size_t size);
 void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_ctx);
 
 /* busy.c */
