@@ -222,17 +222,14 @@ def test_a_server_that_is_stopped():
     source, sink = init('source'), server.url()
     ctl('store', 'init', '--store', sink, '--no-log')
     bridge = following(source, sink)
-    pids = [server.process.pid] + server.backends()
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    frozen = server.freeze()
     try:
         append(source)
         time.sleep(1)
         bridge.stop()
         run(source, sink, '--retry-for', '2s').ends(69)
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        server.thaw(frozen)
     carried_once(source, sink)
     server.destroy()
 

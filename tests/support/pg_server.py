@@ -7,6 +7,7 @@
 A server is stopped when this process ends, however it ends. Where none can be had, PgServer()
 raises PgMissing; with CI=true that is an error, otherwise the case is to be skipped."""
 import atexit
+import contextlib
 import ctypes
 import glob
 import os
@@ -63,6 +64,13 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
+
+
+def _signal_all(pids, number):
+    """A process may have ended between the list and the signal."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _children(pid):
@@ -177,15 +185,22 @@ class PgServer:
         """Pids of the postmaster's processes."""
         return [pid for pid, _ in _children(self.process.pid)]
 
+    def freeze(self):
+        """Stops the postmaster, so that it starts no one any more, then its processes."""
+        self.process.send_signal(signal.SIGSTOP)
+        children = self.backends()
+        _signal_all(children, signal.SIGSTOP)
+        return children
+
+    def thaw(self, children):
+        _signal_all(children, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self):
         """kill -9 of the postmaster and of each process of its, at one moment."""
         self.process.send_signal(signal.SIGSTOP)
         children = self.backends()
-        for pid in children:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        _signal_all(children, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         self.process = None
