@@ -60,12 +60,12 @@ static double ours_run(const char *path, const struct text *texts, size_t count,
     sqlite3 *db;
 
     bench_remove(path);
-    store = bench_store_open(path, LEDGER_LOG_ON);
+    store = bench_store_open(path, LEDGER_MUTATION_LOG_ON);
     ledger_store_close(&store);
     db = writer_open(path, mode);
     ledger_store_options_defaults(&options);
     options.connection = db;
-    options.log = LEDGER_LOG_ON;
+    options.log = LEDGER_MUTATION_LOG_ON;
     bench_check(ledger_store_open(&options, &store, &err), &err, "open store");
     bench_settle();
 

@@ -70,8 +70,8 @@ static double ours_run(const struct text *texts, size_t count, const struct mode
     double seconds;
     int64_t start;
 
-    database_make(url, "ours", mode, LEDGER_LOG_ON);
-    store = bench_store_open(url, LEDGER_LOG_ON);
+    database_make(url, "ours", mode, LEDGER_MUTATION_LOG_ON);
+    store = bench_store_open(url, LEDGER_MUTATION_LOG_ON);
     start = bench_now_ns();
     for (size_t i = 0; i < count; i += PER_TX) {
         for (size_t k = 0; k < PER_TX; k++) {
@@ -118,7 +118,7 @@ static double plain_run(const struct text *texts, size_t count, const struct mod
     int64_t start;
     PGconn *conn;
 
-    database_make(url, "plain", mode, LEDGER_LOG_OFF);
+    database_make(url, "plain", mode, LEDGER_MUTATION_LOG_OFF);
     conn = bench_pg_connect(url);
     bench_pg_exec(conn, "PREPARE insert (text, bytea, text, text) AS INSERT INTO ledger_entries "
                         "(stream, payload, order_key, dedup_key) VALUES ($1, $2, $3, $4)");

@@ -450,7 +450,7 @@ void bench_sink_make(const char *path)
     ledger_store *store;
 
     bench_remove(path);
-    store = bench_store_open(path, LEDGER_LOG_OFF);
+    store = bench_store_open(path, LEDGER_MUTATION_LOG_OFF);
     ledger_store_close(&store);
 }
 
@@ -463,14 +463,14 @@ ledger_store *bench_builder_open(const char *path, sqlite3 **ret_db)
 
     bench_remove(path);
     /* The tables are made by a handle of the library's own: with its settings for the file. */
-    store = bench_store_open(path, LEDGER_LOG_ON);
+    store = bench_store_open(path, LEDGER_MUTATION_LOG_ON);
     ledger_store_close(&store);
     db = bench_db_open(path, 10000);
     bench_exec(db, "PRAGMA synchronous = OFF");
     bench_exec(db, "PRAGMA cache_size = -1000000");
     ledger_store_options_defaults(&options);
     options.connection = db;
-    options.log = LEDGER_LOG_ON;
+    options.log = LEDGER_MUTATION_LOG_ON;
     bench_check(ledger_store_open(&options, &store, &err), &err, "open source");
     *ret_db = db;
     return store;
@@ -689,8 +689,8 @@ void bench_bridge_drain(const char *source_place, const char *sink_place,
 {
     struct bench_progress progress = { 0 };
     ledger_bridge_stats stats;
-    ledger_store *source = bench_store_open(source_place, LEDGER_LOG_ON);
-    ledger_store *sink = bench_store_open(sink_place, LEDGER_LOG_OFF);
+    ledger_store *source = bench_store_open(source_place, LEDGER_MUTATION_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_place, LEDGER_MUTATION_LOG_OFF);
     ledger_bridge *bridge = NULL;
     ledger_error err = { 0 };
     int64_t start = bench_now_ns();
@@ -749,8 +749,8 @@ int bench_apart_child(char **argv, const ledger_bridge_options *options)
 void bench_bridge_follow(const char *source_place, const char *sink_place, _Atomic bool *ready,
                          const _Atomic bool *stop)
 {
-    ledger_store *source = bench_store_open(source_place, LEDGER_LOG_ON);
-    ledger_store *sink = bench_store_open(sink_place, LEDGER_LOG_OFF);
+    ledger_store *source = bench_store_open(source_place, LEDGER_MUTATION_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_place, LEDGER_MUTATION_LOG_OFF);
     ledger_bridge_options options;
     ledger_bridge *bridge = NULL;
     ledger_error err = { 0 };

@@ -24,7 +24,7 @@ int main(void)
     printf("%-6s %12s %12s %12s %12s %8s\n", "run", "seconds", "all/s", "first/s", "last/s",
            "ratio");
     for (int i = 0; i < RUNS; i++) {
-        bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_LOG_OFF);
+        bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
         bench_pg_settle();
         bench_bridge_drain(source, sink, &options, count, &progress, NULL);
         ratios[i] = bench_rate_last(&progress) / bench_rate_first(&progress);

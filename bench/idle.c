@@ -20,8 +20,8 @@ int main(void)
     bench_source_build(source_path, &(struct bench_fill){ .count = 10000, .per_tx = 10000 });
     bench_sink_make(sink_path);
     ledger_bridge_options_defaults(&options);
-    source = bench_store_open(source_path, LEDGER_LOG_ON);
-    sink = bench_store_open(sink_path, LEDGER_LOG_OFF);
+    source = bench_store_open(source_path, LEDGER_MUTATION_LOG_ON);
+    sink = bench_store_open(sink_path, LEDGER_MUTATION_LOG_OFF);
     bench_check(ledger_bridge_create(source, sink, &options, &bridge, &err), &err, "create bridge");
     bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
     bench_check(ledger_bridge_wait(bridge, true, -1, &err), &err, "drain");

@@ -22,10 +22,10 @@ int main(void)
                    "pg_stat_statements.track_utility = on\n");
     bench_pg_source_build(urls[0], "source",
                           &(struct bench_fill){ .count = 10000, .per_tx = BENCH_PG_PER_TX });
-    bench_pg_database(urls[1], BENCH_PG_SINK, "sink", LEDGER_LOG_OFF);
+    bench_pg_database(urls[1], BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
     ledger_bridge_options_defaults(&options);
-    source = bench_store_open(urls[0], LEDGER_LOG_ON);
-    sink = bench_store_open(urls[1], LEDGER_LOG_OFF);
+    source = bench_store_open(urls[0], LEDGER_MUTATION_LOG_ON);
+    sink = bench_store_open(urls[1], LEDGER_MUTATION_LOG_OFF);
     bench_check(ledger_bridge_create(source, sink, &options, &bridge, &err), &err, "create bridge");
     bench_check(ledger_bridge_start(bridge, &err), &err, "start bridge");
     bench_check(ledger_bridge_wait(bridge, true, -1, &err), &err, "drain");

@@ -44,7 +44,7 @@ static void *writer_thread(void *ctx)
     ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
                                   .order_key = names.order_key,
                                   .dedup_key = names.dedup_key };
-    ledger_store *store = bench_store_open(w->url, LEDGER_LOG_ON);
+    ledger_store *store = bench_store_open(w->url, LEDGER_MUTATION_LOG_ON);
     ledger_error err = { 0 };
     ledger_ids ids;
 
@@ -198,8 +198,8 @@ static void round_run(struct shared *shared, int fd, size_t count, double *ret_p
     struct observer o;
     pid_t pids[2];
 
-    bench_pg_database(source, BENCH_PG_SOURCE, "source", LEDGER_LOG_ON);
-    bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_LOG_OFF);
+    bench_pg_database(source, BENCH_PG_SOURCE, "source", LEDGER_MUTATION_LOG_ON);
+    bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
     bench_pg_settle();
     atomic_store(&shared->go, false);
     atomic_store(&shared->stop, false);

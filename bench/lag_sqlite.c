@@ -31,7 +31,7 @@ static int writer(const char *path, struct shared *shared, size_t count)
     ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
                                   .order_key = names.order_key,
                                   .dedup_key = names.dedup_key };
-    ledger_store *store = bench_store_open(path, LEDGER_LOG_ON);
+    ledger_store *store = bench_store_open(path, LEDGER_MUTATION_LOG_ON);
     ledger_error err = { 0 };
 
     prctl(PR_SET_TIMERSLACK, 1000);
@@ -85,7 +85,7 @@ static void round_run(const char *source, const char *sink, struct shared *share
     sqlite3 *db;
 
     bench_remove(source);
-    store = bench_store_open(source, LEDGER_LOG_ON);
+    store = bench_store_open(source, LEDGER_MUTATION_LOG_ON);
     ledger_store_close(&store);
     bench_sink_make(sink);
     bench_settle();

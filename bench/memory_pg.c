@@ -30,7 +30,7 @@ int main(int argc, char **argv)
     bench_pg_start(NULL);
     bench_pg_source_build(source, "source",
                           &(struct bench_fill){ count, BENCH_PG_PER_TX, NULL, true });
-    bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_LOG_OFF);
+    bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
     apart = bench_bridge_apart(source, sink, count, &usage);
     bench_pg_same_rows(source, sink, true);
     printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,

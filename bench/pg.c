@@ -162,10 +162,10 @@ void bench_pg_settle(void)
 
 ledger_store *bench_pg_builder_open(char url[BENCH_PATH_MAX], const char *name)
 {
-    bench_pg_database(url, BENCH_PG_SOURCE, name, LEDGER_LOG_ON);
+    bench_pg_database(url, BENCH_PG_SOURCE, name, LEDGER_MUTATION_LOG_ON);
     tst_pg_exec(servers[BENCH_PG_SOURCE], NULL,
                 "ALTER DATABASE \"%s\" SET synchronous_commit = off", name);
-    return bench_store_open(url, LEDGER_LOG_ON);
+    return bench_store_open(url, LEDGER_MUTATION_LOG_ON);
 }
 
 void bench_pg_source_build(char url[BENCH_PATH_MAX], const char *name,
@@ -235,8 +235,8 @@ double bench_pg_drain_pairs(const char *source_url, size_t mutations,
     printf("%-6s %12s %12s %12s %12s %9s %9s %9s %8s\n", "pair", "bridge s", peer->name, "bridge/s",
            "peer/s", "CPU", "peer CPU", "all CPU", "ratio");
     for (int i = 0; i < PAIRS; i++) {
-        bench_pg_database(bridged, BENCH_PG_SINK, "bridged", LEDGER_LOG_OFF);
-        bench_pg_database(other, BENCH_PG_SINK, "peer", LEDGER_LOG_OFF);
+        bench_pg_database(bridged, BENCH_PG_SINK, "bridged", LEDGER_MUTATION_LOG_OFF);
+        bench_pg_database(other, BENCH_PG_SINK, "peer", LEDGER_MUTATION_LOG_OFF);
         for (int side = 0; side < 2; side++) {
             const bool is_peer = (side ^ i) & 1;
             double before, all;
@@ -387,7 +387,7 @@ void bench_pg_native_prepare(char publisher_url[BENCH_PATH_MAX])
 {
     PGconn *conn;
 
-    bench_pg_database(publisher_url, BENCH_PG_SOURCE, NATIVE_DATABASE, LEDGER_LOG_OFF);
+    bench_pg_database(publisher_url, BENCH_PG_SOURCE, NATIVE_DATABASE, LEDGER_MUTATION_LOG_OFF);
     conn = bench_pg_connect(publisher_url);
     bench_pg_exec(conn, "CREATE PUBLICATION bench FOR TABLE ledger_entries");
     bench_pg_exec(conn, "SELECT pg_create_logical_replication_slot('bench', 'pgoutput')");

@@ -8,8 +8,8 @@
 
 static double verify_seconds(const char *source, const char *sink, uint64_t differences)
 {
-    ledger_store *from = bench_store_open(source, LEDGER_LOG_AUTO);
-    ledger_store *to = bench_store_open(sink, LEDGER_LOG_OFF);
+    ledger_store *from = bench_store_open(source, LEDGER_MUTATION_LOG_AUTO);
+    ledger_store *to = bench_store_open(sink, LEDGER_MUTATION_LOG_OFF);
     ledger_verify_options options;
     ledger_verify_result result;
     ledger_error err = { 0 };

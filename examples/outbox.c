@@ -73,7 +73,7 @@ int main(int argc, char **argv)
     ledger_store_options_defaults(&options);
     options.connection = conn;
     options.connection_kind = LEDGER_CONNECTION_POSTGRES;
-    options.log = LEDGER_LOG_ON;
+    options.log = LEDGER_MUTATION_LOG_ON;
     options.flags = LEDGER_STORE_CREATE;
     if (ledger_store_open(&options, &store, &err) != LEDGER_OK) {
         fprintf(stderr, "outbox: %s\n", err.message);

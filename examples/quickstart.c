@@ -35,8 +35,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s SOURCE.db SINK.db\n", argv[0]);
         return 2;
     }
-    if (open_store(argv[1], LEDGER_LOG_ON, &source, &err) != LEDGER_OK ||
-        open_store(argv[2], LEDGER_LOG_OFF, &sink, &err) != LEDGER_OK)
+    if (open_store(argv[1], LEDGER_MUTATION_LOG_ON, &source, &err) != LEDGER_OK ||
+        open_store(argv[2], LEDGER_MUTATION_LOG_OFF, &sink, &err) != LEDGER_OK)
         goto out;
 
     /* The entry, its tag, and the event of each, commit together. */

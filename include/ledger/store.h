@@ -26,9 +26,9 @@ typedef struct ledger_store ledger_store;
 #define LEDGER_READ_LIMIT_MAX 10000
 
 typedef enum ledger_log_mode {
-    LEDGER_LOG_AUTO = 0, /* write the log if its table exists; with `create`: make it */
-    LEDGER_LOG_ON = 1,   /* the log must exist (or `create`), else SCHEMA */
-    LEDGER_LOG_OFF = 2,  /* write no events, make no log: a pure sink */
+    LEDGER_MUTATION_LOG_AUTO = 0, /* write the log if its table exists; with `create`: make it */
+    LEDGER_MUTATION_LOG_ON = 1,   /* the log must exist (or `create`), else SCHEMA */
+    LEDGER_MUTATION_LOG_OFF = 2,  /* write no events, make no log: a pure sink */
 } ledger_log_mode;
 
 enum {

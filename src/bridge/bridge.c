@@ -176,7 +176,7 @@ static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
     if (n < 0 || (size_t)n >= sizeof(url))
         return ldg_fail(err, LEDGER_ERR_INVALID, "the path of the cursor file is too long");
     options.url = url;
-    options.log = LEDGER_LOG_OFF;
+    options.log = LEDGER_MUTATION_LOG_OFF;
     options.flags = LEDGER_STORE_CREATE;
     return ledger_store_open(&options, &bridge->side, err);
 }

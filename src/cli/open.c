@@ -89,7 +89,7 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
     /* A log that is named must be there: a misspelt name must not leave writes out of the log. Of
      * --log-table alone the sink need not have one. */
     if (cli_text(cli, ends[end].log_table) != NULL || (end == CLI_SOURCE && ret_options->log_table))
-        ret_options->log = LEDGER_LOG_ON;
+        ret_options->log = LEDGER_MUTATION_LOG_ON;
     ret_options->busy_timeout_ms = (int)cli_number(cli, OPT_BUSY_TIMEOUT, 5000);
     return true;
 }

@@ -58,7 +58,7 @@ static ledger_rc check_options(const ledger_store_options *options, ledger_error
     if (options->busy_timeout_ms < 0)
         return ldg_fail(err, LEDGER_ERR_INVALID, "busy_timeout_ms is negative: %d",
                         options->busy_timeout_ms);
-    if ((unsigned)options->log > LEDGER_LOG_OFF)
+    if ((unsigned)options->log > LEDGER_MUTATION_LOG_OFF)
         return ldg_fail(err, LEDGER_ERR_INVALID, "unknown log mode %d", (int)options->log);
     return LEDGER_OK;
 }

@@ -309,7 +309,7 @@ static void table_of_another_shape(void **state)
         int64_t before = tst_query_int(db, "SELECT count(*) FROM sqlite_master");
         ledger_store_options_defaults(&o);
         o.flags = LEDGER_STORE_CREATE;
-        o.log = LEDGER_LOG_ON;
+        o.log = LEDGER_MUTATION_LOG_ON;
         o.url = tst_url(env, TST_SQLITE, "store");
         ledger_rc rc = ledger_store_open(&o, &store, &err);
         if (rc != LEDGER_ERR_SCHEMA)

@@ -576,7 +576,7 @@ static void taken_over_at_every_point(struct tst_env *env, enum tst_kind to, siz
         so.flags = LEDGER_STORE_CREATE;
         so.busy_timeout_ms = 1; /* nobody lets go while we wait: it is the same thread */
         ledger_store *source = tst_open(env, TST_MEMORY, "source");
-        so.log = tst_kind_has_log((int)to) ? LEDGER_LOG_AUTO : LEDGER_LOG_OFF;
+        so.log = tst_kind_has_log((int)to) ? LEDGER_MUTATION_LOG_AUTO : LEDGER_MUTATION_LOG_OFF;
         ledger_store *sink = tst_open_with(env, to, "sink", &so);
         struct takeover t = { .source = source, .sink = sink, .at = n };
         ledger_bridge_options o;

@@ -58,14 +58,14 @@ static void link_to(struct tst_env *env, const char *folder)
 
 static void append_at(const char *path, const char *payload)
 {
-    ledger_store *store = open_at(path, LEDGER_LOG_AUTO);
+    ledger_store *store = open_at(path, LEDGER_MUTATION_LOG_AUTO);
     tst_append(store, "s", payload, NULL, NULL);
     ledger_store_close(&store);
 }
 
 static uint64_t count_at(const char *path)
 {
-    ledger_store *store = open_at(path, LEDGER_LOG_OFF);
+    ledger_store *store = open_at(path, LEDGER_MUTATION_LOG_OFF);
     uint64_t count = tst_count(store, NULL);
     ledger_store_close(&store);
     return count;
@@ -96,8 +96,8 @@ static void follow(struct tst_env *env, enum end end, enum how how)
              end == SINK ? in(env, "current", "x.db") : tst_path(env, "other.db"));
     snprintf(moved, sizeof moved, "%s", in(env, "one", "x.db"));
     snprintf(other, sizeof other, "%s", in(env, "two", "x.db"));
-    ledger_store *source = open_at(source_path, LEDGER_LOG_ON);
-    ledger_store *sink = open_at(sink_path, LEDGER_LOG_OFF);
+    ledger_store *source = open_at(source_path, LEDGER_MUTATION_LOG_ON);
+    ledger_store *sink = open_at(sink_path, LEDGER_MUTATION_LOG_OFF);
     tst_append(source, "s", "1", NULL, NULL);
     tst_bridge_options(&o);
     o.interval_ms = 50;
@@ -130,8 +130,8 @@ static void follow(struct tst_env *env, enum end end, enum how how)
     assert_true(wait_count(sink_path, 3));
     ledger_bridge_stop(bridge);
     ledger_bridge_destroy(&bridge);
-    source = open_at(source_path, LEDGER_LOG_ON);
-    sink = open_at(sink_path, LEDGER_LOG_OFF);
+    source = open_at(source_path, LEDGER_MUTATION_LOG_ON);
+    sink = open_at(sink_path, LEDGER_MUTATION_LOG_OFF);
     tst_assert_equal(source, sink, 0);
     ledger_store_close(&source);
     ledger_store_close(&sink);
@@ -156,7 +156,7 @@ static void an_old_source_stops_it(void **state)
         snprintf(path, sizeof path, "%s", tst_path(env, "source.db"));
         snprintf(copy, sizeof copy, "%s", tst_path(env, "copy.db"));
         snprintf(wal, sizeof wal, "%s-wal", path);
-        ledger_store *source = open_at(path, LEDGER_LOG_ON);
+        ledger_store *source = open_at(path, LEDGER_MUTATION_LOG_ON);
         ledger_store *sink = tst_open(env, TST_SQLITE, "sink");
         tst_append(source, "s", "1", NULL, NULL);
         copy_store(path, copy);
@@ -224,8 +224,8 @@ static void a_second_name_is_told_and_waited_for(void **state)
         struct told told = { .mutex = PTHREAD_MUTEX_INITIALIZER };
         ledger_bridge_options o;
         ledger_error err = { 0 };
-        ledger_store *source = open_at(tst_path(env, "source.db"), LEDGER_LOG_ON);
-        ledger_store *sink = open_at(tst_path(env, "sink.db"), LEDGER_LOG_OFF);
+        ledger_store *source = open_at(tst_path(env, "source.db"), LEDGER_MUTATION_LOG_ON);
+        ledger_store *sink = open_at(tst_path(env, "sink.db"), LEDGER_MUTATION_LOG_OFF);
         char path[700], second[700];
         snprintf(path, sizeof path, "%s", tst_path(env, names[end]));
         snprintf(second, sizeof second, "%s", tst_path(env, "second.db"));

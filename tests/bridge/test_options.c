@@ -382,7 +382,7 @@ static void misconfiguration_is_told_at_create(void **state)
         tst_fails(ledger_bridge_create(source, same, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
         ledger_store_options_defaults(&so);
         so.flags = LEDGER_STORE_CREATE;
-        so.log = LEDGER_LOG_OFF;
+        so.log = LEDGER_MUTATION_LOG_OFF;
         ledger_store *silent = tst_open_with(env, from, "silent", &so);
         assert_false(ledger_store_has_log(silent));
         tst_fails(ledger_bridge_create(silent, sink, &o, &bridge, &err), LEDGER_ERR_SCHEMA, &err);

@@ -105,7 +105,8 @@ static ledger_store *open_store(struct tst_env *env, int database, uint32_t flag
     ledger_store_options_defaults(&o);
     o.url = tst_pg_url(tst_pg_shared(), databases[database], "owner", NULL);
     o.flags = flags;
-    o.log = flags & LEDGER_STORE_CREATE && database == 1 ? LEDGER_LOG_OFF : LEDGER_LOG_AUTO;
+    o.log = flags & LEDGER_STORE_CREATE && database == 1 ? LEDGER_MUTATION_LOG_OFF
+                                                         : LEDGER_MUTATION_LOG_AUTO;
     return tst_open_with(env, database == 0 ? TST_POSTGRES : TST_PLAIN_POSTGRES, NULL, &o);
 }
 

@@ -145,7 +145,7 @@ static void wire(struct tst_env *env, enum tst_kind kind, struct wired *w)
              tst_proxy_port(w->proxy), schema);
     ledger_store_options_defaults(&o);
     o.url = url;
-    o.log = tst_kind_has_log((int)kind) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+    o.log = tst_kind_has_log((int)kind) ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF;
     w->through = tst_open_with(env, kind, NULL, &o);
 }
 
@@ -239,7 +239,8 @@ static void t8_worker_held_in_its_batch(void **state)
         wire(env, kinds[k % 2], &w);
         ledger_store_options_defaults(&so);
         so.url = ledger_store_url(w.sink);
-        so.log = tst_kind_has_log((int)kinds[k % 2]) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+        so.log =
+            tst_kind_has_log((int)kinds[k % 2]) ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF;
         so.busy_timeout_ms = 30;
         ledger_store *other_sink = tst_open_with(env, kinds[k % 2], NULL, &so);
         tst_bridge_options(&o);
@@ -358,7 +359,7 @@ static void *init_store(void *arg)
     ledger_store_options o;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = init->url;
     init->rc = ledger_store_open(&o, &init->store, &init->err);
     return NULL;
@@ -423,7 +424,7 @@ static void t10_standby_is_refused(void **state)
     char url[900];
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = url;
     snprintf(url, sizeof url, "%s", tst_pg_url(pg, NULL, NULL, NULL));
     ledger_store *primary = tst_open_with(env, TST_POSTGRES, NULL, &o);
@@ -519,7 +520,7 @@ static void t11_long_transaction_costs_nothing(void **state)
     char url[900], position[32];
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = url;
     snprintf(url, sizeof url, "%s", tst_pg_url(pg, NULL, NULL, NULL));
     ledger_store *source = tst_open_with(env, TST_POSTGRES, NULL, &o);
@@ -589,7 +590,8 @@ static void t12_crossed_dedup_keys(void **state)
         snprintf(schema, sizeof schema, "round%zu", round);
         ledger_store_options_defaults(&o);
         o.flags = LEDGER_STORE_CREATE;
-        o.log = tst_kind_has_log((int)kinds[round % 2]) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+        o.log = tst_kind_has_log((int)kinds[round % 2]) ? LEDGER_MUTATION_LOG_ON
+                                                        : LEDGER_MUTATION_LOG_OFF;
         o.url = tst_pg_schema_url(pg, schema);
         ledger_store *sink = tst_open_with(env, kinds[round % 2], NULL, &o);
         for (int i = 0; i < KEYS; i++) {
@@ -667,7 +669,7 @@ static void dump_restored_elsewhere(void **state)
     bool changed = false;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     for (int i = 0; i < 2; i++)
         snprintf(url[i], sizeof url[i], "%s", tst_pg_url(pg[i], NULL, NULL, NULL));
     o.url = url[0];
@@ -710,7 +712,7 @@ static void server_put_back(void **state)
     uint64_t read = 0;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = url;
     snprintf(url, sizeof url, "%s", tst_pg_url(pg, NULL, NULL, NULL));
     ledger_store *source = tst_open_with(env, TST_POSTGRES, NULL, &o);
@@ -764,7 +766,7 @@ static void failover_that_lost_commits(void **state)
                  pg->dir, standby->dir, pg->port, standby->port);
         ledger_store_options_defaults(&o);
         o.flags = LEDGER_STORE_CREATE;
-        o.log = LEDGER_LOG_ON;
+        o.log = LEDGER_MUTATION_LOG_ON;
         o.url = url;
         ledger_store *source = tst_open_with(env, TST_POSTGRES, NULL, &o);
         ledger_store *sink = tst_open(env, TST_POSTGRES, "sink");

@@ -315,10 +315,10 @@ static void writers_and_killed_bridges(struct tst_env *env, size_t writer_count,
     snprintf(sink_url, sizeof sink_url, "%s", tst_pg_schema_url(pg, "sink"));
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = source_url;
     tst_close(env, tst_open_with(env, TST_POSTGRES, NULL, &o));
-    o.log = LEDGER_LOG_OFF;
+    o.log = LEDGER_MUTATION_LOG_OFF;
     o.url = sink_url;
     tst_close(env, tst_open_with(env, TST_POSTGRES, NULL, &o));
     PGconn *held = tst_pg_connect_url(source_url);

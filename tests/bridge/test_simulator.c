@@ -303,12 +303,12 @@ static void simulate(struct tst_env *env, enum tst_kind from, enum tst_kind to, 
     s->seed = s->random = seed;
     ledger_store_options_defaults(&so);
     so.flags = LEDGER_STORE_CREATE;
-    so.log = LEDGER_LOG_ON;
+    so.log = LEDGER_MUTATION_LOG_ON;
     so.busy_timeout_ms = 0; /* one thread: waiting is useless */
     s->source = tst_open_with(env, from, "source", &so);
-    so.log = tst_kind_has_log((int)to) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+    so.log = tst_kind_has_log((int)to) ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF;
     s->sink = tst_open_with(env, to, "sink", &so);
-    so.log = LEDGER_LOG_ON;
+    so.log = LEDGER_MUTATION_LOG_ON;
     s->writer_count = 1 + (size_t)below(s, WRITERS);
     s->with_bad = below(s, 2) == 0;
     for (size_t i = 0; i < s->writer_count; i++) {

@@ -34,7 +34,7 @@ static int open_store(const char *path, void *connection, ledger_store **ret_sto
     ledger_store_options_defaults(&o);
     o.url = connection == NULL ? url : NULL;
     o.connection = connection;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.flags = LEDGER_STORE_CREATE;
     o.busy_timeout_ms = 30000;
     if (ledger_store_open(&o, ret_store, &err) != LEDGER_OK)

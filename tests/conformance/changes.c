@@ -124,7 +124,7 @@ static void trim_deletes_up_to(struct conf_env *env)
 
 static void append_only_handle(struct conf_env *env)
 {
-    ledger_store *store = conf_open_with(env, "a", NULL, LEDGER_LOG_AUTO,
+    ledger_store *store = conf_open_with(env, "a", NULL, LEDGER_MUTATION_LOG_AUTO,
                                          LEDGER_STORE_CREATE | LEDGER_STORE_APPEND_ONLY);
     int64_t id = conf_append(store, "s", "1");
     ledger_error err;
@@ -139,7 +139,8 @@ static void read_only_handle(struct conf_env *env)
 {
     ledger_store *writer = conf_open(env, "a");
     int64_t id = conf_append(writer, "s", "1");
-    ledger_store *store = conf_open_with(env, "a", NULL, LEDGER_LOG_AUTO, LEDGER_STORE_READ_ONLY);
+    ledger_store *store =
+        conf_open_with(env, "a", NULL, LEDGER_MUTATION_LOG_AUTO, LEDGER_STORE_READ_ONLY);
     const ledger_append_input input = { .payload = conf_bytes("1") };
     struct ldg_cursor cursor;
     ledger_error err;
@@ -401,7 +402,7 @@ static void log_holds_the_changes(struct conf_env *env)
 static void log_off_writes_none(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
-    ledger_store *off = conf_open_with(env, "a", NULL, LEDGER_LOG_OFF, 0);
+    ledger_store *off = conf_open_with(env, "a", NULL, LEDGER_MUTATION_LOG_OFF, 0);
     const struct ldg_log_limits limits = { 1, 1 };
     struct ldg_log_batch batch = { 0 };
     ledger_mutation_event *events;

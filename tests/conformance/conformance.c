@@ -217,7 +217,7 @@ ledger_store *conf_open_with(struct conf_env *env, const char *database, const c
 
 ledger_store *conf_open(struct conf_env *env, const char *database)
 {
-    return conf_open_with(env, database, NULL, LEDGER_LOG_AUTO, 0);
+    return conf_open_with(env, database, NULL, LEDGER_MUTATION_LOG_AUTO, 0);
 }
 
 void conf_close(struct conf_env *env, ledger_store *store)

@@ -11,7 +11,7 @@ static size_t list(struct sink *sink, struct ldg_parked_row **ret_rows)
 
 static void parked_are_kept(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     uint64_t count = 0;
     size_t listed;
@@ -59,7 +59,7 @@ static void parked_are_kept(struct conf_env *env)
 
 static void events_wait_behind_parked_ones(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_append(sink, sink->a, 2, "s", "2", NULL);
@@ -81,7 +81,7 @@ static void events_wait_behind_parked_ones(struct conf_env *env)
 
 static void changes_wait_for_unknown_entries(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_park(sink, 0, "", "cannot be read");
@@ -98,7 +98,7 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
 static void trim_drops_what_is_parked(struct conf_env *env)
 {
     static const int64_t kept[] = { 4 };
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     for (int64_t i = 2; i <= 6; i++)
         sink_park(sink, i, i == 5 ? "t" : "s", "r");
@@ -122,7 +122,7 @@ static void trim_drops_what_is_parked(struct conf_env *env)
 
 static void parked_are_tried_again(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     bool applied = false;
     ledger_error err;
@@ -154,7 +154,7 @@ static void parked_are_tried_again(struct conf_env *env)
 static void parked_go_when_they_work(struct conf_env *env)
 {
     /* The cursor was set back, and what could not be done then can be done now. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink_park(sink, 1, "s", "refused");
     sink_run(sink);
@@ -169,7 +169,7 @@ static void parked_go_when_they_work(struct conf_env *env)
 static void parked_again_is_replaced(struct conf_env *env)
 {
     /* The source was put back, and another event has the position now. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     ledger_error err;
     sink_park(sink, 3, "s", "first");
@@ -211,7 +211,7 @@ static void parked_again_is_replaced(struct conf_env *env)
 static void two_never_wait_for_each_other(struct conf_env *env)
 {
     /* Two logs bring changes of one entry, and one of them was read again from before. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     static const int64_t positions[] = { 2, 1, 1 };
     struct ldg_parked_row *rows;
     struct ldg_op retry[3];
@@ -243,7 +243,7 @@ static void two_never_wait_for_each_other(struct conf_env *env)
 
 static void replays_are_never_parked(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink->park_rejected = true;
     sink_append(sink, sink->a, 1, "bad", "1", NULL);
@@ -268,7 +268,7 @@ static void replays_are_never_parked(struct conf_env *env)
 
 static void parked_notes_and_drops(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     uint64_t dropped = 0;
     ledger_error err;
@@ -292,7 +292,7 @@ static void parked_notes_and_drops(struct conf_env *env)
 
 static void refused_events_stop_or_park(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     ledger_mutation_event *events;
     bool applied = true;
@@ -358,7 +358,7 @@ static bool retry(struct sink *sink, size_t row, const struct ldg_op *op)
 static void appends_wait_for_their_key(struct conf_env *env)
 {
     /* The trim would have set the key free: what uses it again waits, with what belongs to it. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", "k");
     sink_append(sink, sink->a, 2, "s", "2", "later");
@@ -395,7 +395,7 @@ static void appends_wait_for_their_key(struct conf_env *env)
 
 static void keys_are_dropped_with_their_trim(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     uint64_t dropped;
     ledger_error err;
@@ -414,7 +414,7 @@ static void keys_are_dropped_with_their_trim(struct conf_env *env)
 
 static void a_later_trim_ends_the_wait(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     sink_append(sink, sink->a, 1, "s", "1", "k");
     park_trim(sink, sink->a, 1, "s");
@@ -445,7 +445,7 @@ static void keys_wait_for_their_own_trim_only(struct conf_env *env)
     struct ldg_parked_row *rows;
     uint64_t dropped;
     ledger_error err;
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     sink_append(sink, sink->a, 1, "s", "1", "k");
     sink_run(sink);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

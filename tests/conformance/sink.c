@@ -171,7 +171,7 @@ void sink_holds_at(const struct sink *sink, const char *stream, const char *want
 
 static void origins_have_numbers(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_identity own, *items, unknown = { .epoch = 1 };
     int number = -1, *numbers;
     size_t count;
@@ -193,7 +193,7 @@ static void origins_have_numbers(struct conf_env *env)
             assert_string_equal(items[i].uuid, sink->b_identity.uuid);
     }
     ledger_store *reader =
-        conf_open_with(env, "sink", NULL, LEDGER_LOG_AUTO, LEDGER_STORE_READ_ONLY);
+        conf_open_with(env, "sink", NULL, LEDGER_MUTATION_LOG_AUTO, LEDGER_STORE_READ_ONLY);
     ok(ldg_store_origin_get(reader, &sink->b_identity, "", &number, &err));
     assert_int_equal(number, sink->b);
     ldg_uuid_new(unknown.uuid);
@@ -202,7 +202,7 @@ static void origins_have_numbers(struct conf_env *env)
 
 static void cursor_rows(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_cursor row,
         next_row = { .state = "s1", .readable = "1", .moved_at_us = SINK_TIME_US };
     char text[LEDGER_ID_TEXT_MAX];
@@ -233,7 +233,7 @@ static void cursor_rows(struct conf_env *env)
 
 static void apply_brings_every_field(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_OFF);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     char text[LEDGER_ID_TEXT_MAX];
     ledger_id id;
     ledger_error err;
@@ -276,7 +276,7 @@ static void apply_brings_every_field(struct conf_env *env)
 
 static void apply_again_changes_nothing(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     ledger_mutation_event *events;
     for (int round = 0; round < 3; round++) {
         sink->position = 0;
@@ -297,7 +297,7 @@ static void apply_again_changes_nothing(struct conf_env *env)
 
 static void apply_notices_a_used_position(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_cursor row;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
@@ -335,7 +335,7 @@ static void replays_have_the_same_time(struct conf_env *env)
 {
     /* Two stores that are copies of one give the same ids to entries of other moments. */
     static const int64_t shifts[] = { 0, 300, 543, 544, -456, -457, 86400000000 };
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     ledger_error err;
     for (int park = 0; park < 2; park++) {
         if (park) /* the way op by op */
@@ -367,7 +367,7 @@ static void replays_have_the_same_time(struct conf_env *env)
 
 static void apply_respects_dedup_keys(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     conf_append_dedup(sink->store, "s", "\"local\"", "k1");
     sink_append(sink, sink->a, 1, "s", "1", "k1");
     sink_append(sink, sink->a, 2, "s", "2", "k2");
@@ -383,7 +383,7 @@ static void apply_respects_dedup_keys(struct conf_env *env)
 static void apply_frees_a_key_by_trim(struct conf_env *env)
 {
     /* Append K, trim, append K: one K is left, in one batch and over several. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     sink_append(sink, sink->a, 1, "s", "1", "k");
     sink_trim(sink, sink->a, 1, "s");
     sink_append(sink, sink->a, 2, "s", "2", "k");
@@ -401,7 +401,7 @@ static void apply_frees_a_key_by_trim(struct conf_env *env)
 
 static void apply_is_fenced(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_cursor first = sink->cursor, row;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
@@ -449,7 +449,7 @@ static void apply_is_fenced(struct conf_env *env)
 
 static void apply_keeps_the_later_change(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_tags(sink, sink->a, 1, "s", "five")->position = 5;
     sink_tags(sink, sink->a, 1, "s", "four")->position = 4;
@@ -476,7 +476,7 @@ static void apply_keeps_the_later_change(struct conf_env *env)
 static void apply_foreign_changes_once(struct conf_env *env)
 {
     /* Changes that b made to entries which are not its own come by two ways, or a second time. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
     ledger_error err;
     const int64_t own = conf_append(sink->store, "s", "0");
@@ -525,7 +525,7 @@ static void apply_foreign_changes_once(struct conf_env *env)
 /* Tags were left out for a while and come after younger annotations, or the other way round. */
 static void apply_keeps_kinds_apart(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_append(sink, sink->a, 2, "s", "2", NULL);
@@ -570,7 +570,7 @@ static void apply_keeps_kinds_apart(struct conf_env *env)
 static void origin_rewinds(struct conf_env *env)
 {
     /* The source's log was put back to position 5: what comes behind it now is new. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_append(sink, sink->a, 2, "s", "2", NULL);
@@ -618,7 +618,7 @@ static uint64_t adopt_all(struct conf_env *env, struct sink *sink, int origin)
 
 static void unclaimed_entries(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     int64_t last = 0;
     bool any = true;
     ledger_error err;
@@ -645,7 +645,7 @@ static void unclaimed_entries(struct conf_env *env)
 static void apply_changes_local_entries(struct conf_env *env)
 {
     /* Entry of the sink itself, tagged further down and brought back. */
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     int64_t id = conf_append(sink->store, "s", "1");
     int64_t other = conf_append(sink->store, "s", "2");
     sink_tags(sink, 0, id, "s", "of a")->mutation_origin = sink->a;
@@ -670,7 +670,7 @@ static void apply_changes_local_entries(struct conf_env *env)
 
 static void apply_keeps_origins_apart(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     sink_append(sink, sink->a, 1, "s", "\"a1\"", NULL);
     sink_append(sink, sink->b, 1, "s", "\"b1\"", NULL);
     sink_append(sink, sink->a, 2, "s", "\"a2\"", NULL);
@@ -687,7 +687,7 @@ static void apply_keeps_origins_apart(struct conf_env *env)
 
 static void apply_trims_by_source_position(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     static const int64_t kept[] = { 2, 9 };
     conf_append(sink->store, "s", "\"local\"");
     static const int64_t positions[] = { 9, 1, 10, 2, 11, 100 };
@@ -716,7 +716,7 @@ static void apply_trims_by_source_position(struct conf_env *env)
 
 static void apply_in_order_of_the_log(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     char want[512] = "";
     for (int i = 0; i < 60; i++) {
         char *payload = ldg_arena_alloc(&env->arena, 16);
@@ -731,7 +731,7 @@ static void apply_in_order_of_the_log(struct conf_env *env)
 
 static void history_of_an_origin(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_history_row *rows;
     size_t count;
     ledger_error err;
@@ -775,7 +775,7 @@ static void history_of_an_origin(struct conf_env *env)
 
 static void adopt_what_go_left(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_history_row *rows;
     size_t count;
     uint64_t adopted = 0;
@@ -824,7 +824,7 @@ static void adopt_what_go_left(struct conf_env *env)
 
 static void chain_events_name_their_origin(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
     char a[64], b[64], local_id[32];
     snprintf(a, sizeof(a), "%s:1", sink->a_identity.uuid);
@@ -880,7 +880,7 @@ static void chain_events_name_their_origin(struct conf_env *env)
 /* A Go bridge knows entries by their id here, and drops a trim whose before_id names none. */
 static void chain_trims_name_the_highest_id(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
     const int64_t kept[] = { 3 };
     for (int i = 1; i <= 6; i++)
@@ -917,7 +917,7 @@ static void chain_trims_name_the_highest_id(struct conf_env *env)
 
 static void local_changes_of_bridged_entries(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_ON);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
     ledger_error err;
     char a[64], b[64];

@@ -275,7 +275,7 @@ static void kept_are(struct sink *sink, int origin, const char *stream, int64_t 
 /* For the log of a store in the middle of a chain: a trim of bridged entries by their own ids. */
 static void trim_leaves_bridged_entries(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     kept_are(sink, sink->a, "s", 100, "");
     for (int64_t i = 3; i <= 6; i++)
         sink_append(sink, sink->a, i, "s", "1", NULL);
@@ -415,7 +415,8 @@ static void snapshot_is_one_moment(struct conf_env *env)
 static void reopen_in_a_role(struct conf_env *env)
 {
     static const enum ldg_role roles[] = { LDG_ROLE_SOURCE, LDG_ROLE_SINK, LDG_ROLE_USER };
-    ledger_store *store = conf_open_with(env, "a", "orders", LEDGER_LOG_AUTO, 0), *again = NULL;
+    ledger_store *store = conf_open_with(env, "a", "orders", LEDGER_MUTATION_LOG_AUTO, 0),
+                 *again = NULL;
     ledger_error err;
     conf_append(store, "s", "1");
     ldg_store_mask_caps(store, LDG_CAP_TX_CURSOR);

@@ -20,11 +20,12 @@ static void open_without_create(struct conf_env *env)
 {
     ledger_store *store = NULL;
     ledger_error err;
-    assert_int_not_equal(try_open(env, "a", NULL, LEDGER_LOG_AUTO, 0, &store, &err), LEDGER_OK);
+    assert_int_not_equal(try_open(env, "a", NULL, LEDGER_MUTATION_LOG_AUTO, 0, &store, &err),
+                         LEDGER_OK);
     assert_null(store);
     conf_open(env, "a");
-    fails(try_open(env, "a", "other", LEDGER_LOG_AUTO, 0, &store, &err), SCHEMA);
-    ok(try_open(env, "a", NULL, LEDGER_LOG_AUTO, 0, &store, &err));
+    fails(try_open(env, "a", "other", LEDGER_MUTATION_LOG_AUTO, 0, &store, &err), SCHEMA);
+    ok(try_open(env, "a", NULL, LEDGER_MUTATION_LOG_AUTO, 0, &store, &err));
     assert_true(ledger_store_has_log(store));
     ledger_store_close(&store);
     assert_null(store);
@@ -34,24 +35,24 @@ static void open_log_modes(struct conf_env *env)
 {
     ledger_store *store = NULL;
     ledger_error err;
-    ledger_store *off = conf_open_with(env, "a", "t", LEDGER_LOG_OFF, 0);
+    ledger_store *off = conf_open_with(env, "a", "t", LEDGER_MUTATION_LOG_OFF, 0);
     assert_false(ledger_store_has_log(off));
     conf_append(off, "s", "1");
-    fails(try_open(env, "a", "t", LEDGER_LOG_ON, 0, &store, &err), SCHEMA);
-    ok(try_open(env, "a", "t", LEDGER_LOG_AUTO, 0, &store, &err));
+    fails(try_open(env, "a", "t", LEDGER_MUTATION_LOG_ON, 0, &store, &err), SCHEMA);
+    ok(try_open(env, "a", "t", LEDGER_MUTATION_LOG_AUTO, 0, &store, &err));
     assert_false(ledger_store_has_log(store));
     ledger_store_close(&store);
-    ok(try_open(env, "a", "t", LEDGER_LOG_ON, LEDGER_STORE_CREATE, &store, &err));
+    ok(try_open(env, "a", "t", LEDGER_MUTATION_LOG_ON, LEDGER_STORE_CREATE, &store, &err));
     assert_true(ledger_store_has_log(store));
     ledger_store_close(&store);
-    ok(try_open(env, "a", "t", LEDGER_LOG_AUTO, 0, &store, &err));
+    ok(try_open(env, "a", "t", LEDGER_MUTATION_LOG_AUTO, 0, &store, &err));
     assert_true(ledger_store_has_log(store));
     ledger_store_close(&store);
 }
 
 static void open_describes_itself(struct conf_env *env)
 {
-    ledger_store *store = conf_open_with(env, "a", "orders", LEDGER_LOG_AUTO, 0);
+    ledger_store *store = conf_open_with(env, "a", "orders", LEDGER_MUTATION_LOG_AUTO, 0);
     assert_string_equal(ledger_store_table(store), "orders");
     assert_string_equal(ledger_store_backend(store), env->backend->name);
     assert_string_equal(ledger_store_url(store), conf_url(env, "a"));
@@ -68,9 +69,10 @@ static void identity_stays(struct conf_env *env)
     ok(ldg_store_identity(conf_open(env, "a"), &again, &err));
     assert_string_equal(first.uuid, again.uuid);
     assert_int_equal(first.epoch, again.epoch);
-    ok(ldg_store_identity(conf_open_with(env, "a", "t2", LEDGER_LOG_AUTO, 0), &other, &err));
+    ok(ldg_store_identity(conf_open_with(env, "a", "t2", LEDGER_MUTATION_LOG_AUTO, 0), &other,
+                          &err));
     assert_string_not_equal(first.uuid, other.uuid);
-    ok(ldg_store_identity(conf_open_with(env, "a", NULL, LEDGER_LOG_AUTO,
+    ok(ldg_store_identity(conf_open_with(env, "a", NULL, LEDGER_MUTATION_LOG_AUTO,
                                          LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY),
                           &fresh, &err));
     assert_string_not_equal(first.uuid, fresh.uuid);
@@ -78,8 +80,8 @@ static void identity_stays(struct conf_env *env)
 
 static void tables_are_apart(struct conf_env *env)
 {
-    ledger_store *t1 = conf_open_with(env, "a", "t1", LEDGER_LOG_AUTO, 0);
-    ledger_store *t2 = conf_open_with(env, "a", "t2", LEDGER_LOG_AUTO, 0);
+    ledger_store *t1 = conf_open_with(env, "a", "t1", LEDGER_MUTATION_LOG_AUTO, 0);
+    ledger_store *t2 = conf_open_with(env, "a", "t2", LEDGER_MUTATION_LOG_AUTO, 0);
     ledger_mutation_event *events;
     conf_append_dedup(t1, "s", "1", "k");
     assert_int_equal(conf_count(t2, NULL), 0);

@@ -242,7 +242,7 @@ ledger_store *tst_open(struct tst_env *env, enum tst_kind kind, const char *name
     ledger_store_options o;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = tst_kind_has_log(kind) ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+    o.log = tst_kind_has_log(kind) ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF;
     return tst_open_with(env, kind, name, &o);
 }
 

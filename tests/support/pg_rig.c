@@ -127,7 +127,8 @@ static void open_side(struct tst_rig *rig, enum tst_side side)
     ledger_store_options o;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = side == TST_SOURCE_SIDE || rig->options.chained ? LEDGER_LOG_ON : LEDGER_LOG_OFF;
+    o.log = side == TST_SOURCE_SIDE || rig->options.chained ? LEDGER_MUTATION_LOG_ON
+                                                            : LEDGER_MUTATION_LOG_OFF;
     o.label = "test";
     o.url = rig->url[side];
     rig->store[side] = tst_open_with(rig->env, TST_POSTGRES, NULL, &o);

@@ -25,7 +25,7 @@ static ledger_rc open_tables(struct ldg_memory *m, const struct ldg_open *open, 
         ldg_uuid_new(m->table->identity.uuid);
     if (!m->table)
         return ldg_fail_nomem(err);
-    if (open->log == LEDGER_LOG_OFF)
+    if (open->log == LEDGER_MUTATION_LOG_OFF)
         return LEDGER_OK;
     m->log = ldg_mem_log_find(m->db, open->log_table);
     if (!m->log && create) {
@@ -33,7 +33,7 @@ static ledger_rc open_tables(struct ldg_memory *m, const struct ldg_open *open, 
         if (!m->log)
             return ldg_fail_nomem(err);
     }
-    if (!m->log && open->log == LEDGER_LOG_ON)
+    if (!m->log && open->log == LEDGER_MUTATION_LOG_ON)
         return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "memory", 0,
                                "database \"%.64s\" has no mutation log \"%s\"; open it with create "
                                "once",

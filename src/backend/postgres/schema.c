@@ -976,7 +976,7 @@ static ledger_rc complete(struct ldg_pg *pg, const struct ldg_open *open, uint32
                           bool new_identity, struct ldg_pg_shape *shape, ledger_error *err)
 {
     const bool create = open->flags & LEDGER_STORE_CREATE;
-    const bool want_log = open->log != LEDGER_LOG_OFF;
+    const bool want_log = open->log != LEDGER_MUTATION_LOG_OFF;
     char why[200];
 
     if (PQtransactionStatus(pg->conn) != PQTRANS_IDLE) {
@@ -1009,7 +1009,7 @@ ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, led
     struct ldg_pg_shape shape;
     const bool read_only = open->flags & LEDGER_STORE_READ_ONLY;
     const bool create = open->flags & LEDGER_STORE_CREATE && !read_only;
-    const bool want_log = open->log != LEDGER_LOG_OFF;
+    const bool want_log = open->log != LEDGER_MUTATION_LOG_OFF;
     const bool new_identity = create && open->flags & LEDGER_STORE_NEW_IDENTITY;
 
     if (strcmp(pg->table, pg->log_table) == 0)
@@ -1033,7 +1033,7 @@ ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, led
         rc = complete(pg, open, need, new_identity, &shape, err);
     if (rc == LEDGER_OK)
         rc = take_shape(pg, &shape, err);
-    if (rc == LEDGER_OK && open->log == LEDGER_LOG_ON && !pg->has_log)
+    if (rc == LEDGER_OK && open->log == LEDGER_MUTATION_LOG_ON && !pg->has_log)
         rc = ldg_fail(err, LEDGER_ERR_SCHEMA,
                       "%s has no log table \"%s\"; `ledgerctl store init --table %s` makes it",
                       database_of(pg), pg->log_table, pg->table);

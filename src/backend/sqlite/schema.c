@@ -700,7 +700,7 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
     uint32_t has = 0;
     const bool read_only = open->flags & LEDGER_STORE_READ_ONLY;
     const bool create = open->flags & LEDGER_STORE_CREATE && !read_only;
-    const bool want_log = open->log != LEDGER_LOG_OFF;
+    const bool want_log = open->log != LEDGER_MUTATION_LOG_OFF;
     const bool new_identity = create && open->flags & LEDGER_STORE_NEW_IDENTITY;
     const bool in_transaction = !sqlite3_get_autocommit(s->db);
     ledger_rc rc = LEDGER_OK;
@@ -746,7 +746,7 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
     s->has_source_id = has & HAS_SOURCE_ID;
     s->has_ours = (has & HAS_TO_READ) == HAS_TO_READ;
     s->has_log = has & HAS_LOG;
-    if (open->log == LEDGER_LOG_ON && !s->has_log)
+    if (open->log == LEDGER_MUTATION_LOG_ON && !s->has_log)
         return ldg_fail(err, LEDGER_ERR_SCHEMA,
                         "%s has no log table \"%s\"; `ledgerctl store init --store sqlite:%s "
                         "--table %s` makes it",

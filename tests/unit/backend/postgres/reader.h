@@ -19,10 +19,10 @@ static inline int open_on(void **state, const char *where)
 
     snprintf(url, sizeof(url), "%s", where);
     if (rc == 0) {
-        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON,
+        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
                     LEDGER_STORE_CREATE);
         handle_close(&pg);
-        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0);
+        handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_MUTATION_LOG_AUTO, 0);
         db = tst_pg_connect_url(url);
         memset(&batch, 0, sizeof(batch));
         ldg_arena_init(&batch.arena, 1 << 16);
@@ -52,7 +52,7 @@ static inline int teardown(void **state)
 static inline void reopen(void)
 {
     handle_close(&pg);
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0);
+    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_MUTATION_LOG_AUTO, 0);
 }
 
 static inline ledger_rc read_try(const char *state, const struct ldg_log_limits *limits,

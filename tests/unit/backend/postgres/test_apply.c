@@ -18,7 +18,7 @@ static int setup(void **state)
 
     if (rc == 0) {
         url = ldg_strdup(tst_url(*state, TST_PLAIN_POSTGRES, "sink"));
-        sink_open(&k, url, LEDGER_LOG_OFF);
+        sink_open(&k, url, LEDGER_MUTATION_LOG_OFF);
     }
     return rc;
 }
@@ -457,7 +457,7 @@ static void test_inside_a_transaction(void **state)
 static void reopen_with_log(struct tst_env *env)
 {
     sink_close(&k);
-    sink_open(&k, tst_url(env, TST_POSTGRES, "chain"), LEDGER_LOG_ON);
+    sink_open(&k, tst_url(env, TST_POSTGRES, "chain"), LEDGER_MUTATION_LOG_ON);
 }
 
 static void test_chain_events(void **state)
@@ -536,7 +536,7 @@ struct rival {
 static void rival_open(struct rival *r)
 {
     memset(r, 0, sizeof(*r));
-    handle_open(&r->s, url, "t", LDG_ROLE_SINK, LEDGER_LOG_OFF, 0);
+    handle_open(&r->s, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
 }
 
 static void *rival_main(void *arg)

@@ -162,7 +162,7 @@ static void memory_open(struct memory *m, unsigned round)
                                    .path = url + 7,
                                    .table = "t",
                                    .log_table = "t_mutations",
-                                   .log = LEDGER_LOG_OFF,
+                                   .log = LEDGER_MUTATION_LOG_OFF,
                                    .flags = LEDGER_STORE_CREATE,
                                    .label = "test",
                                    .role = LDG_ROLE_SINK };
@@ -381,7 +381,8 @@ static void one_round(struct tst_env *env, uint64_t seed, bool in_two)
     r.keys = seed % 2 == 0;
     r.overlaps = seed % 3 == 0;
     r.foreign = seed % 5 == 0;
-    open_both(env, (unsigned)seed, seed % 4 == 1 ? LEDGER_LOG_ON : LEDGER_LOG_OFF);
+    open_both(env, (unsigned)seed,
+              seed % 4 == 1 ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF);
     memory_open(&m, (unsigned)seed);
     tst_ok(SINK->origin_get(&bulk.s, &third, "", &r.third, &err), &err);
     tst_ok(SINK->origin_get(&rows.s, &third, "", &number, &err), &err);
@@ -443,7 +444,7 @@ static void test_random_in_two(void **state)
 /* Without keys that meet, nothing of that is left to the slow way. */
 static void test_mixed_is_bulk(void **state)
 {
-    open_both(*state, 0, LEDGER_LOG_OFF);
+    open_both(*state, 0, LEDGER_MUTATION_LOG_OFF);
     for (int64_t pos = 1; pos <= 60; pos++) {
         sink_append(&bulk, pos % 2 ? "a" : "b", pos, "{}", pos % 3 ? "" : "k");
         bulk.ops[bulk.count - 1].stream = pos % 3 ? bulk.ops[bulk.count - 1].stream : "k";
@@ -475,7 +476,7 @@ static void test_large_payloads(void **state)
     char *large = malloc(size + 1);
 
     assert_non_null(large);
-    open_both(*state, 0, LEDGER_LOG_OFF);
+    open_both(*state, 0, LEDGER_MUTATION_LOG_OFF);
     memset(large, '7', size);
     large[size] = '\0';
     for (int64_t pos = 1; pos <= 5; pos++)
@@ -498,7 +499,7 @@ static void test_pieces(void **state)
 {
     static char payload[2 * LDG_PG_COPY_BYTES];
 
-    open_both(*state, 0, LEDGER_LOG_OFF);
+    open_both(*state, 0, LEDGER_MUTATION_LOG_OFF);
     memset(payload, '1', sizeof(payload) - 1);
     for (int i = 0; i < 40; i++) {
         char *p = payload + sizeof(payload) - 1 - LDG_PG_COPY_BYTES + (size_t)i * 5;

@@ -21,7 +21,7 @@ static int setup(void **state)
     if (tst_setup(state) != 0)
         return -1;
     snprintf(url, sizeof(url), "%s", tst_url(*state, TST_POSTGRES, "a"));
-    handle_open(&pg, url, "t", LDG_ROLE_SINK, LEDGER_LOG_OFF, LEDGER_STORE_CREATE);
+    handle_open(&pg, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, LEDGER_STORE_CREATE);
     conn = tst_pg_connect_url(url);
     memset(&err, 0, sizeof(err));
     return 0;
@@ -100,7 +100,7 @@ static void test_origins_at_once(void **state)
     pthread_t threads[2];
 
     for (int i = 0; i < 2; i++)
-        handle_open(&races[i].pg, url, "t", LDG_ROLE_SINK, LEDGER_LOG_OFF, 0);
+        handle_open(&races[i].pg, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, make_origins, &races[i]), 0);
     for (int i = 0; i < 2; i++)
@@ -238,7 +238,7 @@ static void test_cursor_waits(void **state)
     struct ldg_pg user;
 
     tst_ok(ldg_pg_cursor_get(&pg, "default", true, &cursor, &err), &err);
-    handle_open(&user, url, "t", LDG_ROLE_USER, LEDGER_LOG_OFF, 0);
+    handle_open(&user, url, "t", LDG_ROLE_USER, LEDGER_MUTATION_LOG_OFF, 0);
     tst_pg_sql(conn, "BEGIN; UPDATE t_cursors SET cursor = '7'");
     tst_ok(ldg_pg_cursor_get(&user, "default", false, &cursor, &err), &err);
     assert_string_equal(cursor.readable, "");

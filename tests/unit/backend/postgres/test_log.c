@@ -845,8 +845,8 @@ static void test_t3_trim_around_an_append(void **state)
 
     (void)state;
     ldg_arena_init(&arena, 0);
-    handle_open(&trimmer, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO, 0);
-    handle_open(&appender, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO, 0);
+    handle_open(&trimmer, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
+    handle_open(&appender, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
     tst_ok(SOURCE->tx_begin(&appender, &err), &err);
     tst_ok(SOURCE->append(&appender, "s", &input, 1, &ids, &err), &err);
     id = ids.items[0].number;
@@ -882,16 +882,16 @@ static void test_t10_standby(void **state)
 
     (void)state;
     snprintf(there, sizeof(there), "%s", tst_pg_url(primary, NULL, NULL, NULL));
-    handle_open(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON,
+    handle_open(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
                 LEDGER_STORE_CREATE);
     handle_close(&handle);
     standby = tst_pg_standby(primary);
     snprintf(there, sizeof(there), "%s", tst_pg_url(standby, NULL, NULL, NULL));
-    assert_int_not_equal(
-        handle_try(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0, &err),
-        LEDGER_OK);
+    assert_int_not_equal(handle_try(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE,
+                                    LEDGER_MUTATION_LOG_AUTO, 0, &err),
+                         LEDGER_OK);
     assert_non_null(strstr(err.message, "standby"));
-    handle_open(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO,
+    handle_open(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO,
                 LEDGER_STORE_READ_ONLY);
     tst_fails(SOURCE->log_read(&handle, "", &wide, &batch, &err), LEDGER_ERR_READ_ONLY, &err);
     tst_fails(SOURCE->log_cursor_at(&handle, 0, batch.next_state, &err), LEDGER_ERR_READ_ONLY,
@@ -996,8 +996,8 @@ static void test_no_column(void **state)
     put(db, "a");
     tst_pg_sql(db, "ALTER TABLE " LOG " DROP COLUMN txid");
     handle_close(&pg);
-    ledger_rc rc = handle_try(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO,
-                              LEDGER_STORE_READ_ONLY, &err);
+    ledger_rc rc = handle_try(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER,
+                              LEDGER_MUTATION_LOG_AUTO, LEDGER_STORE_READ_ONLY, &err);
     tst_ok(rc, &err);
     tst_fails(read_try("", &wide, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "ledgerctl store init"));
@@ -1024,9 +1024,9 @@ static void test_least_privileges(void **state)
     tst_pg_sql(db, "%s", sql);
     snprintf(sql, sizeof(sql), "options=-csearch_path%%3D%s", schema);
     snprintf(where, sizeof(where), "%s", tst_pg_url(tst_pg_shared(), NULL, "log_reader", sql));
-    tst_ok(
-        handle_try(&reader, where, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO, 0, &err),
-        &err);
+    tst_ok(handle_try(&reader, where, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE,
+                      LEDGER_MUTATION_LOG_AUTO, 0, &err),
+           &err);
     static char at[LDG_CURSOR_STATE_MAX];
     struct ldg_log_stat stat;
     int64_t position;

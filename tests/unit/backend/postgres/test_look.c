@@ -222,8 +222,8 @@ static bool reader_step(struct reader *r, ledger_rc *ret_rc, ledger_error *err)
     if (r->open && random_below(&r->seed, 10) == 0)
         reader_close(r);
     if (!r->open) {
-        *ret_rc = handle_try(&r->pg, r->url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE, LEDGER_LOG_AUTO,
-                             0, err);
+        *ret_rc = handle_try(&r->pg, r->url, LEDGER_DEFAULT_TABLE, LDG_ROLE_SOURCE,
+                             LEDGER_MUTATION_LOG_AUTO, 0, err);
         r->open = *ret_rc == LEDGER_OK;
         /* Behind a pooler nothing is kept that a server's end could make wrong. */
         r->pg.pooled = r->open && random_below(&r->seed, 3) == 0;
@@ -278,7 +278,8 @@ static void prepare(const char *url)
     struct ldg_pg pg;
     PGconn *conn;
 
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON, LEDGER_STORE_CREATE);
+    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
+                LEDGER_STORE_CREATE);
     handle_close(&pg);
     conn = tst_pg_connect_url(url);
     tst_pg_sql(conn, "CREATE TABLE versions (id int PRIMARY KEY, v bigint NOT NULL)");

@@ -12,7 +12,7 @@ static struct ldg_arena arena;
 
 static void open_on(const char *url)
 {
-    handle_open(&pg, url, "t", LDG_ROLE_USER, LEDGER_LOG_OFF, LEDGER_STORE_CREATE);
+    handle_open(&pg, url, "t", LDG_ROLE_USER, LEDGER_MUTATION_LOG_OFF, LEDGER_STORE_CREATE);
     conn = tst_pg_connect_url(url);
     ldg_arena_init(&arena, 0);
     memset(&err, 0, sizeof(err));
@@ -238,7 +238,7 @@ static void test_go_table(void **state)
                "updated_at TIMESTAMPTZ); CREATE INDEX idx_t_stream_id ON t(stream, id); "
                "CREATE UNIQUE INDEX idx_t_dedup ON t(stream, dedup_key) WHERE dedup_key != ''; "
                "INSERT INTO t(stream, payload, source_id) VALUES ('s', '1', ''), ('s', '2', '42')");
-    handle_open(&pg, url, "t", LDG_ROLE_USER, LEDGER_LOG_OFF, LEDGER_STORE_READ_ONLY);
+    handle_open(&pg, url, "t", LDG_ROLE_USER, LEDGER_MUTATION_LOG_OFF, LEDGER_STORE_READ_ONLY);
     tst_ok(ldg_pg_read(&pg, "s", NULL, NULL, &arena, &entries, &count, &err), &err);
     assert_int_equal(count, 2);
     assert_string_equal(entries[1].source_id, "42");

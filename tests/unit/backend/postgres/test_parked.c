@@ -12,7 +12,7 @@ static int setup(void **state)
     int rc = tst_setup(state);
 
     if (rc == 0) {
-        sink_open(&k, tst_url(*state, TST_POSTGRES, "a"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_url(*state, TST_POSTGRES, "a"), LEDGER_MUTATION_LOG_OFF);
         tst_pg_sql(k.db, "ALTER TABLE t ADD CONSTRAINT refuse CHECK (payload <> '\"bad\"')");
     }
     return rc;

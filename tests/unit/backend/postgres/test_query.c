@@ -40,7 +40,7 @@ static int teardown(void **state)
 
 static void open_handle(struct fixture *f, struct ldg_pg *pg)
 {
-    handle_open(pg, f->url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO, 0);
+    handle_open(pg, f->url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
 }
 
 /* Ids of what a read gives, as "1 2 3". */

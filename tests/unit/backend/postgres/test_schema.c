@@ -56,7 +56,7 @@ static int teardown(void **state)
 
 static ledger_rc try_as(struct fixture *f, const char *url, enum ldg_role role, uint32_t flags)
 {
-    return handle_try(&f->pg, url, T, role, LEDGER_LOG_AUTO, flags, &f->err);
+    return handle_try(&f->pg, url, T, role, LEDGER_MUTATION_LOG_AUTO, flags, &f->err);
 }
 
 static ledger_rc try_open(struct fixture *f, uint32_t flags)
@@ -173,14 +173,15 @@ static void test_create(void **state)
 static void test_names(void **state)
 {
     struct fixture *f = *state;
-    ledger_rc rc = handle_try(&f->pg, f->url, "Select", LDG_ROLE_USER, LEDGER_LOG_AUTO,
+    ledger_rc rc = handle_try(&f->pg, f->url, "Select", LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO,
                               LEDGER_STORE_CREATE, &f->err);
     tst_ok(rc, &f->err);
     assert_true(append(f, NULL) > 0);
     handle_close(&f->pg);
     assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM \"select\""), 1);
-    tst_fails(handle_try(&f->pg, f->url, "other", LDG_ROLE_USER, LEDGER_LOG_AUTO, 0, &f->err),
-              LEDGER_ERR_SCHEMA, &f->err);
+    tst_fails(
+        handle_try(&f->pg, f->url, "other", LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0, &f->err),
+        LEDGER_ERR_SCHEMA, &f->err);
     says(f, "--table other");
     tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
     says(f, "ledger_entries");
@@ -190,7 +191,7 @@ static void test_names(void **state)
     name[LDG_PG_TABLE_MAX_BYTES] = '\0';
     for (int i = 0; i < 2; i++) {
         rc =
-            handle_try(&f->pg, f->url, name, LDG_ROLE_USER, LEDGER_LOG_AUTO,
+            handle_try(&f->pg, f->url, name, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO,
                        LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT, &f->err);
         tst_ok(rc, &f->err);
         assert_true(append(f, NULL) > 0);
@@ -206,12 +207,12 @@ static void test_log_modes(void **state)
         ledger_rc rc;
         bool has_log;
     } steps[] = {
-        { LEDGER_LOG_OFF, LEDGER_STORE_CREATE, LEDGER_OK, false },
-        { LEDGER_LOG_AUTO, 0, LEDGER_OK, false },
-        { LEDGER_LOG_ON, 0, LEDGER_ERR_SCHEMA, false },
-        { LEDGER_LOG_ON, LEDGER_STORE_CREATE, LEDGER_OK, true },
-        { LEDGER_LOG_OFF, 0, LEDGER_OK, false },
-        { LEDGER_LOG_AUTO, 0, LEDGER_OK, true },
+        { LEDGER_MUTATION_LOG_OFF, LEDGER_STORE_CREATE, LEDGER_OK, false },
+        { LEDGER_MUTATION_LOG_AUTO, 0, LEDGER_OK, false },
+        { LEDGER_MUTATION_LOG_ON, 0, LEDGER_ERR_SCHEMA, false },
+        { LEDGER_MUTATION_LOG_ON, LEDGER_STORE_CREATE, LEDGER_OK, true },
+        { LEDGER_MUTATION_LOG_OFF, 0, LEDGER_OK, false },
+        { LEDGER_MUTATION_LOG_AUTO, 0, LEDGER_OK, true },
     };
     struct fixture *f = *state;
     for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
@@ -517,7 +518,7 @@ static void test_other_shapes(void **state)
     handle_close(&f->pg);
     /* A log that is not asked for may be anything. */
     tst_pg_sql(f->conn, "DROP TABLE " T "_mutations; CREATE VIEW " T "_mutations AS SELECT 1");
-    handle_open(&f->pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_OFF, LEDGER_STORE_CREATE);
+    handle_open(&f->pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_OFF, LEDGER_STORE_CREATE);
     handle_close(&f->pg);
     free(schema);
 }
@@ -950,7 +951,8 @@ static pid_t init_in_child(const char *url, uint32_t flags, int gate)
         char c;
         if (gate >= 0)
             (void)!read(gate, &c, 1); /* until the parent closes it */
-        ledger_rc rc = handle_try(&pg, url, T, LDG_ROLE_USER, LEDGER_LOG_AUTO, flags, &err);
+        ledger_rc rc =
+            handle_try(&pg, url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, flags, &err);
         if (rc == LEDGER_OK) {
             rc = ldg_pg_append(&pg, "s", &input, 1, NULL, &err);
             handle_close(&pg);

@@ -18,7 +18,7 @@ static int setup(void **state)
         return -1;
     snprintf(url, sizeof(url), "%s", tst_url(*state, TST_POSTGRES, "a"));
     store = tst_open(*state, TST_POSTGRES, "a");
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_AUTO, 0);
+    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
     one = tst_pg_connect_url(url);
     two = tst_pg_connect_url(url);
     memset(&err, 0, sizeof(err));

@@ -102,7 +102,7 @@ static void test_wait_for_a_notice(void **state)
 
     (void)state;
     handle_close(&pg);
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON,
+    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
                 LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY);
     reopen();
     assert_true(pg.has_notify);
@@ -135,7 +135,8 @@ static void test_idle_statements(void **state)
     handle_close(&pg);
     tst_pg_create_database(tst_pg_shared(), "idle");
     snprintf(url, sizeof(url), "%s", tst_pg_url(tst_pg_shared(), "idle", NULL, NULL));
-    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_LOG_ON, LEDGER_STORE_CREATE);
+    handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
+                LEDGER_STORE_CREATE);
     read_ok("", &wide);
     wait_for(1000, -1);    /* its pauses grow */
     tst_sleep_us(1200000); /* statistics are sent at most once a second */

@@ -207,7 +207,8 @@ static void append_large(struct fixture *f, size_t n, size_t payload_size, bool 
         inputs[i].dedup_key = keys[i];
         fresh += i % 3 != 2;
     }
-    handle_open(&pg, f->url, T, LDG_ROLE_USER, log ? LEDGER_LOG_ON : LEDGER_LOG_OFF, 0);
+    handle_open(&pg, f->url, T, LDG_ROLE_USER,
+                log ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF, 0);
     tst_ok(ldg_pg_append(&pg, "s", inputs, n, &ids, &f->err), &f->err);
     handle_close(&pg);
     assert_int_equal(ids.count, fresh);
@@ -262,7 +263,7 @@ static void test_too_large(void **state)
     payload[0] = payload[size - 1] = '"';
     for (size_t i = 0; i < 4; i++)
         inputs[i].payload = (ledger_bytes){ payload, size };
-    handle_open(&pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_ON, 0);
+    handle_open(&pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
     tst_ok(ldg_backend_postgres.tx_begin(&pg, &f->err), &f->err);
     tst_fails(ldg_pg_append(&pg, "s", inputs, 4, NULL, &f->err), LEDGER_ERR_TOO_LARGE, &f->err);
     inputs[0].payload = (ledger_bytes){ "1", 1 };
@@ -315,7 +316,7 @@ static void test_same_key_at_once(void **state)
         struct waiting w = { .entries = round < 2 ? 1 : 2 };
         pthread_t thread;
         ledger_rc rc;
-        handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_ON, 0);
+        handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
         tst_pg_sql(f->conn, "TRUNCATE " T ", " T "_mutations");
         tst_pg_sql(f->conn, "SELECT 1");
         tst_ok(ledger_store_begin(f->store, &f->err), &f->err);
@@ -523,7 +524,8 @@ static void test_other_forms(void **state)
     for (int form = 0; form < 2; form++) {
         ledger_ids ids = { 0 };
         uint64_t deleted = 0;
-        handle_open(&pg, f->url, T, LDG_ROLE_USER, form ? LEDGER_LOG_ON : LEDGER_LOG_OFF, 0);
+        handle_open(&pg, f->url, T, LDG_ROLE_USER,
+                    form ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF, 0);
         pg.has_ours = false;
         tst_ok(ldg_pg_append(&pg, "s", inputs, 1, NULL, &f->err), &f->err);
         tst_ok(ldg_pg_append(&pg, "s", &inputs[1], 1, NULL, &f->err), &f->err);
@@ -560,7 +562,7 @@ static void test_order_of_changes(void **state)
     struct fixture *f = *state;
     struct waiting w = { 0 };
     pthread_t thread;
-    handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_ON, 0);
+    handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
     w.pg.busy_timeout_ms = 5000;
     int64_t id = tst_append(f->store, "s", "1", NULL, NULL);
     w.entries = (size_t)id;
@@ -618,7 +620,7 @@ static void test_no_memory(void **state)
 {
     struct fixture *f = *state;
     struct oom *o = test_calloc(1, sizeof(*o));
-    handle_open(&o->pg, f->url, T, LDG_ROLE_USER, LEDGER_LOG_ON, 0);
+    handle_open(&o->pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
     alloc_fail_each(write_all, o);
     handle_close(&o->pg);
     test_free(o);

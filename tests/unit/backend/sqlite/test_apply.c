@@ -12,7 +12,7 @@ static int setup(void **state)
     int rc = tst_setup(state);
 
     if (rc == 0)
-        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_MUTATION_LOG_OFF);
     return rc;
 }
 
@@ -621,7 +621,8 @@ static void test_random_against_model(void **state)
 
         snprintf(file, sizeof(file), "random-%llu.db", (unsigned long long)seed);
         sink_close(&k);
-        sink_open(&k, tst_path(env, file), seed % 3 == 0 ? LEDGER_LOG_ON : LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(env, file),
+                  seed % 3 == 0 ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF);
         tst_exec(k.db, "PRAGMA synchronous = OFF");
         model_count = 0;
         model_overlaps = seed % 5 == 4;
@@ -710,7 +711,7 @@ static void test_inside_a_transaction(void **state)
 static void reopen_with_log(struct tst_env *env)
 {
     sink_close(&k);
-    sink_open(&k, tst_path(env, "chain.db"), LEDGER_LOG_ON);
+    sink_open(&k, tst_path(env, "chain.db"), LEDGER_MUTATION_LOG_ON);
 }
 
 static void test_chain_events(void **state)

@@ -10,7 +10,7 @@ static int setup(void **state)
     int rc = tst_setup(state);
 
     if (rc == 0)
-        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_MUTATION_LOG_OFF);
     return rc;
 }
 
@@ -185,7 +185,7 @@ static void test_cursor_of_a_go_table(void **state)
     const struct ldg_open open = { .path = path,
                                    .table = "t",
                                    .log_table = "t_mutations",
-                                   .log = LEDGER_LOG_OFF,
+                                   .log = LEDGER_MUTATION_LOG_OFF,
                                    .flags = LEDGER_STORE_READ_ONLY };
 
     db = raw_open(path);

@@ -14,7 +14,7 @@ static int setup(void **state)
     int rc = tst_setup(state);
 
     if (rc == 0)
-        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_MUTATION_LOG_OFF);
     return rc;
 }
 
@@ -144,7 +144,7 @@ static void test_rollback_journal(void **state)
     db = raw_open(tst_path(env, "journal.db"));
     tst_exec(db, "CREATE TABLE other(a)"); /* not empty: keeps its journal mode */
     sqlite3_close(db);
-    sink_open(&k, tst_path(env, "journal.db"), LEDGER_LOG_OFF);
+    sink_open(&k, tst_path(env, "journal.db"), LEDGER_MUTATION_LOG_OFF);
     sink_is(&k, "PRAGMA journal_mode", "delete");
     apply_one();
     assert_true(wait_durable(1));
@@ -158,7 +158,7 @@ static void test_without_a_file(void **state)
     const struct ldg_open open = { .path = ":memory:",
                                    .table = "t",
                                    .log_table = "t_mutations",
-                                   .log = LEDGER_LOG_OFF,
+                                   .log = LEDGER_MUTATION_LOG_OFF,
                                    .flags = LEDGER_STORE_CREATE,
                                    .role = LDG_ROLE_SINK };
     ldg_arena_init(&k.arena, 0);
@@ -180,7 +180,7 @@ static void test_stops_at_once(void **state)
         start = tst_mono_us();
         sink_close(&k);
         assert_true(tst_mono_us() - start < tst_slow(500000));
-        sink_open(&k, tst_path(env, "sink.db"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(env, "sink.db"), LEDGER_MUTATION_LOG_OFF);
         k.position = i + 1;
     }
 }

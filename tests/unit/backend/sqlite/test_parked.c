@@ -9,7 +9,7 @@ static int setup(void **state)
     int rc = tst_setup(state);
 
     if (rc == 0) {
-        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_LOG_OFF);
+        sink_open(&k, tst_path(*state, "sink.db"), LEDGER_MUTATION_LOG_OFF);
         tst_exec(k.db, "CREATE TRIGGER refuse BEFORE INSERT ON t WHEN CAST(NEW.payload AS TEXT) = "
                        "'\"bad\"' BEGIN SELECT RAISE(ABORT, 'no bad ones'); END");
     }

@@ -89,17 +89,17 @@ static void test_log_modes(void **state)
     ledger_store *store = NULL;
     ledger_store_options_defaults(&o);
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_OFF;
+    o.log = LEDGER_MUTATION_LOG_OFF;
     store = tst_open_with(env, TST_SQLITE, "a", &o);
     assert_false(ledger_store_has_log(store));
     tst_close(env, store);
     o.flags = 0;
-    o.log = LEDGER_LOG_AUTO;
+    o.log = LEDGER_MUTATION_LOG_AUTO;
     store = tst_open_with(env, TST_SQLITE, "a", &o);
     assert_false(ledger_store_has_log(store));
     tst_append(store, "s", "1", NULL, NULL);
     tst_close(env, store);
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.url = tst_url(env, TST_SQLITE, "a");
     tst_fails(ledger_store_open(&o, &store, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "ledger_entries_mutations"));
@@ -108,7 +108,7 @@ static void test_log_modes(void **state)
     assert_true(ledger_store_has_log(store));
     tst_close(env, store);
     o.flags = 0;
-    o.log = LEDGER_LOG_OFF;
+    o.log = LEDGER_MUTATION_LOG_OFF;
     store = tst_open_with(env, TST_SQLITE, "a", &o);
     assert_false(ledger_store_has_log(store));
     tst_append(store, "s", "1", NULL, NULL);
@@ -117,7 +117,7 @@ static void test_log_modes(void **state)
     sqlite3_close(db);
     /* Another name for the log. */
     o.flags = LEDGER_STORE_CREATE;
-    o.log = LEDGER_LOG_ON;
+    o.log = LEDGER_MUTATION_LOG_ON;
     o.table = "t";
     o.log_table = "t_events";
     o.url = NULL;
