@@ -26,7 +26,7 @@
 #include "base/error.h"
 #include "base/mem.h"
 #include "event/event.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 /* --- what passes between the stages --------------------------------------------------------- */
 

@@ -11,6 +11,14 @@
 
 /* --- what a handle may do now ---------------------------------------------------------------- */
 
+uint64_t ldg_store_caps(const ledger_store *store)
+{
+    uint64_t caps = store->backend->caps & ~store->hidden_caps;
+    if (store->open.flags & LEDGER_STORE_APPEND_ONLY)
+        caps &= ~(uint64_t)(LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS);
+    return caps;
+}
+
 ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err)
 {
     return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store does not support %s",

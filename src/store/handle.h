@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 #define LDG_LOG_SUFFIX "_mutations"
 #define LDG_LOG_TABLE_MAX_BYTES (LEDGER_MAX_TABLE_BYTES + sizeof(LDG_LOG_SUFFIX) - 1)
@@ -67,9 +67,11 @@ ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *w
 /* The log must be none of the tables that stand beside `table`. Case never tells tables apart. */
 ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err);
 
-/* store.c: opens in a role; wakes who waits, at once or at the commit. */
+/* Opens in a role; the opposite is close of the backend, then free. */
 ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
                             ledger_store **ret_store, ledger_error *err);
+void ldg_store_free(ledger_store *store);
+/* Wakes who waits, at once or at the commit. */
 void ldg_store_wrote(ledger_store *store);
 /* store.c: options are checked, stream was; only with the callback. */
 ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,

@@ -1,6 +1,6 @@
-/* Store handles: opening, closing, and the public calls on them.
+/* The public calls on a store.
  *
- * Invariant: a callback of a backend is called from this file and inside.c only, with arguments
+ * Invariant: a callback of a backend is called from this file and intern.c only, with arguments
  * that its contract in backend.h promises, a non-NULL err, and only while the handle's state allows
  * it. What a backend lacks becomes UNSUPPORTED. After a successful write the waiters of the
  * database are woken: at once outside of transactions, at the commit inside one. */
@@ -11,23 +11,8 @@
 
 #include "event/event.h"
 #include "store/batch.h"
-#include "store/registry.h"
-#include "store/wake.h"
 
 #define READ_BYTES_DEFAULT ((size_t)64 * 1024 * 1024)
-#define SCRATCH_KEEP_BYTES ((size_t)64 * 1024)
-#define ALL_FLAGS                                                                                  \
-    (LEDGER_STORE_CREATE | LEDGER_STORE_READ_ONLY | LEDGER_STORE_APPEND_ONLY | LEDGER_OWN_CONN |   \
-     LEDGER_STORE_NEW_IDENTITY | LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT)
-#define DEFAULT_LABEL "ledger"
-
-void ldg_store_wrote(ledger_store *store)
-{
-    if (store->in_tx)
-        store->tx_wrote = true;
-    else
-        ldg_wake_signal(store->backend->wake_key(store->ctx));
-}
 
 /* --- open and close -------------------------------------------------------------------------- */
 
@@ -35,151 +20,6 @@ void ledger_store_options_defaults(ledger_store_options *options)
 {
     if (options)
         *options = (ledger_store_options){ .busy_timeout_ms = 5000 };
-}
-
-static ledger_rc check_options(const ledger_store_options *options, ledger_error *err)
-{
-    const uint32_t flags = options->flags;
-    if (options->url && options->connection)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "give a URL or a connection, not both");
-    if (!options->url && !options->connection)
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the store's URL is missing, for example sqlite:orders.db");
-    if (flags & ~(uint32_t)ALL_FLAGS)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "unknown flags 0x%x",
-                        (unsigned)(flags & ~(uint32_t)ALL_FLAGS));
-    if ((flags & LEDGER_STORE_CREATE) && (flags & LEDGER_STORE_READ_ONLY))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "a read-only store cannot create what is missing");
-    if ((flags & LEDGER_STORE_NEW_IDENTITY) && !(flags & LEDGER_STORE_CREATE))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "a new identity goes together with CREATE");
-    if ((flags & (LEDGER_STORE_NOTIFY | LEDGER_STORE_FULL_TEXT)) && !(flags & LEDGER_STORE_CREATE))
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "what notifies, and an index of full text, go together with CREATE");
-    if (options->busy_timeout_ms < 0)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "busy_timeout_ms is negative: %d",
-                        options->busy_timeout_ms);
-    if ((unsigned)options->log > LEDGER_MUTATION_LOG_OFF)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "unknown log mode %d", (int)options->log);
-    return LEDGER_OK;
-}
-
-static void free_store(ledger_store *store)
-{
-    if (!store)
-        return;
-    ldg_arena_fini(&store->scratch);
-    ldg_free(store->ctx);
-    ldg_free(store->url);
-    ldg_free(store->shown_url);
-    ldg_free(store->table);
-    ldg_free(store->log_table);
-    ldg_free(store->label);
-    ldg_free(store);
-}
-
-static ledger_rc copy_options(ledger_store *store, const ledger_store_options *options,
-                              ledger_error *err)
-{
-    const char *table = options->table ? options->table : LEDGER_DEFAULT_TABLE;
-    const char *shown = options->url ? options->url : "";
-    size_t shown_size = strlen(shown) + 64; /* a mask may be longer than what it hides */
-
-    ledger_rc rc = ldg_check_table_name(table, LEDGER_MAX_TABLE_BYTES, "table", err);
-    if (rc == LEDGER_OK && options->log_table)
-        rc = ldg_check_table_name(options->log_table, LDG_LOG_TABLE_MAX_BYTES, "log table", err);
-    if (rc == LEDGER_OK && options->log_table)
-        rc = ldg_check_log_table(table, options->log_table, err);
-    if (rc == LEDGER_OK && options->label)
-        rc = ldg_check_text(options->label, LDG_LABEL_MAX - 1, "label", err);
-    if (rc != LEDGER_OK)
-        return rc;
-
-    store->table = ldg_strdup(table);
-    store->label = ldg_strdup(options->label && *options->label ? options->label : DEFAULT_LABEL);
-    store->url = options->url ? ldg_strdup(options->url) : NULL;
-    store->shown_url = ldg_calloc(1, shown_size);
-    if (options->log_table) {
-        store->log_table = ldg_strdup(options->log_table);
-    } else if ((store->log_table = ldg_malloc(strlen(table) + sizeof(LDG_LOG_SUFFIX)))) {
-        memcpy(store->log_table, table, strlen(table));
-        memcpy(store->log_table + strlen(table), LDG_LOG_SUFFIX, sizeof(LDG_LOG_SUFFIX));
-    }
-    if (!store->table || !store->log_table || !store->label || !store->shown_url ||
-        (options->url && !store->url))
-        return ldg_fail_nomem(err);
-    ldg_mask_url(shown, store->shown_url, shown_size);
-    return LEDGER_OK;
-}
-
-static ledger_rc check_flags(const struct ldg_backend *backend, uint32_t flags, ledger_error *err)
-{
-    const char *what = NULL;
-    if ((flags & LEDGER_STORE_NOTIFY) && !(backend->caps & LDG_CAP_NOTIFY))
-        what = "notify who waits for a commit";
-    else if ((flags & LEDGER_STORE_FULL_TEXT) && !(backend->caps & LDG_CAP_FULL_TEXT))
-        what = "have an index of full text";
-    return what ? ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store cannot %s", backend->name, what)
-                : LEDGER_OK;
-}
-
-ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
-                            ledger_store **ret_store, ledger_error *err)
-{
-    ledger_store *store = NULL;
-    const char *path = NULL;
-
-    ledger_rc rc = check_options(options, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    store = ldg_calloc(1, sizeof(*store));
-    if (!store) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    ldg_arena_init(&store->scratch, SCRATCH_KEEP_BYTES);
-    rc = copy_options(store, options, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (store->url)
-        rc = ldg_registry_find(store->url, &store->backend, &path, err);
-    else
-        rc = ldg_registry_find_connection(options->connection_kind, &store->backend, err);
-    if (rc == LEDGER_OK)
-        rc = check_flags(store->backend, options->flags, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (path && !*path) {
-        rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                      "the URL \"%s:\" names no database; write it behind "
-                      "the colon",
-                      store->backend->scheme);
-        goto out;
-    }
-    store->ctx = ldg_calloc(1, store->backend->ctx_size);
-    if (!store->ctx) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    store->open = (struct ldg_open){
-        .url = store->url,
-        .path = path,
-        .table = store->table,
-        .log_table = store->log_table,
-        .log = options->log,
-        .flags = options->flags,
-        .busy_timeout_ms = options->busy_timeout_ms,
-        .connection = options->connection,
-        .label = store->label,
-        .wait = options->wait,
-        .role = role,
-    };
-    rc = store->backend->open(store->ctx, &store->open, err);
-out:
-    if (rc == LEDGER_OK)
-        *ret_store = store;
-    else
-        free_store(store);
-    return rc;
 }
 
 ledger_rc ledger_store_open(const ledger_store_options *options, ledger_store **ret_store,
@@ -214,7 +54,7 @@ void ledger_store_close(ledger_store **store)
     if (s->in_tx)
         (void)!s->backend->tx_rollback(s->ctx, &err);
     s->backend->close(s->ctx);
-    free_store(s);
+    ldg_store_free(s);
     *store = NULL;
 }
 

@@ -19,7 +19,7 @@
 #include "base/mem.h"
 #include "event/event.h"
 #include "ledger/ledger.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 #define CONF_STORES_MAX 16
 #define CONF_URL_MAX 512

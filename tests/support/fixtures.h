@@ -18,7 +18,7 @@
 #include <sqlite3.h>
 
 #include "ledger/ledger.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 /* As sources and sinks; then what is a sink only: without a log of its own (the bulk paths). */
 enum tst_kind {

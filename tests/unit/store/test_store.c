@@ -1,4 +1,4 @@
-/* What the conformance suite cannot see: options, failing backends, waking, failing allocations. */
+/* What the conformance suite cannot see: failing backends, waking, failing allocations. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,92 +49,6 @@ static uint64_t count(ledger_store *store)
     uint64_t n = 0;
     assert_int_equal(ledger_store_count(store, NULL, &n, NULL), LEDGER_OK);
     return n;
-}
-
-static void options_are_checked(void **state)
-{
-    char long_name[LEDGER_MAX_TABLE_BYTES + 2];
-    memset(long_name, 't', sizeof(long_name) - 1);
-    long_name[sizeof(long_name) - 1] = '\0';
-    const struct {
-        ledger_store_options options;
-        ledger_rc want;
-        const char *message;
-    } rows[] = {
-        { { .url = NULL }, LEDGER_ERR_INVALID, "URL is missing" },
-        { { .url = "memory:" }, LEDGER_ERR_INVALID, "names no database" },
-        { { .url = "memory" }, LEDGER_ERR_INVALID, "scheme" },
-        { { .url = "foo:bar" }, LEDGER_ERR_UNSUPPORTED, "memory:" },
-        { { .url = "memory:x", .connection = &long_name }, LEDGER_ERR_INVALID, "not both" },
-        { { .url = "memory:x", .table = "a b" }, LEDGER_ERR_INVALID, "letters A-Z" },
-        { { .url = "memory:x", .table = "" }, LEDGER_ERR_INVALID, "letters A-Z" },
-        { { .url = "memory:x", .table = long_name }, LEDGER_ERR_INVALID, "48" },
-        { { .url = "memory:x", .table = "x; DROP TABLE y" }, LEDGER_ERR_INVALID, "letters A-Z" },
-        { { .url = "memory:x", .log_table = "1" }, LEDGER_ERR_INVALID, "log table" },
-        { { .url = "memory:x", .table = "t", .log_table = "T" }, LEDGER_ERR_INVALID, "of its own" },
-        { { .url = "memory:x", .table = "t", .log_table = "t_parked" },
-          LEDGER_ERR_INVALID,
-          "of its own" },
-        { { .url = "memory:x", .flags = 1u << 20 }, LEDGER_ERR_INVALID, "unknown flags" },
-        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_READ_ONLY },
-          LEDGER_ERR_INVALID,
-          "read-only" },
-        { { .url = "memory:x", .flags = LEDGER_STORE_NEW_IDENTITY }, LEDGER_ERR_INVALID, "CREATE" },
-        { { .url = "memory:x", .busy_timeout_ms = -1 }, LEDGER_ERR_INVALID, "busy_timeout_ms" },
-        { { .url = "memory:x", .log = (ledger_log_mode)7 }, LEDGER_ERR_INVALID, "log mode" },
-        { { .url = "memory:nowhere" }, LEDGER_ERR_SCHEMA, "create" },
-        { { .url = "memory:x", .flags = LEDGER_STORE_NOTIFY }, LEDGER_ERR_INVALID, "CREATE" },
-        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_NOTIFY },
-          LEDGER_ERR_UNSUPPORTED,
-          "notify" },
-        { { .url = "memory:x", .flags = LEDGER_STORE_CREATE | LEDGER_STORE_FULL_TEXT },
-          LEDGER_ERR_UNSUPPORTED,
-          "full text" },
-        { { .url = "memory:x", .label = "\xFF" }, LEDGER_ERR_DATA, "label" },
-        { { .connection = long_name, .connection_kind = (ledger_connection_kind)9 },
-          LEDGER_ERR_INVALID,
-          "kind of connection" },
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        ledger_store *store = NULL;
-        ledger_error err;
-        ledger_rc rc = ledger_store_open(&rows[i].options, &store, &err);
-        if (rc != rows[i].want || !strstr(err.message, rows[i].message))
-            fail_msg("row %zu: %s: %s", i, ledger_rc_name(rc), err.message);
-        assert_null(store);
-        assert_int_equal(ledger_store_open(&rows[i].options, &store, NULL), rows[i].want);
-    }
-    ledger_store *store = NULL;
-    ledger_error err;
-    assert_int_equal(ledger_store_open(NULL, &store, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_store_open(&rows[0].options, NULL, &err), LEDGER_ERR_INVALID);
-    ledger_store_options_defaults(NULL);
-}
-
-static void options_are_copied(void **state)
-{
-    char url[] = "memory:copied", table[] = "tab", log_table[] = "tab_log";
-    const ledger_store_options options = {
-        .url = url, .table = table, .log_table = log_table, .flags = LEDGER_STORE_CREATE
-    };
-    ledger_store *store = NULL;
-    assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
-    memset(url, 'x', sizeof(url) - 1);
-    memset(table, 'x', sizeof(table) - 1);
-    memset(log_table, 'x', sizeof(log_table) - 1);
-    assert_string_equal(ledger_store_url(store), "memory:copied");
-    assert_string_equal(ledger_store_table(store), "tab");
-    ledger_store *again = NULL;
-    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, NULL), LEDGER_OK);
-    assert_string_equal(ledger_store_table(again), "tab");
-    assert_true(ledger_store_has_log(again));
-    ledger_store_close(&again);
-    ledger_store_close(&store);
-    assert_string_equal(ledger_store_table(NULL), "");
-    assert_string_equal(ledger_store_backend(NULL), "");
-    assert_string_equal(ledger_store_url(NULL), "");
-    assert_false(ledger_store_has_log(NULL));
-    ledger_store_close(&store);
 }
 
 static void failing_commits(void **state)
@@ -471,8 +385,6 @@ static void out_of_memory_writes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(options_are_checked),
-        cmocka_unit_test(options_are_copied),
         cmocka_unit_test(failing_commits),
         cmocka_unit_test(writes_wake),
         cmocka_unit_test(backend_errors_come_through),

@@ -14,7 +14,7 @@
 #include "alloc_fail.h"
 #include "backend/memory/faults.h"
 #include "base/arena.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 static ledger_bytes bytes(const char *text)
 {

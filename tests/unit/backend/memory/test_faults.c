@@ -13,7 +13,7 @@
 #include "alloc_fail.h"
 #include "backend/memory/faults.h"
 #include "base/arena.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 #define NAME "faults"
 #define URL "memory:" NAME

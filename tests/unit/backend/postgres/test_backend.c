@@ -10,7 +10,7 @@
 
 #include "ledger/ledger.h"
 #include "store/handle.h"
-#include "store/store.h"
+#include "store/intern.h"
 
 #include "backend/postgres/postgres.h"
 

@@ -1,7 +1,7 @@
 /* Inside view of a store handle, for the bridge: typed wrappers around the vtable. Like the public
  * calls they check and translate; a missing optional callback becomes UNSUPPORTED here. */
-#ifndef LDG_STORE_STORE_H
-#define LDG_STORE_STORE_H
+#ifndef LDG_STORE_INTERN_H
+#define LDG_STORE_INTERN_H
 
 #include "store/backend.h"
 

@@ -1,4 +1,4 @@
-/* The calls of store.h (the inside one): what a bridge and the tests ask of a store.
+/* The calls of intern.h: what a bridge and the tests ask of a store.
  *
  * Like the public calls they check, translate and wake; a missing callback is UNSUPPORTED. */
 #include "store/handle.h"
@@ -7,19 +7,6 @@
 #include <string.h>
 
 #include "store/wake.h"
-
-uint64_t ldg_store_caps(const ledger_store *store)
-{
-    uint64_t caps = store->backend->caps & ~store->hidden_caps;
-    if (store->open.flags & LEDGER_STORE_APPEND_ONLY)
-        caps &= ~(uint64_t)(LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS);
-    return caps;
-}
-
-void ldg_store_mask_caps(ledger_store *store, uint64_t caps)
-{
-    store->hidden_caps |= caps;
-}
 
 int64_t ldg_store_time_precision_us(const ledger_store *store)
 {
