@@ -358,7 +358,7 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
         rc = ldg_sqlite_chain_flush(b,
                                     err); /* what came before stays, whatever becomes of this op */
         if (rc == LEDGER_OK)
-            rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT, "setting a savepoint", err);
+            rc = ldg_sqlite_save(b->s, err);
     }
     if (rc != LEDGER_OK)
         goto out;
@@ -366,7 +366,7 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
     if (rc == LEDGER_OK && b->can_park && b->park_rejected) {
         rc = ldg_sqlite_chain_flush(b, err);
         if (rc == LEDGER_OK)
-            rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_RELEASE, "ending a savepoint", err);
+            rc = ldg_sqlite_release(b->s, err);
     }
     if (rc == LEDGER_OK && ldg_op_may_wait(op, outcome, &wait))
         rc = wait_behind(b, index, wait, &parked, err);
@@ -402,9 +402,7 @@ static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_aga
         rc = force_park(b, index, &why, err);
         *ret_again = true;
     } else {
-        rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_ROLLBACK, "undoing an operation", err);
-        if (rc == LEDGER_OK)
-            rc = ldg_sqlite_run(b->s, LDG_STMT_SAVEPOINT_RELEASE, "undoing an operation", err);
+        rc = ldg_sqlite_undo(b->s, err);
         if (rc == LEDGER_OK)
             rc = park_refused(b, index, &why, err);
     }

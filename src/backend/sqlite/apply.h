@@ -5,6 +5,7 @@
 #ifndef LDG_BACKEND_SQLITE_APPLY_H
 #define LDG_BACKEND_SQLITE_APPLY_H
 
+#include "backend/sqlite/sql.h"
 #include "backend/sqlite/sqlite.h"
 
 #define LDG_INSERT_COLUMNS 12
@@ -82,15 +83,9 @@ struct ldg_sqlite_batch {
 };
 
 /* cursors.c */
-/* Runs a statement with integers; *ret_value (may be NULL): its first column, if a row came. */
-ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                              const int64_t *values, int count, int64_t *ret_value,
-                              ledger_error *err);
 /* Copies uuid and epoch, two columns of a row of <table>_origins. Errors: SCHEMA (no uuid). */
 ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column,
                                    struct ldg_identity *identity, ledger_error *err);
-/* A time; LEDGER_NO_TIME: none that can be read. */
-int64_t ldg_sqlite_column_time(sqlite3_stmt *stmt, int column);
 /* The origin whose rows carry their source_id, and whether all do (2); 0: there is none. */
 ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
                                ledger_error *err);

@@ -1,9 +1,7 @@
-/* The SQLite backend: opening, closing, errors, transactions, and the vtable.
+/* The SQLite backend: opening, closing, and the vtable.
  *
- * Hides what each role asks of its connection, and how SQLite's result
- * codes become ours. Invariants: a connection that the caller brought keeps its settings and its
- * transaction; a connection of ours never outlives its handle; no call leaves a statement open, so
- * a read transaction ends with the call that needed it (but for snapshots and tx_begin). */
+ * Hides what each role asks of its connection. Invariants: a connection that the caller brought
+ * keeps its settings; a connection of ours never outlives its handle. */
 #include "backend/sqlite/sqlite.h"
 
 #include <errno.h>
@@ -17,371 +15,6 @@
 #define WAL_TRIES_PAUSE_MS 5
 
 extern const struct ldg_backend ldg_backend_sqlite;
-
-/* --- errors ---------------------------------------------------------------------------------- */
-
-static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const char **ret_hint)
-{
-    *ret_hint = "";
-    if (rc == SQLITE_READONLY_DBMOVED) {
-        *ret_hint = "; its file was deleted or replaced";
-        return LEDGER_ERR_CONNECT;
-    }
-    switch (rc & 0xff) {
-    case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-    case SQLITE_PROTOCOL:
-        return LEDGER_ERR_BUSY;
-    case SQLITE_FULL:
-        *ret_hint = "; make room on its disk, or raise the database's page limit";
-        return LEDGER_ERR_FULL;
-    case SQLITE_READONLY:
-    case SQLITE_PERM:
-    case SQLITE_AUTH:
-        *ret_hint = "; give this user write permission on the file and its folder";
-        return LEDGER_ERR_PERMISSION;
-    case SQLITE_CANTOPEN:
-        *ret_hint = "; the file and its folder must be readable, and writable for a WAL database";
-        if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
-            *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
-        return ldg_sqlite_code_of_disk(s->path, s->db ? sqlite3_system_errno(s->db) : errno,
-                                       LEDGER_ERR_CONNECT, ret_hint);
-    case SQLITE_NOTADB:
-        *ret_hint = "; name a SQLite database, or a file that does not exist yet";
-        return LEDGER_ERR_CORRUPT;
-    case SQLITE_CORRUPT:
-        *ret_hint = "; restore it from a backup (sqlite3's .recover may save some of it)";
-        return LEDGER_ERR_CORRUPT;
-    case SQLITE_TOOBIG:
-        *ret_hint = "; split the call, or make the payload smaller";
-        return LEDGER_ERR_TOO_LARGE;
-    case SQLITE_NOMEM:
-        return LEDGER_ERR_NOMEM;
-    case SQLITE_CONSTRAINT:
-        return LEDGER_ERR_REJECTED;
-    case SQLITE_IOERR:
-        if (rc == SQLITE_IOERR_NOMEM)
-            return LEDGER_ERR_NOMEM;
-        if (s->db && ldg_sqlite_no_descriptors(sqlite3_system_errno(s->db)))
-            *ret_hint = LDG_SQLITE_NO_DESCRIPTORS;
-        return ldg_sqlite_code_of_disk(s->path, s->db ? sqlite3_system_errno(s->db) : 0,
-                                       LEDGER_ERR_IO, ret_hint);
-    case SQLITE_INTERRUPT:
-        return LEDGER_ERR_CANCELLED;
-    case SQLITE_MISMATCH: /* ldg_merge_annotations(), or a text id */
-        return LEDGER_ERR_DATA;
-    case SQLITE_SCHEMA:
-        *ret_hint = "; the tables were changed meanwhile";
-        return LEDGER_ERR_SCHEMA;
-    case SQLITE_ERROR:
-        /* The statements are ours and were right when the store was opened: when SQLite misses a
-         * name, somebody changed the tables since. Our code has no other use for the text. */
-        if (strncmp(text, "no such ", 8) == 0 || strstr(text, " has no column named ") ||
-            strncmp(text, "ON CONFLICT clause ", 19) == 0) {
-            *ret_hint = "; somebody dropped or changed it: run `ledgerctl store init`";
-            return LEDGER_ERR_SCHEMA;
-        }
-        return LEDGER_ERR_INTERNAL;
-    default:
-        return LEDGER_ERR_INTERNAL;
-    }
-}
-
-static ledger_rc fail_busy(const struct ldg_sqlite *s, int sqlite_rc, const char *doing,
-                           const char *text, ledger_error *err)
-{
-    char holder[LDG_SQLITE_HOLDER_MAX];
-    ldg_sqlite_holder(s, holder);
-    return ldg_fail_native(err, LEDGER_ERR_BUSY, "sqlite", sqlite_rc,
-                           "%s%swhile %s: %s; %s holds the lock: try again, or wait longer (busy "
-                           "timeout)",
-                           s->path ? s->path : "", s->path ? ": " : "", doing, text, holder);
-}
-
-/* First column of the only row of a text made for this; 0: none, or it cannot be asked. */
-static int64_t ask_number(struct ldg_sqlite *s, const char *fmt, const char *table)
-{
-    char *sql = sqlite3_mprintf(fmt, table);
-    sqlite3_stmt *stmt = NULL;
-    int64_t value = 0;
-    if (sql && sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL) == SQLITE_OK &&
-        sqlite3_step(stmt) == SQLITE_ROW)
-        value = sqlite3_column_int64(stmt, 0);
-    sqlite3_finalize(stmt);
-    sqlite3_free(sql);
-    return value;
-}
-
-static int64_t last_row(struct ldg_sqlite *s, const char *table)
-{
-    return ask_number(s, "SELECT max(id) FROM main.\"%w\"", table);
-}
-
-void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX])
-{
-    sqlite3_snprintf(LDG_SQLITE_HELP_MAX, help,
-                     "UPDATE sqlite_sequence SET seq = (SELECT coalesce(max(id), 0) FROM \"%s\") "
-                     "WHERE name = '%s' COLLATE NOCASE",
-                     table, table);
-}
-
-ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err)
-{
-    char help[LDG_SQLITE_HELP_MAX];
-    const bool by_rows = last_row(s, table) > INT64_MAX / 2;
-    ldg_sqlite_help_ids(table, help);
-    return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", SQLITE_FULL,
-                           "%s%stable \"%s\" has run out of ids, the last one is "
-                           "9223372036854775807: %s",
-                           s->path ? s->path : "", s->path ? ": " : "", table,
-                           by_rows ? "its rows reach that far; carry them into a new table" : help);
-}
-
-/* SQLITE_FULL has two causes, and one code. The table whose ids are at their end; NULL: the disk's
- * fault. */
-static const char *table_without_ids(struct ldg_sqlite *s, char parked[160])
-{
-    const char *tables[] = { s->table, s->log_table, parked };
-    sqlite3_snprintf(160, parked, "%s_parked", s->table ? s->table : "");
-    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++) {
-        if (tables[i] &&
-            (last_row(s, tables[i]) == INT64_MAX ||
-             ask_number(s, "SELECT seq FROM main.sqlite_sequence WHERE name = %Q COLLATE NOCASE",
-                        tables[i]) == INT64_MAX))
-            return tables[i];
-    }
-    return NULL;
-}
-
-ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing, ledger_error *err)
-{
-    const char *text = sqlite3_errstr(sqlite_rc);
-    const char *hint = "";
-    /* The connection may know more, unless another call has come between. */
-    if (s->db && (sqlite3_errcode(s->db) & 0xff) == (sqlite_rc & 0xff)) {
-        sqlite_rc = sqlite3_extended_errcode(s->db);
-        text = sqlite3_errmsg(s->db);
-    }
-    ledger_rc code = code_of(s, sqlite_rc, text, &hint);
-    if (code == LEDGER_ERR_BUSY)
-        return fail_busy(s, sqlite_rc, doing, text, err);
-    code = ldg_fail_native(err, code, "sqlite", sqlite_rc, "%s%swhile %s: %s%s",
-                           s->path ? s->path : "", s->path ? ": " : "", doing, text, hint);
-    if (sqlite_rc == SQLITE_FULL && s->db) {
-        char parked[160];
-        const char *table = table_without_ids(s, parked);
-        if (table)
-            code = ldg_sqlite_fail_ids(s, table, err);
-    }
-    return code;
-}
-
-/* --- statements ------------------------------------------------------------------------------ */
-
-/* Our own text: only a missing or misshapen table, column or index can be wrong. */
-static ledger_rc fail_text(struct ldg_sqlite *s, ledger_error *err)
-{
-    return ldg_fail_native(
-        err, LEDGER_ERR_SCHEMA, "sqlite", SQLITE_ERROR,
-        "%s%stable \"%s\": %s; run `ledgerctl store init` to make what is missing",
-        s->path ? s->path : "", s->path ? ": " : "", s->table, sqlite3_errmsg(s->db));
-}
-
-ledger_rc ldg_sqlite_stmts_check(struct ldg_sqlite *s, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-    for (int i = 0; rc == LEDGER_OK && i < LDG_STMT_COUNT; i++) {
-        sqlite3_stmt *again = NULL;
-        if (s->stmts[i] &&
-            sqlite3_prepare_v2(s->db, sqlite3_sql(s->stmts[i]), -1, &again, NULL) == SQLITE_ERROR)
-            rc = fail_text(s, err);
-        sqlite3_finalize(again);
-    }
-    return rc;
-}
-
-sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err)
-{
-    sqlite3_stmt *stmt = s->stmts[id];
-    char *sql = NULL;
-    if (stmt) {
-        sqlite3_reset(stmt);
-        goto out;
-    }
-    sql = ldg_sqlite_sql(s, id);
-    if (!sql) {
-        ldg_fail_nomem(err);
-        goto out;
-    }
-    int rc = sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &stmt, NULL);
-    if (rc == SQLITE_ERROR) {
-        (void)fail_text(s, err);
-        stmt = NULL;
-    } else if (rc != SQLITE_OK) {
-        ldg_sqlite_fail(s, rc, "preparing a statement", err);
-        stmt = NULL;
-    }
-    s->stmts[id] = stmt;
-out:
-    sqlite3_free(sql);
-    return stmt;
-}
-
-ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                         ledger_error *err)
-{
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
-    if (!stmt)
-        return err->code;
-    int rc = sqlite3_step(stmt);
-    ledger_rc result = LEDGER_OK;
-    if (rc != SQLITE_DONE && rc != SQLITE_ROW)
-        result = ldg_sqlite_fail(s, rc, doing, err);
-    sqlite3_reset(stmt);
-    return result;
-}
-
-ledger_rc ldg_sqlite_exec(struct ldg_sqlite *s, const char *doing, ledger_error *err,
-                          const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    char *sql = sqlite3_vmprintf(fmt, args);
-    va_end(args);
-    if (!sql)
-        return ldg_fail_nomem(err);
-    int rc = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
-    ledger_rc result = rc == SQLITE_OK ? LEDGER_OK : ldg_sqlite_fail(s, rc, doing, err);
-    sqlite3_free(sql);
-    return result;
-}
-
-/* --- transactions ---------------------------------------------------------------------------- */
-
-ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_error *err)
-{
-    if (s->in_snapshot)
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "a write inside a snapshot; end the snapshot first");
-    if (!sqlite3_get_autocommit(s->db)) {
-        *ret_own = false;
-        return LEDGER_OK;
-    }
-    /* After a full disk or the like SQLite ends the whole transaction. Going on would commit the
-     * rest without its beginning. */
-    if (s->in_user_tx)
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the database has rolled this transaction back after an error; call "
-                        "ledger_store_rollback() and begin again");
-    ledger_rc rc = ldg_sqlite_file_look(s, false, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_run(s, LDG_STMT_BEGIN_IMMEDIATE, "waiting for the write lock", err);
-    if (rc != LEDGER_OK)
-        return rc;
-    rc = ldg_sqlite_schema_watch(s, err);
-    if (rc == LEDGER_OK)
-        *ret_own = true;
-    else
-        ldg_sqlite_rollback(s);
-    return rc;
-}
-
-ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err)
-{
-    ledger_rc rc = ldg_sqlite_run(s, LDG_STMT_COMMIT, "committing", err);
-    if (rc != LEDGER_OK)
-        ldg_sqlite_rollback(s);
-    return rc;
-}
-
-void ldg_sqlite_rollback(struct ldg_sqlite *s)
-{
-    /* Without a transaction SQLite has ended it itself. The text is run directly: this must work
-     * when memory for a statement is short. */
-    if (!sqlite3_get_autocommit(s->db) && sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL)) {
-        sqlite3_stmt *stmt = s->stmts[LDG_STMT_ROLLBACK];
-        if (stmt) {
-            sqlite3_step(stmt);
-            sqlite3_reset(stmt);
-        }
-    }
-}
-
-static ledger_rc sqlite_tx_begin(void *ctx, ledger_error *err)
-{
-    struct ldg_sqlite *s = ctx;
-    bool own = false;
-    if (s->in_user_tx)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "a transaction is already open");
-    /* Prepared now, so that a rollback needs no memory. */
-    if (!ldg_sqlite_stmt(s, LDG_STMT_ROLLBACK, err))
-        return err->code;
-    ledger_rc rc = ldg_sqlite_begin_write(s, &own, err);
-    if (rc == LEDGER_OK && !own)
-        rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                      "the connection is already inside a transaction of its owner");
-    if (rc == LEDGER_OK)
-        s->in_user_tx = true;
-    return rc;
-}
-
-static ledger_rc sqlite_tx_commit(void *ctx, ledger_error *err)
-{
-    struct ldg_sqlite *s = ctx;
-    if (!s->in_user_tx)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "no transaction is open");
-    if (sqlite3_get_autocommit(s->db)) {
-        s->in_user_tx = false;
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the database has rolled this transaction back after an error; nothing of "
-                        "it was written");
-    }
-    ledger_rc rc = ldg_sqlite_run(s, LDG_STMT_COMMIT, "committing", err);
-    if (rc == LEDGER_ERR_BUSY && !sqlite3_get_autocommit(s->db))
-        return rc; /* readers of a database without WAL: still open, to be committed again */
-    s->in_user_tx = false;
-    if (rc != LEDGER_OK)
-        ldg_sqlite_rollback(s);
-    return rc;
-}
-
-static ledger_rc sqlite_tx_rollback(void *ctx, ledger_error *err)
-{
-    struct ldg_sqlite *s = ctx;
-    if (!s->in_user_tx)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "no transaction is open");
-    s->in_user_tx = false;
-    ldg_sqlite_rollback(s);
-    return LEDGER_OK;
-}
-
-static ledger_rc sqlite_snapshot_begin(void *ctx, ledger_error *err)
-{
-    struct ldg_sqlite *s = ctx;
-    if (s->in_snapshot || !sqlite3_get_autocommit(s->db))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "a snapshot or a transaction is already open");
-    if (!ldg_sqlite_stmt(s, LDG_STMT_ROLLBACK, err))
-        return err->code;
-    ledger_rc rc = ldg_sqlite_run(s, LDG_STMT_BEGIN, "beginning a snapshot", err);
-    if (rc == LEDGER_OK) {
-        /* BEGIN alone takes no snapshot: the first read does. */
-        rc = ldg_sqlite_run(s, LDG_STMT_TOUCH, "beginning a snapshot", err);
-        if (rc == LEDGER_OK)
-            s->in_snapshot = true;
-        else
-            ldg_sqlite_rollback(s);
-    }
-    return rc;
-}
-
-static void sqlite_snapshot_end(void *ctx)
-{
-    struct ldg_sqlite *s = ctx;
-    if (s->in_snapshot) {
-        s->in_snapshot = false;
-        ldg_sqlite_rollback(s);
-    }
-}
 
 /* --- opening --------------------------------------------------------------------------------- */
 
@@ -529,10 +162,7 @@ static void release(struct ldg_sqlite *s)
     ldg_sqlite_file_forget(s);
     if (s->db && (s->in_user_tx || s->in_snapshot))
         ldg_sqlite_rollback(s);
-    for (size_t i = 0; i < LDG_STMT_COUNT; i++) {
-        sqlite3_finalize(s->stmts[i]);
-        s->stmts[i] = NULL;
-    }
+    ldg_sql_fini(s);
     if (s->own_db)
         sqlite3_close_v2(s->db);
     s->db = NULL;
@@ -627,7 +257,7 @@ static ledger_rc sqlite_health(void *ctx, ledger_error *err)
     ledger_rc rc = ldg_sqlite_file_look(s, true, err);
     if (rc != LEDGER_OK)
         return rc;
-    return ldg_sqlite_run(s, LDG_STMT_TOUCH, "looking at the table", err);
+    return ldg_sql_exec(s, "looking at the table", "SELECT 1 FROM main.\"%T\" LIMIT 1", err);
 }
 
 static ledger_rc sqlite_identity(void *ctx, struct ldg_identity *ret_identity, ledger_error *err)
@@ -675,9 +305,9 @@ const struct ldg_backend ldg_backend_sqlite = {
     .set_tags = ldg_sqlite_set_tags,
     .set_annotations = ldg_sqlite_set_annotations,
     .trim = ldg_sqlite_trim,
-    .tx_begin = sqlite_tx_begin,
-    .tx_commit = sqlite_tx_commit,
-    .tx_rollback = sqlite_tx_rollback,
+    .tx_begin = ldg_sqlite_tx_begin,
+    .tx_commit = ldg_sqlite_tx_commit,
+    .tx_rollback = ldg_sqlite_tx_rollback,
     .find_by_source_id = ldg_sqlite_find_by_source_id,
     .log_read = ldg_sqlite_log_read,
     .log_cursor_at = ldg_sqlite_log_cursor_at,
@@ -706,8 +336,8 @@ const struct ldg_backend ldg_backend_sqlite = {
     .parked_drop = ldg_sqlite_parked_drop,
     .history = ldg_sqlite_history,
     .history_of = ldg_sqlite_history_of,
-    .snapshot_begin = sqlite_snapshot_begin,
-    .snapshot_end = sqlite_snapshot_end,
+    .snapshot_begin = ldg_sqlite_snapshot_begin,
+    .snapshot_end = ldg_sqlite_snapshot_end,
     .durable_count = ldg_sqlite_durable_count,
     .hint_backlog = sqlite_hint_backlog,
 };

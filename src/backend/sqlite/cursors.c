@@ -7,58 +7,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-/* --- transactions, statements ---------------------------------------------------------------- */
-
-ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err)
-{
-    ledger_rc rc = ldg_sqlite_begin_write(s, ret_own, err);
-
-    if (rc == LEDGER_OK && !*ret_own)
-        rc = ldg_sqlite_run(s, LDG_STMT_SAVEPOINT, "beginning a batch", err);
-    return rc;
-}
-
-ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err)
-{
-    ledger_error ignored = { 0 };
-
-    if (own) {
-        if (rc == LEDGER_OK)
-            rc = ldg_sqlite_commit(s, err);
-        if (rc != LEDGER_OK)
-            ldg_sqlite_rollback(s);
-    } else if (rc == LEDGER_OK) {
-        rc = ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_RELEASE, "ending a batch", err);
-    } else if (!sqlite3_get_autocommit(s->db) &&
-               ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_ROLLBACK, "undoing a batch", &ignored) ==
-                   LEDGER_OK) {
-        (void)!ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_RELEASE, "undoing a batch", &ignored);
-    }
-    return rc;
-}
-
-ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                              const int64_t *values, int count, int64_t *ret_value,
-                              ledger_error *err)
-{
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
-
-    if (stmt == NULL)
-        return err->code;
-    for (int i = 0; i < count; i++)
-        LDG_BIND(code, sqlite3_bind_int64(stmt, i + 1, values[i]));
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW && ret_value != NULL)
-        *ret_value = sqlite3_column_int64(stmt, 0);
-    else if (code != SQLITE_ROW && code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, doing, err);
-    sqlite3_reset(stmt);
-    return rc;
-}
-
 /* --- origins --------------------------------------------------------------------------------- */
 
 static ledger_rc origin_find(struct ldg_sqlite *s, const struct ldg_identity *identity,
@@ -437,16 +385,6 @@ ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err)
     return s->own_db ? ldg_sqlite_file_look(s, true, err) : LEDGER_OK;
 }
 
-int64_t ldg_sqlite_column_time(sqlite3_stmt *stmt, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(stmt, column);
-    int64_t time_us;
-
-    if (text == NULL || !ldg_time_parse(text, (size_t)sqlite3_column_bytes(stmt, column), &time_us))
-        time_us = LEDGER_NO_TIME;
-    return time_us;
-}
-
 static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_size)
 {
     const char *value = (const char *)sqlite3_column_text(stmt, column);
@@ -474,7 +412,7 @@ ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *r
         code = sqlite3_step(stmt);
     *ret_found = code == SQLITE_ROW;
     if (code == SQLITE_ROW) {
-        cursor->moved_at_us = ldg_sqlite_column_time(stmt, 2);
+        cursor->moved_at_us = ldg_sql_column_time(stmt, 2);
         if (!take_text(stmt, 0, cursor->state, sizeof(cursor->state)) ||
             !take_text(stmt, 1, cursor->readable, sizeof(cursor->readable)))
             rc = ldg_fail(err, LEDGER_ERR_DATA,
@@ -522,7 +460,7 @@ static ledger_rc cursor_read_go(struct ldg_sqlite *s, const char *name, bool *re
 {
     sqlite3_stmt *stmt = NULL;
     ledger_rc rc = LEDGER_OK;
-    char *sql = ldg_sqlite_expand(s, "SELECT '', cursor, NULL FROM main.\"%T_cursors\" "
+    char *sql = ldg_sql_expand(s, "SELECT '', cursor, NULL FROM main.\"%T_cursors\" "
                                      "WHERE name = ?1");
     int code;
 

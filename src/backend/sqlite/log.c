@@ -6,6 +6,7 @@
  * row is given out before the witness was found unchanged in the same transaction. */
 #include "backend/sqlite/sqlite.h"
 
+#include "backend/sqlite/sql.h"
 #include "base/hash.h"
 
 #include <inttypes.h>
@@ -121,24 +122,6 @@ static uint64_t witness_hash(uint64_t hash, const char *time, size_t time_size)
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
-
-static ledger_rc read_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_own = sqlite3_get_autocommit(s->db) != 0;
-    if (*ret_own)
-        rc = ldg_sqlite_run(s, LDG_STMT_BEGIN, "beginning a read", err);
-    return rc;
-}
-
-static void read_end(struct ldg_sqlite *s, bool own)
-{
-    ledger_error ignored = { 0 };
-
-    if (own && ldg_sqlite_run(s, LDG_STMT_COMMIT, "ending a read", &ignored) != LEDGER_OK)
-        ldg_sqlite_rollback(s);
-}
 
 /* Copies (out) and hashes the payload of a large row straight from the file. */
 static ledger_rc blob_read(struct ldg_sqlite *s, int64_t id, struct ldg_arena *arena,
@@ -492,7 +475,7 @@ ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
     if (rc == LEDGER_OK)
         rc = check_identity(s, &state, err);
     if (rc == LEDGER_OK)
-        rc = read_begin(s, &own, err);
+        rc = ldg_sqlite_read_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
     sqlite3_snprintf(sizeof(batch->next_state), batch->next_state, "%s", state_text);
@@ -502,7 +485,7 @@ ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
     rc = ldg_sqlite_data_version(s, &version, err);
     if (rc == LEDGER_OK)
         rc = read_rows(s, &state, s->seen && version == s->seen_version, limits, batch, err);
-    read_end(s, own);
+    ldg_sqlite_read_end(s, own);
     /* Where the name leads to another file now, what was read is history. */
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_file_look(s, batch->count == 0, err);
@@ -547,7 +530,7 @@ ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_C
     uint64_t hash = 0;
     ledger_rc rc;
 
-    rc = read_begin(s, &own, err);
+    rc = ldg_sqlite_read_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
     rc = check_end(s, position, err);
@@ -557,7 +540,7 @@ ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_C
         rc = row_hash(s, witness, &found, &hash, err);
     if (rc == LEDGER_OK)
         state_format(s, position, found ? witness : 0, found ? hash : 0, state);
-    read_end(s, own);
+    ldg_sqlite_read_end(s, own);
 out:
     return rc;
 }
@@ -574,11 +557,11 @@ ledger_rc ldg_sqlite_log_check(void *ctx, const char *state_text, int64_t *ret_p
     if (rc == LEDGER_OK)
         rc = check_identity(s, &state, err);
     if (rc == LEDGER_OK)
-        rc = read_begin(s, &own, err);
+        rc = ldg_sqlite_read_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
     rc = check_witness(s, &state, err);
-    read_end(s, own);
+    ldg_sqlite_read_end(s, own);
     if (rc == LEDGER_OK)
         *ret_position = state.position;
 out:
@@ -624,7 +607,7 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
     if (rc == LEDGER_OK)
         rc = check_identity(s, &state, err);
     if (rc == LEDGER_OK)
-        rc = read_begin(s, &own, err);
+        rc = ldg_sqlite_read_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
     rc = log_head(s, &stat.head, err);
@@ -637,7 +620,7 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
             rc = log_oldest(s, state.position, &stat.oldest_us, err);
         stat.lowest = count > 0 ? state.position + 1 : 0;
     }
-    read_end(s, own);
+    ldg_sqlite_read_end(s, own);
     if (rc == LEDGER_OK)
         *ret_stat = stat;
 out:

@@ -28,7 +28,7 @@ ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, 
     rc = ldg_fail_native(&rejected, LEDGER_ERR_REJECTED, "sqlite",
                          known ? sqlite3_extended_errcode(s->db) : code, "%s",
                          known ? sqlite3_errmsg(s->db) : sqlite3_errstr(code));
-    if (primary == SQLITE_ERROR && ldg_sqlite_stmts_check(s, err) != LEDGER_OK)
+    if (primary == SQLITE_ERROR && ldg_sql_check(s, err) != LEDGER_OK)
         rc = err->code;
     else
         *err = rejected;
@@ -199,7 +199,7 @@ static ledger_rc compare_stored(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt,
         .order_key = column_bytes(stmt, 2),
         .dedup_key = column_bytes(stmt, 3),
         .schema_version = sqlite3_column_int64(stmt, 4),
-        .created_at_us = ldg_sqlite_column_time(stmt, 7),
+        .created_at_us = ldg_sql_column_time(stmt, 7),
         .by_go = column_bytes(stmt, 6).size > 0,
     };
     const ledger_bytes metadata = column_bytes(stmt, 5);

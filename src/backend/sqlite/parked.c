@@ -256,8 +256,8 @@ static ledger_rc fill_row(sqlite3_stmt *stmt, struct ldg_arena *arena, struct ld
     if (rc != LEDGER_OK)
         goto out;
     row->attempts = (uint64_t)sqlite3_column_int64(stmt, 7);
-    row->parked_at_us = ldg_sqlite_column_time(stmt, 8);
-    row->time_us = ldg_sqlite_column_time(stmt, 9);
+    row->parked_at_us = ldg_sql_column_time(stmt, 8);
+    row->time_us = ldg_sql_column_time(stmt, 9);
     const void *event = sqlite3_column_blob(stmt, 10);
     size_t size = (size_t)sqlite3_column_bytes(stmt, 10);
     void *copy = ldg_arena_memdup(arena, event != NULL ? event : "", size);

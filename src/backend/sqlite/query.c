@@ -10,6 +10,7 @@
 
 #define SEARCH_CHUNK_BYTES ((size_t)256 * 1024)
 #define READ_MAX_BYTES ((size_t)64 * 1024 * 1024)
+#define NO_TIME_TEXT "no time of the form 2006-01-02T15:04:05.000"
 
 /* --- one row --------------------------------------------------------------------------------- */
 
@@ -170,8 +171,7 @@ static ledger_rc get_time(struct ldg_sqlite *s, sqlite3_stmt *stmt, int column, 
     if (text.size && !text.data)
         return ldg_fail_nomem(err);
     if (!text.size || !ldg_time_parse(text.data, text.size, ret_time_us))
-        return ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, COL_ID), name,
-                                   "no time of the form 2006-01-02T15:04:05.000", err);
+        return ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, COL_ID), name, NO_TIME_TEXT, err);
     return LEDGER_OK;
 }
 
@@ -466,50 +466,29 @@ static ledger_rc matches(struct ldg_sqlite *s, sqlite3_stmt *stmt, const ledger_
     return rc;
 }
 
-static ledger_rc prepare_read(struct ldg_sqlite *s, const char *stream,
-                              const ledger_read_options *o, bool filtered, size_t limit,
-                              sqlite3_stmt **ret_stmt, ledger_error *err)
+/* Begins the statement; its end frees the text in any case. */
+static void read_begin(struct ldg_sql *q, struct ldg_sqlite *s, const char *stream,
+                       const ledger_read_options *o, bool filtered, size_t limit, ledger_error *err)
 {
-    sqlite3_stmt *stmt = NULL;
-    char *sql = NULL;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_str *text = sqlite3_str_new(s->db);
-    sqlite3_str_appendall(text, "SELECT %C FROM main.\"%T\" AS e WHERE 1");
+    const bool by_order_key = o->order_key && *o->order_key;
+    char text[256];
+    sqlite3_snprintf((int)sizeof(text), text, "SELECT %%C FROM main.\"%%T\" AS e WHERE 1%s%s%s%s%s",
+                     stream ? " AND stream = ?" : "",
+                     !o->has_after   ? ""
+                     : o->descending ? " AND id < ?"
+                                     : " AND id > ?",
+                     by_order_key ? " AND order_key = ?" : "",
+                     o->descending ? " ORDER BY id DESC" : " ORDER BY id",
+                     filtered ? "" : " LIMIT ?");
+    ldg_sql_begin_once(q, s, "reading entries", text, err);
     if (stream)
-        sqlite3_str_appendall(text, " AND stream = ?1");
+        ldg_sql_text(q, stream);
     if (o->has_after)
-        sqlite3_str_appendall(text, o->descending ? " AND id < ?2" : " AND id > ?2");
-    if (o->order_key && *o->order_key)
-        sqlite3_str_appendall(text, " AND order_key = ?3");
-    sqlite3_str_appendall(text, o->descending ? " ORDER BY id DESC" : " ORDER BY id");
+        ldg_sql_int(q, o->after.number);
+    if (by_order_key)
+        ldg_sql_text(q, o->order_key);
     if (!filtered)
-        sqlite3_str_appendall(text, " LIMIT ?4");
-    char *pattern = sqlite3_str_finish(text);
-    if (pattern)
-        sql = ldg_sqlite_expand(s, pattern);
-    if (!sql) {
-        result = ldg_fail_nomem(err);
-        goto out;
-    }
-    int rc = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
-    if (rc == SQLITE_OK && stream)
-        rc = ldg_sqlite_bind_text(stmt, 1, stream);
-    if (rc == SQLITE_OK && o->has_after)
-        rc = sqlite3_bind_int64(stmt, 2, o->after.number);
-    if (rc == SQLITE_OK && o->order_key && *o->order_key)
-        rc = ldg_sqlite_bind_text(stmt, 3, o->order_key);
-    if (rc == SQLITE_OK && !filtered)
-        rc = sqlite3_bind_int64(stmt, 4, (sqlite3_int64)limit);
-    if (rc != SQLITE_OK)
-        result = ldg_sqlite_fail(s, rc, "reading entries", err);
-out:
-    if (result == LEDGER_OK)
-        *ret_stmt = stmt;
-    else
-        sqlite3_finalize(stmt);
-    sqlite3_free(pattern);
-    sqlite3_free(sql);
-    return result;
+        ldg_sql_int(q, (int64_t)limit);
 }
 
 /* Makes room for one item more in an array of the arena. */
@@ -542,32 +521,31 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     size_t count = 0, capacity = 0, bytes = 0;
     void *entries = NULL;
     struct needle needle = { 0 };
-    sqlite3_stmt *stmt = NULL;
-    int step = SQLITE_ROW;
+    struct ldg_sql q;
     ledger_rc rc = ldg_sqlite_file_look(s, false, err);
     if (rc == LEDGER_OK && search)
         rc = needle_init(&needle, search, err);
-    if (rc == LEDGER_OK)
-        rc = prepare_read(s, stream, o, filtered, limit, &stmt, err);
-    const struct target target = { .s = s, .stmt = stmt, .arena = arena };
-    while (rc == LEDGER_OK && count < limit && (step = sqlite3_step(stmt)) == SQLITE_ROW) {
+    if (rc != LEDGER_OK)
+        goto out;
+    read_begin(&q, s, stream, o, filtered, limit, err);
+    const struct target target = { .s = s, .stmt = q.stmt, .arena = arena };
+    while (count < limit && ldg_sql_row(&q)) {
         bool match = true;
         if (filtered)
-            rc = matches(s, stmt, o, &needle, &match, err);
-        if (rc != LEDGER_OK || !match)
+            q.rc = matches(s, q.stmt, o, &needle, &match, err);
+        if (q.rc != LEDGER_OK || !match)
             continue;
-        bytes += row_bytes(stmt);
+        bytes += row_bytes(q.stmt);
         if (count && bytes > max_bytes)
             break;
         if (!grow(arena, &entries, sizeof(ledger_entry), count, &capacity))
-            rc = ldg_fail_nomem(err);
+            q.rc = ldg_fail_nomem(err);
         else
-            rc = fill_entry(&target, (ledger_entry *)entries + count, err);
-        count += rc == LEDGER_OK;
+            q.rc = fill_entry(&target, (ledger_entry *)entries + count, err);
+        count += q.rc == LEDGER_OK;
     }
-    if (rc == LEDGER_OK && step != SQLITE_ROW && step != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, step, "reading entries", err);
-    sqlite3_finalize(stmt);
+    rc = ldg_sql_end(&q);
+out:
     needle_fini(&needle);
     if (rc == LEDGER_OK) {
         *ret_entries = entries;
@@ -578,62 +556,63 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
 
 ledger_rc ldg_sqlite_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, stream ? LDG_STMT_COUNT_STREAM : LDG_STMT_COUNT_ALL, err);
-    if (!stmt)
-        return err->code;
-    int rc = stream ? ldg_sqlite_bind_text(stmt, 1, stream) : SQLITE_OK;
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        *ret_count = (uint64_t)sqlite3_column_int64(stmt, 0);
-    else
-        result = ldg_sqlite_fail(s, rc, "counting entries", err);
-    sqlite3_reset(stmt);
-    return result;
+    struct ldg_sql q;
+    uint64_t count = 0;
+    ldg_sql_begin(&q, ctx, "counting entries",
+                  stream ? "SELECT count(*) FROM main.\"%T\" WHERE stream = ?1"
+                         : "SELECT count(*) FROM main.\"%T\"",
+                  err);
+    if (stream)
+        ldg_sql_text(&q, stream);
+    if (ldg_sql_row(&q))
+        count = (uint64_t)sqlite3_column_int64(q.stmt, 0);
+    if (ldg_sql_end(&q) == LEDGER_OK)
+        *ret_count = count;
+    return q.rc;
 }
+
+/* clang-format off */
+#define STAT_OF(where)                                                        \
+    "SELECT n, first, last, "                                                 \
+           "(SELECT created_at FROM main.\"%T\" WHERE id = first), "          \
+           "(SELECT created_at FROM main.\"%T\" WHERE id = last) "            \
+    "FROM (SELECT count(*) AS n, min(id) AS first, max(id) AS last "          \
+          "FROM main.\"%T\" " where ")"
+/* clang-format on */
 
 ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
                           ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
     ledger_stream_stat stat = { .first_at_us = LEDGER_NO_TIME, .last_at_us = LEDGER_NO_TIME };
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, stream ? LDG_STMT_STAT_STREAM : LDG_STMT_STAT_ALL, err);
-    if (!stmt)
-        return err->code;
-    int rc = stream ? ldg_sqlite_bind_text(stmt, 1, stream) : SQLITE_OK;
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc != SQLITE_ROW) {
-        result = ldg_sqlite_fail(s, rc, "reading statistics", err);
-    } else {
-        stat.count = (uint64_t)sqlite3_column_int64(stmt, 0);
-        stat.first_id.number = sqlite3_column_int64(stmt, 1);
-        stat.last_id.number = sqlite3_column_int64(stmt, 2);
-        int64_t *times[] = { &stat.first_at_us, &stat.last_at_us };
-        for (int i = 0; result == LEDGER_OK && i < 2; i++) {
-            ledger_bytes text = column_bytes(stmt, 3 + i);
-            if (text.size && (!text.data || !ldg_time_parse(text.data, text.size, times[i])))
-                result = ldg_sqlite_fail_row(s, sqlite3_column_int64(stmt, 1 + i), "created_at",
-                                             "no time of the form 2006-01-02T15:04:05.000", err);
-        }
+    int64_t *times[] = { &stat.first_at_us, &stat.last_at_us };
+    struct ldg_sql q;
+    ldg_sql_begin(&q, ctx, "reading statistics",
+                  stream ? STAT_OF("WHERE stream = ?1") : STAT_OF(""), err);
+    if (stream)
+        ldg_sql_text(&q, stream);
+    if (ldg_sql_row(&q)) {
+        stat.count = (uint64_t)sqlite3_column_int64(q.stmt, 0);
+        stat.first_id.number = sqlite3_column_int64(q.stmt, 1);
+        stat.last_id.number = sqlite3_column_int64(q.stmt, 2);
     }
-    sqlite3_reset(stmt);
-    if (result == LEDGER_OK)
+    for (int i = 0; q.rc == LEDGER_OK && i < 2; i++) {
+        ledger_bytes text = ldg_sql_bytes(&q, 3 + i);
+        if (text.data && !ldg_time_parse(text.data, text.size, times[i]))
+            q.rc = ldg_sqlite_fail_row(ctx, sqlite3_column_int64(q.stmt, 1 + i), "created_at",
+                                       NO_TIME_TEXT, err);
+    }
+    if (ldg_sql_end(&q) == LEDGER_OK)
         *ret_stat = stat;
-    return result;
+    return q.rc;
 }
 
 /* A copy of the name in column 0. One that cannot be a name is of a row that others wrote, which is
  * looked for. */
-static ledger_rc copy_name(struct ldg_sqlite *s, sqlite3_stmt *stmt, char **ret_name,
+static ledger_rc copy_name(struct ldg_sqlite *s, struct ldg_sql *names, char **ret_name,
                            ledger_error *err)
 {
-    const char *name = (const char *)sqlite3_column_text(stmt, 0);
-    const size_t size = (size_t)sqlite3_column_bytes(stmt, 0);
+    const char *name = (const char *)sqlite3_column_text(names->stmt, 0);
+    const size_t size = (size_t)sqlite3_column_bytes(names->stmt, 0);
     const char *why = NULL;
     int64_t id = 0;
 
@@ -644,14 +623,13 @@ static ledger_rc copy_name(struct ldg_sqlite *s, sqlite3_stmt *stmt, char **ret_
     else if (!ldg_utf8_valid(name, size))
         why = "not valid UTF-8";
     if (why) {
-        sqlite3_stmt *find = ldg_sqlite_stmt(s, LDG_STMT_STREAM_ROW, err);
-        if (!find)
-            return err->code;
-        if (sqlite3_bind_text(find, 1, name, (int)size, SQLITE_STATIC) == SQLITE_OK &&
-            sqlite3_step(find) == SQLITE_ROW)
-            id = sqlite3_column_int64(find, 0);
-        sqlite3_reset(find);
-        return ldg_sqlite_fail_row(s, id, "stream", why, err);
+        struct ldg_sql q;
+        ldg_sql_begin(&q, s, "looking for a row",
+                      "SELECT min(id) FROM main.\"%T\" WHERE stream = ?1", err);
+        ldg_sql_text_n(&q, name, size);
+        if (ldg_sql_row(&q))
+            id = sqlite3_column_int64(q.stmt, 0);
+        return ldg_sql_end(&q) == LEDGER_OK ? ldg_sqlite_fail_row(s, id, "stream", why, err) : q.rc;
     }
     *ret_name = ldg_strdup(name);
     return *ret_name ? LEDGER_OK : ldg_fail_nomem(err);
@@ -660,75 +638,82 @@ static ledger_rc copy_name(struct ldg_sqlite *s, sqlite3_stmt *stmt, char **ret_
 ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
                                   ledger_names *ret_names, ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
+    /* Each step jumps to the next name in the index: a stream of a million rows costs one step. */
+    /* clang-format off */
+    static const char text[] =
+        "WITH RECURSIVE names(name) AS ("
+            "SELECT CASE WHEN ?1 IS NULL THEN (SELECT min(stream) FROM main.\"%T\") "
+                   "ELSE (SELECT min(stream) FROM main.\"%T\" WHERE stream > ?1) END "
+            "UNION ALL "
+            "SELECT (SELECT min(stream) FROM main.\"%T\" WHERE stream > name) "
+            "FROM names WHERE name IS NOT NULL) "
+        "SELECT name FROM names WHERE name IS NOT NULL LIMIT ?2";
+    /* clang-format on */
     ledger_names names = { 0 };
     size_t capacity = 0;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LIST_STREAMS, err);
-    if (!stmt)
-        return err->code;
-    int rc = after ? ldg_sqlite_bind_text(stmt, 1, after) : sqlite3_bind_null(stmt, 1);
-    if (rc == SQLITE_OK)
-        rc =
-            sqlite3_bind_int64(stmt, 2, (sqlite3_int64)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
-    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
-        rc = sqlite3_step(stmt);
-        if (rc != SQLITE_ROW)
-            break;
+    struct ldg_sql q;
+    ldg_sql_begin(&q, ctx, "listing streams", text, err);
+    ldg_sql_text(&q, after);
+    ldg_sql_int(&q, (int64_t)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
+    while (ldg_sql_row(&q)) {
         if (names.count == capacity) {
             size_t next = capacity ? capacity * 2 : 16;
             char **more = ldg_realloc(names.items, next * sizeof(*more));
             if (!more) {
-                result = ldg_fail_nomem(err);
+                q.rc = ldg_fail_nomem(err);
                 break;
             }
             names.items = more;
             capacity = next;
         }
-        result = copy_name(s, stmt, &names.items[names.count], err);
-        if (result != LEDGER_OK)
-            break;
-        names.count++;
+        q.rc = copy_name(ctx, &q, &names.items[names.count], err);
+        names.count += q.rc == LEDGER_OK;
     }
-    if (result == LEDGER_OK && rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(s, rc, "listing streams", err);
-    sqlite3_reset(stmt);
-    if (result == LEDGER_OK)
+    if (ldg_sql_end(&q) == LEDGER_OK)
         *ret_names = names;
     else
         ledger_names_destroy(&names);
-    return result;
+    return q.rc;
+}
+
+/* ?1 stream, ?2 text, ?3 number or NULL, in each. A table that cannot be changed may lack our
+ * columns, or Go's. */
+static const char *by_source_text(const struct ldg_sqlite *s)
+{
+    /* clang-format off */
+    if (!s->has_source_id)
+        return "SELECT id FROM main.\"%T\" WHERE 0 AND ?1 = ?2 AND ?3";
+    if (!s->has_ours)
+        return "SELECT id FROM main.\"%T\" WHERE source_id = ?2 AND source_id != '' "
+               "AND stream = ?1 AND (?3 OR 1) LIMIT 1";
+    return "SELECT id FROM main.\"%T\" "
+           "WHERE origin IN (SELECT id FROM main.\"%T_origins\") "
+           "AND source_pos = ?3 AND +stream = ?1 "
+           "UNION ALL "
+           "SELECT id FROM main.\"%T\" "
+           "WHERE source_id = ?2 AND source_id != '' AND stream = ?1 LIMIT 1";
+    /* clang-format on */
 }
 
 ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                        ledger_id *ret_id, ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
+    struct ldg_sql q;
     int64_t number = 0;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_FIND_BY_SOURCE, err);
-    if (!stmt)
-        return err->code;
-    int rc = SQLITE_OK;
-    if (sqlite3_bind_parameter_count(stmt) >= 1)
-        rc = ldg_sqlite_bind_text(stmt, 1, stream);
-    if (rc == SQLITE_OK && sqlite3_bind_parameter_count(stmt) >= 2)
-        rc = ldg_sqlite_bind_text(stmt, 2, source_id);
-    if (rc == SQLITE_OK && sqlite3_bind_parameter_count(stmt) >= 3)
-        rc = ldg_int64_parse(source_id, false, &number) ? sqlite3_bind_int64(stmt, 3, number)
-                                                        : sqlite3_bind_null(stmt, 3);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        *ret_id = (ledger_id){ .number = sqlite3_column_int64(stmt, 0) };
-    else if (rc == SQLITE_DONE)
-        result = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
-                          "stream \"%s\" has no entry with the id %s of another store", stream,
-                          source_id);
+    ldg_sql_begin(&q, ctx, "looking for a bridged entry", by_source_text(ctx), err);
+    ldg_sql_text(&q, stream);
+    ldg_sql_text(&q, source_id);
+    if (ldg_int64_parse(source_id, false, &number))
+        ldg_sql_int(&q, number);
     else
-        result = ldg_sqlite_fail(s, rc, "looking for a bridged entry", err);
-    sqlite3_reset(stmt);
-    return result;
+        ldg_sql_text(&q, NULL);
+    if (ldg_sql_row(&q))
+        *ret_id = (ledger_id){ .number = sqlite3_column_int64(q.stmt, 0) };
+    else if (q.rc == LEDGER_OK)
+        q.rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
+                        "stream \"%s\" has no entry with the id %s of another store", stream,
+                        source_id);
+    return ldg_sql_end(&q);
 }
 
 /* Nothing but what is asked for: another column of the row may be odd, and is not read. */
@@ -760,29 +745,42 @@ ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
                                    struct ldg_arena *arena, ledger_entry **ret_entries,
                                    ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
-    ledger_rc result = LEDGER_OK;
+    struct ldg_sql q;
     ledger_entry *entries = ldg_arena_calloc(arena, count, sizeof(*entries));
     if (!entries)
         return ldg_fail_nomem(err);
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_PAYLOAD, err);
-    if (!stmt)
-        return err->code;
-    const struct target target = { .s = s, .stmt = stmt, .arena = arena, .raw = true };
-    for (size_t i = 0; i < count && result == LEDGER_OK; i++) {
-        int rc = sqlite3_bind_int64(stmt, 1, ids[i]);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_step(stmt);
-        if (rc == SQLITE_ROW)
-            result = fill_payload_only(&target, &entries[i], err);
-        else if (rc != SQLITE_DONE)
-            result = ldg_sqlite_fail(s, rc, "reading an entry", err);
-        sqlite3_reset(stmt);
+    ldg_sql_begin(&q, ctx, "reading an entry",
+                  "SELECT id, stream, " LDG_SQLITE_SMALL_PAYLOAD ", " LDG_SQLITE_LARGE_SIZE
+                  ", created_at FROM main.\"%T\" WHERE id = ?1",
+                  err);
+    const struct target target = { .s = ctx, .stmt = q.stmt, .arena = arena, .raw = true };
+    for (size_t i = 0; i < count && q.rc == LEDGER_OK; i++) {
+        ldg_sql_int(&q, ids[i]);
+        if (ldg_sql_row(&q))
+            q.rc = fill_payload_only(&target, &entries[i], err);
+        ldg_sql_again(&q);
     }
-    if (result == LEDGER_OK)
+    if (ldg_sql_end(&q) == LEDGER_OK)
         *ret_entries = entries;
-    return result;
+    return q.rc;
 }
+
+/* ?1 stream, ?2 id. */
+static const char survivors_here[] = "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2 "
+                                     "AND +origin = 0 AND +source_pos IS NULL ORDER BY id";
+/* ?1 stream, ?2 source_pos, ?3 origin. Where the origin's entries are in its order, the first one
+ * that a trim leaves ends the search. */
+/* clang-format off */
+static const char survivors_of_origin[] =
+    "SELECT source_pos FROM main.\"%T\" WHERE stream = ?1 AND id < "
+        "coalesce(CASE WHEN (SELECT ordered FROM main.\"%T_origins\" WHERE id = ?3) THEN "
+            "(SELECT id FROM main.\"%T\" WHERE stream = ?1 AND +origin = ?3 AND +source_pos > ?2 "
+             "ORDER BY id LIMIT 1) END, 9223372036854775807) "
+        "AND +origin = ?3 AND +source_pos <= ?2 "
+    "UNION "
+    "SELECT entry FROM main.\"%T_parked\" "
+    "WHERE origin = ?3 AND entry > 0 AND entry <= ?2 AND +stream = ?1 ORDER BY 1";
+/* clang-format on */
 
 /* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
  * an id at or before `before`, and the trim may be read again. Bridged entries come in any order,
@@ -791,46 +789,32 @@ ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
-    int64_t *ids = NULL;
+    void *ids = NULL;
     size_t count = 0, capacity = 0;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, origin ? LDG_STMT_TRIM_KEPT_ORIGIN : LDG_STMT_TRIM_KEPT, err);
-    if (!stmt)
-        return err->code;
-    int rc = ldg_sqlite_bind_text(stmt, 1, stream);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(stmt, 2, before);
-    if (rc == SQLITE_OK && origin)
-        rc = sqlite3_bind_int(stmt, 3, origin);
-    while (rc == SQLITE_OK && result == LEDGER_OK && sqlite3_step(stmt) == SQLITE_ROW) {
-        if (count == capacity) {
-            size_t next = capacity ? capacity * 2 : 16;
-            int64_t *more = ldg_arena_calloc(arena, next, sizeof(*more));
-            if (!more) {
-                result = ldg_fail_nomem(err);
-                break;
-            }
-            if (count)
-                memcpy(more, ids, count * sizeof(*more));
-            ids = more;
-            capacity = next;
-        }
-        ids[count++] = sqlite3_column_int64(stmt, 0);
+    struct ldg_sql q;
+    ldg_sql_begin(&q, ctx, "reading what a trim left",
+                  origin ? survivors_of_origin : survivors_here, err);
+    ldg_sql_text(&q, stream);
+    ldg_sql_int(&q, before);
+    if (origin)
+        ldg_sql_int(&q, origin);
+    while (ldg_sql_row(&q)) {
+        if (grow(arena, &ids, sizeof(int64_t), count, &capacity))
+            ((int64_t *)ids)[count++] = sqlite3_column_int64(q.stmt, 0);
+        else
+            q.rc = ldg_fail_nomem(err);
     }
-    rc = rc == SQLITE_OK ? sqlite3_reset(stmt) : rc;
-    if (result == LEDGER_OK && rc != SQLITE_OK)
-        result = ldg_sqlite_fail(s, rc, "reading what a trim left", err);
-    sqlite3_reset(stmt);
-    if (result == LEDGER_OK) {
+    if (ldg_sql_end(&q) == LEDGER_OK) {
         *ret_ids = ids;
         *ret_count = count;
     }
-    return result;
+    return q.rc;
 }
 
+/* --- history --------------------------------------------------------------------------------- */
+
 struct history {
+    struct ldg_sql q;
     struct target target;
     int origin;
     void *rows;
@@ -838,26 +822,19 @@ struct history {
     bool full;                                /* the row at hand belongs to the next page */
 };
 
-static ledger_rc history_begin(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, int origin,
-                               size_t max_bytes, struct ldg_arena *arena, struct history *h,
-                               ledger_error *err)
+static void history_begin(struct ldg_sqlite *s, const char *text, int origin, size_t max_bytes,
+                          struct ldg_arena *arena, struct history *h, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
-
-    *h = (struct history){ .target = { .s = s, .stmt = stmt, .arena = arena, .raw = true },
-                           .origin = origin,
-                           .max_bytes = max_bytes };
-    return stmt != NULL ? LEDGER_OK : err->code;
+    *h = (struct history){ .origin = origin, .max_bytes = max_bytes };
+    ldg_sql_begin(&h->q, s, "reading the history", text, err);
+    h->target = (struct target){ .s = s, .stmt = h->q.stmt, .arena = arena, .raw = true };
 }
 
 /* Takes the rows that the statement gives now; the one that no longer fits is left. */
-static ledger_rc history_take(struct history *h, ledger_error *err)
+static void history_take(struct history *h, ledger_error *err)
 {
-    sqlite3_stmt *stmt = h->target.stmt;
-    ledger_rc result = LEDGER_OK;
-    int rc = SQLITE_ROW;
-
-    while (result == LEDGER_OK && !h->full && (rc = sqlite3_step(stmt)) == SQLITE_ROW) {
+    while (!h->full && ldg_sql_row(&h->q)) {
+        sqlite3_stmt *stmt = h->q.stmt;
         h->bytes += row_bytes(stmt);
         h->full = h->count > 0 && h->max_bytes > 0 && h->bytes > h->max_bytes;
         if (h->full)
@@ -865,11 +842,11 @@ static ledger_rc history_take(struct history *h, ledger_error *err)
         ledger_entry *entry = ldg_arena_alloc(h->target.arena, sizeof(*entry));
         if (!entry || !grow(h->target.arena, &h->rows, sizeof(struct ldg_history_row), h->count,
                             &h->capacity)) {
-            result = ldg_fail_nomem(err);
+            h->q.rc = ldg_fail_nomem(err);
             break;
         }
-        result = fill_entry(&h->target, entry, err);
-        if (result == LEDGER_OK)
+        h->q.rc = fill_entry(&h->target, entry, err);
+        if (h->q.rc == LEDGER_OK)
             ((struct ldg_history_row *)h->rows)[h->count++] = (struct ldg_history_row){
                 .source_pos =
                     h->origin > 0 ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
@@ -877,10 +854,39 @@ static ledger_rc history_take(struct history *h, ledger_error *err)
                 .entry = entry,
             };
     }
-    if (result == LEDGER_OK && rc != SQLITE_ROW && rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(h->target.s, rc, "reading the history", err);
-    sqlite3_reset(stmt);
-    return result;
+}
+
+static ledger_rc history_end(struct history *h, struct ldg_history_row **ret_rows,
+                             size_t *ret_count)
+{
+    if (ldg_sql_end(&h->q) == LEDGER_OK) {
+        *ret_rows = h->rows;
+        *ret_count = h->count;
+    }
+    return h->q.rc;
+}
+
+/* ?1 after, ?2 limit, ?3 origin. A log may carry what the Go bridge brought, so that is of this
+ * table. */
+static const char *history_text(const struct ldg_sqlite *s, int origin)
+{
+    /* clang-format off */
+    if (origin > 0)
+        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
+               "ORDER BY source_pos LIMIT ?2";
+    if (origin == 0)
+        return s->has_ours
+            ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 "
+              "AND +origin = 0 AND +source_pos IS NULL ORDER BY id LIMIT ?2"
+            : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
+    if (!s->has_source_id)
+        return "SELECT %C FROM main.\"%T\" AS e WHERE 0 AND ?1 = ?2";
+    return s->has_ours
+        ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 "
+          "AND +source_pos IS NULL AND +source_id != '' ORDER BY id LIMIT ?2"
+        : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND source_id != '' "
+          "ORDER BY id LIMIT ?2";
+    /* clang-format on */
 }
 
 ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
@@ -888,25 +894,23 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit,
                              size_t *ret_count, ledger_error *err)
 {
     struct history h;
-    ledger_rc result = history_begin(ctx,
-                                     origin > 0   ? LDG_STMT_HISTORY_ORIGIN
-                                     : origin < 0 ? LDG_STMT_HISTORY_UNCLAIMED
-                                                  : LDG_STMT_HISTORY_LOCAL,
-                                     origin, max_bytes, arena, &h, err);
-    if (result != LEDGER_OK)
-        return result;
-    int rc = sqlite3_bind_int64(h.target.stmt, 1, after);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(h.target.stmt, 2, (sqlite3_int64)limit);
-    if (rc == SQLITE_OK && origin > 0)
-        rc = sqlite3_bind_int(h.target.stmt, 3, origin);
-    result = rc == SQLITE_OK ? history_take(&h, err)
-                             : ldg_sqlite_fail(ctx, rc, "reading the history", err);
-    if (result == LEDGER_OK) {
-        *ret_rows = h.rows;
-        *ret_count = h.count;
-    }
-    return result;
+    history_begin(ctx, history_text(ctx, origin), origin, max_bytes, arena, &h, err);
+    ldg_sql_int(&h.q, after);
+    ldg_sql_int(&h.q, (int64_t)limit);
+    if (origin > 0)
+        ldg_sql_int(&h.q, origin);
+    history_take(&h, err);
+    return history_end(&h, ret_rows, ret_count);
+}
+
+/* ?1 position, ?2 origin */
+static const char *history_of_text(const struct ldg_sqlite *s, int origin)
+{
+    if (origin)
+        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?2 AND source_pos = ?1";
+    return s->has_ours ? "SELECT %C FROM main.\"%T\" AS e "
+                         "WHERE id = ?1 AND +origin = 0 AND +source_pos IS NULL"
+                       : "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
 }
 
 ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
@@ -915,19 +919,13 @@ ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions,
                                 ledger_error *err)
 {
     struct history h;
-    ledger_rc result =
-        history_begin(ctx, origin ? LDG_STMT_HISTORY_ORIGIN_OF : LDG_STMT_HISTORY_LOCAL_OF, origin,
-                      max_bytes, arena, &h, err);
-    for (size_t i = 0; result == LEDGER_OK && i < count && !h.full; i++) {
-        int rc = sqlite3_bind_int64(h.target.stmt, 1, positions[i]);
-        if (rc == SQLITE_OK && origin)
-            rc = sqlite3_bind_int(h.target.stmt, 2, origin);
-        result = rc == SQLITE_OK ? history_take(&h, err)
-                                 : ldg_sqlite_fail(ctx, rc, "reading the history", err);
+    history_begin(ctx, history_of_text(ctx, origin), origin, max_bytes, arena, &h, err);
+    for (size_t i = 0; h.q.rc == LEDGER_OK && i < count && !h.full; i++) {
+        ldg_sql_int(&h.q, positions[i]);
+        if (origin)
+            ldg_sql_int(&h.q, origin);
+        history_take(&h, err);
+        ldg_sql_again(&h.q);
     }
-    if (result == LEDGER_OK) {
-        *ret_rows = h.rows;
-        *ret_count = h.count;
-    }
-    return result;
+    return history_end(&h, ret_rows, ret_count);
 }

@@ -4,6 +4,7 @@
  * dropped, so the Go module goes on working on the same tables; whatever is missing is added in one
  * transaction, after a second look under the write lock, so that any number of programs may open
  * one database at once. */
+#include "backend/sqlite/sql.h"
 #include "backend/sqlite/sqlite.h"
 
 #include <string.h>
@@ -429,7 +430,7 @@ static ledger_rc look_at_index(struct ldg_sqlite *s, const struct index *index, 
 static ledger_rc read_identity(struct ldg_sqlite *s, uint32_t *has, ledger_error *err)
 {
     ledger_rc result = LEDGER_OK;
-    char *sql = ldg_sqlite_expand(s, "SELECT uuid, epoch FROM main.\"%T_meta\" WHERE id = 1");
+    char *sql = ldg_sql_expand(s, "SELECT uuid, epoch FROM main.\"%T_meta\" WHERE id = 1");
     sqlite3_stmt *stmt = NULL;
     if (!sql)
         return ldg_fail_nomem(err);
@@ -519,7 +520,7 @@ ledger_rc ldg_sqlite_schema_look(struct ldg_sqlite *s, ledger_error *err)
 
 static ledger_rc run_ddl(struct ldg_sqlite *s, const char *text, ledger_error *err)
 {
-    char *sql = ldg_sqlite_expand(s, text);
+    char *sql = ldg_sql_expand(s, text);
     if (!sql)
         return ldg_fail_nomem(err);
     int rc = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
@@ -570,7 +571,7 @@ static ledger_rc for_each_row(struct ldg_sqlite *s, const char *pattern,
                               void (*row)(void *ctx, sqlite3_stmt *stmt), void *ctx,
                               ledger_error *err)
 {
-    char *sql = ldg_sqlite_expand(s, pattern);
+    char *sql = ldg_sql_expand(s, pattern);
     ledger_rc result = LEDGER_OK;
     int rc;
     if (!sql)

@@ -1,39 +1,29 @@
-/* The text of every statement, and how table names come into it.
+/* The texts of statements that do not stand beside their caller yet.
  *
  * Statements are prepared once per handle and kept. Every name is main.-qualified and quoted, so no
  * attached database and no keyword can stand in for a table of ours. */
 #include "backend/sqlite/sqlite.h"
 
-#include <string.h>
+#include "backend/sqlite/sql.h"
 
 #define ENTRY_INSERT_COLUMNS                                                                       \
     "(id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, created_at, "     \
     "origin, source_pos, source_id)"
-#define ENTRY_INSERT_VALUES 12
+/* OR FAIL needs no statement journal; whoever runs it rolls back everything when it fails. */
+#define MANY_ROWS "INSERT OR FAIL INTO main.\"%T\"" ENTRY_INSERT_COLUMNS " VALUES %V"
 #define LOCAL_INSERT                                                                               \
     "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
     "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
 /* Whatever the column `stream` of the log holds: an event names its stream itself. */
 #define LOG_ROWS "FROM main.\"%L\" WHERE "
 /* A payload over 1 MiB comes as NULL with its size, and is then read straight into its place. */
-#define LARGE_PAYLOAD "typeof(payload) = 'blob' AND length(payload) > 1048576"
-#define SMALL_PAYLOAD "CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END"
-#define LARGE_SIZE "CASE WHEN " LARGE_PAYLOAD " THEN length(payload) ELSE 0 END"
-#define STAT_OF(where)                                                                             \
-    "SELECT n, first, last, "                                                                      \
-    "(SELECT created_at FROM main.\"%T\" WHERE id = first), "                                      \
-    "(SELECT created_at FROM main.\"%T\" WHERE id = last) "                                        \
-    "FROM (SELECT count(*) AS n, min(id) AS first, max(id) AS last FROM main.\"%T\" " where ")"
+#define SMALL_PAYLOAD LDG_SQLITE_SMALL_PAYLOAD
+#define LARGE_SIZE LDG_SQLITE_LARGE_SIZE
 
 /* %T table, %L log table, %C columns of an entry. Texts of the multi-row inserts are made below. */
 static const char *const statements[LDG_STMT_COUNT] = {
-    [LDG_STMT_BEGIN] = "BEGIN",
-    [LDG_STMT_BEGIN_IMMEDIATE] = "BEGIN IMMEDIATE",
-    [LDG_STMT_COMMIT] = "COMMIT",
-    [LDG_STMT_ROLLBACK] = "ROLLBACK",
     [LDG_STMT_DATA_VERSION] = "PRAGMA main.data_version",
     [LDG_STMT_SCHEMA_VERSION] = "PRAGMA main.schema_version",
-    [LDG_STMT_TOUCH] = "SELECT 1 FROM main.\"%T\" LIMIT 1",
     [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
 
     /* write.c */
@@ -46,61 +36,14 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_SET_TAGS] = "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1",
     [LDG_STMT_SET_ANNOTATIONS] =
         "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3 WHERE id = ?1",
-    [LDG_STMT_GET_PAYLOAD] = "SELECT id, stream, " SMALL_PAYLOAD ", CASE WHEN " LARGE_PAYLOAD
-                             " THEN length(payload) END, created_at FROM main.\"%T\" WHERE id = ?1",
     [LDG_STMT_DELETE] = "DELETE FROM main.\"%T\" WHERE id = ?1",
     /* ?1 stream, ?2 id */
     [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
-    [LDG_STMT_TRIM_KEPT] = "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2 "
-                           "AND +origin = 0 AND +source_pos IS NULL ORDER BY id",
-    /* ?1 stream, ?2 source_pos, ?3 origin. Where the origin's entries are in its order, the first
-     * one that a trim leaves ends the look. */
-    [LDG_STMT_TRIM_KEPT_ORIGIN] =
-        "SELECT source_pos FROM main.\"%T\" WHERE stream = ?1 AND id < "
-        "coalesce(CASE WHEN (SELECT ordered FROM main.\"%T_origins\" WHERE id = ?3) THEN "
-        "(SELECT id FROM main.\"%T\" WHERE stream = ?1 AND +origin = ?3 AND +source_pos > ?2 "
-        "ORDER BY id LIMIT 1) END, 9223372036854775807) AND +origin = ?3 AND +source_pos <= ?2 "
-        "UNION SELECT entry FROM main.\"%T_parked\" WHERE origin = ?3 AND entry > 0 "
-        "AND entry <= ?2 AND +stream = ?1 ORDER BY 1",
     [LDG_STMT_TRIM_ORIGINS] =
         "SELECT o.uuid, o.epoch, max(e.source_pos), max(e.id) FROM main.\"%T\" AS e "
         "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
         "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
         "GROUP BY e.origin ORDER BY e.origin",
-    [LDG_STMT_COUNT_STREAM] = "SELECT count(*) FROM main.\"%T\" WHERE stream = ?1",
-    [LDG_STMT_COUNT_ALL] = "SELECT count(*) FROM main.\"%T\"",
-    [LDG_STMT_STAT_STREAM] = STAT_OF("WHERE stream = ?1"),
-    [LDG_STMT_STAT_ALL] = STAT_OF(""),
-    /* Each step jumps to the next name in the index: a stream of a million rows costs one step. */
-    [LDG_STMT_LIST_STREAMS] =
-        "WITH RECURSIVE names(name) AS ("
-        "SELECT CASE WHEN ?1 IS NULL THEN (SELECT min(stream) FROM main.\"%T\") "
-        "ELSE (SELECT min(stream) FROM main.\"%T\" WHERE stream > ?1) END UNION ALL "
-        "SELECT (SELECT min(stream) FROM main.\"%T\" WHERE stream > name) FROM names "
-        "WHERE name IS NOT NULL) SELECT name FROM names WHERE name IS NOT NULL LIMIT ?2",
-    [LDG_STMT_STREAM_ROW] = "SELECT min(id) FROM main.\"%T\" WHERE stream = ?1",
-    /* ?1 stream, ?2 text, ?3 number or NULL */
-    [LDG_STMT_FIND_BY_SOURCE] =
-        "SELECT id FROM main.\"%T\" WHERE origin IN (SELECT id FROM main.\"%T_origins\") "
-        "AND source_pos = ?3 AND +stream = ?1 "
-        "UNION ALL SELECT id FROM main.\"%T\" "
-        "WHERE source_id = ?2 AND source_id != '' AND stream = ?1 LIMIT 1",
-    /* ?1 after, ?2 limit; a log may carry what the Go bridge brought, so that is of this table */
-    [LDG_STMT_HISTORY_LOCAL] =
-        "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
-        "ORDER BY id LIMIT ?2",
-    [LDG_STMT_HISTORY_UNCLAIMED] =
-        "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 AND +source_pos IS NULL "
-        "AND +source_id != '' ORDER BY id LIMIT ?2",
-    /* ?1 after, ?2 limit, ?3 origin */
-    [LDG_STMT_HISTORY_ORIGIN] =
-        "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
-        "ORDER BY source_pos LIMIT ?2",
-    /* ?1 position, ?2 origin */
-    [LDG_STMT_HISTORY_LOCAL_OF] =
-        "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1 AND +origin = 0 AND +source_pos IS NULL",
-    [LDG_STMT_HISTORY_ORIGIN_OF] =
-        "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?2 AND source_pos = ?1",
 
     /* log.c: ?1 position, ?2 limit. A large payload is left out, and its size given. */
     [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE " " LOG_ROWS
@@ -188,6 +131,9 @@ static const char *const statements[LDG_STMT_COUNT] = {
     /* the range is what brings Go's index on source_id in */
     [LDG_STMT_UNCLAIMED] = "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
                            "AND source_id > '' AND +origin = 0 AND +source_pos IS NULL)",
+    [LDG_STMT_APPLY_INSERT_1] = MANY_ROWS,
+    [LDG_STMT_APPLY_INSERT_8] = MANY_ROWS,
+    [LDG_STMT_APPLY_INSERT_32] = MANY_ROWS,
     [LDG_STMT_APPLY_INSERT_SAFE] =
         "INSERT INTO main.\"%T\"" ENTRY_INSERT_COLUMNS
         " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) "
@@ -267,9 +213,6 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_APPLY_NEXT_ID] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
                                "name = '%T' COLLATE NOCASE), 0), "
                                "coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1",
-    [LDG_STMT_SAVEPOINT] = "SAVEPOINT ldg",
-    [LDG_STMT_SAVEPOINT_RELEASE] = "RELEASE ldg",
-    [LDG_STMT_SAVEPOINT_ROLLBACK] = "ROLLBACK TO ldg",
 
     /* parked.c */
     [LDG_STMT_PARKED_ANY] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_parked\")",
@@ -324,116 +267,67 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_PARKED_DROP] = "DELETE FROM main.\"%T_parked\" WHERE ?1 = 0 OR id = ?1",
 };
 
-/* The columns of an entry, in the order query.c reads them. A payload over 1 MiB
- * comes as NULL with its size, and is then read straight into its place. */
-#define ENTRY_COLUMNS                                                                              \
-    "id, stream, CASE WHEN " LARGE_PAYLOAD " THEN NULL ELSE payload END, "                         \
-    "CASE WHEN " LARGE_PAYLOAD " THEN length(payload) END, "                                       \
-    "order_key, dedup_key, schema_version, metadata, tags, annotations, created_at, updated_at"
-
-char *ldg_sqlite_expand(const struct ldg_sqlite *s, const char *text)
+static const char *text_of(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
 {
-    sqlite3_str *out = sqlite3_str_new(s->db);
-    for (const char *p = text; *p; p++) {
-        if (*p != '%') {
-            size_t size = strcspn(p, "%");
-            sqlite3_str_append(out, p, (int)size);
-            p += size - 1;
-            continue;
-        }
-        switch (*++p) {
-        case 'T':
-            sqlite3_str_appendall(out, s->table);
-            break;
-        case 'L':
-            sqlite3_str_appendall(out, s->log_table);
-            break;
-        case 'C':
-            sqlite3_str_appendall(out, ENTRY_COLUMNS);
-            sqlite3_str_appendall(out, s->has_source_id ? ", source_id" : ", ''");
-            sqlite3_str_appendall(out, ", ");
-            if (!s->has_ours) {
-                sqlite3_str_appendall(out, "0, NULL, NULL");
-                break;
-            }
-            sqlite3_str_appendall(out, "origin, source_pos, CASE WHEN origin = 0 THEN NULL ELSE "
-                                       "(SELECT o.uuid FROM main.\"");
-            sqlite3_str_appendall(out, s->table);
-            sqlite3_str_appendall(out, "_origins\" AS o WHERE o.id = e.origin) END");
-            break;
-        default: /* of strftime(): stays */
-            sqlite3_str_appendchar(out, 1, '%');
-            p--;
-            break;
-        }
-    }
-    return sqlite3_str_finish(out);
-}
-
-/* OR FAIL needs no statement journal; whoever runs it rolls back everything when it fails. */
-static char *multi_row_insert(const struct ldg_sqlite *s, int rows)
-{
-    sqlite3_str *out = sqlite3_str_new(s->db);
-    sqlite3_str_appendf(out, "INSERT OR FAIL INTO main.\"%s\"" ENTRY_INSERT_COLUMNS " VALUES ",
-                        s->table);
-    for (int row = 0; row < rows; row++) {
-        sqlite3_str_appendall(out, row ? ", (?" : "(?");
-        for (int i = 1; i < ENTRY_INSERT_VALUES; i++)
-            sqlite3_str_appendall(out, ", ?");
-        sqlite3_str_appendall(out, ")");
-    }
-    return sqlite3_str_finish(out);
-}
-
-char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
-{
-    const char *text = statements[id];
     switch (id) {
-    case LDG_STMT_APPLY_INSERT_1:
-        return multi_row_insert(s, 1);
-    case LDG_STMT_APPLY_INSERT_8:
-        return multi_row_insert(s, 8);
-    case LDG_STMT_APPLY_INSERT_32:
-        return multi_row_insert(s, 32);
-    case LDG_STMT_FIND_BY_SOURCE:
-        if (!s->has_source_id)
-            text = "SELECT id FROM main.\"%T\" WHERE 0";
-        else if (!s->has_ours)
-            text = "SELECT id FROM main.\"%T\" WHERE source_id = ?2 AND source_id != '' "
-                   "AND stream = ?1 LIMIT 1";
-        break;
-    case LDG_STMT_HISTORY_LOCAL:
-        if (!s->has_ours)
-            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
-        break;
-    case LDG_STMT_HISTORY_LOCAL_OF:
-        if (!s->has_ours)
-            text = "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
-        break;
-    case LDG_STMT_HISTORY_UNCLAIMED:
-        if (!s->has_source_id)
-            text = "SELECT %C FROM main.\"%T\" AS e WHERE 0 AND ?1 = ?2";
-        else if (!s->has_ours)
-            text = "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND source_id != '' "
-                   "ORDER BY id LIMIT ?2";
-        break;
     case LDG_STMT_UNCLAIMED:
         if (!s->has_source_id)
-            text = "SELECT 0";
-        else if (!s->has_ours)
-            text = "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
+            return "SELECT 0";
+        if (!s->has_ours)
+            return "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
                    "AND source_id > '')";
         break;
     case LDG_STMT_GET_MUTABLE: /* ?1 id, ?2 stream */
-        text = s->has_ours
+        return s->has_ours
                    ? "SELECT e.annotations, e.source_pos, o.uuid, o.epoch FROM main.\"%T\" AS e "
                      "LEFT JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
                      "WHERE e.id = ?1 AND +e.stream = ?2"
                    : "SELECT annotations, NULL, NULL, NULL FROM main.\"%T\" "
                      "WHERE id = ?1 AND +stream = ?2";
-        break;
     default:
         break;
     }
-    return ldg_sqlite_expand(s, text);
+    return statements[id];
+}
+
+static void begin(struct ldg_sql *q, struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
+                  const char *doing, ledger_error *err)
+{
+    const int rows = id == LDG_STMT_APPLY_INSERT_32  ? 32
+                     : id == LDG_STMT_APPLY_INSERT_8 ? 8
+                     : id == LDG_STMT_APPLY_INSERT_1 ? 1
+                                                     : 0;
+    ldg_sql_begin_rows(q, s, doing, text_of(s, id), 12, rows, err);
+    sqlite3_reset(q->stmt);
+}
+
+sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err)
+{
+    struct ldg_sql q;
+
+    begin(&q, s, id, "", err);
+    return q.stmt;
+}
+
+ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
+                         ledger_error *err)
+{
+    struct ldg_sql q;
+
+    begin(&q, s, id, doing, err);
+    return ldg_sql_run(&q);
+}
+
+ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
+                              const int64_t *values, int count, int64_t *ret_value,
+                              ledger_error *err)
+{
+    struct ldg_sql q;
+
+    begin(&q, s, id, doing, err);
+    for (int i = 0; i < count; i++)
+        ldg_sql_int(&q, values[i]);
+    if (ldg_sql_row(&q) && ret_value != NULL)
+        *ret_value = sqlite3_column_int64(q.stmt, 0);
+    return ldg_sql_end(&q);
 }

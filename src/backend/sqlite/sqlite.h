@@ -1,9 +1,10 @@
 /* What the files of this backend share: the open database, its statements, its names.
  *
- * backend.c  open, close, errors, transactions, the vtable     schema.c   tables, migration, check
+ * backend.c  open, close, the vtable        fail.c    what SQLite's results mean
+ * db.c       statements (db.h)              tx.c      transactions
  * file.c     which file a name leads to, and if it still does
- * sql.c      the texts of the statements                       write.c    append, set, trim
- * query.c    read, search, history
+ * schema.c   tables, migration, check
+ * write.c    append, set, trim              query.c   read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
  * side: cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the
  * fenced batch), parked.c (parked events), durable.c (a thread that syncs the WAL while it is
@@ -14,131 +15,19 @@
 #include <sqlite3.h>
 #include <sys/types.h>
 
+#include "backend/sqlite/db.h"
 #include "base/error.h"
 #include "base/mem.h"
 #include "event/event.h"
 #include "store/backend.h"
 
-/* Prepared on first use, kept until close; sql.c makes the text from the table names. */
-enum ldg_sqlite_stmt_id {
-    LDG_STMT_BEGIN,
-    LDG_STMT_BEGIN_IMMEDIATE,
-    LDG_STMT_COMMIT,
-    LDG_STMT_ROLLBACK,
-    LDG_STMT_DATA_VERSION,
-    LDG_STMT_SCHEMA_VERSION,
-    LDG_STMT_TOUCH, /* a read that starts a snapshot */
-    LDG_STMT_HAS_ORIGINS,
-    /* write.c */
-    LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
-    LDG_STMT_INSERT_PLAIN, /* a local entry without dedup key */
-    LDG_STMT_INSERT_LOG,   /* payload, created_at */
-    LDG_STMT_SET_TAGS,
-    LDG_STMT_SET_ANNOTATIONS,
-    LDG_STMT_GET_MUTABLE, /* by id and stream: annotations and where the entry came from */
-    LDG_STMT_DELETE,      /* one entry by id: an append that takes itself back */
-    LDG_STMT_TRIM,
-    LDG_STMT_TRIM_ORIGINS,
-    /* query.c */
-    LDG_STMT_GET_PAYLOAD, /* by id: what an event of Go lacks */
-    LDG_STMT_TRIM_KEPT,
-    LDG_STMT_TRIM_KEPT_ORIGIN,
-    LDG_STMT_COUNT_STREAM,
-    LDG_STMT_COUNT_ALL,
-    LDG_STMT_STAT_STREAM,
-    LDG_STMT_STAT_ALL,
-    LDG_STMT_LIST_STREAMS,
-    LDG_STMT_STREAM_ROW, /* the first row with this name */
-    LDG_STMT_FIND_BY_SOURCE,
-    LDG_STMT_HISTORY_LOCAL,
-    LDG_STMT_HISTORY_ORIGIN,
-    LDG_STMT_HISTORY_LOCAL_OF,
-    LDG_STMT_HISTORY_ORIGIN_OF,
-    LDG_STMT_HISTORY_UNCLAIMED,
-    /* log.c */
-    LDG_STMT_LOG_READ,
-    LDG_STMT_LOG_ROW,
-    LDG_STMT_LOG_HEAD,
-    LDG_STMT_LOG_LOWEST,
-    LDG_STMT_LOG_END, /* last position ever given out */
-    LDG_STMT_LOG_BACKLOG,
-    LDG_STMT_LOG_OLDEST,
-    LDG_STMT_LOG_NEAREST,
-    /* cursors.c */
-    LDG_STMT_CURSOR_GET,
-    LDG_STMT_CURSOR_INSERT,
-    LDG_STMT_CURSOR_UPDATE,
-    LDG_STMT_CURSOR_LIST,
-    LDG_STMT_ORIGIN_GET,
-    LDG_STMT_ORIGIN_INSERT,
-    LDG_STMT_ORIGIN_UNKNOWN,
-    LDG_STMT_ORIGIN_LIST,
-    LDG_STMT_ORIGIN_IDENTITY,
-    LDG_STMT_ORIGIN_ORDER,
-    LDG_STMT_ORIGIN_DISORDER,
-    LDG_STMT_ADOPT,
-    LDG_STMT_ADOPT_MARK,
-    LDG_STMT_ORIGIN_LAST,
-    LDG_STMT_GO_ORIGIN,
-    LDG_STMT_GO_INDEX,
-    LDG_STMT_GO_CHOOSE,
-    LDG_STMT_GO_FILL_NEXT,
-    LDG_STMT_GO_FILL,
-    LDG_STMT_GO_FILLED,
-    LDG_STMT_GO_FIND,
-    LDG_STMT_REWIND,
-    LDG_STMT_SKIPS,
-    LDG_STMT_UNGUARD,
-    LDG_STMT_UNGUARD_SKIPPED,
-    LDG_STMT_UNGUARD_FOREIGN,
-    LDG_STMT_REWIND_FOREIGN,
-    LDG_STMT_UNCLAIMED,
-    /* apply.c, ops.c */
-    LDG_STMT_APPLY_INSERT_1, /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
-    LDG_STMT_APPLY_INSERT_8,
-    LDG_STMT_APPLY_INSERT_32,
-    LDG_STMT_APPLY_INSERT_SAFE, /* one row, conflict targets named */
-    LDG_STMT_APPLY_FIND,        /* the whole entry, to compare */
-    LDG_STMT_APPLY_FIND_DEDUP,
-    LDG_STMT_APPLY_LOOK, /* what a change needs to know; _LOCAL: origin 0, by id */
-    LDG_STMT_APPLY_LOOK_LOCAL,
-    LDG_STMT_APPLY_TAGS,
-    LDG_STMT_APPLY_TAGS_OLDER,
-    LDG_STMT_TRIGGERS,
-    LDG_STMT_APPLY_ANNOTATIONS,
-    LDG_STMT_APPLY_TRIM,
-    LDG_STMT_APPLY_TRIM_ORDERED,
-    LDG_STMT_APPLY_LATER,
-    LDG_STMT_APPLY_TRIM_LOCAL,
-    LDG_STMT_APPLY_TRIM_HIGHEST,
-    LDG_STMT_APPLY_TRIM_HIGHEST_ORDERED,
-    LDG_STMT_APPLY_TRIM_HIGHEST_LOCAL,
-    LDG_STMT_APPLY_TRIM_LIST, /* what would be trimmed, where some are kept */
-    LDG_STMT_APPLY_TRIM_LIST_LOCAL,
-    LDG_STMT_FOREIGN_ANY, /* changes made where the entry was not */
-    LDG_STMT_FOREIGN_GET,
-    LDG_STMT_FOREIGN_PUT,
-    LDG_STMT_FOREIGN_TRIM,
-    LDG_STMT_FOREIGN_DELETE,
-    LDG_STMT_APPLY_NEXT_ID,
-    LDG_STMT_SAVEPOINT,
-    LDG_STMT_SAVEPOINT_RELEASE,
-    LDG_STMT_SAVEPOINT_ROLLBACK,
-    /* parked.c */
-    LDG_STMT_PARKED_ANY,
-    LDG_STMT_PARKED_OF_ENTRY,
-    LDG_STMT_PARKED_UNKNOWN,
-    LDG_STMT_PARKED_OF_KEY,
-    LDG_STMT_PARK,
-    LDG_STMT_PARKED_DONE,
-    LDG_STMT_PARKED_TRIM,
-    LDG_STMT_PARKED_TRIM_LIST,
-    LDG_STMT_PARKED_LIST,
-    LDG_STMT_PARKED_COUNT,
-    LDG_STMT_PARKED_NOTE,
-    LDG_STMT_PARKED_DROP,
-    LDG_STMT_COUNT
-};
+/* A payload over 1 MiB is left out of the row, and its size given (else NULL): it is then read
+ * straight into its place. */
+#define LDG_SQLITE_IS_LARGE "typeof(payload) = 'blob' AND length(payload) > 1048576"
+#define LDG_SQLITE_SMALL_PAYLOAD "CASE WHEN " LDG_SQLITE_IS_LARGE " THEN NULL ELSE payload END"
+#define LDG_SQLITE_LARGE_SIZE "CASE WHEN " LDG_SQLITE_IS_LARGE " THEN length(payload) END"
+
+#define LDG_SQLITE_SLOTS 64
 
 struct ldg_sqlite_durable; /* durable.c */
 struct ldg_sqlite_watch;   /* watch.c: inotify */
@@ -167,7 +56,7 @@ struct ldg_sqlite {
     char *table;             /* checked names, safe to paste */
     char *log_table;
     struct ldg_identity identity;
-    sqlite3_stmt *stmts[LDG_STMT_COUNT];
+    struct ldg_sqlite_prepared *prepared[LDG_SQLITE_SLOTS]; /* db.c */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
     struct ldg_arena merge_arena; /* of ldg_merge_annotations() */
@@ -184,7 +73,7 @@ struct ldg_sqlite {
     struct ldg_waiting waiting; /* for a lock */
 };
 
-/* backend.c: turns a SQLite result into our code, with its text. */
+/* fail.c: turns a SQLite result into our code, with its text. */
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
                           ledger_error *err);
 /* The statement that lets a table's ids go on behind its rows; complete enough to paste. */
@@ -192,21 +81,30 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
 void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX]);
 /* SCHEMA: no id is left for a row of this table. */
 ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err);
-/* Could the statements in use be prepared now? Errors: SCHEMA. */
-ledger_rc ldg_sqlite_stmts_check(struct ldg_sqlite *s, ledger_error *err);
-/* The statement, prepared on first use and reset; NULL with err set. */
-sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err);
-/* Runs a statement that returns no row. */
-ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                         ledger_error *err);
-/* Runs SQL text made from fmt with the checked table names (%s only). */
-ledger_rc ldg_sqlite_exec(struct ldg_sqlite *s, const char *doing, ledger_error *err,
-                          const char *fmt, ...) LEDGER_PRINTF(4, 5);
+
+/* tx.c */
 /* BEGIN IMMEDIATE unless a transaction (tx_begin's or the caller's own) is already open; *ret_own
  * tells whether commit or rollback is ours. */
 ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
 ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err);
-void ldg_sqlite_rollback(struct ldg_sqlite *s);
+/* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what
+ * was done between: commits what worked, takes back what did not, returns the result of both. */
+ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
+ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err);
+/* A savepoint, inside a transaction: set, then kept or taken back. */
+ledger_rc ldg_sqlite_save(struct ldg_sqlite *s, ledger_error *err);
+ledger_rc ldg_sqlite_release(struct ldg_sqlite *s, ledger_error *err);
+ledger_rc ldg_sqlite_undo(struct ldg_sqlite *s, ledger_error *err);
+/* Adds what became of the transaction to an error. */
+void ldg_sqlite_add_note(ledger_error *err, const char *text);
+/* One transaction around what is read, unless there is one. */
+ledger_rc ldg_sqlite_read_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
+void ldg_sqlite_read_end(struct ldg_sqlite *s, bool own);
+ledger_rc ldg_sqlite_tx_begin(void *ctx, ledger_error *err);
+ledger_rc ldg_sqlite_tx_commit(void *ctx, ledger_error *err);
+ledger_rc ldg_sqlite_tx_rollback(void *ctx, ledger_error *err);
+ledger_rc ldg_sqlite_snapshot_begin(void *ctx, ledger_error *err);
+void ldg_sqlite_snapshot_end(void *ctx);
 
 /* file.c */
 ledger_rc ldg_sqlite_code_of_disk(const char *path, int error, ledger_rc otherwise,
@@ -249,12 +147,6 @@ int ldg_sqlite_wait_setup(struct ldg_sqlite *s);
 #define LDG_SQLITE_HOLDER_MAX 80
 /* Who holds the lock of the file, in words: "process 4711 (python3)", "another connection". */
 void ldg_sqlite_holder(const struct ldg_sqlite *s, char out[LDG_SQLITE_HOLDER_MAX]);
-
-/* sql.c */
-/* text with %T (table), %L (log table) and %C (the columns of an entry) put in; sqlite3_free. */
-char *ldg_sqlite_expand(const struct ldg_sqlite *s, const char *text);
-/* Text of a statement for these table names; the caller frees with sqlite3_free. */
-char *ldg_sqlite_sql(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id);
 
 /* schema.c */
 ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
@@ -350,10 +242,6 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
 ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                                 const struct ldg_cursor *next, ledger_error *err);
 ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
-/* begin_write, or a savepoint inside a transaction that is not ours; end with the result of what
- * was done between: commits what worked, takes back what did not, returns the result of both. */
-ledger_rc ldg_sqlite_write_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
-ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, ledger_error *err);
 
 /* apply.c */
 ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,

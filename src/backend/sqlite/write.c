@@ -3,6 +3,7 @@
  * Hides how an event is put beside a change. Invariants: an entry and its event are in one
  * transaction; a call inside somebody else's transaction undoes what it did when it fails and
  * leaves the rest alone. */
+#include "backend/sqlite/sql.h"
 #include "backend/sqlite/sqlite.h"
 
 #include <string.h>
@@ -19,12 +20,6 @@ static int64_t now_ms_us(void)
 {
     int64_t now_us = ldg_clock_now_us();
     return now_us - now_us % 1000;
-}
-
-static void add_note(ledger_error *err, const char *note)
-{
-    size_t used = strlen(err->message);
-    sqlite3_snprintf((int)(sizeof(err->message) - used), err->message + used, "%s", note);
 }
 
 static void give_back(struct ldg_buf *buf)
@@ -44,46 +39,6 @@ static ledger_rc fail_buf(const struct ldg_buf *buf, ledger_error *err)
                         "one row; split the call",
                         buf->max);
     return ldg_fail_nomem(err);
-}
-
-/* A change inside a transaction: our own, or a savepoint in the one that is open. */
-struct change {
-    bool own;
-};
-
-static ledger_rc change_begin(struct ldg_sqlite *s, struct change *change, ledger_error *err)
-{
-    ledger_rc rc = ldg_sqlite_begin_write(s, &change->own, err);
-    if (rc == LEDGER_OK && !change->own) {
-        /* Made before they are needed: undoing must not depend on memory for a statement. */
-        if (!ldg_sqlite_stmt(s, LDG_STMT_SAVEPOINT_ROLLBACK, err) ||
-            !ldg_sqlite_stmt(s, LDG_STMT_SAVEPOINT_RELEASE, err))
-            rc = err->code;
-        else
-            rc = ldg_sqlite_run(s, LDG_STMT_SAVEPOINT, "setting a savepoint", err);
-    }
-    return rc;
-}
-
-static ledger_rc change_end(struct ldg_sqlite *s, const struct change *change, ledger_rc rc,
-                            ledger_error *err)
-{
-    ledger_error second = { 0 };
-    if (rc == LEDGER_OK && change->own)
-        return ldg_sqlite_commit(s, err);
-    if (rc == LEDGER_OK) {
-        rc = ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_RELEASE, "releasing a savepoint", err);
-        if (rc == LEDGER_OK)
-            return rc;
-    }
-    if (change->own)
-        ldg_sqlite_rollback(s);
-    else if (sqlite3_get_autocommit(s->db))
-        add_note(err, "; the database has rolled the whole transaction back");
-    else if (ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_ROLLBACK, "undoing", &second) != LEDGER_OK ||
-             ldg_sqlite_run(s, LDG_STMT_SAVEPOINT_RELEASE, "undoing", &second) != LEDGER_OK)
-        add_note(err, "; it could not be undone: roll the transaction back");
-    return rc;
 }
 
 /* --- the log --------------------------------------------------------------------------------- */
@@ -181,7 +136,7 @@ static void take_back(struct ldg_sqlite *s, const ledger_append_entry *entries, 
     ledger_error second = { 0 };
     bool failed = false;
     if (sqlite3_get_autocommit(s->db)) {
-        add_note(err, "; the database has rolled the whole transaction back");
+        ldg_sqlite_add_note(err, "; the database has rolled the whole transaction back");
         return;
     }
     for (size_t i = 0; i < count && !failed; i++) {
@@ -193,7 +148,7 @@ static void take_back(struct ldg_sqlite *s, const ledger_append_entry *entries, 
             sqlite3_reset(stmt);
     }
     if (failed)
-        add_note(err, "; it could not be undone: roll the transaction back");
+        ldg_sqlite_add_note(err, "; it could not be undone: roll the transaction back");
 }
 
 ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_input *inputs,
@@ -400,13 +355,13 @@ static ledger_rc set_column(struct ldg_sqlite *s, const char *stream, int64_t id
 {
     const int64_t time_us = now_ms_us();
     char time_text[LDG_TIME_TEXT_MAX], id_text[LDG_SQLITE_INT64_MAX];
-    struct change change = { 0 };
+    bool own;
     struct mutable_row row = { .entry_origin = "", .source_id = "" };
     ledger_rc rc;
 
     ldg_time_format_ms(time_us, time_text);
     ldg_arena_reset(&s->scratch);
-    rc = change_begin(s, &change, err);
+    rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         return rc;
     rc = get_mutable(s, stream, id, &row, err);
@@ -456,7 +411,7 @@ static ledger_rc set_column(struct ldg_sqlite *s, const char *stream, int64_t id
             rc = log_insert(s, &event, time_text, err);
     }
 out:
-    rc = change_end(s, &change, rc, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
     give_back(&s->merge_buf);
     return rc;
 }
@@ -533,13 +488,13 @@ ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint6
     struct ldg_sqlite *s = ctx;
     const int64_t time_us = now_ms_us();
     char time_text[LDG_TIME_TEXT_MAX], id_text[LDG_SQLITE_INT64_MAX];
-    struct change change = { 0 };
+    bool own;
     uint64_t deleted = 0;
     ledger_rc rc;
 
     ldg_time_format_ms(time_us, time_text);
     ldg_arena_reset(&s->scratch);
-    rc = change_begin(s, &change, err);
+    rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         return rc;
     if (s->has_log) {
@@ -568,7 +523,7 @@ ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint6
             rc = err->code;
         }
     }
-    rc = change_end(s, &change, rc, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
     if (rc == LEDGER_OK && ret_deleted)
         *ret_deleted = deleted;
     return rc;

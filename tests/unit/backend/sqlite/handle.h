@@ -2,6 +2,7 @@
 #ifndef TESTS_UNIT_BACKEND_SQLITE_HANDLE_H
 #define TESTS_UNIT_BACKEND_SQLITE_HANDLE_H
 
+#include <stdio.h>
 #include <string.h>
 
 #include "fixtures.h"
@@ -68,6 +69,31 @@ static inline sqlite3 *raw_open(const char *path)
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     sqlite3_busy_timeout(db, 5000);
     return db;
+}
+
+/* The statement kept by the handle whose text has this in it. */
+static inline sqlite3_stmt *stmt_with(struct ldg_sqlite *s, const char *part)
+{
+    sqlite3_stmt *stmt = sqlite3_next_stmt(s->db, NULL);
+    while (stmt && !strstr(sqlite3_sql(stmt), part))
+        stmt = sqlite3_next_stmt(s->db, stmt);
+    if (!stmt)
+        tst_fail("no statement with \"%s\" was used", part);
+    return stmt;
+}
+
+/* How SQLite runs a statement: "SEARCH …; ". */
+static inline void plan_of(sqlite3 *db, sqlite3_stmt *stmt, char *out, size_t size)
+{
+    sqlite3_stmt *explain = NULL;
+    char *sql = sqlite3_mprintf("EXPLAIN QUERY PLAN %s", sqlite3_sql(stmt));
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &explain, NULL), SQLITE_OK);
+    out[0] = '\0';
+    while (sqlite3_step(explain) == SQLITE_ROW)
+        snprintf(out + strlen(out), size - strlen(out), "%s; ",
+                 (const char *)sqlite3_column_text(explain, 3));
+    sqlite3_finalize(explain);
+    sqlite3_free(sql);
 }
 
 #define ENTRIES "SELECT count(*) FROM ledger_entries"
