@@ -237,9 +237,9 @@ void bench_settle(void)
     close(fd);
 }
 
-pid_t bench_spawn(const char *const *args)
+pid_t bench_spawn_program(const char *path, const char *const *args)
 {
-    char *argv[16] = { (char *)"bench" };
+    char *argv[16] = { (char *)(uintptr_t)path };
     posix_spawnattr_t attributes;
     sigset_t none;
     size_t count = 1;
@@ -253,11 +253,16 @@ pid_t bench_spawn(const char *const *args)
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-    rc = posix_spawn(&pid, "/proc/self/exe", NULL, &attributes, argv, environ);
+    rc = posix_spawn(&pid, path, NULL, &attributes, argv, environ);
     posix_spawnattr_destroy(&attributes);
     if (rc)
-        bench_die("cannot start a process: %s", strerror(rc));
+        bench_die("cannot start %s: %s", path, strerror(rc));
     return pid;
+}
+
+pid_t bench_spawn(const char *const *args)
+{
+    return bench_spawn_program("/proc/self/exe", args);
 }
 
 /* What /proc says of a process behind its name; false: it is gone. */
@@ -429,15 +434,20 @@ void bench_db_close(sqlite3 *db)
 
 /* --- stores ---------------------------------------------------------------------------------- */
 
+void bench_url(char url[BENCH_URL_MAX], const char *place)
+{
+    snprintf(url, BENCH_URL_MAX, "%s%s", *place == '/' ? "sqlite:" : "", place);
+}
+
 ledger_store *bench_store_open(const char *place, ledger_log_mode log)
 {
-    char url[BENCH_PATH_MAX + 16];
+    char url[BENCH_URL_MAX];
     ledger_store_options options;
     ledger_store *store = NULL;
     ledger_error err = { 0 };
 
     ledger_store_options_defaults(&options);
-    snprintf(url, sizeof(url), "%s%s", *place == '/' ? "sqlite:" : "", place);
+    bench_url(url, place);
     options.url = url;
     options.log = log;
     options.flags = LEDGER_STORE_CREATE;
@@ -525,11 +535,12 @@ void bench_store_fill(ledger_store *store, const struct bench_fill *fill)
         ledger_append_input input = { .payload = { payload, BENCH_PAYLOAD_BYTES },
                                       .order_key = names.order_key,
                                       .dedup_key = names.dedup_key };
+        const uint64_t number = fill->first + i * (fill->step ? fill->step : 1);
 
         if (i % fill->per_tx == 0)
             bench_check(ledger_store_begin(store, &err), &err, "begin");
-        bench_names(&names, fill->stream_of ? fill->stream_of[i] : (unsigned)(i % 100), i);
-        bench_payload(payload, i);
+        bench_names(&names, fill->stream_of ? fill->stream_of[i] : (unsigned)(i % 100), number);
+        bench_payload(payload, number);
         if (large && i == fill->count / 2)
             input.payload = (ledger_bytes){ large, BENCH_LARGE_BYTES };
         bench_check(ledger_store_append(store, names.stream, &input, 1, NULL, &err), &err,
@@ -683,10 +694,31 @@ void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t p
     bench_db_close(db);
 }
 
-void bench_bridge_drain(const char *source_place, const char *sink_place,
-                        const ledger_bridge_options *options, uint64_t expected,
-                        struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats)
+static void check_outcome(const ledger_bridge_stats *stats, const struct bench_outcome *expected)
 {
+    const struct bench_outcome outcome = { .applied =
+                                               stats->apply_count + stats->skip_missing_count,
+                                           .replayed = stats->skip_replay_count,
+                                           .deduplicated = stats->dedup_count,
+                                           .parked = stats->park_count };
+
+    if (outcome.applied != expected->applied || outcome.replayed != expected->replayed ||
+        outcome.deduplicated != expected->deduplicated || outcome.parked != expected->parked)
+        bench_die("the bridge read %llu mutations and applied %llu of %llu, found %llu of %llu "
+                  "applied before, %llu of %llu doubled by their keys, and parked %llu of %llu",
+                  (unsigned long long)stats->read_count, (unsigned long long)outcome.applied,
+                  (unsigned long long)expected->applied, (unsigned long long)outcome.replayed,
+                  (unsigned long long)expected->replayed, (unsigned long long)outcome.deduplicated,
+                  (unsigned long long)expected->deduplicated, (unsigned long long)outcome.parked,
+                  (unsigned long long)expected->parked);
+}
+
+void bench_bridge_run(const char *source_place, const char *sink_place,
+                      const ledger_bridge_options *options, const struct bench_outcome *expected,
+                      struct bench_progress *ret_progress)
+{
+    const uint64_t total =
+        expected->applied + expected->replayed + expected->deduplicated + expected->parked;
     struct bench_progress progress = { 0 };
     ledger_bridge_stats stats;
     ledger_store *source = bench_store_open(source_place, LEDGER_MUTATION_LOG_ON);
@@ -703,22 +735,34 @@ void bench_bridge_drain(const char *source_place, const char *sink_place,
         if (rc != LEDGER_ERR_TIMEOUT)
             bench_check(rc, &err, "bridge");
         ledger_bridge_get_stats(bridge, &stats);
-        progress_mark(&progress, stats.apply_count, expected, start);
+        progress_mark(&progress, stats.read_count, total, start);
     } while (rc == LEDGER_ERR_TIMEOUT);
     ledger_bridge_destroy(&bridge);
     ledger_store_close(&source);
     ledger_store_close(&sink);
-    if (stats.apply_count + stats.skip_missing_count != expected || stats.park_count)
-        bench_die(
-            "the bridge applied %llu of %llu mutations (read %llu, skipped %llu, parked %llu, "
-            "deduplicated %llu)",
-            (unsigned long long)stats.apply_count, (unsigned long long)expected,
-            (unsigned long long)stats.read_count, (unsigned long long)stats.skip_count,
-            (unsigned long long)stats.park_count, (unsigned long long)stats.dedup_count);
+    check_outcome(&stats, expected);
     if (ret_progress)
         *ret_progress = progress;
-    if (ret_stats)
-        *ret_stats = stats;
+}
+
+void bench_bridge_drain(const char *source_place, const char *sink_place,
+                        const ledger_bridge_options *options, uint64_t expected,
+                        struct bench_progress *ret_progress)
+{
+    bench_bridge_run(source_place, sink_place, options,
+                     &(struct bench_outcome){ .applied = expected }, ret_progress);
+}
+
+void bench_cursor_reset(const char *source_place, const char *sink_place)
+{
+    ledger_store *source = bench_store_open(source_place, LEDGER_MUTATION_LOG_ON);
+    ledger_store *sink = bench_store_open(sink_place, LEDGER_MUTATION_LOG_OFF);
+    ledger_error err = { 0 };
+
+    bench_check(ledger_bridge_cursor_set(source, sink, NULL, "0", false, &err), &err,
+                "reset the cursor");
+    ledger_store_close(&source);
+    ledger_store_close(&sink);
 }
 
 const struct bench_apart *bench_bridge_apart(const char *source_place, const char *sink_place,
@@ -741,7 +785,7 @@ int bench_apart_child(char **argv, const ledger_bridge_options *options)
     size_t expected = (size_t)strtoull(argv[3], NULL, 10);
     struct bench_apart *apart = bench_shared_map((int)strtol(argv[4], NULL, 10), sizeof(*apart));
 
-    bench_bridge_drain(argv[1], argv[2], options, expected, &apart->progress, NULL);
+    bench_bridge_drain(argv[1], argv[2], options, expected, &apart->progress);
     apart->peak_mib = bench_peak_rss_mib();
     return 0;
 }
@@ -769,16 +813,57 @@ void bench_bridge_follow(const char *source_place, const char *sink_place, _Atom
     ledger_store_close(&sink);
 }
 
+#define PAIRS 5
+
+static void print_pair(const char *label, size_t mutations, double time, double peer_time,
+                       double ratio)
+{
+    printf("%-6s %12.3f %12.0f", label, time, (double)mutations / time);
+    if (peer_time > 0)
+        printf(" %12.3f %12.0f %8.3f", peer_time, (double)mutations / peer_time, ratio);
+    printf("\n");
+    fflush(stdout);
+}
+
+double bench_pairs_run(const struct bench_pairs *pairs)
+{
+    const bool has_peer = pairs->peer_name;
+    double times[2][PAIRS] = { 0 }, ratios[PAIRS], medians[2]; /* [1]: of the peer */
+    char label[16];
+
+    printf("%-6s %10s s %10s/s", "pair", pairs->name, pairs->name);
+    if (has_peer)
+        printf(" %10s s %10s/s %8s", pairs->peer_name, pairs->peer_name, "ratio");
+    printf("\n");
+    for (int i = 0; i < PAIRS; i++) {
+        for (int turn = 0; turn < 1 + has_peer; turn++) {
+            const bool is_peer = has_peer && (pairs->peer_first ? !turn : (turn ^ i) & 1);
+
+            times[is_peer][i] = pairs->run(pairs->ctx, is_peer);
+        }
+        if (pairs->prove)
+            pairs->prove(pairs->ctx);
+        ratios[i] = times[1][i] / times[0][i];
+        snprintf(label, sizeof(label), "%d", i + 1);
+        print_pair(label, pairs->mutations, times[0][i], times[1][i], ratios[i]);
+    }
+    for (int side = 0; side < 2; side++)
+        medians[side] = bench_median(times[side], PAIRS);
+    print_pair("median", pairs->mutations, medians[0], medians[1], bench_median(ratios, PAIRS));
+    return has_peer ? bench_median(ratios, PAIRS) : (double)pairs->mutations / medians[0];
+}
+
 /* --- proof ----------------------------------------------------------------------------------- */
 
-/* How many entries differ in something; what: names it. */
+/* How many entries differ in something; what: names it. All of them are of one origin: not always
+ * the first, since at the end of a chain the store between has a number, too. */
 static void count_different(sqlite3 *db, const char *path, const char *what, const char *condition)
 {
+    int64_t origin = bench_int(db, "SELECT max(origin) FROM main.ledger_entries"), different;
     char *sql = sqlite3_mprintf("SELECT count(*) FROM source.ledger_entries s "
                                 "LEFT JOIN main.ledger_entries k "
-                                "ON k.origin = 1 AND k.source_pos = s.id WHERE %s",
-                                condition);
-    int64_t different;
+                                "ON k.origin = %lld AND k.source_pos = s.id WHERE %s",
+                                (long long)origin, condition);
 
     if (!sql)
         bench_die("out of memory");

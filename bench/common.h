@@ -57,6 +57,8 @@ void bench_settle(void);             /* waits until what was written before is o
 /* Starts this program again with these arguments (NULL-terminated, without argv[0]), so that its
  * memory and CPU are counted from zero. */
 pid_t bench_spawn(const char *const *args);
+/* The same with another program. */
+pid_t bench_spawn_program(const char *path, const char *const *args);
 /* The most this process has had in memory since it was started. Not ru_maxrss, which also knows of
  * the process that started it. */
 double bench_peak_rss_mib(void);
@@ -83,7 +85,10 @@ int64_t bench_int(sqlite3 *db, const char *sql);
 
 /* --- stores ---------------------------------------------------------------------------------- */
 
-/* Opens with CREATE; place: path of a SQLite file, or the URL of another store. */
+/* place, in all that follows: path of a SQLite file, or the URL of another store. */
+#define BENCH_URL_MAX (BENCH_PATH_MAX + 16)
+void bench_url(char url[BENCH_URL_MAX], const char *place);
+/* Opens with CREATE. */
 ledger_store *bench_store_open(const char *place, ledger_log_mode log);
 /* Made by the library without a log, and closed again. Bare inserts use such a file too: so its
  * tables, indexes and page size are the same. */
@@ -110,6 +115,8 @@ struct bench_fill {
     size_t count, per_tx;
     const uint32_t *stream_of; /* of entry i; NULL: i % 100 */
     bool large;                /* the one in the middle has BENCH_LARGE_BYTES */
+    uint64_t first, step;      /* entry i has the key and payload of number first + i * step; step
+                                  0: 1 */
 };
 void bench_store_fill(ledger_store *store, const struct bench_fill *fill);
 /* A SQLite source. */
@@ -149,11 +156,22 @@ double bench_rate_last(const struct bench_progress *p);
  */
 void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t per_tx,
                        struct bench_progress *ret_progress);
-/* Bridges until the source has no more, `expected` mutations; places as in bench_store_open(), ret_
- * may be NULL. Creating and starting the bridge count, its end does not. */
+/* What becomes of the mutations of a source. */
+struct bench_outcome {
+    uint64_t applied; /* or their entry is trimmed */
+    uint64_t replayed, deduplicated, parked;
+};
+/* Bridges until the source has no more, and ends the process when the outcome is another one;
+ * ret_progress may be NULL. Creating and starting the bridge count, its end does not. */
+void bench_bridge_run(const char *source_place, const char *sink_place,
+                      const ledger_bridge_options *options, const struct bench_outcome *expected,
+                      struct bench_progress *ret_progress);
+/* The same where all of `expected` mutations are applied. */
 void bench_bridge_drain(const char *source_place, const char *sink_place,
                         const ledger_bridge_options *options, uint64_t expected,
-                        struct bench_progress *ret_progress, ledger_bridge_stats *ret_stats);
+                        struct bench_progress *ret_progress);
+/* Back to the beginning of the log, so that the next run carries everything once more. */
+void bench_cursor_reset(const char *source_place, const char *sink_place);
 /* The same in a process of its own, started anew, so that its memory is counted from zero. Settle
  * before. The result lives as long as the process; ret_usage may be NULL. That process is called
  * with four arguments, and returns bench_apart_child(argv, options) from main(). */
@@ -167,6 +185,19 @@ int bench_apart_child(char **argv, const ledger_bridge_options *options);
 /* A bridge that follows its source from `ready` until `stop`, then drains and ends. */
 void bench_bridge_follow(const char *source_place, const char *sink_place, _Atomic bool *ready,
                          const _Atomic bool *stop);
+
+/* What is measured, and the peer that it is compared with. */
+struct bench_pairs {
+    const char *name, *peer_name;           /* of the columns; peer_name NULL: there is no peer */
+    double (*run)(void *ctx, bool is_peer); /* one of both; how many seconds it took */
+    void (*prove)(void *ctx);               /* after each pair; NULL: `run` does */
+    void *ctx;
+    size_t mutations;
+    bool peer_first; /* in every pair; else their order alternates */
+};
+/* Five pairs, each printed; the median of peer time / time, without a peer that of mutations per
+ * second. */
+double bench_pairs_run(const struct bench_pairs *pairs);
 
 /* By plain SQL: every entry of the source is in the sink with the same values, nothing else is, and
  * each stream is in the same order. exact: times and the order of the keys of annotations, too. */

@@ -7,54 +7,58 @@
 
 #include "common.h"
 
-#define PAIRS 5
 #define PER_TX 2000
+
+struct drain {
+    size_t count;
+    char source[BENCH_PATH_MAX], bridged[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
+    ledger_bridge_options options;
+    struct bench_rows rows;
+};
+
+static double run(void *ctx, bool is_peer)
+{
+    const struct drain *drain = ctx;
+    struct bench_progress progress;
+
+    bench_sink_make(is_peer ? drain->bare : drain->bridged);
+    bench_settle();
+    if (is_peer)
+        bench_bare_insert(drain->bare, &drain->rows, PER_TX, &progress);
+    else
+        bench_bridge_drain(drain->source, drain->bridged, &drain->options, drain->count, &progress);
+    return progress.end.seconds;
+}
+
+static void prove(void *ctx)
+{
+    const struct drain *drain = ctx;
+
+    bench_same_rows(drain->source, drain->bridged, true);
+    bench_same_rows(drain->source, drain->bare, true);
+}
 
 int main(void)
 {
-    size_t count = bench_scaled(300000, PER_TX);
-    char source[BENCH_PATH_MAX], bridged[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
-    double ratios[PAIRS], bridge_times[PAIRS], bare_times[PAIRS];
-    ledger_bridge_options options;
-    struct bench_progress progress;
-    struct bench_rows rows;
+    struct drain drain = { .count = bench_scaled(300000, PER_TX) };
+    double ratio;
 
     bench_title("drain-sqlite", "a backlog of appends, SQLite to SQLite, against bare inserts");
-    bench_path(source, "source.db");
-    bench_path(bridged, "bridged.db");
-    bench_path(bare, "bare.db");
-    bench_source_build(source, &(struct bench_fill){ .count = count, .per_tx = 10000 });
-    bench_rows_load(source, &rows);
-    ledger_bridge_options_defaults(&options);
-    options.batch_size = PER_TX;
-    options.backlog_batch_size = PER_TX;
-
-    printf("%-6s %12s %12s %12s %12s %8s\n", "pair", "bridge s", "bare s", "bridge/s", "bare/s",
-           "ratio");
-    for (int i = 0; i < PAIRS; i++) {
-        bench_sink_make(bridged);
-        bench_sink_make(bare);
-        for (int side = 0; side < 2; side++) {
-            bench_settle();
-            if ((side ^ i) & 1) {
-                bench_bare_insert(bare, &rows, PER_TX, &progress);
-                bare_times[i] = progress.end.seconds;
-            } else {
-                bench_bridge_drain(source, bridged, &options, count, &progress, NULL);
-                bridge_times[i] = progress.end.seconds;
-            }
-        }
-        bench_same_rows(source, bridged, true);
-        bench_same_rows(source, bare, true);
-        ratios[i] = bare_times[i] / bridge_times[i];
-        printf("%-6d %12.3f %12.3f %12.0f %12.0f %8.3f\n", i + 1, bridge_times[i], bare_times[i],
-               (double)count / bridge_times[i], (double)count / bare_times[i], ratios[i]);
-        fflush(stdout);
-    }
-    printf("%-6s %12.3f %12.3f %12.0f %12.0f %8.3f\n", "median", bench_median(bridge_times, PAIRS),
-           bench_median(bare_times, PAIRS), (double)count / bench_median(bridge_times, PAIRS),
-           (double)count / bench_median(bare_times, PAIRS), bench_median(ratios, PAIRS));
-    bench_rows_free(&rows);
-    printf("drain-sqlite %.2f 1.15\n", bench_median(ratios, PAIRS));
+    bench_path(drain.source, "source.db");
+    bench_path(drain.bridged, "bridged.db");
+    bench_path(drain.bare, "bare.db");
+    bench_source_build(drain.source, &(struct bench_fill){ .count = drain.count, .per_tx = 10000 });
+    bench_rows_load(drain.source, &drain.rows);
+    ledger_bridge_options_defaults(&drain.options);
+    drain.options.batch_size = PER_TX;
+    drain.options.backlog_batch_size = PER_TX;
+    ratio = bench_pairs_run(&(struct bench_pairs){ .name = "bridge",
+                                                   .peer_name = "bare",
+                                                   .run = run,
+                                                   .prove = prove,
+                                                   .ctx = &drain,
+                                                   .mutations = drain.count });
+    bench_rows_free(&drain.rows);
+    printf("drain-sqlite %.2f 1.15\n", ratio);
     return 0;
 }

@@ -4,7 +4,6 @@
 
 #include "mixed.h"
 
-#define PAIRS 5
 #define PER_TX 2000
 
 /* The fastest form for one who knows that ids of a stream rise on both sides, as the library does.
@@ -74,58 +73,64 @@ static double bare_run(const char *path, const struct bench_mutation *list,
     return seconds;
 }
 
+struct drain {
+    size_t count;
+    struct bench_mutation *list;
+    struct bench_statement *texts;
+    char source[BENCH_PATH_MAX], bridged[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
+    ledger_bridge_options options;
+};
+
+static double run(void *ctx, bool is_peer)
+{
+    const struct drain *drain = ctx;
+    struct bench_progress progress;
+
+    bench_sink_make(is_peer ? drain->bare : drain->bridged);
+    bench_settle();
+    if (is_peer)
+        return bare_run(drain->bare, drain->list, drain->texts, drain->count);
+    bench_bridge_drain(drain->source, drain->bridged, &drain->options, drain->count, &progress);
+    return progress.end.seconds;
+}
+
+static void prove(void *ctx)
+{
+    const struct drain *drain = ctx;
+
+    bench_same_rows(drain->source, drain->bridged, true);
+    bench_same_rows(drain->source, drain->bare, false);
+}
+
 int main(void)
 {
-    size_t count = bench_scaled(300000, PER_TX);
-    char source[BENCH_PATH_MAX], bridged[BENCH_PATH_MAX], bare[BENCH_PATH_MAX];
-    double ratios[PAIRS], bridge_times[PAIRS], bare_times[PAIRS];
-    struct bench_mutation *list = bench_mutations_make(count);
-    ledger_bridge_options options;
-    struct bench_progress progress;
-    struct bench_statement *texts;
+    struct drain drain = { .count = bench_scaled(300000, PER_TX) };
     ledger_store *store;
     sqlite3 *db;
+    double ratio;
 
+    drain.list = bench_mutations_make(drain.count);
     bench_title("drain-sqlite-mixed",
                 "60 % append, 20 % set_tags, 15 % set_annotations, 5 % trim, against the same "
                 "statements bare");
-    bench_path(source, "source.db");
-    bench_path(bridged, "bridged.db");
-    bench_path(bare, "bare.db");
-    store = bench_builder_open(source, &db);
-    bench_mutations_write(store, list, count, 10000);
+    bench_path(drain.source, "source.db");
+    bench_path(drain.bridged, "bridged.db");
+    bench_path(drain.bare, "bare.db");
+    store = bench_builder_open(drain.source, &db);
+    bench_mutations_write(store, drain.list, drain.count, 10000);
     bench_builder_close(&store, &db);
-    texts = bench_statements_make(list, count);
-    ledger_bridge_options_defaults(&options);
-    options.batch_size = PER_TX;
-    options.backlog_batch_size = PER_TX;
-
-    printf("%-6s %12s %12s %12s %12s %8s\n", "pair", "bridge s", "bare s", "bridge/s", "bare/s",
-           "ratio");
-    for (int i = 0; i < PAIRS; i++) {
-        bench_sink_make(bridged);
-        bench_sink_make(bare);
-        for (int side = 0; side < 2; side++) {
-            bench_settle();
-            if ((side ^ i) & 1) {
-                bare_times[i] = bare_run(bare, list, texts, count);
-            } else {
-                bench_bridge_drain(source, bridged, &options, count, &progress, NULL);
-                bridge_times[i] = progress.end.seconds;
-            }
-        }
-        bench_same_rows(source, bridged, true);
-        bench_same_rows(source, bare, false);
-        ratios[i] = bare_times[i] / bridge_times[i];
-        printf("%-6d %12.3f %12.3f %12.0f %12.0f %8.3f\n", i + 1, bridge_times[i], bare_times[i],
-               (double)count / bridge_times[i], (double)count / bare_times[i], ratios[i]);
-        fflush(stdout);
-    }
-    printf("%-6s %12.3f %12.3f %12.0f %12.0f %8.3f\n", "median", bench_median(bridge_times, PAIRS),
-           bench_median(bare_times, PAIRS), (double)count / bench_median(bridge_times, PAIRS),
-           (double)count / bench_median(bare_times, PAIRS), bench_median(ratios, PAIRS));
-    bench_release(list);
-    bench_release(texts);
-    printf("drain-sqlite-mixed %.2f 0.9\n", bench_median(ratios, PAIRS));
+    drain.texts = bench_statements_make(drain.list, drain.count);
+    ledger_bridge_options_defaults(&drain.options);
+    drain.options.batch_size = PER_TX;
+    drain.options.backlog_batch_size = PER_TX;
+    ratio = bench_pairs_run(&(struct bench_pairs){ .name = "bridge",
+                                                   .peer_name = "bare",
+                                                   .run = run,
+                                                   .prove = prove,
+                                                   .ctx = &drain,
+                                                   .mutations = drain.count });
+    bench_release(drain.list);
+    bench_release(drain.texts);
+    printf("drain-sqlite-mixed %.2f 0.9\n", ratio);
     return 0;
 }

@@ -25,7 +25,7 @@ int main(void)
     for (int i = 0; i < RUNS; i++) {
         bench_sink_make(sink);
         bench_settle();
-        bench_bridge_drain(source, sink, &options, count, &progress, NULL);
+        bench_bridge_drain(source, sink, &options, count, &progress);
         ratios[i] = bench_rate_last(&progress) / bench_rate_first(&progress);
         printf("%-6d %12.2f %12.0f %12.0f %12.0f %8.3f\n", i + 1, progress.end.seconds,
                (double)count / progress.end.seconds, bench_rate_first(&progress),

@@ -26,7 +26,7 @@ int main(void)
     for (int i = 0; i < RUNS; i++) {
         bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
         bench_pg_settle();
-        bench_bridge_drain(source, sink, &options, count, &progress, NULL);
+        bench_bridge_drain(source, sink, &options, count, &progress);
         ratios[i] = bench_rate_last(&progress) / bench_rate_first(&progress);
         printf("%-6d %12.2f %12.0f %12.0f %12.0f %8.3f\n", i + 1, progress.end.seconds,
                (double)count / progress.end.seconds, bench_rate_first(&progress),

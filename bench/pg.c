@@ -141,16 +141,29 @@ double bench_pg_cpu_seconds(enum bench_pg_side side)
     return seconds;
 }
 
+void bench_pg_database_empty(char url[BENCH_PATH_MAX], enum bench_pg_side side, const char *name)
+{
+    tst_pg_exec(servers[side], NULL, "DROP DATABASE IF EXISTS \"%s\"", name);
+    tst_pg_create_database(servers[side], name);
+    bench_pg_url(url, side, name);
+}
+
 void bench_pg_database(char url[BENCH_PATH_MAX], enum bench_pg_side side, const char *name,
                        ledger_log_mode log)
 {
     ledger_store *store;
 
-    tst_pg_exec(servers[side], NULL, "DROP DATABASE IF EXISTS \"%s\"", name);
-    tst_pg_create_database(servers[side], name);
-    bench_pg_url(url, side, name);
+    bench_pg_database_empty(url, side, name);
     store = bench_store_open(url, log);
     ledger_store_close(&store);
+}
+
+void bench_pg_vacuum(const char *url)
+{
+    PGconn *conn = bench_pg_connect(url);
+
+    bench_pg_exec(conn, "VACUUM ANALYZE");
+    PQfinish(conn);
 }
 
 void bench_pg_settle(void)
@@ -172,13 +185,10 @@ void bench_pg_source_build(char url[BENCH_PATH_MAX], const char *name,
                            const struct bench_fill *fill)
 {
     ledger_store *store = bench_pg_builder_open(url, name);
-    PGconn *conn;
 
     bench_store_fill(store, fill);
     ledger_store_close(&store);
-    conn = bench_pg_connect(url);
-    bench_pg_exec(conn, "VACUUM ANALYZE"); /* not in the middle of a run */
-    PQfinish(conn);
+    bench_pg_vacuum(url);
 }
 
 /* --- proof -------------------------------------------------------------------------------------
@@ -189,21 +199,30 @@ void bench_pg_source_build(char url[BENCH_PATH_MAX], const char *name,
 #define DIGEST(times)                                                                              \
     "SELECT count(*) || ' ' || coalesce(md5(string_agg(md5((" POS ", stream, md5(payload), "       \
     "order_key, dedup_key, schema_version, metadata, tags, annotations" times ")::text), '' "      \
-    "ORDER BY " POS ")), '') FROM ledger_entries"
+    "ORDER BY " POS ")), '') FROM ledger_entries WHERE "
 
-void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times)
+static char *digest(PGconn *conn, bool times, const char *where)
+{
+    return tst_pg_sql_text(conn, "%s%s", times ? DIGEST(", created_at, updated_at") : DIGEST(""),
+                           where);
+}
+
+void bench_pg_same_rows_where(const char *source_url, const char *source_where,
+                              const char *sink_url, const char *sink_where, bool times)
 {
     PGconn *source = bench_pg_connect(source_url), *sink = bench_pg_connect(sink_url);
-    const char *sql = times ? DIGEST(", created_at, updated_at") : DIGEST("");
-    char *ours = tst_pg_sql_text(source, "%s", sql), *theirs = tst_pg_sql_text(sink, "%s", sql);
+    char *ours = digest(source, times, source_where), *theirs = digest(sink, times, sink_where);
     int64_t wrong;
 
     if (strcmp(ours, theirs))
         bench_die("wrong data: the source's entries and their digest are %s, the sink's %s", ours,
                   theirs);
-    wrong = bench_pg_int(sink, "SELECT count(*) FROM (SELECT source_pos, lag(source_pos) OVER "
-                               "(PARTITION BY stream ORDER BY id) AS previous FROM ledger_entries) "
-                               "AS t WHERE previous >= source_pos OR source_pos IS NULL");
+    wrong = tst_pg_sql_int(
+        sink,
+        "SELECT count(*) FROM (SELECT source_pos, lag(source_pos) OVER "
+        "(PARTITION BY stream ORDER BY id) AS previous FROM ledger_entries WHERE %s) "
+        "AS t WHERE previous >= source_pos OR source_pos IS NULL",
+        sink_where);
     if (wrong)
         bench_die("wrong data: %lld entries of the sink are out of order in their stream",
                   (long long)wrong);
@@ -211,6 +230,11 @@ void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times
     free(theirs);
     PQfinish(source);
     PQfinish(sink);
+}
+
+void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times)
+{
+    bench_pg_same_rows_where(source_url, "true", sink_url, "true", times);
 }
 
 /* --- pairs -------------------------------------------------------------------------------------
@@ -247,7 +271,7 @@ double bench_pg_drain_pairs(const char *source_url, size_t mutations,
             if (is_peer) {
                 peer_times[i] = peer->run(peer->ctx, other);
             } else {
-                bench_bridge_drain(source_url, bridged, &options, mutations, &progress, NULL);
+                bench_bridge_drain(source_url, bridged, &options, mutations, &progress);
                 bridge_times[i] = progress.end.seconds;
             }
             all = bench_pg_cpu_seconds(BENCH_PG_SINK) + bench_pg_cpu_seconds(BENCH_PG_SOURCE) +

@@ -29,9 +29,13 @@ void bench_pg_result(PGconn *conn, ExecStatusType expected, const char *doing);
 /* CPU that this side's server and all its processes have used so far. */
 double bench_pg_cpu_seconds(enum bench_pg_side side);
 
-/* An empty database of that name, made anew, with the tables of the library; *url names it. */
+/* An empty database of that name, made anew; *url names it. */
+void bench_pg_database_empty(char url[BENCH_PATH_MAX], enum bench_pg_side side, const char *name);
+/* The same with the tables of the library. */
 void bench_pg_database(char url[BENCH_PATH_MAX], enum bench_pg_side side, const char *name,
                        ledger_log_mode log);
+/* Of the whole database, so that the server does not begin it by itself in the middle of a run. */
+void bench_pg_vacuum(const char *url);
 /* What was written before is on disk, on both sides. */
 void bench_pg_settle(void);
 /* A source: a database with what bench_store_fill() writes; no commit waits for the disk. */
@@ -43,6 +47,9 @@ ledger_store *bench_pg_builder_open(char url[BENCH_PATH_MAX], const char *name);
 /* Every entry of the source is in the sink with the same values (times: created_at and updated_at,
  * too), nothing else is, and each stream is in the same order. */
 void bench_pg_same_rows(const char *source_url, const char *sink_url, bool times);
+/* The same of those entries alone that meet a condition in SQL, one for each side. */
+void bench_pg_same_rows_where(const char *source_url, const char *source_where,
+                              const char *sink_url, const char *sink_where, bool times);
 
 /* --- a drain, and what it is compared with ---------------------------------------------------- */
 

@@ -43,7 +43,7 @@ int main(void)
     bench_source_build(source, &(struct bench_fill){ .count = count, .per_tx = 10000 });
     ledger_bridge_options_defaults(&options);
     bench_sink_make(sink);
-    bench_bridge_drain(source, sink, &options, count, &progress, NULL);
+    bench_bridge_drain(source, sink, &options, count, &progress);
     for (int i = 0; i < RUNS; i++)
         equal[i] = verify_seconds(source, sink, 0);
     db = bench_db_open(sink, BENCH_BACKLOG_CHECKPOINT);
