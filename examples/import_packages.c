@@ -233,9 +233,12 @@ static ledger_rc import_package(ledger_store *store, const struct package *packa
 static ledger_rc trim_stream(ledger_store *store, const char *stream, struct counts *counts,
                              ledger_error *err)
 {
-    ledger_read_options options = { .descending = true, .limit = TRIM_KEEP + 1 };
+    ledger_read_options options;
     ledger_batch *batch = NULL;
     uint64_t deleted = 0;
+    ledger_read_options_defaults(&options);
+    options.descending = true;
+    options.limit = TRIM_KEEP + 1;
     ledger_rc rc = ledger_store_read(store, stream, &options, &batch, err);
     if (rc == LEDGER_OK && ledger_batch_count(batch) == TRIM_KEEP + 1) {
         rc = ledger_store_trim(store, stream, ledger_batch_entry(batch, TRIM_KEEP)->id, &deleted,

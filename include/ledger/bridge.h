@@ -26,6 +26,7 @@ typedef enum ledger_bad_event_policy {
 } ledger_bad_event_policy;
 
 typedef struct ledger_bridge_options {
+    size_t size;               /* set by ledger_bridge_options_defaults() */
     const char *name;          /* of the cursor; unique per pair; default "default" */
     int64_t interval_ms;       /* longest wait between two looks at the source; default 5000 */
     size_t batch_size;         /* mutations per poll; default 500 */
@@ -60,7 +61,11 @@ typedef struct ledger_bridge_options {
     const char *tracer_name; /* default LEDGER_BRIDGE_DEFAULT_METER */
 } ledger_bridge_options;
 
-LEDGER_API void ledger_bridge_options_defaults(ledger_bridge_options *options);
+LEDGER_API void ledger_bridge_options_init(ledger_bridge_options *options, size_t size);
+static inline void ledger_bridge_options_defaults(ledger_bridge_options *options)
+{
+    ledger_bridge_options_init(options, sizeof(*options));
+}
 
 /* Makes a bridge from source (its mutation log) to sink. Both stores are borrowed for this call
  * only: the bridge opens its own handles with the same options. A store on a caller's own
@@ -245,13 +250,18 @@ typedef struct ledger_difference {
 typedef void (*ledger_difference_fn)(void *ctx, const ledger_difference *difference);
 
 typedef struct ledger_verify_options {
+    size_t size;                                    /* set by ledger_verify_options_defaults() */
     const char *name;                               /* of the cursor; default "default" */
     size_t max_reported;                            /* differences given to fn; default 10 */
     ledger_difference_fn fn;                        /* may be NULL */
     void (*progress)(void *ctx, uint64_t compared); /* may be NULL; about ten times a second */
     void *ctx;
 } ledger_verify_options;
-LEDGER_API void ledger_verify_options_defaults(ledger_verify_options *options);
+LEDGER_API void ledger_verify_options_init(ledger_verify_options *options, size_t size);
+static inline void ledger_verify_options_defaults(ledger_verify_options *options)
+{
+    ledger_verify_options_init(options, sizeof(*options));
+}
 
 typedef struct ledger_verify_result {
     uint64_t source_count;     /* entries at the source that the cursor has passed */

@@ -70,6 +70,7 @@ typedef struct ledger_wait {
 } ledger_wait;
 
 typedef struct ledger_store_options {
+    size_t size;           /* set by ledger_store_options_defaults() */
     const char *url;       /* "sqlite:PATH", "postgresql://HOST/DATABASE" as libpq takes it,
                               "memory:NAME" (NAME is shared in the process) */
     const char *table;     /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
@@ -85,7 +86,11 @@ typedef struct ledger_store_options {
                                 calls wait as long as their timeouts allow, and tell nobody */
 } ledger_store_options;
 
-LEDGER_API void ledger_store_options_defaults(ledger_store_options *options);
+LEDGER_API void ledger_store_options_init(ledger_store_options *options, size_t size);
+static inline void ledger_store_options_defaults(ledger_store_options *options)
+{
+    ledger_store_options_init(options, sizeof(*options));
+}
 
 /* Opens a store. Options are copied. On success *ret_store is the caller's: ledger_store_close().
  * Tables that the Go module made are taken as they are; columns and indexes that we need are added
@@ -146,22 +151,29 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_trim(ledger_store *store, cons
 
 /* --- reading ------------------------------------------------------------------------------- */
 
-/* Filters combine with "and". Zero-initialise, then set what is needed. */
+/* Filters combine with "and". */
 typedef struct ledger_read_options {
+    size_t size; /* set by ledger_read_options_defaults(); sizeof(ledger_read_options) with all else
+                    0 is the same */
+    bool descending;
+    bool full_text; /* search only: whole words, in any order, each of them; UNSUPPORTED where the
+                       database has no such search (PostgreSQL has) */
     bool has_after;
     ledger_id after; /* ascending: id > after; descending: id < after; 0 or less, or an empty text:
                         from the beginning, in either order */
     size_t limit;    /* 0: LEDGER_READ_LIMIT_DEFAULT; at most LEDGER_READ_LIMIT_MAX */
-    bool descending;
     const char *order_key; /* NULL or "": any */
     const char *tag;       /* NULL or "": any */
     ledger_list all_tags;  /* entry has each of them */
     ledger_map metadata;   /* entry has each key with this very value */
     ledger_map annotations;
     size_t max_bytes; /* ends the batch early, after at least one entry; 0: 64 MiB */
-    bool full_text;   /* search only: whole words, in any order, each of them; UNSUPPORTED where the
-                         database has no such search (PostgreSQL has) */
 } ledger_read_options;
+LEDGER_API void ledger_read_options_init(ledger_read_options *options, size_t size);
+static inline void ledger_read_options_defaults(ledger_read_options *options)
+{
+    ledger_read_options_init(options, sizeof(*options));
+}
 
 /* Entries of one stream (NULL: of the whole store), in id order. options may be NULL. *ret_batch is
  * the caller's: ledger_batch_destroy(). */

@@ -33,6 +33,7 @@ typedef struct ledger_upcaster {
 } ledger_upcaster;
 
 typedef struct ledger_stream_options {
+    size_t size;        /* set by ledger_stream_options_defaults() */
     const char *id;     /* stream id */
     int schema_version; /* of new entries; at least 1 */
     ledger_codec codec;
@@ -40,8 +41,13 @@ typedef struct ledger_stream_options {
     size_t upcaster_count;
 } ledger_stream_options;
 
+LEDGER_API void ledger_stream_options_init(ledger_stream_options *options, size_t size);
+static inline void ledger_stream_options_defaults(ledger_stream_options *options)
+{
+    ledger_stream_options_init(options, sizeof(*options));
+}
+
 typedef struct ledger_stream ledger_stream;
-LEDGER_API void ledger_stream_options_defaults(ledger_stream_options *options);
 
 /* The store is borrowed and must outlive the stream. Errors: INVALID. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_stream_create(ledger_store *store,

@@ -35,6 +35,14 @@ typedef struct ledger_bytes {
     size_t size;
 } ledger_bytes;
 
+/* A struct of options begins with its size, as the program was compiled with it, so that later
+ * versions can add fields at its end. `ledger_…_options_defaults()` sets it, and every option to
+ * its default; then set what differs. Older and newer programs and libraries go together: an
+ * option that the program does not know has its default. INVALID: the defaults were forgotten, or
+ * an option is set that only a later library knows.
+ * `ledger_…_options_init()` is the same with the size handed in, for programs in languages that
+ * cannot use an inline function of C. NULL is fine for both. */
+
 /* Id of an entry: a number (SQLite, PostgreSQL: text is NULL), or text (MongoDB, ClickHouse). */
 typedef struct ledger_id {
     int64_t number;

@@ -13,25 +13,34 @@
 #include <unistd.h>
 
 #include "base/hash.h"
+#include "base/options.h"
 #include "bridge/stages.h"
 
-void ledger_bridge_options_defaults(ledger_bridge_options *options)
+static const struct ldg_options bridge_options = {
+    .name = "ledger_bridge_options",
+    .defaults =
+        &(const ledger_bridge_options){
+            .size = sizeof(ledger_bridge_options),
+            .name = LEDGER_BRIDGE_DEFAULT_NAME,
+            .interval_ms = 5000,
+            .batch_size = 500,
+            .backlog_batch_size = 5000,
+            .max_batch_bytes = (size_t)4 * 1024 * 1024,
+            .refusal_limit = 10,
+            .retry_min_ms = 50,
+            .retry_max_ms = 10000,
+            .retry_for_ms = -1,
+            .id_codec = &ledger_int64_codec,
+            .meter_name = LEDGER_BRIDGE_DEFAULT_METER,
+            .tracer_name = LEDGER_BRIDGE_DEFAULT_METER,
+        },
+    .size = sizeof(ledger_bridge_options),
+    .least = LDG_OPTIONS_UP_TO(ledger_bridge_options, tracer_name),
+};
+
+void ledger_bridge_options_init(ledger_bridge_options *options, size_t size)
 {
-    if (options == NULL)
-        return;
-    memset(options, 0, sizeof(*options));
-    options->name = LEDGER_BRIDGE_DEFAULT_NAME;
-    options->interval_ms = 5000;
-    options->batch_size = 500;
-    options->backlog_batch_size = 5000;
-    options->max_batch_bytes = (size_t)4 * 1024 * 1024;
-    options->refusal_limit = 10;
-    options->retry_min_ms = 50;
-    options->retry_max_ms = 10000;
-    options->retry_for_ms = -1;
-    options->id_codec = &ledger_int64_codec;
-    options->meter_name = LEDGER_BRIDGE_DEFAULT_METER;
-    options->tracer_name = LEDGER_BRIDGE_DEFAULT_METER;
+    ldg_options_init(&bridge_options, options, size);
 }
 
 /* --- waiting --------------------------------------------------------------------------------- */
@@ -186,15 +195,13 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
                                ledger_error *err)
 {
     ledger_error local;
-    ledger_bridge_options defaults;
+    ledger_bridge_options o;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_bridge == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "bridge: source, sink or result is NULL");
-    if (options == NULL) {
-        ledger_bridge_options_defaults(&defaults);
-        options = &defaults;
-    }
-    ledger_rc rc = check_options(options, err);
+    ledger_rc rc = ldg_options_take(&bridge_options, options, &o, err);
+    if (rc == LEDGER_OK)
+        rc = check_options(&o, err);
     if (rc != LEDGER_OK)
         return rc;
 
@@ -219,7 +226,7 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
         rc = ldg_fail_native(err, LEDGER_ERR_IO, "", errno, "eventfd: %s%s", strerror(errno),
                              errno == EMFILE ? "; raise the limit (`ulimit -n`)" : "");
     if (rc == LEDGER_OK)
-        rc = copy_options(bridge, options, err);
+        rc = copy_options(bridge, &o, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_reopen(source, LDG_ROLE_USER, bridge->options.name, &bridge->source, err);
     if (rc == LEDGER_OK)

@@ -59,7 +59,7 @@ static ledger_rc look_at_sink(ledger_store *sink, int origin, struct ldg_arena *
                               bool *ret_any, bool *ret_empty, ledger_error *err)
 {
     struct ldg_history_row *rows = NULL;
-    const ledger_read_options first = { .limit = 1 };
+    const ledger_read_options first = { .size = sizeof(first), .limit = 1 };
     ledger_batch *batch = NULL;
     size_t count = 0;
     ledger_rc rc = ldg_store_history(sink, origin, 0, 1, LOOK_BYTES, arena, &rows, &count, err);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/options.h"
 #include "bridge/stages.h"
 
 #define PAGE_ROWS 1000
@@ -739,13 +740,21 @@ static ledger_rc count_streams(struct verify *v, ledger_error *err)
     return rc;
 }
 
-void ledger_verify_options_defaults(ledger_verify_options *options)
+static const struct ldg_options verify_options = {
+    .name = "ledger_verify_options",
+    .defaults =
+        &(const ledger_verify_options){
+            .size = sizeof(ledger_verify_options),
+            .name = LEDGER_BRIDGE_DEFAULT_NAME,
+            .max_reported = 10,
+        },
+    .size = sizeof(ledger_verify_options),
+    .least = LDG_OPTIONS_UP_TO(ledger_verify_options, ctx),
+};
+
+void ledger_verify_options_init(ledger_verify_options *options, size_t size)
 {
-    if (options == NULL)
-        return;
-    memset(options, 0, sizeof(*options));
-    options->name = LEDGER_BRIDGE_DEFAULT_NAME;
-    options->max_reported = 10;
+    ldg_options_init(&verify_options, options, size);
 }
 
 ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
@@ -753,12 +762,14 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
                                ledger_verify_result *ret_result, ledger_error *err)
 {
     ledger_error local;
-    ledger_verify_options defaults;
+    ledger_verify_options o;
     int64_t position = 0;
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_result == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "verify: source, sink or result is NULL");
-    ledger_verify_options_defaults(&defaults);
+    ledger_rc rc = ldg_options_take(&verify_options, options, &o, err);
+    if (rc != LEDGER_OK)
+        return rc;
     struct verify *v = ldg_calloc(1, sizeof(*v));
     if (v == NULL)
         return ldg_fail_nomem(err);
@@ -767,7 +778,7 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     v->time_precision_us = ldg_store_time_precision_us(source);
     if (ldg_store_time_precision_us(sink) > v->time_precision_us)
         v->time_precision_us = ldg_store_time_precision_us(sink);
-    v->options = options != NULL ? options : &defaults;
+    v->options = &o;
     ldg_arena_init(&v->pairs_arena, 0);
     v->cursor = (struct ldg_cursor_keeper){
         .store = sink,
@@ -775,7 +786,6 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         .codec = &ledger_int64_codec,
         .in_sink = true,
     };
-    ledger_rc rc = LEDGER_OK;
     v->trims = ldg_malloc(TRIMS_MAX * sizeof(*v->trims));
     if (v->trims == NULL)
         rc = ldg_fail_nomem(err);

@@ -198,6 +198,7 @@ static bool query_after(struct query *query, const char *text)
 static void query_init(struct query *query, const struct cli *cli, ledger_store *store)
 {
     *query = (struct query){ .cli = cli, .store = store };
+    ledger_read_options_defaults(&query->options);
     query->options.descending = cli_flag(cli, OPT_DESC);
     query->options.order_key = cli_text(cli, OPT_ORDER_KEY);
     query->options.all_tags = cli_list(cli, OPT_TAG);

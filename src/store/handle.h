@@ -73,6 +73,9 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
 void ldg_store_free(ledger_store *store);
 /* Wakes who waits, at once or at the commit. */
 void ldg_store_wrote(ledger_store *store);
+/* store.c: read options of any version (NULL: the defaults) as ours. */
+ledger_rc ldg_read_options_take(const ledger_read_options *options,
+                                ledger_read_options *ret_options, ledger_error *err);
 /* store.c: options are checked, stream was; only with the callback. */
 ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,
                               const ledger_read_options *options, const int64_t *known,

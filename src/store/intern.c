@@ -39,6 +39,7 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
                         store->backend->name);
     snprintf(label, sizeof(label), "%s%s%s", store->label, use ? "/" : "", use ? use : "");
     const ledger_store_options options = {
+        .size = sizeof(options),
         .url = url,
         .label = label,
         .table = store->table,

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/options.h"
 #include "event/event.h"
 #include "store/batch.h"
 
@@ -16,27 +17,39 @@
 
 /* --- open and close -------------------------------------------------------------------------- */
 
-void ledger_store_options_defaults(ledger_store_options *options)
+static const struct ldg_options store_options = {
+    .name = "ledger_store_options",
+    .defaults =
+        &(const ledger_store_options){
+            .size = sizeof(ledger_store_options),
+            .busy_timeout_ms = 5000,
+        },
+    .size = sizeof(ledger_store_options),
+    .least = LDG_OPTIONS_UP_TO(ledger_store_options, wait),
+};
+
+void ledger_store_options_init(ledger_store_options *options, size_t size)
 {
-    if (options)
-        *options = (ledger_store_options){ .busy_timeout_ms = 5000 };
+    ldg_options_init(&store_options, options, size);
 }
 
 ledger_rc ledger_store_open(const ledger_store_options *options, ledger_store **ret_store,
                             ledger_error *err)
 {
     ledger_error local_err;
+    ledger_store_options o;
     if (!err)
         err = &local_err;
     if (!options)
         return ldg_fail_null("options", err);
     if (!ret_store)
         return ldg_fail_null("ret_store", err);
-    ledger_rc rc = ldg_store_open_as(options, LDG_ROLE_USER, ret_store, err);
+    ledger_rc rc = ldg_options_take(&store_options, options, &o, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_open_as(&o, LDG_ROLE_USER, ret_store, err);
     /* Entries that were carried before a Go program opened the table. A bridge does it, too, when
      * it starts: who may not is none the worse for it. */
-    if (rc == LEDGER_OK && (options->flags & LEDGER_STORE_CREATE) != 0 &&
-        options->connection == NULL) {
+    if (rc == LEDGER_OK && (o.flags & LEDGER_STORE_CREATE) != 0 && o.connection == NULL) {
         int origin;
         (void)!ldg_store_origin_carry_ids(*ret_store, &origin, NULL);
     }
@@ -280,12 +293,35 @@ ledger_rc ledger_store_trim(ledger_store *store, const char *stream, ledger_id b
 
 /* --- reading --------------------------------------------------------------------------------- */
 
-/* Checks options (NULL: all defaults) and fills in the defaults. */
+static const struct ldg_options read_options = {
+    .name = "ledger_read_options",
+    .defaults =
+        &(const ledger_read_options){
+            .size = sizeof(ledger_read_options),
+        },
+    .size = sizeof(ledger_read_options),
+    .least = LDG_OPTIONS_UP_TO(ledger_read_options, max_bytes),
+};
+
+void ledger_read_options_init(ledger_read_options *options, size_t size)
+{
+    ldg_options_init(&read_options, options, size);
+}
+
+ledger_rc ldg_read_options_take(const ledger_read_options *options,
+                                ledger_read_options *ret_options, ledger_error *err)
+{
+    return ldg_options_take(&read_options, options, ret_options, err);
+}
+
+/* Checks options (NULL: all defaults) and fills in what 0 stands for. */
 static ledger_rc prepare_read(const ledger_store *store, const ledger_read_options *options,
                               ledger_read_options *ret_options, ledger_error *err)
 {
-    ledger_read_options o = options ? *options : (ledger_read_options){ 0 };
-    ledger_rc rc = LEDGER_OK;
+    ledger_read_options o;
+    ledger_rc rc = ldg_read_options_take(options, &o, err);
+    if (rc != LEDGER_OK)
+        return rc;
     if (o.limit > LEDGER_READ_LIMIT_MAX)
         rc = ldg_fail(err, LEDGER_ERR_INVALID,
                       "limit %zu is too large; at most %d, then read on "
@@ -328,6 +364,9 @@ static ledger_rc read_entries(ledger_store *store, const char *stream, const cha
     ledger_rc rc = ret_batch ? LEDGER_OK : ldg_fail_null("ret_batch", err);
     if (rc == LEDGER_OK)
         rc = prepare_read(store, options, &prepared, err);
+    if (rc == LEDGER_OK && search && prepared.full_text &&
+        !(ldg_store_caps(store) & LDG_CAP_FULL_TEXT))
+        rc = ldg_fail_unsupported(store, "search of full text", err);
     if (rc == LEDGER_OK && !(batch = ldg_batch_create()))
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
@@ -388,9 +427,6 @@ ledger_rc ledger_store_search(ledger_store *store, const char *stream, const cha
         rc = ldg_check_text(text, LEDGER_MAX_VALUE_BYTES, "search text", err);
     if (rc == LEDGER_OK && !*text)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "the search text is empty");
-    if (rc == LEDGER_OK && options && options->full_text &&
-        !(ldg_store_caps(store) & LDG_CAP_FULL_TEXT))
-        rc = ldg_fail_unsupported(store, "search of full text", err);
     if (rc == LEDGER_OK)
         rc = read_entries(store, stream, text, options, ret_batch, err);
     return rc;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/mem.h"
+#include "base/options.h"
 
 struct ledger_stream {
     ledger_store *store;
@@ -32,10 +33,20 @@ struct ledger_read_only_stream {
     ledger_stream *stream;
 };
 
-void ledger_stream_options_defaults(ledger_stream_options *options)
+static const struct ldg_options stream_options = {
+    .name = "ledger_stream_options",
+    .defaults =
+        &(const ledger_stream_options){
+            .size = sizeof(ledger_stream_options),
+            .schema_version = 1,
+        },
+    .size = sizeof(ledger_stream_options),
+    .least = LDG_OPTIONS_UP_TO(ledger_stream_options, upcaster_count),
+};
+
+void ledger_stream_options_init(ledger_stream_options *options, size_t size)
 {
-    if (options)
-        *options = (ledger_stream_options){ .schema_version = 1 };
+    ldg_options_init(&stream_options, options, size);
 }
 
 static int compare_upcasters(const void *a, const void *b)
@@ -73,12 +84,15 @@ ledger_rc ledger_stream_create(ledger_store *store, const ledger_stream_options 
                                ledger_stream **ret_stream, ledger_error *err)
 {
     ledger_stream *stream = NULL;
+    ledger_stream_options o;
     ledger_rc rc = LEDGER_OK;
     if (!store || !options || !ret_stream) {
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "store, options or ret_stream is NULL");
         goto out;
     }
-    rc = check_options(options, err);
+    rc = ldg_options_take(&stream_options, options, &o, err);
+    if (rc == LEDGER_OK)
+        rc = check_options(&o, err);
     if (rc != LEDGER_OK)
         goto out;
     stream = ldg_calloc(1, sizeof(*stream));
@@ -87,18 +101,17 @@ ledger_rc ledger_stream_create(ledger_store *store, const ledger_stream_options 
         goto out;
     }
     stream->store = store;
-    stream->schema_version = options->schema_version;
-    stream->codec = options->codec;
-    stream->id = ldg_strdup(options->id);
-    stream->upcasters = ldg_calloc(options->upcaster_count + 1, sizeof(*stream->upcasters));
+    stream->schema_version = o.schema_version;
+    stream->codec = o.codec;
+    stream->id = ldg_strdup(o.id);
+    stream->upcasters = ldg_calloc(o.upcaster_count + 1, sizeof(*stream->upcasters));
     if (!stream->id || !stream->upcasters) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
-    stream->upcaster_count = options->upcaster_count;
+    stream->upcaster_count = o.upcaster_count;
     if (stream->upcaster_count) {
-        memcpy(stream->upcasters, options->upcasters,
-               stream->upcaster_count * sizeof(*stream->upcasters));
+        memcpy(stream->upcasters, o.upcasters, stream->upcaster_count * sizeof(*stream->upcasters));
         qsort(stream->upcasters, stream->upcaster_count, sizeof(*stream->upcasters),
               compare_upcasters);
     }

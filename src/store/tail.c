@@ -90,7 +90,9 @@ static void raise_bound(struct ledger_tail *tail, int64_t bound)
  * given: down to where ids have settled, or so far back. */
 static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
 {
-    ledger_read_options o = { .descending = true, .limit = 8, .max_bytes = LOOK_BACK_BYTES };
+    ledger_read_options o = {
+        .size = sizeof(o), .descending = true, .limit = 8, .max_bytes = LOOK_BACK_BYTES
+    };
     int64_t lowest = INT64_MAX;
     ledger_rc rc = LEDGER_OK;
 
@@ -155,8 +157,9 @@ ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
     }
     tail->store = store;
     tail->unordered = store->backend->settle != NULL;
-    if (options)
-        tail->options = *options;
+    rc = ldg_read_options_take(options, &tail->options, err);
+    if (rc != LEDGER_OK)
+        goto out;
     tail->options.descending = false;
     if (tail->unordered && tail->options.has_after)
         tail->bound = tail->options.after.number;

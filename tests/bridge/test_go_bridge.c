@@ -335,7 +335,7 @@ static void f1_verify_counts_doubles(void **state)
 /* Every entry of the source is in the sink, once, as it is there; whoever carried it. */
 static void same_content(ledger_store *source, ledger_store *sink)
 {
-    const ledger_read_options options = { .limit = 5000 };
+    const ledger_read_options options = { .size = sizeof(options), .limit = 5000 };
     ledger_batch *a = NULL, *b = NULL;
     ledger_error err = { 0 };
     for (const char *stream = "a"; *stream <= 'b'; stream = *stream == 'a' ? "b" : "c") {

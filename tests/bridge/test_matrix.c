@@ -482,7 +482,7 @@ struct tail {
 static void *follow(void *arg)
 {
     struct tail *t = arg;
-    ledger_read_options o = { .has_after = true, .limit = 50 };
+    ledger_read_options o = { .size = sizeof(o), .has_after = true, .limit = 50 };
     int64_t begun = tst_mono_us();
     while (t->rc == LEDGER_OK && t->seen < t->want && tst_mono_us() - begun < tst_slow(20000000)) {
         ledger_batch *batch = NULL;

@@ -162,6 +162,81 @@ static void defaults_are_the_reference_s(void **state)
     assert_null(o.logger.log);
 }
 
+/* Every call that takes options, with a struct whose size is wrong: 0 is one whose defaults were
+ * forgotten. */
+static void sizes_are_checked(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *store = tst_open(env, TST_MEMORY, "a"), *sink = tst_open(env, TST_MEMORY, "b");
+    struct {
+        ledger_store_options known;
+        char later[8];
+    } so = { .later = "x" };
+    struct {
+        ledger_read_options known;
+        char later[8];
+    } ro = { .later = "x" };
+    struct {
+        ledger_stream_options known;
+        char later[8];
+    } sto = { .later = "x" };
+    struct {
+        ledger_bridge_options known;
+        char later[8];
+    } bo = { .later = "x" };
+    struct {
+        ledger_verify_options known;
+        char later[8];
+    } vo = { .later = "x" };
+    ledger_store_options_defaults(&so.known);
+    ledger_read_options_defaults(&ro.known);
+    ledger_stream_options_defaults(&sto.known);
+    ledger_bridge_options_defaults(&bo.known);
+    ledger_verify_options_defaults(&vo.known);
+    assert_int_equal(so.known.size, sizeof(so.known));
+    assert_int_equal(bo.known.size, sizeof(bo.known));
+    const struct {
+        size_t *size;
+        const char *remedy;
+    } structs[] = {
+        { &so.known.size, "ledger_store_options_defaults()" },
+        { &ro.known.size, "ledger_read_options_defaults()" },
+        { &sto.known.size, "ledger_stream_options_defaults()" },
+        { &bo.known.size, "ledger_bridge_options_defaults()" },
+        { &vo.known.size, "ledger_verify_options_defaults()" },
+    };
+    for (size_t i = 0; i < sizeof structs / sizeof structs[0]; i++) {
+        const size_t own = *structs[i].size;
+        const size_t wrong[] = { 0, own - 8, own + 8, SIZE_MAX };
+        for (size_t k = 0; k < sizeof wrong / sizeof wrong[0]; k++) {
+            ledger_store *opened = NULL;
+            ledger_batch *batch = NULL;
+            ledger_tail *tail = NULL;
+            ledger_stream *stream = NULL;
+            ledger_bridge *bridge = NULL;
+            ledger_verify_result result;
+            ledger_error errs[3] = { 0 };
+            *structs[i].size = wrong[k];
+            const ledger_rc rcs[3] = {
+                i == 0   ? ledger_store_open(&so.known, &opened, &errs[0])
+                : i == 1 ? ledger_store_read(store, NULL, &ro.known, &batch, &errs[0])
+                : i == 2 ? ledger_stream_create(store, &sto.known, &stream, &errs[0])
+                : i == 3 ? ledger_bridge_create(store, sink, &bo.known, &bridge, &errs[0])
+                         : ledger_bridge_verify(store, sink, &vo.known, &result, &errs[0]),
+                i == 1 ? ledger_store_search(store, NULL, "x", &ro.known, &batch, &errs[1])
+                       : LEDGER_ERR_INVALID,
+                i == 1 ? ledger_tail_open(store, NULL, &ro.known, false, &tail, &errs[2])
+                       : LEDGER_ERR_INVALID,
+            };
+            for (int call = 0; call < (i == 1 ? 3 : 1); call++) {
+                tst_fails(rcs[call], LEDGER_ERR_INVALID, &errs[call]);
+                assert_non_null(strstr(errs[call].message, structs[i].remedy));
+            }
+        }
+        *structs[i].size = own;
+    }
+}
+
 static void instruments_keep_names_units_and_attributes(void **state)
 {
     struct tst_env *env = *state;
@@ -534,6 +609,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
         T(defaults_are_the_reference_s),
+        T(sizes_are_checked),
         T(instruments_keep_names_units_and_attributes),
         T(w18_a_failed_poll_is_an_error),
         T(telemetry_is_off_unless_enabled),

@@ -154,7 +154,7 @@ static ledger_rc call(ledger_store *store, enum verb verb, int64_t id, ledger_er
     const char *tag = "t";
     ledger_pair pair = { "k", "v" };
     ledger_append_input input = { .payload = { "{}", 2 } };
-    ledger_read_options options = { .limit = 10 };
+    ledger_read_options options = { .size = sizeof(options), .limit = 10 };
     ledger_batch *batch = NULL;
     ledger_names names = { 0 };
     ledger_stream_stat stat;

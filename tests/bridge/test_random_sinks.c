@@ -329,7 +329,7 @@ static void put_entry(const struct round *r, const ledger_entry *e, struct ldg_b
 
 static void put_table(const struct round *r, ledger_store *sink, struct ldg_buf *buf)
 {
-    const ledger_read_options options = { .limit = 5000 };
+    const ledger_read_options options = { .size = sizeof(options), .limit = 5000 };
     ledger_error err = { 0 };
     for (int i = 0; i < STREAMS; i++) {
         ledger_batch *batch = NULL;

@@ -306,8 +306,9 @@ static void privileges_that_are_revoked(void **state)
                     "current_schema(), current_schema()); END $$");
         /* parameters of a URL: the last one counts */
         snprintf(url, sizeof url, "%s&user=carrier", ledger_store_url(owner));
-        ledger_store *sink =
-            tst_open_with(env, TST_POSTGRES, "sink", &(ledger_store_options){ .url = url });
+        ledger_store *sink = tst_open_with(
+            env, TST_POSTGRES, "sink",
+            &(ledger_store_options){ .size = sizeof(ledger_store_options), .url = url });
         (void)tst_append(source, "s", "{}", NULL, NULL);
         ledger_bridge *bridge = tst_bridge(source, sink, NULL);
         (void)tst_drain(bridge);

@@ -361,13 +361,13 @@ static void bad_arguments(struct conf_env *env)
     uint64_t count = 0;
     char text[LEDGER_ID_TEXT_MAX];
     ledger_error err;
-    ledger_read_options o = { .limit = LEDGER_READ_LIMIT_MAX + 1 };
+    ledger_read_options o = { .size = sizeof(o), .limit = LEDGER_READ_LIMIT_MAX + 1 };
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
-    o = (ledger_read_options){ .has_after = true, .after = { 0, "x" } };
+    o = (ledger_read_options){ .size = sizeof(o), .has_after = true, .after = { 0, "x" } };
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
-    o = (ledger_read_options){ .metadata = conf_map({ "k", NULL }) };
+    o = (ledger_read_options){ .size = sizeof(o), .metadata = conf_map({ "k", NULL }) };
     fails(ledger_store_read(store, "s", &o, &batch, &err), INVALID);
-    o = (ledger_read_options){ .tag = "\xff" };
+    o = (ledger_read_options){ .size = sizeof(o), .tag = "\xff" };
     fails(ledger_store_read(store, "s", &o, &batch, &err), DATA);
     fails(ledger_store_read(store, "s", NULL, NULL, &err), INVALID);
     fails(ledger_store_count(store, "s", NULL, &err), INVALID);
@@ -421,12 +421,12 @@ static void read_in_pages(struct conf_env *env)
         if (i % 3 == 0)
             all[all_count++] = conf_append(store, "other", "2");
     }
-    ledger_read_options o = { 0 };
+    ledger_read_options o = { .size = sizeof(o) };
     conf_check_ids(store, "s", NULL, ids, LEDGER_READ_LIMIT_DEFAULT);
     conf_check_ids(store, "s", &o, ids, LEDGER_READ_LIMIT_DEFAULT);
     o.limit = LEDGER_READ_LIMIT_MAX;
     conf_check_ids(store, "s", &o, ids, 250);
-    o = (ledger_read_options){ .limit = 7, .has_after = true };
+    o = (ledger_read_options){ .size = sizeof(o), .limit = 7, .has_after = true };
     for (size_t at = 0; at < 250; at += 7) {
         const size_t left = 250 - at;
         conf_check_ids(store, "s", &o, &ids[at], left < 7 ? left : 7);
@@ -437,7 +437,7 @@ static void read_in_pages(struct conf_env *env)
     int64_t down[250];
     for (size_t i = 0; i < 250; i++)
         down[i] = ids[249 - i];
-    o = (ledger_read_options){ .limit = 11, .descending = true };
+    o = (ledger_read_options){ .size = sizeof(o), .limit = 11, .descending = true };
     for (size_t at = 0; at < 250; at += 11) {
         const size_t left = 250 - at;
         conf_check_ids(store, "s", &o, &down[at], left < 11 ? left : 11);
@@ -447,20 +447,22 @@ static void read_in_pages(struct conf_env *env)
     conf_check_ids(store, "s", &o, NULL, 0);
     /* No entry has such an id: from the beginning. */
     for (int64_t after = 0; after >= -1; after--) {
-        o = (ledger_read_options){ .limit = 5, .has_after = true, .after = conf_id(after) };
+        o = (ledger_read_options){
+            .size = sizeof(o), .limit = 5, .has_after = true, .after = conf_id(after)
+        };
         conf_check_ids(store, "s", &o, ids, 5);
         o.descending = true;
         conf_check_ids(store, "s", &o, down, 5);
     }
-    o = (ledger_read_options){ .has_after = true, .after = conf_id(INT64_MIN) };
+    o = (ledger_read_options){ .size = sizeof(o), .has_after = true, .after = conf_id(INT64_MIN) };
     conf_check_ids(store, "s", &o, ids, LEDGER_READ_LIMIT_DEFAULT);
-    o = (ledger_read_options){ .has_after = true, .after = conf_id(INT64_MAX) };
+    o = (ledger_read_options){ .size = sizeof(o), .has_after = true, .after = conf_id(INT64_MAX) };
     conf_check_ids(store, "s", &o, NULL, 0);
     o.descending = true;
     o.limit = 3;
     conf_check_ids(store, "s", &o, down, 3);
     conf_check_ids(store, "no such stream", NULL, NULL, 0);
-    o = (ledger_read_options){ .limit = LEDGER_READ_LIMIT_MAX };
+    o = (ledger_read_options){ .size = sizeof(o), .limit = LEDGER_READ_LIMIT_MAX };
     conf_check_ids(store, NULL, &o, all, all_count);
 }
 
@@ -471,7 +473,7 @@ static void read_ends_by_bytes(struct conf_env *env)
     int64_t ids[5];
     for (size_t i = 0; i < 5; i++)
         ids[i] = conf_append(store, "s", payload);
-    ledger_read_options o = { .max_bytes = 1 };
+    ledger_read_options o = { .size = sizeof(o), .max_bytes = 1 };
     conf_check_ids(store, "s", &o, ids, 1);
     o.max_bytes = 1000 * 1000;
     conf_check_ids(store, "s", &o, ids, 5);
@@ -504,23 +506,25 @@ static void read_with_filters(struct conf_env *env)
     for (size_t i = 0; i < 5; i++)
         id[i] = got.items[i].number;
     ledger_ids_destroy(&got);
-    ledger_read_options o = { .order_key = "a" };
+    ledger_read_options o = { .size = sizeof(o), .order_key = "a" };
     conf_check_ids(store, "s", &o, id, 2);
-    o = (ledger_read_options){ .tag = "x" };
+    o = (ledger_read_options){ .size = sizeof(o), .tag = "x" };
     conf_check_ids(store, "s", &o, id, 3);
-    o = (ledger_read_options){ .tag = "a\"b" };
+    o = (ledger_read_options){ .size = sizeof(o), .tag = "a\"b" };
     conf_check_ids(store, "s", &o, &id[4], 1);
-    o = (ledger_read_options){ .tag = "%" };
+    o = (ledger_read_options){ .size = sizeof(o), .tag = "%" };
     conf_check_ids(store, "s", &o, NULL, 0);
-    o = (ledger_read_options){ .all_tags = conf_list("y", "x") };
+    o = (ledger_read_options){ .size = sizeof(o), .all_tags = conf_list("y", "x") };
     conf_check_ids(store, "s", &o, (int64_t[]){ id[0], id[2] }, 2);
-    o = (ledger_read_options){ .metadata = conf_map({ "k", "1" }) };
+    o = (ledger_read_options){ .size = sizeof(o), .metadata = conf_map({ "k", "1" }) };
     conf_check_ids(store, "s", &o, id, 2);
-    o = (ledger_read_options){ .metadata = conf_map({ "l", "2" }, { "k", "1" }) };
+    o = (ledger_read_options){ .size = sizeof(o),
+                               .metadata = conf_map({ "l", "2" }, { "k", "1" }) };
     conf_check_ids(store, "s", &o, id, 1);
-    o = (ledger_read_options){ .metadata = conf_map({ "k", "" }) };
+    o = (ledger_read_options){ .size = sizeof(o), .metadata = conf_map({ "k", "" }) };
     conf_check_ids(store, "s", &o, NULL, 0);
-    o = (ledger_read_options){ .order_key = "a",
+    o = (ledger_read_options){ .size = sizeof(o),
+                               .order_key = "a",
                                .tag = "x",
                                .all_tags = conf_list("x", "x"),
                                .metadata = conf_map({ "k", "1" }),
@@ -530,7 +534,7 @@ static void read_with_filters(struct conf_env *env)
     o.has_after = true;
     o.after = conf_id(id[1]);
     conf_check_ids(store, "s", &o, &id[0], 1);
-    o = (ledger_read_options){ .order_key = "", .tag = "" };
+    o = (ledger_read_options){ .size = sizeof(o), .order_key = "", .tag = "" };
     conf_check_ids(store, "s", &o, id, 5);
 }
 
@@ -542,7 +546,7 @@ static void read_by_annotation(struct conf_env *env)
     ok(ledger_store_set_annotations(store, "s", conf_id(a), conf_map({ "a.b", "1" }, { "q", "\"" }),
                                     &err));
     ok(ledger_store_set_annotations(store, "s", conf_id(b), conf_map({ "a.b", "2" }), &err));
-    ledger_read_options o = { .annotations = conf_map({ "a.b", "1" }) };
+    ledger_read_options o = { .size = sizeof(o), .annotations = conf_map({ "a.b", "1" }) };
     conf_check_ids(store, "s", &o, &a, 1);
     o.annotations = conf_map({ "a.b", "1" }, { "q", "\"" });
     conf_check_ids(store, "s", &o, &a, 1);
@@ -574,7 +578,7 @@ static void search_payloads(struct conf_env *env)
             fail_msg("\"%s\": %zu", rows[i].text, ledger_batch_count(batch));
         ledger_batch_destroy(&batch);
     }
-    const ledger_read_options o = { .limit = 1, .descending = true };
+    const ledger_read_options o = { .size = sizeof(o), .limit = 1, .descending = true };
     ok(ledger_store_search(store, "s", "brown", &o, &batch, &err));
     assert_int_equal(ledger_batch_count(batch), 1);
     assert_int_equal(ledger_batch_entry(batch, 0)->id.number, second);

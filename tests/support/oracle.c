@@ -300,7 +300,7 @@ static void load_postgres(ledger_store *store, struct tst_history *h)
 
 static void load_stream(ledger_store *store, const char *stream, struct tst_history *h)
 {
-    ledger_read_options options = { .limit = 1000 };
+    ledger_read_options options = { .size = sizeof(options), .limit = 1000 };
     for (;;) {
         ledger_batch *batch = NULL;
         ledger_error err = { 0 };

@@ -248,7 +248,8 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
 void tst_workload_learn(struct tst_workload *w, ledger_store *store)
 {
     for (unsigned k = 0; k < 2 * w->stream_count; k++) { /* the oldest and the newest of each */
-        ledger_read_options options = { .limit = TST_WORKLOAD_KNOWN / 16,
+        ledger_read_options options = { .size = sizeof(options),
+                                        .limit = TST_WORKLOAD_KNOWN / 16,
                                         .descending = k % 2 == 0 };
         ledger_batch *batch = NULL;
         ledger_error err = { 0 };

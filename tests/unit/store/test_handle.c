@@ -55,12 +55,14 @@ static void options_are_checked(void **state)
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         ledger_store *store = NULL;
+        ledger_store_options options = rows[i].options;
         ledger_error err;
-        ledger_rc rc = ledger_store_open(&rows[i].options, &store, &err);
+        options.size = sizeof(options);
+        ledger_rc rc = ledger_store_open(&options, &store, &err);
         if (rc != rows[i].want || !strstr(err.message, rows[i].message))
             fail_msg("row %zu: %s: %s", i, ledger_rc_name(rc), err.message);
         assert_null(store);
-        assert_int_equal(ledger_store_open(&rows[i].options, &store, NULL), rows[i].want);
+        assert_int_equal(ledger_store_open(&options, &store, NULL), rows[i].want);
     }
     ledger_store *store = NULL;
     ledger_error err;
@@ -72,9 +74,11 @@ static void options_are_checked(void **state)
 static void options_are_copied(void **state)
 {
     char url[] = "memory:copied", table[] = "tab", log_table[] = "tab_log";
-    const ledger_store_options options = {
-        .url = url, .table = table, .log_table = log_table, .flags = LEDGER_STORE_CREATE
-    };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = url,
+                                           .table = table,
+                                           .log_table = log_table,
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
     memset(url, 'x', sizeof(url) - 1);

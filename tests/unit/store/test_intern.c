@@ -15,7 +15,9 @@
 
 static ledger_store *open_memory(const char *url)
 {
-    const ledger_store_options options = { .url = url, .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = url,
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     ledger_error err;
     if (ledger_store_open(&options, &store, &err) != LEDGER_OK)
@@ -202,7 +204,9 @@ static uint64_t count_seven(void *ctx)
 /* A database server is told who connects: the program, and which bridge of it. */
 static void labels_grow_by_the_use(void **state)
 {
-    ledger_store_options options = { .url = "memory:label", .flags = LEDGER_STORE_CREATE };
+    ledger_store_options options = { .size = sizeof(options),
+                                     .url = "memory:label",
+                                     .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL, *bridge = NULL, *pipe = NULL;
     ledger_error err;
     assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_OK);
@@ -223,7 +227,7 @@ static void labels_grow_by_the_use(void **state)
 static void full_text_is_a_capability(void **state)
 {
     ledger_store *store = open_memory("memory:words");
-    const ledger_read_options options = { .full_text = true };
+    const ledger_read_options options = { .size = sizeof(options), .full_text = true };
     ledger_batch *batch = NULL;
     ledger_error err;
     assert_int_equal(ledger_store_search(store, NULL, "x", &options, &batch, &err),
@@ -284,7 +288,8 @@ static void bad_arguments(void **state)
 static void read_only_origins(void **state)
 {
     ledger_store *store = open_memory("memory:origins"), *reader = NULL;
-    const ledger_store_options options = { .url = "memory:origins",
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = "memory:origins",
                                            .flags = LEDGER_STORE_READ_ONLY };
     struct ldg_identity own, other = { .uuid = "6d1a7c1e-0000-4000-8000-000000000001", .epoch = 1 };
     int made = -1, number = -1;

@@ -268,7 +268,9 @@ static void a_connection_of_the_callers_own(void **state)
     ledger_store *store = NULL, *again = NULL;
     ledger_error err;
     assert_int_equal(sqlite3_open(":memory:", &db), SQLITE_OK);
-    const ledger_store_options options = { .connection = db, .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .connection = db,
+                                           .flags = LEDGER_STORE_CREATE };
     assert_int_equal(ledger_store_open(&options, &store, &err), LEDGER_OK);
     assert_string_equal(ledger_store_url(store), "");
     assert_string_equal(ledger_store_backend(store), "sqlite");
@@ -307,7 +309,7 @@ static ledger_rc run_everything(void *ctx)
           .order_key = "o" },
         { .payload = bytes("2") },
     };
-    const ledger_read_options read = { .metadata = { pairs, 1 }, .tag = "x" };
+    const ledger_read_options read = { .size = sizeof(read), .metadata = { pairs, 1 }, .tag = "x" };
     char text[LEDGER_ID_TEXT_MAX];
     ledger_error err;
 

@@ -80,7 +80,9 @@ static ledger_rc upcast(void *ctx, ledger_bytes json, char **ret_json, size_t *r
 
 static ledger_store *open_store(void)
 {
-    const ledger_store_options options = { .url = "memory:streams", .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = "memory:streams",
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
     return store;
@@ -142,7 +144,7 @@ static void values_round_trip(void **state)
     assert_int_equal(ids.count, 0); /* known */
     ledger_ids_destroy(&ids);
 
-    const ledger_read_options filter = { .tag = "t" };
+    const ledger_read_options filter = { .size = sizeof(filter), .tag = "t" };
     assert_int_equal(ledger_stream_read(stream, &filter, &values, &err), LEDGER_OK);
     assert_int_equal(ledger_values_count(values), 2);
     assert_int_equal(ctx.alive, 2);
@@ -187,6 +189,7 @@ static void values_without_release_are_freed(void **state)
 static void options_are_checked(void **state)
 {
     ledger_store *store = open_store();
+    const size_t size = sizeof(ledger_stream_options);
     const ledger_codec codec = { NULL, encode, decode, release };
     const ledger_upcaster twice[] = { { 2, NULL, upcast },
                                       { 1, NULL, upcast },
@@ -197,16 +200,16 @@ static void options_are_checked(void **state)
         ledger_stream_options options;
         const char *message;
     } rows[] = {
-        { { NULL, 1, codec, NULL, 0 }, "id" },
-        { { "s", 0, codec, NULL, 0 }, "schema_version" },
-        { { "s", -1, codec, NULL, 0 }, "schema_version" },
-        { { "s", 1, { NULL, NULL, decode, NULL }, NULL, 0 }, "codec" },
-        { { "s", 1, { NULL, encode, NULL, NULL }, NULL, 0 }, "codec" },
-        { { "s", 3, codec, NULL, 1 }, "upcasters" },
-        { { "s", 3, codec, twice, 3 }, "two upcasters from version 2" },
-        { { "s", 3, codec, &zero, 1 }, "version 0" },
-        { { "s", 3, codec, &last, 1 }, "version 3" },
-        { { "s", 3, codec, &none, 1 }, "no function" },
+        { { size, NULL, 1, codec, NULL, 0 }, "id" },
+        { { size, "s", 0, codec, NULL, 0 }, "schema_version" },
+        { { size, "s", -1, codec, NULL, 0 }, "schema_version" },
+        { { size, "s", 1, { NULL, NULL, decode, NULL }, NULL, 0 }, "codec" },
+        { { size, "s", 1, { NULL, encode, NULL, NULL }, NULL, 0 }, "codec" },
+        { { size, "s", 3, codec, NULL, 1 }, "upcasters" },
+        { { size, "s", 3, codec, twice, 3 }, "two upcasters from version 2" },
+        { { size, "s", 3, codec, &zero, 1 }, "version 0" },
+        { { size, "s", 3, codec, &last, 1 }, "version 3" },
+        { { size, "s", 3, codec, &none, 1 }, "no function" },
     };
     ledger_stream *stream = NULL;
     ledger_error err;
@@ -272,7 +275,9 @@ static void gaps_and_newer_entries_fail(void **state)
     assert_non_null(strstr(err.message, "version 4"));
     ledger_stream_destroy(&writer);
     /* What can be read is given before it; then it is the first of its page, and named. */
-    ledger_read_options after = { .has_after = true, .after = { .number = 1 } };
+    ledger_read_options after = { .size = sizeof(after),
+                                  .has_after = true,
+                                  .after = { .number = 1 } };
     ledger_stream *reader = make(store, &ctx, 4, chain, 2);
     assert_int_equal(ledger_stream_read(reader, NULL, &values, &err), LEDGER_OK);
     assert_int_equal(ledger_values_count(values), 1);
@@ -400,7 +405,7 @@ static void bad_arguments(void **state)
     ledger_stream *stream = make(store, &ctx, 1, NULL, 0), *none = NULL;
     ledger_values *values = NULL;
     const ledger_id id = { .number = 1 };
-    const ledger_read_options bad = { .limit = LEDGER_READ_LIMIT_MAX + 1 };
+    const ledger_read_options bad = { .size = sizeof(bad), .limit = LEDGER_READ_LIMIT_MAX + 1 };
     const ledger_stream_input input = { 0 };
     ledger_error err;
     assert_int_equal(ledger_stream_append(stream, NULL, 1, NULL, &err), LEDGER_ERR_INVALID);

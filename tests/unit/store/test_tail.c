@@ -75,9 +75,11 @@ static const char *next(ledger_tail *tail)
 
 static void check_plain(struct fixture *f)
 {
-    const ledger_read_options after = { .has_after = true, .after = { .number = 2 } };
-    const ledger_read_options two = { .limit = 2, .descending = true };
-    const ledger_read_options tagged = { .tag = "x" };
+    const ledger_read_options after = { .size = sizeof(after),
+                                        .has_after = true,
+                                        .after = { .number = 2 } };
+    const ledger_read_options two = { .size = sizeof(two), .limit = 2, .descending = true };
+    const ledger_read_options tagged = { .size = sizeof(tagged), .tag = "x" };
     ledger_tail *all = open_tail(f, NULL, &two, false), *one = open_tail(f, "s", NULL, false);
     ledger_tail *some = open_tail(f, "s", &tagged, false);
 
@@ -220,7 +222,7 @@ static void test_drawn_ids(void **state)
 static void test_rolled_back(void **state)
 {
     struct fixture *f = *state;
-    const ledger_read_options two = { .limit = 2 };
+    const ledger_read_options two = { .size = sizeof(two), .limit = 2 };
     ledger_error err = { 0 };
 
     open_three(f);
@@ -287,7 +289,7 @@ static void test_at_end(void **state)
 static void test_many_given(void **state)
 {
     struct fixture *f = *state;
-    const ledger_read_options page = { .limit = LEDGER_READ_LIMIT_MAX };
+    const ledger_read_options page = { .size = sizeof(page), .limit = LEDGER_READ_LIMIT_MAX };
     const size_t count = 100000;
     ledger_append_input *inputs = test_calloc(count, sizeof(*inputs));
     ledger_batch *batch = NULL;
@@ -321,7 +323,8 @@ static void test_many_given(void **state)
 static void test_bad_calls(void **state)
 {
     struct fixture *f = *state;
-    const ledger_read_options too_many = { .limit = LEDGER_READ_LIMIT_MAX + 1 };
+    const ledger_read_options too_many = { .size = sizeof(too_many),
+                                           .limit = LEDGER_READ_LIMIT_MAX + 1 };
     ledger_error err = { 0 };
     ledger_tail *tail = NULL;
     ledger_batch *batch = NULL;

@@ -23,7 +23,9 @@ static ledger_bytes bytes(const char *text)
 
 static ledger_store *open_memory(const char *url)
 {
-    const ledger_store_options options = { .url = url, .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = url,
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     ledger_error err;
     if (ledger_store_open(&options, &store, &err) != LEDGER_OK)
@@ -211,7 +213,9 @@ struct worker {
 static void *write_a_lot(void *ctx)
 {
     struct worker *w = ctx;
-    const ledger_store_options options = { .url = "memory:threads", .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = "memory:threads",
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     ledger_batch *batch = NULL;
     ledger_error err;
@@ -309,7 +313,8 @@ static void threads_share_a_database(void **state)
 
 static ledger_rc bridge_side(void *ctx)
 {
-    const ledger_store_options options = { .url = "memory:alloc-sink",
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = "memory:alloc-sink",
                                            .flags = LEDGER_STORE_CREATE };
     const struct ldg_identity origin = { .uuid = "6d1a7c1e-0000-4000-8000-000000000001",
                                          .epoch = 1 };

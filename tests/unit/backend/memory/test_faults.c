@@ -25,7 +25,9 @@ static ledger_bytes bytes(const char *text)
 
 static ledger_store *open_memory(const char *url)
 {
-    const ledger_store_options options = { .url = url, .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = url,
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     ledger_error err;
     if (ledger_store_open(&options, &store, &err) != LEDGER_OK)
@@ -90,7 +92,9 @@ static void the_nth_call_fails(void **state)
 
 static void open_may_fail(void **state)
 {
-    const ledger_store_options options = { .url = URL, .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = URL,
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *store = NULL;
     add("open", LDG_MEMORY_FAIL, 1, 1, LEDGER_ERR_CONNECT);
     assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_ERR_CONNECT);
@@ -408,7 +412,9 @@ static ledger_rc make_script(void *ctx)
 
 static ledger_rc copy_and_legacy(void *ctx)
 {
-    const ledger_store_options options = { .url = "memory:copy-to", .flags = LEDGER_STORE_CREATE };
+    const ledger_store_options options = { .size = sizeof(options),
+                                           .url = "memory:copy-to",
+                                           .flags = LEDGER_STORE_CREATE };
     ledger_store *to = NULL;
     ledger_rc rc = ledger_store_open(&options, &to, NULL);
     if (rc == LEDGER_OK)

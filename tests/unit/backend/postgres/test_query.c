@@ -44,6 +44,8 @@ static void open_handle(struct fixture *f, struct ldg_pg *pg)
 }
 
 /* Ids of what a read gives, as "1 2 3". */
+#define OPTIONS(...) (&(ledger_read_options){ .size = sizeof(ledger_read_options), __VA_ARGS__ })
+
 static const char *ids_of(struct fixture *f, const char *stream, const char *search,
                           const ledger_read_options *o)
 {
@@ -83,7 +85,7 @@ static void test_filters(void **state)
     tst_annotate(f->store, "s", 3, "n", "v");
     tst_annotate(f->store, "s", 5, "n", "w");
 
-#define READ(...) ids_of(f, "s", NULL, &(ledger_read_options){ __VA_ARGS__ })
+#define READ(...) ids_of(f, "s", NULL, OPTIONS(__VA_ARGS__))
     assert_string_equal(ids_of(f, "s", NULL, NULL), "1 2 3 4 5");
     assert_string_equal(ids_of(f, NULL, NULL, NULL), "1 2 3 4 5 6");
     assert_string_equal(READ(.descending = true), "5 4 3 2 1");
@@ -139,8 +141,7 @@ static void test_max_bytes(void **state)
         { .payload = { "1", 1 } },
     };
     tst_ok(ledger_store_append(f->store, "s", inputs, 4, NULL, &err), &err);
-#define IDS(max, desc)                                                                             \
-    ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = (max), .descending = (desc) })
+#define IDS(max, desc) ids_of(f, "s", NULL, OPTIONS(.max_bytes = (max), .descending = (desc)))
     assert_string_equal(IDS(1, false), "1");
     assert_string_equal(IDS(7500, false), "1 2");
     assert_string_equal(IDS(9500, false), "1 2 3 4");
@@ -155,7 +156,7 @@ static void test_max_bytes(void **state)
                         "convert_to('\"' || repeat('x', 2000000) || '\"', 'UTF8') "
                         "FROM generate_series(1, 400)");
     ledger_batch *batch = NULL;
-    const ledger_read_options o = { .limit = 10000, .max_bytes = 5000000 };
+    const ledger_read_options o = { .size = sizeof(o), .limit = 10000, .max_bytes = 5000000 };
     tst_ok(ledger_store_read(f->store, "large", &o, &batch, &err), &err);
     assert_int_equal(ledger_batch_count(batch), 2);
     assert_int_equal(ledger_batch_entry(batch, 1)->payload.size, 2000002);
@@ -177,9 +178,8 @@ static void test_search(void **state)
     assert_string_equal(ids_of(f, "s", "\\\\", NULL), "2");
     assert_string_equal(ids_of(f, NULL, "\xc3\x84", NULL), "3");
     assert_string_equal(ids_of(f, NULL, "\xc3\xa4", NULL), ""); /* only ASCII is folded */
-    assert_string_equal(ids_of(f, NULL, "hello", &(ledger_read_options){ .descending = true }),
-                        "3 1");
-    assert_string_equal(ids_of(f, NULL, "hello", &(ledger_read_options){ .tag = "x" }), "1");
+    assert_string_equal(ids_of(f, NULL, "hello", OPTIONS(.descending = true)), "3 1");
+    assert_string_equal(ids_of(f, NULL, "hello", OPTIONS(.tag = "x")), "1");
 
     /* What is no UTF-8 does not end a search, and is found. */
     tst_pg_sql(f->conn, "INSERT INTO ledger_entries(stream, payload) VALUES "
@@ -198,7 +198,7 @@ static void test_full_text(void **state)
     tst_append(f->store, "s", "\"the quick fox\"", NULL, NULL);
     tst_append(f->store, "s", "\"the quicker fox\"", NULL, NULL);
     tst_append(f->store, "t", "{\"a\":\"Fox and Qu\xc3\xa4ke\"}", NULL, NULL);
-    const ledger_read_options words = { .full_text = true };
+    const ledger_read_options words = { .size = sizeof(words), .full_text = true };
     tst_fails(ledger_store_search(f->store, NULL, "fox", &words, &batch, &err),
               LEDGER_ERR_UNSUPPORTED, &err);
     assert_non_null(strstr(err.message, "--full-text"));
@@ -241,7 +241,7 @@ static void test_damaged_rows(void **state)
         snprintf(name, sizeof(name), "row 2: column %s", rows[i].column);
         if (!strstr(err.message, name))
             tst_fail("%s: %s", rows[i].set, err.message);
-        assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .limit = 1 }), "1");
+        assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.limit = 1)), "1");
         tst_pg_sql(f->conn, "UPDATE ledger_entries SET tags = '[]', metadata = NULL, "
                             "annotations = NULL WHERE id = 2");
     }
@@ -317,7 +317,9 @@ static void test_read_gaps(void **state)
 {
     struct fixture *f = *state;
     const int64_t known[] = { 2, 3, 5, 99 };
-    const ledger_read_options o = { .has_after = true, .after = { .number = 1 }, .limit = 2 };
+    const ledger_read_options o = {
+        .size = sizeof(o), .has_after = true, .after = { .number = 1 }, .limit = 2
+    };
     struct ldg_pg pg;
     struct ldg_arena arena;
     ledger_entry *entries = NULL;
@@ -385,7 +387,8 @@ static ledger_rc oom_run(void *ctx)
     struct oom *oom = ctx;
     const char *tags[] = { "a", "b" };
     const ledger_pair pairs[] = { { "x", "1" } };
-    const ledger_read_options o = { .tag = "a",
+    const ledger_read_options o = { .size = sizeof(o),
+                                    .tag = "a",
                                     .all_tags = { tags, 2 },
                                     .metadata = { pairs, 1 },
                                     .annotations = { pairs, 1 },

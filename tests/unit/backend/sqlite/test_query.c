@@ -35,6 +35,8 @@ static int teardown(void **state)
 }
 
 /* Ids of what a read gives, as "1 2 3". */
+#define OPTIONS(...) (&(ledger_read_options){ .size = sizeof(ledger_read_options), __VA_ARGS__ })
+
 static const char *ids_of(struct fixture *f, const char *stream, const char *search,
                           const ledger_read_options *o)
 {
@@ -79,7 +81,7 @@ static void test_filters(void **state)
     tst_annotate(f->store, "s", 3, "n", "v");
     tst_annotate(f->store, "s", 5, "n", "w");
 
-#define READ(...) ids_of(f, "s", NULL, &(ledger_read_options){ __VA_ARGS__ })
+#define READ(...) ids_of(f, "s", NULL, OPTIONS(__VA_ARGS__))
     assert_string_equal(ids_of(f, "s", NULL, NULL), "1 2 3 4 5");
     assert_string_equal(READ(.descending = true), "5 4 3 2 1");
     assert_string_equal(READ(.limit = 2), "1 2");
@@ -120,10 +122,9 @@ static void test_max_bytes(void **state)
                                            { .payload = { payload, sizeof(payload) } } };
     ledger_error err = { 0 };
     tst_ok(ledger_store_append(f->store, "s", inputs, 3, NULL, &err), &err);
-    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 1 }), "1");
-    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 7500 }), "1 2");
-    assert_string_equal(ids_of(f, "s", NULL, &(ledger_read_options){ .max_bytes = 100000 }),
-                        "1 2 3");
+    assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.max_bytes = 1)), "1");
+    assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.max_bytes = 7500)), "1 2");
+    assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.max_bytes = 100000)), "1 2 3");
 }
 
 static void test_search(void **state)
@@ -145,10 +146,8 @@ static void test_search(void **state)
 
     assert_string_equal(ids_of(f, "s", "ada", NULL), "1");
     assert_string_equal(ids_of(f, NULL, "ada", NULL), "1 3");
-    assert_string_equal(ids_of(f, NULL, "NAME", &(ledger_read_options){ .descending = true }),
-                        "2 1");
-    assert_string_equal(ids_of(f, NULL, "a", &(ledger_read_options){ .tag = "x", .limit = 1 }),
-                        "1");
+    assert_string_equal(ids_of(f, NULL, "NAME", OPTIONS(.descending = true)), "2 1");
+    assert_string_equal(ids_of(f, NULL, "a", OPTIONS(.tag = "x", .limit = 1)), "1");
     assert_string_equal(ids_of(f, NULL, "%", NULL), "");
     assert_string_equal(ids_of(f, NULL, "_", NULL), "");
     assert_string_equal(ids_of(f, "s", "needle", NULL), "4");
@@ -249,9 +248,7 @@ static void test_damaged_rows(void **state)
     tst_exec(f->db, "UPDATE ledger_entries SET stream = 's' WHERE id = 2");
     /* A row that a filter passes over is not looked at further. */
     assert_string_equal(
-        ids_of(f, "s", NULL,
-               &(ledger_read_options){ .metadata = { (ledger_pair[]){ { "a", "b" } }, 1 } }),
-        "");
+        ids_of(f, "s", NULL, OPTIONS(.metadata = { (ledger_pair[]){ { "a", "b" } }, 1 })), "");
 }
 
 /* The history is for comparing: a damaged row is a difference, not the end of it. */
@@ -464,8 +461,8 @@ static ledger_rc do_job(void *ctx)
     ldg_arena_init(&arena, 0);
     switch (job->what) {
     case 0:
-        rc = ldg_sqlite_read(job->s, NULL, "x", &(ledger_read_options){ .tag = "t" }, &arena,
-                             &entries, &count, &err);
+        rc =
+            ldg_sqlite_read(job->s, NULL, "x", OPTIONS(.tag = "t"), &arena, &entries, &count, &err);
         break;
     case 1:
         rc = ldg_sqlite_read(job->s, "s", NULL, NULL, &arena, &entries, &count, &err);
