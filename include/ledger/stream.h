@@ -36,6 +36,8 @@ typedef struct ledger_stream_options {
     size_t size;        /* set by ledger_stream_options_defaults() */
     const char *id;     /* stream id */
     int schema_version; /* of new entries; at least 1 */
+    bool read_only;     /* append, set_tags and set_annotations are READ_ONLY, and the codec needs
+                           no encode: for sinks, which only their bridge may write */
     ledger_codec codec;
     const ledger_upcaster *upcasters; /* copied; any order; each `from` once */
     size_t upcaster_count;
@@ -94,28 +96,6 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_stream_set_annotations(ledger_stream
                                                                    ledger_id id,
                                                                    ledger_map annotations,
                                                                    ledger_error *err);
-
-/* The same stream with every write refused: for sinks, which only their bridge may write. */
-typedef struct ledger_read_only_stream ledger_read_only_stream;
-
-/* Wraps a stream, which is borrowed and must outlive the wrapper. */
-LEDGER_API LEDGER_MUST_USE ledger_rc ledger_read_only_stream_create(
-    ledger_stream *stream, ledger_read_only_stream **ret_stream, ledger_error *err);
-LEDGER_API void ledger_read_only_stream_destroy(ledger_read_only_stream **stream);
-LEDGER_API const char *ledger_read_only_stream_id(const ledger_read_only_stream *stream);
-LEDGER_API int ledger_read_only_stream_schema_version(const ledger_read_only_stream *stream);
-/* Upcasting and decoding as ledger_stream_read(). */
-LEDGER_API LEDGER_MUST_USE ledger_rc
-ledger_read_only_stream_read(ledger_read_only_stream *stream, const ledger_read_options *options,
-                             ledger_values **ret_values, ledger_error *err);
-/* These three always return READ_ONLY. */
-LEDGER_API LEDGER_MUST_USE ledger_rc
-ledger_read_only_stream_append(ledger_read_only_stream *stream, const ledger_stream_input *inputs,
-                               size_t count, ledger_ids *ret_ids, ledger_error *err);
-LEDGER_API LEDGER_MUST_USE ledger_rc ledger_read_only_stream_set_tags(
-    ledger_read_only_stream *stream, ledger_id id, ledger_list tags, ledger_error *err);
-LEDGER_API LEDGER_MUST_USE ledger_rc ledger_read_only_stream_set_annotations(
-    ledger_read_only_stream *stream, ledger_id id, ledger_map annotations, ledger_error *err);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,4 @@
-/* Typed streams on top of the public store calls: codec, schema version, upcasters, and the wrapper
- * that refuses every write.
+/* Typed streams on top of the public store calls: codec, schema version, upcasters.
  *
  * Invariant: upcasters are sorted by `from`, each once, all in 1..schema_version - 1; a payload
  * with a version passes every one from its own version up, or it is not given. */
@@ -17,6 +16,7 @@ struct ledger_stream {
     ledger_store *store;
     char *id;
     int schema_version;
+    bool read_only;
     ledger_codec codec;
     ledger_upcaster *upcasters;
     size_t upcaster_count;
@@ -27,10 +27,6 @@ struct ledger_values {
     ledger_batch *batch;
     void **values;
     size_t count; /* decoded so far */
-};
-
-struct ledger_read_only_stream {
-    ledger_stream *stream;
 };
 
 static const struct ldg_options stream_options = {
@@ -62,7 +58,7 @@ static ledger_rc check_options(const ledger_stream_options *options, ledger_erro
     if (options->schema_version < 1)
         return ldg_fail(err, LEDGER_ERR_INVALID, "schema_version is %d; it is at least 1",
                         options->schema_version);
-    if (!options->codec.encode || !options->codec.decode)
+    if (!options->codec.decode || (!options->codec.encode && !options->read_only))
         return ldg_fail(err, LEDGER_ERR_INVALID, "a codec needs encode and decode");
     if (options->upcaster_count && !options->upcasters)
         return ldg_fail(err, LEDGER_ERR_INVALID, "upcasters is NULL");
@@ -102,6 +98,7 @@ ledger_rc ledger_stream_create(ledger_store *store, const ledger_stream_options 
     }
     stream->store = store;
     stream->schema_version = o.schema_version;
+    stream->read_only = o.read_only;
     stream->codec = o.codec;
     stream->id = ldg_strdup(o.id);
     stream->upcasters = ldg_calloc(o.upcaster_count + 1, sizeof(*stream->upcasters));
@@ -153,6 +150,16 @@ static ledger_rc fail_closed(ledger_error *err)
     return ldg_fail(err, LEDGER_ERR_CLOSED, "the stream is closed (its handle is NULL)");
 }
 
+static ledger_rc check_writable(const ledger_stream *stream, ledger_error *err)
+{
+    if (!stream)
+        return fail_closed(err);
+    return stream->read_only ? ldg_fail(err, LEDGER_ERR_READ_ONLY,
+                                        "this stream was opened read-only: only its bridge writes "
+                                        "to it")
+                             : LEDGER_OK;
+}
+
 /* A callback of the program may fail without filling err. */
 static void fill_error(ledger_error *err, ledger_rc rc, const char *who)
 {
@@ -182,14 +189,12 @@ ledger_rc ledger_stream_append(ledger_stream *stream, const ledger_stream_input 
     ledger_error local_err;
     ledger_append_input *encoded = NULL;
     size_t encoded_count = 0;
-    ledger_rc rc = LEDGER_OK;
     if (!err)
         err = &local_err;
 
-    if (!stream) {
-        rc = fail_closed(err);
+    ledger_rc rc = check_writable(stream, err);
+    if (rc != LEDGER_OK)
         goto out;
-    }
     if (!inputs && count) {
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "inputs is NULL");
         goto out;
@@ -228,17 +233,19 @@ out:
 ledger_rc ledger_stream_set_tags(ledger_stream *stream, ledger_id id, ledger_list tags,
                                  ledger_error *err)
 {
-    if (!stream)
-        return fail_closed(err);
-    return ledger_store_set_tags(stream->store, stream->id, id, tags, err);
+    ledger_rc rc = check_writable(stream, err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_set_tags(stream->store, stream->id, id, tags, err);
+    return rc;
 }
 
 ledger_rc ledger_stream_set_annotations(ledger_stream *stream, ledger_id id, ledger_map annotations,
                                         ledger_error *err)
 {
-    if (!stream)
-        return fail_closed(err);
-    return ledger_store_set_annotations(stream->store, stream->id, id, annotations, err);
+    ledger_rc rc = check_writable(stream, err);
+    if (rc == LEDGER_OK)
+        rc = ledger_store_set_annotations(stream->store, stream->id, id, annotations, err);
+    return rc;
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -393,69 +400,4 @@ out:
     else
         ledger_values_destroy(&values);
     return rc;
-}
-
-/* --- read-only ------------------------------------------------------------------------------- */
-
-ledger_rc ledger_read_only_stream_create(ledger_stream *stream,
-                                         ledger_read_only_stream **ret_stream, ledger_error *err)
-{
-    if (!stream || !ret_stream)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "stream or ret_stream is NULL");
-    ledger_read_only_stream *wrapper = ldg_calloc(1, sizeof(*wrapper));
-    if (!wrapper)
-        return ldg_fail_nomem(err);
-    wrapper->stream = stream;
-    *ret_stream = wrapper;
-    return LEDGER_OK;
-}
-
-void ledger_read_only_stream_destroy(ledger_read_only_stream **stream)
-{
-    if (!stream || !*stream)
-        return;
-    ldg_free(*stream);
-    *stream = NULL;
-}
-
-const char *ledger_read_only_stream_id(const ledger_read_only_stream *stream)
-{
-    return stream ? ledger_stream_id(stream->stream) : "";
-}
-
-int ledger_read_only_stream_schema_version(const ledger_read_only_stream *stream)
-{
-    return stream ? ledger_stream_schema_version(stream->stream) : 0;
-}
-
-ledger_rc ledger_read_only_stream_read(ledger_read_only_stream *stream,
-                                       const ledger_read_options *options,
-                                       ledger_values **ret_values, ledger_error *err)
-{
-    return stream ? ledger_stream_read(stream->stream, options, ret_values, err) : fail_closed(err);
-}
-
-static ledger_rc fail_read_only(ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_READ_ONLY,
-                    "this stream is read-only: only its bridge writes to it");
-}
-
-ledger_rc ledger_read_only_stream_append(ledger_read_only_stream *stream,
-                                         const ledger_stream_input *inputs, size_t count,
-                                         ledger_ids *ret_ids, ledger_error *err)
-{
-    return fail_read_only(err);
-}
-
-ledger_rc ledger_read_only_stream_set_tags(ledger_read_only_stream *stream, ledger_id id,
-                                           ledger_list tags, ledger_error *err)
-{
-    return fail_read_only(err);
-}
-
-ledger_rc ledger_read_only_stream_set_annotations(ledger_read_only_stream *stream, ledger_id id,
-                                                  ledger_map annotations, ledger_error *err)
-{
-    return fail_read_only(err);
 }

@@ -200,16 +200,16 @@ static void options_are_checked(void **state)
         ledger_stream_options options;
         const char *message;
     } rows[] = {
-        { { size, NULL, 1, codec, NULL, 0 }, "id" },
-        { { size, "s", 0, codec, NULL, 0 }, "schema_version" },
-        { { size, "s", -1, codec, NULL, 0 }, "schema_version" },
-        { { size, "s", 1, { NULL, NULL, decode, NULL }, NULL, 0 }, "codec" },
-        { { size, "s", 1, { NULL, encode, NULL, NULL }, NULL, 0 }, "codec" },
-        { { size, "s", 3, codec, NULL, 1 }, "upcasters" },
-        { { size, "s", 3, codec, twice, 3 }, "two upcasters from version 2" },
-        { { size, "s", 3, codec, &zero, 1 }, "version 0" },
-        { { size, "s", 3, codec, &last, 1 }, "version 3" },
-        { { size, "s", 3, codec, &none, 1 }, "no function" },
+        { { size, NULL, 1, false, codec, NULL, 0 }, "id" },
+        { { size, "s", 0, false, codec, NULL, 0 }, "schema_version" },
+        { { size, "s", -1, false, codec, NULL, 0 }, "schema_version" },
+        { { size, "s", 1, false, { NULL, NULL, decode, NULL }, NULL, 0 }, "codec" },
+        { { size, "s", 1, false, { NULL, encode, NULL, NULL }, NULL, 0 }, "codec" },
+        { { size, "s", 3, false, codec, NULL, 1 }, "upcasters" },
+        { { size, "s", 3, false, codec, twice, 3 }, "two upcasters from version 2" },
+        { { size, "s", 3, false, codec, &zero, 1 }, "version 0" },
+        { { size, "s", 3, false, codec, &last, 1 }, "version 3" },
+        { { size, "s", 3, false, codec, &none, 1 }, "no function" },
     };
     ledger_stream *stream = NULL;
     ledger_error err;
@@ -436,40 +436,42 @@ static void read_only_refuses_writes(void **state)
 {
     struct codec_ctx ctx = { 0 };
     ledger_store *store = open_store();
-    ledger_stream *stream = make(store, &ctx, 2, NULL, 0);
-    ledger_read_only_stream *wrapper = NULL;
+    ledger_stream *writable = make(store, &ctx, 2, NULL, 0), *stream = NULL;
+    ledger_stream_options options;
     ledger_values *values = NULL;
-    ledger_ids ids;
+    ledger_ids ids = { 0 };
     const ledger_id id = { .number = 1 };
+    const char *tag = "t";
+    const ledger_pair pair = { "k", "v" };
     int value = 1;
     const ledger_stream_input input = { .value = &value };
     ledger_error err;
-    put(stream, 5);
-    assert_int_equal(ledger_read_only_stream_create(NULL, &wrapper, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_read_only_stream_create(stream, NULL, &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ledger_read_only_stream_create(stream, &wrapper, &err), LEDGER_OK);
-    assert_string_equal(ledger_read_only_stream_id(wrapper), "s");
-    assert_int_equal(ledger_read_only_stream_schema_version(wrapper), 2);
-    assert_int_equal(ledger_read_only_stream_read(wrapper, NULL, &values, &err), LEDGER_OK);
+    put(writable, 5);
+    ledger_stream_options_defaults(&options);
+    assert_false(options.read_only);
+    options.id = "s";
+    options.schema_version = 2;
+    options.read_only = true;
+    options.codec = (ledger_codec){ &ctx, NULL, decode, release };
+    assert_int_equal(ledger_stream_create(store, &options, &stream, &err), LEDGER_OK);
+    assert_int_equal(ledger_stream_append(stream, &input, 1, &ids, &err), LEDGER_ERR_READ_ONLY);
+    assert_non_null(strstr(err.message, "bridge"));
+    assert_int_equal(ledger_stream_append(stream, NULL, 0, NULL, NULL), LEDGER_ERR_READ_ONLY);
+    assert_int_equal(ledger_stream_set_tags(stream, id, (ledger_list){ &tag, 1 }, &err),
+                     LEDGER_ERR_READ_ONLY);
+    assert_int_equal(ledger_stream_set_annotations(stream, id, (ledger_map){ &pair, 1 }, NULL),
+                     LEDGER_ERR_READ_ONLY);
+    assert_int_equal(ledger_stream_read(stream, NULL, &values, &err), LEDGER_OK);
+    assert_int_equal(ledger_values_count(values), 1);
     assert_int_equal(*(int *)ledger_values_value(values, 0), 5);
+    assert_int_equal(ledger_values_entry(values, 0)->tags.count, 0);
+    assert_int_equal(ledger_values_entry(values, 0)->annotations.count, 0);
     ledger_values_destroy(&values);
-    for (int i = 0; i < 2; i++) {
-        ledger_read_only_stream *w = i ? wrapper : NULL;
-        assert_int_equal(ledger_read_only_stream_append(w, &input, 1, &ids, &err),
-                         LEDGER_ERR_READ_ONLY);
-        assert_int_equal(ledger_read_only_stream_set_tags(w, id, (ledger_list){ 0 }, &err),
-                         LEDGER_ERR_READ_ONLY);
-        assert_int_equal(ledger_read_only_stream_set_annotations(w, id, (ledger_map){ 0 }, NULL),
-                         LEDGER_ERR_READ_ONLY);
-    }
-    assert_int_equal(ledger_read_only_stream_read(NULL, NULL, &values, &err), LEDGER_ERR_CLOSED);
-    assert_string_equal(ledger_read_only_stream_id(NULL), "");
-    assert_int_equal(ledger_read_only_stream_schema_version(NULL), 0);
-    ledger_read_only_stream_destroy(&wrapper);
-    assert_null(wrapper);
-    ledger_read_only_stream_destroy(&wrapper);
-    ledger_read_only_stream_destroy(NULL);
+    put(writable, 6); /* the flag is of the one handle */
     ledger_stream_destroy(&stream);
+    options.codec.decode = NULL;
+    assert_int_equal(ledger_stream_create(store, &options, &stream, &err), LEDGER_ERR_INVALID);
+    ledger_stream_destroy(&writable);
     ledger_store_close(&store);
 }
 
@@ -480,7 +482,6 @@ static ledger_rc run_everything(void *ctx)
     static const ledger_upcaster up = { 1, NULL, upcast };
     ledger_stream_options options;
     ledger_stream *stream = NULL;
-    ledger_read_only_stream *wrapper = NULL;
     ledger_values *values = NULL;
     int value = 3;
     const ledger_stream_input input = { .value = &value, .dedup_key = "one" };
@@ -494,11 +495,8 @@ static ledger_rc run_everything(void *ctx)
     if (rc == LEDGER_OK)
         rc = ledger_stream_append(stream, &input, 1, NULL, NULL);
     if (rc == LEDGER_OK)
-        rc = ledger_read_only_stream_create(stream, &wrapper, NULL);
-    if (rc == LEDGER_OK)
-        rc = ledger_read_only_stream_read(wrapper, NULL, &values, NULL);
+        rc = ledger_stream_read(stream, NULL, &values, NULL);
     ledger_values_destroy(&values);
-    ledger_read_only_stream_destroy(&wrapper);
     ledger_stream_destroy(&stream);
     assert_int_equal(codec.alive, 0);
     return rc;
