@@ -201,3 +201,20 @@ void *ldg_arena_memdup(struct ldg_arena *arena, const void *p, size_t size)
         memcpy(copy, p, size);
     return copy;
 }
+
+void *ldg_arena_grow(struct ldg_arena *arena, void *items, size_t item_size, size_t count,
+                     size_t *cap)
+{
+    const size_t next = *cap == 0 ? 16 : *cap * 2;
+    void *more;
+
+    if (count < *cap)
+        return items;
+    more = ldg_arena_calloc(arena, next, item_size);
+    if (more == NULL)
+        return NULL;
+    if (count > 0)
+        memcpy(more, items, count * item_size);
+    *cap = next;
+    return more;
+}

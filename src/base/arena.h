@@ -22,5 +22,9 @@ void *ldg_arena_calloc(struct ldg_arena *arena, size_t count, size_t size); /* c
 char *ldg_arena_strdup(struct ldg_arena *arena, const char *s);
 char *ldg_arena_strndup(struct ldg_arena *arena, const char *s, size_t size); /* adds NUL */
 void *ldg_arena_memdup(struct ldg_arena *arena, const void *p, size_t size);
+/* An array with room for an item more than the count that it holds: items as it is, or a larger
+ * copy. *cap: how many it has room for, 0 before the first. NULL when out of memory. */
+void *ldg_arena_grow(struct ldg_arena *arena, void *items, size_t item_size, size_t count,
+                     size_t *cap);
 
 #endif

@@ -336,7 +336,7 @@ static ledger_rc park_refused(struct ldg_sqlite_batch *b, size_t index, const le
     ledger_rc rc = LEDGER_OK;
 
     if (!b->looked_again)
-        rc = ldg_sqlite_schema_look(b->s, err);
+        rc = ldg_sqlite_schema_verify(b->s, err);
     b->looked_again = rc == LEDGER_OK;
     if (rc == LEDGER_OK)
         rc = park_new(b, index, why->message, &is_new, err);
@@ -550,8 +550,8 @@ static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *
         goto out;
     }
     if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL)
-        rc = ldg_sqlite_cursor_write(
-            s, LDG_STMT_CURSOR_UPDATE, apply->name, apply->next,
+        rc = ldg_sqlite_cursor_move(
+            s, apply->name, apply->next,
             apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us : b->now_us, err);
     if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL &&
         sqlite3_changes(s->db) == 0)
@@ -580,7 +580,7 @@ static ledger_rc blame(struct ldg_sqlite *s, ledger_error *err)
 {
     ledger_error why = { 0 };
 
-    if (ldg_sqlite_schema_look(s, &why) == LEDGER_ERR_SCHEMA)
+    if (ldg_sqlite_schema_verify(s, &why) == LEDGER_ERR_SCHEMA)
         *err = why;
     return err->code;
 }

@@ -89,14 +89,18 @@ ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int
 /* The origin whose rows carry their source_id, and whether all do (2); 0: there is none. */
 ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
                                ledger_error *err);
+/* From now on its entries here are in another order than there. */
+ledger_rc ldg_sqlite_origin_disorder(struct ldg_sqlite *s, int origin, const char *doing,
+                                     ledger_error *err);
 /* CONNECT: another file has the name of this connection's, or none. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err);
 /* *ret_found false: there is no such row. */
 ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
                                  struct ldg_cursor *cursor, ledger_error *err);
-ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
-                                  const char *name, const struct ldg_cursor *cursor,
-                                  int64_t moved_at_us, ledger_error *err);
+/* The row gets this cursor and time; sqlite3_changes() tells if there is one. */
+ledger_rc ldg_sqlite_cursor_move(struct ldg_sqlite *s, const char *name,
+                                 const struct ldg_cursor *cursor, int64_t moved_at_us,
+                                 ledger_error *err);
 /* FENCED unless the row still is what the batch was read from. */
 ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
                                   const struct ldg_cursor *expected, ledger_error *err);
@@ -112,8 +116,6 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
 /* ops.c */
 /* A result of running an op: what this very row runs into is REJECTED. */
 ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
-/* A failure to write what is ours alone (parked events, changes of others): no event's fault. */
-ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* Call before (in bulk: nothing of it pending) or after an entry is added: keeps `ordered` true. */
 ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                  ledger_error *err);

@@ -71,25 +71,11 @@ static ledger_rc take_connection(struct ldg_sqlite *s, const struct ldg_open *op
 static ledger_rc query_text(struct ldg_sqlite *s, const char *sql, char *out, size_t out_size,
                             ledger_error *err)
 {
-    sqlite3_stmt *stmt = NULL;
-    ledger_rc result = LEDGER_OK;
-    int rc = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    out[0] = '\0';
-    if (rc == SQLITE_ROW) {
-        const char *text = (const char *)sqlite3_column_text(stmt, 0);
-        size_t size = text ? strlen(text) : 0;
-        if (size >= out_size)
-            size = out_size - 1;
-        if (size)
-            memcpy(out, text, size);
-        out[size] = '\0';
-    } else if (rc != SQLITE_DONE) {
-        result = ldg_sqlite_fail(s, rc, "opening the database", err);
-    }
-    sqlite3_finalize(stmt);
-    return result;
+    struct ldg_sql q;
+    ldg_sql_begin_once(&q, s, "opening the database", sql, err);
+    const char *text = ldg_sql_row(&q) ? (const char *)sqlite3_column_text(q.stmt, 0) : NULL;
+    sqlite3_snprintf((int)out_size, out, "%s", text ? text : "");
+    return ldg_sql_end(&q);
 }
 
 /* A new database becomes a WAL database, so that readers and the writer never wait for each other.
@@ -254,7 +240,7 @@ static ledger_rc sqlite_health(void *ctx, ledger_error *err)
     struct ldg_sqlite *s = ctx;
     /* A deleted file still answers through the open descriptor, and nobody else sees what is
      * written to it. */
-    ledger_rc rc = ldg_sqlite_file_look(s, true, err);
+    ledger_rc rc = ldg_sqlite_file_verify(s, true, err);
     if (rc != LEDGER_OK)
         return rc;
     return ldg_sql_exec(s, "looking at the table", "SELECT 1 FROM main.\"%T\" LIMIT 1", err);

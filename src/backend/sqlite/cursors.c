@@ -7,60 +7,65 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* One statement in a transaction of its own. */
+static ledger_rc change(struct ldg_sqlite *s, const char *doing, const char *text,
+                        const int64_t *values, size_t count, ledger_error *err)
+{
+    bool own;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = ldg_sql_exec_ints(s, doing, text, values, count, NULL, err);
+    return ldg_sqlite_write_end(s, own, rc, err);
+}
+
 /* --- origins --------------------------------------------------------------------------------- */
 
+/* 0: there is none. */
 static ledger_rc origin_find(struct ldg_sqlite *s, const struct ldg_identity *identity,
                              int *ret_origin, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_ORIGIN_GET, err);
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, identity->uuid));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, identity->epoch));
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW)
-        *ret_origin = sqlite3_column_int(stmt, 0);
-    else if (code == SQLITE_DONE)
-        *ret_origin = 0;
-    else
-        rc = ldg_sqlite_fail(s, code, "looking for an origin", err);
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, s, "looking for an origin",
+                  "SELECT id FROM main.\"%T_origins\" WHERE uuid = ?1 AND epoch = ?2", err);
+    ldg_sql_text(&q, identity->uuid);
+    ldg_sql_int(&q, identity->epoch);
+    *ret_origin = ldg_sql_row(&q) ? sqlite3_column_int(q.stmt, 0) : 0;
+    return ldg_sql_end(&q);
 }
 
+/* Leaves a row that another program just made. */
 static ledger_rc origin_insert(struct ldg_sqlite *s, const struct ldg_identity *identity,
                                const char *name, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_ORIGIN_INSERT, err);
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, identity->uuid));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, identity->epoch));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, name != NULL ? name : ""));
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code != SQLITE_DONE)
-        rc = ldg_sqlite_own_fail(s, code, "adding an origin", err);
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, s, "adding an origin",
+                  "INSERT INTO main.\"%T_origins\"(uuid, epoch, name) VALUES (?1, ?2, ?3) "
+                  "ON CONFLICT (uuid, epoch) DO NOTHING",
+                  err);
+    q.fail = ldg_sqlite_own_fail;
+    ldg_sql_text(&q, identity->uuid);
+    ldg_sql_int(&q, identity->epoch);
+    ldg_sql_text(&q, name != NULL ? name : "");
+    return ldg_sql_run(&q);
 }
 
 /* A number that entries have already must not be given to another store. */
 static ledger_rc origins_known(struct ldg_sqlite *s, ledger_error *err)
 {
+    /* clang-format off */
+    static const char text[] =
+        "SELECT coalesce((SELECT max(origin) FROM main.\"%T\" WHERE source_pos IS NOT NULL), 0) > "
+               "(SELECT coalesce(max(id), 0) FROM main.\"%T_origins\")";
+    /* clang-format on */
     int64_t any = 0;
-    ledger_rc rc =
-        ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_UNKNOWN, "looking for origins", NULL, 0, &any, err);
+    ledger_rc rc = ldg_sql_exec_ints(s, "looking for origins", text, LDG_NO_INTS, &any, err);
 
     return rc == LEDGER_OK && any != 0
-               ? ldg_schema_fail_origins(s->path != NULL ? s->path : "the database", s->table, err)
+               ? ldg_schema_fail_origins(ldg_sqlite_file_name(s), s->table, err)
                : rc;
 }
 
@@ -82,8 +87,7 @@ ledger_rc ldg_sqlite_origin_get(void *ctx, const struct ldg_identity *identity, 
         goto out;
     rc = origins_known(s, err);
     if (rc == LEDGER_OK)
-        rc =
-            origin_insert(s, identity, name, err); /* leaves a row that another program just made */
+        rc = origin_insert(s, identity, name, err);
     if (rc == LEDGER_OK)
         rc = origin_find(s, identity, &origin, err);
     if (rc == LEDGER_OK && origin == 0) /* 0 is this store itself */
@@ -122,73 +126,53 @@ ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
     struct ldg_sqlite *s = ctx;
     struct ldg_identity *items = NULL;
     int *numbers = NULL;
-    size_t count = 0, cap = 0;
-    sqlite3_stmt *stmt = NULL;
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_DONE;
+    size_t count = 0, cap = 0, numbers_cap = 0;
+    struct ldg_sql q;
 
-    if (s->has_ours) {
-        stmt = ldg_sqlite_stmt(s, LDG_STMT_ORIGIN_LIST, err);
-        if (stmt == NULL)
-            return err->code;
-    }
-    while (stmt != NULL && (code = sqlite3_step(stmt)) == SQLITE_ROW) {
-        if (count == cap) {
-            size_t next = cap == 0 ? 16 : cap * 2;
-            struct ldg_identity *more = ldg_arena_calloc(arena, next, sizeof(*more));
-            int *more_numbers = ldg_arena_calloc(arena, next, sizeof(*more_numbers));
-
-            if (more == NULL || more_numbers == NULL) {
-                rc = ldg_fail_nomem(err);
-                goto out;
-            }
-            if (count > 0) {
-                memcpy(more, items, count * sizeof(*more));
-                memcpy(more_numbers, numbers, count * sizeof(*more_numbers));
-            }
-            items = more;
-            numbers = more_numbers;
-            cap = next;
+    ldg_sql_begin(&q, s, "listing origins",
+                  s->has_ours ? "SELECT id, uuid, epoch FROM main.\"%T_origins\" ORDER BY id"
+                              : "SELECT 0 WHERE 0",
+                  err);
+    while (ldg_sql_row(&q)) {
+        items = ldg_arena_grow(arena, items, sizeof(*items), count, &cap);
+        numbers = ldg_arena_grow(arena, numbers, sizeof(*numbers), count, &numbers_cap);
+        if (items == NULL || numbers == NULL) {
+            q.rc = ldg_fail_nomem(err);
+            break;
         }
-        rc = ldg_sqlite_take_identity(s, stmt, 1, &items[count], err);
-        if (rc != LEDGER_OK)
-            goto out;
-        numbers[count++] = sqlite3_column_int(stmt, 0);
+        q.rc = ldg_sqlite_take_identity(s, q.stmt, 1, &items[count], err);
+        numbers[count++] = sqlite3_column_int(q.stmt, 0);
     }
-    if (code != SQLITE_DONE) {
-        rc = ldg_sqlite_fail(s, code, "listing origins", err);
-        goto out;
+    if (ldg_sql_end(&q) == LEDGER_OK) {
+        *ret_items = items;
+        *ret_numbers = numbers;
+        *ret_count = count;
     }
-    *ret_items = items;
-    *ret_numbers = numbers;
-    *ret_count = count;
-out:
-    if (stmt != NULL)
-        sqlite3_reset(stmt);
-    return rc;
+    return q.rc;
 }
 
 /* --- what the Go bridge left, and what it finds ---------------------------------------------- */
 
-static const char adopting[] = "adopting the entries of another bridge";
-
 static ledger_rc adopt(struct ldg_sqlite *s, int origin, const struct ldg_claim *claims,
                        size_t count, uint64_t *ret_adopted, ledger_error *err)
 {
+    static const char adopting[] = "adopting the entries of another bridge";
     uint64_t adopted = 0;
-    ledger_rc rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT_MARK, adopting,
-                                       (const int64_t[]){ origin }, 1, NULL, err);
+    ledger_rc rc =
+        ldg_sql_exec_ints(s, adopting, "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
+                          LDG_INTS(origin), NULL, err);
 
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ADOPT, adopting,
-                                 (const int64_t[]){ origin, claims[i].source_pos, claims[i].id }, 3,
-                                 NULL, err);
+        rc = ldg_sql_exec_ints(
+            s, adopting,
+            "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
+            "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
+            LDG_INTS(origin, claims[i].source_pos, claims[i].id), NULL, err);
         if (rc == LEDGER_OK)
             adopted += (uint64_t)sqlite3_changes(s->db);
     }
     if (rc == LEDGER_OK && adopted > 0)
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_ORIGIN_DISORDER, adopting, (const int64_t[]){ origin },
-                                 1, NULL, err);
+        rc = ldg_sqlite_origin_disorder(s, origin, adopting, err);
     *ret_adopted = adopted;
     return rc;
 }
@@ -211,11 +195,20 @@ out:
     return rc;
 }
 
+ledger_rc ldg_sqlite_origin_disorder(struct ldg_sqlite *s, int origin, const char *doing,
+                                     ledger_error *err)
+{
+    return ldg_sql_exec_ints(s, doing, "UPDATE main.\"%T_origins\" SET ordered = 0 WHERE id = ?1",
+                             LDG_INTS(origin), NULL, err);
+}
+
 ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
 {
     int64_t id = 0;
-    ledger_rc rc = ldg_sqlite_run_ints(ctx, LDG_STMT_ORIGIN_LAST, "looking for an entry",
-                                       (const int64_t[]){ origin }, 1, &id, err);
+    ledger_rc rc = ldg_sql_exec_ints(ctx, "looking for an entry",
+                                     "SELECT id FROM main.\"%T\" WHERE origin = ?1 "
+                                     "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1",
+                                     LDG_INTS(origin), &id, err);
 
     if (rc == LEDGER_OK)
         *ret_id = id;
@@ -225,19 +218,15 @@ ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_
 ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
                                ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GO_ORIGIN, err);
-    ledger_rc rc = LEDGER_OK;
-    int code;
+    struct ldg_sql q;
+    bool found;
 
-    if (stmt == NULL)
-        return err->code;
-    code = sqlite3_step(stmt);
-    *ret_origin = code == SQLITE_ROW ? sqlite3_column_int(stmt, 0) : 0;
-    *ret_state = code == SQLITE_ROW ? sqlite3_column_int(stmt, 1) : 0;
-    if (code != SQLITE_ROW && code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, "looking for an origin", err);
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, s, "looking for an origin",
+                  "SELECT id, go_ids FROM main.\"%T_origins\" WHERE go_ids > 0", err);
+    found = ldg_sql_row(&q);
+    *ret_origin = found ? sqlite3_column_int(q.stmt, 0) : 0;
+    *ret_state = found ? sqlite3_column_int(q.stmt, 1) : 0;
+    return ldg_sql_end(&q);
 }
 
 /* One short transaction, so that writers get their turn. *after moves; 0: at the end. */
@@ -249,40 +238,48 @@ static ledger_rc fill_some(struct ldg_sqlite *s, int origin, int64_t *after, led
     ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
 
     if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILL_NEXT, doing, (const int64_t[]){ origin, *after },
-                             2, &last, err);
+        return rc;
+    rc = ldg_sql_exec_ints(s, doing,
+                           "SELECT max(source_pos) FROM (SELECT source_pos FROM main.\"%T\" "
+                           "WHERE origin = ?1 AND source_pos > ?2 ORDER BY source_pos LIMIT 5000)",
+                           LDG_INTS(origin, *after), &last, err);
     if (rc == LEDGER_OK && last != 0)
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILL, doing,
-                                 (const int64_t[]){ origin, *after, last }, 3, NULL, err);
+        rc = ldg_sql_exec_ints(s, doing,
+                               "UPDATE OR IGNORE main.\"%T\" "
+                               "SET source_id = CAST(source_pos AS TEXT) WHERE origin = ?1 "
+                               "AND source_pos > ?2 AND source_pos <= ?3 AND +source_id = ''",
+                               LDG_INTS(origin, *after, last), NULL, err);
     else if (rc == LEDGER_OK)
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_FILLED, doing, (const int64_t[]){ origin }, 1, NULL,
-                                 err);
+        rc = ldg_sql_exec_ints(s, doing, "UPDATE main.\"%T_origins\" SET go_ids = 2 WHERE id = ?1",
+                               LDG_INTS(origin), NULL, err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
     *after = last;
-out:
     return rc;
 }
 
-/* Rows that nobody has claimed may be those of a source that is to be taken over yet. */
+/* Picks the origin whose rows carry their source_id from now on (go_ids 1; 2: all of them do). Rows
+ * that nobody has claimed may be those of a source that is to be taken over yet. */
 static ledger_rc choose(struct ldg_sqlite *s, ledger_error *err)
 {
+    /* clang-format off */
+    static const char has_index[] =
+        "SELECT count(*) FROM pragma_index_list('%T', 'main') AS l WHERE l.\"unique\" "
+        "AND (SELECT group_concat(name) FROM pragma_index_info(l.name, 'main')) = 'source_id'";
+    static const char pick[] =
+        "UPDATE main.\"%T_origins\" SET go_ids = 1 "
+        "WHERE id = (SELECT id FROM main.\"%T_origins\" ORDER BY adopted DESC, id LIMIT 1) "
+        "AND NOT EXISTS (SELECT 1 FROM main.\"%T_origins\" WHERE go_ids > 0)";
+    /* clang-format on */
     int64_t index = 0;
-    bool unclaimed = false, own;
+    bool unclaimed = false;
     ledger_rc rc =
-        ldg_sqlite_run_ints(s, LDG_STMT_GO_INDEX, "looking at the indexes", NULL, 0, &index, err);
+        ldg_sql_exec_ints(s, "looking at the indexes", has_index, LDG_NO_INTS, &index, err);
 
     if (rc == LEDGER_OK && index > 0)
         rc = ldg_sqlite_origin_unclaimed(s, &unclaimed, err);
     if (rc != LEDGER_OK || index == 0 || unclaimed)
-        goto out;
-    rc = ldg_sqlite_write_begin(s, &own, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_GO_CHOOSE, "choosing an origin", NULL, 0, NULL, err);
-    rc = ldg_sqlite_write_end(s, own, rc, err);
-out:
-    return rc;
+        return rc;
+    return change(s, "choosing an origin", pick, LDG_NO_INTS, err);
 }
 
 ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err)
@@ -311,65 +308,81 @@ out:
     return rc;
 }
 
+/* What is remembered of changes behind the position: of entries, and of those made elsewhere. */
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
 {
+    /* clang-format off */
+    static const char of_entries[] =
+        "UPDATE main.\"%T\" SET "
+            "mutation_pos = CASE WHEN mutation_pos > ?2 THEN NULL ELSE mutation_pos END, "
+            "tags_pos = CASE WHEN tags_pos > ?2 THEN NULL ELSE tags_pos END, "
+            "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "
+        "WHERE origin = ?1 AND source_pos IS NOT NULL "
+        "AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)";
+    static const char of_others[] =
+        "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2";
+    /* clang-format on */
     static const char doing[] = "rewinding an origin";
     struct ldg_sqlite *s = ctx;
-    const int64_t values[] = { origin, position };
-    bool own;
-    ledger_rc rc;
-
-    rc = ldg_sqlite_write_begin(s, &own, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_REWIND, doing, values, 2, NULL, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_run_ints(s, LDG_STMT_REWIND_FOREIGN, doing, values, 2, NULL, err);
-    rc = ldg_sqlite_write_end(s, own, rc, err);
-out:
-    return rc;
-}
-
-ledger_rc ldg_sqlite_origin_skips(void *ctx, int origin, ledger_error *err)
-{
-    struct ldg_sqlite *s = ctx;
-    const int64_t value = origin;
     bool own;
     ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
 
     if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_run_ints(s, LDG_STMT_SKIPS, "noting what is skipped", &value, 1, NULL, err);
-    rc = ldg_sqlite_write_end(s, own, rc, err);
-out:
-    return rc;
+        return rc;
+    rc = ldg_sql_exec_ints(s, doing, of_entries, LDG_INTS(origin, position), NULL, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sql_exec_ints(s, doing, of_others, LDG_INTS(origin, position), NULL, err);
+    return ldg_sqlite_write_end(s, own, rc, err);
+}
+
+/* kind 3: no change, but that changes of annotations were left out. */
+ledger_rc ldg_sqlite_origin_skips(void *ctx, int origin, ledger_error *err)
+{
+    return change(ctx, "noting what is skipped",
+                  "INSERT OR IGNORE INTO main.\"%T_foreign\""
+                  "(origin, entry, mutation_origin, kind, id, position) "
+                  "VALUES (?1, 0, ?1, 3, 0, 0)",
+                  LDG_INTS(origin), err);
 }
 
 ledger_rc ldg_sqlite_origin_unguard(void *ctx, ledger_error *err)
 {
-    static const enum ldg_sqlite_stmt_id statements[] = {
-        LDG_STMT_UNGUARD,
-        LDG_STMT_UNGUARD_SKIPPED,
-        LDG_STMT_UNGUARD_FOREIGN,
+    /* clang-format off */
+    static const char *const texts[] = {
+        "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL",
+        "UPDATE main.\"%T\" SET annotations_pos = NULL WHERE annotations_pos IS NOT NULL "
+        "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
+        "DELETE FROM main.\"%T_foreign\" WHERE kind = 2 "
+        "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
     };
+    /* clang-format on */
     struct ldg_sqlite *s = ctx;
     bool own;
     ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
 
     if (rc != LEDGER_OK)
-        goto out;
-    for (size_t i = 0; rc == LEDGER_OK && i < sizeof(statements) / sizeof(statements[0]); i++)
-        rc = ldg_sqlite_run_ints(s, statements[i], "setting a cursor back", NULL, 0, NULL, err);
-    rc = ldg_sqlite_write_end(s, own, rc, err);
-out:
-    return rc;
+        return rc;
+    for (size_t i = 0; rc == LEDGER_OK && i < sizeof(texts) / sizeof(texts[0]); i++)
+        rc = ldg_sql_exec(s, "setting a cursor back", texts[i], err);
+    return ldg_sqlite_write_end(s, own, rc, err);
 }
 
 ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *err)
 {
+    const struct ldg_sqlite *s = ctx;
     int64_t any = 0;
-    ledger_rc rc = ldg_sqlite_run_ints(ctx, LDG_STMT_UNCLAIMED,
-                                       "looking for entries of another bridge", NULL, 0, &any, err);
+    /* The range is what brings Go's index on source_id in. */
+    /* clang-format off */
+    const char *text =
+        !s->has_source_id ? "SELECT 0"
+        : !s->has_ours    ? "SELECT EXISTS (SELECT 1 FROM main.\"%T\" "
+                            "WHERE source_id != '' AND source_id > '')"
+                          : "SELECT EXISTS (SELECT 1 FROM main.\"%T\" "
+                            "WHERE source_id != '' AND source_id > '' "
+                            "AND +origin = 0 AND +source_pos IS NULL)";
+    /* clang-format on */
+    ledger_rc rc = ldg_sql_exec_ints(ctx, "looking for entries of another bridge", text,
+                                     LDG_NO_INTS, &any, err);
 
     if (rc == LEDGER_OK)
         *ret_any = any != 0;
@@ -382,7 +395,7 @@ ledger_rc ldg_sqlite_origin_unclaimed(void *ctx, bool *ret_any, ledger_error *er
  * see again. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err)
 {
-    return s->own_db ? ldg_sqlite_file_look(s, true, err) : LEDGER_OK;
+    return s->own_db ? ldg_sqlite_file_verify(s, true, err) : LEDGER_OK;
 }
 
 static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_size)
@@ -402,91 +415,83 @@ static bool take_text(sqlite3_stmt *stmt, int column, char *text, size_t text_si
 ledger_rc ldg_sqlite_cursor_read(struct ldg_sqlite *s, const char *name, bool *ret_found,
                                  struct ldg_cursor *cursor, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_CURSOR_GET, err);
-    ledger_rc rc = LEDGER_OK;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    int code = ldg_sqlite_bind_text(stmt, 1, name);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    *ret_found = code == SQLITE_ROW;
-    if (code == SQLITE_ROW) {
-        cursor->moved_at_us = ldg_sql_column_time(stmt, 2);
-        if (!take_text(stmt, 0, cursor->state, sizeof(cursor->state)) ||
-            !take_text(stmt, 1, cursor->readable, sizeof(cursor->readable)))
-            rc = ldg_fail(err, LEDGER_ERR_DATA,
-                          "cursor \"%s\" in table \"%s_cursors\" is no cursor of ours; delete its "
-                          "row, then set it with `ledgerctl bridge cursor set`",
-                          name, s->table);
-    } else if (code != SQLITE_DONE) {
-        rc = ldg_sqlite_fail(s, code, "reading the cursor", err);
+    ldg_sql_begin(&q, s, "reading the cursor",
+                  "SELECT state, cursor, moved_at FROM main.\"%T_cursors\" WHERE name = ?1", err);
+    ldg_sql_text(&q, name);
+    *ret_found = ldg_sql_row(&q);
+    if (*ret_found) {
+        cursor->moved_at_us = ldg_sql_column_time(q.stmt, 2);
+        if (!take_text(q.stmt, 0, cursor->state, sizeof(cursor->state)) ||
+            !take_text(q.stmt, 1, cursor->readable, sizeof(cursor->readable)))
+            q.rc = ldg_fail(err, LEDGER_ERR_DATA,
+                            "cursor \"%s\" in table \"%s_cursors\" is no cursor of ours; delete "
+                            "its row, then set it with `ledgerctl bridge cursor set`",
+                            name, s->table);
     }
-    sqlite3_reset(stmt);
-    return rc;
+    return ldg_sql_end(&q);
 }
 
-ledger_rc ldg_sqlite_cursor_write(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
-                                  const char *name, const struct ldg_cursor *cursor,
-                                  int64_t moved_at_us, ledger_error *err)
+static ledger_rc cursor_write(struct ldg_sqlite *s, const char *text, const char *name,
+                              const struct ldg_cursor *cursor, int64_t moved_at_us,
+                              ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
-    char time[LDG_TIME_TEXT_MAX];
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, name));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 2, cursor->readable));
-    LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, cursor->state));
-    if (moved_at_us != LEDGER_NO_TIME) {
-        ldg_time_format_ms(moved_at_us, time);
-        LDG_BIND(code, ldg_sqlite_bind_text(stmt, 4, time));
-    } else {
-        LDG_BIND(code, sqlite3_bind_null(stmt, 4));
-    }
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code != SQLITE_DONE)
-        rc = ldg_sqlite_own_fail(s, code, "writing the cursor", err);
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, s, "writing the cursor", text, err);
+    q.fail = ldg_sqlite_own_fail;
+    ldg_sql_text(&q, name);
+    ldg_sql_text(&q, cursor->readable);
+    ldg_sql_text(&q, cursor->state);
+    ldg_sql_time(&q, moved_at_us);
+    return ldg_sql_run(&q);
+}
+
+/* Leaves a row that another program just made. */
+static ledger_rc cursor_insert(struct ldg_sqlite *s, const char *name,
+                               const struct ldg_cursor *cursor, int64_t moved_at_us,
+                               ledger_error *err)
+{
+    return cursor_write(s,
+                        "INSERT INTO main.\"%T_cursors\"(name, cursor, state, moved_at) "
+                        "VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO NOTHING",
+                        name, cursor, moved_at_us, err);
+}
+
+ledger_rc ldg_sqlite_cursor_move(struct ldg_sqlite *s, const char *name,
+                                 const struct ldg_cursor *cursor, int64_t moved_at_us,
+                                 ledger_error *err)
+{
+    return cursor_write(s,
+                        "UPDATE main.\"%T_cursors\" SET cursor = ?2, state = ?3, moved_at = ?4 "
+                        "WHERE name = ?1",
+                        name, cursor, moved_at_us, err);
 }
 
 /* In a table that only Go has opened: its position, without what we add. */
 static ledger_rc cursor_read_go(struct ldg_sqlite *s, const char *name, bool *ret_found,
                                 struct ldg_cursor *cursor, ledger_error *err)
 {
-    sqlite3_stmt *stmt = NULL;
-    ledger_rc rc = LEDGER_OK;
-    char *sql = ldg_sql_expand(s, "SELECT '', cursor, NULL FROM main.\"%T_cursors\" "
-                                     "WHERE name = ?1");
-    int code;
+    struct ldg_sql q;
+    int64_t any = 0;
+    ledger_rc rc = ldg_sql_exec_ints(s, "reading the cursor",
+                                     "SELECT count(*) FROM main.sqlite_master "
+                                     "WHERE name = '%T_cursors' COLLATE NOCASE",
+                                     LDG_NO_INTS, &any, err);
 
     *ret_found = false;
-    if (sql == NULL) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    code = sqlite3_prepare_v2(s->db, sql, -1, &stmt, NULL);
-    if (code == SQLITE_ERROR) /* it has no cursors at all */
-        goto out;
-    if (code == SQLITE_OK)
-        code = ldg_sqlite_bind_text(stmt, 1, name);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    *ret_found = code == SQLITE_ROW;
+    if (rc != LEDGER_OK || any == 0)
+        return rc;
+    ldg_sql_begin(&q, s, "reading the cursor",
+                  "SELECT cursor FROM main.\"%T_cursors\" WHERE name = ?1", err);
+    ldg_sql_text(&q, name);
+    *ret_found = ldg_sql_row(&q);
     cursor->state[0] = '\0';
     cursor->moved_at_us = LEDGER_NO_TIME;
-    if (code == SQLITE_ROW && !take_text(stmt, 1, cursor->readable, sizeof(cursor->readable)))
-        rc = ldg_fail(err, LEDGER_ERR_DATA, "cursor \"%s\" is longer than any of ours", name);
-    else if (code != SQLITE_ROW && code != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, code, "reading the cursor", err);
-out:
-    sqlite3_finalize(stmt);
-    sqlite3_free(sql);
-    return rc;
+    if (*ret_found && !take_text(q.stmt, 0, cursor->readable, sizeof(cursor->readable)))
+        q.rc = ldg_fail(err, LEDGER_ERR_DATA, "cursor \"%s\" is longer than any of ours", name);
+    return ldg_sql_end(&q);
 }
 
 ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
@@ -512,7 +517,7 @@ ledger_rc ldg_sqlite_cursor_get(void *ctx, const char *name, bool create,
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
-    rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_INSERT, name, &cursor, LEDGER_NO_TIME, err);
+    rc = cursor_insert(s, name, &cursor, LEDGER_NO_TIME, err);
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_cursor_read(s, name, &found, &cursor,
                                     err); /* another program may have been first */
@@ -551,9 +556,9 @@ ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cu
     if (expected != NULL)
         rc = ldg_sqlite_cursor_fence(s, name, expected, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_UPDATE, name, next, next->moved_at_us, err);
+        rc = ldg_sqlite_cursor_move(s, name, next, next->moved_at_us, err);
     if (rc == LEDGER_OK && sqlite3_changes(s->db) == 0)
-        rc = ldg_sqlite_cursor_write(s, LDG_STMT_CURSOR_INSERT, name, next, next->moved_at_us, err);
+        rc = cursor_insert(s, name, next, next->moved_at_us, err);
     if (rc == LEDGER_OK && sqlite3_changes(s->db) == 0)
         rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
@@ -563,46 +568,17 @@ out:
 
 ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)
 {
-    struct ldg_sqlite *s = ctx;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_CURSOR_LIST, err);
     ledger_names names = { NULL, 0 };
     size_t cap = 0;
-    ledger_rc rc = LEDGER_OK;
-    int code;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    while ((code = sqlite3_step(stmt)) == SQLITE_ROW) {
-        const char *name = (const char *)sqlite3_column_text(stmt, 0);
-
-        if (names.count == cap) {
-            size_t next = cap == 0 ? 8 : cap * 2;
-            char **items = ldg_realloc(names.items, next * sizeof(*items));
-
-            if (items == NULL) {
-                rc = ldg_fail_nomem(err);
-                goto out;
-            }
-            names.items = items;
-            cap = next;
-        }
-        names.items[names.count] = ldg_strdup(name != NULL ? name : "");
-        if (names.items[names.count] == NULL) {
-            rc = ldg_fail_nomem(err);
-            goto out;
-        }
-        names.count++;
-    }
-    if (code != SQLITE_DONE) {
-        rc = ldg_sqlite_fail(s, code, "listing cursors", err);
-        goto out;
-    }
-    *ret_names = names;
-    names = (ledger_names){ NULL, 0 };
-out:
-    for (size_t i = 0; i < names.count; i++)
-        ldg_free(names.items[i]);
-    ldg_free(names.items);
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, ctx, "listing cursors", "SELECT name FROM main.\"%T_cursors\" ORDER BY name",
+                  err);
+    while (ldg_sql_row(&q))
+        ldg_sql_add_name(&q, &names, &cap);
+    if (ldg_sql_end(&q) == LEDGER_OK)
+        *ret_names = names;
+    else
+        ledger_names_destroy(&names);
+    return q.rc;
 }

@@ -368,6 +368,27 @@ const char *ldg_sql_copy(struct ldg_sql *q, int column, struct ldg_arena *arena)
     return copy;
 }
 
+void ldg_sql_add_name(struct ldg_sql *q, ledger_names *names, size_t *cap)
+{
+    const char *text = (const char *)sqlite3_column_text(q->stmt, 0);
+    const size_t next = *cap == 0 ? 16 : *cap * 2;
+
+    if (names->count == *cap) {
+        char **more = ldg_realloc(names->items, next * sizeof(*more));
+        if (more == NULL) {
+            q->rc = ldg_fail_nomem(q->err);
+            return;
+        }
+        names->items = more;
+        *cap = next;
+    }
+    names->items[names->count] = ldg_strdup(text != NULL ? text : "");
+    if (names->items[names->count] == NULL)
+        q->rc = ldg_fail_nomem(q->err);
+    else
+        names->count++;
+}
+
 int64_t ldg_sql_column_time(sqlite3_stmt *stmt, int column)
 {
     const char *text = (const char *)sqlite3_column_text(stmt, column);

@@ -57,8 +57,8 @@ void ldg_sql_begin_once(struct ldg_sql *q, struct ldg_sqlite *s, const char *doi
                         const char *text, ledger_error *err);
 /* Binds the next parameter. */
 void ldg_sql_int(struct ldg_sql *q, int64_t value);
-void ldg_sql_text(struct ldg_sql *q, const char *text); /* NULL: null */
-void ldg_sql_text_n(struct ldg_sql *q, const char *text, size_t size);
+void ldg_sql_text(struct ldg_sql *q, const char *text);                /* NULL: null */
+void ldg_sql_text_n(struct ldg_sql *q, const char *text, size_t size); /* the same */
 void ldg_sql_blob(struct ldg_sql *q, const void *data, size_t size);
 void ldg_sql_time(struct ldg_sql *q, int64_t time_us); /* a copy; LEDGER_NO_TIME: null */
 /* The next row; false: there is none, or q.rc tells why. */
@@ -86,6 +86,8 @@ ledger_rc ldg_sql_prepare(struct ldg_sqlite *s, const char *text, ledger_error *
 ledger_bytes ldg_sql_bytes(struct ldg_sql *q, int column);
 /* A copy in the arena; "" for NULL. */
 const char *ldg_sql_copy(struct ldg_sql *q, int column, struct ldg_arena *arena);
+/* Puts a copy of the row's only column, "" for NULL, behind the names. */
+void ldg_sql_add_name(struct ldg_sql *q, ledger_names *names, size_t *cap);
 /* LEDGER_NO_TIME: none that can be read. */
 int64_t ldg_sql_column_time(sqlite3_stmt *stmt, int column);
 

@@ -161,3 +161,16 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
     }
     return code;
 }
+
+ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
+{
+    ledger_error why;
+    ledger_rc rc = ldg_sqlite_fail(s, code, doing, err);
+
+    if (rc != LEDGER_ERR_REJECTED && rc != LEDGER_ERR_DATA)
+        return rc;
+    why = *err;
+    return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", why.native_code,
+                           "%.380s; this table is the ledger's own: drop what keeps its rows out",
+                           why.message);
+}

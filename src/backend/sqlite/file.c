@@ -97,6 +97,11 @@ static const char *shown(const char *name, char out[SHOWN_MAX])
     return out;
 }
 
+const char *ldg_sqlite_file_name(const struct ldg_sqlite *s)
+{
+    return s->path != NULL ? s->path : "the database";
+}
+
 static bool has_control(const char *name)
 {
     for (; *name != '\0'; name++) {
@@ -190,7 +195,7 @@ static ledger_rc real_path(const char *name, const struct ldg_open *open, char o
 }
 
 /* Says what is wrong with the file in words, where SQLite would only say "unable to open". */
-static ledger_rc look_at_kind(const char *path, const struct ldg_open *open, ledger_error *err)
+static ledger_rc check_kind(const char *path, const struct ldg_open *open, ledger_error *err)
 {
     char text[SHOWN_MAX];
     struct stat st;
@@ -275,7 +280,7 @@ static bool is_mounted_alone(const char *path)
 
 /* Fills err when the file has a second name. In whatever journal mode: what a rollback journal
  * holds after a crash is not seen by the other name either. */
-static ledger_rc look_at_names(const char *path, const struct stat *st, ledger_error *err)
+static ledger_rc check_names(const char *path, const struct stat *st, ledger_error *err)
 {
     char text[SHOWN_MAX];
 
@@ -321,9 +326,9 @@ ledger_rc ldg_sqlite_file_find(struct ldg_sqlite *s, const struct ldg_open *open
     ledger_rc rc = real_path(name, open, path, err);
 
     if (rc == LEDGER_OK)
-        rc = look_at_kind(path, open, err);
+        rc = check_kind(path, open, err);
     if (rc == LEDGER_OK && stat(path, &st) == 0)
-        rc = fail_by_role(open->role, look_at_names(path, &st, err), err);
+        rc = fail_by_role(open->role, check_names(path, &st, err), err);
     if (rc == LEDGER_OK) {
         name_from_root(name, given);
         rc = keep_names(s, given, path, err);
@@ -340,7 +345,7 @@ ledger_rc ldg_sqlite_file_of_connection(struct ldg_sqlite *s, const char *name, 
     if (!realpath(name, path))
         snprintf(path, sizeof(path), "%s", name);
     if (stat(path, &st) == 0)
-        rc = look_at_names(path, &st, err);
+        rc = check_names(path, &st, err);
     return rc == LEDGER_OK ? keep_names(s, "", path, err) : rc;
 }
 
@@ -363,7 +368,7 @@ static bool find_wal(const struct ldg_sqlite *s, char wal[WAL_PATH_MAX], struct 
 
 /* While a connection stands, SQLite itself never takes the WAL away that it has open; somebody did
  * who put a backup into the file, and what is written there now is not seen here. */
-static ledger_rc look_at_wal(const struct ldg_sqlite *s, ledger_error *err)
+static ledger_rc check_wal(const struct ldg_sqlite *s, ledger_error *err)
 {
     char wal[WAL_PATH_MAX];
     struct stat st;
@@ -384,7 +389,7 @@ static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct ldg_sqlite *handles;
 
 /* Before the first read. */
-static ledger_rc look_at_handles(const struct ldg_sqlite *s, ledger_error *err)
+static ledger_rc check_handles(const struct ldg_sqlite *s, ledger_error *err)
 {
     char wal[WAL_PATH_MAX], text[SHOWN_MAX];
     struct stat st = { 0 };
@@ -436,7 +441,7 @@ void ldg_sqlite_file_forget(struct ldg_sqlite *s)
     s->has_wal = false;
 }
 
-ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error *err)
+ledger_rc ldg_sqlite_file_verify(struct ldg_sqlite *s, bool at_once, ledger_error *err)
 {
     struct stat st;
     int moved = 0;
@@ -460,9 +465,9 @@ ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error 
     /* The name may lead to it by another way, but the WAL lies beside the path it was opened by. */
     if (sqlite3_file_control(s->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) == SQLITE_OK && moved)
         return fail_moved(s, s->path, "was deleted or replaced while it was open", err);
-    rc = fail_by_role(s->role, look_at_names(s->path, &st, err), err);
+    rc = fail_by_role(s->role, check_names(s->path, &st, err), err);
     if (rc == LEDGER_OK)
-        rc = look_at_wal(s, err);
+        rc = check_wal(s, err);
     return rc;
 }
 
@@ -487,8 +492,8 @@ ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err)
     }
     if (!s->own_db)
         return LEDGER_OK;
-    ledger_rc rc = ldg_sqlite_file_look(s, true, err);
-    return rc == LEDGER_OK ? look_at_handles(s, err) : rc;
+    ledger_rc rc = ldg_sqlite_file_verify(s, true, err);
+    return rc == LEDGER_OK ? check_handles(s, err) : rc;
 }
 
 bool ldg_sqlite_file_may_grow(const struct ldg_sqlite *s, ledger_rc rc)
@@ -578,7 +583,7 @@ void ldg_sqlite_file_check(struct ldg_sqlite *s, ledger_finding_fn fn, void *fn_
         fn(fn_ctx, LEDGER_FINDING_OK, "file", "a database in memory");
         return;
     }
-    rc = ldg_sqlite_file_look(s, true, &err);
+    rc = ldg_sqlite_file_verify(s, true, &err);
     if (rc != LEDGER_OK)
         fn(fn_ctx, LEDGER_FINDING_ERROR, "file", err.message);
     else

@@ -6,14 +6,13 @@
  * row is given out before the witness was found unchanged in the same transaction. */
 #include "backend/sqlite/sqlite.h"
 
-#include "backend/sqlite/sql.h"
 #include "base/hash.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 /* Payloads over this size go from the file into the arena without SQLite's copy in between; it is
- * the limit in LDG_STMT_LOG_READ and LDG_STMT_LOG_ROW too. */
+ * the limit in LDG_SQLITE_IS_LARGE too. */
 #define BLOB_PIECE_BYTES ((size_t)1024 * 1024)
 #define FIRST_ROWS 64
 #define BACKLOG_COUNT_MAX 1000
@@ -169,84 +168,51 @@ out:
     return rc;
 }
 
+static const char reading[] = "reading the mutation log";
+
 /* Witness hash of the row at this position; *ret_found false: there is none. */
 static ledger_rc row_hash(struct ldg_sqlite *s, int64_t position, bool *ret_found,
                           uint64_t *ret_hash, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LOG_ROW, err);
-    ledger_rc rc = LEDGER_OK;
+    struct ldg_sql q;
+    uint64_t hash = 0;
 
-    if (stmt == NULL)
-        return err->code;
-    int code = sqlite3_bind_int64(stmt, 1, position);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW) {
-        *ret_found = true;
-        uint64_t hash = 0;
-        if (sqlite3_column_int(stmt, 1)) {
-            rc = blob_read(s, position, NULL, NULL, &hash, err);
+    ldg_sql_begin(&q, s, reading,
+                  "SELECT " LDG_SQLITE_SMALL_PAYLOAD ", " LDG_SQLITE_LARGE_SIZE ", created_at "
+                  "FROM main.\"%L\" WHERE id = ?1",
+                  err);
+    ldg_sql_int(&q, position);
+    *ret_found = ldg_sql_row(&q);
+    if (*ret_found) {
+        if (sqlite3_column_int64(q.stmt, 1) > 0) {
+            q.rc = blob_read(s, position, NULL, NULL, &hash, err);
         } else {
-            const void *data = sqlite3_column_blob(stmt, 0);
-            hash = payload_hash(data != NULL ? data : "", (size_t)sqlite3_column_bytes(stmt, 0),
-                                position);
+            ledger_bytes payload = ldg_sql_bytes(&q, 0);
+            hash = payload_hash(payload.data != NULL ? payload.data : "", payload.size, position);
         }
-        const char *time = (const char *)sqlite3_column_text(stmt, 2);
+        const char *time = (const char *)sqlite3_column_text(q.stmt, 2);
         *ret_hash =
-            witness_hash(hash, time, time != NULL ? (size_t)sqlite3_column_bytes(stmt, 2) : 0);
-    } else if (code == SQLITE_DONE) {
-        *ret_found = false;
-    } else {
-        rc = ldg_sqlite_fail(s, code, "reading the mutation log", err);
+            witness_hash(hash, time, time != NULL ? (size_t)sqlite3_column_bytes(q.stmt, 2) : 0);
     }
-    sqlite3_reset(stmt);
-    return rc;
-}
-
-/* One number of a statement whose only parameter is `argument` (INT64_MIN: it has none). */
-static ledger_rc query_int(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, int64_t argument,
-                           bool *ret_found, int64_t *ret_value, ledger_error *err)
-{
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, id, err);
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
-
-    if (stmt == NULL)
-        return err->code;
-    if (argument != INT64_MIN)
-        code = sqlite3_bind_int64(stmt, 1, argument);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW) {
-        *ret_found = true;
-        *ret_value = sqlite3_column_int64(stmt, 0);
-    } else if (code == SQLITE_DONE) {
-        *ret_found = false;
-    } else {
-        rc = ldg_sqlite_fail(s, code, "reading the mutation log", err);
-    }
-    sqlite3_reset(stmt);
-    return rc;
+    return ldg_sql_end(&q);
 }
 
 static ledger_rc log_head(struct ldg_sqlite *s, int64_t *ret_head, ledger_error *err)
 {
-    bool found;
-    ledger_rc rc = query_int(s, LDG_STMT_LOG_HEAD, INT64_MIN, &found, ret_head, err);
-
-    if (rc == LEDGER_OK && !found)
-        *ret_head = 0;
-    return rc;
+    *ret_head = 0;
+    return ldg_sql_exec_ints(s, reading, "SELECT id FROM main.\"%L\" ORDER BY id DESC LIMIT 1",
+                             LDG_NO_INTS, ret_head, err);
 }
 
 /* Reading begins behind position 0: a row at or below it would never be seen. */
 static ledger_rc check_lowest(struct ldg_sqlite *s, ledger_error *err)
 {
-    bool found;
-    int64_t lowest = 0;
-    ledger_rc rc = query_int(s, LDG_STMT_LOG_LOWEST, INT64_MIN, &found, &lowest, err);
+    int64_t lowest = INT64_MAX; /* none */
+    ledger_rc rc = ldg_sql_exec_ints(s, reading,
+                                     "SELECT id FROM main.\"%L\" WHERE id <= 0 ORDER BY id LIMIT 1",
+                                     LDG_NO_INTS, &lowest, err);
 
-    if (rc == LEDGER_OK && found)
+    if (rc == LEDGER_OK && lowest <= 0)
         rc = ldg_log_fail_lowest(s->log_table, lowest, err);
     return rc;
 }
@@ -298,13 +264,6 @@ static ledger_rc check_witness(struct ldg_sqlite *s, const struct state *state, 
     }
 out:
     return rc;
-}
-
-ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err)
-{
-    bool found;
-
-    return query_int(s, LDG_STMT_DATA_VERSION, INT64_MIN, &found, ret_version, err);
 }
 
 /* Growing leaves the smaller array in the arena: few steps, and none beyond the limit. */
@@ -395,65 +354,56 @@ out:
     return rc;
 }
 
+/* Where the batch ends: behind its last row, which is the next witness. */
+static void batch_end(const struct ldg_sqlite *s, struct ldg_log_batch *batch,
+                      const struct last_row *last)
+{
+    const struct ldg_log_row *row = &batch->rows[batch->count - 1];
+    uint64_t hash = last->hashed == row->position
+                        ? last->payload_hash
+                        : payload_hash(row->payload.data, row->payload.size, row->position);
+
+    hash = witness_hash(hash, last->time, last->time_size);
+    batch->next_position = row->position;
+    state_format(s, row->position, row->position, hash, batch->next_state);
+}
+
 /* unchanged: nobody has written since the witness was compared. */
 static ledger_rc read_rows(struct ldg_sqlite *s, const struct state *state, bool unchanged,
                            const struct ldg_log_limits *limits, struct ldg_log_batch *batch,
                            ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LOG_READ, err);
+    const int64_t limit =
+        limits->max_count < INT64_MAX - 1 ? (int64_t)limits->max_count + 1 : INT64_MAX;
     struct last_row last = { .time = NULL };
+    struct ldg_sql q;
     size_t cap = 0;
-    bool full = false;
-    ledger_rc rc = LEDGER_OK;
-    int code;
+    bool full = false, more;
 
-    if (stmt == NULL)
-        return err->code;
-    int64_t limit = limits->max_count < INT64_MAX - 1 ? (int64_t)limits->max_count + 1 : INT64_MAX;
-    code = sqlite3_bind_int64(stmt, 1, state->position);
-    if (code == SQLITE_OK)
-        code = sqlite3_bind_int64(stmt, 2, limit);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (!unchanged)
-        rc = check_lowest(s, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (code == SQLITE_ROW || !unchanged) {
-        rc = check_witness(s, state, err);
-        if (rc != LEDGER_OK)
-            goto out;
-    }
-    while (code == SQLITE_ROW && !full) {
-        if (batch->count == limits->max_count || batch->bytes >= limits->max_bytes) {
-            full = batch->count > 0;
-            if (full)
-                break;
-        }
-        rc = batch_take(s, stmt, limits, batch, &cap, &last, &full, err);
-        if (rc != LEDGER_OK)
-            goto out;
+    ldg_sql_begin(&q, s, reading,
+                  "SELECT id, created_at, " LDG_SQLITE_SMALL_PAYLOAD ", " LDG_SQLITE_LARGE_SIZE
+                  " FROM main.\"%L\" WHERE id > ?1 ORDER BY id LIMIT ?2",
+                  err);
+    ldg_sql_int(&q, state->position);
+    ldg_sql_int(&q, limit);
+    more = ldg_sql_row(&q);
+    if (q.rc == LEDGER_OK && !unchanged)
+        q.rc = check_lowest(s, err);
+    if (q.rc == LEDGER_OK && (more || !unchanged))
+        q.rc = check_witness(s, state, err);
+    while (q.rc == LEDGER_OK && more && !full) {
+        full = batch->count > 0 &&
+               (batch->count == limits->max_count || batch->bytes >= limits->max_bytes);
         if (!full)
-            code = sqlite3_step(stmt);
+            q.rc = batch_take(s, q.stmt, limits, batch, &cap, &last, &full, err);
+        more = !full && ldg_sql_row(&q);
     }
-    if (code != SQLITE_ROW && code != SQLITE_DONE) {
-        rc = ldg_sqlite_fail(s, code, "reading the mutation log", err);
-        goto out;
+    if (q.rc == LEDGER_OK) {
+        batch->more = full;
+        if (batch->count > 0)
+            batch_end(s, batch, &last);
     }
-    batch->more = full;
-    if (batch->count > 0) {
-        const struct ldg_log_row *row = &batch->rows[batch->count - 1];
-        uint64_t hash = last.hashed == row->position
-                            ? last.payload_hash
-                            : payload_hash(row->payload.data, row->payload.size, row->position);
-
-        hash = witness_hash(hash, last.time, last.time_size);
-        batch->next_position = row->position;
-        state_format(s, row->position, row->position, hash, batch->next_state);
-    }
-out:
-    sqlite3_reset(stmt);
-    return rc;
+    return ldg_sql_end(&q);
 }
 
 ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
@@ -488,7 +438,7 @@ ledger_rc ldg_sqlite_log_read(void *ctx, const char *state_text,
     ldg_sqlite_read_end(s, own);
     /* Where the name leads to another file now, what was read is history. */
     if (rc == LEDGER_OK)
-        rc = ldg_sqlite_file_look(s, batch->count == 0, err);
+        rc = ldg_sqlite_file_verify(s, batch->count == 0, err);
     if (rc == LEDGER_OK) {
         s->seen_version = version;
         s->seen = true;
@@ -505,12 +455,17 @@ out:
 /* A position that the log never had yet; a row that came and went has counted (AUTOINCREMENT). */
 static ledger_rc check_end(struct ldg_sqlite *s, int64_t position, ledger_error *err)
 {
-    bool found;
-    int64_t end = 0;
+    /* clang-format off */
+    static const char last_given_out[] =
+        "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence "
+                             "WHERE name = '%L' COLLATE NOCASE), 0), "
+                   "coalesce((SELECT max(id) FROM main.\"%L\"), 0))";
+    /* clang-format on */
+    int64_t end;
     ledger_rc rc = log_head(s, &end, err);
 
     if (rc == LEDGER_OK && position > end)
-        rc = query_int(s, LDG_STMT_LOG_END, INT64_MIN, &found, &end, err);
+        rc = ldg_sql_exec_ints(s, reading, last_given_out, LDG_NO_INTS, &end, err);
     if (rc == LEDGER_OK && position > end)
         rc = ldg_fail(err, LEDGER_ERR_SOURCE_REWOUND,
                       "the cursor stands at %" PRId64 ", but the mutation log of %s ends at "
@@ -526,7 +481,7 @@ ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_C
 {
     struct ldg_sqlite *s = ctx;
     bool own = false, found = false;
-    int64_t witness = 0;
+    int64_t witness = -1; /* none */
     uint64_t hash = 0;
     ledger_rc rc;
 
@@ -535,8 +490,10 @@ ledger_rc ldg_sqlite_log_cursor_at(void *ctx, int64_t position, char state[LDG_C
         goto out;
     rc = check_end(s, position, err);
     if (rc == LEDGER_OK)
-        rc = query_int(s, LDG_STMT_LOG_NEAREST, position, &found, &witness, err);
-    if (rc == LEDGER_OK && found)
+        rc = ldg_sql_exec_ints(s, reading,
+                               "SELECT id FROM main.\"%L\" WHERE id <= ?1 ORDER BY id DESC LIMIT 1",
+                               LDG_INTS(position), &witness, err);
+    if (rc == LEDGER_OK && witness >= 0)
         rc = row_hash(s, witness, &found, &hash, err);
     if (rc == LEDGER_OK)
         state_format(s, position, found ? witness : 0, found ? hash : 0, state);
@@ -568,29 +525,17 @@ out:
     return rc;
 }
 
+/* Time of the first row behind the cursor. */
 static ledger_rc log_oldest(struct ldg_sqlite *s, int64_t position, int64_t *ret_time_us,
                             ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_LOG_OLDEST, err);
-    ledger_rc rc = LEDGER_OK;
+    struct ldg_sql q;
 
-    if (stmt == NULL)
-        return err->code;
-    *ret_time_us = LEDGER_NO_TIME;
-    int code = sqlite3_bind_int64(stmt, 1, position);
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code == SQLITE_ROW) {
-        const char *time = (const char *)sqlite3_column_text(stmt, 0);
-        int64_t time_us;
-
-        if (time != NULL && ldg_time_parse(time, (size_t)sqlite3_column_bytes(stmt, 0), &time_us))
-            *ret_time_us = time_us;
-    } else if (code != SQLITE_DONE) {
-        rc = ldg_sqlite_fail(s, code, "reading the mutation log", err);
-    }
-    sqlite3_reset(stmt);
-    return rc;
+    ldg_sql_begin(&q, s, reading,
+                  "SELECT created_at FROM main.\"%L\" WHERE id > ?1 ORDER BY id LIMIT 1", err);
+    ldg_sql_int(&q, position);
+    *ret_time_us = ldg_sql_row(&q) ? ldg_sql_column_time(q.stmt, 0) : LEDGER_NO_TIME;
+    return ldg_sql_end(&q);
 }
 
 ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_stat *ret_stat,
@@ -599,7 +544,7 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
     struct ldg_sqlite *s = ctx;
     struct ldg_log_stat stat = { .oldest_us = LEDGER_NO_TIME };
     struct state state;
-    bool own = false, found;
+    bool own = false;
     int64_t count = 0;
     ledger_rc rc;
 
@@ -612,7 +557,9 @@ ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state_text, struct ldg_log_
         goto out;
     rc = log_head(s, &stat.head, err);
     if (rc == LEDGER_OK && stat.head > state.position) {
-        rc = query_int(s, LDG_STMT_LOG_BACKLOG, state.position, &found, &count, err);
+        rc = ldg_sql_exec_ints(
+            s, reading, "SELECT count(*) FROM (SELECT 1 FROM main.\"%L\" WHERE id > ?1 LIMIT 1001)",
+            LDG_INTS(state.position), &count, err);
         /* Beyond that, counting costs more than it tells: ids have few gaps. */
         stat.backlog_count =
             count > BACKLOG_COUNT_MAX ? (uint64_t)(stat.head - state.position) : (uint64_t)count;

@@ -35,19 +35,6 @@ ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, 
     return rc;
 }
 
-ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
-{
-    ledger_error why;
-    ledger_rc rc = ldg_sqlite_fail(s, code, doing, err);
-
-    if (rc != LEDGER_ERR_REJECTED && rc != LEDGER_ERR_DATA)
-        return rc;
-    why = *err;
-    return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "sqlite", why.native_code,
-                           "%.380s; this table is the ledger's own: drop what keeps its rows out",
-                           why.message);
-}
-
 static int bind_bytes(sqlite3_stmt *stmt, int at, ledger_bytes bytes)
 {
     /* A NULL pointer would bind NULL. */
@@ -401,10 +388,7 @@ ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op
         rc = ldg_sqlite_op_fail(b->s, code, "looking for later entries", err);
     sqlite3_reset(stmt);
     if (rc == LEDGER_OK && late) {
-        const int64_t origin = op->origin;
-
-        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_ORIGIN_DISORDER, "noting a late entry", &origin, 1,
-                                 NULL, err);
+        rc = ldg_sqlite_origin_disorder(b->s, op->origin, "noting a late entry", err);
         order->ordered = false;
     }
 out:

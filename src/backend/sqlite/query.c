@@ -491,23 +491,6 @@ static void read_begin(struct ldg_sql *q, struct ldg_sqlite *s, const char *stre
         ldg_sql_int(q, (int64_t)limit);
 }
 
-/* Makes room for one item more in an array of the arena. */
-static bool grow(struct ldg_arena *arena, void **items, size_t item_size, size_t count,
-                 size_t *capacity)
-{
-    if (count < *capacity)
-        return true;
-    size_t next = *capacity ? *capacity * 2 : 16;
-    void *more = ldg_arena_alloc(arena, next * item_size);
-    if (!more)
-        return false;
-    if (count)
-        memcpy(more, *items, count * item_size);
-    *items = more;
-    *capacity = next;
-    return true;
-}
-
 ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
                           const ledger_read_options *options, struct ldg_arena *arena,
                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
@@ -519,10 +502,10 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
     const size_t max_bytes = o->max_bytes ? o->max_bytes : READ_MAX_BYTES;
     const bool filtered = search || by_tags(o) || o->metadata.count || o->annotations.count;
     size_t count = 0, capacity = 0, bytes = 0;
-    void *entries = NULL;
+    ledger_entry *entries = NULL;
     struct needle needle = { 0 };
     struct ldg_sql q;
-    ledger_rc rc = ldg_sqlite_file_look(s, false, err);
+    ledger_rc rc = ldg_sqlite_file_verify(s, false, err);
     if (rc == LEDGER_OK && search)
         rc = needle_init(&needle, search, err);
     if (rc != LEDGER_OK)
@@ -538,10 +521,8 @@ ledger_rc ldg_sqlite_read(void *ctx, const char *stream, const char *search,
         bytes += row_bytes(q.stmt);
         if (count && bytes > max_bytes)
             break;
-        if (!grow(arena, &entries, sizeof(ledger_entry), count, &capacity))
-            q.rc = ldg_fail_nomem(err);
-        else
-            q.rc = fill_entry(&target, (ledger_entry *)entries + count, err);
+        entries = ldg_arena_grow(arena, entries, sizeof(*entries), count, &capacity);
+        q.rc = entries ? fill_entry(&target, &entries[count], err) : ldg_fail_nomem(err);
         count += q.rc == LEDGER_OK;
     }
     rc = ldg_sql_end(&q);
@@ -606,14 +587,13 @@ ledger_rc ldg_sqlite_stat(void *ctx, const char *stream, ledger_stream_stat *ret
     return q.rc;
 }
 
-/* A copy of the name in column 0. One that cannot be a name is of a row that others wrote, which is
- * looked for. */
-static ledger_rc copy_name(struct ldg_sqlite *s, struct ldg_sql *names, char **ret_name,
-                           ledger_error *err)
+/* Is column 0 a name? One that cannot be is of a row that others wrote, which is looked for. */
+static ledger_rc check_name(struct ldg_sqlite *s, sqlite3_stmt *names, ledger_error *err)
 {
-    const char *name = (const char *)sqlite3_column_text(names->stmt, 0);
-    const size_t size = (size_t)sqlite3_column_bytes(names->stmt, 0);
-    const char *why = NULL;
+    const char *name = (const char *)sqlite3_column_text(names, 0);
+    const size_t size = (size_t)sqlite3_column_bytes(names, 0);
+    const char *why;
+    struct ldg_sql q;
     int64_t id = 0;
 
     if (!name)
@@ -622,17 +602,14 @@ static ledger_rc copy_name(struct ldg_sqlite *s, struct ldg_sql *names, char **r
         why = "it holds a NUL character";
     else if (!ldg_utf8_valid(name, size))
         why = "not valid UTF-8";
-    if (why) {
-        struct ldg_sql q;
-        ldg_sql_begin(&q, s, "looking for a row",
-                      "SELECT min(id) FROM main.\"%T\" WHERE stream = ?1", err);
-        ldg_sql_text_n(&q, name, size);
-        if (ldg_sql_row(&q))
-            id = sqlite3_column_int64(q.stmt, 0);
-        return ldg_sql_end(&q) == LEDGER_OK ? ldg_sqlite_fail_row(s, id, "stream", why, err) : q.rc;
-    }
-    *ret_name = ldg_strdup(name);
-    return *ret_name ? LEDGER_OK : ldg_fail_nomem(err);
+    else
+        return LEDGER_OK;
+    ldg_sql_begin(&q, s, "looking for a row", "SELECT min(id) FROM main.\"%T\" WHERE stream = ?1",
+                  err);
+    ldg_sql_text_n(&q, name, size);
+    if (ldg_sql_row(&q))
+        id = sqlite3_column_int64(q.stmt, 0);
+    return ldg_sql_end(&q) == LEDGER_OK ? ldg_sqlite_fail_row(s, id, "stream", why, err) : q.rc;
 }
 
 ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
@@ -656,18 +633,9 @@ ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
     ldg_sql_text(&q, after);
     ldg_sql_int(&q, (int64_t)(limit ? limit : LEDGER_READ_LIMIT_DEFAULT));
     while (ldg_sql_row(&q)) {
-        if (names.count == capacity) {
-            size_t next = capacity ? capacity * 2 : 16;
-            char **more = ldg_realloc(names.items, next * sizeof(*more));
-            if (!more) {
-                q.rc = ldg_fail_nomem(err);
-                break;
-            }
-            names.items = more;
-            capacity = next;
-        }
-        q.rc = copy_name(ctx, &q, &names.items[names.count], err);
-        names.count += q.rc == LEDGER_OK;
+        q.rc = check_name(ctx, q.stmt, err);
+        if (q.rc == LEDGER_OK)
+            ldg_sql_add_name(&q, &names, &capacity);
     }
     if (ldg_sql_end(&q) == LEDGER_OK)
         *ret_names = names;
@@ -789,7 +757,7 @@ ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_
                                struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
                                ledger_error *err)
 {
-    void *ids = NULL;
+    int64_t *ids = NULL;
     size_t count = 0, capacity = 0;
     struct ldg_sql q;
     ldg_sql_begin(&q, ctx, "reading what a trim left",
@@ -799,8 +767,9 @@ ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_
     if (origin)
         ldg_sql_int(&q, origin);
     while (ldg_sql_row(&q)) {
-        if (grow(arena, &ids, sizeof(int64_t), count, &capacity))
-            ((int64_t *)ids)[count++] = sqlite3_column_int64(q.stmt, 0);
+        ids = ldg_arena_grow(arena, ids, sizeof(*ids), count, &capacity);
+        if (ids)
+            ids[count++] = sqlite3_column_int64(q.stmt, 0);
         else
             q.rc = ldg_fail_nomem(err);
     }
@@ -817,7 +786,7 @@ struct history {
     struct ldg_sql q;
     struct target target;
     int origin;
-    void *rows;
+    struct ldg_history_row *rows;
     size_t count, capacity, bytes, max_bytes; /* max_bytes 0: any */
     bool full;                                /* the row at hand belongs to the next page */
 };
@@ -840,14 +809,15 @@ static void history_take(struct history *h, ledger_error *err)
         if (h->full)
             break;
         ledger_entry *entry = ldg_arena_alloc(h->target.arena, sizeof(*entry));
-        if (!entry || !grow(h->target.arena, &h->rows, sizeof(struct ldg_history_row), h->count,
-                            &h->capacity)) {
+        h->rows =
+            ldg_arena_grow(h->target.arena, h->rows, sizeof(*h->rows), h->count, &h->capacity);
+        if (!entry || !h->rows) {
             h->q.rc = ldg_fail_nomem(err);
             break;
         }
         h->q.rc = fill_entry(&h->target, entry, err);
         if (h->q.rc == LEDGER_OK)
-            ((struct ldg_history_row *)h->rows)[h->count++] = (struct ldg_history_row){
+            h->rows[h->count++] = (struct ldg_history_row){
                 .source_pos =
                     h->origin > 0 ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
                 .has_source_id = sqlite3_column_bytes(stmt, COL_SOURCE_ID) > 0,

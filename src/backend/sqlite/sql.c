@@ -1,7 +1,4 @@
-/* The texts of statements that do not stand beside their caller yet.
- *
- * Statements are prepared once per handle and kept. Every name is main.-qualified and quoted, so no
- * attached database and no keyword can stand in for a table of ours. */
+/* The texts of the sink's statements, which do not stand beside their caller yet. */
 #include "backend/sqlite/sqlite.h"
 
 #include "backend/sqlite/sql.h"
@@ -11,126 +8,19 @@
     "origin, source_pos, source_id)"
 /* OR FAIL needs no statement journal; whoever runs it rolls back everything when it fails. */
 #define MANY_ROWS "INSERT OR FAIL INTO main.\"%T\"" ENTRY_INSERT_COLUMNS " VALUES %V"
-#define LOCAL_INSERT                                                                               \
-    "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
-    "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
-/* Whatever the column `stream` of the log holds: an event names its stream itself. */
-#define LOG_ROWS "FROM main.\"%L\" WHERE "
-/* A payload over 1 MiB comes as NULL with its size, and is then read straight into its place. */
-#define SMALL_PAYLOAD LDG_SQLITE_SMALL_PAYLOAD
-#define LARGE_SIZE LDG_SQLITE_LARGE_SIZE
 
-/* %T table, %L log table, %C columns of an entry. Texts of the multi-row inserts are made below. */
 static const char *const statements[LDG_STMT_COUNT] = {
-    [LDG_STMT_DATA_VERSION] = "PRAGMA main.data_version",
-    [LDG_STMT_SCHEMA_VERSION] = "PRAGMA main.schema_version",
-    [LDG_STMT_HAS_ORIGINS] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_origins\")",
-
-    /* write.c */
-    [LDG_STMT_INSERT] =
-        LOCAL_INSERT " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING",
-    [LDG_STMT_INSERT_PLAIN] = LOCAL_INSERT,
-    [LDG_STMT_INSERT_LOG] = "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
-                            "VALUES ('_', ?1, 1, ?2)",
     /* ?1 id, ?2 text, ?3 time */
     [LDG_STMT_SET_TAGS] = "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1",
-    [LDG_STMT_SET_ANNOTATIONS] =
-        "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3 WHERE id = ?1",
     [LDG_STMT_DELETE] = "DELETE FROM main.\"%T\" WHERE id = ?1",
-    /* ?1 stream, ?2 id */
-    [LDG_STMT_TRIM] = "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
-    [LDG_STMT_TRIM_ORIGINS] =
-        "SELECT o.uuid, o.epoch, max(e.source_pos), max(e.id) FROM main.\"%T\" AS e "
-        "JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
-        "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
-        "GROUP BY e.origin ORDER BY e.origin",
-
-    /* log.c: ?1 position, ?2 limit. A large payload is left out, and its size given. */
-    [LDG_STMT_LOG_READ] = "SELECT id, created_at, " SMALL_PAYLOAD ", " LARGE_SIZE " " LOG_ROWS
-                          "id > ?1 ORDER BY id LIMIT ?2",
-    [LDG_STMT_LOG_ROW] =
-        "SELECT " SMALL_PAYLOAD ", " LARGE_SIZE " > 0, created_at FROM main.\"%L\" WHERE id = ?1",
-    [LDG_STMT_LOG_HEAD] = "SELECT id " LOG_ROWS "1 ORDER BY id DESC LIMIT 1",
-    [LDG_STMT_LOG_END] = "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence WHERE "
-                         "name = '%L' COLLATE NOCASE), 0), "
-                         "coalesce((SELECT max(id) FROM main.\"%L\"), 0))",
-    [LDG_STMT_LOG_LOWEST] = "SELECT id " LOG_ROWS "id <= 0 ORDER BY id LIMIT 1",
-    [LDG_STMT_LOG_BACKLOG] = "SELECT count(*) FROM (SELECT 1 " LOG_ROWS "id > ?1 LIMIT 1001)",
-    [LDG_STMT_LOG_OLDEST] = "SELECT created_at " LOG_ROWS "id > ?1 ORDER BY id LIMIT 1",
-    [LDG_STMT_LOG_NEAREST] = "SELECT id " LOG_ROWS "id <= ?1 ORDER BY id DESC LIMIT 1",
-
-    /* apply.c. Cursors: ?1 name, ?2 cursor, ?3 state, ?4 moved_at */
-    [LDG_STMT_CURSOR_GET] =
-        "SELECT state, cursor, moved_at FROM main.\"%T_cursors\" WHERE name = ?1",
-    [LDG_STMT_CURSOR_INSERT] =
-        "INSERT INTO main.\"%T_cursors\"(name, cursor, state, moved_at) VALUES (?1, ?2, ?3, ?4) "
-        "ON CONFLICT (name) DO NOTHING",
-    [LDG_STMT_CURSOR_UPDATE] =
-        "UPDATE main.\"%T_cursors\" SET cursor = ?2, state = ?3, moved_at = ?4 WHERE name = ?1",
-    [LDG_STMT_CURSOR_LIST] = "SELECT name FROM main.\"%T_cursors\" ORDER BY name",
-    /* ?1 uuid, ?2 epoch, ?3 name */
-    [LDG_STMT_ORIGIN_GET] = "SELECT id FROM main.\"%T_origins\" WHERE uuid = ?1 AND epoch = ?2",
-    [LDG_STMT_ORIGIN_INSERT] =
-        "INSERT INTO main.\"%T_origins\"(uuid, epoch, name) VALUES (?1, ?2, ?3) "
-        "ON CONFLICT (uuid, epoch) DO NOTHING",
-    [LDG_STMT_ORIGIN_UNKNOWN] =
-        "SELECT coalesce((SELECT max(origin) FROM main.\"%T\" WHERE source_pos IS NOT NULL), 0) > "
-        "(SELECT coalesce(max(id), 0) FROM main.\"%T_origins\")",
-    [LDG_STMT_ORIGIN_LIST] = "SELECT id, uuid, epoch FROM main.\"%T_origins\" ORDER BY id",
     [LDG_STMT_ORIGIN_IDENTITY] = "SELECT uuid, epoch FROM main.\"%T_origins\" WHERE id = ?1",
     /* ordered: in each stream the origin's ids here rise with its own ids */
     [LDG_STMT_ORIGIN_ORDER] =
         "SELECT ordered, coalesce((SELECT max(source_pos) FROM main.\"%T\" "
         "WHERE origin = ?1 AND source_pos IS NOT NULL), 0) FROM main.\"%T_origins\" WHERE id = ?1",
-    [LDG_STMT_ORIGIN_DISORDER] = "UPDATE main.\"%T_origins\" SET ordered = 0 WHERE id = ?1",
-    /* ?1 origin, ?2 source_pos, ?3 id */
-    [LDG_STMT_ADOPT] = "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
-                       "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
-    [LDG_STMT_ADOPT_MARK] = "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
-    [LDG_STMT_ORIGIN_LAST] = "SELECT id FROM main.\"%T\" WHERE origin = ?1 "
-                             "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1",
-    /* go_ids: 1 its rows carry their source_id from now on, 2 those before do, too */
-    [LDG_STMT_GO_ORIGIN] = "SELECT id, go_ids FROM main.\"%T_origins\" WHERE go_ids > 0",
-    [LDG_STMT_GO_INDEX] =
-        "SELECT count(*) FROM pragma_index_list('%T', 'main') AS l WHERE l.\"unique\" "
-        "AND (SELECT group_concat(name) FROM pragma_index_info(l.name, 'main')) = 'source_id'",
-    [LDG_STMT_GO_CHOOSE] = "UPDATE main.\"%T_origins\" SET go_ids = 1 WHERE id = (SELECT id FROM "
-                           "main.\"%T_origins\" ORDER BY adopted DESC, id LIMIT 1) "
-                           "AND NOT EXISTS (SELECT 1 FROM main.\"%T_origins\" WHERE go_ids > 0)",
-    /* ?1 origin, ?2 after, ?3 up to and with */
-    [LDG_STMT_GO_FILL_NEXT] =
-        "SELECT max(source_pos) FROM (SELECT source_pos FROM main.\"%T\" WHERE origin = ?1 "
-        "AND source_pos > ?2 ORDER BY source_pos LIMIT 5000)",
-    [LDG_STMT_GO_FILL] =
-        "UPDATE OR IGNORE main.\"%T\" SET source_id = CAST(source_pos AS TEXT) WHERE origin = ?1 "
-        "AND source_pos > ?2 AND source_pos <= ?3 AND +source_id = ''",
-    [LDG_STMT_GO_FILLED] = "UPDATE main.\"%T_origins\" SET go_ids = 2 WHERE id = ?1",
     /* ?1 source_id */
     [LDG_STMT_GO_FIND] = "SELECT stream, payload, origin = 0 AND source_pos IS NULL "
                          "FROM main.\"%T\" WHERE source_id = ?1 AND source_id != ''",
-    /* ?1 origin, ?2 position */
-    [LDG_STMT_REWIND] =
-        "UPDATE main.\"%T\" SET "
-        "mutation_pos = CASE WHEN mutation_pos > ?2 THEN NULL ELSE mutation_pos END, "
-        "tags_pos = CASE WHEN tags_pos > ?2 THEN NULL ELSE tags_pos END, "
-        "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "
-        "WHERE origin = ?1 AND source_pos IS NOT NULL "
-        "AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)",
-    /* ?1 origin; kind 3: no change, but that changes of annotations were left out */
-    [LDG_STMT_SKIPS] = "INSERT OR IGNORE INTO main.\"%T_foreign\"(origin, entry, mutation_origin, "
-                       "kind, id, position) VALUES (?1, 0, ?1, 3, 0, 0)",
-    [LDG_STMT_UNGUARD] =
-        "UPDATE main.\"%T\" SET mutation_pos = NULL WHERE mutation_pos IS NOT NULL",
-    [LDG_STMT_UNGUARD_SKIPPED] =
-        "UPDATE main.\"%T\" SET annotations_pos = NULL WHERE annotations_pos IS NOT NULL "
-        "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
-    [LDG_STMT_UNGUARD_FOREIGN] = "DELETE FROM main.\"%T_foreign\" WHERE kind = 2 "
-                                 "AND EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind = 3)",
-    [LDG_STMT_REWIND_FOREIGN] =
-        "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2",
-    /* the range is what brings Go's index on source_id in */
-    [LDG_STMT_UNCLAIMED] = "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
-                           "AND source_id > '' AND +origin = 0 AND +source_pos IS NULL)",
     [LDG_STMT_APPLY_INSERT_1] = MANY_ROWS,
     [LDG_STMT_APPLY_INSERT_8] = MANY_ROWS,
     [LDG_STMT_APPLY_INSERT_32] = MANY_ROWS,
@@ -267,29 +157,6 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_PARKED_DROP] = "DELETE FROM main.\"%T_parked\" WHERE ?1 = 0 OR id = ?1",
 };
 
-static const char *text_of(const struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id)
-{
-    switch (id) {
-    case LDG_STMT_UNCLAIMED:
-        if (!s->has_source_id)
-            return "SELECT 0";
-        if (!s->has_ours)
-            return "SELECT EXISTS (SELECT 1 FROM main.\"%T\" WHERE source_id != '' "
-                   "AND source_id > '')";
-        break;
-    case LDG_STMT_GET_MUTABLE: /* ?1 id, ?2 stream */
-        return s->has_ours
-                   ? "SELECT e.annotations, e.source_pos, o.uuid, o.epoch FROM main.\"%T\" AS e "
-                     "LEFT JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
-                     "WHERE e.id = ?1 AND +e.stream = ?2"
-                   : "SELECT annotations, NULL, NULL, NULL FROM main.\"%T\" "
-                     "WHERE id = ?1 AND +stream = ?2";
-    default:
-        break;
-    }
-    return statements[id];
-}
-
 static void begin(struct ldg_sql *q, struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id,
                   const char *doing, ledger_error *err)
 {
@@ -297,7 +164,7 @@ static void begin(struct ldg_sql *q, struct ldg_sqlite *s, enum ldg_sqlite_stmt_
                      : id == LDG_STMT_APPLY_INSERT_8 ? 8
                      : id == LDG_STMT_APPLY_INSERT_1 ? 1
                                                      : 0;
-    ldg_sql_begin_rows(q, s, doing, text_of(s, id), 12, rows, err);
+    ldg_sql_begin_rows(q, s, doing, statements[id], 12, rows, err);
     sqlite3_reset(q->stmt);
 }
 
@@ -307,15 +174,6 @@ sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, 
 
     begin(&q, s, id, "", err);
     return q.stmt;
-}
-
-ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                         ledger_error *err)
-{
-    struct ldg_sql q;
-
-    begin(&q, s, id, doing, err);
-    return ldg_sql_run(&q);
 }
 
 ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,

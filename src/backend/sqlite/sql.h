@@ -1,62 +1,17 @@
-/* Statements that do not stand beside their caller yet. */
+/* Statements of the sink that do not stand beside their caller yet. */
 #ifndef LDG_BACKEND_SQLITE_SQL_H
 #define LDG_BACKEND_SQLITE_SQL_H
 
 #include "backend/sqlite/db.h"
 
 enum ldg_sqlite_stmt_id {
-    LDG_STMT_DATA_VERSION,
-    LDG_STMT_SCHEMA_VERSION,
-    LDG_STMT_HAS_ORIGINS,
     /* write.c */
-    LDG_STMT_INSERT,       /* a local entry, ON CONFLICT of the dedup key DO NOTHING */
-    LDG_STMT_INSERT_PLAIN, /* a local entry without dedup key */
-    LDG_STMT_INSERT_LOG,   /* payload, created_at */
     LDG_STMT_SET_TAGS,
-    LDG_STMT_SET_ANNOTATIONS,
-    LDG_STMT_GET_MUTABLE, /* by id and stream: annotations and where the entry came from */
-    LDG_STMT_DELETE,      /* one entry by id: an append that takes itself back */
-    LDG_STMT_TRIM,
-    LDG_STMT_TRIM_ORIGINS,
-    /* query.c */
-    /* log.c */
-    LDG_STMT_LOG_READ,
-    LDG_STMT_LOG_ROW,
-    LDG_STMT_LOG_HEAD,
-    LDG_STMT_LOG_LOWEST,
-    LDG_STMT_LOG_END, /* last position ever given out */
-    LDG_STMT_LOG_BACKLOG,
-    LDG_STMT_LOG_OLDEST,
-    LDG_STMT_LOG_NEAREST,
+    LDG_STMT_DELETE, /* one entry by id: an append that takes itself back */
     /* cursors.c */
-    LDG_STMT_CURSOR_GET,
-    LDG_STMT_CURSOR_INSERT,
-    LDG_STMT_CURSOR_UPDATE,
-    LDG_STMT_CURSOR_LIST,
-    LDG_STMT_ORIGIN_GET,
-    LDG_STMT_ORIGIN_INSERT,
-    LDG_STMT_ORIGIN_UNKNOWN,
-    LDG_STMT_ORIGIN_LIST,
     LDG_STMT_ORIGIN_IDENTITY,
     LDG_STMT_ORIGIN_ORDER,
-    LDG_STMT_ORIGIN_DISORDER,
-    LDG_STMT_ADOPT,
-    LDG_STMT_ADOPT_MARK,
-    LDG_STMT_ORIGIN_LAST,
-    LDG_STMT_GO_ORIGIN,
-    LDG_STMT_GO_INDEX,
-    LDG_STMT_GO_CHOOSE,
-    LDG_STMT_GO_FILL_NEXT,
-    LDG_STMT_GO_FILL,
-    LDG_STMT_GO_FILLED,
     LDG_STMT_GO_FIND,
-    LDG_STMT_REWIND,
-    LDG_STMT_SKIPS,
-    LDG_STMT_UNGUARD,
-    LDG_STMT_UNGUARD_SKIPPED,
-    LDG_STMT_UNGUARD_FOREIGN,
-    LDG_STMT_REWIND_FOREIGN,
-    LDG_STMT_UNCLAIMED,
     /* apply.c, ops.c */
     LDG_STMT_APPLY_INSERT_1, /* plain multi-row inserts of 1, 8 and 32 rows with explicit ids */
     LDG_STMT_APPLY_INSERT_8,
@@ -103,9 +58,6 @@ enum ldg_sqlite_stmt_id {
 
 /* The statement, prepared on first use and reset; NULL with err set. */
 sqlite3_stmt *ldg_sqlite_stmt(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, ledger_error *err);
-/* Runs a statement that returns no row. */
-ledger_rc ldg_sqlite_run(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
-                         ledger_error *err);
 /* Runs a statement with integers; *ret_value (may be NULL): its first column, if a row came. */
 ledger_rc ldg_sqlite_run_ints(struct ldg_sqlite *s, enum ldg_sqlite_stmt_id id, const char *doing,
                               const int64_t *values, int count, int64_t *ret_value,

@@ -3,7 +3,7 @@
  * backend.c  open, close, the vtable        fail.c    what SQLite's results mean
  * db.c       statements (db.h)              tx.c      transactions
  * file.c     which file a name leads to, and if it still does
- * schema.c   tables, migration, check
+ * schema.c   tables, migration              check.c   findings about a store
  * write.c    append, set, trim              query.c   read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
  * side: cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the
@@ -76,6 +76,8 @@ struct ldg_sqlite {
 /* fail.c: turns a SQLite result into our code, with its text. */
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
                           ledger_error *err);
+/* A failure to write what is ours alone (cursors, parked events …): no event's fault. */
+ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* The statement that lets a table's ids go on behind its rows; complete enough to paste. */
 #define LDG_SQLITE_HELP_MAX 400
 void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX]);
@@ -100,6 +102,8 @@ void ldg_sqlite_add_note(ledger_error *err, const char *text);
 /* One transaction around what is read, unless there is one. */
 ledger_rc ldg_sqlite_read_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err);
 void ldg_sqlite_read_end(struct ldg_sqlite *s, bool own);
+/* Another number than before: somebody else has committed. */
+ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err);
 ledger_rc ldg_sqlite_tx_begin(void *ctx, ledger_error *err);
 ledger_rc ldg_sqlite_tx_commit(void *ctx, ledger_error *err);
 ledger_rc ldg_sqlite_tx_rollback(void *ctx, ledger_error *err);
@@ -120,7 +124,7 @@ ledger_rc ldg_sqlite_file_find(struct ldg_sqlite *s, const struct ldg_open *open
                                ledger_error *err);
 /* The same for the file of a connection that the caller brought; it may be gone. */
 ledger_rc ldg_sqlite_file_of_connection(struct ldg_sqlite *s, const char *name, ledger_error *err);
-/* After SQLite has opened it: remembers which file that is. Errors: as file_look; CONNECT, FATAL
+/* After SQLite has opened it: remembers which file that is. Errors: as file_verify; CONNECT, FATAL
  * (another handle of this process has the same file open, with a WAL that is gone). */
 ledger_rc ldg_sqlite_file_opened(struct ldg_sqlite *s, ledger_error *err);
 /* After the first read: remembers which WAL this connection has open, until forget. */
@@ -130,10 +134,12 @@ void ldg_sqlite_file_forget(struct ldg_sqlite *s);
  * at most, or at once; of a connection that the caller brought only at once. Errors: CONNECT (it
  * leads elsewhere, or the WAL was taken away), UNSUPPORTED (a second name); both RETRY for a
  * bridge, as it opens its handles again. */
-ledger_rc ldg_sqlite_file_look(struct ldg_sqlite *s, bool at_once, ledger_error *err);
+ledger_rc ldg_sqlite_file_verify(struct ldg_sqlite *s, bool at_once, ledger_error *err);
 /* Opening it failed with rc: may it be a copy that is still being written? It is empty, or damaged,
  * and was written to in the last seconds. A whole database that lacks a table is none. */
 bool ldg_sqlite_file_may_grow(const struct ldg_sqlite *s, ledger_rc rc);
+/* For a message: its path, or "the database". */
+const char *ldg_sqlite_file_name(const struct ldg_sqlite *s);
 /* Is something mounted at this very path? For kernels before 5.8, which cannot say it of a file. */
 bool ldg_sqlite_file_in_mountinfo(const char *path);
 /* Name of a file system that other machines may share; NULL: it is a local one. */
@@ -152,9 +158,13 @@ void ldg_sqlite_holder(const struct ldg_sqlite *s, char out[LDG_SQLITE_HOLDER_MA
 ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *open,
                                  ledger_error *err);
 /* Looks at the tables again if any table of the file was changed since. Errors: as open. */
-ledger_rc ldg_sqlite_schema_watch(struct ldg_sqlite *s, ledger_error *err);
+ledger_rc ldg_sqlite_schema_refresh(struct ldg_sqlite *s, ledger_error *err);
+/* Sets has_origins. */
+ledger_rc ldg_sqlite_schema_origins(struct ldg_sqlite *s, ledger_error *err);
 /* Are the tables still what they should be? Errors: SCHEMA. */
-ledger_rc ldg_sqlite_schema_look(struct ldg_sqlite *s, ledger_error *err);
+ledger_rc ldg_sqlite_schema_verify(struct ldg_sqlite *s, ledger_error *err);
+
+/* check.c */
 ledger_rc ldg_sqlite_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* write.c */
@@ -219,7 +229,6 @@ ledger_rc ldg_sqlite_log_check(void *ctx, const char *state, int64_t *ret_positi
 ledger_rc ldg_sqlite_log_stat(void *ctx, const char *state, struct ldg_log_stat *ret_stat,
                               ledger_error *err);
 /* watch.c */
-ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err);
 ledger_rc ldg_sqlite_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
 void ldg_sqlite_watch_close(struct ldg_sqlite *s);
 

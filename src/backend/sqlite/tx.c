@@ -24,12 +24,12 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
         return ldg_fail(err, LEDGER_ERR_INVALID,
                         "the database has rolled this transaction back after an error; call "
                         "ledger_store_rollback() and begin again");
-    ledger_rc rc = ldg_sqlite_file_look(s, false, err);
+    ledger_rc rc = ldg_sqlite_file_verify(s, false, err);
     if (rc == LEDGER_OK)
         rc = ldg_sql_exec(s, "waiting for the write lock", "BEGIN IMMEDIATE", err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = ldg_sqlite_schema_watch(s, err);
+    rc = ldg_sqlite_schema_refresh(s, err);
     if (rc == LEDGER_OK)
         *ret_own = true;
     else
@@ -120,6 +120,12 @@ void ldg_sqlite_read_end(struct ldg_sqlite *s, bool own)
 
     if (own && commit(s, &ignored) != LEDGER_OK)
         ldg_sqlite_rollback(s);
+}
+
+ledger_rc ldg_sqlite_data_version(struct ldg_sqlite *s, int64_t *ret_version, ledger_error *err)
+{
+    return ldg_sql_exec_ints(s, "reading the mutation log", "PRAGMA main.data_version", LDG_NO_INTS,
+                             ret_version, err);
 }
 
 /* --- of a caller ----------------------------------------------------------------------------- */

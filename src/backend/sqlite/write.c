@@ -3,13 +3,13 @@
  * Hides how an event is put beside a change. Invariants: an entry and its event are in one
  * transaction; a call inside somebody else's transaction undoes what it did when it fails and
  * leaves the rest alone. */
-#include "backend/sqlite/sql.h"
 #include "backend/sqlite/sqlite.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 
+#define ORIGIN_TEXT_MAX (LDG_UUID_TEXT_MAX + LDG_SQLITE_INT64_MAX + 2)
 #define KEEP_BYTES ((size_t)1024 * 1024) /* buffers beyond this are given back after the call */
 
 /* --- small pieces ---------------------------------------------------------------------------- */
@@ -46,23 +46,20 @@ static ledger_rc fail_buf(const struct ldg_buf *buf, ledger_error *err)
 static ledger_rc log_insert(struct ldg_sqlite *s, const ledger_mutation_event *event,
                             const char *time_text, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_INSERT_LOG, err);
-    if (!stmt)
-        return err->code;
+    struct ldg_sql q;
     ldg_buf_reset(&s->event_buf);
-    ledger_rc result = ldg_event_encode(event, &s->event_buf, err);
-    if (result == LEDGER_OK) {
-        int rc = sqlite3_bind_blob64(stmt, 1, s->event_buf.data, s->event_buf.size, SQLITE_STATIC);
-        if (rc == SQLITE_OK)
-            rc = ldg_sqlite_bind_text(stmt, 2, time_text);
-        if (rc == SQLITE_OK)
-            rc = sqlite3_step(stmt);
-        if (rc != SQLITE_DONE)
-            result = ldg_sqlite_fail(s, rc, "writing the mutation log", err);
-        sqlite3_reset(stmt);
+    ledger_rc rc = ldg_event_encode(event, &s->event_buf, err);
+    if (rc == LEDGER_OK) {
+        ldg_sql_begin(&q, s, "writing the mutation log",
+                      "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
+                      "VALUES ('_', ?1, 1, ?2)",
+                      err);
+        ldg_sql_blob(&q, s->event_buf.data, s->event_buf.size);
+        ldg_sql_text(&q, time_text);
+        rc = ldg_sql_run(&q);
     }
     give_back(&s->event_buf);
-    return result;
+    return rc;
 }
 
 ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
@@ -75,16 +72,18 @@ ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event
 
 /* --- append ---------------------------------------------------------------------------------- */
 
+#define INSERT_ENTRY                                                                               \
+    "INSERT INTO main.\"%T\"(stream, payload, order_key, dedup_key, schema_version, metadata, "    \
+    "tags, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+
+/* *ret_id 0: its key is there already. */
 static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
                               const ledger_append_input *input, const ledger_map *metadata,
                               const char *time_text, int64_t *ret_id, ledger_error *err)
 {
     const bool keyed = input->dedup_key && *input->dedup_key;
     size_t metadata_size = 0;
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, keyed ? LDG_STMT_INSERT : LDG_STMT_INSERT_PLAIN, err);
-    if (!stmt)
-        return err->code;
+    struct ldg_sql q;
 
     if (metadata->count || input->tags.count) {
         ldg_buf_reset(&s->merge_buf);
@@ -96,37 +95,28 @@ static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
         if (s->merge_buf.rc != LEDGER_OK)
             return fail_buf(&s->merge_buf, err);
     }
-    int rc = ldg_sqlite_bind_text(stmt, 1, stream);
-    if (rc == SQLITE_OK)
-        rc = input->payload.size ? sqlite3_bind_blob64(stmt, 2, input->payload.data,
-                                                       input->payload.size, SQLITE_STATIC)
-                                 : sqlite3_bind_zeroblob(stmt, 2, 0);
-    if (rc == SQLITE_OK)
-        rc = ldg_sqlite_bind_text(stmt, 3, input->order_key ? input->order_key : "");
-    if (rc == SQLITE_OK)
-        rc = ldg_sqlite_bind_text(stmt, 4, keyed ? input->dedup_key : "");
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int(stmt, 5, input->schema_version ? input->schema_version : 1);
-    if (rc == SQLITE_OK)
-        rc = metadata_size ? sqlite3_bind_text64(stmt, 6, s->merge_buf.data, metadata_size,
-                                                 SQLITE_STATIC, SQLITE_UTF8)
-                           : sqlite3_bind_null(stmt, 6);
-    if (rc == SQLITE_OK)
-        rc = input->tags.count ? sqlite3_bind_text64(stmt, 7, s->merge_buf.data + metadata_size,
-                                                     s->merge_buf.size - metadata_size,
-                                                     SQLITE_STATIC, SQLITE_UTF8)
-                               : sqlite3_bind_text(stmt, 7, "[]", 2, SQLITE_STATIC);
-    if (rc == SQLITE_OK)
-        rc = ldg_sqlite_bind_text(stmt, 8, time_text);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(s, rc, "appending an entry", err);
+    ldg_sql_begin(&q, s, "appending an entry",
+                  keyed ? INSERT_ENTRY
+                      " ON CONFLICT (stream, dedup_key) WHERE dedup_key != '' DO NOTHING"
+                        : INSERT_ENTRY,
+                  err);
+    ldg_sql_text(&q, stream);
+    ldg_sql_blob(&q, input->payload.data, input->payload.size);
+    ldg_sql_text(&q, input->order_key ? input->order_key : "");
+    ldg_sql_text(&q, keyed ? input->dedup_key : "");
+    ldg_sql_int(&q, input->schema_version ? input->schema_version : 1);
+    ldg_sql_text_n(&q, metadata_size ? s->merge_buf.data : NULL, metadata_size);
+    if (input->tags.count)
+        ldg_sql_text_n(&q, s->merge_buf.data + metadata_size, s->merge_buf.size - metadata_size);
     else
+        ldg_sql_text_n(&q, "[]", 2);
+    ldg_sql_text(&q, time_text);
+    if (ldg_sql_run(&q) == LEDGER_OK)
         *ret_id = keyed && sqlite3_changes(s->db) == 0 ? 0 : sqlite3_last_insert_rowid(s->db);
-    sqlite3_reset(stmt);
-    return result;
+    return q.rc;
 }
+
+static const char delete_entry[] = "DELETE FROM main.\"%T\" WHERE id = ?1";
 
 /* Takes entries back inside a transaction that is not ours. Cheaper than a savepoint on every call,
  * and the log's event is always the last thing written. */
@@ -140,96 +130,124 @@ static void take_back(struct ldg_sqlite *s, const ledger_append_entry *entries, 
         return;
     }
     for (size_t i = 0; i < count && !failed; i++) {
-        sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_DELETE, &second);
         int64_t id = 0;
-        failed = !stmt || !ldg_int64_parse(entries[i].id, false, &id) ||
-                 sqlite3_bind_int64(stmt, 1, id) != SQLITE_OK || sqlite3_step(stmt) != SQLITE_DONE;
-        if (stmt)
-            sqlite3_reset(stmt);
+        failed =
+            !ldg_int64_parse(entries[i].id, false, &id) ||
+            ldg_sql_exec_ints(s, "undoing", delete_entry, LDG_INTS(id), NULL, &second) != LEDGER_OK;
     }
     if (failed)
         ldg_sqlite_add_note(err, "; it could not be undone: roll the transaction back");
+}
+
+/* One append under way: what became entries, for its event. */
+struct append {
+    struct ldg_sqlite *s;
+    const char *stream;
+    int64_t time_us;
+    char time_text[LDG_TIME_TEXT_MAX];
+    ledger_append_entry *entries;
+    ledger_id *ids; /* NULL: not wanted */
+    size_t count;
+    char id_text[LDG_SQLITE_INT64_MAX]; /* of the last entry */
+};
+
+/* Adds one entry, unless its key is there already. */
+static ledger_rc append_one(struct append *a, const ledger_append_input *input, ledger_error *err)
+{
+    ledger_append_entry *entry = &a->entries[a->count];
+    ledger_map metadata = input->metadata;
+    int64_t id = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (metadata.count > 1)
+        rc = ldg_map_sort(input->metadata, &a->s->scratch, &metadata, err);
+    if (rc == LEDGER_OK)
+        rc = insert_entry(a->s, a->stream, input, &metadata, a->time_text, &id, err);
+    if (rc != LEDGER_OK || id == 0)
+        return rc;
+    const char *text = ldg_sqlite_int64_text(id, a->id_text);
+    *entry = (ledger_append_entry){
+        .id = ldg_arena_strdup(&a->s->scratch, text),
+        .payload = input->payload,
+        .order_key = input->order_key ? input->order_key : "",
+        .dedup_key = input->dedup_key ? input->dedup_key : "",
+        .schema_version = input->schema_version ? input->schema_version : 1,
+        .metadata = metadata,
+        .tags = input->tags,
+        .created_at_us = a->time_us,
+        .source_id = "",
+    };
+    if (!entry->id) {
+        rc = ldg_fail_nomem(err);
+        entry->id = text; /* the last one: enough to take it back */
+    }
+    if (a->ids)
+        a->ids[a->count] = (ledger_id){ .number = id };
+    a->count++;
+    return rc;
+}
+
+static ledger_rc append_all(struct append *a, const ledger_append_input *inputs, size_t count,
+                            ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        rc = append_one(a, &inputs[i], err);
+    if (rc == LEDGER_OK && a->s->has_log && a->count) {
+        ledger_mutation_event event =
+            ldg_event_blank(LEDGER_MUTATION_APPEND, a->stream, a->time_us);
+        event.entries = a->entries;
+        event.entry_count = a->count;
+        rc = log_insert(a->s, &event, a->time_text, err);
+    }
+    return rc;
+}
+
+/* In a transaction of its own, or in the one that is open: then it takes itself back. */
+static ledger_rc append_in_tx(struct append *a, const ledger_append_input *inputs, size_t count,
+                              ledger_error *err)
+{
+    bool own;
+    ledger_rc rc = ldg_sqlite_begin_write(a->s, &own, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    /* Made before it is needed: taking back must not depend on memory for a statement. */
+    if (!own)
+        rc = ldg_sql_prepare(a->s, delete_entry, err);
+    if (rc == LEDGER_OK)
+        rc = append_all(a, inputs, count, err);
+    if (rc == LEDGER_OK && own)
+        return ldg_sqlite_commit(a->s, err);
+    if (own)
+        ldg_sqlite_rollback(a->s);
+    else if (rc != LEDGER_OK)
+        take_back(a->s, a->entries, a->count, err);
+    return rc;
 }
 
 ledger_rc ldg_sqlite_append(void *ctx, const char *stream, const ledger_append_input *inputs,
                             size_t count, ledger_ids *ret_ids, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    struct ldg_arena *arena = &s->scratch;
-    const int64_t time_us = now_ms_us();
-    char time_text[LDG_TIME_TEXT_MAX];
-    char id_text[LDG_SQLITE_INT64_MAX];
-    bool own = false, begun = false;
-    size_t new_count = 0;
-    ledger_id *ids = NULL;
-    ledger_append_entry *entries = NULL;
-    ledger_rc rc = LEDGER_OK;
+    struct append a = { .s = s, .stream = stream, .time_us = now_ms_us() };
+    ledger_rc rc;
 
-    ldg_time_format_ms(time_us, time_text);
-    ldg_arena_reset(arena);
-    entries = ldg_arena_alloc(arena, count * sizeof(*entries));
+    ldg_time_format_ms(a.time_us, a.time_text);
+    ldg_arena_reset(&s->scratch);
+    a.entries = ldg_arena_alloc(&s->scratch, count * sizeof(*a.entries));
     if (ret_ids && count)
-        ids = ldg_malloc(count * sizeof(*ids));
-    if (!entries || (ret_ids && count && !ids)) {
+        a.ids = ldg_malloc(count * sizeof(*a.ids));
+    if (!a.entries || (ret_ids && count && !a.ids))
         rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    rc = ldg_sqlite_begin_write(s, &own, err);
-    begun = rc == LEDGER_OK;
-    /* Made before it is needed: taking back must not depend on memory for a statement. */
-    if (rc == LEDGER_OK && !own && !ldg_sqlite_stmt(s, LDG_STMT_DELETE, err))
-        rc = err->code;
-    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        const ledger_append_input *input = &inputs[i];
-        ledger_map metadata = input->metadata;
-        ledger_append_entry *entry = &entries[new_count];
-        int64_t id = 0;
-        if (metadata.count > 1)
-            rc = ldg_map_sort(input->metadata, arena, &metadata, err);
-        if (rc == LEDGER_OK)
-            rc = insert_entry(s, stream, input, &metadata, time_text, &id, err);
-        if (rc != LEDGER_OK || id == 0)
-            continue; /* failed, or its key is there already */
-        const char *text = ldg_sqlite_int64_text(id, id_text);
-        *entry = (ledger_append_entry){
-            .id = ldg_arena_strdup(arena, text),
-            .payload = input->payload,
-            .order_key = input->order_key ? input->order_key : "",
-            .dedup_key = input->dedup_key ? input->dedup_key : "",
-            .schema_version = input->schema_version ? input->schema_version : 1,
-            .metadata = metadata,
-            .tags = input->tags,
-            .created_at_us = time_us,
-            .source_id = "",
-        };
-        if (!entry->id) {
-            rc = ldg_fail_nomem(err);
-            entry->id = text; /* the last one: enough to take it back */
-        }
-        if (ids)
-            ids[new_count] = (ledger_id){ .number = id };
-        new_count++;
-    }
-    if (rc == LEDGER_OK && s->has_log && new_count) {
-        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_APPEND, stream, time_us);
-        event.entries = entries;
-        event.entry_count = new_count;
-        rc = log_insert(s, &event, time_text, err);
-    }
-    if (rc == LEDGER_OK && own)
-        rc = ldg_sqlite_commit(s, err);
-    else if (begun && own)
-        ldg_sqlite_rollback(s);
-    else if (begun && rc != LEDGER_OK)
-        take_back(s, entries, new_count, err);
-out:
+    else
+        rc = append_in_tx(&a, inputs, count, err);
     give_back(&s->merge_buf);
-    if (rc != LEDGER_OK || (ids && !new_count)) {
-        ldg_free(ids);
-        ids = NULL;
+    if (rc != LEDGER_OK || !a.count) {
+        ldg_free(a.ids);
+        a.ids = NULL;
     }
     if (rc == LEDGER_OK && ret_ids)
-        *ret_ids = (ledger_ids){ .items = ids, .count = new_count };
+        *ret_ids = (ledger_ids){ .items = a.ids, .count = a.count };
     return rc;
 }
 
@@ -301,117 +319,142 @@ struct mutable_row {
     const char *source_id;
 };
 
+/* "uuid:epoch", of two columns. */
+static void origin_text(sqlite3_stmt *stmt, int column, char text[ORIGIN_TEXT_MAX])
+{
+    sqlite3_snprintf(ORIGIN_TEXT_MAX, text, "%s:%lld",
+                     (const char *)sqlite3_column_text(stmt, column),
+                     sqlite3_column_int64(stmt, column + 1));
+}
+
+static ledger_rc take_mutable(struct ldg_sqlite *s, struct ldg_sql *q, struct mutable_row *row,
+                              ledger_error *err)
+{
+    char number[LDG_SQLITE_INT64_MAX], origin[ORIGIN_TEXT_MAX];
+    if (sqlite3_column_type(q->stmt, 0) != SQLITE_NULL) {
+        ledger_bytes bytes = ldg_sql_bytes(q, 0);
+        row->annotations.size = bytes.size;
+        row->annotations.data =
+            ldg_arena_memdup(&s->scratch, bytes.data ? bytes.data : "", bytes.size);
+        if (!row->annotations.data)
+            return ldg_fail_nomem(err);
+    }
+    if (sqlite3_column_type(q->stmt, 1) == SQLITE_NULL ||
+        sqlite3_column_type(q->stmt, 2) == SQLITE_NULL)
+        return q->rc;
+    origin_text(q->stmt, 2, origin);
+    row->source_id = ldg_arena_strdup(
+        &s->scratch, ldg_sqlite_int64_text(sqlite3_column_int64(q->stmt, 1), number));
+    row->entry_origin = ldg_arena_strdup(&s->scratch, origin);
+    return row->source_id && row->entry_origin && sqlite3_column_text(q->stmt, 2)
+               ? q->rc
+               : ldg_fail_nomem(err);
+}
+
 static ledger_rc get_mutable(struct ldg_sqlite *s, const char *stream, int64_t id,
                              struct mutable_row *ret_row, ledger_error *err)
 {
+    /* clang-format off */
+    const char *text = s->has_ours
+        ? "SELECT e.annotations, e.source_pos, o.uuid, o.epoch "
+          "FROM main.\"%T\" AS e LEFT JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
+          "WHERE e.id = ?1 AND +e.stream = ?2"
+        : "SELECT annotations, NULL, NULL, NULL FROM main.\"%T\" WHERE id = ?1 AND +stream = ?2";
+    /* clang-format on */
     struct mutable_row row = { .entry_origin = "", .source_id = "" };
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_GET_MUTABLE, err);
-    if (!stmt)
-        return err->code;
-    int rc = sqlite3_bind_int64(stmt, 1, id);
-    if (rc == SQLITE_OK)
-        rc = ldg_sqlite_bind_text(stmt, 2, stream);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_step(stmt);
-    if (rc == SQLITE_DONE) {
-        result = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "stream \"%s\" has no entry %lld", stream,
-                          (long long)id);
-    } else if (rc != SQLITE_ROW) {
-        result = ldg_sqlite_fail(s, rc, "looking for an entry", err);
-    } else {
-        bool failed = false;
-        if (sqlite3_column_type(stmt, 0) != SQLITE_NULL) {
-            const void *data = sqlite3_column_blob(stmt, 0);
-            row.annotations.size = (size_t)sqlite3_column_bytes(stmt, 0);
-            row.annotations.data =
-                ldg_arena_memdup(&s->scratch, data ? data : "", row.annotations.size);
-            failed = !row.annotations.data;
-        }
-        if (sqlite3_column_type(stmt, 1) != SQLITE_NULL &&
-            sqlite3_column_type(stmt, 2) != SQLITE_NULL) {
-            char number[LDG_SQLITE_INT64_MAX], origin[LDG_UUID_TEXT_MAX + LDG_SQLITE_INT64_MAX + 2];
-            const char *uuid = (const char *)sqlite3_column_text(stmt, 2);
-            sqlite3_snprintf((int)sizeof(origin), origin, "%s:%lld", uuid,
-                             sqlite3_column_int64(stmt, 3));
-            row.source_id = ldg_arena_strdup(
-                &s->scratch, ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 1), number));
-            row.entry_origin = ldg_arena_strdup(&s->scratch, origin);
-            failed = failed || !uuid || !row.source_id || !row.entry_origin;
-        }
-        if (failed)
-            result = ldg_fail_nomem(err);
-    }
-    sqlite3_reset(stmt);
-    if (result == LEDGER_OK)
+    struct ldg_sql q;
+    ldg_sql_begin(&q, s, "looking for an entry", text, err);
+    ldg_sql_int(&q, id);
+    ldg_sql_text(&q, stream);
+    if (ldg_sql_row(&q))
+        q.rc = take_mutable(s, &q, &row, err);
+    else if (q.rc == LEDGER_OK)
+        q.rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "stream \"%s\" has no entry %lld", stream,
+                        (long long)id);
+    if (ldg_sql_end(&q) == LEDGER_OK)
         *ret_row = row;
-    return result;
+    return q.rc;
 }
 
-/* tags or annotations, whichever is not NULL. */
-static ledger_rc set_column(struct ldg_sqlite *s, const char *stream, int64_t id,
-                            const ledger_list *tags, const ledger_map *annotations,
-                            ledger_error *err)
+/* A change of tags or of annotations, whichever is not NULL. */
+struct set {
+    const char *stream;
+    int64_t id;
+    const ledger_list *tags;
+    const ledger_map *annotations;
+    int64_t time_us;
+    char time_text[LDG_TIME_TEXT_MAX];
+};
+
+/* The new text of the column, in merge_buf. */
+static ledger_rc set_text(struct ldg_sqlite *s, const struct set *set,
+                          const struct mutable_row *row, ledger_error *err)
 {
-    const int64_t time_us = now_ms_us();
-    char time_text[LDG_TIME_TEXT_MAX], id_text[LDG_SQLITE_INT64_MAX];
-    bool own;
+    ledger_rc rc = LEDGER_OK;
+    ldg_buf_reset(&s->merge_buf);
+    if (set->tags)
+        return ldg_json_put_list(&s->merge_buf, *set->tags) == LEDGER_OK
+                   ? LEDGER_OK
+                   : fail_buf(&s->merge_buf, err);
+    rc = ldg_sqlite_merge(s, row->annotations, *set->annotations, &s->merge_buf, err);
+    if (rc == LEDGER_ERR_DATA) {
+        ledger_error why = *err;
+        rc = ldg_sqlite_fail_row(s, set->id, "annotations", why.message, err);
+    }
+    return rc;
+}
+
+static ledger_rc set_event(struct ldg_sqlite *s, const struct set *set,
+                           const struct mutable_row *row, ledger_error *err)
+{
+    char id_text[LDG_SQLITE_INT64_MAX];
+    ledger_mutation_event event =
+        ldg_event_blank(set->tags ? LEDGER_MUTATION_SET_TAGS : LEDGER_MUTATION_SET_ANNOTATIONS,
+                        set->stream, set->time_us);
+    ledger_rc rc = LEDGER_OK;
+    event.entry_id = ldg_sqlite_int64_text(set->id, id_text);
+    event.entry_origin = row->entry_origin;
+    event.source_id = row->source_id;
+    if (set->tags)
+        event.tags = *set->tags;
+    else
+        rc = ldg_map_sort(*set->annotations, &s->scratch, &event.annotations, err);
+    return rc == LEDGER_OK ? log_insert(s, &event, set->time_text, err) : rc;
+}
+
+static ledger_rc set_in_tx(struct ldg_sqlite *s, const struct set *set, ledger_error *err)
+{
     struct mutable_row row = { .entry_origin = "", .source_id = "" };
+    struct ldg_sql q;
+    ledger_rc rc = get_mutable(s, set->stream, set->id, &row, err);
+    if (rc == LEDGER_OK)
+        rc = set_text(s, set, &row, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_sql_begin(&q, s, set->tags ? "setting tags" : "setting annotations",
+                  set->tags ? "UPDATE main.\"%T\" SET tags = ?2, updated_at = ?3 WHERE id = ?1"
+                            : "UPDATE main.\"%T\" SET annotations = ?2, updated_at = ?3 "
+                              "WHERE id = ?1",
+                  err);
+    ldg_sql_int(&q, set->id);
+    ldg_sql_text_n(&q, s->merge_buf.data, s->merge_buf.size);
+    ldg_sql_text(&q, set->time_text);
+    rc = ldg_sql_run(&q);
+    return rc == LEDGER_OK && s->has_log ? set_event(s, set, &row, err) : rc;
+}
+
+static ledger_rc set_column(struct ldg_sqlite *s, struct set set, ledger_error *err)
+{
+    bool own;
     ledger_rc rc;
 
-    ldg_time_format_ms(time_us, time_text);
+    set.time_us = now_ms_us();
+    ldg_time_format_ms(set.time_us, set.time_text);
     ldg_arena_reset(&s->scratch);
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = get_mutable(s, stream, id, &row, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    ldg_buf_reset(&s->merge_buf);
-    if (tags) {
-        if (ldg_json_put_list(&s->merge_buf, *tags) != LEDGER_OK)
-            rc = fail_buf(&s->merge_buf, err);
-    } else {
-        rc = ldg_sqlite_merge(s, row.annotations, *annotations, &s->merge_buf, err);
-        if (rc == LEDGER_ERR_DATA) {
-            ledger_error why = *err;
-            rc = ldg_sqlite_fail_row(s, id, "annotations", why.message, err);
-        }
-    }
-    if (rc != LEDGER_OK)
-        goto out;
-    sqlite3_stmt *stmt =
-        ldg_sqlite_stmt(s, tags ? LDG_STMT_SET_TAGS : LDG_STMT_SET_ANNOTATIONS, err);
-    if (!stmt) {
-        rc = err->code;
-        goto out;
-    }
-    int step = sqlite3_bind_int64(stmt, 1, id);
-    if (step == SQLITE_OK)
-        step = sqlite3_bind_text64(stmt, 2, s->merge_buf.data, s->merge_buf.size, SQLITE_STATIC,
-                                   SQLITE_UTF8);
-    if (step == SQLITE_OK)
-        step = ldg_sqlite_bind_text(stmt, 3, time_text);
-    if (step == SQLITE_OK)
-        step = sqlite3_step(stmt);
-    if (step != SQLITE_DONE)
-        rc = ldg_sqlite_fail(s, step, tags ? "setting tags" : "setting annotations", err);
-    sqlite3_reset(stmt);
-    if (rc == LEDGER_OK && s->has_log) {
-        ledger_mutation_event event = ldg_event_blank(
-            tags ? LEDGER_MUTATION_SET_TAGS : LEDGER_MUTATION_SET_ANNOTATIONS, stream, time_us);
-        event.entry_id = ldg_sqlite_int64_text(id, id_text);
-        event.entry_origin = row.entry_origin;
-        event.source_id = row.source_id;
-        if (tags)
-            event.tags = *tags;
-        else
-            rc = ldg_map_sort(*annotations, &s->scratch, &event.annotations, err);
-        if (rc == LEDGER_OK)
-            rc = log_insert(s, &event, time_text, err);
-    }
-out:
-    rc = ldg_sqlite_write_end(s, own, rc, err);
+    rc = ldg_sqlite_write_end(s, own, set_in_tx(s, &set, err), err);
     give_back(&s->merge_buf);
     return rc;
 }
@@ -419,32 +462,21 @@ out:
 ledger_rc ldg_sqlite_set_tags(void *ctx, const char *stream, ledger_id id, ledger_list tags,
                               ledger_error *err)
 {
-    return set_column(ctx, stream, id.number, &tags, NULL, err);
+    return set_column(ctx, (struct set){ .stream = stream, .id = id.number, .tags = &tags }, err);
 }
 
 ledger_rc ldg_sqlite_set_annotations(void *ctx, const char *stream, ledger_id id, ledger_map map,
                                      ledger_error *err)
 {
-    return set_column(ctx, stream, id.number, NULL, &map, err);
+    return set_column(ctx, (struct set){ .stream = stream, .id = id.number, .annotations = &map },
+                      err);
 }
 
 /* Has the store entries that bridges brought? A bridge may have begun after this handle was opened.
  */
-static ledger_rc look_for_origins(struct ldg_sqlite *s, ledger_error *err)
+static ledger_rc has_origins(struct ldg_sqlite *s, ledger_error *err)
 {
-    if (s->has_origins || !s->has_ours)
-        return LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_HAS_ORIGINS, err);
-    if (!stmt)
-        return err->code;
-    ledger_rc result = LEDGER_OK;
-    int rc = sqlite3_step(stmt);
-    if (rc == SQLITE_ROW)
-        s->has_origins = sqlite3_column_int(stmt, 0);
-    else
-        result = ldg_sqlite_fail(s, rc, "looking at the origins", err);
-    sqlite3_reset(stmt);
-    return result;
+    return s->has_origins || !s->has_ours ? LEDGER_OK : ldg_sqlite_schema_origins(s, err);
 }
 
 /* One event per origin for the bridged entries that a trim is about to delete: the stores further
@@ -453,33 +485,42 @@ static ledger_rc look_for_origins(struct ldg_sqlite *s, ledger_error *err)
 static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, int64_t before,
                                      int64_t time_us, const char *time_text, ledger_error *err)
 {
-    char origin[LDG_UUID_TEXT_MAX + LDG_SQLITE_INT64_MAX + 2], number[LDG_SQLITE_INT64_MAX];
-    char id[LDG_SQLITE_INT64_MAX];
-    ledger_rc result = LEDGER_OK;
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_TRIM_ORIGINS, err);
-    if (!stmt)
-        return err->code;
-    int rc = ldg_sqlite_bind_text(stmt, 1, stream);
-    if (rc == SQLITE_OK)
-        rc = sqlite3_bind_int64(stmt, 2, before);
-    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
-        rc = sqlite3_step(stmt);
-        if (rc != SQLITE_ROW)
-            break;
-        sqlite3_snprintf((int)sizeof(origin), origin, "%s:%lld",
-                         (const char *)sqlite3_column_text(stmt, 0), sqlite3_column_int64(stmt, 1));
+    /* clang-format off */
+    static const char text[] =
+        "SELECT o.uuid, o.epoch, max(e.source_pos), max(e.id) "
+        "FROM main.\"%T\" AS e JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
+        "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
+        "GROUP BY e.origin ORDER BY e.origin";
+    /* clang-format on */
+    char origin[ORIGIN_TEXT_MAX], number[LDG_SQLITE_INT64_MAX], id[LDG_SQLITE_INT64_MAX];
+    struct ldg_sql q;
+    ldg_sql_begin(&q, s, "looking for bridged entries", text, err);
+    ldg_sql_text(&q, stream);
+    ldg_sql_int(&q, before);
+    while (ldg_sql_row(&q)) {
         ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
+        origin_text(q.stmt, 0, origin);
         event.entry_origin = origin;
-        event.source_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 2), number);
-        event.before_id = ldg_sqlite_int64_text(sqlite3_column_int64(stmt, 3), id);
-        result = log_insert(s, &event, time_text, err);
-        if (result != LEDGER_OK)
-            break;
+        event.source_id = ldg_sqlite_int64_text(sqlite3_column_int64(q.stmt, 2), number);
+        event.before_id = ldg_sqlite_int64_text(sqlite3_column_int64(q.stmt, 3), id);
+        q.rc = log_insert(s, &event, time_text, err);
     }
-    if (result == LEDGER_OK && rc != SQLITE_DONE)
-        result = ldg_sqlite_fail(s, rc, "looking for bridged entries", err);
-    sqlite3_reset(stmt);
-    return result;
+    return ldg_sql_end(&q);
+}
+
+static ledger_rc log_trim(struct ldg_sqlite *s, const char *stream, int64_t before, int64_t time_us,
+                          ledger_error *err)
+{
+    char time_text[LDG_TIME_TEXT_MAX], id_text[LDG_SQLITE_INT64_MAX];
+    ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
+    ldg_time_format_ms(time_us, time_text);
+    event.before_id = ldg_sqlite_int64_text(before, id_text);
+    ledger_rc rc = log_insert(s, &event, time_text, err);
+    if (rc == LEDGER_OK)
+        rc = has_origins(s, err);
+    if (rc == LEDGER_OK && s->has_origins)
+        rc = log_trim_of_origins(s, stream, before, time_us, time_text, err);
+    return rc;
 }
 
 ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
@@ -487,41 +528,23 @@ ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint6
 {
     struct ldg_sqlite *s = ctx;
     const int64_t time_us = now_ms_us();
-    char time_text[LDG_TIME_TEXT_MAX], id_text[LDG_SQLITE_INT64_MAX];
-    bool own;
     uint64_t deleted = 0;
-    ledger_rc rc;
+    struct ldg_sql q;
+    bool own;
 
-    ldg_time_format_ms(time_us, time_text);
     ldg_arena_reset(&s->scratch);
-    rc = ldg_sqlite_write_begin(s, &own, err);
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (s->has_log) {
-        ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
-        event.before_id = ldg_sqlite_int64_text(before.number, id_text);
-        rc = log_insert(s, &event, time_text, err);
-        if (rc == LEDGER_OK)
-            rc = look_for_origins(s, err);
-        if (rc == LEDGER_OK && s->has_origins)
-            rc = log_trim_of_origins(s, stream, before.number, time_us, time_text, err);
-    }
+    if (s->has_log)
+        rc = log_trim(s, stream, before.number, time_us, err);
     if (rc == LEDGER_OK) {
-        sqlite3_stmt *stmt = ldg_sqlite_stmt(s, LDG_STMT_TRIM, err);
-        if (stmt) {
-            int step = ldg_sqlite_bind_text(stmt, 1, stream);
-            if (step == SQLITE_OK)
-                step = sqlite3_bind_int64(stmt, 2, before.number);
-            if (step == SQLITE_OK)
-                step = sqlite3_step(stmt);
-            if (step == SQLITE_DONE)
-                deleted = (uint64_t)sqlite3_changes(s->db);
-            else
-                rc = ldg_sqlite_fail(s, step, "trimming", err);
-            sqlite3_reset(stmt);
-        } else {
-            rc = err->code;
-        }
+        ldg_sql_begin(&q, s, "trimming", "DELETE FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2",
+                      err);
+        ldg_sql_text(&q, stream);
+        ldg_sql_int(&q, before.number);
+        rc = ldg_sql_run(&q);
+        deleted = (uint64_t)sqlite3_changes(s->db);
     }
     rc = ldg_sqlite_write_end(s, own, rc, err);
     if (rc == LEDGER_OK && ret_deleted)

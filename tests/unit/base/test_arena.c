@@ -158,6 +158,29 @@ static void impossible_sizes_fail(void **state)
     ldg_arena_fini(&arena);
 }
 
+static void an_array_grows(void **state)
+{
+    struct ldg_arena arena;
+    size_t cap = 0;
+    int *items = NULL;
+    ldg_arena_init(&arena, 0);
+    for (int i = 0; i < 40; i++) {
+        int *before = items;
+        size_t room = cap;
+        items = ldg_arena_grow(&arena, items, sizeof(*items), (size_t)i, &cap);
+        assert_non_null(items);
+        assert_in_range(cap, (size_t)i + 1, 64);
+        if ((size_t)i < room)
+            assert_ptr_equal(items, before);
+        items[i] = i;
+    }
+    for (int i = 0; i < 40; i++)
+        assert_int_equal(items[i], i);
+    assert_null(ldg_arena_grow(&arena, items, SIZE_MAX / 2, cap, &cap));
+    assert_int_equal(cap, 64);
+    ldg_arena_fini(&arena);
+}
+
 static ledger_rc fill(void *ctx)
 {
     struct ldg_arena arena;
@@ -192,6 +215,7 @@ int main(void)
         cmocka_unit_test(reset_gives_large_pieces_back),
         cmocka_unit_test(large_piece_gets_its_own_chunk),
         cmocka_unit_test(impossible_sizes_fail),
+        cmocka_unit_test(an_array_grows),
         cmocka_unit_test(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -116,7 +116,7 @@ static void test_hard_link_while_open(void **state)
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
         handle_open(&s, path, roles[i], 0);
         assert_int_equal(link(path, second), 0);
-        tst_fails(ldg_sqlite_file_look(&s, true, &err), LEDGER_ERR_UNSUPPORTED, &err);
+        tst_fails(ldg_sqlite_file_verify(&s, true, &err), LEDGER_ERR_UNSUPPORTED, &err);
         assert_int_equal(err.flags,
                          roles[i] == LDG_ROLE_USER ? LEDGER_ERROR_FATAL : LEDGER_ERROR_RETRY);
         tst_fails(ldg_backend_sqlite.health(&s, &err), LEDGER_ERR_UNSUPPORTED, &err);
@@ -125,7 +125,7 @@ static void test_hard_link_while_open(void **state)
             tst_fails(append_try(&s, &err), LEDGER_ERR_UNSUPPORTED, &err);
         }
         assert_int_equal(unlink(second), 0);
-        tst_ok(ldg_sqlite_file_look(&s, true, &err), &err);
+        tst_ok(ldg_sqlite_file_verify(&s, true, &err), &err);
         handle_close(&s);
     }
 }
@@ -221,11 +221,11 @@ static void test_link_is_repointed(void **state)
         handle_open(&s, joined(current, "a.db"), roles[i], 0);
         assert_string_equal(s.path, joined(one, "a.db"));
         assert_string_equal(s.given, joined(current, "a.db"));
-        tst_ok(ldg_sqlite_file_look(&s, true, &err), &err);
+        tst_ok(ldg_sqlite_file_verify(&s, true, &err), &err);
         assert_int_equal(unlink(current), 0);
-        tst_fails(ldg_sqlite_file_look(&s, true, &err), LEDGER_ERR_CONNECT, &err);
+        tst_fails(ldg_sqlite_file_verify(&s, true, &err), LEDGER_ERR_CONNECT, &err);
         assert_int_equal(symlink("two", current), 0);
-        tst_fails(ldg_sqlite_file_look(&s, true, &err), LEDGER_ERR_CONNECT, &err);
+        tst_fails(ldg_sqlite_file_verify(&s, true, &err), LEDGER_ERR_CONNECT, &err);
         assert_non_null(strstr(err.message, joined(current, "a.db")));
         assert_non_null(strstr(err.message, "another file"));
         assert_int_equal(err.flags,
@@ -282,12 +282,12 @@ static void test_wal_taken_away(void **state)
     snprintf(wal, sizeof(wal), "%s-wal", path);
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
         handle_open(&s, path, roles[i], 0);
-        tst_ok(ldg_sqlite_file_look(&s, true, &err), &err);
+        tst_ok(ldg_sqlite_file_verify(&s, true, &err), &err);
         /* Another one that comes and goes leaves the WAL where it is. */
         make(path);
-        tst_ok(ldg_sqlite_file_look(&s, true, &err), &err);
+        tst_ok(ldg_sqlite_file_verify(&s, true, &err), &err);
         assert_int_equal(unlink(wal), 0);
-        tst_fails(ldg_sqlite_file_look(&s, true, &err), LEDGER_ERR_CONNECT, &err);
+        tst_fails(ldg_sqlite_file_verify(&s, true, &err), LEDGER_ERR_CONNECT, &err);
         assert_non_null(strstr(err.message, "-wal was deleted or replaced"));
         /* Another handle of this process would look into a new WAL by the map of the old one. */
         tst_fails(handle_try(&other, path, roles[i], 0, &err), LEDGER_ERR_CONNECT, &err);
@@ -302,7 +302,7 @@ static void test_wal_taken_away(void **state)
     handle_open(&s, path, LDG_ROLE_SINK, 0);
     handle_open(&other, path, LDG_ROLE_USER, 0);
     tst_ok(append_try(&other, &err), &err);
-    tst_ok(ldg_sqlite_file_look(&s, true, &err), &err);
+    tst_ok(ldg_sqlite_file_verify(&s, true, &err), &err);
     handle_close(&other);
     handle_close(&s);
 }
