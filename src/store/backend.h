@@ -124,7 +124,7 @@ struct ldg_op {
     int64_t log_position; /* of the event in the log that was read */
     const char *stream;   /* PARK: "" when unknown */
     int64_t source_pos; /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
-    int64_t time_us;    /* APPEND: created_at; SET_*: updated_at */
+    int64_t time_us; /* APPEND: created_at; SET_*: updated_at; LEDGER_NO_TIME: that of the batch */
     const ledger_append_entry *entry; /* APPEND */
     bool inexact;                     /* APPEND: the payload is Go's compacted form of the bytes */
     ledger_list tags;                 /* SET_TAGS */
@@ -342,6 +342,18 @@ struct ldg_backend {
     /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
     ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
+     * Of each op, first what is here already: it neither waits nor is refused. A change or a trim
+     * with mutation_origin 0 was made here: REPLAYED. The entry of an append is compared with the
+     * one that is here: the same is REPLAYED, another one POSITION_REUSED. That goes for the sink's
+     * own entries too (origin 0) when they come round; one that is not here was trimmed: MISSING.
+     * Then whether it waits behind a parked event of its entry (or, below, enum ldg_wait): only
+     * what is parked of its own entry, stream or log can keep it; all else changes nothing.
+     * An op that is not parked takes the event away that is parked in its place: of its log and
+     * position, with its entry or with none.
+     * The sink's own log gets the event of what was changed, as it came: its time to the
+     * microsecond (of an append the first entry's; where none came the one that was stored), and
+     * entry_origin wherever that is not the mutation's, of appends too. An append of several
+     * entries may go out in parts.
      * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED, REFUSED_ALL
      * (the brake), FOREIGN_BRIDGE (the Go bridge has added an op's entry), UNKNOWN_OUTCOME; all of
      * them leave nothing behind, except UNKNOWN_OUTCOME.
@@ -368,9 +380,10 @@ struct ldg_backend {
                              ledger_error *err);
     ledger_rc (*parked_count)(void *ctx, const char *source_uuid, uint64_t *ret_count,
                               ledger_error *err); /* uuid NULL: all */
-    /* One transaction: applies ops as apply() without cursor and with park_rejected off; when they
-     * work, removes the row; when they are refused, counts an attempt and keeps the new reason.
-     * ops may be empty: the row is removed. *ret_applied tells which. */
+    /* One transaction: removes the row, then applies ops as apply() without cursor and with
+     * park_rejected off: they do not see the row, and nothing is parked anew. When one is refused,
+     * must still wait, is POSITION_REUSED, or is a PARK, all is undone, an attempt is counted, and
+     * the row keeps the new reason. ops may be empty. *ret_applied tells which. */
     ledger_rc (*parked_retry)(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
                               bool *ret_applied, ledger_error *err);
     /* Counts an attempt with a reason (it still cannot be decoded). */
@@ -449,13 +462,15 @@ void ldg_wait_tell(const ledger_wait *wait, const char *fmt, ...) LEDGER_PRINTF(
 /* --- op.c: what is the same in every backend ------------------------------------------------- */
 
 /* The op as an event for the sink's own log; views the op. Left to the backend, and "" or empty:
- * origin (of the mutation), entry_origin, ids, entries. */
-ledger_mutation_event ldg_op_event(const struct ldg_op *op);
+ * origin (of the mutation), entry_origin, ids, entries. now_us: where the op has no time. */
+ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us);
 /* Its ids, of a change or a trim, which it borrows. source_id: at the origin. id: here, of the
  * entry that was changed, or the highest of those that were deleted: it is what a Go bridge behind
  * this store goes by; ours go by source_id. */
 void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *source_id,
                       ledger_mutation_event *event);
+/* A change or a trim that was made here and has come round: it is here already. */
+bool ldg_op_came_round(const struct ldg_op *op);
 /* What an op may have to wait for behind a parked event. */
 enum ldg_wait {
     LDG_WAIT_ENTRY,   /* the event is one of op's own entry */

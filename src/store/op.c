@@ -21,9 +21,15 @@ static ledger_mutation_type type_of(enum ldg_op_kind kind)
     return types[kind];
 }
 
-ledger_mutation_event ldg_op_event(const struct ldg_op *op)
+bool ldg_op_came_round(const struct ldg_op *op)
 {
-    ledger_mutation_event event = ldg_event_blank(type_of(op->kind), op->stream, op->time_us);
+    return op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK;
+}
+
+ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us)
+{
+    const int64_t time_us = op->time_us != LEDGER_NO_TIME ? op->time_us : now_us;
+    ledger_mutation_event event = ldg_event_blank(type_of(op->kind), op->stream, time_us);
 
     event.tags = op->tags;
     event.annotations = op->annotations;
@@ -124,6 +130,13 @@ ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *store
 
 ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_error *err)
 {
+    if (op->origin == 0)
+        return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
+                        "entry %" PRId64 " of stream \"%.80s\" was written here, and comes back "
+                        "with another %s. This store was restored or lost commits, and gives ids "
+                        "out twice: put the newer one back, or give this one an identity of its "
+                        "own (`ledgerctl store init --new-identity`)",
+                        op->source_pos, op->stream, field);
     return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
                     "entry %" PRId64 " of stream \"%.80s\" was carried before with another %s. A "
                     "source that was restored or lost commits gives ids out twice: put the newer "

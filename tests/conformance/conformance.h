@@ -54,13 +54,14 @@ struct conf_case {
     const char *name;
     void (*run)(struct conf_env *env);
     uint64_t caps;
-    size_t door; /* offset of a member of conf_backend that must not be NULL; 0: none */
+    size_t door;   /* offset of a member of conf_backend that must not be NULL; 0: none */
+    bool compares; /* with conf_oracle(), so not the oracle itself */
 };
 
 extern const struct conf_case conf_user_cases[], conf_change_cases[], conf_source_cases[],
-    conf_sink_cases[], conf_parked_cases[];
+    conf_sink_cases[], conf_parked_cases[], conf_random_cases[];
 extern const size_t conf_user_case_count, conf_change_case_count, conf_source_case_count,
-    conf_sink_case_count, conf_parked_case_count;
+    conf_sink_case_count, conf_parked_case_count, conf_random_case_count;
 
 /* Fails with the text of err. */
 #define ok(rc) ok_at((rc), &err, #rc, __FILE__, __LINE__)
@@ -69,6 +70,8 @@ void ok_at(ledger_rc rc, const ledger_error *err, const char *text, const char *
 void fails_at(ledger_rc rc, ledger_rc want, const ledger_error *err, const char *text,
               const char *file, int line);
 
+/* Memory: what every backend is to do. */
+const struct conf_backend *conf_oracle(void);
 const char *conf_url(struct conf_env *env, const char *database); /* until the next call */
 /* Open handles are closed at the end of the test. flags 0: CREATE. */
 ledger_store *conf_open(struct conf_env *env, const char *database);

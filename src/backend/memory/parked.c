@@ -201,9 +201,9 @@ static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *op
     outcomes = ldg_calloc(count + 1, 1);
     if (!outcomes)
         return ldg_fail_nomem(err);
-    rc = ldg_mem_apply_ops(m, ops, count, false, id, outcomes, err);
+    rc = ldg_mem_unpark(m, parked, err);
     if (rc == LEDGER_OK)
-        rc = ldg_mem_unpark(m, parked, err);
+        rc = ldg_mem_apply_ops(m, ops, count, false, id, outcomes, err);
     if (rc == LEDGER_OK) {
         applied = true;
     } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {

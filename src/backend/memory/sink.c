@@ -92,7 +92,7 @@ static ledger_rc find_row(struct ldg_memory *m, int origin, int64_t source_pos,
     *ret_row = NULL;
     if (origin == 0) {
         row = ldg_mem_row_by_id(m->table, source_pos);
-        if (row && !row->origin && !*row->source_id &&
+        if (row && !row->origin &&
             ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_LIVE)
             *ret_row = row;
         return LEDGER_OK;
@@ -389,9 +389,7 @@ ledger_rc ldg_mem_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *
 
 static int64_t op_time(const struct ldg_op *op)
 {
-    if (op->time_us != LEDGER_NO_TIME)
-        return ldg_mem_trunc_ms(op->time_us);
-    return op->log_time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->log_time_us) : ldg_mem_now_us();
+    return op->time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->time_us) : ldg_mem_now_us();
 }
 
 static ledger_bytes bytes_of(const char *text)
@@ -599,22 +597,18 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     ledger_rc rc = LEDGER_OK;
 
     if (op->kind == LDG_OP_PARK)
-        return park(m, op, op->reason ? op->reason : "", outcome, err);
-    if (op->kind != LDG_OP_APPEND && op->mutation_origin == 0) { /* our own came round */
-        *outcome = LDG_OUTCOME_REPLAYED;
-        return LEDGER_OK;
-    }
-    if (op->kind == LDG_OP_APPEND) { /* first: a replay must not be refused, nor wait */
-        bool replayed = false;
+        return set_aside(m, op, own_id == 0, op->reason ? op->reason : "", outcome, err);
+    /* First what is here already: it must not be refused, nor wait. */
+    bool replayed = ldg_op_came_round(op);
+    if (op->kind == LDG_OP_APPEND)
         rc = append_replayed(m, op, &replayed, err);
-        if (rc == LEDGER_OK && replayed) {
-            *outcome = LDG_OUTCOME_REPLAYED;
-            if (any_parked && own_id == 0)
-                rc = ldg_mem_parked_done(m, op, err);
-        }
-        if (rc != LEDGER_OK || replayed)
-            return rc;
+    if (rc == LEDGER_OK && replayed) {
+        *outcome = LDG_OUTCOME_REPLAYED;
+        if (any_parked && own_id == 0)
+            rc = ldg_mem_parked_done(m, op, err);
     }
+    if (rc != LEDGER_OK || replayed)
+        return rc;
     if (on_entry && any_parked) {
         rc = wait_behind(m, op, own_id, wait, NULL, &waits, outcome, err);
         if (rc != LEDGER_OK || waits)
@@ -624,7 +618,9 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
         rc = set_look(m, op, &row, outcome, err);
     if (rc != LEDGER_OK)
         return rc;
-    if ((!changes || row) && ldg_mem_refuses(m, op)) /* what it is not asked to write it lets be */
+    /* The database lets be what it is not asked to write. */
+    const bool writes = changes ? row != NULL : op->kind != LDG_OP_APPEND || op->origin != 0;
+    if (writes && ldg_mem_refuses(m, op))
         return refused(m, op, park_rejected, outcome, err);
     switch (op->kind) {
     case LDG_OP_APPEND:
@@ -643,7 +639,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     }
     if (rc == LEDGER_OK && any_parked && ldg_op_may_wait(op, *outcome, &wait))
         rc = wait_behind(m, op, own_id, wait, found, &waits, outcome, err);
-    if (rc == LEDGER_OK && !waits && any_parked && own_id == 0 && op->kind != LDG_OP_TRIM)
+    if (rc == LEDGER_OK && !waits && any_parked && own_id == 0)
         rc = ldg_mem_parked_done(m, op, err);
     return rc;
 }
@@ -660,7 +656,7 @@ static char *int64_text(struct ldg_arena *arena, int64_t number)
 
 /* Entries of an append event: those of the ops that were applied. */
 static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
-                               const uint8_t *outcomes, const int64_t *ids,
+                               const uint8_t *outcomes, const int64_t *ids, int64_t now_us,
                                ledger_mutation_event *event, ledger_error *err)
 {
     ledger_append_entry *entries = ldg_arena_calloc(&m->scratch, count, sizeof(*entries));
@@ -673,7 +669,8 @@ static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, s
         entries[used] = *ops[i].entry;
         entries[used].id = int64_text(&m->scratch, ids[i]);
         entries[used].source_id = int64_text(&m->scratch, ops[i].source_pos);
-        entries[used].created_at_us = op_time(&ops[i]);
+        entries[used].created_at_us =
+            ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : now_us;
         if (!entries[used].id || !entries[used].source_id)
             return ldg_fail_nomem(err);
         used++;
@@ -697,13 +694,13 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     ldg_mem_origin_text(m->table, op->mutation_origin, origin);
     if (op->origin != op->mutation_origin)
         ldg_mem_origin_text(m->table, op->origin, entry_origin);
-    ledger_mutation_event event = ldg_op_event(op);
-    event.created_at_us = op_time(op);
+    const int64_t now_us = ldg_mem_now_us();
+    ledger_mutation_event event = ldg_op_event(op, now_us);
     event.origin = origin;
     event.entry_origin = entry_origin;
     ledger_rc rc = LEDGER_OK;
     if (op->kind == LDG_OP_APPEND) {
-        rc = chain_entries(m, ops, count, outcomes, ids, &event, err);
+        rc = chain_entries(m, ops, count, outcomes, ids, now_us, &event, err);
     } else {
         const char *id = int64_text(&m->scratch, ids[first]);
         const char *source_id = int64_text(&m->scratch, op->source_pos);
@@ -713,7 +710,7 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
             rc = ldg_fail_nomem(err);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_mem_log_event(m, &event, ldg_mem_now_us(), err);
+        rc = ldg_mem_log_event(m, &event, now_us, err);
     return rc;
 }
 

@@ -342,7 +342,7 @@ static ledger_rc plan_make(struct ldg_pg_bulk *p, ledger_error *err)
         b->ids[i] = 0;
         if (op->kind == LDG_OP_APPEND)
             plan_append(p, i);
-        else if (op->mutation_origin == 0) /* our own mutation came round */
+        else if (ldg_op_came_round(op))
             b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         else if (op->kind == LDG_OP_TRIM)
             plan_trim(p, i);

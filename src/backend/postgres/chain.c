@@ -22,10 +22,11 @@ struct chain {
         int number;
         char text[LDG_UUID_TEXT_MAX + ID_TEXT_MAX];
     } origins[ORIGINS_KEPT];
-    size_t origin_count;
+    size_t origin_count, origin_last;
+    bool origins_full; /* there are more */
 };
 
-/* "uuid:epoch" of an origin; lives until ORIGINS_KEPT - 1 others were asked for. */
+/* "uuid:epoch" of an origin; lives until two others are asked for. */
 static ledger_rc origin_text(struct chain *c, int number, const char **ret_text, ledger_error *err)
 {
     static const char get[] = "SELECT uuid, epoch FROM \"{t}_origins\" WHERE id = $1";
@@ -36,7 +37,7 @@ static ledger_rc origin_text(struct chain *c, int number, const char **ret_text,
     struct origin_text *item = NULL;
     ledger_rc rc = LEDGER_OK;
 
-    for (size_t i = 0; i < ORIGINS_KEPT && i < c->origin_count; i++) {
+    for (size_t i = 0; i < c->origin_count; i++) {
         if (c->origins[i].number == number)
             item = &c->origins[i];
     }
@@ -53,13 +54,17 @@ static ledger_rc origin_text(struct chain *c, int number, const char **ret_text,
         if (rc != LEDGER_OK)
             goto out;
     }
-    item = &c->origins[c->origin_count++ % ORIGINS_KEPT];
+    /* never the one that was asked for last: an event may name both */
+    c->origins_full = c->origin_count == ORIGINS_KEPT;
+    item = &c->origins[c->origins_full ? (c->origin_last + 1) % ORIGINS_KEPT : c->origin_count++];
     item->number = number;
     snprintf(item->text, sizeof(item->text), "%s:%" PRId64, identity.uuid, identity.epoch);
 out:
     PQclear(result);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK) {
+        c->origin_last = (size_t)(item - c->origins);
         *ret_text = item->text;
+    }
     return rc;
 }
 
@@ -70,14 +75,14 @@ static ledger_rc load_origins(struct chain *c, bool *ret_fit, ledger_error *err)
     const char *ignored;
     ledger_rc rc = LEDGER_OK;
 
-    for (size_t i = 0; rc == LEDGER_OK && i < b->count && c->origin_count <= ORIGINS_KEPT; i++) {
+    for (size_t i = 0; rc == LEDGER_OK && i < b->count && !c->origins_full; i++) {
         if (b->ids[i] == 0)
             continue;
         rc = origin_text(c, b->ops[i].mutation_origin, &ignored, err);
         if (rc == LEDGER_OK && b->ops[i].origin != b->ops[i].mutation_origin)
             rc = origin_text(c, b->ops[i].origin, &ignored, err);
     }
-    *ret_fit = c->origin_count <= ORIGINS_KEPT;
+    *ret_fit = !c->origins_full;
     return rc;
 }
 
@@ -119,7 +124,8 @@ out:
 static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_error *err)
 {
     const struct ldg_pg_batch *b = c->b;
-    ledger_mutation_event event = ldg_op_event(&b->ops[first]);
+    const struct ldg_op *op = &b->ops[first];
+    ledger_mutation_event event = ldg_op_event(op, b->now_us);
     size_t count = 0;
     ledger_rc rc = LEDGER_OK;
 
@@ -141,12 +147,15 @@ static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_e
         *entry = *b->ops[i].entry;
         entry->id = id;
         entry->source_id = source_id;
-        entry->created_at_us = b->ops[i].time_us;
+        entry->created_at_us = ldg_pg_op_time(b, &b->ops[i]);
         count++;
     }
     if (count > 0)
-        rc = origin_text(c, b->ops[first].mutation_origin, &event.origin, err);
+        rc = origin_text(c, op->mutation_origin, &event.origin, err);
+    if (rc == LEDGER_OK && count > 0 && op->origin != op->mutation_origin)
+        rc = origin_text(c, op->origin, &event.entry_origin, err);
     if (rc == LEDGER_OK && count > 0) {
+        event.created_at_us = c->entries[0].created_at_us;
         event.entries = c->entries;
         event.entry_count = count;
         rc = log_event(c, &event, err);
@@ -158,7 +167,7 @@ static ledger_rc log_change(struct chain *c, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &c->b->ops[i];
     char id[ID_TEXT_MAX], source_id[ID_TEXT_MAX];
-    ledger_mutation_event event = ldg_op_event(op);
+    ledger_mutation_event event = ldg_op_event(op, c->b->now_us);
     ledger_rc rc = origin_text(c, op->mutation_origin, &event.origin, err);
 
     if (rc == LEDGER_OK && op->origin != op->mutation_origin)

@@ -152,14 +152,18 @@ enum {
     SEEN_SOURCE_ID,
     SEEN_CREATED_AT,
 };
-/* $1 origins, $2 positions */
-#define SEEN(source_id)                                                                            \
+/* $1 origins, $2 positions; of the table's own entries their ids */
+#define SEEN(source_id, where)                                                                     \
     "SELECT x.n, e.stream, e.payload, e.order_key, e.dedup_key, e.schema_version, "                \
     "e.metadata, e.id, " source_id ", e.created_at"                                                \
     " FROM unnest($1::int4[], $2::int8[]) WITH ORDINALITY AS x(origin, pos, n) "                   \
-    "JOIN \"{t}\" AS e ON e.origin = x.origin AND e.source_pos = x.pos"
-static const char seen_entries[] = SEEN("e.source_id");
-static const char seen_entries_old[] = SEEN("''::text");
+    "JOIN \"{t}\" AS e ON " where
+#define SEEN_BRIDGED "e.origin = x.origin AND e.source_pos = x.pos"
+#define SEEN_LOCAL "x.origin = 0 AND e.id = x.pos AND e.origin = 0"
+static const char seen_entries[] =
+    SEEN("e.source_id", SEEN_BRIDGED) " UNION ALL " SEEN("e.source_id", SEEN_LOCAL);
+static const char seen_entries_old[] =
+    SEEN("''::text", SEEN_BRIDGED) " UNION ALL " SEEN("''::text", SEEN_LOCAL);
 
 /* *ret_field: what of the stored row is not what this append would write; NULL: nothing. */
 static ledger_rc compare_stored(struct ldg_pg_batch *b, const PGresult *result, int row,
@@ -776,14 +780,10 @@ static ledger_rc append_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
     const char *template = NULL;
     char source_id[LDG_PG_SOURCE_ID_MAX];
     PGresult *result = NULL;
-    struct stored stored = { 0 };
     ledger_rc rc;
 
-    if (b->ops[i].origin == 0) { /* our own entry came round: it is here, or was trimmed since */
-        rc = look(b, &b->ops[i], &stored, err);
-        b->outcomes[i] = stored.id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
-        return rc;
-    }
+    if (b->ops[i].origin == 0) /* written here and gone since */
+        return LEDGER_OK;
     rc = append_args(b, i, ldg_pg_op_source_id(b, &b->ops[i], source_id), &args, &template, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_op_statement(b, "adding an entry", template, &args, &result, err);
@@ -800,10 +800,6 @@ ledger_rc ldg_pg_op_run(struct ldg_pg_batch *b, size_t i, ledger_error *err)
 
     b->ids[i] = 0;
     b->outcomes[i] = LDG_OUTCOME_MISSING;
-    if (op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK) {
-        b->outcomes[i] = LDG_OUTCOME_REPLAYED; /* our own mutation came round */
-        return LEDGER_OK;
-    }
     switch (op->kind) {
     case LDG_OP_APPEND:
         rc = append_one(b, i, err);

@@ -151,7 +151,7 @@ static ledger_rc try_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
         rc = savepoint_end(b, false, err);
     if (rc == LEDGER_OK && ldg_op_may_wait(op, b->outcomes[i], &wait))
         rc = wait_behind(b, i, wait, &parked, err);
-    if (rc == LEDGER_OK && !parked && b->parked_any && b->can_park && op->kind != LDG_OP_TRIM)
+    if (rc == LEDGER_OK && !parked && b->parked_any && b->can_park)
         rc = ldg_pg_parked_done(b->pg, op, err);
     return rc;
 }
@@ -187,7 +187,7 @@ static ledger_rc row_one(struct ldg_pg_batch *b, size_t i, const char *seen, led
     /* What is here already comes first: a replay must not be refused, nor wait. */
     if (seen != NULL && seen != LDG_PG_SEEN_SAME)
         return ldg_op_fail_reused(op, seen, err);
-    if (seen != NULL) {
+    if (seen != NULL || ldg_op_came_round(op)) {
         b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         b->ids[i] = 0;
         return b->parked_any && b->can_park ? ldg_pg_parked_done(b->pg, op, err) : LEDGER_OK;

@@ -373,7 +373,7 @@ static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error 
     if (rc != LEDGER_OK || parked)
         goto out;
     b->outcomes[index] = outcome;
-    if (b->parked_any && b->can_park && op->kind != LDG_OP_TRIM)
+    if (b->parked_any && b->can_park)
         rc = ldg_sqlite_parked_done(b->s, op, err);
 out:
     return rc;
@@ -414,8 +414,11 @@ static ledger_rc replayed(struct ldg_sqlite_batch *b, size_t index, bool *ret_re
                           ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[index];
-    ledger_rc rc = ldg_sqlite_op_replayed(b, op, ret_replayed, err);
+    ledger_rc rc = LEDGER_OK;
 
+    *ret_replayed = ldg_op_came_round(op);
+    if (op->kind == LDG_OP_APPEND)
+        rc = ldg_sqlite_op_replayed(b, op, ret_replayed, err);
     if (rc == LEDGER_OK && *ret_replayed) {
         b->outcomes[index] = LDG_OUTCOME_REPLAYED;
         if (b->parked_any && b->can_park)
@@ -443,8 +446,7 @@ static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_err
         } else if (op->kind == LDG_OP_PARK && b->can_park) {
             rc = park(b, i, op->reason != NULL ? op->reason : "", err);
         } else {
-            if (op->kind == LDG_OP_APPEND)
-                rc = replayed(b, i, &parked, err);
+            rc = replayed(b, i, &parked, err);
             if (rc == LEDGER_OK && !parked)
                 rc = wait_behind(b, i, LDG_WAIT_ENTRY, &parked, err);
             if (rc == LEDGER_OK && !parked) {

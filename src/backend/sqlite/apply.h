@@ -79,7 +79,7 @@ struct ldg_sqlite_batch {
         int number;
         char text[LDG_UUID_TEXT_MAX + 24];
     } origin_texts[2];
-    size_t origin_text_count;
+    size_t origin_text_count, origin_text_last;
 };
 
 /* cursors.c */

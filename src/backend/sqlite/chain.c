@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* "uuid:epoch" of an origin; lives as long as the batch, unless two others are asked for. */
+/* "uuid:epoch" of an origin; lives until two others are asked for. */
 static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char **ret_text,
                              ledger_error *err)
 {
@@ -17,7 +17,7 @@ static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char 
     sqlite3_stmt *stmt = NULL;
     ledger_rc rc = LEDGER_OK;
 
-    for (size_t i = 0; i < 2 && i < b->origin_text_count; i++) {
+    for (size_t i = 0; i < b->origin_text_count; i++) {
         if (b->origin_texts[i].number == number)
             item = &b->origin_texts[i];
     }
@@ -41,12 +41,16 @@ static ledger_rc origin_text(struct ldg_sqlite_batch *b, int number, const char 
         if (rc != LEDGER_OK)
             goto out;
     }
-    item = &b->origin_texts[b->origin_text_count++ % 2];
+    /* never the one that was asked for last: an event may name both */
+    item = &b->origin_texts[b->origin_text_count < 2 ? b->origin_text_count++
+                                                     : 1 - b->origin_text_last];
     item->number = number;
     snprintf(item->text, sizeof(item->text), "%s:%" PRId64, identity.uuid, identity.epoch);
 out:
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK) {
+        b->origin_text_last = (size_t)(item - b->origin_texts);
         *ret_text = item->text;
+    }
     return rc;
 }
 
@@ -58,8 +62,11 @@ ledger_rc ldg_sqlite_chain_flush(struct ldg_sqlite_batch *b, ledger_error *err)
 
     if (b->chain_count == 0)
         goto out;
-    event = ldg_op_event(b->chain_op);
+    event = ldg_op_event(b->chain_op, b->now_us);
+    event.created_at_us = b->chain[0].created_at_us;
     rc = origin_text(b, b->chain_op->mutation_origin, &event.origin, err);
+    if (rc == LEDGER_OK && b->chain_op->origin != b->chain_op->mutation_origin)
+        rc = origin_text(b, b->chain_op->origin, &event.entry_origin, err);
     if (rc != LEDGER_OK)
         goto out;
     event.entries = b->chain;
@@ -106,7 +113,7 @@ ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_o
         rc = id_text(b, op->source_pos, &entry.source_id, err);
     if (rc != LEDGER_OK)
         goto out;
-    entry.created_at_us = op->time_us;
+    entry.created_at_us = op->time_us != LEDGER_NO_TIME ? op->time_us : b->now_us;
     b->chain[b->chain_count++] = entry;
     b->chain_op = op;
 out:
@@ -117,7 +124,7 @@ out:
 ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t id,
                                   ledger_error *err)
 {
-    ledger_mutation_event event = ldg_op_event(op);
+    ledger_mutation_event event = ldg_op_event(op, b->now_us);
     const char *id_here, *source_id;
     ledger_rc rc = LEDGER_OK;
 

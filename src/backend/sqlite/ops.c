@@ -204,7 +204,8 @@ static ledger_rc compare_stored(struct ldg_sqlite_batch *b, sqlite3_stmt *stmt,
 ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                  bool *ret_replayed, ledger_error *err)
 {
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_FIND, err);
+    sqlite3_stmt *stmt = ldg_sqlite_stmt(
+        b->s, op->origin == 0 ? LDG_STMT_APPLY_FIND_LOCAL : LDG_STMT_APPLY_FIND, err);
     const char *field = NULL;
     ledger_rc rc = LEDGER_OK;
     int code = SQLITE_OK;
@@ -441,13 +442,11 @@ static ledger_rc append_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
 {
     struct ldg_sqlite_pending p = { 0 };
     sqlite3_stmt *stmt = NULL;
-    int64_t id = 0, ignored;
     ledger_rc rc;
 
-    if (op->origin == 0) { /* our own entry came round: it is here, or was trimmed since */
-        rc = look(b, op, &id, &ignored, NULL, err);
-        *ret_outcome = id != 0 ? LDG_OUTCOME_REPLAYED : LDG_OUTCOME_MISSING;
-        goto out;
+    if (op->origin == 0) { /* written here and gone since */
+        *ret_outcome = LDG_OUTCOME_MISSING;
+        return LEDGER_OK;
     }
     rc = ldg_sqlite_pending_fill(b, op, &p, err);
     if (rc != LEDGER_OK)
@@ -941,8 +940,7 @@ ledger_rc ldg_sqlite_op_run(struct ldg_sqlite_batch *b, const struct ldg_op *op,
 {
     ledger_rc rc;
 
-    /* Our own mutation came round. */
-    if (op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK) {
+    if (ldg_op_came_round(op)) {
         *ret_outcome = LDG_OUTCOME_REPLAYED;
         return LEDGER_OK;
     }

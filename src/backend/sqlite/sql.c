@@ -33,6 +33,9 @@ static const char *const statements[LDG_STMT_COUNT] = {
     [LDG_STMT_APPLY_FIND] =
         "SELECT stream, payload, order_key, dedup_key, schema_version, metadata, source_id, "
         "created_at FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
+    [LDG_STMT_APPLY_FIND_LOCAL] =
+        "SELECT stream, payload, order_key, dedup_key, schema_version, metadata, source_id, "
+        "created_at FROM main.\"%T\" WHERE id = ?2 AND +origin = ?1",
     [LDG_STMT_APPLY_FIND_DEDUP] =
         "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND dedup_key = ?2 AND dedup_key != ''",
     [LDG_STMT_APPLY_LOOK] = "SELECT id, annotations, coalesce(annotations_pos, mutation_pos) "

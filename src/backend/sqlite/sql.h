@@ -18,6 +18,7 @@ enum ldg_sqlite_stmt_id {
     LDG_STMT_APPLY_INSERT_32,
     LDG_STMT_APPLY_INSERT_SAFE, /* one row, conflict targets named */
     LDG_STMT_APPLY_FIND,        /* the whole entry, to compare */
+    LDG_STMT_APPLY_FIND_LOCAL,
     LDG_STMT_APPLY_FIND_DEDUP,
     LDG_STMT_APPLY_LOOK, /* what a change needs to know; _LOCAL: origin 0, by id */
     LDG_STMT_APPLY_LOOK_LOCAL,

@@ -34,7 +34,7 @@ static void an_op_as_an_event(void **state)
 
     for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
         op.kind = (enum ldg_op_kind)kind;
-        ledger_mutation_event event = ldg_op_event(&op);
+        ledger_mutation_event event = ldg_op_event(&op, 9);
         assert_string_equal(event.type_name, names[kind]);
         assert_int_equal(event.type, ledger_mutation_type_parse(names[kind]));
         assert_ptr_equal(event.stream, op.stream);
@@ -49,20 +49,35 @@ static void an_op_as_an_event(void **state)
         assert_string_equal(event.entry_origin, "");
         assert_string_equal(event.source_id, "");
     }
+    op.time_us = LEDGER_NO_TIME;
+    assert_int_equal(ldg_op_event(&op, 9).created_at_us, 9);
+}
+
+static void an_op_that_came_round(void **state)
+{
+    struct ldg_op op = { .mutation_origin = 1 };
+
+    for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
+        op.kind = (enum ldg_op_kind)kind;
+        op.mutation_origin = 1;
+        assert_false(ldg_op_came_round(&op));
+        op.mutation_origin = 0;
+        assert_int_equal(ldg_op_came_round(&op), kind != LDG_OP_APPEND && kind != LDG_OP_PARK);
+    }
 }
 
 /* A Go bridge behind this store goes by the ids here, ours by those at the origin. */
 static void ids_of_an_event(void **state)
 {
     struct ldg_op op = { .kind = LDG_OP_TRIM, .stream = "s" };
-    ledger_mutation_event event = ldg_op_event(&op);
+    ledger_mutation_event event = ldg_op_event(&op, 9);
 
     ldg_op_event_ids(&op, "3", "41", &event);
     assert_string_equal(event.before_id, "3");
     assert_string_equal(event.source_id, "41");
     assert_string_equal(event.entry_id, "");
     op.kind = LDG_OP_SET_TAGS;
-    event = ldg_op_event(&op);
+    event = ldg_op_event(&op, 9);
     ldg_op_event_ids(&op, "3", "41", &event);
     assert_string_equal(event.entry_id, "3");
     assert_string_equal(event.source_id, "41");
@@ -205,11 +220,15 @@ static void what_makes_an_entry_another_one(void **state)
     }
     ldg_arena_fini(&arena);
     alloc_fail_each(compare_maps, NULL);
-    const struct ldg_op op = { .stream = "s", .source_pos = 7 };
+    struct ldg_op op = { .origin = 1, .stream = "s", .source_pos = 7 };
     assert_int_equal(ldg_op_fail_reused(&op, "payload", &err), LEDGER_ERR_POSITION_REUSED);
     assert_non_null(strstr(err.message, "entry 7 of stream \"s\""));
     assert_non_null(strstr(err.message, "another payload"));
     assert_non_null(strstr(err.message, "--new-identity` on the source"));
+    op.origin = 0;
+    assert_int_equal(ldg_op_fail_reused(&op, "payload", &err), LEDGER_ERR_POSITION_REUSED);
+    assert_non_null(strstr(err.message, "entry 7 of stream \"s\" was written here"));
+    assert_non_null(strstr(err.message, "--new-identity`)"));
 }
 
 static void a_cursor_that_cannot_be_read(void **state)
@@ -343,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
+        cmocka_unit_test(an_op_that_came_round),
         cmocka_unit_test(ids_of_an_event),
         cmocka_unit_test(an_entry_that_go_has_carried),
         cmocka_unit_test(why_an_op_waits),
