@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/memory/faults.h"
 #include "fixtures.h"
+#include "memory_faults.h"
 #include "oracle.h"
 
 static const char *memory_name(const ledger_store *store)

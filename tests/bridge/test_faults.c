@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/memory/faults.h"
 #include "fault_vfs.h"
 #include "fixtures.h"
+#include "memory_faults.h"
 #include "oracle.h"
 #include "workload.h"
 

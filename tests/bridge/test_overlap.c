@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/memory/faults.h"
 #include "fixtures.h"
+#include "memory_faults.h"
 #include "oracle.h"
 #include "workload.h"
 

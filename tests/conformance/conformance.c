@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "backend/memory/faults.h"
 #include "ldg_config.h"
+#include "memory_faults.h"
 #include "store/registry.h"
 
 #if LDG_WITH_SQLITE

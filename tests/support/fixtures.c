@@ -4,9 +4,9 @@
  * number: no two tests ever meet in one. */
 #include "fixtures.h"
 
-#include "backend/memory/faults.h"
 #include "backend/memory/memory.h"
 #include "ldg_config.h"
+#include "memory_faults.h"
 #if LDG_WITH_POSTGRES
 #include "pg_server.h"
 #endif

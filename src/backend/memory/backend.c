@@ -67,7 +67,7 @@ static ledger_rc memory_open(void *ctx, const struct ldg_open *open, ledger_erro
     ldg_arena_init(&m->scratch, SCRATCH_KEEP_BYTES);
     ldg_buf_init(&m->event_buf, LDG_MEM_EVENT_MAX_BYTES);
 
-    ledger_rc rc = ldg_mem_fault_open(open->path, err);
+    ledger_rc rc = ldg_mem_before_open(open->path, err);
     if (rc == LEDGER_OK && !(m->wake_key = ldg_malloc(key_size)))
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK) {

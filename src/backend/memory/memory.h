@@ -3,7 +3,7 @@
  * data.c     databases, tables, rows, indexes, who sees what     tx.c      changes, commit, undo
  * backend.c  the vtable, open, close, transactions, snapshots    query.c   a program's calls
  * log.c      source: the log as transactions commit              sink.c    the fenced batch
- * parked.c   parked events                                       faults.c  scripted faults
+ * parked.c   parked events                                       gate.c    begin and end of a call
  *
  * Everything below belongs to one database and is touched only under its mutex. A transaction
  * changes rows in place but marks them as its own (struct ldg_mem_stamp); others see a row when its
@@ -12,6 +12,7 @@
 #define LDG_BACKEND_MEMORY_MEMORY_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/error.h"
 #include "base/mem.h"
@@ -222,7 +223,7 @@ struct ldg_memory {
     struct ldg_memory *next_drawn;
     int64_t drawn_id;           /* of the op in hand; 0: none */
     struct ldg_refusals *brake; /* of the batch in hand; NULL: none */
-    /* faults.c: what the script says about the call in hand */
+    /* gate.c: what a test does to the call in hand */
     bool lose_ack, apply_half, hold;
     ledger_rc fault_code;
     uint32_t fault_flags;
@@ -347,15 +348,30 @@ int64_t ldg_mem_now_us(void); /* whole milliseconds */
 int64_t ldg_mem_trunc_ms(int64_t time_us);
 int64_t ldg_mem_seq(const struct ldg_memory *m); /* what this handle's reads may see */
 
-/* --- faults.c -------------------------------------------------------------------------------- */
+/* --- gate.c ---------------------------------------------------------------------------------- */
 
-/* Every callback begins and ends with these: script, then mutex. */
+/* What tests put in the way of the calls (tests/support/memory_faults.c). NULL: nothing. */
+struct ldg_mem_hooks {
+    /* At the entry of a callback, without any lock; m is NULL at an open. May make it fail, or say
+     * in `m` what is to happen to it. */
+    ledger_rc (*enter)(const char *name, const char *callback, struct ldg_memory *m,
+                       ledger_error *err);
+    /* Behind a call that has worked, without any lock; may make it fail. */
+    ledger_rc (*leave)(const struct ldg_memory *m, ledger_error *err);
+    /* With the mutex held, which it may release for a time. */
+    void (*hold)(struct ldg_memory *m);
+    bool (*refuses)(const struct ldg_memory *m, const struct ldg_op *op);
+};
+extern _Atomic(const struct ldg_mem_hooks *) ldg_mem_hooks;
+
+/* Every callback begins and ends with these: hook, then mutex. */
 ledger_rc ldg_mem_enter(struct ldg_memory *m, const char *callback, ledger_error *err);
 ledger_rc ldg_mem_leave(struct ldg_memory *m, ledger_rc rc, ledger_error *err);
-/* Script only, for open (there is no mutex yet). */
-ledger_rc ldg_mem_fault_open(const char *name, ledger_error *err);
-/* With the mutex held: waits with the mutex released if the script says so. */
+/* Hook only (there is no mutex yet). */
+ledger_rc ldg_mem_before_open(const char *name, ledger_error *err);
+/* In apply(), before the commit; the mutex is held before and after. */
 void ldg_mem_hold(struct ldg_memory *m);
+/* Is this op one that the database refuses? */
 bool ldg_mem_refuses(const struct ldg_memory *m, const struct ldg_op *op);
 
 /* --- callbacks ------------------------------------------------------------------------------- */

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "alloc_fail.h"
-#include "backend/memory/faults.h"
+#include "memory_faults.h"
 #include "store/handle.h"
 #include "store/registry.h"
 

@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 #include "alloc_fail.h"
-#include "backend/memory/faults.h"
 #include "ldg_config.h"
+#include "memory_faults.h"
 #include "store/handle.h"
 
 #if LDG_WITH_SQLITE

@@ -12,8 +12,8 @@
 #include <pthread.h>
 
 #include "alloc_fail.h"
-#include "backend/memory/faults.h"
 #include "base/arena.h"
+#include "memory_faults.h"
 #include "store/intern.h"
 
 static ledger_bytes bytes(const char *text)

@@ -2,8 +2,8 @@
  * the database ("NAME" of memory:NAME), which need not be open yet. Threads: any.
  *
  * Callback names are those of struct ldg_backend: "append", "apply", "log_read", "tx_commit"… */
-#ifndef LDG_BACKEND_MEMORY_FAULTS_H
-#define LDG_BACKEND_MEMORY_FAULTS_H
+#ifndef TESTS_SUPPORT_MEMORY_FAULTS_H
+#define TESTS_SUPPORT_MEMORY_FAULTS_H
 
 #include <stdbool.h>
 

@@ -11,8 +11,8 @@
 #include <pthread.h>
 
 #include "alloc_fail.h"
-#include "backend/memory/faults.h"
 #include "base/arena.h"
+#include "memory_faults.h"
 #include "store/intern.h"
 
 #define NAME "faults"

@@ -1,8 +1,8 @@
-/* Scripted faults: the list of scripts by database, and the gate that every callback passes.
+/* Scripted faults: the list of scripts by database, and the hooks that follow them.
  *
  * Invariant: the scripts' mutex is never held while a database's mutex is waited for, nor while a
  * hook runs. A handle takes its faults at the entry of a call and is done with them at its end. */
-#include "backend/memory/faults.h"
+#include "memory_faults.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -51,8 +51,11 @@ static struct script *find_script(const char *name)
     return script;
 }
 
+static const struct ldg_mem_hooks hooks;
+
 static struct script *get_script(const char *name)
 {
+    ldg_mem_hooks = &hooks;
     struct script *script = find_script(name);
     if (!script) {
         size_t size = strlen(name) + 1;
@@ -247,17 +250,19 @@ static ledger_rc fail_by_script(ledger_rc code, uint32_t flags, const char *what
     return rc;
 }
 
-static ledger_rc pass(const char *name, const char *callback, const void *handle,
-                      struct ldg_memory *m, ledger_error *err)
+static ledger_rc enter(const char *name, const char *callback, struct ldg_memory *m,
+                       ledger_error *err)
 {
     struct ldg_memory_fault fault = { 0 };
     ldg_memory_hook_fn hook = NULL;
     void *hook_ctx = NULL;
+    if (m)
+        m->lose_ack = m->apply_half = m->hold = false;
     if (atomic_load(&script_count) == 0)
         return LEDGER_OK;
     const bool found = next_fault(name, callback, &fault, &hook, &hook_ctx);
     if (hook)
-        hook(hook_ctx, callback, handle);
+        hook(hook_ctx, callback, m);
     if (!found)
         return LEDGER_OK;
     if (fault.kind == LDG_MEMORY_FAIL)
@@ -273,29 +278,13 @@ static ledger_rc pass(const char *name, const char *callback, const void *handle
     return LEDGER_OK;
 }
 
-ledger_rc ldg_mem_fault_open(const char *name, ledger_error *err)
+static ledger_rc leave(const struct ldg_memory *m, ledger_error *err)
 {
-    return pass(name, "open", NULL, NULL, err);
+    return m->lose_ack ? fail_by_script(m->fault_code, m->fault_flags, "the answer was lost", err)
+                       : LEDGER_OK;
 }
 
-ledger_rc ldg_mem_enter(struct ldg_memory *m, const char *callback, ledger_error *err)
-{
-    m->lose_ack = m->apply_half = m->hold = false;
-    ledger_rc rc = pass(m->db->name, callback, m, m, err);
-    if (rc == LEDGER_OK)
-        pthread_mutex_lock(&m->db->mutex);
-    return rc;
-}
-
-ledger_rc ldg_mem_leave(struct ldg_memory *m, ledger_rc rc, ledger_error *err)
-{
-    pthread_mutex_unlock(&m->db->mutex);
-    if (rc == LEDGER_OK && m->lose_ack)
-        rc = fail_by_script(m->fault_code, m->fault_flags, "the answer was lost", err);
-    return rc;
-}
-
-void ldg_mem_hold(struct ldg_memory *m)
+static void hold(struct ldg_memory *m)
 {
     if (!m->hold)
         return;
@@ -315,7 +304,7 @@ void ldg_mem_hold(struct ldg_memory *m)
     pthread_mutex_lock(&m->db->mutex);
 }
 
-bool ldg_mem_refuses(const struct ldg_memory *m, const struct ldg_op *op)
+static bool refuses(const struct ldg_memory *m, const struct ldg_op *op)
 {
     ldg_memory_refuse_fn refuse = NULL;
     void *refuse_ctx = NULL;
@@ -330,6 +319,8 @@ bool ldg_mem_refuses(const struct ldg_memory *m, const struct ldg_op *op)
     pthread_mutex_unlock(&scripts_mutex);
     return refuse && refuse(refuse_ctx, op);
 }
+
+static const struct ldg_mem_hooks hooks = { enter, leave, hold, refuses };
 
 /* --- content --------------------------------------------------------------------------------- */
 
