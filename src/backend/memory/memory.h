@@ -444,11 +444,8 @@ ledger_rc ldg_mem_cursor_get(void *ctx, const char *name, bool create,
 ledger_rc ldg_mem_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                              const struct ldg_cursor *next, ledger_error *err);
 ledger_rc ldg_mem_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err);
-/* Applies ops inside m->tx. An op behind a parked event is parked too; own_id: the parked row that
- * is being tried again (0: none), which stands in nobody's way: there it is REJECTED instead. */
-ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
-                            bool park_rejected, int64_t own_id, uint8_t *outcomes,
-                            ledger_error *err);
+ledger_rc ldg_mem_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                               bool *ret_applied, ledger_error *err);
 
 /* parked.c */
 /* Log position of the parked event that op must wait behind, for this reason; 0: none. KEY: `found`
@@ -456,6 +453,9 @@ ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size
 int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
                               enum ldg_wait wait, const struct ldg_mem_row *found);
 bool ldg_mem_parked_any(const struct ldg_memory *m);
+/* NULL: NOT_FOUND. */
+struct ldg_mem_parked *ldg_mem_parked_find(const struct ldg_memory *m, int64_t id,
+                                           ledger_error *err);
 /* The op was applied: a row in which it was parked before goes. */
 ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, ledger_error *err);
 ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uint64_t *ret_deleted,
@@ -465,8 +465,6 @@ ledger_rc ldg_mem_parked_list(void *ctx, int64_t after, size_t limit, struct ldg
                               ledger_error *err);
 ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                                ledger_error *err);
-ledger_rc ldg_mem_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
-                               bool *ret_applied, ledger_error *err);
 ledger_rc ldg_mem_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);
 ledger_rc ldg_mem_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
 

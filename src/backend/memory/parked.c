@@ -114,19 +114,21 @@ ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uin
     return rc;
 }
 
-static struct ldg_mem_parked *find_parked(const struct ldg_memory *m, int64_t id)
+static ledger_rc fail_no_parked(int64_t id, ledger_error *err)
+{
+    return ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0, "there is no parked event %lld",
+                           (long long)id);
+}
+
+struct ldg_mem_parked *ldg_mem_parked_find(const struct ldg_memory *m, int64_t id,
+                                           ledger_error *err)
 {
     for (size_t i = 0; i < m->table->parked_count; i++) {
         if (m->table->parked[i]->row.id == id && live(m, m->table->parked[i]))
             return m->table->parked[i];
     }
+    (void)!fail_no_parked(id, err);
     return NULL;
-}
-
-static ledger_rc fail_no_parked(int64_t id, ledger_error *err)
-{
-    return ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0, "there is no parked event %lld",
-                           (long long)id);
 }
 
 static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
@@ -188,53 +190,14 @@ ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret
     return rc;
 }
 
-static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *ops, size_t count,
-                       bool *ret_applied, ledger_error *err)
-{
-    struct ldg_mem_parked *parked = find_parked(m, id);
-    const size_t mark = m->tx.count;
-    uint8_t *outcomes = NULL;
-    bool applied = false;
-    ledger_rc rc = LEDGER_OK;
-    if (!parked)
-        return fail_no_parked(id, err);
-    outcomes = ldg_calloc(count + 1, 1);
-    if (!outcomes)
-        return ldg_fail_nomem(err);
-    rc = ldg_mem_unpark(m, parked, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_mem_apply_ops(m, ops, count, false, id, outcomes, err);
-    if (rc == LEDGER_OK) {
-        applied = true;
-    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        ldg_mem_undo(m, mark);
-        rc = ldg_mem_parked_again(find_parked(m, id), err->message, err);
-    }
-    ldg_free(outcomes);
-    rc = ldg_mem_finish(m, mark, rc);
-    if (rc == LEDGER_OK)
-        *ret_applied = applied;
-    return rc;
-}
-
-ledger_rc ldg_mem_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
-                               bool *ret_applied, ledger_error *err)
-{
-    struct ldg_memory *m = ctx;
-    ledger_rc rc = ldg_mem_enter(m, "parked_retry", err);
-    if (rc != LEDGER_OK)
-        return rc;
-    return ldg_mem_leave(m, retry(m, id, ops, count, ret_applied, err), err);
-}
-
 ledger_rc ldg_mem_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
     ledger_rc rc = ldg_mem_enter(m, "parked_note", err);
     if (rc != LEDGER_OK)
         return rc;
-    struct ldg_mem_parked *parked = find_parked(m, id);
-    rc = parked ? ldg_mem_parked_again(parked, reason, err) : fail_no_parked(id, err);
+    struct ldg_mem_parked *parked = ldg_mem_parked_find(m, id, err);
+    rc = parked ? ldg_mem_parked_again(parked, reason, err) : err->code;
     return ldg_mem_leave(m, rc, err);
 }
 

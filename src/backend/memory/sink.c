@@ -714,9 +714,10 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     return rc;
 }
 
-ledger_rc ldg_mem_apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
-                            bool park_rejected, int64_t own_id, uint8_t *outcomes,
-                            ledger_error *err)
+/* Applies ops inside m->tx. An op behind a parked event is parked too; own_id: the parked row that
+ * is being tried again (0: none), which stands in nobody's way: there it is REJECTED instead. */
+static ledger_rc apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
+                           bool park_rejected, int64_t own_id, uint8_t *outcomes, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     ldg_arena_reset(&m->scratch);
@@ -781,7 +782,7 @@ static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply
     apply->drawn(apply->turn_ctx);
     pthread_mutex_lock(&m->db->mutex);
     if (only_adds(apply) && !m->log && !m->apply_half && !ldg_mem_parked_any(m)) {
-        done = ldg_mem_apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
+        done = apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
         for (size_t i = 0; i < apply->count && done; i++)
             done = outcomes[i] == LDG_OUTCOME_APPLIED;
         if (!done) {
@@ -815,7 +816,7 @@ static ledger_rc apply_batch(struct ldg_memory *m, const struct ldg_apply *apply
     }
     m->brake = brake;
     if (rc == LEDGER_OK && !ahead)
-        rc = ldg_mem_apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);
+        rc = apply_ops(m, apply->ops, count, apply->park_rejected, 0, outcomes, err);
     m->brake = NULL;
     if (rc == LEDGER_OK && brake)
         rc = ldg_refusals_end(brake, err);
@@ -872,4 +873,45 @@ ledger_rc ldg_mem_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_o
     if (rc != LEDGER_OK)
         return rc;
     return ldg_mem_leave(m, apply_locked(m, apply, ret_outcomes, err), err);
+}
+
+/* --- a parked event once more ---------------------------------------------------------------- */
+
+static ledger_rc retry(struct ldg_memory *m, int64_t id, const struct ldg_op *ops, size_t count,
+                       bool *ret_applied, ledger_error *err)
+{
+    struct ldg_mem_parked *parked = ldg_mem_parked_find(m, id, err);
+    const size_t mark = m->tx.count;
+    uint8_t *outcomes = NULL;
+    bool applied = false;
+    ledger_rc rc = LEDGER_OK;
+    if (!parked)
+        return err->code;
+    outcomes = ldg_calloc(count + 1, 1);
+    if (!outcomes)
+        return ldg_fail_nomem(err);
+    rc = ldg_mem_unpark(m, parked, err);
+    if (rc == LEDGER_OK)
+        rc = apply_ops(m, ops, count, false, id, outcomes, err);
+    if (rc == LEDGER_OK) {
+        applied = true;
+    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
+        ldg_mem_undo(m, mark);
+        rc = ldg_mem_parked_again(ldg_mem_parked_find(m, id, err), err->message, err);
+    }
+    ldg_free(outcomes);
+    rc = ldg_mem_finish(m, mark, rc);
+    if (rc == LEDGER_OK)
+        *ret_applied = applied;
+    return rc;
+}
+
+ledger_rc ldg_mem_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                               bool *ret_applied, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "parked_retry", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    return ldg_mem_leave(m, retry(m, id, ops, count, ret_applied, err), err);
 }
