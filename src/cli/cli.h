@@ -115,6 +115,8 @@ struct cli_value {
 
 struct cli_command;
 struct cli {
+    const struct cli_command *commands; /* the table */
+    size_t command_count;
     const struct cli_command *command;
     struct cli_value values[OPT_COUNT];
     const char **args; /* positional */
@@ -140,7 +142,8 @@ ledger_list cli_list(const struct cli *cli, enum cli_option_id id);
  * becomes NULL with null_if_empty. */
 ledger_map cli_pairs(const struct cli *cli, enum cli_option_id id, bool null_if_empty);
 /* Nearest of `count` names to `text`, NULL: none is near. */
-const char *cli_nearest(const char *text, const char *(*name)(size_t index), size_t count);
+const char *cli_nearest(const char *text, const char *(*name)(const void *ctx, size_t index),
+                        const void *ctx, size_t count);
 bool cli_parse_number(const char *text, int64_t min, int64_t max, int64_t *ret_number);
 
 /* --- commands ------------------------------------------------------------------------------- */
@@ -192,7 +195,9 @@ int cli_completion(const struct cli *cli);
 int cli_config_doc(const struct cli *cli);
 
 /* Help of a command, of a noun ("stream") or, with "", of the program. False: no such thing. */
-bool cli_help_print(const char *words, FILE *to);
+bool cli_help_print(const struct cli *cli, const char *words, FILE *to);
+/* Says what is wrong with words that are none; gives the exit code. */
+int cli_unknown_command(const struct cli *cli);
 
 /* --- stores --------------------------------------------------------------------------------- */
 
@@ -209,7 +214,7 @@ int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
 
 /* Makes descriptors 0 to 2 safe and remembers how much is to be said. */
 void cli_output_init(void);
-void cli_output_setup(const struct cli *cli);
+void cli_output_setup(bool be_quiet, bool json, int verbose);
 bool cli_quiet(void);
 int cli_verbosity(void);
 
@@ -241,7 +246,7 @@ void *cli_alloc(void *old, size_t size);
 void cli_free(void *p);
 
 /* The progress line: drawn on a terminal only, rubbed out for every other line. */
-bool cli_progress_possible(const struct cli *cli);
+bool cli_progress_possible(void);
 void cli_progress_show(const char *text);
 void cli_progress_clear(void);
 
@@ -257,6 +262,7 @@ const char *cli_position_text(const char *position); /* without leading zeros; "
 
 /* JSON on `to`: one object per line. */
 void json_begin(FILE *to);
+void json_key(FILE *to, const char *key); /* what follows is its value */
 void json_end(FILE *to);
 void json_object_begin(FILE *to, const char *key);
 void json_object_end(FILE *to);

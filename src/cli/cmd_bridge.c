@@ -268,7 +268,7 @@ static void print_verdict_json(const struct verify *verify, const ledger_verify_
 int cli_bridge_verify(const struct cli *cli)
 {
     struct pair pair;
-    struct verify verify = { .json = cli_flag(cli, OPT_JSON), .draw = cli_progress_possible(cli) };
+    struct verify verify = { .json = cli_flag(cli, OPT_JSON), .draw = cli_progress_possible() };
     ledger_verify_options options;
     ledger_verify_result result;
     ledger_error err = { 0 };

@@ -206,7 +206,7 @@ static void progress_text(struct progress *p, const ledger_bridge_stats *s, char
 static ledger_rc wait_for_end(const struct cli *cli, ledger_bridge *bridge, struct progress *p,
                               ledger_error *err)
 {
-    bool draw = cli_progress_possible(cli);
+    bool draw = cli_progress_possible();
     bool report = !draw && cli_verbosity() > 0 && !cli_quiet();
     int64_t timeout_ms = draw ? REDRAW_MS : report ? REPORT_MS : -1;
     char line[256];

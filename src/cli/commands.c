@@ -1,7 +1,5 @@
 /* The table of commands: what each is called, takes, does and looks like in use. Parser, help,
  * completion and documentation read it. */
-#include <string.h>
-
 #include "cli/cli.h"
 
 #define LIST(...) ((const unsigned char[]){ __VA_ARGS__, OPT_END })
@@ -287,14 +285,3 @@ const struct cli_command cli_commands[] = {
       .run = cli_config_doc },
 };
 const size_t cli_command_count = sizeof cli_commands / sizeof cli_commands[0];
-
-bool cli_command_has_option(const struct cli_command *command, enum cli_option_id id)
-{
-    if (id == OPT_JSON || id == OPT_QUIET || id == OPT_VERBOSE || id == OPT_HELP)
-        return true;
-    for (const unsigned char *option = command->options; *option != OPT_END; option++) {
-        if (*option == id)
-            return true;
-    }
-    return false;
-}

@@ -1,4 +1,5 @@
-/* Help, completion and docs/CONFIG.md, all printed from the tables of options and commands. */
+/* Help, also for commands that do not exist, completion and docs/CONFIG.md, all printed from the
+ * tables of options and commands. */
 #include <string.h>
 
 #include "cli/cli.h"
@@ -57,11 +58,11 @@ static void print_command_help(const struct cli_command *command, FILE *to)
     }
 }
 
-static void print_command_lines(const char *prefix, FILE *to)
+static void print_command_lines(const struct cli *cli, const char *prefix, FILE *to)
 {
     size_t length = strlen(prefix);
-    for (size_t i = 0; i < cli_command_count; i++) {
-        const struct cli_command *command = &cli_commands[i];
+    for (size_t i = 0; i < cli->command_count; i++) {
+        const struct cli_command *command = &cli->commands[i];
         bool inside = strncmp(command->words, prefix, length) == 0 &&
                       (length == 0 || command->words[length] == ' ');
         if (inside && !command->hidden)
@@ -69,14 +70,14 @@ static void print_command_lines(const char *prefix, FILE *to)
     }
 }
 
-static void print_program_help(FILE *to)
+static void print_program_help(const struct cli *cli, FILE *to)
 {
     fputs("usage: ledgerctl COMMAND [options]\n\n"
           "Append-only ledgers in a database you already have, and bridges that carry every "
           "change\n"
           "of one into another.\n\ncommands:\n",
           to);
-    print_command_lines("", to);
+    print_command_lines(cli, "", to);
     fputs("\nA store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE. Data goes to "
           "stdout, words\n"
           "go to stderr.\n"
@@ -100,41 +101,162 @@ static void print_program_help(FILE *to)
           to);
 }
 
-bool cli_help_print(const char *words, FILE *to)
+bool cli_help_print(const struct cli *cli, const char *words, FILE *to)
 {
     size_t length = strlen(words);
     if (length == 0) {
-        print_program_help(to);
+        print_program_help(cli, to);
         return true;
     }
-    for (size_t i = 0; i < cli_command_count; i++) {
-        if (strcmp(cli_commands[i].words, words) == 0) {
-            print_command_help(&cli_commands[i], to);
+    for (size_t i = 0; i < cli->command_count; i++) {
+        if (strcmp(cli->commands[i].words, words) == 0) {
+            print_command_help(&cli->commands[i], to);
             return true;
         }
     }
-    for (size_t i = 0; i < cli_command_count; i++) {
-        if (strncmp(cli_commands[i].words, words, length) == 0 &&
-            cli_commands[i].words[length] == ' ') {
+    for (size_t i = 0; i < cli->command_count; i++) {
+        if (strncmp(cli->commands[i].words, words, length) == 0 &&
+            cli->commands[i].words[length] == ' ') {
             fprintf(to, "usage: ledgerctl %s COMMAND [options]\n\ncommands:\n", words);
-            print_command_lines(words, to);
+            print_command_lines(cli, words, to);
             return true;
         }
     }
     return false;
 }
 
-/* --- completion ----------------------------------------------------------------------------- */
+/* --- the commands ---------------------------------------------------------------------------- */
+
+/* The first words of the arguments that begin some command: "", "bridge", "bridge parked". */
+static size_t common_words(const struct cli *cli, char *out, size_t out_size)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (; used < cli->arg_count; used++) {
+        char next[64];
+        int size = snprintf(next, sizeof next, "%s%s%s", out, used > 0 ? " " : "", cli->args[used]);
+        bool known = false;
+        for (size_t i = 0; i < cli->command_count && size > 0 && (size_t)size < sizeof next; i++) {
+            const char *words = cli->commands[i].words;
+            known = known || (strncmp(words, next, (size_t)size) == 0 &&
+                              (words[size] == ' ' || words[size] == '\0'));
+        }
+        if (!known)
+            break;
+        snprintf(out, out_size, "%s", next);
+    }
+    return used;
+}
+
+/* Whose next words are looked through, and behind which words. */
+struct suggestions {
+    const struct cli *cli;
+    char prefix[64];
+};
+
+/* The word that a command has behind the prefix, NULL: it has another beginning. */
+static const char *next_word(const void *ctx, size_t index)
+{
+    const struct suggestions *s = ctx;
+    const struct cli *cli = s->cli;
+    static char slots[64][32];
+    char *word = slots[index % 64];
+    const char *words = cli->commands[index].words;
+    size_t length = strlen(s->prefix);
+    if (cli->commands[index].hidden || strncmp(words, s->prefix, length) != 0 ||
+        (length > 0 && words[length] != ' '))
+        return NULL;
+    words += length + (length > 0);
+    snprintf(word, sizeof slots[0], "%.*s", (int)strcspn(words, " "), words);
+    return word;
+}
+
+int cli_unknown_command(const struct cli *cli)
+{
+    struct suggestions s = { .cli = cli };
+    size_t used = common_words(cli, s.prefix, sizeof s.prefix);
+    if (used == cli->arg_count) {
+        if (used > 0)
+            cli_error("`%s` needs one word more", s.prefix);
+        cli_help_print(cli, s.prefix, stderr);
+        return CLI_EXIT_USAGE;
+    }
+    const char *wrong = cli->args[used];
+    const char *near = cli_nearest(wrong, next_word, &s, cli->command_count);
+    const char *gap = used > 0 ? " " : "";
+    if (near != NULL)
+        cli_error("unknown command `%s%s%s`; did you mean `%s%s%s`?", s.prefix, gap,
+                  cli_shown(wrong), s.prefix, gap, near);
+    else
+        cli_error("unknown command `%s%s%s`; see `ledgerctl help%s%s`", s.prefix, gap,
+                  cli_shown(wrong), gap, s.prefix);
+    return CLI_EXIT_USAGE;
+}
+
+/* A backend that is built in knows its scheme, even if it cannot open this URL. */
+static bool has_backend(const char *scheme)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    ledger_error err = { 0 };
+    char url[32];
+    snprintf(url, sizeof url, "%s:", scheme);
+    ledger_store_options_defaults(&options);
+    options.url = url;
+    ledger_rc rc = ledger_store_open(&options, &store, &err);
+    ledger_store_close(&store);
+    return rc != LEDGER_ERR_UNSUPPORTED;
+}
+
+int cli_version(const struct cli *cli)
+{
+    static const char *const schemes[] = { "sqlite", "memory", "postgresql", "mongodb",
+                                           "clickhouse" };
+    size_t count = sizeof schemes / sizeof schemes[0];
+    if (!cli_flag(cli, OPT_JSON)) {
+        printf("ledgerctl %s (library %s; backends:", LEDGER_VERSION, ledger_version());
+        for (size_t i = 0; i < count; i++) {
+            if (has_backend(schemes[i]))
+                printf(" %s", schemes[i]);
+        }
+        puts(")");
+        return CLI_EXIT_OK;
+    }
+    json_begin(stdout);
+    json_text(stdout, "program", LEDGER_VERSION);
+    json_text(stdout, "library", ledger_version());
+    json_array_begin(stdout, "backends");
+    for (size_t i = 0; i < count; i++) {
+        if (has_backend(schemes[i]))
+            json_item(stdout, schemes[i]);
+    }
+    json_array_end(stdout);
+    json_end(stdout);
+    return CLI_EXIT_OK;
+}
+
+int cli_help(const struct cli *cli)
+{
+    char words[128] = "";
+    for (size_t i = 0, used = 0; i < cli->arg_count && used < sizeof words; i++)
+        used += (size_t)snprintf(words + used, sizeof words - used, "%s%s", i > 0 ? " " : "",
+                                 cli->args[i]);
+    if (cli_help_print(cli, words, stdout))
+        return CLI_EXIT_OK;
+    return cli_unknown_command(cli);
+}
+
+/* --- completion ------------------------------------------------------------------------------ */
 
 /* The words that may follow a beginning of a command: "" or "bridge" or "bridge parked". */
-static void print_completion_case(const char *prefix, FILE *to)
+static void print_completion_case(const struct cli *cli, const char *prefix, FILE *to)
 {
     size_t length = strlen(prefix), last_size = 0;
     const char *last = "";
     fprintf(to, "    \"%s\") words=\"", prefix);
-    for (size_t i = 0; i < cli_command_count; i++) {
-        const char *words = cli_commands[i].words;
-        if (cli_commands[i].hidden || strncmp(words, prefix, length) != 0 ||
+    for (size_t i = 0; i < cli->command_count; i++) {
+        const char *words = cli->commands[i].words;
+        if (cli->commands[i].hidden || strncmp(words, prefix, length) != 0 ||
             (length > 0 && words[length] != ' '))
             continue;
         const char *next = words + length + (length > 0);
@@ -149,17 +271,17 @@ static void print_completion_case(const char *prefix, FILE *to)
 }
 
 /* Each beginning of a command's words, once: "store", "bridge", "bridge parked". */
-static void print_completion_groups(FILE *to)
+static void print_completion_groups(const struct cli *cli, FILE *to)
 {
-    for (size_t i = 0; i < cli_command_count; i++) {
-        const char *words = cli_commands[i].words;
+    for (size_t i = 0; i < cli->command_count; i++) {
+        const char *words = cli->commands[i].words;
         const char *blank = strchr(words, ' ');
         for (; blank != NULL; blank = strchr(blank + 1, ' ')) {
             char prefix[64];
             size_t size = (size_t)(blank - words);
             snprintf(prefix, sizeof prefix, "%.*s", (int)size, words);
-            if (i == 0 || strncmp(cli_commands[i - 1].words, words, size + 1) != 0)
-                print_completion_case(prefix, to);
+            if (i == 0 || strncmp(cli->commands[i - 1].words, words, size + 1) != 0)
+                print_completion_case(cli, prefix, to);
         }
     }
 }
@@ -239,15 +361,15 @@ int cli_completion(const struct cli *cli)
           to);
     print_completion_values(to);
     fputs("  elif [[ $cur == -* ]]; then\n  case $path in\n", to);
-    for (size_t i = 0; i < cli_command_count; i++) {
-        if (!cli_commands[i].hidden)
-            print_completion_options(&cli_commands[i], to);
+    for (size_t i = 0; i < cli->command_count; i++) {
+        if (!cli->commands[i].hidden)
+            print_completion_options(&cli->commands[i], to);
     }
     fputs("    *) words=\"--help --json --quiet --verbose\" ;;\n  esac\n"
           "  else\n  path=${path#help} path=${path# }\n  case $path in\n",
           to);
-    print_completion_case("", to);
-    print_completion_groups(to);
+    print_completion_case(cli, "", to);
+    print_completion_groups(cli, to);
     fputs("  esac\n  fi\n"
           "  if [[ -n $files ]]; then COMPREPLY=($(compgen -f -- \"$cur\")); compopt -o filenames "
           "2>/dev/null\n"
@@ -260,7 +382,7 @@ int cli_completion(const struct cli *cli)
     return CLI_EXIT_OK;
 }
 
-/* --- docs/CONFIG.md ------------------------------------------------------------------------- */
+/* --- docs/CONFIG.md -------------------------------------------------------------------------- */
 
 static void print_escaped(const char *text, FILE *to)
 {
@@ -307,8 +429,8 @@ int cli_config_doc(const struct cli *cli)
     for (size_t id = 0; id < OPT_COUNT; id++)
         print_option_row((enum cli_option_id)id, to);
     fputs("\n## Commands\n\n| Command | What it does | Options |\n|---|---|---|\n", to);
-    for (size_t i = 0; i < cli_command_count; i++) {
-        const struct cli_command *command = &cli_commands[i];
+    for (size_t i = 0; i < cli->command_count; i++) {
+        const struct cli_command *command = &cli->commands[i];
         if (command->hidden)
             continue;
         fprintf(to, "| `%s%s", command->words, command->args[0] != '\0' ? " " : "");

@@ -363,7 +363,7 @@ static bool take_value(struct cli *cli, enum cli_option_id id, const char *text,
 
 /* --- arguments ------------------------------------------------------------------------------ */
 
-static const char *option_name(size_t index)
+static const char *option_name(const void *ctx, size_t index)
 {
     return cli_options[index].name;
 }
@@ -387,7 +387,7 @@ static bool take_long(struct cli *cli, int argc, char **argv, int *index)
     snprintf(plain, sizeof plain, "%.*s", (int)(size < 39 ? size : 39), name);
     enum cli_option_id id = find_option(name, size);
     if (id == OPT_END) {
-        const char *near = cli_nearest(plain, option_name, OPT_COUNT);
+        const char *near = cli_nearest(plain, option_name, NULL, OPT_COUNT);
         cli_error("unknown option --%s%s%s%s", cli_shown(plain),
                   near != NULL ? "; did you mean --" : "; see `ledgerctl help`",
                   near != NULL ? near : "", near != NULL ? "?" : "");
@@ -501,6 +501,17 @@ bool cli_options_environment(struct cli *cli)
     return true;
 }
 
+bool cli_command_has_option(const struct cli_command *command, enum cli_option_id id)
+{
+    if (id == OPT_JSON || id == OPT_QUIET || id == OPT_VERBOSE || id == OPT_HELP)
+        return true;
+    for (const unsigned char *option = command->options; *option != OPT_END; option++) {
+        if (*option == id)
+            return true;
+    }
+    return false;
+}
+
 bool cli_options_allowed(const struct cli *cli)
 {
     for (size_t id = 0; id < OPT_COUNT; id++) {
@@ -604,12 +615,13 @@ static size_t distance(const char *a, const char *b)
     return d[m][n];
 }
 
-const char *cli_nearest(const char *text, const char *(*name)(size_t index), size_t count)
+const char *cli_nearest(const char *text, const char *(*name)(const void *ctx, size_t index),
+                        const void *ctx, size_t count)
 {
     const char *best = NULL;
     size_t length = strlen(text), best_distance = 1 + (length > 4) + (length > 10) + 1;
     for (size_t i = 0; i < count; i++) {
-        const char *candidate = name(i);
+        const char *candidate = name(ctx, i);
         if (candidate == NULL)
             continue;
         size_t d = distance(text, candidate);
