@@ -17,15 +17,6 @@
 
 extern const struct ldg_backend ldg_backend_postgres;
 
-ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
-                          ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_DATA,
-                    "table \"%s\", row %lld: column %s is damaged (%s); correct it with an UPDATE, "
-                    "or delete the row",
-                    pg->table, (long long)id, column, why);
-}
-
 /* --- transactions ---------------------------------------------------------------------------- */
 
 static ledger_rc pg_tx_begin(void *ctx, ledger_error *err)

@@ -519,7 +519,7 @@ ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_err
     if (rc == LEDGER_OK)
         rc = check_server(&f, err);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_look(pg, true, &shape, err);
+        rc = ldg_pg_catalog_read(pg, true, &shape, err);
     if (rc == LEDGER_ERR_SCHEMA || rc == LEDGER_ERR_DATA) {
         tell(&f, LEDGER_FINDING_ERROR, pg->table, "%s", err->message);
         rc = LEDGER_OK;

@@ -1,9 +1,8 @@
-/* Connecting, connecting anew, and looking at what was connected to.
+/* Connecting, and letting a connection go.
  *
  * Hides which parameters a connection gets. What the URL, the environment or a service file says
- * wins; ours fill what is unset. Invariants: a remote host's certificate is verified unless
- * somebody said otherwise; a connection is used only after all checks; a new connection never goes
- * on with a transaction of the old one. */
+ * wins; ours fill what is unset. Invariant: a remote host's certificate is verified unless somebody
+ * said otherwise. */
 #include "backend/postgres/postgres.h"
 
 #include <arpa/inet.h>
@@ -292,7 +291,8 @@ static void find_sqlstate(const char *text, char sqlstate[6], const char **ret_l
  * leaves it behind, and it frees itself when it ends. */
 struct attempt {
     struct parameters p;
-    PGconn *conn; /* NULL: no memory */
+    const ledger_wait *wait; /* NULL: nobody is asked or told */
+    PGconn *conn;            /* NULL: no memory */
     bool timed_out;
     atomic_bool resolved; /* nothing has to be looked up any more */
     atomic_bool left;     /* nobody waits for it any more */
@@ -399,12 +399,13 @@ static void try_once(struct attempt *a)
         a->timed_out = !drive(a, a->conn, connect_timeout_of(&a->p));
 }
 
-static struct attempt *new_attempt(void)
+static struct attempt *new_attempt(const ledger_wait *wait)
 {
     pthread_condattr_t attr;
     struct attempt *a = ldg_calloc(1, sizeof(*a));
     if (!a)
         return NULL;
+    a->wait = wait;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&a->mutex, NULL);
@@ -449,11 +450,11 @@ static void name_target(const struct parameters *p, char *out, size_t out_size)
                    *port ? port : "5432");
 }
 
-static void tell_attempt(const struct ldg_pg *pg, struct attempt *a)
+static void tell_attempt(struct attempt *a)
 {
     char target[240];
     name_target(&a->p, target, sizeof(target));
-    ldg_wait_tell(pg->wait, "connecting %s: waits for %s", target,
+    ldg_wait_tell(a->wait, "connecting %s: waits for %s", target,
                   a->p.several_hosts           ? "the name service, or an answer of the servers"
                   : !atomic_load(&a->resolved) ? "the name service to find the host"
                                                : "an answer of the server");
@@ -488,14 +489,14 @@ static bool leave(struct attempt *a)
     return done;
 }
 
-static ledger_rc await_attempt(const struct ldg_pg *pg, struct attempt **attempt, ledger_error *err)
+static ledger_rc await_attempt(struct attempt **attempt, ledger_error *err)
 {
-    struct ldg_waiting waiting = { .wait = pg->wait };
     struct attempt *a = *attempt;
+    struct ldg_waiting waiting = { .wait = a->wait };
     char target[240];
     while (!attempt_is_done(a)) {
         if (ldg_waiting_is_long(&waiting))
-            tell_attempt(pg, a);
+            tell_attempt(a);
         if (ldg_waiting_ask(&waiting) == LEDGER_WAIT_ON)
             continue;
         name_target(&a->p, target, sizeof(target));
@@ -511,29 +512,31 @@ static ledger_rc await_attempt(const struct ldg_pg *pg, struct attempt **attempt
 }
 
 /* In a thread of its own where somebody is to be asked meanwhile. */
-static ledger_rc run_attempt(const struct ldg_pg *pg, struct attempt **attempt, ledger_error *err)
+static ledger_rc run_attempt(struct attempt **attempt, ledger_error *err)
 {
-    struct ldg_waiting now = { .wait = pg->wait };
+    struct ldg_waiting now = { .wait = (*attempt)->wait };
     pthread_attr_t attr;
     pthread_t thread;
     if (ldg_waiting_ask(&now) != LEDGER_WAIT_ON)
         return ldg_fail(err, LEDGER_ERR_CONNECT, "no more time to connect");
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    const bool started = pg->wait && pthread_create(&thread, &attr, attempt_main, *attempt) == 0;
+    const bool started =
+        (*attempt)->wait && pthread_create(&thread, &attr, attempt_main, *attempt) == 0;
     pthread_attr_destroy(&attr);
     if (started)
-        return await_attempt(pg, attempt, err);
+        return await_attempt(attempt, err);
     try_once(*attempt);
     return LEDGER_OK;
 }
 
-ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err)
+ledger_rc ldg_pg_dial(const struct ldg_pg *pg, const ledger_wait *wait, PGconn **ret_conn,
+                      ledger_error *err)
 {
-    struct attempt *a = new_attempt();
+    struct attempt *a = new_attempt(wait);
     ledger_rc rc = a ? fill_parameters(pg, &a->p, err) : ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc = run_attempt(pg, &a, err);
+        rc = run_attempt(&a, err);
     if (rc != LEDGER_OK)
         goto out;
     if (!a->conn) {
@@ -557,163 +560,7 @@ out:
     return rc;
 }
 
-/* --- looking at it --------------------------------------------------------------------------- */
-
-static ledger_rc name_it(struct ldg_pg *pg, ledger_error *err)
-{
-    struct ldg_buf name;
-    const char *host = PQhost(pg->conn);
-    ldg_buf_init(&name, LEDGER_ERROR_MESSAGE_MAX);
-    ldg_buf_printf(&name, "database \"%.64s\"", PQdb(pg->conn) ? PQdb(pg->conn) : "");
-    if (host && *host)
-        ldg_buf_printf(&name, " at %.128s:%s", host, PQport(pg->conn) ? PQport(pg->conn) : "");
-    ldg_free(pg->where);
-    pg->where = ldg_buf_take(&name);
-    ldg_buf_fini(&name);
-    return pg->where ? LEDGER_OK : ldg_fail_nomem(err);
-}
-
-static ledger_rc fail_too_old(const struct ldg_pg *pg, ledger_error *err)
-{
-    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                    "%s: the server is PostgreSQL %d.%d, too old; it must be %d or later",
-                    pg->where, pg->server_version / 10000, pg->server_version % 10000,
-                    LDG_PG_VERSION_MIN / 10000);
-}
-
-static ledger_rc check_server(struct ldg_pg *pg, const char *encoding, bool standby,
-                              ledger_error *err)
-{
-    if (pg->server_version < LDG_PG_VERSION_MIN)
-        return fail_too_old(pg, err);
-    if (strcmp(encoding, "UTF8") != 0)
-        return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                        "%s: the database's encoding is %s; a ledger needs UTF8: dump it and load "
-                        "it into a new one (CREATE DATABASE ... ENCODING 'UTF8')",
-                        pg->where, encoding);
-    if (strcmp(pg_encoding_to_char(PQclientEncoding(pg->conn)), "UTF8") != 0)
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "%s: the connection's client_encoding is %s; call "
-                        "PQsetClientEncoding(conn, \"UTF8\") first",
-                        pg->where, pg_encoding_to_char(PQclientEncoding(pg->conn)));
-    if (!standby || (pg->role == LDG_ROLE_USER && (pg->flags & LEDGER_STORE_READ_ONLY)))
-        return LEDGER_OK;
-    /* It may be promoted any moment, or the primary's name may soon lead to another. */
-    if (pg->opened)
-        return ldg_fail(err, LEDGER_ERR_CONNECT,
-                        "%s: the server is a standby now; it may be promoted soon", pg->where);
-    return ldg_fail(err, LEDGER_ERR_READ_ONLY,
-                    "%s: the server is a standby, which %s; name the primary, or several hosts",
-                    pg->where,
-                    pg->role == LDG_ROLE_SOURCE ? "does not see running transactions of the primary"
-                                                : "cannot be written");
-}
-
-static ledger_rc look(struct ldg_pg *pg, ledger_error *err)
-{
-    static const char text[] =
-        "SELECT pg_backend_pid(), current_setting('server_version_num')::int4, "
-        "current_setting('server_encoding'), pg_is_in_recovery(), "
-        "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), "
-        "has_function_privilege('pg_control_system()', 'EXECUTE')";
-    PGresult *result = NULL;
-    ledger_rc rc;
-    pg->pooled = false; /* until it is known: a new session that says nothing is given up */
-    pg->backend_pid = 0;
-    pg->server_version = PQserverVersion(pg->conn);
-    if (pg->server_version && pg->server_version < LDG_PG_VERSION_MIN)
-        return fail_too_old(pg, err); /* it may not even know the question */
-    /* First, so that a role's limits do not count for what is asked next. */
-    rc = pg->own_conn ? ldg_pg_session_set_up(pg, err) : LEDGER_OK;
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    const int pid = (int)ldg_pg_get_int64(result, 0, 0);
-    const bool knows_system = ldg_pg_get_bool(result, 0, 5);
-    pg->pooled = pid != PQbackendPID(pg->conn);
-    pg->backend_pid = pg->pooled ? 0 : pid;
-    pg->backend_start_us = ldg_pg_get_time(result, 0, 4);
-    pg->server_version = (int)ldg_pg_get_int64(result, 0, 1);
-    rc = check_server(pg, ldg_pg_get_text(result, 0, 2), ldg_pg_get_bool(result, 0, 3), err);
-    PQclear(result);
-    result = NULL;
-    pg->system_id[0] = '\0';
-    if (rc == LEDGER_OK && knows_system) {
-        rc = ldg_pg_run_text(pg, "looking at the server",
-                             "SELECT system_identifier::text FROM pg_control_system()", NULL,
-                             &result, err);
-        if (rc == LEDGER_OK && strlen(ldg_pg_get_text(result, 0, 0)) < sizeof(pg->system_id))
-            memcpy(pg->system_id, ldg_pg_get_text(result, 0, 0),
-                   strlen(ldg_pg_get_text(result, 0, 0)) + 1);
-    }
-out:
-    PQclear(result);
-    return rc;
-}
-
-ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
-{
-    PGconn *conn = NULL;
-    ledger_rc rc = ldg_pg_dial(pg, &conn, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    ldg_pg_forget(pg);
-    pg->conn = conn;
-    pg->own_conn = true;
-    pg->must_set_up = false;
-    pg->taken_count = 0;
-    pg->connect_count++;
-    rc = name_it(pg, err);
-    if (rc == LEDGER_OK)
-        rc = look(pg, err);
-    if (rc != LEDGER_OK)
-        ldg_pg_close_conn(pg);
-    return rc;
-}
-
-/* --- the caller's own ------------------------------------------------------------------------ */
-
-static ledger_rc check_given(struct ldg_pg *pg, ledger_error *err)
-{
-    if (PQstatus(pg->conn) != CONNECTION_OK) {
-        char text[320];
-        ldg_pg_message(pg->conn, text, sizeof(text));
-        return ldg_fail(err, LEDGER_ERR_CONNECT,
-                        "%s: the connection given is broken (%s); reset it, or open the store "
-                        "with a new one",
-                        pg->where ? pg->where : "", text);
-    }
-    if (PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "the connection given is in pipeline mode");
-    switch (PQtransactionStatus(pg->conn)) {
-    case PQTRANS_IDLE:
-    case PQTRANS_INTRANS:
-        return LEDGER_OK;
-    case PQTRANS_INERROR:
-        return ldg_pg_fail_in_tx(pg, err);
-    default:
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the connection given has a statement under way; finish it first");
-    }
-}
-
-ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err)
-{
-    pg->conn = conn;
-    pg->own_conn = false;
-    pg->connect_count++;
-    ledger_rc rc = check_given(pg, err);
-    if (rc == LEDGER_OK)
-        rc = name_it(pg, err);
-    if (rc == LEDGER_OK)
-        rc = look(pg, err);
-    if (rc != LEDGER_OK)
-        pg->conn = NULL;
-    return rc;
-}
-
-/* --- losing it and getting it back ----------------------------------------------------------- */
+/* --- letting it go --------------------------------------------------------------------------- */
 
 void ldg_pg_drop(struct ldg_pg *pg)
 {
@@ -750,36 +597,4 @@ bool ldg_pg_is_alive(struct ldg_pg *pg)
         (void)!PQisBusy(pg->conn); /* takes in what came: notices, settings */
     }
     return PQstatus(pg->conn) == CONNECTION_OK;
-}
-
-ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
-{
-    if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
-        ldg_pg_drop(pg);
-    if (pg->lost_in_tx)
-        return ldg_fail(err, pg->in_snapshot ? LEDGER_ERR_CONNECT : LEDGER_ERR_INVALID,
-                        "%s: the connection was lost in the middle of this transaction, and "
-                        "nothing of it was written; roll back and begin again",
-                        pg->where ? pg->where : "");
-    if (!pg->own_conn)
-        return check_given(pg, err);
-    /* Whatever left a transaction open, going on inside of it would commit nothing. */
-    if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE && !pg->in_user_tx &&
-        !pg->in_snapshot)
-        ldg_pg_rollback(pg);
-    ledger_rc rc = LEDGER_OK;
-    if (pg->conn && !pg->in_user_tx && !pg->in_snapshot)
-        rc = ldg_pg_session_renew(pg, err);
-    if (pg->conn && rc == LEDGER_OK && !pg->in_user_tx && !pg->in_snapshot)
-        rc = ldg_pg_orphans_end(pg, err);
-    if (pg->conn || rc != LEDGER_OK)
-        return rc;
-    rc = ldg_pg_connect(pg, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_schema_look(pg, err);
-    if (rc != LEDGER_OK)
-        ldg_pg_close_conn(pg);
-    else
-        rc = ldg_pg_orphans_end(pg, err);
-    return rc;
 }

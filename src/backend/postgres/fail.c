@@ -1,11 +1,10 @@
 /* SQLSTATE -> our codes, with words that say what to change.
  *
- * Invariant: the code of an error follows from its SQLSTATE and from what the connection is, never
- * from the server's words, which come in many languages. */
+ * Pure: asks nobody, changes nothing. Invariant: the code of an error follows from its SQLSTATE and
+ * from what the connection is, never from the server's words, which come in many languages. */
 #include "backend/postgres/schema.h"
 
 #include <ctype.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -174,11 +173,18 @@ void ldg_pg_message(const PGconn *conn, char *out, size_t out_size)
     ldg_pg_show(*text ? text : "no connection to the server", out, out_size);
 }
 
+const char *ldg_pg_error_field(const PGresult *result, int field)
+{
+    const char *text = PQresultErrorField(result, field);
+
+    return text != NULL ? text : "";
+}
+
 /* --- errors ---------------------------------------------------------------------------------- */
 
 /* A connection that could write and cannot any more: its server was demoted. The next one may lead
  * to the new primary. */
-static ledger_rc demoted(struct ldg_pg *pg, const char *sqlstate, const char *doing,
+static ledger_rc demoted(const struct ldg_pg *pg, const char *sqlstate, const char *doing,
                          const char *text, ledger_error *err)
 {
     return ldg_fail_native(err, LEDGER_ERR_CONNECT, "postgres", pack(sqlstate),
@@ -194,12 +200,12 @@ ledger_rc ldg_pg_fail_state(ledger_error *err, const char *sqlstate, const char 
                            pack(sqlstate), "%s%s", text, hint ? hint : info->hint);
 }
 
-static ledger_rc fail_conn(struct ldg_pg *pg, const char *doing, ledger_error *err)
+static ledger_rc fail_conn(const struct ldg_pg *pg, const char *doing, ledger_error *err)
 {
     char text[SHOWN_MAX + 8];
     ldg_pg_message(pg->conn, text, sizeof(text));
-    return ldg_fail_native(err, LEDGER_ERR_CONNECT, "postgres", 0, "%s%swhile %s: %s",
-                           pg->where ? pg->where : "", pg->where ? ": " : "", doing, text);
+    return ldg_fail_native(err, LEDGER_ERR_CONNECT, "postgres", 0, "%s: while %s: %s", pg->where,
+                           doing, text);
 }
 
 /* An error that also ends the session, and says nothing of the statement itself: a limit, an
@@ -214,29 +220,6 @@ static ledger_rc code_of(const struct state_info *info, const PGresult *result)
                : info->code;
 }
 
-/* When a handle of this process last waited for a lock and did not get it; 0: never. A bridge that
- * fails at its start makes new handles for each try, and those know nothing of the tries before. */
-static _Atomic int64_t locked_us;
-#define LOCKED_OF_LATE_US (10 * INT64_C(1000000))
-
-bool ldg_pg_locked_of_late(void)
-{
-    const int64_t last_us = atomic_load(&locked_us);
-    return last_us != 0 && ldg_clock_mono_us() - last_us < LOCKED_OF_LATE_US;
-}
-
-/* A lock was not to be had; who has it is known from the waits before. */
-static void note_locked(struct ldg_pg *pg, char *out, size_t out_size)
-{
-    pg->lock_failures++;
-    atomic_store(&locked_us, ldg_clock_mono_us());
-    if (*pg->holder)
-        (void)snprintf(out, out_size, "%s", pg->holder);
-    else if (pg->cancelled)
-        (void)snprintf(out, out_size, "enough was waited for a lock");
-    pg->cancelled = false;
-}
-
 /* A row that is too large for an index: the server names the index, and leaves out the remedy.
  */
 static const char *key_hint(const PGresult *result)
@@ -249,13 +232,6 @@ static const char *key_hint(const PGresult *result)
 }
 
 /* --- faults of a table as such --------------------------------------------------------------- */
-
-static const char *field_of(const PGresult *result, int field)
-{
-    const char *text = PQresultErrorField(result, field);
-
-    return text != NULL ? text : "";
-}
 
 /* Which of our tables is it? -1: none. */
 static int table_of(const struct ldg_pg *pg, const char *name)
@@ -289,9 +265,9 @@ ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *e
     ldg_pg_name(pg, ldg_pg_tables[table].name, name);
     ldg_pg_help_behind(sequence, name, help);
     return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                    "%s%ssequence %s lies behind the rows of table \"%s\", as it does after a move "
+                    "%s: sequence %s lies behind the rows of table \"%s\", as it does after a move "
                     "that brings rows without their sequences: %s",
-                    pg->where ? pg->where : "", pg->where ? ": " : "", sequence, name, help);
+                    pg->where, sequence, name, help);
 }
 
 /* Columns that every ledger's table fills on each row, or has a default for. */
@@ -316,14 +292,13 @@ static bool is_always_filled(int table, const char *column)
 /* A table without such a column is fine: nothing that an event holds decides. */
 static ledger_rc fail_not_null(const struct ldg_pg *pg, const PGresult *result, ledger_error *err)
 {
-    const char *table = field_of(result, PG_DIAG_TABLE_NAME);
-    const char *column = field_of(result, PG_DIAG_COLUMN_NAME);
+    const char *table = ldg_pg_error_field(result, PG_DIAG_TABLE_NAME);
+    const char *column = ldg_pg_error_field(result, PG_DIAG_COLUMN_NAME);
 
     return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "postgres", pack("23502"),
-                           "%s%stable \"%s\" has a column \"%s\" that has to be filled, which no "
+                           "%s: table \"%s\" has a column \"%s\" that has to be filled, which no "
                            "ledger does: ALTER TABLE \"%s\" ALTER COLUMN \"%s\" DROP NOT NULL",
-                           pg->where ? pg->where : "", pg->where ? ": " : "", table, column, table,
-                           column);
+                           pg->where, table, column, table, column);
 }
 
 /* The sequence that a server's text names; only for the words. */
@@ -348,19 +323,17 @@ static ledger_rc fail_exhausted(const struct ldg_pg *pg, const char *doing, cons
 
     ldg_pg_help_exhausted(sequence != NULL ? sequence : "…", help);
     return ldg_fail_native(err, LEDGER_ERR_SCHEMA, "postgres", pack("2200H"),
-                           "%s%swhile %s: %s; ids have run out: %s", pg->where ? pg->where : "",
-                           pg->where ? ": " : "", doing, text, help);
+                           "%s: while %s: %s; ids have run out: %s", pg->where, doing, text, help);
 }
 
 /* What no row could have met. OK: it is not that. */
-static ledger_rc fail_table(struct ldg_pg *pg, const PGresult *result, const char *sqlstate,
+static ledger_rc fail_table(const struct ldg_pg *pg, const PGresult *result, const char *sqlstate,
                             const char *doing, const char *text, ledger_error *err)
 {
-    const int table = table_of(pg, field_of(result, PG_DIAG_TABLE_NAME));
-    const char *constraint = field_of(result, PG_DIAG_CONSTRAINT_NAME);
-    const char *column = field_of(result, PG_DIAG_COLUMN_NAME);
+    const int table = table_of(pg, ldg_pg_error_field(result, PG_DIAG_TABLE_NAME));
+    const char *constraint = ldg_pg_error_field(result, PG_DIAG_CONSTRAINT_NAME);
+    const char *column = ldg_pg_error_field(result, PG_DIAG_COLUMN_NAME);
 
-    snprintf(pg->refused_by, sizeof(pg->refused_by), "%s", *constraint ? constraint : column);
     if (strcmp(sqlstate, "2200H") == 0)
         return fail_exhausted(pg, doing, text, err);
     if (table < 0)
@@ -390,44 +363,35 @@ ledger_rc ldg_pg_fail_own(ledger_rc rc, ledger_error *err)
                            message);
 }
 
-ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
-                      ledger_error *err)
+ledger_rc ldg_pg_fail(const struct ldg_pg *pg, const PGresult *result, const char *doing,
+                      const char *help, ledger_error *err)
 {
-    const char *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
-    const char *primary = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
-    char text[SHOWN_MAX + 8];
-    ledger_rc rc;
-
-    if (!sqlstate) { /* libpq's own: the connection broke, or memory is short */
-        rc = fail_conn(pg, doing, err);
-        ldg_pg_drop(pg);
-        return rc;
-    }
+    const char *sqlstate = ldg_pg_error_field(result, PG_DIAG_SQLSTATE);
     const struct state_info *info = info_of(sqlstate);
-    primary = primary ? primary : "";
-    ldg_pg_show(primary, text, sizeof(text));
+    char text[SHOWN_MAX + 8];
+
+    if (!*sqlstate) /* libpq's own: the connection broke, or memory is short */
+        return fail_conn(pg, doing, err);
+    ldg_pg_show(ldg_pg_error_field(result, PG_DIAG_MESSAGE_PRIMARY), text, sizeof(text));
     if (info->code == LEDGER_ERR_READ_ONLY && pg->opened && pg->own_conn &&
-        !(pg->flags & LEDGER_STORE_READ_ONLY)) {
-        rc = demoted(pg, sqlstate, doing, text, err);
-        ldg_pg_drop(pg);
-        return rc;
-    }
-    rc = fail_table(pg, result, sqlstate, doing, text, err);
+        !(pg->flags & LEDGER_STORE_READ_ONLY))
+        return demoted(pg, sqlstate, doing, text, err);
+    ledger_rc rc = fail_table(pg, result, sqlstate, doing, text, err);
     if (rc != LEDGER_OK)
         return rc;
-    char more[LDG_PG_GRANT_MAX] = "";
-    if (strcmp(sqlstate, "42501") == 0)
-        ldg_pg_explain_denied(pg, primary, more, sizeof(more));
-    else if (strcmp(sqlstate, "55P03") == 0 || pg->cancelled)
-        note_locked(pg, more, sizeof(more));
-    rc = ldg_fail_native(err, code_of(info, result), "postgres", pack(sqlstate),
-                         "%s%swhile %s: %s (SQLSTATE %s)%s%s", pg->where ? pg->where : "",
-                         pg->where ? ": " : "", doing, text, sqlstate,
-                         *more                            ? "; "
-                         : strcmp(sqlstate, "54000") == 0 ? key_hint(result)
-                                                          : info->hint,
-                         more);
-    if (rc == LEDGER_ERR_CONNECT || PQstatus(pg->conn) == CONNECTION_BAD)
-        ldg_pg_drop(pg);
-    return rc;
+    return ldg_fail_native(err, code_of(info, result), "postgres", pack(sqlstate),
+                           "%s: while %s: %s (SQLSTATE %s)%s%s", pg->where, doing, text, sqlstate,
+                           *help                            ? "; "
+                           : strcmp(sqlstate, "54000") == 0 ? key_hint(result)
+                                                            : info->hint,
+                           help);
+}
+
+ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
+                          ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_DATA,
+                    "table \"%s\", row %lld: column %s is damaged (%s); correct it with an UPDATE, "
+                    "or delete the row",
+                    pg->table, (long long)id, column, why);
 }

@@ -95,6 +95,6 @@ ledger_rc ldg_pg_check_role(const struct ldg_pg *pg, const struct ldg_pg_shape *
 
     if (!ldg_pg_lacks_grants(pg, shape, use, false, lacking, sizeof(lacking)))
         return LEDGER_OK;
-    return ldg_fail(err, LEDGER_ERR_PERMISSION, "%s: role \"%s\" lacks a privilege: %s",
-                    pg->where ? pg->where : "the database", shape->role, lacking);
+    return ldg_fail(err, LEDGER_ERR_PERMISSION, "%s: role \"%s\" lacks a privilege: %s", pg->where,
+                    shape->role, lacking);
 }

@@ -20,7 +20,8 @@
 #define SLICE_BYTES 4194304
 #define TEXT_OF(number) #number
 #define DIGITS_OF(number) TEXT_OF(number)
-/* A look that finds rows is followed by a page that holds them, unless they are deleted between. */
+/* A difference that has rows is followed by a page that holds them, unless they are deleted
+ * between. */
 #define ROUNDS_MAX 8
 
 static const char doing[] = "reading the mutation log";
@@ -274,21 +275,21 @@ static ledger_rc take_rows(struct ldg_pg *pg, const struct page *page, struct ld
 /* --- differences ----------------------------------------------------------------------------- */
 
 static bool open_difference(struct ldg_pg *pg, struct ldg_pg_cursor *c,
-                            const struct ldg_pg_look *look)
+                            const struct ldg_pg_log_diff *diff)
 {
     struct ldg_arena *arena = &pg->source->work;
-    uint64_t xmax = look->top_txid + 1 > c->s0.xmax ? look->top_txid + 1 : c->s0.xmax;
+    uint64_t xmax = diff->top_txid + 1 > c->s0.xmax ? diff->top_txid + 1 : c->s0.xmax;
 
-    if (!ldg_pg_snapshot_settle(&c->s0, &look->s1, look->ended, look->ended_count, arena, &c->s0) ||
-        !ldg_pg_snapshot_cut(&look->s1, xmax, arena, &c->s1))
+    if (!ldg_pg_snapshot_settle(&c->s0, &diff->s1, diff->ended, diff->ended_count, arena, &c->s0) ||
+        !ldg_pg_snapshot_cut(&diff->s1, xmax, arena, &c->s1))
         return false;
     c->open = true;
     c->last = c->since = 0;
     c->tally_count = c->tally_sum = 0;
-    c->end = look->end;
+    c->end = diff->end;
     c->top = (struct ldg_pg_witness){ 0 };
-    if (c->s0.xmax == 0 && look->floor > c->floor)
-        c->floor = look->floor;
+    if (c->s0.xmax == 0 && diff->floor > c->floor)
+        c->floor = diff->floor;
     return true;
 }
 
@@ -309,37 +310,37 @@ struct reading {
     const char *state;
     struct ldg_pg_cursor cursor;
     const struct ldg_pg_snapshot *seen; /* whole snapshot of the difference; NULL: not known */
-    struct ldg_pg_look look;
-    bool fresh; /* the look is of this call */
+    struct ldg_pg_log_diff diff;
+    bool fresh; /* the difference was read by this call */
 };
 
 /* What is behind the cursor, found now or by the wait before this call. */
-static ledger_rc look_behind(struct reading *r, ledger_error *err)
+static ledger_rc read_diff(struct reading *r, ledger_error *err)
 {
     struct ldg_pg_source *s = r->pg->source;
     ledger_rc rc = LEDGER_OK;
 
-    if (s->has_look && ldg_pg_source_knows(r->pg, r->state))
-        r->look = s->look;
+    if (s->has_diff && ldg_pg_source_knows(r->pg, r->state))
+        r->diff = s->diff;
     else
-        rc = ldg_pg_look_behind(r->pg, &r->cursor,
-                                r->fresh ? &r->cursor.s0
-                                         : ldg_pg_source_seen(r->pg, r->state, &r->cursor),
-                                &r->look, err);
-    s->has_look = false;
+        rc = ldg_pg_log_diff_read(r->pg, &r->cursor,
+                                  r->fresh ? &r->cursor.s0
+                                           : ldg_pg_source_seen(r->pg, r->state, &r->cursor),
+                                  &r->diff, err);
+    s->has_diff = false;
     r->fresh = true;
-    r->seen = &r->look.s1;
+    r->seen = &r->diff.s1;
     return rc;
 }
 
 /* After a page that did not end the difference: its highest transaction has to be guarded, too. */
-static ledger_rc guard_top(struct reading *r, const struct ldg_pg_look *look, ledger_error *err)
+static ledger_rc guard_top(struct reading *r, const struct ldg_pg_log_diff *diff, ledger_error *err)
 {
-    if (look->top_id == 0 || look->top_id == r->cursor.carried.id)
+    if (diff->top_id == 0 || diff->top_id == r->cursor.carried.id)
         return LEDGER_OK;
-    ledger_rc rc = ldg_pg_witness_read(r->pg, look->top_id, false, &r->cursor.top, err);
-    r->cursor.top.id = look->top_id; /* gone: then the next page finds that, too */
-    r->cursor.top.txid = look->top_txid;
+    ledger_rc rc = ldg_pg_witness_read(r->pg, diff->top_id, false, &r->cursor.top, err);
+    r->cursor.top.id = diff->top_id; /* gone: then the next page finds that, too */
+    r->cursor.top.txid = diff->top_txid;
     return rc;
 }
 
@@ -348,7 +349,7 @@ static ledger_rc finish(struct reading *r, struct ldg_log_batch *batch, ledger_e
 {
     struct ldg_pg_cursor *c = &r->cursor;
     struct ldg_pg *pg = r->pg;
-    struct ldg_pg_look next = { .any = false };
+    struct ldg_pg_log_diff next = { .any = false };
     bool read_out = c->last >= c->end;
     ledger_rc rc = LEDGER_OK;
 
@@ -356,10 +357,10 @@ static ledger_rc finish(struct reading *r, struct ldg_log_batch *batch, ledger_e
         if (!close_difference(pg, c))
             rc = ldg_fail_nomem(err);
     } else if (r->fresh) {
-        rc = guard_top(r, &r->look, err);
+        rc = guard_top(r, &r->diff, err);
     }
     if (rc == LEDGER_OK && read_out && !r->fresh)
-        rc = ldg_pg_look_behind(pg, c, r->seen ? r->seen : &c->s0, &next, err);
+        rc = ldg_pg_log_diff_read(pg, c, r->seen ? r->seen : &c->s0, &next, err);
     c->set = true;
     c->identity = pg->identity;
     if (pg->system_id[0])
@@ -389,16 +390,16 @@ static ledger_rc read_behind(struct reading *r, const struct ldg_log_limits *lim
         if (round == ROUNDS_MAX)
             rc = ldg_fail(err, LEDGER_ERR_INTERNAL, "rows of the log come and go");
         if (rc == LEDGER_OK && !c->open) {
-            rc = look_behind(r, err);
-            if (rc != LEDGER_OK || !r->look.any)
+            rc = read_diff(r, err);
+            if (rc != LEDGER_OK || !r->diff.any)
                 break;
-            if (!open_difference(r->pg, c, &r->look))
+            if (!open_difference(r->pg, c, &r->diff))
                 rc = ldg_fail_nomem(err);
         }
         PQclear(page.result);
         page.result = NULL;
         if (rc == LEDGER_OK)
-            rc = read_page(r->pg, c, r->fresh ? r->look.low : 0, limits, &page, err);
+            rc = read_page(r->pg, c, r->fresh ? r->diff.low : 0, limits, &page, err);
         if (rc != LEDGER_OK)
             break;
         if (!page.top_ok) {
@@ -414,7 +415,7 @@ static ledger_rc read_behind(struct reading *r, const struct ldg_log_limits *lim
         } else if (!close_difference(r->pg, c)) {
             rc = ldg_fail_nomem(err);
         } else {
-            r->pg->source->has_look = false;
+            r->pg->source->has_diff = false;
         }
     }
     PQclear(page.result);
@@ -501,8 +502,9 @@ static ledger_rc check_end(struct ldg_pg *pg, int64_t position, int64_t head, le
     return rc;
 }
 
-/* A cursor for which the rows that the look sees up to id `last` are carried, and no others. */
-static ledger_rc cursor_from(struct ldg_pg *pg, const struct ldg_pg_look *look, int64_t last,
+/* A cursor for which the rows that the difference has up to id `last` are carried, and no others.
+ */
+static ledger_rc cursor_from(struct ldg_pg *pg, const struct ldg_pg_log_diff *diff, int64_t last,
                              struct ldg_pg_cursor *c, ledger_error *err)
 {
     struct ldg_pg_witness top = { 0 };
@@ -511,14 +513,14 @@ static ledger_rc cursor_from(struct ldg_pg *pg, const struct ldg_pg_look *look, 
     c->set = true;
     c->identity = pg->identity;
     memcpy(c->system_id, pg->system_id, sizeof(c->system_id));
-    c->floor = look->floor;
+    c->floor = diff->floor;
     c->open = false;
     c->s0 = (struct ldg_pg_snapshot){ 0 };
-    if (last == 0 || !look->any)
+    if (last == 0 || !diff->any)
         return LEDGER_OK;
-    if (look->top_id > 0)
-        rc = ldg_pg_witness_read(pg, look->top_id, false, &top, err);
-    if (rc == LEDGER_OK && !open_difference(pg, c, look))
+    if (diff->top_id > 0)
+        rc = ldg_pg_witness_read(pg, diff->top_id, false, &top, err);
+    if (rc == LEDGER_OK && !open_difference(pg, c, diff))
         rc = ldg_fail_nomem(err);
     c->last = c->since = last;
     c->top = top;
@@ -533,18 +535,18 @@ ledger_rc ldg_pg_log_cursor_at(void *ctx, int64_t position, char state[LDG_CURSO
     static const struct ldg_pg_snapshot nothing = { 0 };
     struct ldg_pg *pg = ctx;
     struct ldg_pg_cursor c = { .position = position };
-    struct ldg_pg_look look;
+    struct ldg_pg_log_diff diff;
     ledger_rc rc = begin(pg, "", &c, false, err);
 
     if (rc == LEDGER_OK)
-        rc = ldg_pg_look_behind(pg, &c, &nothing, &look, err);
+        rc = ldg_pg_log_diff_read(pg, &c, &nothing, &diff, err);
     if (rc == LEDGER_OK)
-        rc = check_end(pg, position, look.end, err);
+        rc = check_end(pg, position, diff.end, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_witness_read(pg, position, true, &c.carried, err);
     c.position = position;
     if (rc == LEDGER_OK)
-        rc = cursor_from(pg, &look, position, &c, err);
+        rc = cursor_from(pg, &diff, position, &c, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_cursor_format(&c, state, err);
     return rc;
@@ -610,7 +612,7 @@ ledger_rc ldg_pg_log_acknowledge(void *ctx, const char *state, char ret_state[LD
     static const struct ldg_pg_snapshot nothing = { 0 };
     struct ldg_pg *pg = ctx;
     struct ldg_pg_cursor old, c;
-    struct ldg_pg_look look;
+    struct ldg_pg_log_diff diff;
     bool left = false;
     int64_t lowest = 0;
     ledger_rc rc = begin(pg, state, &old, true, err);
@@ -621,16 +623,16 @@ ledger_rc ldg_pg_log_acknowledge(void *ctx, const char *state, char ret_state[LD
     }
     c = (struct ldg_pg_cursor){ .position = old.position, .carried = old.carried };
     if (rc == LEDGER_OK)
-        rc = ldg_pg_look_behind(pg, &c, &nothing, &look, err);
+        rc = ldg_pg_log_diff_read(pg, &c, &nothing, &diff, err);
     if (rc == LEDGER_OK)
         rc = find_left(pg, &old, &left, &lowest, err);
     if (rc == LEDGER_OK) {
         int64_t last = left && lowest <= old.position ? lowest - 1 : old.position;
 
         /* A number of the other cluster would outdo all that are carried from now on. */
-        if (c.carried.txid >= look.s1.xmax)
+        if (c.carried.txid >= diff.s1.xmax)
             c.carried.txid = 0;
-        rc = cursor_from(pg, &look, last, &c, err);
+        rc = cursor_from(pg, &diff, last, &c, err);
     }
     if (rc == LEDGER_OK)
         rc = ldg_pg_cursor_format(&c, ret_state, err);

@@ -1,4 +1,4 @@
-/* Looking behind a cursor: which rows a new snapshot sees that the cursor has not, and whether the
+/* What is behind a cursor: which rows a new snapshot sees that the cursor has not, and whether the
  * log is still the one that the cursor was made of.
  *
  * The statement's own snapshot is the new one, so every row that it finds is seen by it. Numbers at
@@ -21,33 +21,33 @@
 #define XMAX "pg_snapshot_xmax(pg_current_snapshot())"
 #define WITNESS_COLUMNS                                                                            \
     "id, txid, created_at, octet_length(payload)::int8, substring(payload FROM 1 FOR 4096)"
-#define LOOK_HEAD                                                                                  \
+#define DIFF_HEAD                                                                                  \
     "SELECT pg_current_snapshot()::text, pg_is_in_recovery(), pg_current_xact_id_if_assigned(), "  \
     "w.id, w.txid, w.created_at, w.size, w.head, a.low, a.high, t.txid, t.id, "                    \
     "(SELECT id FROM \"{l}\" WHERE id <= 0 ORDER BY id LIMIT 1), "
-#define LOOK_WITNESS                                                                               \
+#define DIFF_WITNESS                                                                               \
     " FROM (VALUES (1)) one (x) LEFT JOIN LATERAL (SELECT id, txid, created_at, "                  \
     "octet_length(payload)::int8 AS size, substring(payload FROM 1 FOR 4096) AS head "             \
     "FROM \"{l}\" WHERE id = $1) w ON true "
 
-enum look_column {
-    LOOK_SNAPSHOT,
-    LOOK_RECOVERY,
-    LOOK_OWN,
-    LOOK_WITNESS_ID,
-    LOOK_LOW = LOOK_WITNESS_ID + 5,
-    LOOK_HIGH,
-    LOOK_TOP_TXID,
-    LOOK_TOP_ID,
-    LOOK_LOWEST,
-    LOOK_FLOOR, /* the rest differs between the two statements */
-    LOOK_ENDED = LOOK_FLOOR,
-    LOOK_ENDED_LOW,
-    LOOK_ENDED_HIGH,
-    LOOK_ENDED_TOP,
-    LOOK_NEXT,
-    LOOK_NEXT_TXID,
-    LOOK_FOREIGN,
+enum diff_column {
+    DIFF_SNAPSHOT,
+    DIFF_RECOVERY,
+    DIFF_OWN,
+    DIFF_WITNESS_ID,
+    DIFF_LOW = DIFF_WITNESS_ID + 5,
+    DIFF_HIGH,
+    DIFF_TOP_TXID,
+    DIFF_TOP_ID,
+    DIFF_LOWEST,
+    DIFF_FLOOR, /* the rest differs between the two statements */
+    DIFF_ENDED = DIFF_FLOOR,
+    DIFF_ENDED_LOW,
+    DIFF_ENDED_HIGH,
+    DIFF_ENDED_TOP,
+    DIFF_NEXT,
+    DIFF_NEXT_TXID,
+    DIFF_FOREIGN,
 };
 
 /* $1 witness, $2 seen, $3 its xmax, $4 the cursor's xmax, $5 floor, $6 highest id that was carried,
@@ -57,8 +57,8 @@ enum look_column {
  * All this finds rows by their transaction numbers, so it trusts that these are what the server
  * would have put there. n, the row behind all that was carried, and f, one whose number was never
  * given out, show where another program has written them. */
-static const char look_new[] = LOOK_HEAD
-    "b.ended, b.low, b.high, b.top, n.id, n.txid, f.id" LOOK_WITNESS
+static const char diff_new[] = DIFF_HEAD
+    "b.ended, b.low, b.high, b.top, n.id, n.txid, f.id" DIFF_WITNESS
     "CROSS JOIN LATERAL (SELECT min(id + 0) AS low, max(id + 0) AS high FROM \"{l}\" "
     "WHERE txid >= $3 AND txid < " XMAX " AND id > $5 AND " NOT_OWN ") a "
     "LEFT JOIN LATERAL (SELECT txid, id FROM \"{l}\" "
@@ -78,8 +78,8 @@ static const char look_new[] = LOOK_HEAD
     "WHERE txid >= " XMAX " AND id > $5 AND " NOT_OWN " ORDER BY txid LIMIT 1) f ON true";
 
 /* $1 witness. Rows with numbers that this cluster has not given out came with a dump. */
-static const char look_all[] = LOOK_HEAD
-    "f.floor" LOOK_WITNESS
+static const char diff_all[] = DIFF_HEAD
+    "f.floor" DIFF_WITNESS
     "LEFT JOIN LATERAL (SELECT NULL::int8 AS low, id AS high FROM \"{l}\" WHERE " NOT_OWN " "
     "ORDER BY id DESC LIMIT 1) a ON true "
     "CROSS JOIN LATERAL (SELECT coalesce(max(id + 0), 0) AS floor FROM \"{l}\" "
@@ -93,7 +93,7 @@ static const char look_all[] = LOOK_HEAD
  * the rows of $7 and not of $6 ($5, $8: their xmax; $11: $6 is empty) with ids from $9 to $10. */
 static const char check_log[] =
     "SELECT pg_current_snapshot()::text, w.id, w.txid, w.created_at, w.size, w.head, p.id, "
-    "p.txid, f.id, d.number, d.ids" LOOK_WITNESS
+    "p.txid, f.id, d.number, d.ids" DIFF_WITNESS
     "LEFT JOIN LATERAL (SELECT q.id, q.txid FROM (SELECT id, txid FROM \"{l}\" WHERE id > $2 "
     "ORDER BY id LIMIT 1000) q WHERE q.txid IS NULL OR "
     "pg_visible_in_snapshot(q.txid, $3::pg_snapshot) ORDER BY q.id LIMIT 1) p ON true "
@@ -164,13 +164,13 @@ const struct ldg_pg_snapshot *ldg_pg_source_seen(const struct ldg_pg *pg, const 
 }
 
 ledger_rc ldg_pg_source_keep(struct ldg_pg *pg, const char *state,
-                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_look *look,
+                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_log_diff *diff,
                              ledger_error *err)
 {
     struct ldg_pg_source *s = pg->source;
     struct ldg_pg_snapshot copy;
 
-    s->known = s->has_look = s->spent = false;
+    s->known = s->has_diff = s->spent = false;
     if (!seen)
         return LEDGER_OK;
     /* By way of the work arena, because it may be what is kept now. */
@@ -179,14 +179,14 @@ ledger_rc ldg_pg_source_keep(struct ldg_pg *pg, const char *state,
     ldg_arena_reset(&s->kept);
     if (!ldg_pg_snapshot_copy(&copy, &s->kept, &s->seen))
         return ldg_fail_nomem(err);
-    if (look && !pg->pooled) {
-        s->look = *look;
-        s->look.ended = ldg_arena_calloc(&s->kept, look->ended_count, sizeof(*s->look.ended));
-        if (!s->look.ended || !ldg_pg_snapshot_copy(&look->s1, &s->kept, &s->look.s1))
+    if (diff && !pg->pooled) {
+        s->diff = *diff;
+        s->diff.ended = ldg_arena_calloc(&s->kept, diff->ended_count, sizeof(*s->diff.ended));
+        if (!s->diff.ended || !ldg_pg_snapshot_copy(&diff->s1, &s->kept, &s->diff.s1))
             return ldg_fail_nomem(err);
-        if (look->ended_count > 0)
-            memcpy(s->look.ended, look->ended, look->ended_count * sizeof(*s->look.ended));
-        s->has_look = true;
+        if (diff->ended_count > 0)
+            memcpy(s->diff.ended, diff->ended, diff->ended_count * sizeof(*s->diff.ended));
+        s->has_diff = true;
     }
     if (s->state != state)
         memcpy(s->state, state, strlen(state) + 1);
@@ -443,26 +443,26 @@ out:
     return rc;
 }
 
-/* --- the look -------------------------------------------------------------------------------- */
+/* --- the difference -------------------------------------------------------------------------- */
 
 /* "12,15,40": those below xmax are kept; *ret_top: the last one of the others. */
 static bool take_ended(const char *text, uint64_t xmax, struct ldg_arena *arena,
-                       struct ldg_pg_look *look, uint64_t *ret_top)
+                       struct ldg_pg_log_diff *diff, uint64_t *ret_top)
 {
     size_t room = 1;
 
     for (const char *p = text; *p; p++)
         room += *p == ',';
-    look->ended = ldg_arena_calloc(arena, room, sizeof(*look->ended));
+    diff->ended = ldg_arena_calloc(arena, room, sizeof(*diff->ended));
     *ret_top = 0;
-    if (!look->ended)
+    if (!diff->ended)
         return false;
     for (const char *p = text; *p;) {
         char *end;
         uint64_t txid = strtoull(p, &end, 10);
 
         if (txid < xmax)
-            look->ended[look->ended_count++] = txid;
+            diff->ended[diff->ended_count++] = txid;
         else
             *ret_top = txid;
         p = *end ? end + 1 : end;
@@ -475,35 +475,35 @@ static int64_t lower(int64_t a, int64_t b) /* 0: none */
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-static bool take_look(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool all,
-                      const PGresult *result, struct ldg_pg_look *look)
+static bool take_diff(struct ldg_pg *pg, const struct ldg_pg_cursor *c, bool all,
+                      const PGresult *result, struct ldg_pg_log_diff *diff)
 {
     struct ldg_arena *arena = &pg->source->work;
     struct ldg_pg_snapshot now;
-    uint64_t own = (uint64_t)ldg_pg_get_int64(result, 0, LOOK_OWN), top;
+    uint64_t own = (uint64_t)ldg_pg_get_int64(result, 0, DIFF_OWN), top;
 
-    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, LOOK_SNAPSHOT), arena, &now) ||
-        !ldg_pg_snapshot_hide(&now, own, arena, &look->s1))
+    if (!ldg_pg_snapshot_parse(ldg_pg_get_text(result, 0, DIFF_SNAPSHOT), arena, &now) ||
+        !ldg_pg_snapshot_hide(&now, own, arena, &diff->s1))
         return false;
-    look->low = ldg_pg_get_int64(result, 0, LOOK_LOW);
-    look->end = ldg_pg_get_int64(result, 0, LOOK_HIGH);
-    look->top_txid = (uint64_t)ldg_pg_get_int64(result, 0, LOOK_TOP_TXID);
-    look->top_id = ldg_pg_get_int64(result, 0, LOOK_TOP_ID);
+    diff->low = ldg_pg_get_int64(result, 0, DIFF_LOW);
+    diff->end = ldg_pg_get_int64(result, 0, DIFF_HIGH);
+    diff->top_txid = (uint64_t)ldg_pg_get_int64(result, 0, DIFF_TOP_TXID);
+    diff->top_id = ldg_pg_get_int64(result, 0, DIFF_TOP_ID);
     if (all) {
-        look->floor = ldg_pg_get_int64(result, 0, LOOK_FLOOR);
+        diff->floor = ldg_pg_get_int64(result, 0, DIFF_FLOOR);
     } else {
-        int64_t high = ldg_pg_get_int64(result, 0, LOOK_ENDED_HIGH);
+        int64_t high = ldg_pg_get_int64(result, 0, DIFF_ENDED_HIGH);
 
-        if (!take_ended(ldg_pg_get_text(result, 0, LOOK_ENDED), c->s0.xmax, arena, look, &top))
+        if (!take_ended(ldg_pg_get_text(result, 0, DIFF_ENDED), c->s0.xmax, arena, diff, &top))
             return false;
-        look->low = lower(look->low, ldg_pg_get_int64(result, 0, LOOK_ENDED_LOW));
-        look->end = look->end > high ? look->end : high;
-        if (top > look->top_txid) {
-            look->top_txid = top;
-            look->top_id = ldg_pg_get_int64(result, 0, LOOK_ENDED_TOP);
+        diff->low = lower(diff->low, ldg_pg_get_int64(result, 0, DIFF_ENDED_LOW));
+        diff->end = diff->end > high ? diff->end : high;
+        if (top > diff->top_txid) {
+            diff->top_txid = top;
+            diff->top_id = ldg_pg_get_int64(result, 0, DIFF_ENDED_TOP);
         }
     }
-    look->any = look->end > 0;
+    diff->any = diff->end > 0;
     return true;
 }
 
@@ -526,13 +526,13 @@ static void note_cost(struct ldg_pg_source *s, int64_t began_us)
 static ledger_rc judge_numbers(const struct ldg_pg *pg, const struct ldg_pg_snapshot *seen,
                                const PGresult *result, ledger_error *err)
 {
-    const bool none = PQgetisnull(result, 0, LOOK_NEXT_TXID);
+    const bool none = PQgetisnull(result, 0, DIFF_NEXT_TXID);
 
-    if (!PQgetisnull(result, 0, LOOK_NEXT) &&
-        (none || ldg_pg_snapshot_sees(seen, ldg_pg_get_txid(result, 0, LOOK_NEXT_TXID))))
-        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_NEXT), none, err);
-    if (!PQgetisnull(result, 0, LOOK_FOREIGN))
-        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, LOOK_FOREIGN), false, err);
+    if (!PQgetisnull(result, 0, DIFF_NEXT) &&
+        (none || ldg_pg_snapshot_sees(seen, ldg_pg_get_txid(result, 0, DIFF_NEXT_TXID))))
+        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, DIFF_NEXT), none, err);
+    if (!PQgetisnull(result, 0, DIFF_FOREIGN))
+        return ldg_pg_fail_number(pg, ldg_pg_get_int64(result, 0, DIFF_FOREIGN), false, err);
     return LEDGER_OK;
 }
 
@@ -543,11 +543,11 @@ static ledger_rc watch(struct ldg_pg *pg, ledger_error *err)
     return ldg_pg_schema_watch(pg, err);
 }
 
-ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
-                             const struct ldg_pg_snapshot *seen, struct ldg_pg_look *ret_look,
-                             ledger_error *err)
+ledger_rc ldg_pg_log_diff_read(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
+                               const struct ldg_pg_snapshot *seen, struct ldg_pg_log_diff *ret_diff,
+                               ledger_error *err)
 {
-    struct ldg_pg_look look = { .any = false };
+    struct ldg_pg_log_diff diff = { .any = false };
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     struct ldg_buf text;
@@ -572,29 +572,29 @@ ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
                                 : c->position > c->floor ? c->position
                                                          : c->floor);
     }
-    rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, all ? look_all : look_new, &args, &result, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, all ? diff_all : diff_new, &args, &result, err);
     if (rc == LEDGER_ERR_SCHEMA)
         rc = ldg_pg_schema_missing(pg, err);
     if (rc != LEDGER_OK)
         goto out;
     if (ask_next)
         note_cost(pg->source, began_us);
-    if (ldg_pg_get_bool(result, 0, LOOK_RECOVERY))
+    if (ldg_pg_get_bool(result, 0, DIFF_RECOVERY))
         rc = ldg_pg_fail_standby(pg, err);
-    else if (!ldg_pg_witness_is(&c->carried, result, 0, LOOK_WITNESS_ID))
-        rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, LOOK_WITNESS_ID), err);
-    else if (!PQgetisnull(result, 0, LOOK_LOWEST))
-        rc = ldg_log_fail_lowest(pg->log_table, ldg_pg_get_int64(result, 0, LOOK_LOWEST), err);
-    else if (!take_look(pg, c, all, result, &look))
+    else if (!ldg_pg_witness_is(&c->carried, result, 0, DIFF_WITNESS_ID))
+        rc = ldg_pg_fail_witness(pg, &c->carried, !PQgetisnull(result, 0, DIFF_WITNESS_ID), err);
+    else if (!PQgetisnull(result, 0, DIFF_LOWEST))
+        rc = ldg_log_fail_lowest(pg->log_table, ldg_pg_get_int64(result, 0, DIFF_LOWEST), err);
+    else if (!take_diff(pg, c, all, result, &diff))
         rc = ldg_fail_nomem(err);
     else
-        rc = check_xmax(pg, c, &look.s1, err);
+        rc = check_xmax(pg, c, &diff.s1, err);
     if (rc == LEDGER_OK && !all)
         rc = judge_numbers(pg, seen, result, err);
     if (rc == LEDGER_OK)
         rc = watch(pg, err);
     if (rc == LEDGER_OK)
-        *ret_look = look;
+        *ret_diff = diff;
 out:
     PQclear(result);
     ldg_buf_fini(&text);

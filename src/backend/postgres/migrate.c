@@ -46,11 +46,6 @@ static bool is_there(const struct migration *m, size_t table)
     return m->shape.has & (uint32_t)LDG_PG_HAS_TABLE << table;
 }
 
-static const char *database_of(const struct ldg_pg *pg)
-{
-    return pg->where ? pg->where : "the database";
-}
-
 /* --- columns of tables that are there -------------------------------------------------------- */
 
 /* The columns that a table lacks; false: none. */
@@ -192,7 +187,7 @@ static ledger_rc note_lost(struct migration *m, ledger_error *err)
         rc = ldg_pg_run_int64(m->pg, "looking for entries of other stores", foreign, NULL, NULL,
                               &any, err);
         if (rc == LEDGER_OK && any)
-            rc = ldg_schema_fail_origins(database_of(m->pg), m->pg->table, err);
+            rc = ldg_schema_fail_origins(m->pg->where, m->pg->table, err);
     }
     if (rc == LEDGER_OK && is_there(m, LDG_PG_CURSORS) && has & LDG_PG_HAS_CURSOR_STATE) {
         if (!is_there(m, LDG_PG_ENTRIES))
@@ -207,7 +202,7 @@ static ledger_rc make_missing(struct migration *m, ledger_error *err)
 {
     ledger_rc rc = enter_schema(m, err);
     if (rc == LEDGER_OK) /* somebody may have been faster */
-        rc = ldg_pg_look(m->pg, m->want_log, &m->shape, err);
+        rc = ldg_pg_catalog_read(m->pg, m->want_log, &m->shape, err);
     if (rc == LEDGER_OK)
         rc = note_lost(m, err);
     /* before the index that is on it */
@@ -255,7 +250,7 @@ static ledger_rc drop_invalid(struct migration *m, size_t i, ledger_error *err)
              ldg_pg_tables[ldg_pg_indexes[i].table].name);
     rc = run(m->pg, "waiting for others who make the index", text, err);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_look(m->pg, m->want_log, &m->shape, err);
+        rc = ldg_pg_catalog_read(m->pg, m->want_log, &m->shape, err);
     if (rc == LEDGER_OK && m->shape.invalid & 1u << i) {
         snprintf(text, sizeof(text), "DROP INDEX \"%s\"",
                  ldg_pg_name(m->pg, ldg_pg_indexes[i].name, name));
@@ -302,7 +297,7 @@ static ledger_rc try_lock(struct migration *m, ledger_error *err)
                               "SELECT pg_try_advisory_lock($1)", &args, &result, err);
     if (rc == LEDGER_OK && !ldg_pg_get_bool(result, 0, 0))
         rc = ldg_fail(err, LEDGER_ERR_BUSY, "%s: another program makes an index of table \"%s\"",
-                      database_of(m->pg), m->pg->table);
+                      m->pg->where, m->pg->table);
     PQclear(result);
     return rc;
 }
@@ -343,7 +338,7 @@ static ledger_rc build_index(struct migration *m, size_t i, int64_t left_us, led
      * new ones. */
     if (rc == LEDGER_ERR_REJECTED) {
         ledger_error why = *err;
-        if (pg->conn && ldg_pg_look(pg, m->want_log, &m->shape, &second) == LEDGER_OK &&
+        if (pg->conn && ldg_pg_catalog_read(pg, m->want_log, &m->shape, &second) == LEDGER_OK &&
             m->shape.invalid & 1u << i)
             (void)!drop_invalid(m, i, &second);
         rc = ldg_fail_native(err, LEDGER_ERR_SCHEMA, why.backend, why.native_code,
@@ -443,7 +438,7 @@ ledger_rc ldg_pg_migrate(struct ldg_pg *pg, uint32_t need, bool want_log, bool n
             done--;
         }
         if (rc == LEDGER_OK)
-            rc = ldg_pg_look(pg, want_log, &m.shape, err);
+            rc = ldg_pg_catalog_read(pg, want_log, &m.shape, err);
     }
     if (rc == LEDGER_OK)
         *shape = m.shape;

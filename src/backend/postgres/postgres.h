@@ -1,15 +1,19 @@
 /* What the files of this backend share: the connection, its statements, its names.
  *
- * conn.c   connecting, connecting anew        exec.c    statements, pipelines, COPY, transactions
- * fail.c   SQLSTATE -> our codes              value.c   our values <-> parameters, columns
- * probe.c  asked on a second connection       backend.c the vtable, open, close, snapshots
- * session.c what a session of ours is like
- * schema.c the shape of the tables (schema.h) migrate.c making and mending them
- * check.c  what `store check` finds
+ * The connection's side, from the bottom to the top; each calls only what stands before it:
+ * value.c    our values <-> parameters        tables.c   the shape of the tables (schema.h)
+ * fail.c     SQLSTATE -> our codes, pure      sql.c      the texts of statements (exec.h)
+ * orphan.c   sessions left behind             conn.c     connecting, letting go
+ * probe.c    asked on a second connection     exec.c     one request and its answer; COPY
+ * settings.c what a session of ours is like   prepared.c prepared statements, pipelines
+ * tx.c       transactions                     catalog.c  what the catalog says of the tables
+ * grants.c   who may do what                  migrate.c  making and mending the tables
+ * schema.c   opening them                     session.c  entering, connecting anew
+ * Above them: check.c what `store check` finds; backend.c the vtable, open, close, snapshots;
  * write.c  append, set, trim                  query.c   read, search, history
  * lookup.c counts, single look-ups            tail.c    which ids have settled
- * The source's side (source.h): snapshot.c sets of transactions and the cursor's text, pure; look.c
- * what is new, the witness; log.c pages of rows; wait.c waiting for a commit.
+ * The source's side (source.h): snapshot.c sets of transactions and the cursor's text, pure;
+ * log_diff.c what is new, the witness; log.c pages of rows; wait.c waiting for a commit.
  * The sink's side: cursors.c origins and cursors; apply.c the fenced batch, with bulk.c, copy.c,
  * rows.c, ops.c, order.c and chain.c (apply.h); parked.c parked events (parked.h).
  *
@@ -48,7 +52,7 @@ struct ldg_pg_ids {
 
 struct ldg_pg_source; /* log.c, wait.c */
 struct ldg_pg_sink;   /* apply.c */
-struct ldg_pg_sql;    /* exec.c: a text with the names put in, and its prepared statement */
+struct ldg_pg_sql;    /* exec.h: a text with the names put in, and its prepared statement */
 
 /* One statement of a pipeline that has been sent and whose result was not received yet. */
 struct ldg_pg_sent {
@@ -171,7 +175,8 @@ void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value);
 void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us);
 void ldg_pg_array_end(struct ldg_buf *buf, size_t count);
 
-/* --- exec.c: statements ---------------------------------------------------------------------- */
+/* --- sql.c, exec.c, prepared.c: statements -----------------------------------------------------
+ */
 
 /* Templates are string literals, found again by their address. In them {t} is the table's name,
  * {l} the log's, pasted as they are, so write the quotes: "{t}_cursors"; {e} the columns of an
@@ -245,15 +250,24 @@ ledger_rc ldg_pg_copy_put(struct ldg_pg *pg, const void *data, size_t size, ledg
 ledger_rc ldg_pg_copy_end(struct ldg_pg *pg, uint64_t *ret_rows, ledger_error *err);
 void ldg_pg_copy_cancel(struct ldg_pg *pg);
 
+/* The same as ldg_pg_fail(), with what the server leaves out: the missing GRANT, who has the lock.
+ * The connection is dropped when it is broken. */
+ledger_rc ldg_pg_failed(struct ldg_pg *pg, const PGresult *result, const char *doing,
+                        ledger_error *err);
+/* Has any handle of this process waited for a lock in vain in the last seconds? */
+bool ldg_pg_locked_of_late(void);
+
 /* Forgets all texts and prepared statements: has_… or the connection changed. */
 void ldg_pg_forget(struct ldg_pg *pg);
 
 /* --- fail.c ---------------------------------------------------------------------------------- */
 
 /* Turns a failed result (or, with NULL, the connection's state) into our code, with its text, which
- * names what was done. Codes: by SQLSTATE alone. The connection is dropped when it is broken. */
-ledger_rc ldg_pg_fail(struct ldg_pg *pg, const PGresult *result, const char *doing,
-                      ledger_error *err);
+ * names what was done. Codes: by SQLSTATE alone. help stands behind it; "": the usual hint. */
+ledger_rc ldg_pg_fail(const struct ldg_pg *pg, const PGresult *result, const char *doing,
+                      const char *help, ledger_error *err);
+/* PQresultErrorField(), "" for NULL. */
+const char *ldg_pg_error_field(const PGresult *result, int field);
 /* SQLSTATE of the last failure, "" when there was none: "23505". */
 const char *ldg_pg_sqlstate(const ledger_error *err);
 /* Was it what this very row ran into (data, constraint, limits), and not the database's state? Of a
@@ -263,8 +277,6 @@ bool ldg_pg_is_row_fault(const ledger_error *err);
 #define LDG_PG_HELP_MAX 300
 void ldg_pg_help_behind(const char *sequence, const char *table, char help[LDG_PG_HELP_MAX]);
 void ldg_pg_help_exhausted(const char *sequence, char help[LDG_PG_HELP_MAX]);
-/* Has any handle of this process waited for a lock in vain in the last seconds? */
-bool ldg_pg_locked_of_late(void);
 /* The ids of a table are taken already: its sequence lies behind its rows. */
 ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err);
 /* What a refusal has in common with others: constraint or column, and SQLSTATE. */
@@ -274,12 +286,15 @@ ledger_rc ldg_pg_fail_own(ledger_rc rc, ledger_error *err);
 /* A failure without a result: by its SQLSTATE ("": none, CONNECT). hint NULL: the usual one. */
 ledger_rc ldg_pg_fail_state(ledger_error *err, const char *sqlstate, const char *text,
                             const char *hint);
+/* DATA: what another program has written into this row cannot be read. */
+ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
+                          ledger_error *err);
 /* The first line of a text from the server or libpq, without a secret that it may echo; at most
  * some 300 bytes. The same for PQerrorMessage(). */
 void ldg_pg_show(const char *text, char *out, size_t out_size);
 void ldg_pg_message(const PGconn *conn, char *out, size_t out_size);
 
-/* --- exec.c: transactions -------------------------------------------------------------------- */
+/* --- tx.c ------------------------------------------------------------------------------------ */
 
 /* READ COMMITTED READ WRITE, unless tx_begin's or the caller's own is open; *ret_own tells whether
  * the end is ours. With `settings` (a template of one SELECT set_config(…)…, may be NULL) in the
@@ -303,28 +318,35 @@ ledger_rc ldg_pg_fail_in_tx(struct ldg_pg *pg, ledger_error *err);
 
 /* --- conn.c ---------------------------------------------------------------------------------- */
 
-/* First thing in every callback: a lost connection is made anew (never inside a transaction), with
- * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
- * INVALID: the transaction that was open is gone with its connection. */
-ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+/* A connection with pg's parameters; while it is made, wait (may be NULL) is asked. */
+ledger_rc ldg_pg_dial(const struct ldg_pg *pg, const ledger_wait *wait, PGconn **ret_conn,
+                      ledger_error *err);
 /* False: the server has closed it, or said that it will. Waits for nothing. */
 bool ldg_pg_is_alive(struct ldg_pg *pg);
-/* A connection with pg's parameters, not looked at yet. */
-ledger_rc ldg_pg_dial(struct ldg_pg *pg, PGconn **ret_conn, ledger_error *err);
 /* Breaks the connection off; the next enter() makes a new one. */
 void ldg_pg_drop(struct ldg_pg *pg);
-/* Connects with pg->url; checks version, encoding, recovery, cluster. */
-ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
-ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
 void ldg_pg_close_conn(struct ldg_pg *pg);
 
 /* --- session.c ------------------------------------------------------------------------------- */
 
+/* First thing in every callback: a lost connection is made anew (never inside a transaction), with
+ * all checks of open. Errors: CONNECT; PERMISSION, SCHEMA, READ_ONLY when it is not what it was;
+ * INVALID: the transaction that was open is gone with its connection. */
+ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err);
+/* Connects with pg->url; checks version, encoding, recovery, cluster. */
+ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err);
+/* Ends the sessions that broken connections of this process have left at this server (orphan.c).
+ * Outside of transactions. NOMEM is the only error. */
+ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err);
+
+/* --- settings.c ------------------------------------------------------------------------------ */
+
 /* Of a connection that we made; behind a pooler it does nothing. */
-ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_settings_apply(struct ldg_pg *pg, ledger_error *err);
 /* After somebody threw away what a session had (DISCARD ALL): the same again, outside of
  * transactions. Does nothing where nobody did. */
-ledger_rc ldg_pg_session_renew(struct ldg_pg *pg, ledger_error *err);
+ledger_rc ldg_pg_settings_renew(struct ldg_pg *pg, ledger_error *err);
 /* One SELECT with what a transaction of ours needs where the session is not ours to set. */
 extern const char ldg_pg_transaction_settings[];
 /* An expression: in this transaction the limits of a list ('{a,b}', less those that the server does
@@ -333,16 +355,23 @@ extern const char ldg_pg_transaction_settings[];
     "(SELECT count(set_config(n.name, '0', true)) FROM unnest('{" list "}'::text[]) AS n(name) "   \
     "WHERE current_setting(n.name, true) != '0')"
 
-/* --- orphan.c: sessions that a broken connection of this process has left at the server --------
- */
+/* --- orphan.c: sessions that a broken connection of this process has left at the server ------ */
 
+struct ldg_pg_orphan {
+    uint64_t server; /* as pg->where names it */
+    int64_t start_us;
+    int64_t next_us; /* tried again then */
+    int pid;
+};
 /* Of the connection that is about to be given up. */
 void ldg_pg_orphan_note(struct ldg_pg *pg);
-/* Ends those at the server that pg is connected to; what cannot be ended now is tried again later.
- * Outside of transactions; any thread's pg. NOMEM is the only error. */
-ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err);
+/* One at the server that pg is connected to; false: there is none, or it is not yet time. Any
+ * thread's pg. */
+bool ldg_pg_orphan_take(const struct ldg_pg *pg, struct ldg_pg_orphan *ret_orphan);
+/* It could not be ended: a second later once more. */
+void ldg_pg_orphan_again(struct ldg_pg_orphan orphan);
 
-/* --- probe.c: asked on a second connection ---------------------------------------------------- */
+/* --- probe.c: asked on a second connection --------------------------------------------------- */
 
 /* What a session is seen at. */
 enum ldg_pg_sight {
@@ -356,7 +385,7 @@ enum ldg_pg_sight {
  * go on after "…: ". Names in pg->holder who has the lock that it waits for. Where that is a bridge
  * of the same role whose program has been silent for a minute, its session is ended. hurry: it need
  * not be found out at any price. */
-enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX]);
+enum ldg_pg_sight ldg_pg_server_probe(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX]);
 /* Makes a statement that waits for a lock fail, so that its session can be used again. False: it
  * does not wait for one any more, or cannot be reached. */
 bool ldg_pg_cancel(struct ldg_pg *pg);
@@ -383,12 +412,6 @@ ledger_rc ldg_pg_get_list(const PGresult *result, int row, int column, struct ld
 /* int8[] -> the arena. */
 ledger_rc ldg_pg_get_int64s(const PGresult *result, int row, int column, struct ldg_arena *arena,
                             int64_t **ret_items, size_t *ret_count, ledger_error *err);
-
-/* --- backend.c ------------------------------------------------------------------------------- */
-
-/* DATA: what another program has written into this row cannot be read. */
-ledger_rc ldg_pg_fail_row(const struct ldg_pg *pg, int64_t id, const char *column, const char *why,
-                          ledger_error *err);
 
 /* --- schema.c, migrate.c, check.c ------------------------------------------------------------ */
 
@@ -436,7 +459,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
 
-/* --- lookup.c --------------------------------------------------------------------------------- */
+/* --- lookup.c -------------------------------------------------------------------------------- */
 
 ledger_rc ldg_pg_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err);
 ledger_rc ldg_pg_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
@@ -453,7 +476,7 @@ ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t be
 /* The texts of the first column. */
 ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
 
-/* --- tail.c ----------------------------------------------------------------------------------- */
+/* --- tail.c ---------------------------------------------------------------------------------- */
 
 ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
 

@@ -1,12 +1,13 @@
 /* What a second connection is asked about the first: what does it wait for, who is in its way, what
  * may its role not do?
  *
- * Invariants: a look changes nothing about the first connection or its transaction; a second
+ * Invariants: asking changes nothing about the first connection or its transaction; a second
  * connection that cannot be had is an answer, too; all of it is over in a few seconds. A session is
  * ended only if it is one of ours, and never while it waits for a standby: its transaction has
  * committed, and would be seen before it is safe. */
-#include "backend/postgres/postgres.h"
+#include "backend/postgres/exec.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,22 +46,33 @@ static void set_deadline(struct deadline *d, const ledger_wait *wait, int64_t ms
     d->as_wait = (ledger_wait){ .ask = ask_deadline, .ctx = d };
 }
 
-/* A handle for one question. Without url it asks no third connection when it fails itself. */
-static ledger_rc open_probe(struct ldg_pg *pg, const struct deadline *d, struct ldg_pg *probe,
-                            ledger_error *err)
+/* Its answer to one question; NULL: none in time, or it does not know. */
+static PGresult *ask(PGconn *conn, const struct deadline *d, const char *text,
+                     const struct ldg_pg_args *args)
 {
-    *probe = (struct ldg_pg){ .url = pg->url,
-                              .label = pg->label,
-                              .table = pg->table,
-                              .log_table = pg->log_table,
-                              .flags = pg->flags,
-                              .own_conn = true,
-                              .pooled = true, /* nothing is left in the session */
-                              .wait = &d->as_wait,
-                              .reply_timeout_ms = PROBE_TIMEOUT_MS };
-    ledger_rc rc = ldg_pg_dial(probe, &probe->conn, err);
-    probe->url = NULL;
-    return rc;
+    struct ldg_waiting waiting = { .wait = &d->as_wait };
+    PGresult *result = NULL;
+    bool goes_on = PQsendQueryParams(conn, text, args->count, args->types, args->values,
+                                     args->lengths, args->formats, 1);
+    while (goes_on && ldg_waiting_ask(&waiting) == LEDGER_WAIT_ON) {
+        const int unsent = PQflush(conn);
+        struct pollfd fd = { .fd = PQsocket(conn),
+                             .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
+        if (unsent == 0 && !PQisBusy(conn)) {
+            PGresult *next = PQgetResult(conn);
+            if (!next) /* ready for the next question */
+                break;
+            PQclear(result);
+            result = next;
+        } else if (unsent < 0 || fd.fd < 0 ||
+                   (poll(&fd, 1, LDG_WAIT_LOOK_MS) > 0 && !PQconsumeInput(conn))) {
+            goes_on = false;
+        }
+    }
+    if (PQresultStatus(result) == PGRES_TUPLES_OK)
+        return result;
+    PQclear(result);
+    return NULL;
 }
 
 /* --- what the first one waits for ------------------------------------------------------------ */
@@ -68,7 +80,7 @@ static ledger_rc open_probe(struct ldg_pg *pg, const struct deadline *d, struct 
 /* $1 and $2 name the session. One row, or one for each session that has the lock; of that: number,
  * start, program, role, what it does, and whether it is a bridge that may be ended: of the same
  * role, its client silent for $4 ms in the middle of a transaction. $3: our own label. */
-static const char look_sql[] =
+static const char session_sql[] =
     /* Where track_activities is off, it is 'disabled', and nothing more is known. */
     "SELECT a.state IN ('active', 'disabled') AND coalesce(a.wait_event, '') NOT IN ('ClientRead', "
     "'ClientWrite'),"
@@ -95,16 +107,14 @@ static const char cancel_sql[] = "SELECT pg_cancel_backend(pid) FROM pg_stat_act
                                  "WHERE pid = $1 AND backend_start = $2 "
                                  "AND wait_event_type = 'Lock'";
 
-static bool signal_session(struct ldg_pg *probe, const char *sql, int pid, int64_t start_us)
+static bool signal_session(PGconn *conn, const struct deadline *d, const char *sql, int pid,
+                           int64_t start_us)
 {
     struct ldg_pg_args args = { 0 };
-    ledger_error err;
-    PGresult *result = NULL;
     ldg_pg_arg_int32(&args, pid);
     ldg_pg_arg_time(&args, start_us);
-    bool done =
-        ldg_pg_run_text(probe, "ending a session", sql, &args, &result, &err) == LEDGER_OK &&
-        PQntuples(result) > 0 && ldg_pg_get_bool(result, 0, 0);
+    PGresult *result = ask(conn, d, sql, &args);
+    bool done = PQntuples(result) > 0 && ldg_pg_get_bool(result, 0, 0);
     PQclear(result);
     return done;
 }
@@ -125,7 +135,8 @@ static void name_holder(struct ldg_pg *pg, const PGresult *result, int row)
 }
 
 /* Whoever has the lock: named, and ended where it is a bridge that does not move. */
-static void see_holders(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult *result)
+static void see_holders(struct ldg_pg *pg, PGconn *conn, const struct deadline *d,
+                        const PGresult *result)
 {
     for (int i = 0; i < PQntuples(result); i++) {
         const int pid = (int)ldg_pg_get_int64(result, i, PID);
@@ -133,7 +144,7 @@ static void see_holders(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult 
             continue;
         name_holder(pg, result, i);
         if (!ldg_pg_get_bool(result, i, MAY_END) ||
-            !signal_session(probe, end_sql, pid, ldg_pg_get_time(result, i, START)))
+            !signal_session(conn, d, end_sql, pid, ldg_pg_get_time(result, i, START)))
             continue;
         ldg_wait_tell(pg->wait,
                       "%s: ended the session of process %d (%.60s): it held a lock that was waited "
@@ -142,8 +153,8 @@ static void see_holders(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult 
     }
 }
 
-static enum ldg_pg_sight describe(struct ldg_pg *pg, struct ldg_pg *probe, const PGresult *result,
-                                  char words[LDG_PG_SIGHT_MAX])
+static enum ldg_pg_sight describe(struct ldg_pg *pg, PGconn *conn, const struct deadline *d,
+                                  const PGresult *result, char words[LDG_PG_SIGHT_MAX])
 {
     if (PQntuples(result) == 0 || !ldg_pg_get_bool(result, 0, ALIVE)) {
         (void)snprintf(words, LDG_PG_SIGHT_MAX,
@@ -160,7 +171,7 @@ static enum ldg_pg_sight describe(struct ldg_pg *pg, struct ldg_pg *probe, const
     }
     if (strcmp(type, "Lock") == 0) {
         pg->holder[0] = '\0';
-        see_holders(pg, probe, result);
+        see_holders(pg, conn, d, result);
         (void)snprintf(words, LDG_PG_SIGHT_MAX, "waits for a lock (%s)%s%s", event,
                        *pg->holder ? "; " : "", pg->holder);
         return LDG_PG_WAITS_FOR_LOCK;
@@ -171,13 +182,12 @@ static enum ldg_pg_sight describe(struct ldg_pg *pg, struct ldg_pg *probe, const
     return LDG_PG_AT_WORK;
 }
 
-enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX])
+enum ldg_pg_sight ldg_pg_server_probe(struct ldg_pg *pg, bool hurry, char words[LDG_PG_SIGHT_MAX])
 {
-    struct ldg_pg probe;
+    PGconn *conn = NULL;
     struct deadline d;
     struct ldg_pg_args args = { 0 };
     ledger_error err;
-    PGresult *result = NULL;
     enum ldg_pg_sight sight = LDG_PG_LOST;
     (void)snprintf(words, LDG_PG_SIGHT_MAX, "waits for an answer of the server");
     if (!pg->own_conn)
@@ -185,7 +195,7 @@ enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_P
     if (!pg->url)
         return LDG_PG_LOST;
     set_deadline(&d, pg->wait, hurry ? HURRY_TIMEOUT_MS : PROBE_TIMEOUT_MS);
-    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK) {
+    if (ldg_pg_dial(pg, &d.as_wait, &conn, &err) != LEDGER_OK) {
         /* With a SQLSTATE the server spoke: too many connections. */
         const bool spoke = *ldg_pg_sqlstate(&err) != '\0';
         (void)snprintf(words, LDG_PG_SIGHT_MAX,
@@ -199,28 +209,28 @@ enum ldg_pg_sight ldg_pg_look_at(struct ldg_pg *pg, bool hurry, char words[LDG_P
     ldg_pg_arg_time(&args, pg->backend_start_us);
     ldg_pg_arg_text(&args, pg->label);
     ldg_pg_arg_int32(&args, pg->silent_ms);
-    if (ldg_pg_run_text(&probe, "asking for a session", look_sql, &args, &result, &err) ==
-        LEDGER_OK)
+    PGresult *result = ask(conn, &d, session_sql, &args);
+    if (result)
         sight = pg->pooled ? LDG_PG_AT_WORK /* a pooler's sessions are not known */
-                           : describe(pg, &probe, result, words);
+                           : describe(pg, conn, &d, result, words);
     PQclear(result);
-    ldg_pg_close_conn(&probe);
+    PQfinish(conn);
     return sight;
 }
 
 /* One signal to our own session. */
 static bool signal_own(struct ldg_pg *pg, const char *sql, const ledger_wait *wait, int64_t ms)
 {
-    struct ldg_pg probe;
+    PGconn *conn = NULL;
     struct deadline d;
     ledger_error err;
     if (!pg->own_conn || !pg->url || !pg->backend_pid)
         return false;
     set_deadline(&d, wait, ms);
-    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK)
+    if (ldg_pg_dial(pg, &d.as_wait, &conn, &err) != LEDGER_OK)
         return false;
-    bool done = signal_session(&probe, sql, pg->backend_pid, pg->backend_start_us);
-    ldg_pg_close_conn(&probe);
+    bool done = signal_session(conn, &d, sql, pg->backend_pid, pg->backend_start_us);
+    PQfinish(conn);
     return done;
 }
 
@@ -240,7 +250,7 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
 {
     /* The server names the table or sequence at the end of its text, but not what is missing. $1
      * the text, $2 is reading enough? */
-    static const char text[] =
+    static const char template[] =
         "WITH r AS (SELECT oid, relname, relkind FROM pg_class WHERE pg_table_is_visible(oid) "
         "AND relkind IN ('r', 'p', 'S') AND (starts_with(relname, '{t}') OR relname = '{l}' OR "
         "starts_with(relname, '{l}_')) AND right($1, length(relname) + 1) = ' ' || relname LIMIT "
@@ -261,10 +271,11 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
         "FROM pg_class AS c WHERE pg_table_is_visible(c.oid) AND c.relkind = 'r' "
         "AND (starts_with(c.relname, '{t}') OR c.relname = '{l}') AND row_security_active(c.oid) "
         "LIMIT 1";
-    struct ldg_pg probe;
-    struct ldg_pg_args args = { 0 };
-    ledger_error err;
+    PGconn *conn = NULL;
     PGresult *result = NULL;
+    struct ldg_pg_args args = { 0 };
+    struct ldg_buf text;
+    ledger_error err;
     struct deadline d;
     int64_t now_us = ldg_clock_mono_us();
     const uint64_t of = ldg_hash64(message, strlen(message), 0);
@@ -276,16 +287,19 @@ void ldg_pg_explain_denied(struct ldg_pg *pg, const char *message, char *out, si
     pg->explained_of = of;
     pg->explained[0] = '\0';
     set_deadline(&d, pg->wait, PROBE_TIMEOUT_MS);
-    if (open_probe(pg, &d, &probe, &err) != LEDGER_OK)
+    if (ldg_pg_dial(pg, &d.as_wait, &conn, &err) != LEDGER_OK)
         return;
     ldg_pg_arg_text(&args, message);
     ldg_pg_arg_bool(&args,
                     pg->role == LDG_ROLE_SOURCE || (pg->flags & LEDGER_STORE_READ_ONLY) != 0);
-    if (ldg_pg_run_text(&probe, "asking for privileges", text, &args, &result, &err) == LEDGER_OK &&
-        PQntuples(result) > 0) {
+    ldg_buf_init(&text, LDG_PG_SQL_MAX_BYTES);
+    if (ldg_pg_expand(pg, template, &text) == LEDGER_OK)
+        result = ask(conn, &d, text.data, &args);
+    if (PQntuples(result) > 0) {
         snprintf(pg->explained, sizeof(pg->explained), "%s", ldg_pg_get_text(result, 0, 0));
         snprintf(out, out_size, "%s", pg->explained);
     }
     PQclear(result);
-    ldg_pg_close_conn(&probe);
+    PQfinish(conn);
+    ldg_buf_fini(&text);
 }

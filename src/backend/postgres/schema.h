@@ -1,5 +1,5 @@
-/* What schema.c (looking), migrate.c (making and mending) and check.c share: the shape that the
- * tables should have, and the one they have. */
+/* The shape that the tables should have (tables.c), and the one they have (catalog.c): for schema.c
+ * (opening), grants.c, migrate.c (making and mending) and check.c. */
 #ifndef LDG_BACKEND_POSTGRES_SCHEMA_H
 #define LDG_BACKEND_POSTGRES_SCHEMA_H
 
@@ -82,6 +82,8 @@ struct ldg_pg_index_def {
 };
 extern const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT];
 extern const struct ldg_pg_index_def ldg_pg_indexes[LDG_PG_INDEX_COUNT];
+/* name or pattern with the names put in. */
+const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[80]);
 
 enum {
     LDG_PG_MAY_ALTER = 1 << 0, /* it is the role's own */
@@ -121,11 +123,15 @@ struct ldg_pg_shape {
     struct ldg_identity identity;
 };
 
-/* schema.c. One or two round trips. Errors: SCHEMA for what is there but cannot be ours. */
-ledger_rc ldg_pg_look(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
-                      ledger_error *err);
-/* What makes a table that is complete of no use to a bridge: which properties it must have, the
- * server lets its owner change at any time. */
+/* catalog.c. One or two round trips. Errors: SCHEMA for what is there but cannot be ours. */
+ledger_rc ldg_pg_catalog_read(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
+                              ledger_error *err);
+/* All but the identity: one round trip. */
+ledger_rc ldg_pg_catalog_read_tables(struct ldg_pg *pg, bool want_log,
+                                     struct ldg_pg_shape *ret_shape, ledger_error *err);
+
+/* schema.c. What makes a table that is complete of no use to a bridge: which properties it must
+ * have, the server lets its owner change at any time. */
 enum ldg_pg_fault {
     LDG_PG_FAULT_HIDDEN,   /* rows are left out without an error */
     LDG_PG_FAULT_KEPT,     /* a crash, or the end of a session, empties it */
@@ -139,9 +145,6 @@ enum ldg_pg_fault {
 bool ldg_pg_find_fault(const struct ldg_pg *pg, const struct ldg_pg_shape *shape,
                        enum ldg_pg_table table, enum ldg_pg_fault fault, ledger_rc *ret_rc,
                        char *text, size_t text_size);
-/* name or pattern with the names put in. */
-const char *ldg_pg_name(const struct ldg_pg *pg, const char *pattern, char out[80]);
-
 /* grants.c. What a role uses the tables for. */
 enum ldg_pg_use { LDG_PG_USE_PROGRAM, LDG_PG_USE_SOURCE, LDG_PG_USE_SINK, LDG_PG_USE_COUNT };
 /* Writes the GRANTs, with ; between, that the role lacks for it. all: also for what only some

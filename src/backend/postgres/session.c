@@ -1,137 +1,220 @@
-/* What a session or a transaction of ours is like, whatever its role, its database or its server
- * has set for others: what a statement means, how long it may take, by which way rows are found.
+/* The session that every call works in: connecting and connecting anew, whether the server and its
+ * tables are still what they were, sessions that were left behind.
  *
- * Hides the list of these settings. Invariants: a setting that this server does not know is no
- * error; of a session that is not ours (a pooler's, a caller's own) nothing is changed for longer
- * than a transaction. */
+ * Invariants: a connection is used only after all checks; a new connection never goes on with a
+ * transaction of the old one. */
 #include "backend/postgres/postgres.h"
 
 #include <string.h>
 
-/* Settings that change what a statement of ours means or what it finds, and one (exit_on_error)
- * that makes of an error the end of the session. With row_security off, a statement from which the
- * server would hide rows is an error. Left alone is what only the triggers of a user
- * see, such as TimeZone and DateStyle: values come and go in binary form. */
-#define MEANING                                                                                    \
-    "('standard_conforming_strings', 'on'), ('quote_all_identifiers', 'off'), "                    \
-    "('transform_null_equals', 'off'), ('array_nulls', 'on'), ('gin_fuzzy_search_limit', '0'), "   \
-    "('exit_on_error', 'off'), ('row_security', 'off')"
+/* --- the server ------------------------------------------------------------------------------ */
 
-/* Not longer than that, and 0 is the system's own, which is hours. At the server: a client that
- * vanishes in the middle of a COPY would keep its locks for as long. */
-#define KEEPALIVE(what, most)                                                                      \
-    "('tcp_keepalives_" what "', least(nullif(current_setting('tcp_keepalives_" what               \
-    "')::int4, 0), " most ")::text)"
-
-#define KEEPALIVES                                                                                 \
-    KEEPALIVE("idle", "30") ", " KEEPALIVE("interval", "10") ", " KEEPALIVE("count", "3")
-
-/* What a bridge asks its source a thousand times a second is all found by one index or another, and
- * planning it anew would take longer than running it. A table that was empty when the plan was made
- * must not mislead it. */
-#define PLANS                                                                                      \
-    "('jit', 'off'), ('enable_indexscan', 'on'), ('enable_indexonlyscan', 'on'), "                 \
-    "('enable_nestloop', 'on'), ('plan_cache_mode', $3), ('enable_seqscan', $4), "                 \
-    "('enable_bitmapscan', $4), ('enable_sort', $4)"
-
-/* $1 lock_timeout; $2 on for a handle that only reads; $5 to $8 '0', or NULL for a limit that
- * stays; $9 the session that the connection was made to: behind a pooler this may be another. Set
- * even where it is so already, because a server's configuration may be loaded anew. */
-static const char set_up[] =
-    "SELECT count(set_config(s.name, s.value, false)) FROM (VALUES ('lock_timeout', $1), "
-    "('default_transaction_read_only', $2), ('default_transaction_isolation', 'read committed'), "
-    "('default_transaction_deferrable', 'off'), " MEANING ", " PLANS ", " KEEPALIVES ", "
-    "('statement_timeout', $5), ('transaction_timeout', $6), ('idle_session_timeout', $7), "
-    "('idle_in_transaction_session_timeout', $8)) AS s(name, value) "
-    "WHERE pg_backend_pid() = $9 AND s.value IS NOT NULL "
-    "AND current_setting(s.name, true) IS NOT NULL";
-
-enum { STATEMENT_TIMEOUT = 4 }; /* the argument */
-#define TRIES 20
-static const char doing[] = "setting up the session";
-
-const char ldg_pg_transaction_settings[] =
-    "SELECT count(set_config(s.name, s.value, true)) FROM (VALUES " MEANING
-    ") AS s(name, value) WHERE current_setting(s.name, true) != s.value";
-
-/* Does the URL, the environment or a service file set it with options=-c…? */
-static bool is_chosen(const PQconninfoOption *options, const char *setting)
+static ledger_rc name_it(struct ldg_pg *pg, ledger_error *err)
 {
-    for (; options && options->keyword; options++) {
-        if (strcmp(options->keyword, "options") == 0)
-            return options->val && strstr(options->val, setting);
-    }
-    return false;
+    struct ldg_buf name;
+    const char *host = PQhost(pg->conn);
+    ldg_buf_init(&name, LEDGER_ERROR_MESSAGE_MAX);
+    ldg_buf_printf(&name, "database \"%.64s\"", PQdb(pg->conn) ? PQdb(pg->conn) : "");
+    if (host && *host)
+        ldg_buf_printf(&name, " at %.128s:%s", host, PQport(pg->conn) ? PQport(pg->conn) : "");
+    ldg_free(pg->where);
+    pg->where = ldg_buf_take(&name);
+    ldg_buf_fini(&name);
+    return pg->where ? LEDGER_OK : ldg_fail_nomem(err);
 }
 
-/* A limit that a role has for other programs does not count here; one that was written into the URL
- * of a program's own handle does. A bridge and whatever else waits by itself has none. */
-static void put_limits(const struct ldg_pg *pg, const PQconninfoOption *options,
-                       struct ldg_pg_args *args)
+static ledger_rc fail_too_old(const struct ldg_pg *pg, ledger_error *err)
 {
-    static const char *const limits[] = { "statement_timeout", "transaction_timeout",
-                                          "idle_session_timeout",
-                                          "idle_in_transaction_session_timeout" };
-    const bool program = pg->role == LDG_ROLE_USER;
-    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
-        /* What ends a transaction that a program has forgotten is of use to everybody. */
-        const bool keeps = i == 3 && program && !(pg->flags & LEDGER_STORE_READ_ONLY);
-        ldg_pg_arg_text(args, keeps || (program && is_chosen(options, limits[i])) ? NULL : "0");
-    }
+    return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                    "%s: the server is PostgreSQL %d.%d, too old; it must be %d or later",
+                    pg->where, pg->server_version / 10000, pg->server_version % 10000,
+                    LDG_PG_VERSION_MIN / 10000);
 }
 
-/* A limit of some milliseconds may end the very statement that takes it off; one that does nothing
- * else is over sooner. */
-static ledger_rc send_set_up(struct ldg_pg *pg, const struct ldg_pg_args *args, ledger_error *err)
+static ledger_rc judge_server(struct ldg_pg *pg, const char *encoding, bool standby,
+                              ledger_error *err)
 {
-    static const char no_limit[] = "SELECT set_config('statement_timeout', '0', false) "
-                                   "WHERE pg_backend_pid() = $1";
-    const bool stays = args->values[STATEMENT_TIMEOUT] == NULL;
-    struct ldg_pg_args session = { 0 };
-    ledger_error ignored;
-    ledger_rc rc = ldg_pg_run_text(pg, doing, set_up, args, NULL, err);
-
-    ldg_pg_arg_int32(&session, PQbackendPID(pg->conn));
-    for (int i = 1; i < TRIES && rc == LEDGER_ERR_BUSY && !stays; i++) {
-        (void)!ldg_pg_run_text(pg, doing, no_limit, &session, NULL, &ignored);
-        rc = ldg_pg_run_text(pg, doing, set_up, args, NULL, err);
-    }
-    return rc;
-}
-
-ledger_rc ldg_pg_session_set_up(struct ldg_pg *pg, ledger_error *err)
-{
-    const bool source = pg->role == LDG_ROLE_SOURCE;
-    PQconninfoOption *options = PQconninfo(pg->conn);
-    struct ldg_pg_args args = { 0 };
-    struct ldg_buf timeout;
-    ledger_rc rc = options ? LEDGER_OK : ldg_fail_nomem(err);
-
-    ldg_buf_init(&timeout, 15);
-    if (rc == LEDGER_OK && ldg_buf_printf(&timeout, "%d", pg->busy_timeout_ms) != LEDGER_OK)
-        rc = ldg_fail_nomem(err);
-    if (rc == LEDGER_OK) {
-        ldg_pg_arg_text(&args, timeout.data);
-        ldg_pg_arg_text(&args, pg->flags & LEDGER_STORE_READ_ONLY ? "on" : "off");
-        ldg_pg_arg_text(&args, source ? "force_generic_plan" : NULL);
-        ldg_pg_arg_text(&args, source ? "off" : NULL);
-        put_limits(pg, options, &args);
-        ldg_pg_arg_int32(&args, PQbackendPID(pg->conn));
-        rc = send_set_up(pg, &args, err);
-    }
-    PQconninfoFree(options);
-    ldg_buf_fini(&timeout);
-    return rc;
-}
-
-ledger_rc ldg_pg_session_renew(struct ldg_pg *pg, ledger_error *err)
-{
-    if (!pg->must_set_up)
+    if (pg->server_version < LDG_PG_VERSION_MIN)
+        return fail_too_old(pg, err);
+    if (strcmp(encoding, "UTF8") != 0)
+        return ldg_fail(err, LEDGER_ERR_SCHEMA,
+                        "%s: the database's encoding is %s; a ledger needs UTF8: dump it and load "
+                        "it into a new one (CREATE DATABASE ... ENCODING 'UTF8')",
+                        pg->where, encoding);
+    if (strcmp(pg_encoding_to_char(PQclientEncoding(pg->conn)), "UTF8") != 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "%s: the connection's client_encoding is %s; call "
+                        "PQsetClientEncoding(conn, \"UTF8\") first",
+                        pg->where, pg_encoding_to_char(PQclientEncoding(pg->conn)));
+    if (!standby || (pg->role == LDG_ROLE_USER && (pg->flags & LEDGER_STORE_READ_ONLY)))
         return LEDGER_OK;
-    ledger_rc rc = ldg_pg_session_set_up(pg, err);
-    if (rc == LEDGER_OK) {
-        pg->must_set_up = false;
-        pg->connect_count++; /* what hangs on it (LISTEN, plans) is gone, too */
+    /* It may be promoted any moment, or the primary's name may soon lead to another. */
+    if (pg->opened)
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "%s: the server is a standby now; it may be promoted soon", pg->where);
+    return ldg_fail(err, LEDGER_ERR_READ_ONLY,
+                    "%s: the server is a standby, which %s; name the primary, or several hosts",
+                    pg->where,
+                    pg->role == LDG_ROLE_SOURCE ? "does not see running transactions of the primary"
+                                                : "cannot be written");
+}
+
+static ledger_rc check_server(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char text[] =
+        "SELECT pg_backend_pid(), current_setting('server_version_num')::int4, "
+        "current_setting('server_encoding'), pg_is_in_recovery(), "
+        "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), "
+        "has_function_privilege('pg_control_system()', 'EXECUTE')";
+    PGresult *result = NULL;
+    ledger_rc rc;
+    pg->pooled = false; /* until it is known: a new session that says nothing is given up */
+    pg->backend_pid = 0;
+    pg->server_version = PQserverVersion(pg->conn);
+    if (pg->server_version && pg->server_version < LDG_PG_VERSION_MIN)
+        return fail_too_old(pg, err); /* it may not even know the question */
+    /* First, so that a role's limits do not count for what is asked next. */
+    rc = pg->own_conn ? ldg_pg_settings_apply(pg, err) : LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_text(pg, "looking at the server", text, NULL, &result, err);
+    if (rc != LEDGER_OK)
+        goto out;
+    const int pid = (int)ldg_pg_get_int64(result, 0, 0);
+    const bool knows_system = ldg_pg_get_bool(result, 0, 5);
+    pg->pooled = pid != PQbackendPID(pg->conn);
+    pg->backend_pid = pg->pooled ? 0 : pid;
+    pg->backend_start_us = ldg_pg_get_time(result, 0, 4);
+    pg->server_version = (int)ldg_pg_get_int64(result, 0, 1);
+    rc = judge_server(pg, ldg_pg_get_text(result, 0, 2), ldg_pg_get_bool(result, 0, 3), err);
+    PQclear(result);
+    result = NULL;
+    pg->system_id[0] = '\0';
+    if (rc == LEDGER_OK && knows_system) {
+        rc = ldg_pg_run_text(pg, "looking at the server",
+                             "SELECT system_identifier::text FROM pg_control_system()", NULL,
+                             &result, err);
+        if (rc == LEDGER_OK && strlen(ldg_pg_get_text(result, 0, 0)) < sizeof(pg->system_id))
+            memcpy(pg->system_id, ldg_pg_get_text(result, 0, 0),
+                   strlen(ldg_pg_get_text(result, 0, 0)) + 1);
     }
+out:
+    PQclear(result);
+    return rc;
+}
+
+ledger_rc ldg_pg_connect(struct ldg_pg *pg, ledger_error *err)
+{
+    PGconn *conn = NULL;
+    ledger_rc rc = ldg_pg_dial(pg, pg->wait, &conn, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_forget(pg);
+    pg->conn = conn;
+    pg->own_conn = true;
+    pg->must_set_up = false;
+    pg->taken_count = 0;
+    pg->connect_count++;
+    rc = name_it(pg, err);
+    if (rc == LEDGER_OK)
+        rc = check_server(pg, err);
+    if (rc != LEDGER_OK)
+        ldg_pg_close_conn(pg);
+    return rc;
+}
+
+/* --- the caller's own ------------------------------------------------------------------------ */
+
+static ledger_rc check_given(struct ldg_pg *pg, ledger_error *err)
+{
+    if (PQstatus(pg->conn) != CONNECTION_OK) {
+        char text[320];
+        ldg_pg_message(pg->conn, text, sizeof(text));
+        return ldg_fail(err, LEDGER_ERR_CONNECT,
+                        "%s: the connection given is broken (%s); reset it, or open the store "
+                        "with a new one",
+                        pg->where ? pg->where : "", text);
+    }
+    if (PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the connection given is in pipeline mode");
+    switch (PQtransactionStatus(pg->conn)) {
+    case PQTRANS_IDLE:
+    case PQTRANS_INTRANS:
+        return LEDGER_OK;
+    case PQTRANS_INERROR:
+        return ldg_pg_fail_in_tx(pg, err);
+    default:
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "the connection given has a statement under way; finish it first");
+    }
+}
+
+ledger_rc ldg_pg_take(struct ldg_pg *pg, PGconn *conn, ledger_error *err)
+{
+    pg->conn = conn;
+    pg->own_conn = false;
+    pg->connect_count++;
+    ledger_rc rc = check_given(pg, err);
+    if (rc == LEDGER_OK)
+        rc = name_it(pg, err);
+    if (rc == LEDGER_OK)
+        rc = check_server(pg, err);
+    if (rc != LEDGER_OK)
+        pg->conn = NULL;
+    return rc;
+}
+
+/* --- entering it ----------------------------------------------------------------------------- */
+
+ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err)
+{
+    static const char text[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                               "WHERE pid = $1 AND backend_start = $2 AND pid != pg_backend_pid() "
+                               /* It has committed, and would be seen before it is safe. */
+                               "AND wait_event IS DISTINCT FROM 'SyncRep'";
+    struct ldg_pg_orphan orphan;
+    ledger_rc rc = LEDGER_OK;
+    while (rc == LEDGER_OK && pg->conn && !pg->pooled && ldg_pg_orphan_take(pg, &orphan)) {
+        struct ldg_pg_args args = { 0 };
+        ledger_error why;
+        ldg_pg_arg_int32(&args, orphan.pid);
+        ldg_pg_arg_time(&args, orphan.start_us);
+        if (ldg_pg_run_text(pg, "ending an old session", text, &args, NULL, &why) == LEDGER_OK)
+            continue;
+        ldg_pg_orphan_again(orphan);
+        if (why.code == LEDGER_ERR_NOMEM)
+            rc = ldg_fail_nomem(err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
+{
+    if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
+        ldg_pg_drop(pg);
+    if (pg->lost_in_tx)
+        return ldg_fail(err, pg->in_snapshot ? LEDGER_ERR_CONNECT : LEDGER_ERR_INVALID,
+                        "%s: the connection was lost in the middle of this transaction, and "
+                        "nothing of it was written; roll back and begin again",
+                        pg->where ? pg->where : "");
+    if (!pg->own_conn)
+        return check_given(pg, err);
+    /* Whatever left a transaction open, going on inside of it would commit nothing. */
+    if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE && !pg->in_user_tx &&
+        !pg->in_snapshot)
+        ldg_pg_rollback(pg);
+    ledger_rc rc = LEDGER_OK;
+    if (pg->conn && !pg->in_user_tx && !pg->in_snapshot)
+        rc = ldg_pg_settings_renew(pg, err);
+    if (pg->conn && rc == LEDGER_OK && !pg->in_user_tx && !pg->in_snapshot)
+        rc = ldg_pg_orphans_end(pg, err);
+    if (pg->conn || rc != LEDGER_OK)
+        return rc;
+    rc = ldg_pg_connect(pg, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_schema_look(pg, err);
+    if (rc != LEDGER_OK)
+        ldg_pg_close_conn(pg);
+    else
+        rc = ldg_pg_orphans_end(pg, err);
     return rc;
 }

@@ -1,8 +1,8 @@
-/* What the files of the source's side share: log.c, look.c, wait.c.
+/* What the files of the source's side share: log.c, log_diff.c, wait.c.
  *
- * A cursor says what was carried. A look takes a new snapshot and finds what it sees beyond that; a
- * page reads of it. What a handle keeps between calls only spares work: a reader that starts anew
- * from the cursor's text alone finds the same rows. */
+ * A cursor says what was carried. A difference is what a new snapshot sees beyond that; a page
+ * reads of it. What a handle keeps between calls only spares work: a reader that starts anew from
+ * the cursor's text alone finds the same rows. */
 #ifndef LDG_BACKEND_POSTGRES_SOURCE_H
 #define LDG_BACKEND_POSTGRES_SOURCE_H
 
@@ -10,7 +10,7 @@
 #include "backend/postgres/snapshot.h"
 
 /* The rows that one snapshot sees and the cursor has not. */
-struct ldg_pg_look {
+struct ldg_pg_log_diff {
     struct ldg_pg_snapshot s1; /* without the reader's own transaction */
     bool any;
     int64_t low;       /* lowest id of those not below the cursor's xmax; 0: from the beginning */
@@ -24,7 +24,7 @@ struct ldg_pg_look {
 
 struct ldg_pg_source {
     struct ldg_arena work; /* of one call */
-    struct ldg_arena kept; /* of `seen` and `look` */
+    struct ldg_arena kept; /* of `seen` and `diff` */
     /* Behind `state` there is nothing in `seen` that the cursor does not carry (or, while a
      * difference is open: would carry in the end). Unlike a cursor this counts numbers that were
      * never on disk, so it dies with the connection. */
@@ -33,23 +33,23 @@ struct ldg_pg_source {
     uint64_t connect_count;
     struct ldg_pg_snapshot seen;
     bool spent;    /* the last read of `state` found nothing */
-    bool has_look; /* for `state`; found by a wait, for the next read */
-    struct ldg_pg_look look;
+    bool has_diff; /* for `state`; found by a wait, for the next read */
+    struct ldg_pg_log_diff diff;
     bool unwatched;         /* something has happened since the tables were looked at */
-    int64_t next_from_us;   /* look.c: the row behind the last one is not asked for before */
+    int64_t next_from_us;   /* log_diff.c: the row behind the last one is not asked for before */
     uint64_t checked_count; /* the connection whose cluster was compared with the cursor */
     /* wait.c */
     int64_t pause_us;
-    bool restless;         /* other transactions ended between the last two looks */
+    bool restless;         /* other transactions ended between the last two differences */
     uint64_t listen_count; /* the connection that listens */
 };
 
 ledger_rc ldg_pg_source_get(struct ldg_pg *pg, struct ldg_pg_source **ret_source,
                             ledger_error *err);
 
-/* Keeps for `state`: seen NULL: nothing. look (in the work arena) may be NULL. */
+/* Keeps for `state`: seen NULL: nothing. diff (in the work arena) may be NULL. */
 ledger_rc ldg_pg_source_keep(struct ldg_pg *pg, const char *state,
-                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_look *look,
+                             const struct ldg_pg_snapshot *seen, const struct ldg_pg_log_diff *diff,
                              ledger_error *err);
 /* Is what is kept of this state, and of this connection? */
 bool ldg_pg_source_knows(const struct ldg_pg *pg, const char *state);
@@ -68,9 +68,9 @@ ledger_rc ldg_pg_check_log(struct ldg_pg *pg, const struct ldg_pg_cursor *cursor
 
 /* One statement: what is behind the cursor (not open), searched for behind `seen`, which is the
  * cursor's s0 or what is kept instead. Compares the witness. In the work arena. */
-ledger_rc ldg_pg_look_behind(struct ldg_pg *pg, const struct ldg_pg_cursor *cursor,
-                             const struct ldg_pg_snapshot *seen, struct ldg_pg_look *ret_look,
-                             ledger_error *err);
+ledger_rc ldg_pg_log_diff_read(struct ldg_pg *pg, const struct ldg_pg_cursor *cursor,
+                               const struct ldg_pg_snapshot *seen, struct ldg_pg_log_diff *ret_diff,
+                               ledger_error *err);
 
 /* Of a row's columns: first bytes and size of its payload, created_at. */
 #define LDG_PG_WITNESS_BYTES 4096

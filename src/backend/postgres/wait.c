@@ -1,7 +1,7 @@
 /* Waiting until the log may have grown: looks with growing pauses, or the server's notice.
  *
- * What a look finds is kept for the read that follows, so waking costs no second look; where
- * nothing has happened in the whole cluster none is made. Invariants: at most 20 statements a
+ * What a look finds (log_diff.c) is kept for the read that follows, so waking costs no second one;
+ * where nothing has happened in the whole cluster none is made. Invariants: at most 20 statements a
  * second while nothing happens; a commit is seen within a pause and a look of its own; a notice
  * that is lost (a server that was restarted, a trigger that is gone) costs one second. */
 #include <poll.h>
@@ -105,21 +105,22 @@ static ledger_rc look_again(struct ldg_pg *pg, bool *ret_grown, ledger_error *er
 {
     struct ldg_pg_source *s;
     struct ldg_pg_cursor cursor;
-    struct ldg_pg_look look = { .any = true };
+    struct ldg_pg_log_diff diff = { .any = true };
     ledger_rc rc = ldg_pg_source_get(pg, &s, err);
 
     if (rc == LEDGER_OK)
         rc = ldg_pg_cursor_parse(s->state, &s->work, &cursor, err);
     if (rc == LEDGER_OK && s->spent) {
-        rc = ldg_pg_look_behind(pg, &cursor, ldg_pg_source_seen(pg, s->state, &cursor), &look, err);
-        s->restless = rc == LEDGER_OK && !is_same(&look.s1, &s->seen);
+        rc = ldg_pg_log_diff_read(pg, &cursor, ldg_pg_source_seen(pg, s->state, &cursor), &diff,
+                                  err);
+        s->restless = rc == LEDGER_OK && !is_same(&diff.s1, &s->seen);
         if (rc == LEDGER_OK)
-            rc = ldg_pg_source_keep(pg, s->state, look.any ? &s->seen : &look.s1,
-                                    look.any && !cursor.open ? &look : NULL, err);
-        s->spent = !look.any;
+            rc = ldg_pg_source_keep(pg, s->state, diff.any ? &s->seen : &diff.s1,
+                                    diff.any && !cursor.open ? &diff : NULL, err);
+        s->spent = !diff.any;
     }
     if (rc == LEDGER_OK)
-        *ret_grown = look.any;
+        *ret_grown = diff.any;
     return rc;
 }
 
@@ -153,7 +154,7 @@ static ledger_rc wait_until(struct ldg_pg *pg, int wake_fd, int64_t deadline_us,
             break;
         if (wake == WAKE_SERVER) {
             if (!PQconsumeInput(pg->conn) || PQstatus(pg->conn) != CONNECTION_OK) {
-                rc = ldg_pg_fail(pg, NULL, "waiting for the mutation log to grow", err);
+                rc = ldg_pg_failed(pg, NULL, "waiting for the mutation log to grow", err);
                 break;
             }
             /* A parameter that was reloaded or a server's warning is no news. */
@@ -174,7 +175,7 @@ static bool is_at_end(const struct ldg_pg *pg)
 {
     const struct ldg_pg_source *s = pg->source;
 
-    return ldg_pg_source_knows(pg, s->state) && !s->has_look;
+    return ldg_pg_source_knows(pg, s->state) && !s->has_diff;
 }
 
 ledger_rc ldg_pg_log_wait(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err)

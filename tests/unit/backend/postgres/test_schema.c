@@ -1029,7 +1029,7 @@ static void test_look_is_of_one_moment(void **state)
     tst_pg_sql(f->conn, "CREATE SCHEMA \"%s_away\"", schema);
     pid_t pid = move_in_child(f, schema);
     for (int i = 0; i < 400 || there < 20 || gone < 20; i++) {
-        ledger_rc rc = ldg_pg_look(&f->pg, true, &shape, &f->err);
+        ledger_rc rc = ldg_pg_catalog_read(&f->pg, true, &shape, &f->err);
         /* The identity is a statement of its own. */
         if (rc != LEDGER_OK && strcmp(ldg_pg_sqlstate(&f->err), "42P01") == 0)
             continue;
