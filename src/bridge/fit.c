@@ -62,7 +62,8 @@ static ledger_rc look_at_sink(ledger_store *sink, int origin, struct ldg_arena *
     const ledger_read_options first = { .size = sizeof(first), .limit = 1 };
     ledger_batch *batch = NULL;
     size_t count = 0;
-    ledger_rc rc = ldg_store_history(sink, origin, 0, 1, LOOK_BYTES, arena, &rows, &count, err);
+    ledger_rc rc =
+        ldg_store_history(sink, origin, ldg_id_of(0), 1, LOOK_BYTES, arena, &rows, &count, err);
     *ret_any = count > 0;
     if (rc != LEDGER_OK || *ret_any)
         return rc;
@@ -120,7 +121,7 @@ static ledger_rc look_at_source(ledger_store *source, int64_t position, bool key
 {
     const struct ldg_log_limits limits = { .max_count = LOOK_ROWS, .max_bytes = LOOK_BYTES };
     ledger_entry *entries = NULL;
-    int64_t id;
+    ledger_id id;
     ledger_rc rc = ldg_store_log_read(source, "", &limits, &batch->log, err);
     if (rc == LEDGER_OK)
         rc = ldg_decode(batch, err);
@@ -130,10 +131,10 @@ static ledger_rc look_at_source(ledger_store *source, int64_t position, bool key
             event->origin[0] != '\0' || batch->log.rows[i].position > position ||
             is_aside(aside, batch->log.rows[i].position) ||
             (event->entries[0].dedup_key[0] != '\0' && !keyed) ||
-            !ldg_int64_parse(event->entries[0].id, false, &id) || id <= 0)
+            !ldg_id_parse(event->entries[0].id, &id) || !ldg_store_may_have(source, id))
             continue;
         rc = ldg_store_entries_by_id(source, &id, 1, &batch->log.arena, &entries, err);
-        *ret_found = rc == LEDGER_OK && entries[0].id.number != 0;
+        *ret_found = rc == LEDGER_OK && !ldg_id_is_none(entries[0].id);
     }
     return rc;
 }

@@ -30,16 +30,14 @@ ledger_rc ledger_bridge_parked_list(ledger_store *sink, ledger_parked_fn fn, voi
         if (rc != LEDGER_OK || count == 0)
             break;
         for (size_t i = 0; i < count && go_on; i++) {
-            char entry_id[LEDGER_ID_TEXT_MAX] = "";
-            if (rows[i].source_pos != 0)
-                (void)snprintf(entry_id, sizeof(entry_id), "%lld", (long long)rows[i].source_pos);
+            char id_text[LEDGER_ID_TEXT_MAX];
             ledger_parked parked = {
                 .id = rows[i].id,
                 .source_uuid = rows[i].source_uuid,
                 .position = rows[i].log_position,
                 .type = rows[i].type_name,
                 .stream = rows[i].stream,
-                .entry_id = entry_id,
+                .entry_id = ldg_id_is_none(rows[i].key) ? "" : ldg_id_text(rows[i].key, id_text),
                 .reason = rows[i].reason,
                 .attempts = rows[i].attempts,
                 .parked_at_us = rows[i].parked_at_us,
@@ -86,17 +84,17 @@ static ledger_rc drop_trimmed(struct retry_run *run, struct ldg_op *ops, size_t 
 {
     size_t kept = 0, id_count = 0, at = 0;
     ledger_entry *rows = NULL;
-    int64_t *ids = ldg_arena_alloc(&run->arena, (*count + 1) * sizeof(*ids));
+    ledger_id *ids = ldg_arena_alloc(&run->arena, (*count + 1) * sizeof(*ids));
     if (ids == NULL)
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < *count; i++)
         if (is_own_append(run, &ops[i]))
-            ids[id_count++] = ops[i].source_pos;
+            ids[id_count++] = ops[i].key;
     ledger_rc rc = ldg_store_entries_by_id(run->source, ids, id_count, &run->arena, &rows, err);
     if (rc != LEDGER_OK)
         return rc;
     for (size_t i = 0; i < *count; i++) {
-        if (is_own_append(run, &ops[i]) && rows[at++].id.number == 0)
+        if (is_own_append(run, &ops[i]) && ldg_id_is_none(rows[at++].id))
             continue;
         ops[kept++] = ops[i];
     }
@@ -200,10 +198,7 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
         return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
     struct retry_run run = { .source = source, .sink = sink, .only = id, .stay = 1 };
     ldg_arena_init(&run.arena, 1 << 20);
-    ledger_rc rc = ldg_pair_identities(source, sink, &run.origins.source_identity,
-                                       &run.origins.sink_identity, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_store_origin_get(sink, &run.origins.source_identity, "", &run.origins.source, err);
+    ledger_rc rc = ldg_origins_init(&run.origins, source, sink, "", err);
     /* One that came free may have held back another that was looked at before it. */
     for (uint64_t before = UINT64_MAX; rc == LEDGER_OK && run.applied != before && run.stay > 0;) {
         before = run.applied;

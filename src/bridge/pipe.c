@@ -28,14 +28,17 @@ ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
     return rc;
 }
 
-static ledger_rc find_origins(struct ldg_pipe *pipe, ledger_error *err)
+ledger_rc ldg_origins_init(struct ldg_origin_cache *origins, ledger_store *source,
+                           ledger_store *sink, const char *name, ledger_error *err)
 {
-    struct ldg_origin_cache *origins = &pipe->origins;
-    ledger_rc rc = ldg_pair_identities(pipe->source, pipe->sink, &origins->source_identity,
-                                       &origins->sink_identity, err);
+    ledger_rc rc =
+        ldg_pair_identities(source, sink, &origins->source_identity, &origins->sink_identity, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_origin_get(pipe->sink, &origins->source_identity, pipe->bridge->options.name,
-                                  &origins->source, err);
+        rc = ldg_store_origin_get(sink, &origins->source_identity, name, &origins->source, err);
+    if (rc == LEDGER_OK) {
+        origins->source_has_texts = ldg_store_has_text_ids(source);
+        origins->sink_takes_texts = (ldg_store_caps(sink) & LDG_CAP_TEXT_KEYS) != 0;
+    }
     return rc;
 }
 
@@ -54,7 +57,7 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
     if (rc == LEDGER_OK && bridge->side != NULL)
         rc = ldg_store_reopen_for(bridge->side, LDG_ROLE_SIDE, NULL, waits, &pipe->side, err);
     if (rc == LEDGER_OK)
-        rc = find_origins(pipe, err);
+        rc = ldg_origins_init(&pipe->origins, pipe->source, pipe->sink, bridge->options.name, err);
     if (rc == LEDGER_OK)
         rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams,
                               bridge->options.refusal_limit, err);

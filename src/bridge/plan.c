@@ -129,13 +129,35 @@ static const char *find_address(const ledger_mutation_event *event,
     return NULL;
 }
 
+/* The key that the text of an id says, a number from `least` on; else what is wrong with it. An id
+ * of the source's own is of the source's kind; one of a third store may be of either. */
+static const char *find_key(const char *id, const struct address *address, int64_t least,
+                            const struct ldg_origin_cache *origins, struct ldg_arena *arena,
+                            ledger_id *ret_key)
+{
+    const bool own = !address->by_source_id;
+    ledger_id key;
+    if (own && !origins->source_has_texts && (!ldg_id_parse(id, &key) || key.text != NULL))
+        return explain(arena, "entry id is not a number:", id);
+    if (own && origins->source_has_texts && ldg_id_parse(id, &key) && key.text == NULL)
+        return explain(arena, "entry id is a number, and the source's ids are texts:", id);
+    if (!ldg_id_parse(id, &key))
+        return explain(arena, "entry id is neither a number nor a text of 1 to 63 bytes:", id);
+    if (key.text != NULL && !origins->sink_takes_texts)
+        return explain(arena, "entry id is a text, which this kind of sink cannot keep:", id);
+    if (key.text == NULL && key.number < least)
+        return explain(arena, "entry id is not a positive number:", id);
+    *ret_key = key.number < 0 ? ldg_id_of(0) : key; /* no entry has one below: it reaches nothing */
+    return NULL;
+}
+
 /* The ops of an event, and how many; what makes it impossible after all: the reason. */
 static const char *plan_ops(const struct ldg_batch_event *item, const struct address *address,
-                            const struct ldg_op *base, struct ldg_arena *arena, struct ldg_op *ops,
-                            size_t *ret_count)
+                            const struct ldg_op *base, const struct ldg_origin_cache *origins,
+                            struct ldg_arena *arena, struct ldg_op *ops, size_t *ret_count)
 {
     const ledger_mutation_event *event = &item->event;
-    const char *id = address->by_source_id ? event->source_id : event->entry_id;
+    const char *id = address->by_source_id ? event->source_id : event->entry_id, *why;
     *ret_count = 1;
     ops[0] = *base;
     switch (event->type) {
@@ -150,8 +172,9 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
                 ops[i].time_us = entry->created_at_us;
             else
                 ops[i].inexact = true; /* the row that has the bytes is gone */
-            if (!ldg_int64_parse(id, false, &ops[i].source_pos) || ops[i].source_pos <= 0)
-                return explain(arena, "entry id is not a positive number:", id);
+            why = find_key(id, address, 1, origins, arena, &ops[i].key);
+            if (why != NULL)
+                return why;
         }
         *ret_count = event->entry_count;
         return NULL;
@@ -172,13 +195,8 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
     case LEDGER_MUTATION_UNKNOWN:
         return explain(arena, "unknown mutation type", event->type_name);
     }
-    /* No entry has an id below zero: such a trim reaches nothing. */
-    if (event->type == LEDGER_MUTATION_TRIM && id[0] == '-' &&
-        ldg_int64_parse(id + 1, false, &ops[0].source_pos))
-        ops[0].source_pos = 0;
-    else if (!ldg_int64_parse(id, false, &ops[0].source_pos))
-        return explain(arena, "entry id is not a number:", id);
-    return NULL;
+    return find_key(id, address, event->type == LEDGER_MUTATION_TRIM ? INT64_MIN : 0, origins,
+                    arena, &ops[0].key);
 }
 
 /* An event that could not be read may lack anything. */
@@ -186,7 +204,7 @@ static void plan_park(const struct ldg_batch_event *item, const struct ldg_plan_
                       const struct ldg_op *base, bool readable, struct ldg_op *op)
 {
     const ledger_mutation_event *event = &item->event;
-    int64_t entry = 0;
+    ledger_id entry;
     *op = *base;
     op->kind = LDG_OP_PARK;
     op->reason = item->bad;
@@ -194,8 +212,10 @@ static void plan_park(const struct ldg_batch_event *item, const struct ldg_plan_
      * taken for the last entry which it deletes. */
     if ((!readable || event->type == LEDGER_MUTATION_UNKNOWN) &&
         event->type != LEDGER_MUTATION_TRIM && event->entry_id != NULL &&
-        ldg_int64_parse(event->entry_id, false, &entry))
-        op->source_pos = entry;
+        ldg_id_parse(event->entry_id, &entry) &&
+        (entry.text != NULL) == rules->origins->source_has_texts &&
+        (entry.text == NULL || rules->origins->sink_takes_texts) && entry.number >= 0)
+        op->key = entry;
     if (op->origin < 0)
         op->origin = rules->origins->source;
     if (op->mutation_origin < 0)
@@ -244,7 +264,7 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
         .event_index = index,
     };
     if (item->bad == NULL)
-        item->bad = plan_ops(item, &address, &base, arena, ops, &count);
+        item->bad = plan_ops(item, &address, &base, rules->origins, arena, ops, &count);
     if (item->bad != NULL) {
         plan_park(item, rules, &base, readable, &ops[0]);
         count = 1;

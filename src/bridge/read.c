@@ -39,11 +39,12 @@ void ldg_reader_init(struct ldg_reader *reader, ledger_store *source)
 
 /* Go compacts and escapes payloads in its events and sends no times, so such events are completed
  * from the entries' rows while those are still there. */
-static bool lacks_bytes(const struct ldg_batch_event *item, size_t index, int64_t *ret_id)
+static bool lacks_bytes(const ledger_store *source, const struct ldg_batch_event *item,
+                        size_t index, ledger_id *ret_id)
 {
     const ledger_append_entry *entry = &item->event.entries[index];
-    return entry->created_at_us == LEDGER_NO_TIME && ldg_int64_parse(entry->id, false, ret_id) &&
-           *ret_id > 0;
+    return entry->created_at_us == LEDGER_NO_TIME && ldg_id_parse(entry->id, ret_id) &&
+           ldg_store_may_have(source, *ret_id);
 }
 
 static bool may_lack_bytes(const struct ldg_batch_event *item)
@@ -53,17 +54,18 @@ static bool may_lack_bytes(const struct ldg_batch_event *item)
 }
 
 /* Takes the rows of one event from the list that all events of the batch asked for. */
-static ledger_rc complete_append(struct ldg_batch_event *item, const ledger_entry **rows,
-                                 struct ldg_arena *arena, ledger_error *err)
+static ledger_rc complete_append(const ledger_store *source, struct ldg_batch_event *item,
+                                 const ledger_entry **rows, struct ldg_arena *arena,
+                                 ledger_error *err)
 {
     ledger_mutation_event *event = &item->event;
     ledger_append_entry *copy = NULL;
-    int64_t id;
+    ledger_id id;
     for (size_t i = 0; i < event->entry_count; i++) {
-        if (!lacks_bytes(item, i, &id))
+        if (!lacks_bytes(source, item, i, &id))
             continue;
         const ledger_entry *row = (*rows)++;
-        if (row->id.number == 0 || strcmp(row->stream, event->stream) != 0)
+        if (ldg_id_is_none(row->id) || strcmp(row->stream, event->stream) != 0)
             continue;
         if (copy == NULL) {
             copy = ldg_arena_memdup(arena, event->entries, event->entry_count * sizeof(*copy));
@@ -84,11 +86,11 @@ static ledger_rc complete_appends(ledger_store *source, struct ldg_batch_event *
                                   struct ldg_arena *arena, ledger_error *err)
 {
     size_t id_count = 0;
-    int64_t id, *ids = NULL;
+    ledger_id id, *ids = NULL;
     ledger_entry *found = NULL;
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; may_lack_bytes(&items[i]) && k < items[i].event.entry_count; k++)
-            id_count += lacks_bytes(&items[i], k, &id);
+            id_count += lacks_bytes(source, &items[i], k, &id);
     if (id_count == 0)
         return LEDGER_OK;
     ids = ldg_arena_alloc(arena, id_count * sizeof(*ids));
@@ -97,13 +99,13 @@ static ledger_rc complete_appends(ledger_store *source, struct ldg_batch_event *
     id_count = 0;
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; may_lack_bytes(&items[i]) && k < items[i].event.entry_count; k++)
-            if (lacks_bytes(&items[i], k, &id))
+            if (lacks_bytes(source, &items[i], k, &id))
                 ids[id_count++] = id;
     ledger_rc rc = ldg_store_entries_by_id(source, ids, id_count, arena, &found, err);
     const ledger_entry *rows = found;
     for (size_t i = 0; i < count && rc == LEDGER_OK; i++)
         if (may_lack_bytes(&items[i]))
-            rc = complete_append(&items[i], &rows, arena, err);
+            rc = complete_append(source, &items[i], &rows, arena, err);
     return rc;
 }
 
@@ -131,12 +133,11 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
 {
     const ledger_mutation_event *event = &item->event;
     const char *origin = event->entry_origin[0] != '\0' ? event->entry_origin : event->origin;
-    int64_t before;
-    int64_t *kept = NULL;
+    ledger_id before, *kept = NULL;
     size_t count = 0;
     int number = 0;
     ledger_rc rc = LEDGER_OK;
-    if (!ldg_int64_parse(origin[0] == '\0' ? event->before_id : event->source_id, false, &before))
+    if (!ldg_id_parse(origin[0] == '\0' ? event->before_id : event->source_id, &before))
         return LEDGER_OK;
     if (origin[0] != '\0')
         rc = number_at_source(source, origin, arena, &number, err);

@@ -39,8 +39,8 @@ enum ldg_fate {
 /* One decoded row. */
 struct ldg_batch_event {
     ledger_mutation_event event;
-    const char *bad;     /* why it cannot be decoded or planned; NULL: it can */
-    const int64_t *kept; /* trim: entries that the source still has */
+    const char *bad;       /* why it cannot be decoded or planned; NULL: it can */
+    const ledger_id *kept; /* trim: entries that the source still has */
     size_t kept_count;
     uint8_t fate; /* enum ldg_fate, from plan */
 };
@@ -66,6 +66,8 @@ struct ldg_origin_cache {
     size_t count, cap;
     int source; /* of the store whose log is read */
     struct ldg_identity source_identity, sink_identity;
+    bool source_has_texts; /* ids of its entries are texts; else numbers */
+    bool sink_takes_texts; /* it knows entries by ids that are texts, too */
 };
 
 /* What plan() needs to know; no I/O behind it. */
@@ -243,6 +245,10 @@ bool ldg_identity_parse(const char *text, struct ldg_identity *ret_identity);
 /* Asks the sink for the origins that events of the batch name and the cache does not have. */
 ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *sink,
                               const ledger_mutation_event *event, ledger_error *err);
+/* Who both are, and what number the sink has for the source, made with `name` on first use. Errors:
+ * INVALID (they are one and the same). */
+ledger_rc ldg_origins_init(struct ldg_origin_cache *origins, ledger_store *source,
+                           ledger_store *sink, const char *name, ledger_error *err);
 void ldg_origins_fini(struct ldg_origin_cache *origins);
 
 /* Fills batch->ops and ->outcomes, and each event's fate. Errors: NOMEM. */
@@ -336,7 +342,7 @@ struct ldg_takeover {
 };
 /* Compares those with ids behind `after` with the source's entries, and adopts what is the same;
  * what the source has no more is taken for its own unless something is another's. */
-ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, ledger_id after,
                              struct ldg_takeover *ret, ledger_error *err);
 /* Before the first run under a name. Rows without a cursor are left by a Go bridge that was killed
  * in its first batch; if it has a cursor under another name, that is the one to go on from. Errors:
@@ -346,7 +352,7 @@ ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_stor
                              ledger_error *err);
 /* Calls fn with entries of the source that such rows stand for, page by page, each ascending. */
 struct ldg_left {
-    int64_t source_pos;
+    ledger_id key;
     const ledger_entry *row;
 };
 typedef ledger_rc (*ldg_takeover_fn)(void *ctx, const struct ldg_left *left, size_t count,

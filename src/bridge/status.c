@@ -122,7 +122,7 @@ static ledger_rc settle_entries(const struct ldg_cursor_keeper *keeper, ledger_s
     if (rc == LEDGER_OK && first)
         rc = ldg_takeover_first(keeper, source, sink, origin, &taken, err);
     else if (rc == LEDGER_OK && adopt)
-        rc = ldg_takeover_adopt(source, sink, origin, 0, &taken, err);
+        rc = ldg_takeover_adopt(source, sink, origin, ldg_id_of(0), &taken, err);
     if (rc == LEDGER_OK && rewound)
         rc = ldg_store_origin_rewind(sink, origin, position, err);
     return rc;

@@ -23,7 +23,7 @@ struct page {
     struct ldg_arena sink, source;
     struct ldg_history_row *rows;
     size_t count;
-    int64_t *ids;         /* of the rows that have a number */
+    ledger_id *ids;       /* of the rows that can be the source's */
     const size_t *row_of; /* … and which rows those are */
     size_t id_count;
     ledger_entry *entries;
@@ -42,8 +42,20 @@ static void page_fini(struct page *page)
     ldg_arena_fini(&page->source);
 }
 
+/* Go writes numbers padded with zeroes. */
+static bool read_id(const ledger_store *source, const char *text, ledger_id *ret_id)
+{
+    ledger_id id;
+    if (!ldg_store_has_text_ids(source) && ldg_int64_parse(text, true, &id.number))
+        id.text = NULL;
+    else if (!ldg_id_parse(text, &id))
+        return false;
+    *ret_id = id;
+    return ldg_store_may_have(source, id);
+}
+
 static ledger_rc page_read(struct page *page, ledger_store *source, ledger_store *sink,
-                           int64_t after, ledger_error *err)
+                           ledger_id after, ledger_error *err)
 {
     size_t *row_of;
     ldg_arena_reset(&page->sink);
@@ -58,8 +70,7 @@ static ledger_rc page_read(struct page *page, ledger_store *source, ledger_store
     if (page->ids == NULL || row_of == NULL)
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < page->count; i++) {
-        int64_t *id = &page->ids[page->id_count];
-        if (!ldg_int64_parse(page->rows[i].entry->source_id, true, id) || *id == 0)
+        if (!read_id(source, page->rows[i].entry->source_id, &page->ids[page->id_count]))
             continue;
         row_of[page->id_count++] = i;
     }
@@ -71,7 +82,7 @@ static ledger_rc page_read(struct page *page, ledger_store *source, ledger_store
 
 static bool is_same(const ledger_entry *row, const ledger_entry *entry)
 {
-    return entry->id.number != 0 && strcmp(row->stream, entry->stream) == 0 &&
+    return !ldg_id_is_none(entry->id) && strcmp(row->stream, entry->stream) == 0 &&
            ldg_json_equal_in_go(row->payload, entry->payload);
 }
 
@@ -82,14 +93,15 @@ static bool is_same(const ledger_entry *row, const ledger_entry *entry)
 #define LOG_ROWS 1000
 
 struct gone_row {
-    int64_t source_pos, id;
+    ledger_id key, id;
     uint64_t hash; /* of stream and payload */
     enum { UNKNOWN, SAME, OTHER } verdict;
 };
 struct gone {
     struct gone_row *rows; /* GONE_MAX; NULL: none yet */
     size_t count, open;    /* open: without a verdict */
-    int64_t lowest;        /* of the ids in the log; 0: it has none */
+    struct ldg_arena texts;
+    struct ldg_id_own lowest; /* of the ids in the log; none: it has none */
 };
 
 static uint64_t hash_of(const char *stream, ledger_bytes payload)
@@ -97,43 +109,44 @@ static uint64_t hash_of(const char *stream, ledger_bytes payload)
     return ldg_json_hash_in_go(payload, ldg_hash64(stream, strlen(stream), 0));
 }
 
-static ledger_rc gone_add(struct gone *gone, const struct ldg_history_row *row, int64_t source_pos,
+static ledger_rc gone_add(struct gone *gone, const struct ldg_history_row *row, ledger_id key,
                           ledger_error *err)
 {
+    ledger_id id;
     if (gone->rows == NULL)
         gone->rows = ldg_calloc(GONE_MAX, sizeof(*gone->rows));
-    if (gone->rows == NULL)
+    if (gone->rows == NULL || !ldg_id_copy(key, &gone->texts, &key) ||
+        !ldg_id_copy(row->key, &gone->texts, &id))
         return ldg_fail_nomem(err);
-    gone->rows[gone->count++] =
-        (struct gone_row){ .source_pos = source_pos,
-                           .id = row->source_pos,
-                           .hash = hash_of(row->entry->stream, row->entry->payload) };
+    gone->rows[gone->count++] = (struct gone_row){
+        .key = key, .id = id, .hash = hash_of(row->entry->stream, row->entry->payload)
+    };
     return LEDGER_OK;
 }
 
 static int compare_gone(const void *a, const void *b)
 {
     const struct gone_row *x = a, *y = b;
-    return x->source_pos < y->source_pos ? -1 : x->source_pos > y->source_pos;
+    return ldg_id_compare(x->key, y->key);
 }
 
-/* A number that was given out twice, by a source that was put back, may have two entries. */
+/* An id that was given out twice, by a source that was put back, may have two entries. */
 static void gone_compare(struct gone *gone, const char *stream, const ledger_append_entry *entry)
 {
-    int64_t id = 0;
+    ledger_id id;
     size_t low = 0, high = gone->count;
-    if (!ldg_int64_parse(entry->id, false, &id))
+    if (!ldg_id_parse(entry->id, &id))
         return;
-    if (gone->lowest == 0 || id < gone->lowest)
-        gone->lowest = id;
+    if (ldg_id_is_none(gone->lowest.id) || ldg_id_compare(id, gone->lowest.id) < 0)
+        ldg_id_own_set(&gone->lowest, id);
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        if (gone->rows[middle].source_pos < id)
+        if (ldg_id_compare(gone->rows[middle].key, id) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    for (; low < gone->count && gone->rows[low].source_pos == id; low++) {
+    for (; low < gone->count && ldg_id_equal(gone->rows[low].key, id); low++) {
         struct gone_row *row = &gone->rows[low];
         gone->open -= row->verdict == UNKNOWN;
         if (row->verdict != SAME)
@@ -164,7 +177,7 @@ static ledger_rc gone_look(struct gone *gone, ledger_store *source, ledger_error
     ledger_rc rc = batch != NULL && state != NULL ? LEDGER_OK : ldg_fail_nomem(err);
     qsort(gone->rows, gone->count, sizeof(*gone->rows), compare_gone);
     gone->open = gone->count;
-    gone->lowest = 0;
+    ldg_id_own_set(&gone->lowest, ldg_id_of(0));
     if (batch != NULL)
         ldg_batch_init(batch);
     while (rc == LEDGER_OK && more && gone->open > 0) {
@@ -180,8 +193,8 @@ static ledger_rc gone_look(struct gone *gone, ledger_store *source, ledger_error
     if (batch != NULL)
         ldg_batch_fini(batch);
     for (size_t i = 0; rc == LEDGER_OK && i < gone->count; i++)
-        if (gone->rows[i].verdict == UNKNOWN && gone->lowest != 0 &&
-            gone->rows[i].source_pos >= gone->lowest)
+        if (gone->rows[i].verdict == UNKNOWN && !ldg_id_is_none(gone->lowest.id) &&
+            ldg_id_compare(gone->rows[i].key, gone->lowest.id) >= 0)
             gone->rows[i].verdict = OTHER;
     ldg_free(batch);
     ldg_free(state);
@@ -215,7 +228,7 @@ static ledger_rc take_gone(struct gone *gone, ledger_store *source, ledger_store
         t->gone += row->verdict == UNKNOWN;
         if ((row->verdict == SAME && (take & TAKE_SAME) != 0) ||
             (row->verdict == UNKNOWN && (take & TAKE_GONE) != 0))
-            claims[count++] = (struct ldg_claim){ .id = row->id, .source_pos = row->source_pos };
+            claims[count++] = (struct ldg_claim){ .id = row->id, .key = row->key };
         if (count == sizeof(claims) / sizeof(*claims)) {
             rc = claim(sink, origin, claims, count, t, err);
             count = 0;
@@ -224,6 +237,7 @@ static ledger_rc take_gone(struct gone *gone, ledger_store *source, ledger_store
     if (rc == LEDGER_OK)
         rc = claim(sink, origin, claims, count, t, err);
     gone->count = 0;
+    ldg_arena_reset(&gone->texts);
     return rc;
 }
 
@@ -237,34 +251,36 @@ static ledger_rc take_page(struct page *page, ledger_store *sink, int origin, un
     for (size_t i = 0; rc == LEDGER_OK && i < page->id_count; i++) {
         const struct ldg_history_row *row = &page->rows[page->row_of[i]];
         const bool same = is_same(row->entry, &page->entries[i]);
-        if (page->entries[i].id.number == 0) {
+        if (ldg_id_is_none(page->entries[i].id)) {
             rc = gone_add(gone, row, page->ids[i], err);
             continue;
         }
         t->same += same;
         t->other += !same;
         if (same && (take & TAKE_SAME) != 0)
-            claims[count++] =
-                (struct ldg_claim){ .id = row->source_pos, .source_pos = page->ids[i] };
+            claims[count++] = (struct ldg_claim){ .id = row->key, .key = page->ids[i] };
     }
     return rc == LEDGER_OK ? claim(sink, origin, claims, count, t, err) : rc;
 }
 
 /* Compares the rows with ids behind `after` with the source's entries, and adopts them as `take`
  * says. take 0: ends at the first that is the same. */
-static ledger_rc look_through(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+static ledger_rc look_through(ledger_store *source, ledger_store *sink, int origin, ledger_id after,
                               unsigned take, struct ldg_takeover *ret, ledger_error *err)
 {
     struct ldg_takeover t = { 0 };
     struct gone gone = { 0 };
+    struct ldg_id_own last;
     struct page page;
     bool more = true;
     ledger_rc rc = LEDGER_OK;
     page_init(&page);
+    ldg_arena_init(&gone.texts, PAGE_BYTES);
+    ldg_id_own_set(&last, after);
     while (rc == LEDGER_OK && more) {
-        rc = page_read(&page, source, sink, after, err);
+        rc = page_read(&page, source, sink, last.id, err);
         if (rc == LEDGER_OK && page.count > 0) {
-            after = page.rows[page.count - 1].source_pos;
+            ldg_id_own_set(&last, page.rows[page.count - 1].key);
             rc = take_page(&page, sink, origin, take, &gone, &t, err);
         }
         more = page.count > 0 && (take != 0 || t.same == 0);
@@ -272,13 +288,14 @@ static ledger_rc look_through(ledger_store *source, ledger_store *sink, int orig
             rc = take_gone(&gone, source, sink, origin, take, &t, err);
     }
     ldg_free(gone.rows);
+    ldg_arena_fini(&gone.texts);
     page_fini(&page);
     if (rc == LEDGER_OK)
         *ret = t;
     return rc;
 }
 
-ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, int64_t after,
+ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, ledger_id after,
                              struct ldg_takeover *ret, ledger_error *err)
 {
     struct ldg_takeover gone = { 0 };
@@ -293,7 +310,7 @@ ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origi
 static int compare_left(const void *a, const void *b)
 {
     const struct ldg_left *x = a, *y = b;
-    return x->source_pos < y->source_pos ? -1 : x->source_pos > y->source_pos;
+    return ldg_id_compare(x->key, y->key);
 }
 
 static ledger_rc give_page(struct page *page, ldg_takeover_fn fn, void *ctx, ledger_error *err)
@@ -305,7 +322,7 @@ static ledger_rc give_page(struct page *page, ldg_takeover_fn fn, void *ctx, led
     for (size_t i = 0; i < page->id_count; i++) {
         const ledger_entry *row = page->rows[page->row_of[i]].entry;
         if (is_same(row, &page->entries[i]))
-            left[count++] = (struct ldg_left){ .source_pos = page->ids[i], .row = row };
+            left[count++] = (struct ldg_left){ .key = page->ids[i], .row = row };
     }
     if (count == 0)
         return LEDGER_OK;
@@ -317,13 +334,13 @@ ledger_rc ldg_takeover_each(ledger_store *source, ledger_store *sink, ldg_takeov
                             ledger_error *err)
 {
     struct page page;
-    int64_t after = 0;
+    struct ldg_id_own after = { 0 };
     ledger_rc rc = LEDGER_OK;
     page_init(&page);
     do {
-        rc = page_read(&page, source, sink, after, err);
+        rc = page_read(&page, source, sink, after.id, err);
         if (rc == LEDGER_OK && page.count > 0) {
-            after = page.rows[page.count - 1].source_pos;
+            ldg_id_own_set(&after, page.rows[page.count - 1].key);
             rc = give_page(&page, fn, ctx, err);
         }
     } while (rc == LEDGER_OK && page.count > 0);
@@ -354,7 +371,7 @@ ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_stor
     bool any = false;
     ledger_rc rc = ldg_store_origin_unclaimed(sink, &any, err);
     if (rc == LEDGER_OK && any)
-        rc = look_through(source, sink, origin, 0, 0, &t, err);
+        rc = look_through(source, sink, origin, ldg_id_of(0), 0, &t, err);
     if (rc == LEDGER_OK && any)
         rc = ldg_cursor_of_go(cursor, name, err);
     if (rc == LEDGER_OK && any && t.same > 0 && name[0] != '\0')
@@ -364,7 +381,7 @@ ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_stor
                       "%.100s, so that it goes on from there and carries nothing twice",
                       ledger_store_table(sink), name, name);
     else if (rc == LEDGER_OK && any && (t.same > 0 || (t.other == 0 && name[0] == '\0')))
-        rc = ldg_takeover_adopt(source, sink, origin, 0, &t, err);
+        rc = ldg_takeover_adopt(source, sink, origin, ldg_id_of(0), &t, err);
     if (rc == LEDGER_OK)
         *ret = t;
     return rc;
@@ -397,7 +414,8 @@ ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *befor
     const struct ldg_cursor *row = &pipe->cursor.row;
     struct ldg_takeover t = { 0 };
     const int origin = pipe->origins.source;
-    int64_t last = 0;
+    struct ldg_arena arena;
+    ledger_id last;
     ledger_rc rc = before != NULL ? check_hand(&pipe->cursor, before, err) : LEDGER_OK;
     if (rc != LEDGER_OK || pipe->looked)
         return rc;
@@ -406,9 +424,11 @@ ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *befor
         rc = ldg_takeover_first(&pipe->cursor, pipe->source, pipe->sink, origin, &t, err);
     } else if (rc == LEDGER_OK && (moved || pipe->go_origin == origin)) {
         /* What it has carried since lies behind the last entry that ours has. */
-        rc = ldg_store_origin_last(pipe->sink, origin, &last, err);
+        ldg_arena_init(&arena, 0);
+        rc = ldg_store_origin_last(pipe->sink, origin, &arena, &last, err);
         if (rc == LEDGER_OK)
             rc = ldg_takeover_adopt(pipe->source, pipe->sink, origin, last, &t, err);
+        ldg_arena_fini(&arena);
     }
     if (rc == LEDGER_OK)
         tell(pipe, &t);
@@ -421,5 +441,6 @@ ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *befor
 void ldg_takeover_after(struct ldg_pipe *pipe)
 {
     struct ldg_takeover t;
-    (void)!ldg_takeover_adopt(pipe->source, pipe->sink, pipe->origins.source, 0, &t, NULL);
+    (void)!ldg_takeover_adopt(pipe->source, pipe->sink, pipe->origins.source, ldg_id_of(0), &t,
+                              NULL);
 }

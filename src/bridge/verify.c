@@ -55,7 +55,7 @@ struct candidate {
     bool parked;
     bool no_created_at; /* the log did not carry this time */
     bool no_updated_at;
-    int64_t pos; /* id at the origin */
+    ledger_id key; /* at the origin; its text in v->texts */
     uint64_t stream_hash;
 };
 
@@ -63,7 +63,7 @@ struct candidate {
 struct trim {
     uint32_t pair;
     uint64_t stream_hash;
-    int64_t before; /* id at the origin */
+    ledger_id before; /* id at the origin */
 };
 
 struct verify {
@@ -78,7 +78,9 @@ struct verify {
     size_t candidate_count, candidate_cap;
     struct trim *trims;
     size_t trim_count;
-    bool times_differ; /* some candidate differs in a time */
+    struct ldg_arena texts;      /* of the keys of candidates */
+    struct ldg_arena trim_texts; /* of those of trims */
+    bool times_differ;           /* some candidate differs in a time */
     int64_t time_precision_us;
     uint64_t compared;
     int64_t progress_at_us;
@@ -192,7 +194,7 @@ struct side {
     struct ldg_arena arena;
     struct ldg_history_row *rows;
     size_t count, next;
-    int64_t after;
+    struct ldg_id_own after;
     bool end;
 };
 
@@ -212,13 +214,13 @@ static ledger_rc side_peek(struct side *side, const struct ldg_history_row **ret
     if (side->next == side->count && !side->end) {
         ldg_arena_reset(&side->arena);
         side->next = side->count = 0;
-        ledger_rc rc = ldg_store_history(side->store, side->origin, side->after, PAGE_ROWS,
+        ledger_rc rc = ldg_store_history(side->store, side->origin, side->after.id, PAGE_ROWS,
                                          PAGE_BYTES, &side->arena, &side->rows, &side->count, err);
         if (rc != LEDGER_OK)
             return rc;
         side->end = side->count == 0;
         if (!side->end)
-            side->after = side->rows[side->count - 1].source_pos;
+            ldg_id_own_set(&side->after, side->rows[side->count - 1].key);
     }
     *ret_row = side->next < side->count ? &side->rows[side->next] : NULL;
     return LEDGER_OK;
@@ -231,12 +233,12 @@ static int candidate_order(const void *a, const void *b)
     const struct candidate *x = a, *y = b;
     if (x->pair != y->pair)
         return x->pair < y->pair ? -1 : 1;
-    return x->pos < y->pos ? -1 : x->pos > y->pos;
+    return ldg_id_compare(x->key, y->key);
 }
 
-static struct candidate *find_candidate(struct verify *v, int pair, int64_t pos)
+static struct candidate *find_candidate(struct verify *v, int pair, ledger_id id)
 {
-    struct candidate key = { .pair = (uint32_t)pair, .pos = pos };
+    struct candidate key = { .pair = (uint32_t)pair, .key = id };
     return pair < 0
                ? NULL
                : bsearch(&key, v->candidates, v->candidate_count, sizeof(key), candidate_order);
@@ -262,13 +264,13 @@ static int trim_order(const void *a, const void *b)
         return x->pair < y->pair ? -1 : 1;
     if (x->stream_hash != y->stream_hash)
         return x->stream_hash < y->stream_hash ? -1 : 1;
-    return x->before < y->before ? -1 : x->before > y->before;
+    return ldg_id_compare(x->before, y->before);
 }
 
 /* Does one of the trims, which are in order, reach the candidate? */
 static bool is_trimmed(const struct verify *v, const struct candidate *c)
 {
-    const struct trim key = { .pair = c->pair, .stream_hash = c->stream_hash, .before = c->pos };
+    const struct trim key = { .pair = c->pair, .stream_hash = c->stream_hash, .before = c->key };
     size_t low = 0, high = v->trim_count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
@@ -278,7 +280,8 @@ static bool is_trimmed(const struct verify *v, const struct candidate *c)
             high = middle;
     }
     return low < v->trim_count && v->trims[low].pair == c->pair &&
-           v->trims[low].stream_hash == c->stream_hash;
+           v->trims[low].stream_hash == c->stream_hash &&
+           ldg_id_is_up_to(c->key, v->trims[low].before);
 }
 
 /* Passes the trims by all candidates, many at once: there may be as many of these as of those. */
@@ -288,22 +291,24 @@ static void pass_trims(struct verify *v)
     for (size_t i = 0; i < v->candidate_count && v->trim_count > 0; i++)
         v->candidates[i].pending |= is_trimmed(v, &v->candidates[i]);
     v->trim_count = 0;
+    ldg_arena_reset(&v->trim_texts);
 }
 
 /* What an event says about candidates; `pending`: it lies behind the cursor. */
-static void see_event(struct verify *v, const ledger_mutation_event *event, bool pending)
+static ledger_rc see_event(struct verify *v, const ledger_mutation_event *event, bool pending,
+                           ledger_error *err)
 {
     bool by_source = event->origin[0] != '\0' || event->entry_origin[0] != '\0';
     int pair = !by_source ? 0
                           : pair_of_text(v, event->entry_origin[0] != '\0' ? event->entry_origin
                                                                            : event->origin);
     struct candidate *c;
-    int64_t id;
+    ledger_id id;
     switch (event->type) {
     case LEDGER_MUTATION_APPEND:
         for (size_t i = 0; i < event->entry_count; i++) {
             const ledger_append_entry *entry = &event->entries[i];
-            if (!ldg_int64_parse(by_source ? entry->source_id : entry->id, false, &id) ||
+            if (!ldg_id_parse(by_source ? entry->source_id : entry->id, &id) ||
                 (c = find_candidate(v, pair, id)) == NULL)
                 continue;
             c->pending |= pending;
@@ -312,7 +317,7 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
         break;
     case LEDGER_MUTATION_SET_TAGS:
     case LEDGER_MUTATION_SET_ANNOTATIONS:
-        if (!ldg_int64_parse(by_source ? event->source_id : event->entry_id, false, &id) ||
+        if (!ldg_id_parse(by_source ? event->source_id : event->entry_id, &id) ||
             (c = find_candidate(v, pair, id)) == NULL)
             break;
         c->pending |= pending;
@@ -320,10 +325,12 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
         break;
     case LEDGER_MUTATION_TRIM:
         if (!pending || pair < 0 ||
-            !ldg_int64_parse(by_source ? event->source_id : event->before_id, false, &id))
+            !ldg_id_parse(by_source ? event->source_id : event->before_id, &id))
             break;
         if (v->trim_count == TRIMS_MAX)
             pass_trims(v);
+        if (!ldg_id_copy(id, &v->trim_texts, &id))
+            return ldg_fail_nomem(err);
         v->trims[v->trim_count++] =
             (struct trim){ .pair = (uint32_t)pair,
                            .stream_hash = ldg_hash64(event->stream, strlen(event->stream), 0),
@@ -332,6 +339,7 @@ static void see_event(struct verify *v, const ledger_mutation_event *event, bool
     case LEDGER_MUTATION_UNKNOWN:
         break;
     }
+    return LEDGER_OK;
 }
 
 /* Passes the events behind `from` by the candidates, but for those behind position `until`. It
@@ -355,9 +363,9 @@ static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, boo
         if (rc != LEDGER_OK)
             break;
         more = batch->log.more;
-        for (size_t i = 0; i < batch->log.count; i++) {
+        for (size_t i = 0; i < batch->log.count && rc == LEDGER_OK; i++) {
             if (batch->events[i].bad == NULL && batch->log.rows[i].position <= until)
-                see_event(v, &batch->events[i].event, pending);
+                rc = see_event(v, &batch->events[i].event, pending, err);
         }
         ldg_free(state);
         state = ldg_strdup(batch->log.next_state);
@@ -387,7 +395,7 @@ static ledger_rc mark_parked(struct verify *v, struct ldg_arena *arena, ledger_e
         for (size_t i = 0; i < count; i++) {
             after = rows[i].id;
             struct candidate *c = strcmp(rows[i].source_uuid, v->source_identity.uuid) == 0
-                                      ? find_candidate(v, 0, rows[i].source_pos)
+                                      ? find_candidate(v, 0, rows[i].key)
                                       : NULL;
             if (c != NULL)
                 c->parked = true;
@@ -396,42 +404,44 @@ static ledger_rc mark_parked(struct verify *v, struct ldg_arena *arena, ledger_e
 }
 
 static void report(struct verify *v, ledger_difference_kind kind, const ledger_entry *entry,
-                   int64_t pos, const char *field, const char *source_value, const char *sink_value)
+                   ledger_id key, const char *field, const char *source_value,
+                   const char *sink_value)
 {
     size_t max = v->options->max_reported;
     char id[LEDGER_ID_TEXT_MAX];
     if (v->reported >= max || v->options->fn == NULL)
         return;
     v->reported++;
-    (void)snprintf(id, sizeof(id), "%" PRId64, pos);
     ledger_difference difference = { .kind = kind,
                                      .stream = entry->stream,
-                                     .source_id = id,
+                                     .source_id = ldg_id_text(key, id),
                                      .field = field,
                                      .source_value = source_value,
                                      .sink_value = sink_value };
     v->options->fn(v->options->ctx, &difference);
 }
 
-/* The entry at this position, NULL: there is none. Asked for in the order of `wanted`, so that one
- * page answers for many. */
-static ledger_rc side_find(struct side *side, int64_t pos, const int64_t *wanted,
+/* The entry with this id at the origin, NULL: there is none. Asked for in the order of `wanted`, so
+ * that one page answers for many. */
+static ledger_rc side_find(struct side *side, ledger_id key, const ledger_id *wanted,
                            size_t wanted_count, const struct ldg_history_row **ret_row,
                            ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     *ret_row = NULL;
-    while (side->next < side->count && side->rows[side->next].source_pos < pos)
+    while (side->next < side->count && ldg_id_compare(side->rows[side->next].key, key) < 0)
         side->next++;
-    if (side->next == side->count && side->after < pos && !side->end) {
+    if (side->next == side->count && ldg_id_compare(side->after.id, key) < 0 && !side->end) {
         ldg_arena_reset(&side->arena);
         side->next = side->count = 0;
         rc = ldg_store_history_of(side->store, side->origin, wanted, wanted_count, PAGE_BYTES,
                                   &side->arena, &side->rows, &side->count, err);
-        side->after = rc == LEDGER_OK && side->count > 0 ? side->rows[side->count - 1].source_pos
-                                                         : wanted[wanted_count - 1];
+        ldg_id_own_set(&side->after, rc == LEDGER_OK && side->count > 0
+                                         ? side->rows[side->count - 1].key
+                                         : wanted[wanted_count - 1]);
     }
-    if (rc == LEDGER_OK && side->next < side->count && side->rows[side->next].source_pos == pos)
+    if (rc == LEDGER_OK && side->next < side->count &&
+        ldg_id_equal(side->rows[side->next].key, key))
         *ret_row = &side->rows[side->next];
     return rc;
 }
@@ -446,7 +456,7 @@ static void report_fields(struct verify *v, const struct candidate *c, uint32_t 
             continue;
         value_text(a, (enum field)(1U << i), va);
         value_text(b, (enum field)(1U << i), vb);
-        report(v, LEDGER_DIFF_FIELD, a, c->pos, field_names[i], va, vb);
+        report(v, LEDGER_DIFF_FIELD, a, c->key, field_names[i], va, vb);
     }
 }
 
@@ -470,7 +480,7 @@ static void judge(struct verify *v, const struct candidate *c, const ledger_entr
         return;
     }
     if (a == NULL || b == NULL) {
-        report(v, a == NULL ? LEDGER_DIFF_EXTRA : LEDGER_DIFF_MISSING, a == NULL ? b : a, c->pos,
+        report(v, a == NULL ? LEDGER_DIFF_EXTRA : LEDGER_DIFF_MISSING, a == NULL ? b : a, c->key,
                "", "", "");
     } else {
         const uint32_t fields = compare(v, a, b);
@@ -494,10 +504,10 @@ static void judge(struct verify *v, const struct candidate *c, const ledger_entr
 static ledger_rc settle_some(struct verify *v, const struct candidate *first, size_t count,
                              struct side *source, struct side *sink, ledger_error *err)
 {
-    int64_t wanted[LOOK_MAX];
+    ledger_id wanted[LOOK_MAX];
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; i < count; i++)
-        wanted[i] = first[i].pos;
+        wanted[i] = first[i].key;
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         const struct ldg_history_row *a = NULL, *b = NULL;
         rc = side_find(source, wanted[i], wanted + i, count - i, &a, err);
@@ -560,6 +570,7 @@ static ledger_rc settle(struct verify *v, ledger_error *err)
         ldg_store_snapshot_end(v->sink);
     v->candidate_count = 0;
     v->times_differ = false;
+    ldg_arena_reset(&v->texts);
     ldg_arena_fini(&arena);
     return rc;
 }
@@ -578,16 +589,18 @@ static ledger_rc grow_candidates(struct verify *v, ledger_error *err)
     return LEDGER_OK;
 }
 
-static ledger_rc add_candidate(struct verify *v, size_t pair, int64_t pos,
+static ledger_rc add_candidate(struct verify *v, size_t pair, ledger_id key,
                                const ledger_entry *entry, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
     if (v->candidate_count == v->candidate_cap)
         rc = v->candidate_cap < CANDIDATES_MAX ? grow_candidates(v, err) : settle(v, err);
+    if (rc == LEDGER_OK && !ldg_id_copy(key, &v->texts, &key))
+        rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
         v->candidates[v->candidate_count++] = (struct candidate){
             .pair = (uint32_t)pair,
-            .pos = pos,
+            .key = key,
             .no_created_at = false,
             .stream_hash = ldg_hash64(entry->stream, strlen(entry->stream), 0),
         };
@@ -619,8 +632,8 @@ static ledger_rc merge_pair(struct verify *v, size_t index, ledger_error *err)
             rc = side_peek(&sink, &b, err);
         if (rc != LEDGER_OK || (a == NULL && b == NULL))
             break;
-        bool use_a = a != NULL && (b == NULL || a->source_pos <= b->source_pos);
-        bool use_b = b != NULL && (a == NULL || b->source_pos <= a->source_pos);
+        bool use_a = a != NULL && (b == NULL || ldg_id_compare(a->key, b->key) <= 0);
+        bool use_b = b != NULL && (a == NULL || ldg_id_compare(b->key, a->key) <= 0);
         uint32_t fields = use_a && use_b ? compare(v, a->entry, b->entry) : 0;
         v->result.source_count += use_a;
         v->result.sink_count += use_b;
@@ -628,8 +641,7 @@ static ledger_rc merge_pair(struct verify *v, size_t index, ledger_error *err)
             v->result.payload_reencoded_count++; /* a payload never changes: no second look */
         } else if (fields != 0 || use_a != use_b) {
             v->times_differ |= (fields & FIELDS_TIME) != 0;
-            rc = add_candidate(v, index, use_a ? a->source_pos : b->source_pos,
-                               use_a ? a->entry : b->entry, err);
+            rc = add_candidate(v, index, use_a ? a->key : b->key, use_a ? a->entry : b->entry, err);
         }
         source.next += use_a;
         sink.next += use_b;
@@ -685,21 +697,21 @@ static ledger_rc note_doubles(void *ctx, const struct ldg_left *left, size_t cou
 {
     struct verify *v = ctx;
     struct side sink;
-    int64_t *wanted = ldg_malloc(count * sizeof(*wanted));
+    ledger_id *wanted = ldg_malloc(count * sizeof(*wanted));
     size_t wanted_count = 0, at = 0;
     ledger_rc rc = LEDGER_OK;
     if (wanted == NULL)
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < count; i++)
-        if (i == 0 || left[i].source_pos != left[i - 1].source_pos)
-            wanted[wanted_count++] = left[i].source_pos;
+        if (i == 0 || !ldg_id_equal(left[i].key, left[i - 1].key))
+            wanted[wanted_count++] = left[i].key;
     side_init(&sink, v->sink, v->pairs[0].sink);
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         const struct ldg_history_row *carried = NULL;
-        at += wanted[at] != left[i].source_pos;
-        rc = side_find(&sink, left[i].source_pos, wanted + at, wanted_count - at, &carried, err);
+        at += !ldg_id_equal(wanted[at], left[i].key);
+        rc = side_find(&sink, left[i].key, wanted + at, wanted_count - at, &carried, err);
         if (rc == LEDGER_OK && carried != NULL) {
-            report(v, LEDGER_DIFF_DOUBLE, left[i].row, left[i].source_pos, "", "", "");
+            report(v, LEDGER_DIFF_DOUBLE, left[i].row, left[i].key, "", "", "");
             v->result.difference_count++;
         }
     }
@@ -780,6 +792,8 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         v->time_precision_us = ldg_store_time_precision_us(sink);
     v->options = &o;
     ldg_arena_init(&v->pairs_arena, 0);
+    ldg_arena_init(&v->texts, 0);
+    ldg_arena_init(&v->trim_texts, 0);
     v->cursor = (struct ldg_cursor_keeper){
         .store = sink,
         .name = v->options->name != NULL ? v->options->name : LEDGER_BRIDGE_DEFAULT_NAME,
@@ -814,6 +828,8 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         *ret_result = v->result;
     }
     ldg_arena_fini(&v->pairs_arena);
+    ldg_arena_fini(&v->texts);
+    ldg_arena_fini(&v->trim_texts);
     ldg_free(v->candidates);
     ldg_free(v->trims);
     ldg_free(v);

@@ -15,6 +15,7 @@
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "store/id.h"
 
 enum {
     LDG_CAP_MUTATION_LOG = 1 << 0,   /* can be a source: log_* */
@@ -31,6 +32,7 @@ enum {
     LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
     LDG_CAP_NOTIFY = 1 << 12,         /* LEDGER_STORE_NOTIFY */
     LDG_CAP_FULL_TEXT = 1 << 13,      /* LEDGER_STORE_FULL_TEXT, full_text of a search */
+    LDG_CAP_TEXT_KEYS = 1 << 14,      /* as a sink it knows entries by ids that are texts, too */
 };
 
 /* How a store was opened; strings live as long as the store. */
@@ -123,13 +125,14 @@ struct ldg_op {
     int64_t position;     /* of the mutation in its origin's log */
     int64_t log_position; /* of the event in the log that was read */
     const char *stream;   /* PARK: "" when unknown */
-    int64_t source_pos; /* entry's id at its origin; TRIM: delete ids <= this; PARK: 0 = unknown */
+    ledger_id key;   /* entry's id at its origin; TRIM: delete ids <= this, in the order of that
+                        store's ids (store/id.h); PARK: none = unknown */
     int64_t time_us; /* APPEND: created_at; SET_*: updated_at; LEDGER_NO_TIME: that of the batch */
     const ledger_append_entry *entry; /* APPEND */
     bool inexact;                     /* APPEND: the payload is Go's compacted form of the bytes */
     ledger_list tags;                 /* SET_TAGS */
     ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
-    const int64_t *kept; /* TRIM: ids <= source_pos that the source still has, ascending */
+    const ledger_id *kept;            /* TRIM: ids <= key that the source still has, ascending */
     size_t kept_count;
     const char *type_name;   /* for <table>_parked */
     const char *reason;      /* PARK */
@@ -197,7 +200,7 @@ struct ldg_parked_row {
     int64_t id;
     char source_uuid[LDG_UUID_TEXT_MAX]; /* of the store whose log was read */
     int64_t log_position;
-    int64_t source_pos;
+    ledger_id key; /* as of an op; in the arena */
     const char *type_name, *stream, *reason;
     uint64_t attempts;
     int64_t parked_at_us;
@@ -215,14 +218,14 @@ struct ldg_settle {
 
 /* A row of the Go bridge, and the id of its entry at the origin that claims it. */
 struct ldg_claim {
-    int64_t id;
-    int64_t source_pos;
+    ledger_id id;
+    ledger_id key;
 };
 #define LDG_ORIGIN_UNCLAIMED (-1) /* in history(): rows of the Go bridge that no origin has */
 
 /* An entry as verification sees it: by its origin's id. */
 struct ldg_history_row {
-    int64_t source_pos; /* id at its origin */
+    ledger_id key;      /* id at its origin; in the arena */
     bool has_source_id; /* as a text of its own: the Go bridge may have written the row */
     const ledger_entry *entry;
 };
@@ -302,11 +305,12 @@ struct ldg_backend {
     /* Of each entry's row, if it is still there: id, stream, payload and created_at_us as stored
      * (LEDGER_NO_TIME: no time that can be read); the rest is empty, and nothing else of the row is
      * read. For events that do not carry them byte for byte (Go compacts payloads and sends no
-     * times). ids: positive, at least one, in any order, the same one perhaps twice. *ret_entries:
-     * one element per id, in the same order, in the arena; id.number 0: gone, or its stream cannot
-     * be read. */
-    ledger_rc (*entries_by_id)(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
-                               ledger_entry **ret_entries, ledger_error *err);
+     * times). ids: of this store's kind, at least one, in any order, the same one perhaps twice.
+     * *ret_entries: one element per id, in the same order, in the arena; id none: gone, or its
+     * stream cannot be read. */
+    ledger_rc (*entries_by_id)(void *ctx, const ledger_id *ids, size_t count,
+                               struct ldg_arena *arena, ledger_entry **ret_entries,
+                               ledger_error *err);
 
     /* --- the sink's side of a bridge --------------------------------------------------------- */
     /* Small number of an origin, made on first use. The sink's own identity gives 0. */
@@ -315,14 +319,15 @@ struct ldg_backend {
     /* Known origins, ascending by number, without 0; in the arena. */
     ledger_rc (*origin_list)(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
                              int **ret_numbers, size_t *ret_count, ledger_error *err);
-    /* Rows that the Go bridge left (source_id, no origin) get this origin and position, and keep
+    /* Rows that the Go bridge left (source_id, no origin) get this origin and key, and keep
      * their source_id; the origin is marked as one that took over. One transaction. Left alone:
      * what is gone or has an origin meanwhile, and what the origin has already. ret_adopted: how
      * many were changed. */
     ledger_rc (*origin_adopt)(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
                               uint64_t *ret_adopted, ledger_error *err);
-    /* Id here of the entry with the highest id at the origin; 0: none is here. */
-    ledger_rc (*origin_last)(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+    /* Id here, in the arena, of the entry with the highest id at the origin; none: none is here. */
+    ledger_rc (*origin_last)(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                             ledger_error *err);
     /* Where the table has Go's unique index on source_id, the rows of one origin carry it, for Go's
      * programs and its bridge: of the first one that took over from the Go bridge, else of the
      * first. Chooses that one, unless rows are there that nobody has claimed: their numbers may be
@@ -396,14 +401,14 @@ struct ldg_backend {
      * bridge left; LDG_ORIGIN_UNCLAIMED: by their own id what it left, alone. A damaged column does
      * not end the run: it comes as the text that is there, as the only tag or as the value of "", a
      * time as LEDGER_NO_TIME. */
-    ledger_rc (*history)(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+    ledger_rc (*history)(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
     /* The same of those with these ids at the origin (ascending, each once, at least one), and of
      * no other: a large payload that stands between them is not touched. It ends by bytes only:
-     * *ret_rows answers for all positions up to its last one; when it is empty, none of them is
+     * *ret_rows answers for all keys up to its last one; when it is empty, none of them is
      * there. */
-    ledger_rc (*history_of)(void *ctx, int origin, const int64_t *positions, size_t count,
+    ledger_rc (*history_of)(void *ctx, int origin, const ledger_id *keys, size_t count,
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count,
                             ledger_error *err);
@@ -417,8 +422,8 @@ struct ldg_backend {
      * transactions overlap, committed around it. origin 0: entries written here. Else a number of
      * this store's own origins: ids are those at the origin, and an entry that is parked here
      * counts as one that is kept. NULL: there are none. */
-    ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, int64_t before,
-                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+    ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, ledger_id before,
+                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                            ledger_error *err);
     /* Following a table. NULL, both: ids rise in the order of commits, and what is new lies behind
      * the last id. Else an entry may be committed below ids that were seen before it. */
@@ -525,7 +530,9 @@ bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes 
 /* FOREIGN_BRIDGE: it is. */
 ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
-bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos);
+bool ldg_op_keeps(const struct ldg_op *op, ledger_id key);
+/* TRIM: does it delete the entry of its origin and stream with this id? */
+bool ldg_op_trims(const struct ldg_op *op, ledger_id key);
 /* The event to park an op with, so that each can be tried again alone: of an append of several
  * entries the part that is this op's, everything else as it was. *ret_event views the op, or buf,
  * which comes empty. Errors: NOMEM, TOO_LARGE (buf's). */

@@ -188,7 +188,17 @@ ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool
     return rc;
 }
 
-ledger_rc ldg_store_entries_by_id(ledger_store *store, const int64_t *ids, size_t count,
+bool ldg_store_has_text_ids(const ledger_store *store)
+{
+    return store->backend->text_ids;
+}
+
+bool ldg_store_may_have(const ledger_store *store, ledger_id id)
+{
+    return ldg_store_has_text_ids(store) ? id.text != NULL : id.text == NULL && id.number > 0;
+}
+
+ledger_rc ldg_store_entries_by_id(ledger_store *store, const ledger_id *ids, size_t count,
                                   struct ldg_arena *arena, ledger_entry **ret_entries,
                                   ledger_error *err)
 {
@@ -204,8 +214,8 @@ ledger_rc ldg_store_entries_by_id(ledger_store *store, const int64_t *ids, size_
     return rc;
 }
 
-ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, int64_t before,
-                              struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, ledger_id before,
+                              struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                               ledger_error *err)
 {
     ledger_error local_err;
@@ -298,7 +308,8 @@ ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, const struct l
     return rc;
 }
 
-ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id, ledger_error *err)
+ledger_rc ldg_store_origin_last(ledger_store *store, int origin, struct ldg_arena *arena,
+                                ledger_id *ret_id, ledger_error *err)
 {
     ledger_error local_err;
     if (!err)
@@ -306,7 +317,7 @@ ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id
     ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
                                  store && store->backend->origin_last, "origins", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_last(store->ctx, origin, ret_id, err);
+        rc = store->backend->origin_last(store->ctx, origin, arena, ret_id, err);
     return rc;
 }
 
@@ -537,7 +548,7 @@ ledger_rc ldg_store_parked_drop(ledger_store *store, int64_t id, uint64_t *ret_d
 
 /* --- verification and the rest --------------------------------------------------------------- */
 
-ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size_t limit,
+ledger_rc ldg_store_history(ledger_store *store, int origin, ledger_id after, size_t limit,
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
@@ -552,8 +563,8 @@ ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size
     return rc;
 }
 
-ledger_rc ldg_store_history_of(ledger_store *store, int origin, const int64_t *positions,
-                               size_t count, size_t max_bytes, struct ldg_arena *arena,
+ledger_rc ldg_store_history_of(ledger_store *store, int origin, const ledger_id *keys, size_t count,
+                               size_t max_bytes, struct ldg_arena *arena,
                                struct ldg_history_row **ret_rows, size_t *ret_count,
                                ledger_error *err)
 {
@@ -563,8 +574,8 @@ ledger_rc ldg_store_history_of(ledger_store *store, int origin, const int64_t *p
     ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->history_of,
                                  "verification", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->history_of(store->ctx, origin, positions, count, max_bytes, arena,
-                                        ret_rows, ret_count, err);
+        rc = store->backend->history_of(store->ctx, origin, keys, count, max_bytes, arena, ret_rows,
+                                        ret_count, err);
     return rc;
 }
 

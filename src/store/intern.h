@@ -19,6 +19,11 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
 /* What stored times are cut to; at least 1. */
 int64_t ldg_store_time_precision_us(const ledger_store *store);
 
+/* Are the ids of its entries texts? Else numbers. */
+bool ldg_store_has_text_ids(const ledger_store *store);
+/* Can one of its entries have the id: is it of that kind? */
+bool ldg_store_may_have(const ledger_store *store, ledger_id id);
+
 /* One wrapper per callback below; names, contracts and errors as in backend.h. err may be NULL. */
 ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_identity,
                              ledger_error *err);
@@ -37,7 +42,7 @@ ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_m
 ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool *ret_needed,
                                     char ret_state[LDG_CURSOR_STATE_MAX], ledger_error *err);
 /* count 0: NULL. */
-ledger_rc ldg_store_entries_by_id(ledger_store *store, const int64_t *ids, size_t count,
+ledger_rc ldg_store_entries_by_id(ledger_store *store, const ledger_id *ids, size_t count,
                                   struct ldg_arena *arena, ledger_entry **ret_entries,
                                   ledger_error *err);
 ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *identity,
@@ -47,8 +52,8 @@ ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
                                 size_t *ret_count, ledger_error *err);
 ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, const struct ldg_claim *claims,
                                  size_t count, uint64_t *ret_adopted, ledger_error *err);
-ledger_rc ldg_store_origin_last(ledger_store *store, int origin, int64_t *ret_id,
-                                ledger_error *err);
+ledger_rc ldg_store_origin_last(ledger_store *store, int origin, struct ldg_arena *arena,
+                                ledger_id *ret_id, ledger_error *err);
 /* A backend without the callback has no such tables: 0. */
 ledger_rc ldg_store_origin_carry_ids(ledger_store *store, int *ret_origin, ledger_error *err);
 /* A backend without the callbacks has nothing to note, or to forget. */
@@ -77,19 +82,19 @@ ledger_rc ldg_store_parked_note(ledger_store *store, int64_t id, const char *rea
                                 ledger_error *err);
 ledger_rc ldg_store_parked_drop(ledger_store *store, int64_t id, uint64_t *ret_dropped,
                                 ledger_error *err);
-ledger_rc ldg_store_history(ledger_store *store, int origin, int64_t after, size_t limit,
+ledger_rc ldg_store_history(ledger_store *store, int origin, ledger_id after, size_t limit,
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count,
                             ledger_error *err);
-ledger_rc ldg_store_history_of(ledger_store *store, int origin, const int64_t *positions,
-                               size_t count, size_t max_bytes, struct ldg_arena *arena,
+ledger_rc ldg_store_history_of(ledger_store *store, int origin, const ledger_id *keys, size_t count,
+                               size_t max_bytes, struct ldg_arena *arena,
                                struct ldg_history_row **ret_rows, size_t *ret_count,
                                ledger_error *err);
 ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err);
 void ldg_store_snapshot_end(ledger_store *store);
 /* A backend without the callback has none: count 0. */
-ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, int64_t before,
-                              struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, ledger_id before,
+                              struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                               ledger_error *err);
 uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count);
 void ldg_store_hint_backlog(ledger_store *store, bool backlog);

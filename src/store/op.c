@@ -130,20 +130,22 @@ ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *store
 
 ledger_rc ldg_op_fail_reused(const struct ldg_op *op, const char *field, ledger_error *err)
 {
+    char id[LEDGER_ID_TEXT_MAX];
+
     if (op->origin == 0)
         return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
-                        "entry %" PRId64 " of stream \"%.80s\" was written here, and comes back "
+                        "entry %s of stream \"%.80s\" was written here, and comes back "
                         "with another %s. This store was restored or lost commits, and gives ids "
                         "out twice: put the newer one back, or give this one an identity of its "
                         "own (`ledgerctl store init --new-identity`)",
-                        op->source_pos, op->stream, field);
+                        ldg_id_text(op->key, id), op->stream, field);
     return ldg_fail(err, LEDGER_ERR_POSITION_REUSED,
-                    "entry %" PRId64 " of stream \"%.80s\" was carried before with another %s. A "
+                    "entry %s of stream \"%.80s\" was carried before with another %s. A "
                     "source that was restored or lost commits gives ids out twice: put the newer "
                     "one back, or bridge it into a new, empty sink table. A copied store that "
                     "lives on beside the first needs an identity of its own: `ledgerctl store "
                     "init --new-identity` on the source",
-                    op->source_pos, op->stream, field);
+                    ldg_id_text(op->key, id), op->stream, field);
 }
 
 ledger_rc ldg_cursor_fail(const char *state, const char *kind, const char *shown, ledger_error *err)
@@ -209,27 +211,34 @@ bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes 
 
 ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err)
 {
+    char id[LEDGER_ID_TEXT_MAX];
+
     return ldg_fail(err, LEDGER_ERR_FOREIGN_BRIDGE,
-                    "entry %" PRId64 " of stream \"%.80s\" is in table \"%s\" already: the Go "
+                    "entry %s of stream \"%.80s\" is in table \"%s\" already: the Go "
                     "module's bridge has carried it, and both at once are not supported. Stop the "
                     "Go bridge for good, then start this one again: it takes over what the other "
                     "has carried",
-                    op->source_pos, op->stream, table);
+                    ldg_id_text(op->key, id), op->stream, table);
 }
 
-bool ldg_op_keeps(const struct ldg_op *op, int64_t source_pos)
+bool ldg_op_keeps(const struct ldg_op *op, ledger_id key)
 {
     size_t low = 0, high = op->kept_count;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (op->kept[middle] < source_pos)
+        if (ldg_id_compare(op->kept[middle], key) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < op->kept_count && op->kept[low] == source_pos;
+    return low < op->kept_count && ldg_id_equal(op->kept[low], key);
+}
+
+bool ldg_op_trims(const struct ldg_op *op, ledger_id key)
+{
+    return ldg_id_is_up_to(key, op->key) && !ldg_op_keeps(op, key);
 }
 
 ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledger_bytes *ret_event,

@@ -235,11 +235,11 @@ static void fill_append(struct round *r, const struct logged *e, const struct ow
 static void fill_trim(struct round *r, const struct source *s, const struct logged *e,
                       struct ldg_op *op)
 {
-    int64_t *kept = ldg_arena_calloc(&r->arena, ENTRIES_MAX, sizeof *kept);
+    ledger_id *kept = ldg_arena_calloc(&r->arena, ENTRIES_MAX, sizeof *kept);
     for (int64_t i = 1; i <= e->source_pos; i++) {
         const struct own *entry = &s->entries[e->store][i];
         if (entry->alive && entry->stream == e->stream)
-            kept[op->kept_count++] = i;
+            kept[op->kept_count++] = ldg_id_of(i);
     }
     op->kept = kept;
 }
@@ -269,7 +269,7 @@ static void make_op(struct round *r, int n, size_t index, struct ldg_op *op)
                            .position = e->position,
                            .log_position = (int64_t)index + 1,
                            .stream = streams[e->stream],
-                           .source_pos = e->source_pos,
+                           .key.number = e->source_pos,
                            .time_us = TIME_US + ((int64_t)index + 1000) * 1000,
                            .type_name = types[e->kind],
                            .source_uuid = r->identities[n].uuid,
@@ -279,7 +279,7 @@ static void make_op(struct round *r, int n, size_t index, struct ldg_op *op)
         op->kind = LDG_OP_PARK;
         op->reason = "cannot be read yet";
         op->type_name = e->odd == ENTRY_KNOWN ? "odd" : "";
-        op->source_pos = e->odd == ENTRY_KNOWN ? e->source_pos : 0;
+        op->key.number = e->odd == ENTRY_KNOWN ? e->source_pos : 0;
         op->stream = e->odd == ENTRY_KNOWN ? op->stream : "";
         op->origin = e->odd == ENTRY_KNOWN ? op->origin : r->origins[n];
     } else if (e->kind == LDG_OP_APPEND) {
@@ -358,7 +358,7 @@ static void put_parked(struct round *r, ledger_store *sink, struct ldg_buf *buf)
                            strncmp(rows[i].reason, "its ", 4) == 0 ||
                            strncmp(rows[i].reason, "cannot be read", 14) == 0;
         put(buf, "\nparked %d/%" PRId64 " entry %" PRId64 " %s of %s, %" PRIu64 ": %s",
-            store_of(r, rows[i].source_uuid), rows[i].log_position, rows[i].source_pos,
+            store_of(r, rows[i].source_uuid), rows[i].log_position, rows[i].key.number,
             rows[i].type_name, rows[i].stream, rows[i].attempts,
             waits ? rows[i].reason : "refused");
     }
@@ -454,7 +454,7 @@ static void apply(struct round *r, int n, const struct ldg_op *ops, size_t count
             if (outcomes[k][i] != outcomes[0][i])
                 tst_fail(
                     "round %u: event %d/%" PRId64 " (%s of %" PRId64 " in %s): memory %d, %s %d",
-                    r->number, n, ops[i].log_position, ops[i].type_name, ops[i].source_pos,
+                    r->number, n, ops[i].log_position, ops[i].type_name, ops[i].key.number,
                     ops[i].stream, outcomes[0][i], tst_kind_name((enum tst_kind)k), outcomes[k][i]);
     }
 }
@@ -622,17 +622,17 @@ static void compare_with_sources(struct round *r)
         struct ldg_history_row *rows = NULL;
         size_t count = 0, at = 0;
         ldg_arena_reset(&r->arena);
-        tst_ok(ldg_store_history(r->sinks[0], r->origins[n], 0, 5000, SIZE_MAX, &r->arena, &rows,
-                                 &count, &err),
+        tst_ok(ldg_store_history(r->sinks[0], r->origins[n], ldg_id_of(0), 5000, SIZE_MAX,
+                                 &r->arena, &rows, &count, &err),
                &err);
         for (int64_t i = 1; i < r->sources[n].next[n]; i++) {
             const struct own *own = &r->sources[n].entries[n][i];
-            if (at < count && rows[at].source_pos == i && !own->alive)
+            if (at < count && rows[at].key.number == i && !own->alive)
                 tst_fail("round %u: the sink has entry %" PRId64 " of source %d, which is gone",
                          r->number, i, n);
             if (!own->alive)
                 continue;
-            if (at >= count || rows[at].source_pos != i)
+            if (at >= count || rows[at].key.number != i)
                 tst_fail("round %u: the sink lacks entry %" PRId64 " of source %d", r->number, i,
                          n);
             const ledger_entry *e = rows[at++].entry;

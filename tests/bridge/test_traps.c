@@ -384,7 +384,7 @@ static void t8_late_batch_is_fenced_off(void **state)
                              .position = 2,
                              .log_position = 2,
                              .stream = "s",
-                             .source_pos = second,
+                             .key.number = second,
                              .time_us = 1,
                              .entry = &entry,
                              .type_name = "append",

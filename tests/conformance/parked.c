@@ -27,7 +27,7 @@ static void parked_are_kept(struct conf_env *env)
     assert_int_equal(list(sink, &rows), 2);
     assert_string_equal(rows[0].source_uuid, sink->a_identity.uuid);
     assert_int_equal(rows[0].log_position, 2);
-    assert_int_equal(rows[0].source_pos, 0);
+    assert_int_equal(rows[0].key.number, 0);
     assert_string_equal(rows[0].stream, "");
     assert_string_equal(rows[0].type_name, "odd");
     assert_string_equal(rows[0].reason, "not JSON");
@@ -36,12 +36,12 @@ static void parked_are_kept(struct conf_env *env)
     assert_true(rows[0].time_us / 1000 == SINK_TIME_US / 1000);
     assert_int_equal(rows[0].event.size, 11);
     assert_memory_equal(rows[0].event.data, "\x01 odd bytes", 11);
-    assert_int_equal(rows[1].source_pos, 9);
+    assert_int_equal(rows[1].key.number, 9);
     assert_string_equal(rows[1].stream, "s");
     assert_true(rows[1].id > rows[0].id);
     ok(ldg_store_parked_list(sink->store, rows[0].id, 1, &env->arena, &rows, &listed, &err));
     assert_int_equal(listed, 1);
-    assert_int_equal(rows[0].source_pos, 9);
+    assert_int_equal(rows[0].key.number, 9);
     ok(ldg_store_parked_count(sink->store, NULL, &count, &err));
     assert_int_equal(count, 2);
     ok(ldg_store_parked_count(sink->store, sink->a_identity.uuid, &count, &err));
@@ -92,12 +92,12 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
     sink_is(sink, "apapa");
     sink_holds(sink, "s", "1[here] 3");
     assert_int_equal(list(sink, &rows), 2);
-    assert_int_equal(rows[1].source_pos, 2);
+    assert_int_equal(rows[1].key.number, 2);
 }
 
 static void trim_drops_what_is_parked(struct conf_env *env)
 {
-    static const int64_t kept[] = { 4 };
+    static const ledger_id kept[] = { { .number = 4 } };
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     struct ldg_parked_row *rows;
     for (int64_t i = 2; i <= 6; i++)
@@ -110,8 +110,8 @@ static void trim_drops_what_is_parked(struct conf_env *env)
     sink_run(sink);
     sink_is(sink, "a");
     assert_int_equal(list(sink, &rows), 4); /* 4 is kept, 5 is of t, 6 is later, and the unknown */
-    assert_int_equal(rows[0].source_pos, 4);
-    assert_int_equal(rows[1].source_pos, 5);
+    assert_int_equal(rows[0].key.number, 4);
+    assert_int_equal(rows[1].key.number, 5);
     sink_trim(sink, sink->b, 100, "s");
     sink_run(sink);
     assert_int_equal(list(sink, &rows), 4);

@@ -246,10 +246,10 @@ static ledger_bytes event_bytes(struct world *w, const struct side *side, const 
 static void fill_kept(struct world *w, const struct side *side, const struct event *e,
                       struct ldg_op *op)
 {
-    int64_t *kept = ldg_arena_calloc(&w->arena, ENTRIES_MAX, sizeof *kept);
+    ledger_id *kept = ldg_arena_calloc(&w->arena, ENTRIES_MAX, sizeof *kept);
     for (int64_t pos = 0; pos <= e->entries[0] && pos < ENTRIES_MAX; pos++)
         if ((e->kept >> pos & 1) != 0 && (pos > 0 || e->store == OWN))
-            kept[op->kept_count++] = entry_key(side, e->store, pos);
+            kept[op->kept_count++] = ldg_id_of(entry_key(side, e->store, pos));
     op->kept = kept;
 }
 
@@ -285,7 +285,7 @@ static void make_park(const struct world *w, const struct side *side, int log,
     op->kind = LDG_OP_PARK;
     op->reason = "cannot be read yet";
     op->type_name = known ? op->type_name : e->position % 2 ? "odd" : "";
-    op->source_pos = known ? op->source_pos : 0;
+    op->key.number = known ? op->key.number : 0;
     op->stream = known || e->position % 4 == 0 ? w->streams[e->stream] : "";
     op->origin = known ? op->origin : side->origins[log];
 }
@@ -306,7 +306,7 @@ static size_t make_ops(struct world *w, const struct side *side, int log, size_t
                                .position = e->position,
                                .log_position = log_position,
                                .stream = w->streams[e->stream],
-                               .source_pos = entry_key(side, e->store, e->entries[i]),
+                               .key.number = entry_key(side, e->store, e->entries[i]),
                                .time_us = SINK_TIME_US + (log_position + 100) * 1000001,
                                .type_name = types[e->kind],
                                .source_uuid = w->identities[log].uuid,
@@ -441,8 +441,8 @@ static void put_parked(struct world *w, const struct side *side, struct ldg_buf 
                           strncmp(row->reason, "noted", 5) == 0 ||
                           strncmp(row->reason, "cannot be read", 14) == 0;
         const struct event *e = row_event(w, row);
-        const bool own = e->store == OWN && row->source_pos != 0;
-        const int64_t entry = own ? -own_pos(side, row->source_pos) - 1 : row->source_pos;
+        const bool own = e->store == OWN && row->key.number != 0;
+        const int64_t entry = own ? -own_pos(side, row->key.number) - 1 : row->key.number;
         put(buf, "\nparked %c/%" PRId64 " entry %" PRId64 " %s of %s, %" PRIu64 ": %s",
             store_letter(w, row->source_uuid), row->log_position, entry, row->type_name,
             row->stream, row->attempts, ours ? row->reason : "refused");
@@ -617,7 +617,7 @@ static void apply(struct world *w, const struct manner *how)
         if (want->outcomes[i] != got->outcomes[i])
             differ(w, "event %c/%" PRId64 " (%s of %d/%" PRId64 " in %s): outcome %d, not %d",
                    store_letter(w, want->ops[i].source_uuid), want->ops[i].log_position,
-                   want->ops[i].type_name, want->ops[i].origin, want->ops[i].source_pos,
+                   want->ops[i].type_name, want->ops[i].origin, want->ops[i].key.number,
                    want->ops[i].stream, got->outcomes[i], want->outcomes[i]);
 }
 
@@ -658,7 +658,7 @@ static size_t row_ops(struct world *w, const struct side *side, const struct ldg
     const size_t most = make_ops(w, side, log, (size_t)row->log_position - 1, readable, false, all);
     size_t count = 0;
     for (size_t i = 0; i < most; i++)
-        if (row->source_pos == 0 || all[i].source_pos == row->source_pos)
+        if (row->key.number == 0 || all[i].key.number == row->key.number)
             ops[count++] = all[i];
     return count;
 }
@@ -691,7 +691,7 @@ static void try_parked(struct world *w)
             differ(w,
                    "parked event %" PRId64 " (%s of %s, entry %" PRId64
                    ") tried again: applied is %d, not %d",
-                   row->log_position, row->type_name, row->stream, row->source_pos, applied[TESTED],
+                   row->log_position, row->type_name, row->stream, row->key.number, applied[TESTED],
                    applied[MEMORY]);
     }
 }

@@ -34,7 +34,7 @@ static struct ldg_op *add(struct sink *sink, enum ldg_op_kind kind, int origin, 
         .position = sink->position,
         .log_position = sink->position,
         .stream = stream,
-        .source_pos = source_pos,
+        .key.number = source_pos,
         .time_us = SINK_TIME_US + sink->position * 1000000,
         .type_name = types[kind],
         .source_uuid = sink->a_identity.uuid,
@@ -393,7 +393,7 @@ static void apply_frees_a_key_by_trim(struct conf_env *env)
     sink_holds(sink, "s", "2[t]");
     sink_trim(sink, sink->a, 2, "s");
     sink_append(sink, sink->a, 3, "s", "3", "k");
-    sink_append(sink, sink->a, 1, "t", "x", NULL)->source_pos = 4;
+    sink_append(sink, sink->a, 1, "t", "x", NULL)->key.number = 4;
     sink_run(sink);
     sink_is(sink, "aaa");
     sink_holds(sink, "s", "3");
@@ -505,7 +505,7 @@ static void apply_foreign_changes_once(struct conf_env *env)
     sink_is(sink, "ra");
     sink_holds(sink, "s", "0[of b]{k=of b} 1[newer]{k=of b}");
     /* what was deleted and is carried again begins anew, whoever has deleted it */
-    static const int64_t kept[] = { 7 };
+    static const ledger_id kept[] = { { .number = 7 } };
     for (int round = 0; round < 3; round++) {
         if (round == 2) {
             ok(ledger_store_trim(sink->store, "s", conf_id(INT64_MAX), NULL, &err));
@@ -604,13 +604,14 @@ static uint64_t adopt_all(struct conf_env *env, struct sink *sink, int origin)
     size_t count, claim_count = 0;
     uint64_t adopted = 99;
     ledger_error err;
-    ok(ldg_store_history(sink->store, LDG_ORIGIN_UNCLAIMED, 0, 16, SIZE_MAX, &env->arena, &rows,
-                         &count, &err));
+    ok(ldg_store_history(sink->store, LDG_ORIGIN_UNCLAIMED, ldg_id_of(0), 16, SIZE_MAX, &env->arena,
+                         &rows, &count, &err));
     for (size_t i = 0; i < count; i++) {
-        claims[claim_count].id = rows[i].source_pos;
-        assert_int_equal(rows[i].source_pos, rows[i].entry->id.number);
+        claims[claim_count].id = rows[i].key;
+        claims[claim_count].key.text = NULL;
+        assert_int_equal(rows[i].key.number, rows[i].entry->id.number);
         claim_count +=
-            ldg_int64_parse(rows[i].entry->source_id, true, &claims[claim_count].source_pos);
+            ldg_int64_parse(rows[i].entry->source_id, true, &claims[claim_count].key.number);
     }
     ok(ldg_store_origin_adopt(sink->store, origin, claims, claim_count, &adopted, &err));
     return adopted;
@@ -619,7 +620,7 @@ static uint64_t adopt_all(struct conf_env *env, struct sink *sink, int origin)
 static void unclaimed_entries(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
-    int64_t last = 0;
+    ledger_id last = { 0 }, first;
     bool any = true;
     ledger_error err;
     conf_append(sink->store, "s", "1");
@@ -630,14 +631,14 @@ static void unclaimed_entries(struct conf_env *env)
     env->backend->put_legacy(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "s", "3", "5");
     ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
     assert_true(any);
-    ok(ldg_store_origin_last(sink->store, sink->a, &last, &err));
-    assert_true(last > 0);
+    ok(ldg_store_origin_last(sink->store, sink->a, &env->arena, &last, &err));
+    assert_true(last.number > 0);
     assert_int_equal(adopt_all(env, sink, sink->a), 1);
-    int64_t first = last;
-    ok(ldg_store_origin_last(sink->store, sink->a, &last, &err));
-    assert_true(last > first);
-    ok(ldg_store_origin_last(sink->store, sink->b, &last, &err));
-    assert_int_equal(last, 0);
+    first = last;
+    ok(ldg_store_origin_last(sink->store, sink->a, &env->arena, &last, &err));
+    assert_true(last.number > first.number);
+    ok(ldg_store_origin_last(sink->store, sink->b, &env->arena, &last, &err));
+    assert_true(ldg_id_is_none(last));
     ok(ldg_store_origin_unclaimed(sink->store, &any, &err));
     assert_false(any);
 }
@@ -688,7 +689,7 @@ static void apply_keeps_origins_apart(struct conf_env *env)
 static void apply_trims_by_source_position(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
-    static const int64_t kept[] = { 2, 9 };
+    static const ledger_id kept[] = { { .number = 2 }, { .number = 9 } };
     conf_append(sink->store, "s", "\"local\"");
     static const int64_t positions[] = { 9, 1, 10, 2, 11, 100 };
     for (size_t i = 0; i < 6; i++) {
@@ -739,37 +740,47 @@ static void history_of_an_origin(struct conf_env *env)
     for (int i = 0; i < 10; i++)
         sink_append(sink, i % 2 ? sink->a : sink->b, 100 - i, "s", "\"0123456789\"", NULL);
     sink_run(sink);
-    ok(ldg_store_history(sink->store, sink->a, 0, 3, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 3, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
     assert_int_equal(count, 3);
-    assert_int_equal(rows[0].source_pos, 91);
-    assert_int_equal(rows[1].source_pos, 93);
-    assert_int_equal(rows[2].source_pos, 95);
+    assert_int_equal(rows[0].key.number, 91);
+    assert_int_equal(rows[1].key.number, 93);
+    assert_int_equal(rows[2].key.number, 95);
     assert_string_equal(rows[2].entry->source_id, "95");
-    ok(ldg_store_history(sink->store, sink->a, 95, 3, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(95), 3, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
     assert_int_equal(count, 2);
-    assert_int_equal(rows[1].source_pos, 99);
-    ok(ldg_store_history(sink->store, sink->b, 0, 100, SIZE_MAX, &env->arena, &rows, &count, &err));
+    assert_int_equal(rows[1].key.number, 99);
+    ok(ldg_store_history(sink->store, sink->b, ldg_id_of(0), 100, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
     assert_int_equal(count, 5);
-    ok(ldg_store_history(sink->store, 0, 0, 100, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, 0, ldg_id_of(0), 100, SIZE_MAX, &env->arena, &rows, &count,
+                         &err));
     assert_int_equal(count, 1);
-    ok(ldg_store_history(sink->store, sink->a, 0, 100, 1, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 100, 1, &env->arena, &rows, &count,
+                         &err));
     assert_int_equal(count, 1);
     /* Single ones of them. */
-    static const int64_t some[] = { 1, 91, 92, 95, 100 }, none[] = { 92, 94 };
+    static const ledger_id some[] = { { .number = 1 },
+                                      { .number = 91 },
+                                      { .number = 92 },
+                                      { .number = 95 },
+                                      { .number = 100 } },
+                           none[] = { { .number = 92 }, { .number = 94 } };
     ok(ldg_store_history_of(sink->store, sink->a, some, 5, SIZE_MAX, &env->arena, &rows, &count,
                             &err));
     assert_int_equal(count, 2);
-    assert_int_equal(rows[0].source_pos, 91);
-    assert_int_equal(rows[1].source_pos, 95);
+    assert_int_equal(rows[0].key.number, 91);
+    assert_int_equal(rows[1].key.number, 95);
     assert_string_equal(rows[1].entry->source_id, "95");
     ok(ldg_store_history_of(sink->store, sink->a, some, 5, 1, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 1);
-    assert_int_equal(rows[0].source_pos, 91);
+    assert_int_equal(rows[0].key.number, 91);
     ok(ldg_store_history_of(sink->store, sink->a, none, 2, 1, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 0);
     ok(ldg_store_history_of(sink->store, 0, some, 1, SIZE_MAX, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 1);
-    assert_int_equal(rows[0].source_pos, 1);
+    assert_int_equal(rows[0].key.number, 1);
     assert_int_equal(rows[0].entry->payload.size, 7);
 }
 
@@ -791,11 +802,13 @@ static void adopt_what_go_left(struct conf_env *env)
     assert_string_equal(ledger_batch_entry(batch, 1)->origin, "");
     ledger_batch_destroy(&batch);
     ok(ledger_store_find_by_source_id(sink->store, "s", "7", &id, &err));
-    ok(ldg_store_history(sink->store, 0, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, 0, ldg_id_of(0), 10, SIZE_MAX, &env->arena, &rows, &count,
+                         &err));
     assert_int_equal(count, 4); /* until somebody's, they are of this table */
-    assert_int_equal(rows[0].source_pos, local);
+    assert_int_equal(rows[0].key.number, local);
 
-    const struct ldg_claim wrong = { .id = local, .source_pos = 9 }, twice = { local + 1, 7 };
+    const struct ldg_claim wrong = { .id.number = local, .key.number = 9 },
+                           twice = { .id.number = local + 1, .key.number = 7 };
     ok(ldg_store_origin_adopt(sink->store, sink->a, &wrong, 1, &adopted, &err));
     assert_int_equal(adopted, 0); /* Go has not left that one */
     assert_int_equal(adopt_all(env, sink, sink->a), 2);
@@ -806,9 +819,10 @@ static void adopt_what_go_left(struct conf_env *env)
     assert_string_equal(ledger_batch_entry(batch, 1)->source_id, "5");
     assert_string_equal(ledger_batch_entry(batch, 1)->origin, sink->a_identity.uuid);
     ledger_batch_destroy(&batch);
-    ok(ldg_store_history(sink->store, sink->a, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 10, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
     assert_int_equal(count, 2);
-    assert_int_equal(rows[1].source_pos, 7);
+    assert_int_equal(rows[1].key.number, 7);
     struct ldg_op *op = sink_append(sink, sink->a, 5, "s", "\"g5\"", NULL);
     ((ledger_append_entry *)op->entry)->order_key = "";
     ((ledger_append_entry *)op->entry)->schema_version = 1;
@@ -882,7 +896,7 @@ static void chain_trims_name_the_highest_id(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
-    const int64_t kept[] = { 3 };
+    const ledger_id kept[] = { { .number = 3 } };
     for (int i = 1; i <= 6; i++)
         sink_append(sink, sink->a, i, "s", "1", NULL);
     sink_append(sink, sink->b, 1, "s", "2", NULL);

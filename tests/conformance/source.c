@@ -261,14 +261,14 @@ static void kept_are(struct sink *sink, int origin, const char *stream, int64_t 
                      const char *want)
 {
     char text[128] = "";
-    int64_t *ids = NULL;
+    ledger_id *ids = NULL;
     size_t count = 0;
     ledger_error err;
-    ok(ldg_store_trim_kept(sink->store, origin, stream, before, &sink->env->arena, &ids, &count,
-                           &err));
+    ok(ldg_store_trim_kept(sink->store, origin, stream, ldg_id_of(before), &sink->env->arena, &ids,
+                           &count, &err));
     for (size_t i = 0; i < count; i++)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
-                 (long long)ids[i]);
+                 (long long)ids[i].number);
     assert_string_equal(text, want);
 }
 
@@ -317,7 +317,9 @@ static void entries_by_id(struct conf_env *env)
     ledger_error err;
     const int64_t id = conf_append_dedup(store, "s", " [1] ", "k");
     const int64_t other = conf_append(store, "t", "2");
-    const int64_t ids[] = { other, id, other + 1, id };
+    const ledger_id ids[] = {
+        { .number = other }, { .number = id }, { .number = other + 1 }, { .number = id }
+    };
     ok(ldg_store_entries_by_id(store, ids, 4, &env->arena, &entry, &err));
     assert_int_equal(entry[0].id.number, other);
     assert_string_equal(entry[0].stream, "t");
@@ -346,17 +348,19 @@ static void history_of_local_entries(struct conf_env *env)
     for (int i = 0; i < 10; i++)
         ids[i] = conf_append(store, i % 3 ? "s" : "t", "\"0123456789\"");
     for (size_t at = 0; at < 10; at += count) {
-        ok(ldg_store_history(store, 0, after, 4, SIZE_MAX, &env->arena, &rows, &count, &err));
+        ok(ldg_store_history(store, 0, ldg_id_of(after), 4, SIZE_MAX, &env->arena, &rows, &count,
+                             &err));
         assert_int_equal(count, at < 8 ? 4 : 2);
         for (size_t i = 0; i < count; i++) {
-            assert_int_equal(rows[i].source_pos, ids[at + i]);
+            assert_int_equal(rows[i].key.number, ids[at + i]);
             assert_int_equal(rows[i].entry->id.number, ids[at + i]);
         }
-        after = rows[count - 1].source_pos;
+        after = rows[count - 1].key.number;
     }
-    ok(ldg_store_history(store, 0, after, 4, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(store, 0, ldg_id_of(after), 4, SIZE_MAX, &env->arena, &rows, &count,
+                         &err));
     assert_int_equal(count, 0);
-    ok(ldg_store_history(store, 0, 0, 100, 1, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(store, 0, ldg_id_of(0), 100, 1, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 1);
 }
 
@@ -370,9 +374,9 @@ static void history_has_what_go_left(struct conf_env *env)
     conf_append(store, "s", "1");
     env->backend->put_legacy(conf_url(env, "a"), LEDGER_DEFAULT_TABLE, "s", "2", "77");
     conf_append(store, "s", "3");
-    ok(ldg_store_history(store, 0, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(store, 0, ldg_id_of(0), 10, SIZE_MAX, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 3);
-    assert_int_equal(rows[1].source_pos, rows[1].entry->id.number);
+    assert_int_equal(rows[1].key.number, rows[1].entry->id.number);
     assert_string_equal(rows[1].entry->source_id, "77");
 }
 
@@ -393,7 +397,7 @@ static void snapshot_is_one_moment(struct conf_env *env)
     ok(ledger_store_trim(writing, "s", conf_id(a), NULL, &err));
     ok(ledger_store_set_annotations(writing, "s", conf_id(b), conf_map({ "k", "v" }), &err));
     conf_append(writing, "s", "3");
-    ok(ldg_store_history(reading, 0, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(reading, 0, ldg_id_of(0), 10, SIZE_MAX, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 2);
     assert_true(conf_list_is(rows[0].entry->tags, "before"));
     assert_int_equal(rows[1].entry->annotations.count, 0);
@@ -406,7 +410,7 @@ static void snapshot_is_one_moment(struct conf_env *env)
     ldg_store_snapshot_end(reading);
     ldg_store_snapshot_end(reading);
     assert_int_equal(conf_count(reading, "s"), 2); /* b and the third */
-    ok(ldg_store_history(reading, 0, 0, 10, SIZE_MAX, &env->arena, &rows, &count, &err));
+    ok(ldg_store_history(reading, 0, ldg_id_of(0), 10, SIZE_MAX, &env->arena, &rows, &count, &err));
     assert_int_equal(count, 2);
     assert_true(conf_map_is(rows[0].entry->annotations, "k=v"));
     conf_append(reading, "s", "4");

@@ -416,7 +416,7 @@ static ledger_rc copy_rows(struct ldg_memory *m, const struct ldg_mem_table *fro
             .tags = version->tags,
             .created_at_us = row->created_at_us,
             .origin = row->origin,
-            .source_pos = row->source_pos,
+            .key = row->key,
         };
         rc = ldg_mem_insert(m, &fresh, &copy, err);
         if (rc == LEDGER_OK)
@@ -461,7 +461,7 @@ static ledger_rc copy_table(struct ldg_memory *m, const struct ldg_mem_table *fr
             .origin = parked->origin,
             .log_position = parked->row.log_position,
             .stream = parked->row.stream,
-            .source_pos = parked->row.source_pos,
+            .key = parked->row.key,
             .type_name = parked->row.type_name,
             .source_uuid = parked->row.source_uuid,
             .log_time_us = parked->row.time_us,

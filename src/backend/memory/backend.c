@@ -209,7 +209,7 @@ const struct ldg_backend ldg_backend_memory = {
     .caps = LDG_CAP_MUTATION_LOG | LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR |
             LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
             LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK | LDG_CAP_PARALLEL_APPLY |
-            LDG_CAP_OVERLAP_APPLY,
+            LDG_CAP_OVERLAP_APPLY | LDG_CAP_TEXT_KEYS,
     .ctx_size = sizeof(struct ldg_memory),
     .time_precision_us = 1000,
     .open = memory_open,

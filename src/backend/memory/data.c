@@ -321,9 +321,9 @@ uint64_t ldg_mem_hash_dedup(const struct ldg_mem_stream *stream, const char *ded
     return ldg_hash64(dedup_key, strlen(dedup_key), stream->hash);
 }
 
-uint64_t ldg_mem_hash_origin(int origin, int64_t source_pos)
+uint64_t ldg_mem_hash_origin(int origin, ledger_id key)
 {
-    return ldg_hash64(&source_pos, sizeof(source_pos), (uint64_t)origin);
+    return ldg_id_hash(key, (uint64_t)origin);
 }
 
 uint64_t ldg_mem_hash_source(const char *source_id)
@@ -397,14 +397,11 @@ void ldg_mem_index_remove(struct ldg_mem_table *table, int index, struct ldg_mem
     ix->count--;
 }
 
-const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LDG_MEM_ID_TEXT_MAX])
+const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LEDGER_ID_TEXT_MAX])
 {
     if (*row->source_id)
         return row->source_id;
-    if (row->origin == 0 || row->source_pos == 0)
-        return "";
-    snprintf(text, LDG_MEM_ID_TEXT_MAX, "%lld", (long long)row->source_pos);
-    return text;
+    return row->origin == 0 || ldg_id_is_none(row->key) ? "" : ldg_id_text(row->key, text);
 }
 
 void ldg_mem_origin_text(const struct ldg_mem_table *table, int origin,

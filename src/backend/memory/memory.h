@@ -67,7 +67,7 @@ struct ldg_mem_row {
     ledger_map metadata;
     int64_t created_at_us;
     int origin;                      /* 0: written here, or left by the Go bridge (source_id set) */
-    int64_t source_pos;              /* id at its origin; 0: none */
+    ledger_id key;                   /* id at its origin; none: there is none */
     const char *source_id;           /* as the Go bridge left it; "" */
     struct ldg_mem_version *version; /* newest committed first */
     struct ldg_mem_version *pending; /* of stamp.locked_by */
@@ -100,7 +100,7 @@ struct ldg_mem_origin {
     struct ldg_identity identity;
     char *name;
     bool adopted;
-    struct ldg_mem_rows rows; /* by source_pos when `sorted` */
+    struct ldg_mem_rows rows; /* by key when `sorted` */
     bool sorted;
 };
 
@@ -271,10 +271,10 @@ struct ldg_mem_row *ldg_mem_row_by_id(const struct ldg_mem_table *table, int64_t
 struct ldg_mem_row *ldg_mem_index_next(const struct ldg_mem_table *table, int index, uint64_t hash,
                                        const struct ldg_mem_row *row);
 uint64_t ldg_mem_hash_dedup(const struct ldg_mem_stream *stream, const char *dedup_key);
-uint64_t ldg_mem_hash_origin(int origin, int64_t source_pos);
+uint64_t ldg_mem_hash_origin(int origin, ledger_id key);
 uint64_t ldg_mem_hash_source(const char *source_id);
-/* The row's id at its origin, as text; "" for one written here. */
-const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LDG_MEM_ID_TEXT_MAX]);
+/* The row's id at its origin, as text; "" for one written here. Views the row, or text. */
+const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LEDGER_ID_TEXT_MAX]);
 void ldg_mem_origin_text(const struct ldg_mem_table *table, int origin,
                          char text[LDG_MEM_ORIGIN_TEXT_MAX]);
 
@@ -295,7 +295,7 @@ struct ldg_mem_new_row {
     ledger_list tags;
     int64_t created_at_us;
     int origin;
-    int64_t source_pos;
+    ledger_id key;
 };
 ledger_rc ldg_mem_insert(struct ldg_memory *m, const struct ldg_mem_new_row *in,
                          struct ldg_mem_row **ret_row, ledger_error *err);
@@ -399,17 +399,17 @@ ledger_rc ldg_mem_trim(void *ctx, const char *stream, ledger_id before, uint64_t
                        ledger_error *err);
 ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                     ledger_id *ret_id, ledger_error *err);
-ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+ledger_rc ldg_mem_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                 struct ldg_arena *arena, ledger_entry **ret_entries,
                                 ledger_error *err);
-ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                            struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                             ledger_error *err);
-ledger_rc ldg_mem_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_mem_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                              size_t max_bytes, struct ldg_arena *arena,
                              struct ldg_history_row **ret_rows, size_t *ret_count,
                              ledger_error *err);
-ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_mem_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                           struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                           size_t *ret_count, ledger_error *err);
 
@@ -432,7 +432,8 @@ ledger_rc ldg_mem_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_ide
                               int **ret_numbers, size_t *ret_count, ledger_error *err);
 ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
                                uint64_t *ret_adopted, ledger_error *err);
-ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+ledger_rc ldg_mem_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                              ledger_error *err);
 ledger_rc ldg_mem_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
 ledger_rc ldg_mem_origin_skips(void *ctx, int origin, ledger_error *err);
 ledger_rc ldg_mem_origin_unguard(void *ctx, ledger_error *err);

@@ -33,7 +33,7 @@ static bool goes_before(const struct ldg_mem_parked *parked, const struct ldg_op
 
 static bool is_same_entry(const struct ldg_mem_parked *parked, const struct ldg_op *op)
 {
-    return parked->row.source_pos != 0 && parked->row.source_pos == op->source_pos &&
+    return !ldg_id_is_none(parked->row.key) && ldg_id_equal(parked->row.key, op->key) &&
            parked->origin == op->origin;
 }
 
@@ -51,10 +51,12 @@ static bool may_delete(const struct ldg_mem_parked *parked, const struct ldg_op 
     const struct ldg_parked_row *row = &parked->row;
     if (!ldg_op_may_trim(row->type_name))
         return false;
-    if (row->source_pos <= 0 || ledger_mutation_type_parse(row->type_name) != LEDGER_MUTATION_TRIM)
+    if (ldg_id_is_none(row->key) ||
+        ledger_mutation_type_parse(row->type_name) != LEDGER_MUTATION_TRIM)
         return is_unknown(parked, op);
     return strcmp(row->stream, op->stream) == 0 && parked->origin == found->origin &&
-           (found->source_pos ? found->source_pos : found->id) <= row->source_pos;
+           ldg_id_is_up_to(ldg_id_is_none(found->key) ? ldg_id_of(found->id) : found->key,
+                           row->key);
 }
 
 int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *op, int64_t own_id,
@@ -74,7 +76,7 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
             continue;
         const bool waits = wait == LDG_WAIT_ENTRY ? is_same_entry(parked, op)
                            : wait == LDG_WAIT_MISSING
-                               ? row->source_pos == 0 && is_unknown(parked, op)
+                               ? ldg_id_is_none(row->key) && is_unknown(parked, op)
                                : may_delete(parked, op, found);
         if (waits && (position == 0 || row->log_position < position))
             position = row->log_position;
@@ -88,7 +90,7 @@ ledger_rc ldg_mem_parked_done(struct ldg_memory *m, const struct ldg_op *op, led
     for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
         struct ldg_mem_parked *parked = m->table->parked[i];
         if (live(m, parked) && parked->row.log_position == op->log_position &&
-            (parked->row.source_pos == 0 || parked->row.source_pos == op->source_pos) &&
+            (ldg_id_is_none(parked->row.key) || ldg_id_equal(parked->row.key, op->key)) &&
             strcmp(parked->row.source_uuid, op->source_uuid ? op->source_uuid : "") == 0)
             rc = ldg_mem_unpark(m, parked, err);
     }
@@ -102,9 +104,8 @@ ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uin
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
         struct ldg_mem_parked *parked = m->table->parked[i];
-        if (!live(m, parked) || parked->origin != op->origin || parked->row.source_pos == 0 ||
-            parked->row.source_pos > op->source_pos ||
-            strcmp(parked->row.stream, op->stream) != 0 || ldg_op_keeps(op, parked->row.source_pos))
+        if (!live(m, parked) || parked->origin != op->origin || ldg_id_is_none(parked->row.key) ||
+            strcmp(parked->row.stream, op->stream) != 0 || !ldg_op_trims(op, parked->row.key))
             continue;
         rc = ldg_mem_unpark(m, parked, err);
         deleted++;
@@ -150,7 +151,8 @@ static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
         row->stream = ldg_arena_strdup(arena, parked->row.stream);
         row->reason = ldg_arena_strdup(arena, parked->reason);
         row->event.data = ldg_arena_strndup(arena, parked->row.event.data, parked->row.event.size);
-        if (!row->type_name || !row->stream || !row->reason || !row->event.data)
+        if (!ldg_id_copy(parked->row.key, arena, &row->key) || !row->type_name || !row->stream ||
+            !row->reason || !row->event.data)
             return ldg_fail_nomem(err);
         count++;
     }

@@ -135,7 +135,7 @@ static ledger_rc log_set(struct ldg_memory *m, ledger_mutation_type type,
                          const struct ldg_mem_row *row, ledger_list tags, ledger_map annotations,
                          int64_t now_us, ledger_error *err)
 {
-    char id_text[LDG_MEM_ID_TEXT_MAX], source_text[LDG_MEM_ID_TEXT_MAX];
+    char id_text[LDG_MEM_ID_TEXT_MAX], source_text[LEDGER_ID_TEXT_MAX];
     char origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
     const char *source_id = "";
     snprintf(id_text, sizeof(id_text), "%lld", (long long)row->id);
@@ -199,18 +199,17 @@ ledger_rc ldg_mem_set_annotations(void *ctx, const char *stream, ledger_id id, l
 /* One trim event of a program. origin 0: of entries written here, up to `before`; else of that
  * origin's: `before` and `last` are the highest ids, here and there, that were deleted. */
 static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, int64_t before,
-                          int64_t last, int64_t now_us, ledger_error *err)
+                          ledger_id last, int64_t now_us, ledger_error *err)
 {
-    char id_text[LDG_MEM_ID_TEXT_MAX], last_text[LDG_MEM_ID_TEXT_MAX];
+    char id_text[LDG_MEM_ID_TEXT_MAX], last_text[LEDGER_ID_TEXT_MAX];
     char origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
     snprintf(id_text, sizeof(id_text), "%lld", (long long)before);
-    snprintf(last_text, sizeof(last_text), "%lld", (long long)last);
     if (origin)
         ldg_mem_origin_text(m->table, origin, origin_text);
     ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, now_us);
     event.before_id = id_text;
     event.entry_origin = origin_text;
-    event.source_id = origin ? last_text : "";
+    event.source_id = origin ? ldg_id_text(last, last_text) : "";
     return ldg_mem_log_event(m, &event, now_us, err);
 }
 
@@ -219,14 +218,15 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
 {
     const int64_t now_us = ldg_mem_now_us();
     struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
-    int64_t *last_pos = NULL, *last_id; /* per origin: largest source_pos, id deleted */
+    ledger_id *last_key = NULL; /* per origin: the highest key that is deleted … */
+    int64_t *last_id;           /* … and the highest id here */
     uint64_t deleted = 0;
     ledger_rc rc = LEDGER_OK;
 
     ldg_arena_reset(&m->scratch);
-    last_pos = ldg_arena_calloc(&m->scratch, m->table->origin_count + 1, sizeof(*last_pos));
+    last_key = ldg_arena_calloc(&m->scratch, m->table->origin_count + 1, sizeof(*last_key));
     last_id = ldg_arena_calloc(&m->scratch, m->table->origin_count + 1, sizeof(*last_id));
-    if (!last_pos || !last_id)
+    if (!last_key || !last_id)
         return ldg_fail_nomem(err);
     for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
@@ -236,15 +236,15 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
             continue; /* also one that is still being appended: its transaction keeps it */
         rc = ldg_mem_delete(m, row, err);
         deleted++;
-        if (row->source_pos > last_pos[row->origin])
-            last_pos[row->origin] = row->source_pos;
+        if (ldg_id_compare(row->key, last_key[row->origin]) > 0)
+            last_key[row->origin] = row->key;
         last_id[row->origin] = row->id;
     }
     if (rc == LEDGER_OK)
-        rc = log_trim(m, stream_name, 0, before, 0, now_us, err);
+        rc = log_trim(m, stream_name, 0, before, ldg_id_of(0), now_us, err);
     for (size_t i = 1; rc == LEDGER_OK && i <= m->table->origin_count; i++) {
-        if (last_pos[i])
-            rc = log_trim(m, stream_name, (int)i, last_id[i], last_pos[i], now_us, err);
+        if (!ldg_id_is_none(last_key[i]))
+            rc = log_trim(m, stream_name, (int)i, last_id[i], last_key[i], now_us, err);
     }
     if (rc == LEDGER_OK)
         *ret_deleted = deleted;
@@ -353,7 +353,7 @@ static ledger_rc copy_entry(const struct ldg_memory *m, const struct ldg_mem_row
                             const struct ldg_mem_version *version, struct ldg_arena *arena,
                             ledger_entry *out, ledger_error *err)
 {
-    char text[LDG_MEM_ID_TEXT_MAX];
+    char text[LEDGER_ID_TEXT_MAX];
     const char *uuid = row->origin ? m->table->origins[row->origin - 1].identity.uuid : "";
     *out = (ledger_entry){
         .id = { .number = row->id },
@@ -613,7 +613,7 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
     struct ldg_memory *m = ctx;
     const struct ldg_mem_row *found = NULL;
     struct ldg_mem_row *row = NULL;
-    char text[LDG_MEM_ID_TEXT_MAX];
+    char text[LEDGER_ID_TEXT_MAX];
     ledger_rc rc = ldg_mem_enter(m, "find_by_source_id", err);
     if (rc != LEDGER_OK)
         return rc;
@@ -635,7 +635,7 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
     return rc;
 }
 
-ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+ledger_rc ldg_mem_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                 struct ldg_arena *arena, ledger_entry **ret_entries,
                                 ledger_error *err)
 {
@@ -648,7 +648,7 @@ ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
     if (!entries)
         rc = ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, ids[i]);
+        const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, ids[i].number);
         if (!row || !ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         entries[i] = (ledger_entry){
@@ -674,14 +674,14 @@ ledger_rc ldg_mem_entries_by_id(void *ctx, const int64_t *ids, size_t count,
 
 /* An array of ids that grows inside an arena. */
 struct ids {
-    int64_t *items;
+    ledger_id *items;
     size_t count, cap;
 };
 
-static ledger_rc ids_add(struct ids *ids, struct ldg_arena *arena, int64_t id, ledger_error *err)
+static ledger_rc ids_add(struct ids *ids, struct ldg_arena *arena, ledger_id id, ledger_error *err)
 {
-    int64_t *items = arena_grow(arena, ids->items, ids->count, &ids->cap, sizeof(*items));
-    if (!items)
+    ledger_id *items = arena_grow(arena, ids->items, ids->count, &ids->cap, sizeof(*items));
+    if (!items || !ldg_id_copy(id, arena, &id))
         return ldg_fail_nomem(err);
     ids->items = items;
     ids->items[ids->count++] = id;
@@ -690,8 +690,8 @@ static ledger_rc ids_add(struct ids *ids, struct ldg_arena *arena, int64_t id, l
 
 static int compare_ids(const void *a, const void *b)
 {
-    const int64_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
+    const ledger_id *x = a, *y = b;
+    return ldg_id_compare(*x, *y);
 }
 
 /* Each once, ascending. */
@@ -701,14 +701,14 @@ static void ids_sort(struct ids *ids)
     if (ids->count)
         qsort(ids->items, ids->count, sizeof(*ids->items), compare_ids);
     for (size_t i = 0; i < ids->count; i++) {
-        if (count == 0 || ids->items[count - 1] != ids->items[i])
+        if (count == 0 || !ldg_id_equal(ids->items[count - 1], ids->items[i]))
             ids->items[count++] = ids->items[i];
     }
     ids->count = count;
 }
 
 static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_name,
-                           int64_t before, struct ldg_arena *arena, struct ids *ids,
+                           ledger_id before, struct ldg_arena *arena, struct ids *ids,
                            ledger_error *err)
 {
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
@@ -716,24 +716,26 @@ static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
         const struct ldg_mem_row *row = stream->rows.items[i];
-        const int64_t id = origin ? row->source_pos : row->id;
-        if (!origin && id > before)
+        const ledger_id id = origin ? row->key : ldg_id_of(row->id);
+        const bool reached = ldg_id_is_up_to(id, before);
+        if (!origin && !reached)
             break;
-        if (row->origin == origin && id <= before && ldg_mem_visible(&row->stamp, NULL, seq))
+        if (row->origin == origin && reached && ldg_mem_visible(&row->stamp, NULL, seq))
             rc = ids_add(ids, arena, id, err);
     }
     for (size_t i = 0; origin && i < m->table->parked_count && rc == LEDGER_OK; i++) {
         const struct ldg_mem_parked *parked = m->table->parked[i];
-        if (parked->origin == origin && parked->row.source_pos > 0 &&
-            parked->row.source_pos <= before && strcmp(parked->row.stream, stream_name) == 0 &&
+        if (parked->origin == origin && !ldg_id_is_none(parked->row.key) &&
+            ldg_id_is_up_to(parked->row.key, before) &&
+            strcmp(parked->row.stream, stream_name) == 0 &&
             ldg_mem_visible(&parked->stamp, NULL, seq))
-            rc = ids_add(ids, arena, parked->row.source_pos, err);
+            rc = ids_add(ids, arena, parked->row.key, err);
     }
     return rc;
 }
 
-ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                            struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                            struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                             ledger_error *err)
 {
     struct ldg_memory *m = ctx;
@@ -753,25 +755,24 @@ ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, int64_t b
 
 /* --- verification ---------------------------------------------------------------------------- */
 
-static int compare_source_pos(const void *a, const void *b)
+static int compare_keys(const void *a, const void *b)
 {
     const struct ldg_mem_row *const *x = a, *const *y = b;
-    return ((*x)->source_pos > (*y)->source_pos) - ((*x)->source_pos < (*y)->source_pos);
+    return ldg_id_compare((*x)->key, (*y)->key);
 }
 
-/* The origin's rows by source_pos, and the first of them behind `after`. */
-static const struct ldg_mem_rows *origin_rows(struct ldg_memory *m, int number, int64_t after,
-                                              size_t *ret_begin)
+/* The origin's rows by key, and the first of them that has `key` (at), or stands behind it. */
+static const struct ldg_mem_rows *origin_rows(struct ldg_memory *m, int number, ledger_id key,
+                                              bool at, size_t *ret_begin)
 {
     struct ldg_mem_origin *origin = &m->table->origins[number - 1];
     if (!origin->sorted && origin->rows.count)
-        qsort(origin->rows.items, origin->rows.count, sizeof(*origin->rows.items),
-              compare_source_pos);
+        qsort(origin->rows.items, origin->rows.count, sizeof(*origin->rows.items), compare_keys);
     origin->sorted = true;
     size_t low = 0, high = origin->rows.count;
     while (low < high) {
         size_t middle = low + (high - low) / 2;
-        if (origin->rows.items[middle]->source_pos <= after)
+        if (ldg_id_compare(origin->rows.items[middle]->key, key) < (at ? 0 : 1))
             low = middle + 1;
         else
             high = middle;
@@ -801,8 +802,8 @@ static ledger_rc history_begin(const struct ldg_memory *m, int origin, struct ld
     return LEDGER_OK;
 }
 
-/* Adds the entries behind `after` and up to `last`, as long as there is room. */
-static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t after, int64_t last,
+/* Adds the entries behind `key`, or the one that has it (at), as long as there is room. */
+static ledger_rc history_add(struct ldg_memory *m, struct history *h, ledger_id key, bool at,
                              size_t limit, size_t max_bytes, ledger_error *err)
 {
     const int64_t seq = ldg_mem_seq(m);
@@ -810,14 +811,15 @@ static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t af
     size_t begin = 0;
 
     if (h->origin)
-        rows = origin_rows(m, h->origin, after, &begin);
+        rows = origin_rows(m, h->origin, key, at, &begin);
     else
-        begin = ldg_mem_rows_after(rows, after);
+        begin = ldg_mem_rows_after(rows, at ? key.number - 1 : key.number);
     for (size_t i = begin;
          i < rows->count && h->count < limit && (h->count == 0 || h->bytes < max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[i];
-        const int64_t source_pos = h->origin ? row->source_pos : row->id;
-        if (source_pos > last)
+        const ledger_id row_key = h->origin ? row->key : ldg_id_of(row->id);
+        struct ldg_history_row out_row = { .has_source_id = *row->source_id != '\0' };
+        if (at && !ldg_id_equal(row_key, key))
             break;
         if (row->origin != h->origin || (h->unclaimed && !*row->source_id) ||
             !ldg_mem_visible(&row->stamp, &m->tx, seq))
@@ -825,22 +827,21 @@ static ledger_rc history_add(struct ldg_memory *m, struct history *h, int64_t af
         ledger_entry *entry = ldg_arena_alloc(h->arena, sizeof(*entry));
         struct ldg_history_row *out =
             entry ? arena_grow(h->arena, h->rows, h->count, &h->cap, sizeof(*out)) : NULL;
-        if (!out)
+        if (!out || !ldg_id_copy(row_key, h->arena, &out_row.key))
             return ldg_fail_nomem(err);
         ledger_rc rc =
             copy_entry(m, row, ldg_mem_version_seen(row, &m->tx, seq), h->arena, entry, err);
         if (rc != LEDGER_OK)
             return rc;
-        out[h->count++] = (struct ldg_history_row){ .source_pos = source_pos,
-                                                    .has_source_id = *row->source_id != '\0',
-                                                    .entry = entry };
+        out_row.entry = entry;
+        out[h->count++] = out_row;
         h->rows = out;
         h->bytes += row->payload.size;
     }
     return LEDGER_OK;
 }
 
-ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_mem_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                           struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                           size_t *ret_count, ledger_error *err)
 {
@@ -851,7 +852,7 @@ ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, si
         return rc;
     rc = history_begin(m, origin, arena, &h, err);
     if (rc == LEDGER_OK)
-        rc = history_add(m, &h, after, INT64_MAX, limit, max_bytes, err);
+        rc = history_add(m, &h, after, false, limit, max_bytes, err);
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK) {
         *ret_rows = h.rows;
@@ -860,7 +861,7 @@ ledger_rc ldg_mem_history(void *ctx, int origin, int64_t after, size_t limit, si
     return rc;
 }
 
-ledger_rc ldg_mem_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_mem_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                              size_t max_bytes, struct ldg_arena *arena,
                              struct ldg_history_row **ret_rows, size_t *ret_count,
                              ledger_error *err)
@@ -872,7 +873,7 @@ ledger_rc ldg_mem_history_of(void *ctx, int origin, const int64_t *positions, si
         return rc;
     rc = history_begin(m, origin, arena, &h, err);
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
-        rc = history_add(m, &h, positions[i] - 1, positions[i], SIZE_MAX, max_bytes, err);
+        rc = history_add(m, &h, keys[i], true, SIZE_MAX, max_bytes, err);
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK) {
         *ret_rows = h.rows;

@@ -1,7 +1,7 @@
 /* The sink's side: origins, cursors, and the batch that a bridge applies.
  *
  * Invariant: fence, changes, the sink's own log and the cursor are one transaction. An op is keyed
- * by (origin, source_pos), so applying it again changes nothing. */
+ * by (origin, id there), so applying it again changes nothing. */
 #include "backend/memory/memory.h"
 
 #include <stdio.h>
@@ -85,21 +85,20 @@ ledger_rc ldg_mem_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_ide
 }
 
 /* The row of an origin; FOREIGN ones are BUSY. *ret_row NULL: it is not here. */
-static ledger_rc find_row(struct ldg_memory *m, int origin, int64_t source_pos,
+static ledger_rc find_row(struct ldg_memory *m, int origin, ledger_id key,
                           struct ldg_mem_row **ret_row, ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
     *ret_row = NULL;
     if (origin == 0) {
-        row = ldg_mem_row_by_id(m->table, source_pos);
-        if (row && !row->origin &&
-            ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_LIVE)
+        row = ldg_mem_row_by_id(m->table, key.number);
+        if (row && !row->origin && ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_LIVE)
             *ret_row = row;
         return LEDGER_OK;
     }
-    const uint64_t hash = ldg_mem_hash_origin(origin, source_pos);
+    const uint64_t hash = ldg_mem_hash_origin(origin, key);
     while ((row = ldg_mem_index_next(m->table, LDG_MEM_BY_ORIGIN, hash, row))) {
-        if (row->origin != origin || row->source_pos != source_pos)
+        if (row->origin != origin || !ldg_id_equal(row->key, key))
             continue;
         enum ldg_mem_state state = ldg_mem_state(&row->stamp, &m->tx);
         if (state == LDG_MEM_FOREIGN)
@@ -122,18 +121,20 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, const struct ldg_claim 
                                origin);
     table->origins[origin - 1].adopted = true;
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        const int64_t source_pos = claims[i].source_pos;
-        struct ldg_mem_row *row = ldg_mem_row_by_id(table, claims[i].id), *other = NULL;
+        ledger_id key = claims[i].key;
+        struct ldg_mem_row *row = ldg_mem_row_by_id(table, claims[i].id.number), *other = NULL;
         if (!row || row->origin || !*row->source_id || row->stamp.created_by ||
             ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_GONE)
             continue;
-        rc = find_row(m, origin, source_pos, &other, err);
+        if (key.text)
+            key.text = row->source_id; /* the same, and lives as long */
+        rc = find_row(m, origin, key, &other, err);
         if (rc != LEDGER_OK || other)
             continue; /* that entry was carried again already */
         row->origin = origin;
-        row->source_pos = source_pos;
-        rc = ldg_mem_index_add(table, LDG_MEM_BY_ORIGIN, row,
-                               ldg_mem_hash_origin(origin, source_pos), err);
+        row->key = key;
+        rc =
+            ldg_mem_index_add(table, LDG_MEM_BY_ORIGIN, row, ldg_mem_hash_origin(origin, key), err);
         if (rc == LEDGER_OK)
             rc = ldg_mem_origin_rows_add(table, row, err);
         if (rc == LEDGER_OK) {
@@ -141,7 +142,7 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, const struct ldg_claim 
         } else {
             ldg_mem_index_remove(table, LDG_MEM_BY_ORIGIN, row);
             row->origin = 0;
-            row->source_pos = 0;
+            row->key = ldg_id_of(0);
         }
     }
     if (rc == LEDGER_OK)
@@ -163,7 +164,8 @@ ledger_rc ldg_mem_origin_adopt(void *ctx, int origin, const struct ldg_claim *cl
     return rc;
 }
 
-ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+ledger_rc ldg_mem_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                              ledger_error *err)
 {
     struct ldg_memory *m = ctx;
     const struct ldg_mem_row *last = NULL;
@@ -173,10 +175,11 @@ ledger_rc ldg_mem_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_err
     for (size_t i = 0; i < m->table->rows.count; i++) {
         const struct ldg_mem_row *row = m->table->rows.items[i];
         if (row->origin == origin && ldg_mem_visible(&row->stamp, &m->tx, ldg_mem_seq(m)) &&
-            (!last || row->source_pos > last->source_pos))
+            (!last || ldg_id_compare(row->key, last->key) > 0))
             last = row;
     }
-    const int64_t id = last ? last->id : 0;
+    const ledger_id id = ldg_id_of(last ? last->id : 0);
+    (void)arena;
     rc = ldg_mem_leave(m, LEDGER_OK, err);
     if (rc == LEDGER_OK)
         *ret_id = id;
@@ -403,7 +406,7 @@ static ledger_rc append_replayed(struct ldg_memory *m, const struct ldg_op *op, 
 {
     struct ldg_mem_row *row = NULL;
     const char *field = NULL;
-    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
+    ledger_rc rc = find_row(m, op->origin, op->key, &row, err);
     if (rc != LEDGER_OK)
         return rc;
     if (row) {
@@ -456,7 +459,7 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uin
         .tags = op->entry->tags,
         .created_at_us = op_time(op),
         .origin = op->origin,
-        .source_pos = op->source_pos,
+        .key = op->key,
     };
     rc = ldg_mem_insert(m, &fresh, &row, err);
     if (rc == LEDGER_OK) {
@@ -471,7 +474,7 @@ static ledger_rc set_look(struct ldg_memory *m, const struct ldg_op *op,
                           struct ldg_mem_row **ret_row, uint8_t *outcome, ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
-    ledger_rc rc = find_row(m, op->origin, op->source_pos, &row, err);
+    ledger_rc rc = find_row(m, op->origin, op->key, &row, err);
     if (rc != LEDGER_OK)
         return rc;
     if (!row || strcmp(row->stream->name, op->stream) != 0) {
@@ -515,10 +518,9 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && stream && i < stream->rows.count; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
-        const int64_t pos = op->origin ? row->source_pos : row->id;
-        if (row->origin != op->origin || (!op->origin && *row->source_id) || pos == 0 ||
-            pos > op->source_pos || !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW) ||
-            ldg_op_keeps(op, pos))
+        const ledger_id key = op->origin ? row->key : ldg_id_of(row->id);
+        if (row->origin != op->origin || (!op->origin && *row->source_id) || ldg_id_is_none(key) ||
+            !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW) || !ldg_op_trims(op, key))
             continue;
         rc = ldg_mem_delete(m, row, err);
         highest = row->id;
@@ -646,12 +648,10 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
 
 /* --- the sink's own log ---------------------------------------------------------------------- */
 
-static char *int64_text(struct ldg_arena *arena, int64_t number)
+static const char *key_text(struct ldg_arena *arena, ledger_id key)
 {
-    char *text = ldg_arena_alloc(arena, LDG_MEM_ID_TEXT_MAX);
-    if (text)
-        snprintf(text, LDG_MEM_ID_TEXT_MAX, "%lld", (long long)number);
-    return text;
+    char *buffer = ldg_arena_alloc(arena, LEDGER_ID_TEXT_MAX);
+    return buffer ? ldg_id_text(key, buffer) : NULL;
 }
 
 /* Entries of an append event: those of the ops that were applied. */
@@ -667,10 +667,9 @@ static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, s
         if (outcomes[i] != LDG_OUTCOME_APPLIED || ops[i].kind != LDG_OP_APPEND)
             continue;
         entries[used] = *ops[i].entry;
-        entries[used].id = int64_text(&m->scratch, ids[i]);
-        entries[used].source_id = int64_text(&m->scratch, ops[i].source_pos);
-        entries[used].created_at_us =
-            ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : now_us;
+        entries[used].id = key_text(&m->scratch, ldg_id_of(ids[i]));
+        entries[used].source_id = key_text(&m->scratch, ops[i].key);
+        entries[used].created_at_us = ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : now_us;
         if (!entries[used].id || !entries[used].source_id)
             return ldg_fail_nomem(err);
         used++;
@@ -702,8 +701,8 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     if (op->kind == LDG_OP_APPEND) {
         rc = chain_entries(m, ops, count, outcomes, ids, now_us, &event, err);
     } else {
-        const char *id = int64_text(&m->scratch, ids[first]);
-        const char *source_id = int64_text(&m->scratch, op->source_pos);
+        const char *id = key_text(&m->scratch, ldg_id_of(ids[first]));
+        const char *source_id = key_text(&m->scratch, op->key);
         if (id && source_id)
             ldg_op_event_ids(op, id, source_id, &event);
         else

@@ -109,9 +109,10 @@ static struct ldg_mem_version *version_new(ledger_list tags, ledger_map annotati
 
 static struct ldg_mem_row *row_new(const struct ldg_mem_new_row *in)
 {
+    const size_t key_size = in->key.text ? strlen(in->key.text) + 1 : 0;
     size_t size = sizeof(struct ldg_mem_row) + in->metadata.count * sizeof(ledger_pair) +
                   map_size(in->metadata) + strlen(in->order_key) + strlen(in->dedup_key) +
-                  strlen(in->source_id) + 3;
+                  strlen(in->source_id) + key_size + 3;
     if (in->payload.size >= SIZE_MAX - size)
         return NULL;
     struct ldg_mem_row *row = ldg_malloc(size + in->payload.size + 1);
@@ -121,7 +122,7 @@ static struct ldg_mem_row *row_new(const struct ldg_mem_new_row *in)
         .schema_version = in->schema_version,
         .created_at_us = in->created_at_us,
         .origin = in->origin,
-        .source_pos = in->source_pos,
+        .key = in->key,
     };
     ledger_pair *pairs = (ledger_pair *)(row + 1);
     char *at = (char *)(pairs + in->metadata.count);
@@ -129,6 +130,8 @@ static struct ldg_mem_row *row_new(const struct ldg_mem_new_row *in)
     row->order_key = put_string(&at, in->order_key);
     row->dedup_key = put_string(&at, in->dedup_key);
     row->source_id = put_string(&at, in->source_id);
+    if (in->key.text)
+        row->key.text = put_string(&at, in->key.text);
     if (in->payload.size)
         memcpy(at, in->payload.data, in->payload.size);
     at[in->payload.size] = '\0';
@@ -196,7 +199,7 @@ ledger_rc ldg_mem_origin_rows_add(struct ldg_mem_table *table, struct ldg_mem_ro
         return rc;
     if (origin->rows.count == 0)
         origin->sorted = true;
-    else if (origin->rows.items[origin->rows.count - 1]->source_pos > row->source_pos)
+    else if (ldg_id_compare(origin->rows.items[origin->rows.count - 1]->key, row->key) > 0)
         origin->sorted = false;
     origin->rows.items[origin->rows.count++] = row;
     return LEDGER_OK;
@@ -211,15 +214,15 @@ static void unindex(struct ldg_mem_table *table, struct ldg_mem_row *row)
 /* Makes the row findable; on failure it is in none of the indexes. */
 static ledger_rc index_row(struct ldg_mem_table *table, struct ldg_mem_row *row, ledger_error *err)
 {
-    char text[LDG_MEM_ID_TEXT_MAX];
+    char text[LEDGER_ID_TEXT_MAX];
     const char *source_id = ldg_mem_row_source_id(row, text);
     ledger_rc rc = LEDGER_OK;
     if (*row->dedup_key)
         rc = ldg_mem_index_add(table, LDG_MEM_BY_DEDUP, row,
                                ldg_mem_hash_dedup(row->stream, row->dedup_key), err);
-    if (rc == LEDGER_OK && row->origin && row->source_pos)
+    if (rc == LEDGER_OK && row->origin && !ldg_id_is_none(row->key))
         rc = ldg_mem_index_add(table, LDG_MEM_BY_ORIGIN, row,
-                               ldg_mem_hash_origin(row->origin, row->source_pos), err);
+                               ldg_mem_hash_origin(row->origin, row->key), err);
     if (rc == LEDGER_OK && *source_id)
         rc = ldg_mem_index_add(table, LDG_MEM_BY_SOURCE, row, ldg_mem_hash_source(source_id), err);
     if (rc == LEDGER_OK && row->origin)
@@ -467,7 +470,8 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
     const char *stream = op->stream ? op->stream : "";
     const char *type = op->type_name ? op->type_name : "";
     struct ldg_mem_parked *parked =
-        ldg_calloc(1, sizeof(*parked) + strlen(stream) + strlen(type) + event.size + 3);
+        ldg_calloc(1, sizeof(*parked) + strlen(stream) + strlen(type) + event.size +
+                          (op->key.text ? strlen(op->key.text) + 1 : 0) + 3);
     if (!parked || !(parked->reason = ldg_strdup(reason))) {
         ldg_free(parked);
         return NULL;
@@ -475,7 +479,7 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
     char *at = (char *)(parked + 1);
     parked->row = (struct ldg_parked_row){
         .log_position = op->log_position,
-        .source_pos = op->source_pos,
+        .key = op->key,
         .type_name = put_string(&at, type),
         .attempts = 1,
         .parked_at_us = ldg_mem_now_us(),
@@ -483,6 +487,8 @@ static struct ldg_mem_parked *parked_new(const struct ldg_op *op, ledger_bytes e
             op->log_time_us == LEDGER_NO_TIME ? LEDGER_NO_TIME : ldg_mem_trunc_ms(op->log_time_us),
     };
     parked->row.stream = put_string(&at, stream);
+    if (op->key.text)
+        parked->row.key.text = put_string(&at, op->key.text);
     if (op->source_uuid)
         strncat(parked->row.source_uuid, op->source_uuid, sizeof(parked->row.source_uuid) - 1);
     if (event.size)
@@ -505,7 +511,7 @@ ledger_rc ldg_mem_park(struct ldg_memory *m, const struct ldg_op *op, const char
         struct ldg_mem_parked *old = table->parked[i];
         enum ldg_mem_state state = ldg_mem_state(&old->stamp, &m->tx);
         if (state == LDG_MEM_GONE || old->row.log_position != op->log_position ||
-            old->row.source_pos != op->source_pos || strcmp(old->row.source_uuid, uuid) != 0)
+            !ldg_id_equal(old->row.key, op->key) || strcmp(old->row.source_uuid, uuid) != 0)
             continue;
         if (state != LDG_MEM_LIVE)
             return ldg_mem_fail_locked("a parked event", err);

@@ -469,7 +469,7 @@ static ledger_rc parked_look(struct ldg_pg_batch *b, ledger_error *err)
     ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
     ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
     for (size_t i = 0; i < b->count; i++) {
-        ldg_pg_array_int64(&a[0], b->ops[i].source_pos);
+        ldg_pg_array_int64(&a[0], b->ops[i].key.number);
         ldg_pg_array_int64(&a[1], b->ops[i].log_position);
         changes = changes || b->ops[i].kind == LDG_OP_SET_TAGS ||
                   b->ops[i].kind == LDG_OP_SET_ANNOTATIONS;

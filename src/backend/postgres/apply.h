@@ -90,7 +90,7 @@ static inline const char *ldg_pg_op_source_id(const struct ldg_pg_batch *b, cons
 {
     text[0] = '\0';
     if (b->go_origin != 0 && op->origin == b->go_origin)
-        (void)snprintf(text, LDG_PG_SOURCE_ID_MAX, "%lld", (long long)op->source_pos);
+        (void)snprintf(text, LDG_PG_SOURCE_ID_MAX, "%lld", (long long)op->key.number);
     return text;
 }
 
@@ -181,8 +181,6 @@ ledger_rc ldg_pg_ops_appends(struct ldg_pg_batch *b, size_t first, size_t end, l
 const char *ldg_pg_trim_template(struct ldg_pg_batch *b, const struct ldg_op *op);
 void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const struct ldg_buf *keys,
                       struct ldg_pg_args *args);
-/* Does an entry outlive the trim? */
-bool ldg_pg_trim_keeps(const struct ldg_op *op, int64_t source_pos);
 /* Does op i. REJECTED may leave a part behind, for the caller's savepoint. */
 ledger_rc ldg_pg_op_run(struct ldg_pg_batch *b, size_t i, ledger_error *err);
 /* Tags, annotations as jsonb text; the set and unset part of a change of annotations. */

@@ -72,12 +72,12 @@ static uint64_t hash_entry(int origin, int64_t source_pos)
 /* The slot of an entry; *slot is 0 when it is not known. */
 static uint32_t *item_slot(const struct ldg_pg_bulk *p, const struct ldg_op *op)
 {
-    size_t at = hash_entry(op->origin, op->source_pos) & p->mask;
+    size_t at = hash_entry(op->origin, op->key.number) & p->mask;
 
     while (p->item_slots[at] != 0) {
         const struct ldg_op *other = p->items[p->item_slots[at] - 1].op;
 
-        if (other->source_pos == op->source_pos && other->origin == op->origin)
+        if (other->key.number == op->key.number && other->origin == op->origin)
             break;
         at = (at + 1) & p->mask;
     }
@@ -168,10 +168,10 @@ static bool is_trimmed(struct ldg_pg_bulk *p, const struct ldg_op *op)
     if (!p->has_trims)
         return false;
     group = group_of(p, op);
-    if (group->trimmed < op->source_pos)
+    if (group->trimmed < op->key.number)
         return false;
     for (uint32_t i = group->last_trim; i != NONE && !trimmed; i = p->before[i])
-        trimmed = !ldg_pg_trim_keeps(&p->b->ops[i], op->source_pos);
+        trimmed = ldg_op_trims(&p->b->ops[i], op->key);
     return trimmed;
 }
 
@@ -264,7 +264,7 @@ static void plan_trim(struct ldg_pg_bulk *p, uint32_t i)
     while (*link != NONE) {
         struct item *item = &p->items[*link];
 
-        if (ldg_pg_trim_keeps(&b->ops[i], item->op->source_pos)) {
+        if (!ldg_op_trims(&b->ops[i], item->op->key)) {
             last = *link;
             link = &item->next;
         } else {
@@ -276,8 +276,8 @@ static void plan_trim(struct ldg_pg_bulk *p, uint32_t i)
         }
     }
     group->last = last;
-    if (b->ops[i].source_pos > group->trimmed)
-        group->trimmed = b->ops[i].source_pos;
+    if (b->ops[i].key.number > group->trimmed)
+        group->trimmed = b->ops[i].key.number;
     p->before[i] = group->last_trim;
     group->last_trim = i;
 }
@@ -382,7 +382,7 @@ bool ldg_pg_bulk_may_add_first(const struct ldg_pg_batch *b)
         const struct group *group = &p->groups[g];
 
         for (uint32_t at = group->first; at != NONE && may; at = p->items[at].next)
-            may = p->items[at].op->source_pos > group->trimmed;
+            may = p->items[at].op->key.number > group->trimmed;
     }
     return may;
 }
@@ -468,7 +468,7 @@ static ledger_rc copy_entry(struct ldg_pg_copy *c, struct ldg_pg_batch *b, size_
     ldg_pg_copy_int32(c, entry->schema_version);
     ldg_pg_copy_time(c, ldg_pg_op_time(b, op));
     ldg_pg_copy_int32(c, op->origin);
-    ldg_pg_copy_int64(c, op->source_pos);
+    ldg_pg_copy_int64(c, op->key.number);
     if (b->go_origin != 0)
         ldg_pg_copy_text(c, ldg_pg_op_source_id(b, op, source_id));
     if (columns != COLUMNS_BARE)
@@ -576,7 +576,7 @@ static ledger_rc put_item(struct ldg_pg_bulk *p, const struct item *item, struct
     ledger_rc rc = LEDGER_OK;
 
     ldg_pg_array_int32(&a[0], item->op->origin);
-    ldg_pg_array_int64(&a[1], item->op->source_pos);
+    ldg_pg_array_int64(&a[1], item->op->key.number);
     ldg_pg_array_text(&a[2], item->op->stream);
     if (item->tags != NULL)
         rc = ldg_pg_put_list(&sink->text, item->tags->tags, err);
@@ -700,7 +700,7 @@ static ledger_rc send_left_out(struct ldg_pg_bulk *p, ledger_error *err)
         if (!item->trimmed)
             continue;
         ldg_pg_array_int32(&a[0], item->op->origin);
-        ldg_pg_array_int64(&a[1], item->op->source_pos);
+        ldg_pg_array_int64(&a[1], item->op->key.number);
         ldg_pg_array_text(&a[2], item->op->stream);
         ldg_pg_array_text(&a[3], item->op->entry->dedup_key);
     }

@@ -143,7 +143,7 @@ static ledger_rc log_appends(struct chain *c, size_t first, size_t end, ledger_e
         if (b->ids[i] == 0)
             continue;
         snprintf(id, ID_TEXT_MAX, "%" PRId64, b->ids[i]);
-        snprintf(source_id, ID_TEXT_MAX, "%" PRId64, b->ops[i].source_pos);
+        snprintf(source_id, ID_TEXT_MAX, "%" PRId64, b->ops[i].key.number);
         *entry = *b->ops[i].entry;
         entry->id = id;
         entry->source_id = source_id;
@@ -175,7 +175,7 @@ static ledger_rc log_change(struct chain *c, size_t i, ledger_error *err)
     if (rc != LEDGER_OK)
         return rc;
     snprintf(id, sizeof(id), "%" PRId64, c->b->ids[i]);
-    snprintf(source_id, sizeof(source_id), "%" PRId64, op->source_pos);
+    snprintf(source_id, sizeof(source_id), "%" PRId64, op->key.number);
     ldg_op_event_ids(op, id, source_id, &event);
     return log_event(c, &event, err);
 }

@@ -236,8 +236,8 @@ ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *cla
     ldg_pg_array_begin(&ids, LDG_PG_INT8);
     ldg_pg_array_begin(&positions, LDG_PG_INT8);
     for (size_t i = 0; i < count; i++) {
-        ldg_pg_array_int64(&ids, claims[i].id);
-        ldg_pg_array_int64(&positions, claims[i].source_pos);
+        ldg_pg_array_int64(&ids, claims[i].id.number);
+        ldg_pg_array_int64(&positions, claims[i].key.number);
     }
     ldg_pg_array_end(&ids, count);
     ldg_pg_array_end(&positions, count);
@@ -261,7 +261,8 @@ ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *cla
     return rc;
 }
 
-ledger_rc ldg_pg_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+ledger_rc ldg_pg_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                             ledger_error *err)
 {
     static const char last[] = "SELECT id FROM \"{t}\" WHERE origin = $1 "
                                "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1";
@@ -271,11 +272,12 @@ ledger_rc ldg_pg_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_erro
     bool found = false;
     ledger_rc rc = ldg_pg_enter(pg, err);
 
+    (void)arena; /* ids here are numbers */
     ldg_pg_arg_int32(&args, origin);
     if (rc == LEDGER_OK)
         rc = ldg_pg_run_int64(pg, "looking for an entry", last, &args, &found, &id, err);
     if (rc == LEDGER_OK)
-        *ret_id = found ? id : 0;
+        *ret_id = ldg_id_of(found ? id : 0);
     return rc;
 }
 

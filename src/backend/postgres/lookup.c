@@ -199,8 +199,9 @@ static ledger_rc fill_known(const PGresult *result, int row, struct ldg_arena *a
     return LEDGER_OK;
 }
 
-ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
-                               ledger_entry **ret_entries, ledger_error *err)
+ledger_rc ldg_pg_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
+                               struct ldg_arena *arena, ledger_entry **ret_entries,
+                               ledger_error *err)
 {
     static const char by_id[] =
         "SELECT k.n, e.id, e.stream, e.payload, e.created_at FROM unnest($1) "
@@ -218,7 +219,7 @@ ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, stru
         goto out;
     ldg_pg_array_begin(&array, LDG_PG_INT8);
     for (size_t i = 0; i < count; i++)
-        ldg_pg_array_int64(&array, ids[i]);
+        ldg_pg_array_int64(&array, ids[i].number);
     ldg_pg_array_end(&array, count);
     if (!entries || array.rc != LEDGER_OK) {
         rc = ldg_fail_nomem(err);
@@ -267,8 +268,8 @@ static const char kept_origin[] =
 
 /* Transactions overlap: an append with a lower id may become visible around the trim. Bridged
  * entries come in any order, those that were parked here latest of all. */
-ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                            ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
@@ -279,7 +280,7 @@ ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t be
     if (rc != LEDGER_OK)
         return rc;
     ldg_pg_arg_text(&args, stream);
-    ldg_pg_arg_int64(&args, before);
+    ldg_pg_arg_int64(&args, before.number);
     if (origin)
         ldg_pg_arg_int32(&args, origin);
     rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading what a trim left",
@@ -288,12 +289,12 @@ ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t be
                                    : kept_go,
                     &args, &result, err);
     const size_t count = rc == LEDGER_OK ? (size_t)PQntuples(result) : 0;
-    int64_t *ids = ldg_arena_calloc(arena, count, sizeof(*ids));
+    ledger_id *ids = ldg_arena_calloc(arena, count, sizeof(*ids));
     if (rc == LEDGER_OK && !ids)
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK) {
         for (size_t i = 0; i < count; i++)
-            ids[i] = ldg_pg_get_int64(result, (int)i, 0);
+            ids[i] = ldg_id_of(ldg_pg_get_int64(result, (int)i, 0));
         *ret_ids = ids;
         *ret_count = count;
     }

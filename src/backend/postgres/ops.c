@@ -131,7 +131,7 @@ static ledger_rc append_args(struct ldg_pg_batch *b, size_t i, const char *sourc
     ldg_pg_arg_json(args, tags->data, tags->size);
     ldg_pg_arg_time(args, ldg_pg_op_time(b, op));
     ldg_pg_arg_int32(args, op->origin);
-    ldg_pg_arg_int64(args, op->source_pos);
+    ldg_pg_arg_int64(args, op->key.number);
     if (source_id[0] != '\0')
         ldg_pg_arg_text(args, source_id);
     if (b->drawn[i] != 0)
@@ -220,7 +220,7 @@ static ledger_rc seen_some(struct ldg_pg_batch *b, size_t first, size_t end, con
     ldg_pg_array_begin(positions, LDG_PG_INT8);
     for (size_t i = first; i < end; i++) {
         ldg_pg_array_int32(origins, b->ops[i].origin);
-        ldg_pg_array_int64(positions, b->ops[i].source_pos);
+        ldg_pg_array_int64(positions, b->ops[i].key.number);
     }
     ldg_pg_array_end(origins, end - first);
     ldg_pg_array_end(positions, end - first);
@@ -364,13 +364,13 @@ static ledger_rc order_added(struct ldg_pg_batch *b, size_t i, ledger_error *err
 
     if (order == NULL || !order->ordered)
         goto out;
-    if (op->source_pos > order->highest) {
-        order->highest = op->source_pos;
+    if (op->key.number > order->highest) {
+        order->highest = op->key.number;
         goto out;
     }
-    if (order->highest - op->source_pos <= LATE_MAX) {
+    if (order->highest - op->key.number <= LATE_MAX) {
         ldg_pg_arg_int32(&args, op->origin);
-        ldg_pg_arg_int64(&args, op->source_pos);
+        ldg_pg_arg_int64(&args, op->key.number);
         ldg_pg_arg_text(&args, op->stream);
         ldg_pg_arg_int64(&args, b->ids[i]);
         rc = ldg_pg_run_int64(b->pg, "looking for later entries", later, &args, NULL, &late, err);
@@ -506,7 +506,7 @@ static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, struct st
     ledger_rc rc;
 
     ldg_pg_arg_int32(&args, op->origin);
-    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_int64(&args, op->key.number);
     ldg_pg_arg_text(&args, op->stream);
     rc = ldg_pg_op_statement(b, "looking for an entry", op->origin == 0 ? look_local : look_bridged,
                              &args, &result, err);
@@ -527,7 +527,7 @@ static ledger_rc look(struct ldg_pg_batch *b, const struct ldg_op *op, struct st
 static void foreign_args(struct ldg_pg_args *args, const struct ldg_op *op, int64_t id)
 {
     ldg_pg_arg_int32(args, op->origin);
-    ldg_pg_arg_int64(args, op->source_pos);
+    ldg_pg_arg_int64(args, op->key.number);
     ldg_pg_arg_int32(args, op->mutation_origin);
     ldg_pg_arg_int32(args, op->kind == LDG_OP_SET_TAGS ? 1 : 2);
     ldg_pg_arg_int64(args, id);
@@ -641,7 +641,7 @@ static ledger_rc set_one(struct ldg_pg_batch *b, size_t i, ledger_error *err)
     ledger_rc rc;
 
     if (ldg_pg_op_is_guarded(op)) {
-        rc = change(b, op, op->source_pos, tags ? set_tags_guarded : set_annotations_guarded,
+        rc = change(b, op, op->key.number, tags ? set_tags_guarded : set_annotations_guarded,
                     &changed, err);
         if (rc == LEDGER_OK && changed == 0)
             rc = look(b, op, &stored, err);
@@ -715,18 +715,13 @@ void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const str
 
     ldg_pg_array_begin(kept, LDG_PG_INT8);
     for (size_t i = 0; i < op->kept_count; i++)
-        ldg_pg_array_int64(kept, op->kept[i]);
+        ldg_pg_array_int64(kept, op->kept[i].number);
     ldg_pg_array_end(kept, op->kept_count);
     ldg_pg_arg_int32(args, op->origin);
-    ldg_pg_arg_int64(args, op->source_pos);
+    ldg_pg_arg_int64(args, op->key.number);
     ldg_pg_arg_text(args, op->stream);
     ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, kept);
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, keys);
-}
-
-bool ldg_pg_trim_keeps(const struct ldg_op *op, int64_t source_pos)
-{
-    return source_pos > op->source_pos || ldg_op_keeps(op, source_pos);
 }
 
 #define LEFT(where)                                                                                \

@@ -52,10 +52,10 @@ ledger_rc ldg_pg_orders_collect(struct ldg_pg_batch *b, ledger_error *err)
         }
         if (op->kind != LDG_OP_APPEND)
             continue;
-        if (op->source_pos < order->lowest_new)
-            order->lowest_new = op->source_pos;
-        if (op->source_pos > order->highest_new)
-            order->highest_new = op->source_pos;
+        if (op->key.number < order->lowest_new)
+            order->lowest_new = op->key.number;
+        if (op->key.number > order->highest_new)
+            order->highest_new = op->key.number;
         order->new_count++;
     }
     return LEDGER_OK;
@@ -125,8 +125,8 @@ static ledger_rc late_within(struct ldg_pg_batch *b, int origin, bool *ret_late,
     for (size_t i = 0; i < b->count && rises; i++) {
         if (b->ops[i].kind != LDG_OP_APPEND || b->ops[i].origin != origin)
             continue;
-        rises = b->ops[i].source_pos > last;
-        last = b->ops[i].source_pos;
+        rises = b->ops[i].key.number > last;
+        last = b->ops[i].key.number;
     }
     *ret_late = false;
     if (rises)
@@ -140,7 +140,7 @@ static ledger_rc late_within(struct ldg_pg_batch *b, int origin, bool *ret_late,
     }
     qsort(ops, count, sizeof(const struct ldg_op *), compare_late);
     for (size_t i = 1; i < count && !late; i++)
-        late = ops[i]->source_pos < ops[i - 1]->source_pos &&
+        late = ops[i]->key.number < ops[i - 1]->key.number &&
                strcmp(ops[i]->stream, ops[i - 1]->stream) == 0;
     *ret_late = late;
     return LEDGER_OK;
@@ -166,10 +166,10 @@ static ledger_rc late_look(struct ldg_pg_batch *b, const struct ldg_pg_order *or
         const struct ldg_op *op = &b->ops[i];
 
         if (op->kind != LDG_OP_APPEND || op->origin != order->origin ||
-            op->source_pos >= order->highest)
+            op->key.number >= order->highest)
             continue;
         ldg_pg_array_text(streams, op->stream);
-        ldg_pg_array_int64(positions, op->source_pos);
+        ldg_pg_array_int64(positions, op->key.number);
         count++;
     }
     ldg_pg_array_end(streams, count);

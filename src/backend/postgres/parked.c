@@ -89,7 +89,7 @@ ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char
     ldg_pg_arg_text(&args, or_empty(op->source_uuid));
     ldg_pg_arg_int32(&args, op->origin);
     ldg_pg_arg_int64(&args, op->log_position);
-    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_int64(&args, op->key.number);
     ldg_pg_arg_text(&args, stream);
     ldg_pg_arg_text(&args, type);
     ldg_pg_arg_text(&args, reason);
@@ -145,7 +145,7 @@ ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, enum 
 
     if (wait == LDG_WAIT_ENTRY) {
         ldg_pg_arg_int32(&args, op->origin);
-        ldg_pg_arg_int64(&args, op->source_pos);
+        ldg_pg_arg_int64(&args, op->key.number);
         ldg_pg_arg_text(&args, or_empty(op->source_uuid));
     } else {
         ldg_pg_arg_text(&args, or_empty(op->source_uuid));
@@ -167,7 +167,7 @@ ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_
 
     ldg_pg_arg_text(&args, or_empty(op->source_uuid));
     ldg_pg_arg_int64(&args, op->log_position);
-    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_int64(&args, op->key.number);
     return ldg_pg_fail_own(
         ldg_pg_run(pg, LDG_PG_KEEP, "taking an event off the parked ones", done, &args, NULL, err),
         err);
@@ -186,12 +186,12 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
     ldg_buf_init(&kept, 64 + op->kept_count * 12);
     ldg_pg_array_begin(&kept, LDG_PG_INT8);
     for (size_t i = 0; i < op->kept_count; i++)
-        ldg_pg_array_int64(&kept, op->kept[i]);
+        ldg_pg_array_int64(&kept, op->kept[i].number);
     ldg_pg_array_end(&kept, op->kept_count);
     if (kept.rc != LEDGER_OK)
         rc = ldg_fail_nomem(err);
     ldg_pg_arg_int32(&args, op->origin);
-    ldg_pg_arg_int64(&args, op->source_pos);
+    ldg_pg_arg_int64(&args, op->key.number);
     ldg_pg_arg_text(&args, or_empty(op->stream));
     ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &kept);
     if (rc == LEDGER_OK)
@@ -236,7 +236,7 @@ static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena
     *row = (struct ldg_parked_row){
         .id = ldg_pg_get_int64(result, i, ROW_ID),
         .log_position = ldg_pg_get_int64(result, i, ROW_LOG_POSITION),
-        .source_pos = ldg_pg_get_int64(result, i, ROW_ENTRY),
+        .key.number = ldg_pg_get_int64(result, i, ROW_ENTRY),
         .type_name = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_TYPE)),
         .stream = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_STREAM)),
         .reason = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_REASON)),

@@ -451,11 +451,11 @@ ledger_rc ldg_pg_read(void *ctx, const char *stream, const char *search,
 ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
                            const int64_t *known, size_t known_count, struct ldg_arena *arena,
                            ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
-ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_pg_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count,
                             ledger_error *err);
-ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_pg_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err);
 
@@ -468,10 +468,11 @@ ledger_rc ldg_pg_list_streams(void *ctx, const char *after, size_t limit, ledger
                               ledger_error *err);
 ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                    ledger_id *ret_id, ledger_error *err);
-ledger_rc ldg_pg_entries_by_id(void *ctx, const int64_t *ids, size_t count, struct ldg_arena *arena,
-                               ledger_entry **ret_entries, ledger_error *err);
-ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                           struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_pg_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
+                               struct ldg_arena *arena, ledger_entry **ret_entries,
+                               ledger_error *err);
+ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                            ledger_error *err);
 /* The texts of the first column. */
 ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
@@ -502,7 +503,8 @@ ledger_rc ldg_pg_origin_list(void *ctx, struct ldg_arena *arena, struct ldg_iden
                              int **ret_numbers, size_t *ret_count, ledger_error *err);
 ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
                               uint64_t *ret_adopted, ledger_error *err);
-ledger_rc ldg_pg_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+ledger_rc ldg_pg_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                             ledger_error *err);
 ledger_rc ldg_pg_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err);
 ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
 ledger_rc ldg_pg_origin_skips(void *ctx, int origin, ledger_error *err);

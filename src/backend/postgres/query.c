@@ -505,7 +505,7 @@ static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t 
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         rc = fill_entry(&target, (int)i, &entries[i], err);
         rows[i] = (struct ldg_history_row){
-            .source_pos = bridged ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
+            .key.number = bridged ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
                                   : entries[i].id.number,
             .has_source_id = PQgetlength(result, (int)i, LDG_PG_E_SOURCE_ID) > 0,
             .entry = &entries[i],
@@ -520,7 +520,7 @@ out:
     return rc;
 }
 
-ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_pg_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err)
 {
@@ -530,7 +530,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     ledger_rc rc = ldg_pg_enter(ctx, err);
     if (rc == LEDGER_OK) {
         page_begin(&q, origin > 0 ? BY_SOURCE_POS : BY_ID);
-        ldg_pg_arg_int64(&q.args, after);
+        ldg_pg_arg_int64(&q.args, after.number);
         if (origin > 0) {
             ldg_pg_arg_int32(&q.args, origin);
             ldg_buf_puts(&q.sql, " AND source_pos IS NOT NULL AND (origin, source_pos) > ($2, $1)"
@@ -544,7 +544,7 @@ ledger_rc ldg_pg_history(void *ctx, int origin, int64_t after, size_t limit, siz
     return rc;
 }
 
-ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_pg_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
@@ -558,7 +558,7 @@ ledger_rc ldg_pg_history_of(void *ctx, int origin, const int64_t *positions, siz
         page_begin(&q, origin ? BY_SOURCE_POS : BY_ID);
         ldg_pg_array_begin(array, LDG_PG_INT8);
         for (size_t i = 0; i < count; i++)
-            ldg_pg_array_int64(array, positions[i]);
+            ldg_pg_array_int64(array, keys[i].number);
         ldg_pg_array_end(array, count);
         ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, array);
         put_bound(&q, origin ? " AND source_pos = ANY (" : " AND id = ANY (", ")");

@@ -142,7 +142,7 @@ static ledger_rc pend_order(struct ldg_sqlite_batch *b, const struct ldg_op *op,
     ledger_rc rc;
 
     rc = ldg_sqlite_order_get(b, op->origin, &order, err);
-    if (rc == LEDGER_OK && order->ordered && op->source_pos <= order->highest)
+    if (rc == LEDGER_OK && order->ordered && op->key.number <= order->highest)
         rc = flush(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_sqlite_order_added(b, op, err);
@@ -166,14 +166,14 @@ static ledger_rc pend(struct ldg_sqlite_batch *b, size_t index, ledger_error *er
     p->index = index;
     if (b->pending_count == 0) {
         b->ascending = true;
-        b->lowest = b->highest = op->source_pos;
+        b->lowest = b->highest = op->key.number;
     } else {
         b->ascending =
-            b->ascending && op->source_pos > p[-1].op->source_pos && op->origin == p[-1].op->origin;
-        if (op->source_pos < b->lowest)
-            b->lowest = op->source_pos;
-        if (op->source_pos > b->highest)
-            b->highest = op->source_pos;
+            b->ascending && op->key.number > p[-1].op->key.number && op->origin == p[-1].op->origin;
+        if (op->key.number < b->lowest)
+            b->lowest = op->key.number;
+        if (op->key.number > b->highest)
+            b->highest = op->key.number;
     }
     b->pending_count++;
     size_t slot = slot_of(b, op->stream, &known);
@@ -198,7 +198,7 @@ static bool touches_pending(const struct ldg_sqlite_batch *b, const struct ldg_o
         touches = true;
     } else if (op->kind == LDG_OP_TRIM) {
         (void)slot_of(b, op->stream, &touches);
-    } else if (op->origin == 0 || op->source_pos < b->lowest || op->source_pos > b->highest) {
+    } else if (op->origin == 0 || op->key.number < b->lowest || op->key.number > b->highest) {
         touches = false;
     } else if (!b->ascending || op->origin != b->pending[0].op->origin) {
         touches = true;
@@ -206,12 +206,12 @@ static bool touches_pending(const struct ldg_sqlite_batch *b, const struct ldg_o
         while (low < high) {
             size_t middle = low + (high - low) / 2;
 
-            if (b->pending[middle].op->source_pos < op->source_pos)
+            if (b->pending[middle].op->key.number < op->key.number)
                 low = middle + 1;
             else
                 high = middle;
         }
-        touches = low < b->pending_count && b->pending[low].op->source_pos == op->source_pos;
+        touches = low < b->pending_count && b->pending[low].op->key.number == op->key.number;
     }
     return touches;
 }

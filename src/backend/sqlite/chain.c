@@ -110,7 +110,7 @@ ledger_rc ldg_sqlite_chain_append(struct ldg_sqlite_batch *b, const struct ldg_o
     }
     rc = id_text(b, id, &entry.id, err);
     if (rc == LEDGER_OK)
-        rc = id_text(b, op->source_pos, &entry.source_id, err);
+        rc = id_text(b, op->key.number, &entry.source_id, err);
     if (rc != LEDGER_OK)
         goto out;
     entry.created_at_us = op->time_us != LEDGER_NO_TIME ? op->time_us : b->now_us;
@@ -136,7 +136,7 @@ ledger_rc ldg_sqlite_chain_change(struct ldg_sqlite_batch *b, const struct ldg_o
     if (rc == LEDGER_OK)
         rc = id_text(b, id, &id_here, err);
     if (rc == LEDGER_OK)
-        rc = id_text(b, op->source_pos, &source_id, err);
+        rc = id_text(b, op->key.number, &source_id, err);
     if (rc == LEDGER_OK)
         ldg_op_event_ids(op, id_here, source_id, &event);
     if (rc == LEDGER_OK && op->origin != op->mutation_origin)

@@ -167,7 +167,7 @@ static ledger_rc adopt(struct ldg_sqlite *s, int origin, const struct ldg_claim 
             s, adopting,
             "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
             "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
-            LDG_INTS(origin, claims[i].source_pos, claims[i].id), NULL, err);
+            LDG_INTS(origin, claims[i].key.number, claims[i].id.number), NULL, err);
         if (rc == LEDGER_OK)
             adopted += (uint64_t)sqlite3_changes(s->db);
     }
@@ -202,7 +202,8 @@ ledger_rc ldg_sqlite_origin_disorder(struct ldg_sqlite *s, int origin, const cha
                              LDG_INTS(origin), NULL, err);
 }
 
-ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err)
+ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                                 ledger_error *err)
 {
     int64_t id = 0;
     ledger_rc rc = ldg_sql_exec_ints(ctx, "looking for an entry",
@@ -210,8 +211,9 @@ ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_
                                      "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1",
                                      LDG_INTS(origin), &id, err);
 
+    (void)arena; /* ids here are numbers */
     if (rc == LEDGER_OK)
-        *ret_id = id;
+        *ret_id = ldg_id_of(id);
     return rc;
 }
 

@@ -47,7 +47,7 @@ static int bind_origin_stream(sqlite3_stmt *stmt, const struct ldg_op *op)
     int code = SQLITE_OK;
 
     LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->key.number));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, op->stream));
     return code;
 }
@@ -140,7 +140,7 @@ ledger_rc ldg_sqlite_pending_fill(struct ldg_sqlite_batch *b, const struct ldg_o
         char text[LDG_SQLITE_INT64_MAX];
 
         p->source_id =
-            ldg_arena_strdup(&b->s->scratch, ldg_sqlite_int64_text(op->source_pos, text));
+            ldg_arena_strdup(&b->s->scratch, ldg_sqlite_int64_text(op->key.number, text));
         if (p->source_id == NULL)
             rc = ldg_fail_nomem(err);
     }
@@ -164,7 +164,7 @@ int ldg_sqlite_bind_row(sqlite3_stmt *stmt, int at, const struct ldg_sqlite_pend
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 7, p->tags));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 8, p->time));
     LDG_BIND(code, sqlite3_bind_int(stmt, at + 9, p->op->origin));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, at + 10, p->op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, at + 10, p->op->key.number));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, at + 11, p->source_id));
     return code;
 }
@@ -213,7 +213,7 @@ ledger_rc ldg_sqlite_op_replayed(struct ldg_sqlite_batch *b, const struct ldg_op
     if (stmt == NULL)
         return err->code;
     LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->key.number));
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     if (code == SQLITE_ROW) {
@@ -374,8 +374,8 @@ ledger_rc ldg_sqlite_order_added(struct ldg_sqlite_batch *b, const struct ldg_op
     rc = ldg_sqlite_order_get(b, op->origin, &order, err);
     if (rc != LEDGER_OK || !order->ordered)
         goto out;
-    if (op->source_pos > order->highest) {
-        order->highest = op->source_pos;
+    if (op->key.number > order->highest) {
+        order->highest = op->key.number;
         goto out;
     }
     stmt = ldg_sqlite_stmt(b->s, LDG_STMT_APPLY_LATER, err);
@@ -504,7 +504,7 @@ static int bind_foreign(sqlite3_stmt *stmt, const struct ldg_op *op, int64_t id)
     int code = SQLITE_OK;
 
     LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->key.number));
     LDG_BIND(code, sqlite3_bind_int(stmt, 3, op->mutation_origin));
     LDG_BIND(code, sqlite3_bind_int(stmt, 4, op->kind == LDG_OP_SET_TAGS ? 1 : 2));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 5, id));
@@ -739,7 +739,7 @@ static ledger_rc trim_list(struct ldg_sqlite_batch *b, const struct ldg_op *op, 
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     for (; code == SQLITE_ROW; code = sqlite3_step(stmt)) {
-        if (ldg_op_keeps(op, sqlite3_column_int64(stmt, 1)))
+        if (ldg_op_keeps(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
             continue;
         if (count == cap) {
             size_t next = cap == 0 ? 64 : cap * 2;
@@ -862,7 +862,7 @@ static ledger_rc trim_statement(struct ldg_sqlite_batch *b, const struct ldg_op 
         id = LDG_STMT_APPLY_TRIM_LOCAL;
     else if (end != 0)
         id = LDG_STMT_APPLY_TRIM_ORDERED;
-    rc = foreign_trim(b, op, op->origin == 0 ? op->source_pos : end != 0 ? end : INT64_MAX, err);
+    rc = foreign_trim(b, op, op->origin == 0 ? op->key.number : end != 0 ? end : INT64_MAX, err);
     if (rc == LEDGER_OK && b->s->has_log) /* its own event names it */
         rc = trim_highest(b, op, end, ret_highest, err);
     if (rc != LEDGER_OK)

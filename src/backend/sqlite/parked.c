@@ -67,7 +67,7 @@ ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const c
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
     LDG_BIND(code, sqlite3_bind_int(stmt, 2, op->origin));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->log_position));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->key.number));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 5, or_empty(op->stream)));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 6, or_empty(op->type_name)));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 7, reason));
@@ -123,7 +123,7 @@ ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op
         return err->code;
     if (wait == LDG_WAIT_ENTRY) {
         LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
-        LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+        LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->key.number));
         LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, or_empty(op->source_uuid)));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 4, op->log_position));
         LDG_BIND(code, sqlite3_bind_int64(stmt, 5, own_id));
@@ -147,7 +147,7 @@ ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, 
         return err->code;
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 1, or_empty(op->source_uuid)));
     LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->log_position));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 3, op->key.number));
     return run_change(s, stmt, code, "taking an event off the parked ones", err);
 }
 
@@ -166,7 +166,7 @@ static int bind_trim(sqlite3_stmt *stmt, const struct ldg_op *op)
 {
     int code = SQLITE_OK;
     LDG_BIND(code, sqlite3_bind_int(stmt, 1, op->origin));
-    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->source_pos));
+    LDG_BIND(code, sqlite3_bind_int64(stmt, 2, op->key.number));
     LDG_BIND(code, ldg_sqlite_bind_text(stmt, 3, or_empty(op->stream)));
     return code;
 }
@@ -189,7 +189,7 @@ static ledger_rc trim_but_kept(struct ldg_sqlite *s, const struct ldg_op *op, bo
         rc = LEDGER_OK;
         if (code == SQLITE_OK)
             code = sqlite3_step(stmt);
-        while (code == SQLITE_ROW && ldg_op_keeps(op, sqlite3_column_int64(stmt, 1)))
+        while (code == SQLITE_ROW && ldg_op_keeps(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
             code = sqlite3_step(stmt);
         if (code == SQLITE_ROW)
             id = sqlite3_column_int64(stmt, 0);
@@ -247,7 +247,7 @@ static ledger_rc fill_row(sqlite3_stmt *stmt, struct ldg_arena *arena, struct ld
     if (uuid != NULL)
         sqlite3_snprintf(sizeof(row->source_uuid), row->source_uuid, "%s", uuid);
     row->log_position = sqlite3_column_int64(stmt, 2);
-    row->source_pos = sqlite3_column_int64(stmt, 3);
+    row->key.number = sqlite3_column_int64(stmt, 3);
     rc = copy_text(stmt, 4, arena, &row->type_name, err);
     if (rc == LEDGER_OK)
         rc = copy_text(stmt, 5, arena, &row->stream, err);

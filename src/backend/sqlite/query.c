@@ -709,7 +709,7 @@ static ledger_rc fill_payload_only(const struct target *t, ledger_entry *ret_ent
     return rc;
 }
 
-ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+ledger_rc ldg_sqlite_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                    struct ldg_arena *arena, ledger_entry **ret_entries,
                                    ledger_error *err)
 {
@@ -723,7 +723,7 @@ ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
                   err);
     const struct target target = { .s = ctx, .stmt = q.stmt, .arena = arena, .raw = true };
     for (size_t i = 0; i < count && q.rc == LEDGER_OK; i++) {
-        ldg_sql_int(&q, ids[i]);
+        ldg_sql_int(&q, ids[i].number);
         if (ldg_sql_row(&q))
             q.rc = fill_payload_only(&target, &entries[i], err);
         ldg_sql_again(&q);
@@ -753,23 +753,23 @@ static const char survivors_of_origin[] =
 /* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
  * an id at or before `before`, and the trim may be read again. Bridged entries come in any order,
  * those that were parked here latest of all. */
-ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                               struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                               struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                                ledger_error *err)
 {
-    int64_t *ids = NULL;
+    ledger_id *ids = NULL;
     size_t count = 0, capacity = 0;
     struct ldg_sql q;
     ldg_sql_begin(&q, ctx, "reading what a trim left",
                   origin ? survivors_of_origin : survivors_here, err);
     ldg_sql_text(&q, stream);
-    ldg_sql_int(&q, before);
+    ldg_sql_int(&q, before.number);
     if (origin)
         ldg_sql_int(&q, origin);
     while (ldg_sql_row(&q)) {
         ids = ldg_arena_grow(arena, ids, sizeof(*ids), count, &capacity);
         if (ids)
-            ids[count++] = sqlite3_column_int64(q.stmt, 0);
+            ids[count++] = ldg_id_of(sqlite3_column_int64(q.stmt, 0));
         else
             q.rc = ldg_fail_nomem(err);
     }
@@ -818,7 +818,7 @@ static void history_take(struct history *h, ledger_error *err)
         h->q.rc = fill_entry(&h->target, entry, err);
         if (h->q.rc == LEDGER_OK)
             h->rows[h->count++] = (struct ldg_history_row){
-                .source_pos =
+                .key.number =
                     h->origin > 0 ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
                 .has_source_id = sqlite3_column_bytes(stmt, COL_SOURCE_ID) > 0,
                 .entry = entry,
@@ -859,13 +859,13 @@ static const char *history_text(const struct ldg_sqlite *s, int origin)
     /* clang-format on */
 }
 
-ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_sqlite_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err)
 {
     struct history h;
     history_begin(ctx, history_text(ctx, origin), origin, max_bytes, arena, &h, err);
-    ldg_sql_int(&h.q, after);
+    ldg_sql_int(&h.q, after.number);
     ldg_sql_int(&h.q, (int64_t)limit);
     if (origin > 0)
         ldg_sql_int(&h.q, origin);
@@ -883,7 +883,7 @@ static const char *history_of_text(const struct ldg_sqlite *s, int origin)
                        : "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
 }
 
-ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                                 size_t max_bytes, struct ldg_arena *arena,
                                 struct ldg_history_row **ret_rows, size_t *ret_count,
                                 ledger_error *err)
@@ -891,7 +891,7 @@ ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions,
     struct history h;
     history_begin(ctx, history_of_text(ctx, origin), origin, max_bytes, arena, &h, err);
     for (size_t i = 0; h.q.rc == LEDGER_OK && i < count && !h.full; i++) {
-        ldg_sql_int(&h.q, positions[i]);
+        ldg_sql_int(&h.q, keys[i].number);
         if (origin)
             ldg_sql_int(&h.q, origin);
         history_take(&h, err);

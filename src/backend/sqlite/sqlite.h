@@ -205,17 +205,17 @@ ledger_rc ldg_sqlite_list_streams(void *ctx, const char *after, size_t limit,
                                   ledger_names *ret_names, ledger_error *err);
 ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                        ledger_id *ret_id, ledger_error *err);
-ledger_rc ldg_sqlite_entries_by_id(void *ctx, const int64_t *ids, size_t count,
+ledger_rc ldg_sqlite_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                    struct ldg_arena *arena, ledger_entry **ret_entries,
                                    ledger_error *err);
-ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, int64_t before,
-                               struct ldg_arena *arena, int64_t **ret_ids, size_t *ret_count,
+ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
+                               struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                                ledger_error *err);
-ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const int64_t *positions, size_t count,
+ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                                 size_t max_bytes, struct ldg_arena *arena,
                                 struct ldg_history_row **ret_rows, size_t *ret_count,
                                 ledger_error *err);
-ledger_rc ldg_sqlite_history(void *ctx, int origin, int64_t after, size_t limit, size_t max_bytes,
+ledger_rc ldg_sqlite_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err);
 
@@ -240,7 +240,8 @@ ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
                                  size_t *ret_count, ledger_error *err);
 ledger_rc ldg_sqlite_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims,
                                   size_t count, uint64_t *ret_adopted, ledger_error *err);
-ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, int64_t *ret_id, ledger_error *err);
+ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                                 ledger_error *err);
 ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *err);
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err);
 ledger_rc ldg_sqlite_origin_skips(void *ctx, int origin, ledger_error *err);

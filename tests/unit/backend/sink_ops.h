@@ -19,7 +19,7 @@ static inline struct ldg_op *sink_op(struct sink *k, enum ldg_op_kind kind, cons
                            .position = k->position,
                            .log_position = k->position,
                            .stream = ldg_arena_strdup(&k->arena, stream),
-                           .source_pos = source_pos,
+                           .key.number = source_pos,
                            .time_us = SINK_TIME_US + k->position * 1000,
                            .type_name = types[kind],
                            .source_uuid = SOURCE_UUID,

@@ -48,6 +48,7 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
     char state[LDG_CURSOR_STATE_MAX];
     uint64_t n;
     int64_t position;
+    ledger_id id;
     size_t count;
     int origin, *numbers;
     bool applied;
@@ -61,11 +62,11 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_log_check(store, "", &position, err),
                 ldg_store_log_stat(store, "", &stat, err),
                 ldg_store_log_wait(store, -1, 0, err),
-                ldg_store_entries_by_id(store, &(int64_t){ 1 }, 1, &arena, &entry, err),
+                ldg_store_entries_by_id(store, &(ledger_id){ .number = 1 }, 1, &arena, &entry, err),
                 ldg_store_origin_get(store, &identity, NULL, &origin, err),
                 ldg_store_origin_list(store, &arena, &identities, &numbers, &count, err),
                 ldg_store_origin_adopt(store, 1, NULL, 0, &n, err),
-                ldg_store_origin_last(store, 1, &position, err),
+                ldg_store_origin_last(store, 1, &arena, &id, err),
                 ldg_store_origin_rewind(store, 1, 1, err),
                 ldg_store_apply(store, &apply, &outcome, err),
                 ldg_store_cursor_get(store, "c", true, &cursor, err),
@@ -76,9 +77,9 @@ static void call_all(ledger_store *store, struct all *all, ledger_error *err)
                 ldg_store_parked_retry(store, 1, NULL, 0, &applied, err),
                 ldg_store_parked_note(store, 1, "r", err),
                 ldg_store_parked_drop(store, 1, &n, err),
-                ldg_store_history(store, 0, 0, 1, 1, &arena, &history, &count, err),
-                ldg_store_history_of(store, 0, &(int64_t){ 1 }, 1, 1, &arena, &history, &count,
-                                     err),
+                ldg_store_history(store, 0, ldg_id_of(0), 1, 1, &arena, &history, &count, err),
+                ldg_store_history_of(store, 0, &(ledger_id){ .number = 1 }, 1, 1, &arena, &history,
+                                     &count, err),
                 ldg_store_snapshot_begin(store, err) },
         .count = 23,
     };
@@ -105,7 +106,7 @@ static void missing_callbacks_are_unsupported(void **state)
         .identity = whole->identity,
     };
     struct ldg_arena arena;
-    int64_t *ids;
+    ledger_id *ids;
     size_t count = 7;
     bool any = true;
     int number = 7;
@@ -123,7 +124,8 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_int_equal(all.rc[1], LEDGER_ERR_UNSUPPORTED);
 
     ldg_arena_init(&arena, 0);
-    assert_int_equal(ldg_store_trim_kept(store, 0, "s", 1, &arena, &ids, &count, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_trim_kept(store, 0, "s", ldg_id_of(1), &arena, &ids, &count, NULL),
+                     LEDGER_OK);
     assert_int_equal(count, 0);
     ldg_arena_fini(&arena);
     assert_int_equal(ldg_store_origin_unclaimed(store, &any, NULL), LEDGER_OK);
@@ -140,7 +142,7 @@ static void closed_stores_say_so(void **state)
 {
     struct all all;
     ledger_error err;
-    int64_t *ids;
+    ledger_id *ids;
     size_t count;
     bool any;
     ledger_store *again = NULL;
@@ -151,7 +153,7 @@ static void closed_stores_say_so(void **state)
         if (all.rc[i] != LEDGER_ERR_CLOSED)
             fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
     }
-    assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", 1, NULL, &ids, &count, &err),
+    assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", ldg_id_of(1), NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_unclaimed(NULL, &any, &err), LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_skips(NULL, 1, &err), LEDGER_ERR_CLOSED);

@@ -88,7 +88,7 @@ static void an_entry_that_go_has_carried(void **state)
 {
     const ledger_append_entry entry = { .payload = bytes("{ \"a\": \"<\" }") };
     const struct ldg_op op = {
-        .kind = LDG_OP_APPEND, .stream = "s", .source_pos = 7, .entry = &entry
+        .kind = LDG_OP_APPEND, .stream = "s", .key.number = 7, .entry = &entry
     };
     ledger_error err = { 0 };
 
@@ -220,7 +220,7 @@ static void what_makes_an_entry_another_one(void **state)
     }
     ldg_arena_fini(&arena);
     alloc_fail_each(compare_maps, NULL);
-    struct ldg_op op = { .origin = 1, .stream = "s", .source_pos = 7 };
+    struct ldg_op op = { .origin = 1, .stream = "s", .key.number = 7 };
     assert_int_equal(ldg_op_fail_reused(&op, "payload", &err), LEDGER_ERR_POSITION_REUSED);
     assert_non_null(strstr(err.message, "entry 7 of stream \"s\""));
     assert_non_null(strstr(err.message, "another payload"));
@@ -268,14 +268,18 @@ static void a_cursor_that_was_moved(void **state)
 
 static void what_a_trim_keeps(void **state)
 {
-    const int64_t kept[] = { 2, 5, 9 };
-    struct ldg_op op = { .kind = LDG_OP_TRIM, .source_pos = 10 };
+    const ledger_id kept[] = { { .number = 2 }, { .number = 5 }, { .number = 9 } };
+    struct ldg_op op = { .kind = LDG_OP_TRIM, .key.number = 10 };
 
-    assert_false(ldg_op_keeps(&op, 2));
+    assert_false(ldg_op_keeps(&op, ldg_id_of(2)));
     op.kept = kept;
     op.kept_count = 3;
     for (int64_t id = 1; id <= 10; id++)
-        assert_int_equal(ldg_op_keeps(&op, id), id == 2 || id == 5 || id == 9);
+        assert_int_equal(ldg_op_keeps(&op, ldg_id_of(id)), id == 2 || id == 5 || id == 9);
+    for (int64_t id = 1; id <= 12; id++)
+        assert_int_equal(ldg_op_trims(&op, ldg_id_of(id)),
+                         id <= 10 && id != 2 && id != 5 && id != 9);
+    assert_false(ldg_op_trims(&op, (ledger_id){ .text = "1" })); /* no id of that store */
 }
 
 static void an_event_that_is_parked_whole(void **state)

@@ -343,7 +343,7 @@ static ledger_rc bridge_side(void *ctx)
     int number = 0, *numbers;
     size_t count_of;
     uint64_t n;
-    int64_t *ids;
+    ledger_id *ids;
     bool applied;
     ledger_error err;
 
@@ -360,7 +360,7 @@ static ledger_rc bridge_side(void *ctx)
         const struct ldg_op common = { .origin = number,
                                        .mutation_origin = number,
                                        .stream = "s",
-                                       .source_pos = 7,
+                                       .key.number = 7,
                                        .source_uuid = origin.uuid,
                                        .type_name = "x",
                                        .reason = "r",
@@ -380,7 +380,7 @@ static ledger_rc bridge_side(void *ctx)
         ops[3].kind = LDG_OP_PARK;
         ops[4].kind = LDG_OP_SET_TAGS; /* waits behind it */
         ops[5].kind = LDG_OP_TRIM;
-        ops[5].source_pos = 3;
+        ops[5].key.number = 3;
         const struct ldg_apply apply = {
             .name = "c", .expected = &cursor, .next = &next, .ops = ops, .count = 6
         };
@@ -395,9 +395,10 @@ static ledger_rc bridge_side(void *ctx)
             rc = ldg_store_parked_drop(store, 0, &n, &err);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_store_history(store, number, 0, 10, SIZE_MAX, &arena, &history, &count_of, &err);
+        rc = ldg_store_history(store, number, ldg_id_of(0), 10, SIZE_MAX, &arena, &history,
+                               &count_of, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_entries_by_id(store, &(int64_t){ 1 }, 1, &arena, &found, &err);
+        rc = ldg_store_entries_by_id(store, &(ledger_id){ .number = 1 }, 1, &arena, &found, &err);
     if (rc == LEDGER_OK)
         rc = ldg_store_log_read(store, "", &limits, &batch, &err);
     if (rc == LEDGER_OK)
@@ -405,7 +406,7 @@ static ledger_rc bridge_side(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_store_cursor_set(store, "d", NULL, &next, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_trim_kept(store, 0, "s", 100, &arena, &ids, &count_of, &err);
+        rc = ldg_store_trim_kept(store, 0, "s", ldg_id_of(100), &arena, &ids, &count_of, &err);
     ledger_names_destroy(&names);
     ledger_store_close(&store);
     ldg_arena_fini(&batch.arena);

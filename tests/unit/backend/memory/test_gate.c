@@ -157,7 +157,7 @@ static void sink_init(struct sink *sink)
                                         .position = i + 1,
                                         .log_position = i + 1,
                                         .stream = i % 2 ? "t" : "s",
-                                        .source_pos = i + 1,
+                                        .key.number = i + 1,
                                         .entry = &sink->entries[i],
                                         .source_uuid = sink->identity.uuid,
                                         .event = bytes("{}"),
@@ -248,7 +248,7 @@ static void apply_is_held(void **state)
         assert_int_equal(ldg_store_cursor_set(other.store, "c", NULL, &other.next, &err),
                          LEDGER_ERR_BUSY);
         other.apply.next = NULL;
-        other.ops[0].source_pos = 77;
+        other.ops[0].key.number = 77;
         other.apply.count = 1;
         assert_int_equal(ldg_store_apply(other.store, &other.apply, other.outcomes, &err),
                          worker ? LEDGER_OK : LEDGER_ERR_BUSY);

@@ -279,7 +279,7 @@ static void test_w8_trim_by_source_position(void **state)
 
 static void test_t3_trim_keeps(void **state)
 {
-    const int64_t kept[] = { 2, 4, 5 };
+    const ledger_id kept[] = { { .number = 2 }, { .number = 4 }, { .number = 5 } };
     struct ldg_op *op;
 
     refuse_bad();
@@ -288,7 +288,9 @@ static void test_t3_trim_keeps(void **state)
     sink_append(&k, "s", 7, "\"bad\"", "");
     sink_append(&k, "s", 8, "\"bad\"", "");
     sink_apply(&k);
-    const int64_t kept_parked[] = { 2, 4, 5, 8 };
+    const ledger_id kept_parked[] = {
+        { .number = 2 }, { .number = 4 }, { .number = 5 }, { .number = 8 }
+    };
     sink_begin(&k);
     op = sink_trim(&k, "s", 5);
     op->kept = kept;

@@ -194,22 +194,23 @@ static void compare_with_memory(struct memory *m, struct sink *k, uint64_t seed)
 
     ldg_arena_init(&a, 0);
     ldg_arena_init(&b, 0);
-    tst_ok(
-        ldg_backend_memory.history(m->ctx, m->origin, 0, 100000, 1 << 30, &a, &x, &x_count, &err),
-        &err);
-    tst_ok(SINK->history(&k->s, k->origin, 0, 100000, 1 << 30, &b, &y, &y_count, &err), &err);
+    tst_ok(ldg_backend_memory.history(m->ctx, m->origin, ldg_id_of(0), 100000, 1 << 30, &a, &x,
+                                      &x_count, &err),
+           &err);
+    tst_ok(SINK->history(&k->s, k->origin, ldg_id_of(0), 100000, 1 << 30, &b, &y, &y_count, &err),
+           &err);
     if (x_count != y_count)
         tst_fail("seed %llu: %zu entries, not %zu", (unsigned long long)seed, y_count, x_count);
     for (size_t i = 0; i < x_count; i++) {
         const ledger_entry *p = x[i].entry, *q = y[i].entry;
-        if (x[i].source_pos != y[i].source_pos || strcmp(p->stream, q->stream) != 0 ||
+        if (x[i].key.number != y[i].key.number || strcmp(p->stream, q->stream) != 0 ||
             strcmp(p->dedup_key, q->dedup_key) != 0 || !same_list(p->tags, q->tags) ||
             !ldg_map_equal(p->annotations, q->annotations) ||
             !ldg_map_equal(p->metadata, q->metadata) || p->payload.size != q->payload.size ||
             memcmp(p->payload.data, q->payload.data, p->payload.size) != 0 ||
             p->created_at_us != q->created_at_us || p->updated_at_us != q->updated_at_us)
             tst_fail("seed %llu: entry %lld differs", (unsigned long long)seed,
-                     (long long)x[i].source_pos);
+                     (long long)x[i].key.number);
     }
     ldg_arena_fini(&a);
     ldg_arena_fini(&b);
@@ -299,10 +300,10 @@ static void add_trim(struct sink *k, struct random *r)
     snprintf(stream, sizeof(stream), "s%u", below(r, STREAMS));
     op = sink_trim(k, stream, before);
     if (below(r, 4) == 0 && before > 3) {
-        int64_t *kept = ldg_arena_calloc(&k->arena, 3, sizeof(*kept));
-        kept[0] = before - 3;
-        kept[1] = before - 1;
-        kept[2] = before;
+        ledger_id *kept = ldg_arena_calloc(&k->arena, 3, sizeof(*kept));
+        kept[0] = ldg_id_of(before - 3);
+        kept[1] = ldg_id_of(before - 1);
+        kept[2] = ldg_id_of(before);
         op->kept = kept;
         op->kept_count = 3;
     }
@@ -364,7 +365,7 @@ static void compare_outcomes(const uint8_t *memory, uint64_t seed, int batch)
         if (bulk.outcomes[i] != memory[i] || rows.outcomes[i] != memory[i])
             tst_fail("seed %llu batch %d op %zu (kind %d of %lld): in bulk %d, op by op %d, not %d",
                      (unsigned long long)seed, batch, i, (int)bulk.ops[i].kind,
-                     (long long)bulk.ops[i].source_pos, bulk.outcomes[i], rows.outcomes[i],
+                     (long long)bulk.ops[i].key.number, bulk.outcomes[i], rows.outcomes[i],
                      memory[i]);
     }
 }

@@ -122,10 +122,10 @@ static uint64_t adopt_up_to(int64_t last)
 
     for (int64_t id = 1; id <= last; id++) {
         if (id % 1000 != 1)
-            claims[count++] = (struct ldg_claim){ .id = id, .source_pos = id };
+            claims[count++] = (struct ldg_claim){ .id.number = id, .key.number = id };
     }
-    claims[count++] = (struct ldg_claim){ .id = last + 1, .source_pos = 2 };
-    claims[count++] = (struct ldg_claim){ .id = last + 9, .source_pos = last + 9 };
+    claims[count++] = (struct ldg_claim){ .id.number = last + 1, .key.number = 2 };
+    claims[count++] = (struct ldg_claim){ .id.number = last + 9, .key.number = last + 9 };
     tst_ok(ldg_pg_origin_adopt(&pg, 1, claims, count, &adopted, &err), &err);
     return adopted;
 }
@@ -134,7 +134,7 @@ static void test_adopt(void **state)
 {
     const struct ldg_identity identity = { .uuid = SOURCE_UUID, .epoch = 1 };
     uint64_t adopted = 0;
-    int64_t last = 0;
+    ledger_id last = { 0 };
     bool any = false;
     int origin = 0;
 
@@ -156,8 +156,8 @@ static void test_adopt(void **state)
                                     origin),
                      (int)adopted);
     must("SELECT adopted || ' ' || ordered FROM t_origins", "true false");
-    tst_ok(ldg_pg_origin_last(&pg, origin, &last, &err), &err);
-    assert_int_equal(last, 11999);
+    tst_ok(ldg_pg_origin_last(&pg, origin, NULL, &last, &err), &err);
+    assert_int_equal(last.number, 11999);
     assert_int_equal(adopt_up_to(12000), 0);
     tst_ok(ldg_pg_origin_unclaimed(&pg, &any, &err), &err);
     assert_true(any); /* the second with one number */

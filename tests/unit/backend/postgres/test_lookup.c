@@ -154,7 +154,7 @@ static void test_find_by_source_id(void **state)
 
 static void test_entries_by_id(void **state)
 {
-    const int64_t ids[] = { 2, 99, 1, 2 };
+    const ledger_id ids[] = { { .number = 2 }, { .number = 99 }, { .number = 1 }, { .number = 2 } };
     ledger_entry *entries = NULL;
 
     tst_pg_sql(conn, "INSERT INTO t(stream, payload, tags, created_at) VALUES "
@@ -177,14 +177,15 @@ static void test_entries_by_id(void **state)
 static const char *kept(int origin, const char *stream, int64_t before)
 {
     static char text[256];
-    int64_t *ids = NULL;
+    ledger_id *ids = NULL;
     size_t count = 99;
 
-    tst_ok(ldg_pg_trim_kept(&pg, origin, stream, before, &arena, &ids, &count, &err), &err);
+    tst_ok(ldg_pg_trim_kept(&pg, origin, stream, ldg_id_of(before), &arena, &ids, &count, &err),
+           &err);
     text[0] = '\0';
     for (size_t i = 0; i < count; i++)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
-                 (long long)ids[i]);
+                 (long long)ids[i].number);
     return text;
 }
 
@@ -243,7 +244,7 @@ static void test_go_table(void **state)
     assert_int_equal(count, 2);
     assert_string_equal(entries[1].source_id, "42");
     assert_string_equal(entries[1].origin, "");
-    tst_ok(ldg_pg_history(&pg, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 2);
     tst_ok(ldg_pg_find_by_source_id(&pg, "s", "42", &id, &err), &err);
     assert_int_equal(id.number, 2);
@@ -267,14 +268,14 @@ static void test_go_table(void **state)
 
 static ledger_rc oom_run(void *ctx)
 {
-    const int64_t ids[] = { 1, 2 };
+    const ledger_id ids[] = { { .number = 1 }, { .number = 2 } };
     ledger_error local = { 0 };
     ledger_entry *entries;
     ledger_names names = { 0 };
     ledger_id id;
     ledger_stream_stat stat;
     struct ldg_arena own;
-    int64_t *kept_ids;
+    ledger_id *kept_ids;
     size_t count;
 
     ldg_arena_init(&own, 0);
@@ -284,7 +285,7 @@ static ledger_rc oom_run(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_pg_entries_by_id(&pg, ids, 2, &own, &entries, &local);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_trim_kept(&pg, 0, "s", 9, &own, &kept_ids, &count, &local);
+        rc = ldg_pg_trim_kept(&pg, 0, "s", ldg_id_of(9), &own, &kept_ids, &count, &local);
     if (rc == LEDGER_OK)
         rc = ldg_pg_stat(&pg, "s", &stat, &local);
     if (rc == LEDGER_OK)

@@ -47,7 +47,7 @@ static void test_rows(void **state)
     assert_int_equal(list(&arena, &rows), 2);
     assert_string_equal(rows[0].source_uuid, SOURCE_UUID);
     assert_int_equal(rows[0].log_position, 1);
-    assert_int_equal(rows[0].source_pos, 5);
+    assert_int_equal(rows[0].key.number, 5);
     assert_string_equal(rows[0].type_name, "append");
     assert_string_equal(rows[0].stream, "s");
     assert_non_null(strstr(rows[0].reason, "refuse"));
@@ -168,7 +168,7 @@ static void test_two_logs(void **state)
 /* The pieces without a batch around them. */
 static void test_pieces(void **state)
 {
-    const int64_t kept[] = { 4 };
+    const ledger_id kept[] = { { .number = 4 } };
     struct ldg_parked_row *rows;
     ledger_error err = { 0 };
     struct ldg_arena arena;
@@ -185,7 +185,7 @@ static void test_pieces(void **state)
     struct ldg_op *op = sink_tags(&k, "s", 3, "x");
     tst_ok(ldg_pg_parked_before(&k.s, op, false, INT64_MAX, &position, &err), &err);
     assert_int_equal(position, 3);
-    op->source_pos = 9;
+    op->key.number = 9;
     tst_ok(ldg_pg_parked_before(&k.s, op, false, INT64_MAX, &position, &err), &err);
     assert_int_equal(position, 0);
     tst_ok(ldg_pg_parked_before(&k.s, op, true, INT64_MAX, &position, &err), &err);
@@ -200,7 +200,7 @@ static void test_pieces(void **state)
     assert_false(any);
     tst_ok(ldg_pg_write_end(&k.s, own, LEDGER_OK, &err), &err);
     assert_int_equal(list(&arena, &rows), 2);
-    assert_int_equal(rows[0].source_pos, 4);
+    assert_int_equal(rows[0].key.number, 4);
     assert_string_equal(rows[1].stream, "u");
 
     op = &k.ops[0];

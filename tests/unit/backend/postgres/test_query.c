@@ -274,32 +274,32 @@ static void test_history(void **state)
                "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
                "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
     open_handle(f, &pg);
-    tst_ok(ldg_pg_history(&pg, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
-    assert_int_equal(rows[0].source_pos, 1);
-    assert_int_equal(rows[1].source_pos, 3);
+    assert_int_equal(rows[0].key.number, 1);
+    assert_int_equal(rows[1].key.number, 3);
     assert_string_equal(rows[1].entry->source_id, "00009");
-    assert_int_equal(rows[2].source_pos, 5);
+    assert_int_equal(rows[2].key.number, 5);
     assert_string_equal(rows[2].entry->source_id, "");
-    tst_ok(ldg_pg_history(&pg, 0, 3, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 0, ldg_id_of(3), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
-    tst_ok(ldg_pg_history(&pg, 1, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 1, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
-    assert_int_equal(rows[0].source_pos, 60);
+    assert_int_equal(rows[0].key.number, 60);
     assert_int_equal(rows[0].entry->id.number, 4);
     assert_string_equal(rows[0].entry->source_id, "60");
     assert_string_equal(rows[1].entry->source_id, "70");
     assert_string_equal(rows[1].entry->origin, "u1");
-    tst_ok(ldg_pg_history(&pg, 1, 60, 1, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 1, ldg_id_of(60), 1, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
-    assert_int_equal(rows[0].source_pos, 70);
-    tst_ok(ldg_pg_history(&pg, 1, 0, 10, 1, &arena, &rows, &count, &err), &err);
+    assert_int_equal(rows[0].key.number, 70);
+    tst_ok(ldg_pg_history(&pg, 1, ldg_id_of(0), 10, 1, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
 
     /* Damaged columns come as they are. */
     tst_pg_sql(f->conn, "UPDATE ledger_entries SET metadata = '[1]', tags = '{\"a\": 1}', "
                         "annotations = '\"x\"' WHERE id = 5");
-    tst_ok(ldg_pg_history(&pg, 0, 4, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_pg_history(&pg, 0, ldg_id_of(4), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
     const ledger_entry *odd = rows[0].entry;
     assert_int_equal(odd->metadata.count, 1);
@@ -364,7 +364,9 @@ static void test_history_without_statistics(void **state)
     ldg_arena_init(&arena, 0);
     tst_ok(ldg_backend_postgres.snapshot_begin(&pg, &err), &err); /* scans are counted in it */
     for (int i = 0; i < 3; i++) {
-        tst_ok(ldg_pg_history(&pg, origins[i], 25000, 100, 0, &arena, &rows, &count, &err), &err);
+        tst_ok(
+            ldg_pg_history(&pg, origins[i], ldg_id_of(25000), 100, 0, &arena, &rows, &count, &err),
+            &err);
         assert_int_equal(count, 100);
     }
     PGresult *result = PQexec(pg.conn, "SELECT pg_stat_get_xact_numscans(c), "
@@ -402,7 +404,7 @@ static ledger_rc oom_run(void *ctx)
     ldg_arena_init(&arena, 0);
     ledger_rc rc = ldg_pg_read(oom->pg, "s", "1", &o, &arena, &entries, &count, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_history(oom->pg, 0, 0, 10, 0, &arena, &rows, &count, &err);
+        rc = ldg_pg_history(oom->pg, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err);
     ldg_arena_fini(&arena);
     return rc;
 }

@@ -82,10 +82,10 @@ static uint64_t adopt_up_to(int64_t last)
 
     for (int64_t id = 1; id <= last; id++) {
         if (id % 1000 != 1)
-            claims[count++] = (struct ldg_claim){ .id = id, .source_pos = id };
+            claims[count++] = (struct ldg_claim){ .id.number = id, .key.number = id };
     }
-    claims[count++] = (struct ldg_claim){ .id = last + 1, .source_pos = 2 };
-    claims[count++] = (struct ldg_claim){ .id = last + 9, .source_pos = last + 9 };
+    claims[count++] = (struct ldg_claim){ .id.number = last + 1, .key.number = 2 };
+    claims[count++] = (struct ldg_claim){ .id.number = last + 9, .key.number = last + 9 };
     tst_ok(SINK->origin_adopt(&k.s, k.origin, claims, count, &adopted, &err), &err);
     return adopted;
 }
@@ -299,7 +299,7 @@ static void test_foreign_rows_go_with_entries(void **state)
 {
     static const char count[] = "SELECT group_concat(origin || ':' || entry) FROM t_foreign";
     const struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = 1 };
-    const int64_t kept = 2;
+    const ledger_id kept = { .number = 2 };
     ledger_error err = { 0 };
     int other = 0;
 

@@ -201,7 +201,8 @@ static void use_store(struct ldg_sqlite *h)
     ledger_id id;
     ledger_stream_stat stream_stat;
     char state[LDG_CURSOR_STATE_MAX];
-    int64_t *kept, position = 1;
+    const ledger_id first = { .number = 1 };
+    ledger_id *kept;
     size_t count;
     uint64_t number;
 
@@ -213,11 +214,11 @@ static void use_store(struct ldg_sqlite *h)
     tst_ok(VT.set_annotations(h, "s", ids.items[0], (ledger_map){ 0 }, &err), &err);
     tst_ok(VT.count(h, "s", &number, &err), &err);
     tst_ok(VT.stat(h, "s", &stream_stat, &err), &err);
-    tst_ok(VT.entries_by_id(h, &position, 1, &arena, &entries, &err), &err);
+    tst_ok(VT.entries_by_id(h, &first, 1, &arena, &entries, &err), &err);
     for (int origin = 0; origin < 2; origin++) {
-        tst_ok(VT.history(h, origin, 0, 10, 0, &arena, &rows, &count, &err), &err);
-        tst_ok(VT.history_of(h, origin, &position, 1, 0, &arena, &rows, &count, &err), &err);
-        tst_ok(VT.trim_kept(h, origin, "s", 9, &arena, &kept, &count, &err), &err);
+        tst_ok(VT.history(h, origin, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
+        tst_ok(VT.history_of(h, origin, &first, 1, 0, &arena, &rows, &count, &err), &err);
+        tst_ok(VT.trim_kept(h, origin, "s", ldg_id_of(9), &arena, &kept, &count, &err), &err);
     }
     tst_fails(VT.find_by_source_id(h, "s", "7", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
     tst_ok(VT.log_cursor_at(h, 1, state, &err), &err);

@@ -45,7 +45,7 @@ static void test_rows(void **state)
     assert_int_equal(list(&arena, &rows), 2);
     assert_string_equal(rows[0].source_uuid, SOURCE_UUID);
     assert_int_equal(rows[0].log_position, 1);
-    assert_int_equal(rows[0].source_pos, 5);
+    assert_int_equal(rows[0].key.number, 5);
     assert_string_equal(rows[0].type_name, "append");
     assert_string_equal(rows[0].stream, "s");
     assert_string_equal(rows[0].reason, "no bad ones");

@@ -269,7 +269,7 @@ static void test_damaged_history(void **state)
                     "created_at = '2025-11-24', updated_at = 'never', order_key = "
                     "CAST(x'61ff00' AS TEXT), schema_version = 4294967297 WHERE id = 2");
     handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
-    tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
     assert_int_equal(rows[2].entry->tags.count, 0);
     const ledger_entry *odd = rows[1].entry;
@@ -285,7 +285,8 @@ static void test_damaged_history(void **state)
     assert_string_equal(odd->order_key, "a??");
     assert_int_equal(odd->schema_version, INT32_MAX);
     /* What an event of Go is completed from does not depend on the rest of the row. */
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 2 }, 1, &arena, &entry, &err),
+           &err);
     assert_int_equal(entry->payload.size, 3);
     assert_memory_equal(entry->payload.data, " 2 ", 3);
     assert_string_equal(entry->stream, "s");
@@ -293,10 +294,12 @@ static void test_damaged_history(void **state)
     assert_int_equal(entry->tags.count, 0);
     assert_true(entry->created_at_us == LEDGER_NO_TIME);
     tst_exec(f->db, "UPDATE ledger_entries SET created_at = '2025-11-24T16:00:00.500'");
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 2 }, 1, &arena, &entry, &err),
+           &err);
     assert_true(entry->created_at_us == 1764000000500000);
     tst_exec(f->db, "UPDATE ledger_entries SET stream = CAST(x'ff' AS TEXT) WHERE id = 2");
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 2 }, 1, &arena, &entry, &err),
+           &err);
     assert_int_equal(entry->id.number, 0);
     handle_close(&s);
     ldg_arena_fini(&arena);
@@ -377,26 +380,26 @@ static void test_history_and_sources(void **state)
              "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
              "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
     handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
-    tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
-    assert_int_equal(rows[0].source_pos, 1);
-    assert_int_equal(rows[1].source_pos, 3);
+    assert_int_equal(rows[0].key.number, 1);
+    assert_int_equal(rows[1].key.number, 3);
     assert_string_equal(rows[1].entry->source_id, "00009");
-    assert_int_equal(rows[2].source_pos, 5);
+    assert_int_equal(rows[2].key.number, 5);
     assert_string_equal(rows[2].entry->source_id, "");
-    tst_ok(ldg_sqlite_history(&s, 0, 3, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(3), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
-    tst_ok(ldg_sqlite_history(&s, 1, 0, 10, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 3);
-    assert_int_equal(rows[0].source_pos, 60);
+    assert_int_equal(rows[0].key.number, 60);
     assert_int_equal(rows[0].entry->id.number, 4);
     assert_string_equal(rows[0].entry->source_id, "60");
     assert_string_equal(rows[1].entry->source_id, "70");
     assert_string_equal(rows[1].entry->origin, "u1");
-    tst_ok(ldg_sqlite_history(&s, 1, 60, 1, 0, &arena, &rows, &count, &err), &err);
+    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(60), 1, 0, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
-    assert_int_equal(rows[0].source_pos, 70);
-    tst_ok(ldg_sqlite_history(&s, 1, 0, 10, 1, &arena, &rows, &count, &err), &err);
+    assert_int_equal(rows[0].key.number, 70);
+    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(0), 10, 1, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 1);
 
     tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "70", &id, &err), &err);
@@ -411,9 +414,11 @@ static void test_history_and_sources(void **state)
     tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
     assert_int_equal(id.number, 4);
 
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 2 }, 1, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 2 }, 1, &arena, &entry, &err),
+           &err);
     assert_string_equal(entry->source_id, ""); /* not asked for */
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(int64_t){ 99 }, 1, &arena, &entry, &err), &err);
+    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 99 }, 1, &arena, &entry, &err),
+           &err);
     assert_int_equal(entry->id.number, 0);
     handle_close(&s);
     ldg_arena_fini(&arena);
@@ -468,14 +473,15 @@ static ledger_rc do_job(void *ctx)
         rc = ldg_sqlite_read(job->s, "s", NULL, NULL, &arena, &entries, &count, &err);
         break;
     case 2:
-        rc = ldg_sqlite_history(job->s, 0, 0, 100, 0, &arena, &rows, &count, &err);
+        rc = ldg_sqlite_history(job->s, 0, ldg_id_of(0), 100, 0, &arena, &rows, &count, &err);
         break;
     case 3:
         rc = ldg_sqlite_list_streams(job->s, NULL, 100, &names, &err);
         ledger_names_destroy(&names);
         break;
     case 4:
-        rc = ldg_sqlite_entries_by_id(job->s, &(int64_t){ 1 }, 1, &arena, &entries, &err);
+        rc = ldg_sqlite_entries_by_id(job->s, &(ledger_id){ .number = 1 }, 1, &arena, &entries,
+                                      &err);
         break;
     }
     ldg_arena_fini(&arena);

@@ -247,7 +247,7 @@ static void test_go_table_read_only(void **state)
         assert_int_equal(count, old ? 1 : 2);
         assert_string_equal(entries[count - 1].source_id, old ? "" : "0007");
         assert_string_equal(entries[0].origin, "");
-        tst_ok(ldg_sqlite_history(&s, 0, 0, 10, 0, &arena, &rows, &count, &err), &err);
+        tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
         assert_int_equal(count, old ? 1 : 2);
         ledger_rc rc = ldg_sqlite_find_by_source_id(&s, "s", "0007", &id, &err);
         assert_int_equal(rc, old ? LEDGER_ERR_NOT_FOUND : LEDGER_OK);
