@@ -166,6 +166,81 @@ static void parked_go_when_they_work(struct conf_env *env)
     assert_int_equal(list(sink, &rows), 0);
 }
 
+static void own_changes_never_wait(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_park(sink, 1, "s", "r");
+    sink_tags(sink, sink->a, 1, "s", "t")->mutation_origin = 0;
+    sink_tags(sink, sink->a, 1, "s", "t");
+    sink_run(sink);
+    sink_is(sink, "aprp");
+    assert_int_equal(list(sink, &rows), 2);
+    sink->position = 1; /* and take away what is parked in their place */
+    sink_tags(sink, sink->a, 1, "s", "t")->mutation_origin = 0;
+    sink_run(sink);
+    sink_is(sink, "r");
+    assert_int_equal(list(sink, &rows), 1);
+    assert_int_equal(rows[0].log_position, 4);
+    sink_holds(sink, "s", "1");
+}
+
+static void parked_trims_go_when_they_come_again(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    sink_park(sink, 0, "", "cannot be read")->type_name = "";
+    sink_run(sink);
+    sink->position = 0;
+    sink_trim(sink, sink->a, 5, "s");
+    sink_run(sink);
+    sink_is(sink, "r");
+    assert_int_equal(list(sink, &rows), 0);
+}
+
+static void a_retry_parks_nothing_anew(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    bool applied = true;
+    ledger_error err;
+    sink_park(sink, 1, "s", "first");
+    struct ldg_op op = sink->ops[0];
+    sink_run(sink);
+    list(sink, &rows);
+    op.reason = "again";
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, &op, 1, &applied, &err));
+    assert_false(applied);
+    assert_int_equal(list(sink, &rows), 1);
+    assert_int_equal(rows[0].attempts, 2);
+    assert_string_equal(rows[0].reason, "again");
+}
+
+static void parked_of_others_change_nothing(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
+    struct ldg_parked_row *rows;
+    ledger_mutation_event *events;
+    struct ldg_op *op = sink_park(sink, 1, "s", "r"); /* the same id and stream, of b */
+    op->origin = sink->b;
+    op->source_uuid = sink->b_identity.uuid;
+    sink_park(sink, 7, "t", "r");
+    sink_run(sink);
+    sink_append(sink, sink->a, 1, "s", "1", "k");
+    sink_append(sink, sink->a, 2, "s", "2", "k");
+    sink_append(sink, sink->a, 3, "s", "3", NULL);
+    sink_tags(sink, sink->a, 3, "s", "t");
+    sink_annotate(sink, sink->a, 3, "s", "k", "v");
+    sink_tags(sink, sink->a, 4, "s", "t");
+    sink_trim(sink, sink->a, 1, "s");
+    sink_run(sink);
+    sink_is(sink, "adaaama");
+    sink_holds(sink, "s", "3[t]{k=v}");
+    assert_int_equal(list(sink, &rows), 2);
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 5);
+}
+
 static void parked_again_is_replaced(struct conf_env *env)
 {
     /* The source was put back, and another event has the position now. */
@@ -475,6 +550,10 @@ const struct conf_case conf_parked_cases[] = {
     { "trim drops what is parked", trim_drops_what_is_parked, PARKING, 0 },
     { "parked are tried again", parked_are_tried_again, PARKING, 0 },
     { "parked go when they work", parked_go_when_they_work, PARKING, 0 },
+    { "own changes never wait", own_changes_never_wait, PARKING, 0 },
+    { "parked trims go when they come again", parked_trims_go_when_they_come_again, PARKING, 0 },
+    { "a retry parks nothing anew", a_retry_parks_nothing_anew, PARKING, 0 },
+    { "parked of others change nothing", parked_of_others_change_nothing, PARKING, 0 },
     { "parked again is replaced", parked_again_is_replaced, PARKING, 0 },
     { "two never wait for each other", two_never_wait_for_each_other, PARKING, 0 },
     { "appends wait for their key", appends_wait_for_their_key, PARKING, 0 },

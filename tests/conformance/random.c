@@ -23,7 +23,7 @@ enum { MEMORY, TESTED, SIDES }; /* what is compared */
 #define EACH(side) for (int side = 0; side < SIDES; side++)
 
 #define ROUNDS 100 /* with a log, and without */
-#define STEPS 24
+#define STEPS 16
 #define STREAMS 3
 #define REFUSED 2
 #define ENTRIES_MAX 40 /* of a store; trims name survivors by the bits of a number */

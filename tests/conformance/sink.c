@@ -365,6 +365,33 @@ static void replays_have_the_same_time(struct conf_env *env)
     sink_holds(sink, "s", "1 1");
 }
 
+/* What was written here is compared as what was carried: ids given out twice are noticed. */
+static void own_entries_come_round(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    ledger_error err;
+    const int64_t id = conf_append(sink->store, "s", "1");
+    ledger_batch *batch = conf_read(sink->store, "s", NULL);
+    const int64_t written_us = ledger_batch_entry(batch, 0)->created_at_us;
+    ledger_batch_destroy(&batch);
+    for (int same = 0; same < 2; same++) {
+        struct ldg_op *op = sink_append(sink, 0, id, "s", same ? "1" : "2", NULL);
+        ledger_append_entry *entry = (ledger_append_entry *)op->entry;
+        op->time_us = entry->created_at_us = written_us;
+        entry->order_key = "";
+        entry->schema_version = 1;
+        entry->metadata = (ledger_map){ 0 };
+        if (!same) {
+            fails(sink_try(sink, &err), POSITION_REUSED);
+            assert_non_null(strstr(err.message, "was written here"));
+        }
+    }
+    sink_append(sink, 0, id + 1000, "s", "9", NULL); /* trimmed since */
+    sink_run(sink);
+    sink_is(sink, "rm");
+    sink_holds(sink, "s", "1");
+}
+
 static void apply_respects_dedup_keys(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
@@ -891,6 +918,40 @@ static void chain_events_name_their_origin(struct conf_env *env)
     assert_string_equal(events[3].before_id, events[0].entries[0].id); /* for a Go bridge */
 }
 
+static void chain_events_say_when_and_whose(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
+    ledger_mutation_event *events;
+    char a[64], b[64];
+    snprintf(a, sizeof(a), "%s:1", sink->a_identity.uuid);
+    snprintf(b, sizeof(b), "%s:1", sink->b_identity.uuid);
+    struct ldg_op *op = sink_append(sink, sink->a, 41, "s", "1", NULL);
+    op->time_us = ((ledger_append_entry *)op->entry)->created_at_us = LEDGER_NO_TIME;
+    op = sink_append(sink, sink->a, 42, "s", "2", NULL); /* of an entry that is another store's */
+    op->mutation_origin = sink->b;
+    const int64_t time_us = op->time_us;
+    /* the first entry of this event is here already */
+    op = sink_append(sink, sink->a, 42, "s", "2", NULL);
+    op->time_us = time_us;
+    sink_append(sink, sink->a, 43, "s", "3", NULL)->event_index = op->event_index;
+    const int64_t last_us = sink->ops[3].time_us;
+    sink_run(sink);
+    sink_is(sink, "aara");
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 3);
+    ledger_batch *batch = conf_read(sink->store, "s", NULL);
+    const int64_t stored_us = ledger_batch_entry(batch, 0)->created_at_us;
+    ledger_batch_destroy(&batch);
+    assert_true(events[0].created_at_us / 1000 == stored_us / 1000);
+    assert_true(events[0].entries[0].created_at_us / 1000 == stored_us / 1000);
+    assert_string_equal(events[0].entry_origin, "");
+    assert_true(events[1].created_at_us == time_us); /* more than the table may keep of it */
+    assert_string_equal(events[1].origin, b);
+    assert_string_equal(events[1].entry_origin, a);
+    assert_int_equal(events[2].entry_count, 1);
+    assert_true(events[2].created_at_us == last_us);
+    assert_true(events[2].entries[0].created_at_us == last_us);
+}
+
 /* A Go bridge knows entries by their id here, and drops a trim whose before_id names none. */
 static void chain_trims_name_the_highest_id(struct conf_env *env)
 {
@@ -985,6 +1046,7 @@ const struct conf_case conf_sink_cases[] = {
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
     { "apply notices a used position", apply_notices_a_used_position, SINK, 0 },
     { "replays have the same time", replays_have_the_same_time, SINK | LDG_CAP_PARK, 0 },
+    { "own entries come round", own_entries_come_round, SINK, 0 },
     { "apply respects dedup keys", apply_respects_dedup_keys, SINK | CHANGES, 0 },
     { "apply frees a key by trim", apply_frees_a_key_by_trim, SINK | CHANGES, 0 },
     { "apply is fenced", apply_is_fenced, SINK | LDG_CAP_TRANSACTIONS, 0 },
@@ -1002,6 +1064,8 @@ const struct conf_case conf_sink_cases[] = {
     { "adopt what Go left", adopt_what_go_left, SINK | CHANGES,
       offsetof(struct conf_backend, put_legacy) },
     { "chain events name their origin", chain_events_name_their_origin,
+      SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
+    { "chain events say when and whose", chain_events_say_when_and_whose,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
     { "chain trims name the highest id", chain_trims_name_the_highest_id,
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
