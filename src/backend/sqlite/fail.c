@@ -6,6 +6,17 @@
 #include <errno.h>
 #include <string.h>
 
+/* The statements are ours and were right when the store was opened: when SQLite misses a name,
+ * somebody changed the tables since. Our code has no other use for the text. */
+static ledger_rc code_of_error(const char *text, const char **ret_hint)
+{
+    if (strncmp(text, "no such ", 8) != 0 && !strstr(text, " has no column named ") &&
+        strncmp(text, "ON CONFLICT clause ", 19) != 0)
+        return LEDGER_ERR_INTERNAL;
+    *ret_hint = "; somebody dropped or changed it: run `ledgerctl store init`";
+    return LEDGER_ERR_SCHEMA;
+}
+
 static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const char **ret_hint)
 {
     *ret_hint = "";
@@ -60,14 +71,7 @@ static ledger_rc code_of(struct ldg_sqlite *s, int rc, const char *text, const c
         *ret_hint = "; the tables were changed meanwhile";
         return LEDGER_ERR_SCHEMA;
     case SQLITE_ERROR:
-        /* The statements are ours and were right when the store was opened: when SQLite misses a
-         * name, somebody changed the tables since. Our code has no other use for the text. */
-        if (strncmp(text, "no such ", 8) == 0 || strstr(text, " has no column named ") ||
-            strncmp(text, "ON CONFLICT clause ", 19) == 0) {
-            *ret_hint = "; somebody dropped or changed it: run `ledgerctl store init`";
-            return LEDGER_ERR_SCHEMA;
-        }
-        return LEDGER_ERR_INTERNAL;
+        return code_of_error(text, ret_hint);
     default:
         return LEDGER_ERR_INTERNAL;
     }

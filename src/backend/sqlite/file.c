@@ -19,7 +19,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#define LOOK_PAUSE_US (1000 * 1000)
+#define VERIFY_PAUSE_US (1000 * 1000)
 #define WAL_PATH_MAX (PATH_MAX + sizeof("-wal"))
 #define YOUNG_US (10 * 1000 * 1000)
 #define SHOWN_MAX 200 /* of a name in a message, so that there is room for what to do */
@@ -449,9 +449,9 @@ ledger_rc ldg_sqlite_file_verify(struct ldg_sqlite *s, bool at_once, ledger_erro
 
     if (s->given == NULL)
         return LEDGER_OK;
-    if (!at_once && (!s->own_db || ldg_clock_mono_us() - s->looked_us < LOOK_PAUSE_US))
+    if (!at_once && (!s->own_db || ldg_clock_mono_us() - s->verified_us < VERIFY_PAUSE_US))
         return LEDGER_OK;
-    s->looked_us = ldg_clock_mono_us();
+    s->verified_us = ldg_clock_mono_us();
     if (stat(s->given, &st) != 0)
         return fail_moved(s, s->given,
                           errno == ENOENT ? "was deleted or renamed while it was open"

@@ -10,111 +10,103 @@
 
 /* --- the shape of the tables ----------------------------------------------------------------- */
 
-static const struct column {
-    const char *name;
-    uint32_t has;    /* set when it is there */
-    const char *ddl; /* NULL: a table without it has another shape */
-} entry_columns[] = {
-    { "id", 0, NULL },
-    { "stream", 0, NULL },
-    { "payload", 0, NULL },
-    { "order_key", 0, NULL },
-    { "dedup_key", 0, NULL },
-    { "schema_version", 0, NULL },
-    { "metadata", 0, NULL },
-    { "tags", 0, NULL },
-    { "annotations", 0, NULL },
-    { "created_at", 0, NULL },
-    { "updated_at", 0, NULL },
-    { "source_id", HAS_SOURCE_ID, "source_id TEXT NOT NULL DEFAULT ''" },
-    { "origin", HAS_ORIGIN, "origin INTEGER NOT NULL DEFAULT 0" },
-    { "source_pos", HAS_SOURCE_POS, "source_pos INTEGER" },
-    { "mutation_pos", HAS_MUTATION_POS, "mutation_pos INTEGER" },
-    { "tags_pos", HAS_TAGS_POS, "tags_pos INTEGER" },
-    { "annotations_pos", HAS_ANNOTATIONS_POS, "annotations_pos INTEGER" },
-    { NULL, 0, NULL },
-};
-static const struct column log_columns[] = {
-    { "id", 0, NULL },         { "stream", 0, NULL },         { "payload", 0, NULL },
-    { "created_at", 0, NULL }, { "schema_version", 0, NULL }, { NULL, 0, NULL },
-};
-static const struct column cursor_columns[] = {
-    { "name", 0, NULL },
-    { "cursor", 0, NULL },
-    { "state", HAS_CURSOR_STATE, "state TEXT NOT NULL DEFAULT ''" },
-    { "moved_at", HAS_CURSOR_MOVED, "moved_at TEXT" },
-    { NULL, 0, NULL },
-};
-static const struct column meta_columns[] = {
-    { "id", 0, NULL },         { "uuid", 0, NULL }, { "epoch", 0, NULL },
-    { "created_at", 0, NULL }, { NULL, 0, NULL },
-};
-static const struct column origins_columns[] = {
-    { "id", 0, NULL },
-    { "uuid", 0, NULL },
-    { "epoch", 0, NULL },
-    { "name", 0, NULL },
-    { "adopted", 0, NULL },
-    { "ordered", 0, NULL },
-    { "go_ids", HAS_GO_IDS, "go_ids INTEGER NOT NULL DEFAULT 0" },
-    { NULL, 0, NULL },
-};
-static const struct column parked_columns[] = {
-    { "id", 0, NULL },           { "source_uuid", 0, NULL },  { "origin", 0, NULL },
-    { "log_position", 0, NULL }, { "entry", 0, NULL },        { "stream", 0, NULL },
-    { "type", 0, NULL },         { "reason", 0, NULL },       { "attempts", 0, NULL },
-    { "parked_at", 0, NULL },    { "attempted_at", 0, NULL }, { "event_time", 0, NULL },
-    { "event", 0, NULL },        { NULL, 0, NULL },
-};
-static const struct column foreign_columns[] = {
-    { "origin", 0, NULL }, { "entry", 0, NULL },    { "mutation_origin", 0, NULL },
-    { "kind", 0, NULL },   { "position", 0, NULL }, { "id", 0, NULL },
-    { NULL, 0, NULL },
+/* One by its definition, which begins with its name. A table without a column whose `has` is 0 has
+ * another shape; the others are added, and set that bit when they are there. */
+struct column {
+    const char *definition;
+    uint32_t has;
 };
 
+/* Same column names, types and text forms as the Go module's; ours come last. */
+/* clang-format off */
+static const struct column entry_columns[] = {
+    { "id INTEGER PRIMARY KEY AUTOINCREMENT", 0 },
+    { "stream TEXT NOT NULL", 0 },
+    { "payload BLOB NOT NULL", 0 },
+    { "order_key TEXT NOT NULL DEFAULT ''", 0 },
+    { "dedup_key TEXT NOT NULL DEFAULT ''", 0 },
+    { "schema_version INTEGER NOT NULL DEFAULT 1", 0 },
+    { "metadata TEXT", 0 },
+    { "tags TEXT NOT NULL DEFAULT '[]'", 0 },
+    { "annotations TEXT", 0 },
+    { "source_id TEXT NOT NULL DEFAULT ''", HAS_SOURCE_ID },
+    { "created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f','now'))", 0 },
+    { "updated_at TEXT", 0 },
+#define GO_COLUMNS 12
+    { "origin INTEGER NOT NULL DEFAULT 0", HAS_ORIGIN },
+    { "source_pos INTEGER", HAS_SOURCE_POS },
+    { "mutation_pos INTEGER", HAS_MUTATION_POS },
+    { "tags_pos INTEGER", HAS_TAGS_POS },
+    { "annotations_pos INTEGER", HAS_ANNOTATIONS_POS },
+};
+static const struct column log_columns[] = { /* that are used */
+    { "id", 0 }, { "stream", 0 }, { "payload", 0 }, { "created_at", 0 }, { "schema_version", 0 },
+};
+static const struct column cursor_columns[] = {
+    { "name TEXT NOT NULL PRIMARY KEY", 0 },
+    { "cursor TEXT NOT NULL", 0 },
+    { "state TEXT NOT NULL DEFAULT ''", HAS_CURSOR_STATE },
+    { "moved_at TEXT", HAS_CURSOR_MOVED },
+};
+static const struct column meta_columns[] = {
+    { "id INTEGER PRIMARY KEY CHECK (id = 1)", 0 },
+    { "uuid TEXT NOT NULL", 0 },
+    { "epoch INTEGER NOT NULL", 0 },
+    { "created_at TEXT NOT NULL", 0 },
+};
+static const struct column origins_columns[] = {
+    { "id INTEGER PRIMARY KEY", 0 },
+    { "uuid TEXT NOT NULL", 0 },
+    { "epoch INTEGER NOT NULL", 0 },
+    { "name TEXT NOT NULL DEFAULT ''", 0 },
+    { "adopted INTEGER NOT NULL DEFAULT 0", 0 },
+    { "ordered INTEGER NOT NULL DEFAULT 1", 0 },
+    { "go_ids INTEGER NOT NULL DEFAULT 0", HAS_GO_IDS },
+};
+static const struct column parked_columns[] = {
+    { "id INTEGER PRIMARY KEY AUTOINCREMENT", 0 },
+    { "source_uuid TEXT NOT NULL", 0 },
+    { "origin INTEGER NOT NULL", 0 },
+    { "log_position INTEGER NOT NULL", 0 },
+    { "entry INTEGER NOT NULL DEFAULT 0", 0 },
+    { "stream TEXT NOT NULL", 0 },
+    { "type TEXT NOT NULL", 0 },
+    { "reason TEXT NOT NULL", 0 },
+    { "attempts INTEGER NOT NULL DEFAULT 1", 0 },
+    { "parked_at TEXT NOT NULL", 0 },
+    { "attempted_at TEXT", 0 },
+    { "event_time TEXT", 0 },
+    { "event BLOB", 0 },
+};
+static const struct column foreign_columns[] = {
+    { "origin INTEGER NOT NULL", 0 },
+    { "entry INTEGER NOT NULL", 0 },
+    { "mutation_origin INTEGER NOT NULL", 0 },
+    { "kind INTEGER NOT NULL", 0 },
+    { "position INTEGER NOT NULL", 0 },
+    { "id INTEGER NOT NULL", 0 },
+};
+
+#define COLUMNS(list) list, sizeof(list) / sizeof(list[0])
 static const struct table {
     const char *suffix;
     uint32_t has;
     const struct column *columns;
-    const char *ddl; /* all %s: table name */
+    size_t count;
+    const char *tail; /* of its definition: behind the columns */
 } tables[] = {
-    { "", HAS_ENTRY, entry_columns, NULL },
-    { "_cursors", HAS_CURSORS, cursor_columns,
-      "CREATE TABLE main.\"%T_cursors\" (name TEXT NOT NULL PRIMARY KEY, cursor TEXT NOT NULL, "
-      "state TEXT NOT NULL DEFAULT '', moved_at TEXT)" },
-    { "_meta", HAS_META, meta_columns,
-      "CREATE TABLE main.\"%T_meta\" (id INTEGER PRIMARY KEY CHECK (id = 1), uuid TEXT NOT NULL, "
-      "epoch INTEGER NOT NULL, created_at TEXT NOT NULL)" },
-    { "_origins", HAS_ORIGINS, origins_columns,
-      "CREATE TABLE main.\"%T_origins\" (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL, "
-      "epoch INTEGER NOT NULL, name TEXT NOT NULL DEFAULT '', adopted INTEGER NOT NULL DEFAULT 0, "
-      "ordered INTEGER NOT NULL DEFAULT 1, go_ids INTEGER NOT NULL DEFAULT 0, "
-      "UNIQUE (uuid, epoch))" },
-    { "_parked", HAS_PARKED, parked_columns,
-      "CREATE TABLE main.\"%T_parked\" (id INTEGER PRIMARY KEY AUTOINCREMENT, "
-      "source_uuid TEXT NOT NULL, origin INTEGER NOT NULL, log_position INTEGER NOT NULL, "
-      "entry INTEGER NOT NULL DEFAULT 0, stream TEXT NOT NULL, type TEXT NOT NULL, "
-      "reason TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 1, parked_at TEXT NOT NULL, "
-      "attempted_at TEXT, event_time TEXT, event BLOB, "
-      "UNIQUE (source_uuid, log_position, entry))" },
+    { "", HAS_ENTRY, COLUMNS(entry_columns), ")" },
+    { "_cursors", HAS_CURSORS, COLUMNS(cursor_columns), ")" },
+    { "_meta", HAS_META, COLUMNS(meta_columns), ")" },
+    { "_origins", HAS_ORIGINS, COLUMNS(origins_columns), ", UNIQUE (uuid, epoch))" },
+    { "_parked", HAS_PARKED, COLUMNS(parked_columns),
+      ", UNIQUE (source_uuid, log_position, entry))" },
     /* last positions of changes that were made in another store than their entry */
-    { "_foreign", HAS_FOREIGN, foreign_columns,
-      "CREATE TABLE main.\"%T_foreign\" (origin INTEGER NOT NULL, entry INTEGER NOT NULL, "
-      "mutation_origin INTEGER NOT NULL, kind INTEGER NOT NULL, position INTEGER NOT NULL, "
-      "id INTEGER NOT NULL, PRIMARY KEY (origin, entry, mutation_origin, kind)) WITHOUT ROWID" },
+    { "_foreign", HAS_FOREIGN, COLUMNS(foreign_columns),
+      ", PRIMARY KEY (origin, entry, mutation_origin, kind)) WITHOUT ROWID" },
 };
+/* clang-format on */
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
-
-/* Same column names, types and text forms as the Go module's; ours come last. */
-#define ENTRY_DDL                                                                                  \
-    "(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, payload BLOB NOT NULL, "         \
-    "order_key TEXT NOT NULL DEFAULT '', dedup_key TEXT NOT NULL DEFAULT '', "                     \
-    "schema_version INTEGER NOT NULL DEFAULT 1, metadata TEXT, tags TEXT NOT NULL DEFAULT '[]', "  \
-    "annotations TEXT, source_id TEXT NOT NULL DEFAULT '', "                                       \
-    "created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f','now')), updated_at TEXT"
-#define ENTRY_DDL_OURS                                                                             \
-    ", origin INTEGER NOT NULL DEFAULT 0, source_pos INTEGER, mutation_pos INTEGER, "              \
-    "tags_pos INTEGER, annotations_pos INTEGER"
 
 static const struct index {
     const char *name;   /* idx_<table>_<name> */
@@ -147,6 +139,14 @@ static ledger_rc fail_shape(const struct ldg_sqlite *s, const char *table, const
     return ldg_fail(err, LEDGER_ERR_SCHEMA,
                     "%s: table \"%s\" %s; it is no ledger table: choose another name with --table",
                     ldg_sqlite_file_name(s), table, what);
+}
+
+/* Its first word. */
+static const char *name_of(const struct column *column, char name[NAME_MAX_BYTES])
+{
+    const char *definition = column->definition;
+    sqlite3_snprintf(NAME_MAX_BYTES, name, "%.*s", (int)strcspn(definition, " "), definition);
+    return name;
 }
 
 /* Is there such a table? A view or an index of that name is an error. */
@@ -240,9 +240,10 @@ struct columns_found {
 
 /* A row: name, type, place in the key, has to be filled. */
 static ledger_rc note_column(struct ldg_sqlite *s, const char *table, sqlite3_stmt *stmt,
-                             const struct column *columns, struct columns_found *found,
-                             uint32_t *has, ledger_error *err)
+                             const struct column *columns, size_t count,
+                             struct columns_found *found, uint32_t *has, ledger_error *err)
 {
+    char wanted[NAME_MAX_BYTES];
     const char *name = (const char *)sqlite3_column_text(stmt, 0);
     const char *type = (const char *)sqlite3_column_text(stmt, 1);
     const bool key = sqlite3_column_int(stmt, 2) > 0;
@@ -253,9 +254,9 @@ static ledger_rc note_column(struct ldg_sqlite *s, const char *table, sqlite3_st
     found->key_count += key;
     if (key && sqlite3_stricmp(name, "id") == 0 && sqlite3_stricmp(type, "INTEGER") == 0)
         found->id_is_key = true;
-    while (columns[i].name && sqlite3_stricmp(name, columns[i].name) != 0)
+    while (i < count && sqlite3_stricmp(name, name_of(&columns[i], wanted)) != 0)
         i++;
-    if (columns[i].name) {
+    if (i < count) {
         found->seen |= (uint64_t)1 << i;
         *has |= columns[i].has;
         return is_compared(name) ? check_texts(s, table, name, type, err) : LEDGER_OK;
@@ -265,12 +266,12 @@ static ledger_rc note_column(struct ldg_sqlite *s, const char *table, sqlite3_st
     return LEDGER_OK;
 }
 
-/* Looks for the columns; one without DDL that is missing is an error. */
+/* Looks for the columns; one that is missing and cannot be added is an error. */
 static ledger_rc check_columns(struct ldg_sqlite *s, const char *name, const struct column *columns,
-                               bool check_id, uint32_t *has, ledger_error *err)
+                               size_t count, bool check_id, uint32_t *has, ledger_error *err)
 {
     struct columns_found found = { 0 };
-    char what[2 * NAME_MAX_BYTES];
+    char what[2 * NAME_MAX_BYTES], column[NAME_MAX_BYTES];
     struct ldg_sql q;
     ldg_sql_begin_once(&q, s, looking,
                        "SELECT name, type, pk, \"notnull\" AND dflt_value IS NULL AND hidden = 0 "
@@ -278,7 +279,7 @@ static ledger_rc check_columns(struct ldg_sqlite *s, const char *name, const str
                        err);
     ldg_sql_text(&q, name);
     while (ldg_sql_row(&q))
-        q.rc = note_column(s, name, q.stmt, columns, &found, has, err);
+        q.rc = note_column(s, name, q.stmt, columns, count, &found, has, err);
     ledger_rc rc = ldg_sql_end(&q);
     if (rc == LEDGER_OK && found.extra[0]) {
         sqlite3_snprintf((int)sizeof(what), what,
@@ -286,9 +287,10 @@ static ledger_rc check_columns(struct ldg_sqlite *s, const char *name, const str
                          found.extra);
         rc = fail_shape(s, name, what, err);
     }
-    for (size_t i = 0; rc == LEDGER_OK && columns[i].name; i++) {
-        if (!columns[i].ddl && !(found.seen & (uint64_t)1 << i)) {
-            sqlite3_snprintf((int)sizeof(what), what, "has no column \"%s\"", columns[i].name);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        if (!columns[i].has && !(found.seen & (uint64_t)1 << i)) {
+            sqlite3_snprintf((int)sizeof(what), what, "has no column \"%s\"",
+                             name_of(&columns[i], column));
             rc = fail_shape(s, name, what, err);
         }
     }
@@ -401,7 +403,8 @@ ledger_rc ldg_sqlite_catalog_read(struct ldg_sqlite *s, bool want_log, uint32_t 
         rc = find_table(s, name, &found, err);
         if (rc == LEDGER_OK && found) {
             has |= tables[i].has;
-            rc = check_columns(s, name, tables[i].columns, tables[i].has == HAS_ENTRY, &has, err);
+            rc = check_columns(s, name, tables[i].columns, tables[i].count,
+                               tables[i].has == HAS_ENTRY, &has, err);
         }
     }
     for (size_t i = 0; rc == LEDGER_OK && i < INDEX_COUNT; i++)
@@ -412,7 +415,7 @@ ledger_rc ldg_sqlite_catalog_read(struct ldg_sqlite *s, bool want_log, uint32_t 
         rc = find_table(s, s->log_table, &found, err);
         if (rc == LEDGER_OK && found) {
             has |= HAS_LOG;
-            rc = check_columns(s, s->log_table, log_columns, true, &has, err);
+            rc = check_columns(s, s->log_table, COLUMNS(log_columns), true, &has, err);
         }
     }
     if (rc == LEDGER_OK)
@@ -464,15 +467,37 @@ static ledger_rc run_ddl(struct ldg_sqlite *s, const char *text, ledger_error *e
     return result;
 }
 
+/* name: with %T or %L. */
+static ledger_rc create_table(struct ldg_sqlite *s, const char *name, const struct column *columns,
+                              size_t count, const char *tail, ledger_error *err)
+{
+    sqlite3_str *text = sqlite3_str_new(s->db);
+    sqlite3_str_appendf(text, "CREATE TABLE main.\"%s\" (", name);
+    for (size_t i = 0; i < count; i++)
+        sqlite3_str_appendf(text, "%s%s", i > 0 ? ", " : "", columns[i].definition);
+    sqlite3_str_appendall(text, tail);
+    char *sql = sqlite3_str_finish(text);
+    ledger_rc rc = sql ? run_ddl(s, sql, err) : ldg_fail_nomem(err);
+    sqlite3_free(sql);
+    return rc;
+}
+
+static ledger_rc make_table(struct ldg_sqlite *s, const struct table *table, ledger_error *err)
+{
+    char name[NAME_MAX_BYTES];
+    sqlite3_snprintf((int)sizeof(name), name, "%%T%s", table->suffix);
+    return create_table(s, name, table->columns, table->count, table->tail, err);
+}
+
 static ledger_rc add_columns(struct ldg_sqlite *s, const struct table *table, uint32_t has,
                              ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
-    for (const struct column *c = table->columns; rc == LEDGER_OK && c->name; c++) {
-        if (c->ddl && !(has & c->has))
+    for (size_t i = 0; rc == LEDGER_OK && i < table->count; i++) {
+        if (table->columns[i].has & ~has)
             rc = ldg_sqlite_exec(s, "adding a column", err,
                                  "ALTER TABLE main.\"%s%s\" ADD COLUMN %s", s->table, table->suffix,
-                                 c->ddl);
+                                 table->columns[i].definition);
     }
     return rc;
 }
@@ -526,12 +551,8 @@ static ledger_rc make_missing(struct ldg_sqlite *s, uint32_t has, bool make_log,
 {
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < TABLE_COUNT; i++) {
-        if (has & tables[i].has)
-            rc = add_columns(s, &tables[i], has, err);
-        else if (tables[i].ddl)
-            rc = run_ddl(s, tables[i].ddl, err);
-        else
-            rc = run_ddl(s, "CREATE TABLE main.\"%T\" " ENTRY_DDL ENTRY_DDL_OURS ")", err);
+        rc = has & tables[i].has ? add_columns(s, &tables[i], has, err)
+                                 : make_table(s, &tables[i], err);
     }
     for (size_t i = 0; rc == LEDGER_OK && i < INDEX_COUNT; i++) {
         if (!(has & indexes[i].has))
@@ -542,7 +563,7 @@ static ledger_rc make_missing(struct ldg_sqlite *s, uint32_t has, bool make_log,
     if (rc == LEDGER_OK && (new_identity || !(has & HAS_IDENTITY)))
         rc = write_identity(s, err);
     if (rc == LEDGER_OK && make_log && !(has & HAS_LOG))
-        rc = run_ddl(s, "CREATE TABLE main.\"%L\" " ENTRY_DDL ")", err);
+        rc = create_table(s, "%L", entry_columns, GO_COLUMNS, ")", err);
     return rc;
 }
 

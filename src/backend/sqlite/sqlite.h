@@ -52,7 +52,7 @@ struct ldg_sqlite {
     dev_t wal_device;
     ino_t wal_inode;
     struct ldg_sqlite *next; /* file.c: of the handles that have a WAL */
-    int64_t looked_us;       /* monotonic: when the name was compared with what is open */
+    int64_t verified_us;     /* monotonic: when the name was compared with what is open */
     char *table;             /* checked names, safe to paste */
     char *log_table;
     struct ldg_identity identity;
