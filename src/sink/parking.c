@@ -1,0 +1,235 @@
+/* Who waits behind whom: while an event of an entry is parked no later one of that entry is
+ * applied; it is parked behind, as is an append whose dedup key a parked trim would set free.
+ *
+ * Hides how parked rows of several logs are ordered. Pure: over the rows that were looked up and
+ * those that this range adds. Invariant: no two ever wait for each other. */
+#include "sink/plan.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+/* Rows that this range parks come behind all that are there, and before the one that is tried
+ * again, which has INT64_MAX where there is none. */
+#define NEW_IDS (INT64_MAX / 2)
+
+static const char *or_empty(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return strcmp(or_empty(a), or_empty(b)) == 0;
+}
+
+/* Is it of the log that op was read from? */
+static bool is_of_log(const struct ldg_sink_parked *row, const struct ldg_op *op)
+{
+    return same_text(row->source_uuid, op->source_uuid);
+}
+
+static void link_row(struct ldg_sink_batch *b, struct ldg_sink_parked *row)
+{
+    struct ldg_sink_plan *p = b->plan;
+    struct ldg_sink_item *item = NULL;
+
+    row->next = p->parked;
+    p->parked = row;
+    row->next_of_item = NULL;
+    if (!ldg_id_is_none(row->key))
+        item = ldg_plan_find(p, row->origin, row->key);
+    if (item == NULL)
+        return;
+    row->next_of_item = item->parked;
+    item->parked = row;
+}
+
+ledger_rc ldg_sink_found_parked(struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
+                                ledger_error *err)
+{
+    struct ldg_sink_parked *copy = ldg_arena_memdup(b->arena, row, sizeof(*row));
+
+    if (copy == NULL)
+        return ldg_fail_nomem(err);
+    copy->gone = false;
+    copy->source_uuid = ldg_arena_strdup(b->arena, or_empty(row->source_uuid));
+    copy->stream = ldg_arena_strdup(b->arena, or_empty(row->stream));
+    copy->type_name = ldg_arena_strdup(b->arena, or_empty(row->type_name));
+    if (copy->source_uuid == NULL || copy->stream == NULL || copy->type_name == NULL ||
+        !ldg_id_copy(row->key, b->arena, &copy->key))
+        return ldg_fail_nomem(err);
+    link_row(b, copy);
+    return LEDGER_OK;
+}
+
+/* --- behind whom ----------------------------------------------------------------------------- */
+
+/* The lowest id among the entry's rows of op's own log that lie behind op; NEW: the own row's. */
+static int64_t first_behind(const struct ldg_sink_batch *b, const struct ldg_op *op,
+                            const struct ldg_sink_item *item)
+{
+    int64_t first = b->parked_id;
+
+    for (const struct ldg_sink_parked *row = item->parked; row != NULL; row = row->next_of_item) {
+        if (!row->gone && is_of_log(row, op) && row->log_position > op->log_position &&
+            row->id < first)
+            first = row->id;
+    }
+    return first;
+}
+
+/* Positions of two logs cannot be compared: there the one that was parked first goes first,
+ * together with what its own log has before it. */
+static bool is_before_entry(const struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
+                            const struct ldg_op *op, const struct ldg_sink_item *item)
+{
+    return is_of_log(row, op) ? row->log_position < op->log_position
+                              : row->id < first_behind(b, op, item);
+}
+
+/* The op's entry is not here: an event of which no entry is known may be the one that brings it. */
+static bool may_bring(const struct ldg_sink_parked *row, const struct ldg_op *op)
+{
+    return ldg_id_is_none(row->key) && is_of_log(row, op) && row->log_position < op->log_position &&
+           (*row->stream == '\0' || same_text(row->stream, op->stream));
+}
+
+/* Is it a trim that deletes the entry with the key; or, of op's own log, may it be one: of those
+ * its entry is not known? */
+static bool may_free(const struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
+                     const struct ldg_op *op, const struct ldg_sink_item *holder)
+{
+    const bool earlier =
+        is_of_log(row, op) ? row->log_position < op->log_position : row->id < b->parked_id;
+
+    if (strcmp(row->type_name, "trim") == 0 && !ldg_id_is_none(row->key))
+        return earlier && same_text(row->stream, op->stream) && holder->origin == row->origin &&
+               ldg_id_is_up_to(holder->key, row->key);
+    return is_of_log(row, op) && earlier &&
+           (*row->stream == '\0' || same_text(row->stream, op->stream)) &&
+           ldg_op_may_trim(row->type_name);
+}
+
+int64_t ldg_sink_parked_before(const struct ldg_sink_batch *b, const struct ldg_op *op,
+                               enum ldg_wait wait, const struct ldg_sink_item *item,
+                               const struct ldg_sink_item *holder)
+{
+    const bool of_entry = wait == LDG_WAIT_ENTRY;
+    const struct ldg_sink_parked *row = of_entry ? item->parked : b->plan->parked;
+    int64_t before = 0;
+
+    for (; row != NULL; row = of_entry ? row->next_of_item : row->next) {
+        bool is_before;
+
+        if (row->gone || row->id == b->parked_id)
+            continue;
+        if (of_entry)
+            is_before = is_before_entry(b, row, op, item);
+        else if (wait == LDG_WAIT_MISSING)
+            is_before = may_bring(row, op);
+        else
+            is_before = may_free(b, row, op, holder);
+        if (is_before && (before == 0 || row->log_position < before))
+            before = row->log_position;
+    }
+    return before;
+}
+
+/* --- what becomes of the rows ---------------------------------------------------------------- */
+
+static struct ldg_sink_parked *find_row(const struct ldg_sink_batch *b, const struct ldg_op *op)
+{
+    struct ldg_sink_parked *row = b->plan->parked;
+
+    while (row != NULL && (row->gone || row->log_position != op->log_position ||
+                           !is_of_log(row, op) || !ldg_id_equal(row->key, op->key)))
+        row = row->next;
+    return row;
+}
+
+ledger_rc ldg_sink_park(struct ldg_sink_batch *b, size_t index, const char *reason, bool refused,
+                        ledger_error *err)
+{
+    const struct ldg_op *op = &b->ops[index];
+    struct ldg_sink_plan *p = b->plan;
+    struct ldg_sink_parked *row = p->parked != NULL ? find_row(b, op) : NULL;
+
+    p->parks[p->park_count++] =
+        (struct ldg_sink_park){ .index = (uint32_t)index, .reason = reason, .refused = refused };
+    b->outcomes[index] = LDG_OUTCOME_PARKED;
+    b->ids[index] = 0;
+    if (row != NULL) /* it stays, with a new reason */
+        return LEDGER_OK;
+    row = ldg_arena_calloc(b->arena, 1, sizeof(*row));
+    if (row == NULL)
+        return ldg_fail_nomem(err);
+    *row = (struct ldg_sink_parked){
+        .id = NEW_IDS + ++p->last_parked_id,
+        .source_uuid = or_empty(op->source_uuid),
+        .log_position = op->log_position,
+        .origin = op->origin,
+        .key = op->key,
+        .stream = or_empty(op->stream),
+        .type_name = or_empty(op->type_name),
+    };
+    link_row(b, row);
+    return LEDGER_OK;
+}
+
+void ldg_sink_park_done(struct ldg_sink_batch *b, const struct ldg_op *op)
+{
+    if (!b->can_park)
+        return;
+    for (struct ldg_sink_parked *row = b->plan->parked; row != NULL; row = row->next) {
+        if (row->log_position == op->log_position && is_of_log(row, op) &&
+            (ldg_id_is_none(row->key) || ldg_id_equal(row->key, op->key)))
+            row->gone = true;
+    }
+}
+
+/* Of rows of the table the trim's own statement deletes these, and others that nobody has looked
+ * up; of those that this range has parked it is told here. */
+bool ldg_sink_park_trim(struct ldg_sink_batch *b, const struct ldg_op *op)
+{
+    struct ldg_sink_plan *p = b->plan;
+    const uint32_t before = p->park_count;
+    uint32_t kept = 0;
+
+    for (struct ldg_sink_parked *row = p->parked; row != NULL; row = row->next) {
+        if (row->origin == op->origin && !ldg_id_is_none(row->key) &&
+            same_text(row->stream, op->stream) && ldg_op_trims(op, row->key))
+            row->gone = true;
+    }
+    for (uint32_t i = 0; i < before; i++) {
+        const struct ldg_op *parked = &b->ops[p->parks[i].index];
+
+        if (parked->origin == op->origin && !ldg_id_is_none(parked->key) &&
+            same_text(parked->stream, op->stream) && ldg_op_trims(op, parked->key))
+            continue;
+        p->parks[kept++] = p->parks[i];
+    }
+    p->park_count = kept;
+    return kept < before;
+}
+
+ledger_rc ldg_sink_park_end(struct ldg_sink_batch *b, ledger_error *err)
+{
+    struct ldg_sink_plan *p = b->plan;
+    int64_t *ids;
+    size_t count = 0;
+
+    for (const struct ldg_sink_parked *row = p->parked; row != NULL; row = row->next)
+        count += row->gone && row->id < NEW_IDS;
+    if (count == 0)
+        return LEDGER_OK;
+    ids = ldg_arena_alloc(b->arena, count * sizeof(*ids));
+    if (ids == NULL)
+        return ldg_fail_nomem(err);
+    p->unparked = ids;
+    for (const struct ldg_sink_parked *row = p->parked; row != NULL; row = row->next) {
+        if (row->gone && row->id < NEW_IDS)
+            ids[p->unparked_count++] = row->id;
+    }
+    return LEDGER_OK;
+}
