@@ -95,12 +95,16 @@ static ledger_rc write_plan(struct ldg_sink_batch *b, bool added, ledger_error *
     const struct ldg_sink_plan *p = b->plan;
     ledger_rc rc = ldg_sink_orders_check(b, err);
 
+    if (rc == LEDGER_OK && p->unparked_count > 0)
+        rc = b->sink->unpark(b->ctx, b, err);
     if (rc == LEDGER_OK && (p->change_count > 0 || p->trim_count > 0 || p->unseen_count > 0))
         rc = b->sink->change(b->ctx, b, err);
     if (rc == LEDGER_OK && p->add_count > 0 && !added)
         rc = b->sink->add(b->ctx, b, err);
-    if (rc == LEDGER_OK && (p->mark_count > 0 || p->unparked_count > 0))
+    if (rc == LEDGER_OK && p->mark_count > 0) {
+        b->marks_any = true; /* for the next range */
         rc = b->sink->note(b->ctx, b, err);
+    }
     return rc;
 }
 

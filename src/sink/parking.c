@@ -159,21 +159,21 @@ ledger_rc ldg_sink_park(struct ldg_sink_batch *b, size_t index, const char *reas
         (struct ldg_sink_park){ .index = (uint32_t)index, .reason = reason, .refused = refused };
     b->outcomes[index] = LDG_OUTCOME_PARKED;
     b->ids[index] = 0;
-    if (row != NULL) /* it stays, with a new reason */
-        return LEDGER_OK;
-    row = ldg_arena_calloc(b->arena, 1, sizeof(*row));
-    if (row == NULL)
-        return ldg_fail_nomem(err);
-    *row = (struct ldg_sink_parked){
-        .id = NEW_IDS + ++p->last_parked_id,
-        .source_uuid = or_empty(op->source_uuid),
-        .log_position = op->log_position,
-        .origin = op->origin,
-        .key = op->key,
-        .stream = or_empty(op->stream),
-        .type_name = or_empty(op->type_name),
-    };
-    link_row(b, row);
+    if (row == NULL) {
+        row = ldg_arena_calloc(b->arena, 1, sizeof(*row));
+        if (row == NULL)
+            return ldg_fail_nomem(err);
+        *row = (struct ldg_sink_parked){
+            .id = NEW_IDS + ++p->last_parked_id,
+            .source_uuid = or_empty(op->source_uuid),
+            .log_position = op->log_position,
+            .origin = op->origin,
+            .key = op->key,
+        };
+        link_row(b, row);
+    }
+    row->stream = or_empty(op->stream); /* more of it may be known than before */
+    row->type_name = or_empty(op->type_name);
     return LEDGER_OK;
 }
 
@@ -188,18 +188,18 @@ void ldg_sink_park_done(struct ldg_sink_batch *b, const struct ldg_op *op)
     }
 }
 
-/* Of rows of the table the trim's own statement deletes these, and others that nobody has looked
- * up; of those that this range has parked it is told here. */
+/* Others that nobody has looked up the trim's own statement deletes. */
 bool ldg_sink_park_trim(struct ldg_sink_batch *b, const struct ldg_op *op)
 {
     struct ldg_sink_plan *p = b->plan;
     const uint32_t before = p->park_count;
     uint32_t kept = 0;
+    bool any = false;
 
     for (struct ldg_sink_parked *row = p->parked; row != NULL; row = row->next) {
-        if (row->origin == op->origin && !ldg_id_is_none(row->key) &&
+        if (!row->gone && row->origin == op->origin && !ldg_id_is_none(row->key) &&
             same_text(row->stream, op->stream) && ldg_op_trims(op, row->key))
-            row->gone = true;
+            row->gone = any = true;
     }
     for (uint32_t i = 0; i < before; i++) {
         const struct ldg_op *parked = &b->ops[p->parks[i].index];
@@ -210,7 +210,7 @@ bool ldg_sink_park_trim(struct ldg_sink_batch *b, const struct ldg_op *op)
         p->parks[kept++] = p->parks[i];
     }
     p->park_count = kept;
-    return kept < before;
+    return any;
 }
 
 ledger_rc ldg_sink_park_end(struct ldg_sink_batch *b, ledger_error *err)

@@ -201,23 +201,27 @@ bool ldg_sink_may_add_first(const struct ldg_sink_batch *b)
     return may;
 }
 
+/* Not in order of the items: an entry may be named, or added and trimmed, before it comes. */
 bool ldg_sink_next_add(const struct ldg_sink_batch *b, size_t *at, struct ldg_sink_item **ret_item,
                        size_t *ret_index)
 {
     const struct ldg_sink_plan *p = b->plan;
 
-    if (p->only_adds) {
-        *ret_item = NULL;
-        *ret_index = b->first + *at;
-        return (*at)++ < b->end - b->first;
+    while (*at < b->end - b->first) {
+        const size_t i = b->first + (*at)++;
+        const struct ldg_op *op = &b->ops[i];
+        struct ldg_sink_item *item = NULL;
+
+        if (!p->only_adds && op->kind == LDG_OP_APPEND)
+            item = ldg_plan_find(p, op->origin, op->key);
+        if (!p->only_adds &&
+            (item == NULL || item->state != LDG_SINK_ADDED || item->append_index != i))
+            continue;
+        *ret_item = item;
+        *ret_index = i;
+        return true;
     }
-    while (*at < p->item_count && p->items[*at].state != LDG_SINK_ADDED)
-        (*at)++;
-    if (*at == p->item_count)
-        return false;
-    *ret_item = &p->items[(*at)++];
-    *ret_index = (*ret_item)->append_index;
-    return true;
+    return false;
 }
 
 ledger_rc ldg_sink_trim_keys(const struct ldg_sink_batch *b, size_t index, const char ***ret_keys,

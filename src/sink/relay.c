@@ -118,11 +118,16 @@ static ledger_rc grow_entries(struct relay *r, size_t count, ledger_error *err)
 static ledger_rc relay_appends(struct relay *r, size_t first, size_t end, ledger_error *err)
 {
     const struct ldg_sink_batch *b = r->b;
-    const struct ldg_op *op = &b->ops[first];
-    ledger_mutation_event event = ldg_op_event(op, b->now_us);
+    const struct ldg_op *op;
+    ledger_mutation_event event;
     size_t count = 0;
-    ledger_rc rc = grow_entries(r, end - first, err);
+    ledger_rc rc;
 
+    while (first < end && b->ids[first] == 0)
+        first++;
+    if (first == end)
+        return LEDGER_OK;
+    rc = grow_entries(r, end - first, err);
     if (rc != LEDGER_OK)
         return rc;
     for (size_t i = first; i < end; i++) {
@@ -138,8 +143,8 @@ static ledger_rc relay_appends(struct relay *r, size_t first, size_t end, ledger
         entry->created_at_us = ldg_sink_time(b, &b->ops[i]);
         count++;
     }
-    if (count == 0)
-        return LEDGER_OK;
+    op = &b->ops[first];
+    event = ldg_op_event(op, b->now_us);
     event.origin = origin_known(r, op->mutation_origin);
     if (op->origin != op->mutation_origin)
         event.entry_origin = origin_known(r, op->origin);

@@ -306,7 +306,7 @@ static void delete_item(struct ldg_sink_batch *b, struct ldg_sink_item *item, ui
     item->last_change = LDG_SINK_NONE;
 }
 
-static void resolve_trim(struct ldg_sink_batch *b, uint32_t i)
+static ledger_rc resolve_trim(struct ldg_sink_batch *b, uint32_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
     struct ldg_sink_plan *p = b->plan;
@@ -317,6 +317,12 @@ static void resolve_trim(struct ldg_sink_batch *b, uint32_t i)
         struct ldg_sink_item *item = &p->items[*link];
 
         if (ldg_op_trims(op, item->key)) {
+            /* Events name it by its id: it has to be in first, so the range ends before the trim.
+             */
+            if (item->state == LDG_SINK_ADDED && item->id == 0) {
+                b->culprit = i;
+                return cannot_tell("an entry is trimmed that has no id yet", err);
+            }
             *link = item->next;
             delete_item(b, item, i);
         } else {
@@ -333,6 +339,7 @@ static void resolve_trim(struct ldg_sink_batch *b, uint32_t i)
     p->trim_count++;
     /* until ldg_sink_trimmed() */
     b->outcomes[i] = ldg_sink_park_trim(b, op) ? LDG_OUTCOME_APPLIED : LDG_OUTCOME_REPLAYED;
+    return LEDGER_OK;
 }
 
 /* --- all ops --------------------------------------------------------------------------------- */
@@ -407,8 +414,9 @@ static ledger_rc resolve_one(struct ldg_sink_batch *b, uint32_t i, ledger_error 
         rc = resolve_entry(b, i, err);
         break;
     case LDG_OP_TRIM:
-        resolve_trim(b, i);
-        ldg_sink_park_done(b, op);
+        rc = resolve_trim(b, i, err);
+        if (rc == LEDGER_OK)
+            ldg_sink_park_done(b, op);
         break;
     case LDG_OP_PARK:
     default:

@@ -190,11 +190,15 @@ struct ldg_sink {
      * when marks_any, the marks of the items that are changed by other logs: to
      * ldg_sink_found_mark(). */
     ledger_rc (*look_up)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
-    /* Changes and trims; each answered by ldg_sink_changed() and ldg_sink_trimmed(). */
+    /* Parked rows that are done or trimmed (plan->unparked) are deleted; before all changes, so
+     * that a trim that comes behind finds none of them. */
+    ledger_rc (*unpark)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
+    /* Changes and trims; each answered by ldg_sink_changed() and ldg_sink_trimmed(). First of all:
+     * is the key, or the dedup key, of an `unseen` item here? REJECTED. */
     ledger_rc (*change)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
     /* The rows that are added. Where ids are not reserved: ldg_sink_added() for each. */
     ledger_rc (*add)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
-    /* Marks that are new, and parked rows that are done (plan->unparked). */
+    /* Marks that are new. */
     ledger_rc (*note)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
     /* *ret_new: it was not parked before. */
     ledger_rc (*park)(void *ctx, const struct ldg_op *op, const char *reason, bool *ret_new,
@@ -209,7 +213,7 @@ struct ldg_sink {
     ledger_rc (*recheck)(void *ctx, ledger_error *err);
     /* What a refusal has in common with others (ldg_refusal_reason()). */
     uint64_t (*reason)(void *ctx, const ledger_error *err);
-    /* The own log; NULL without one. origin: of a number > 0. log_begin() … log_event() …
+    /* The own log; NULL without one. origin: 0 is the sink itself. log_begin() … log_event() …
      * log_end(), nothing else between. */
     ledger_rc (*origin)(void *ctx, int number, struct ldg_identity *ret_identity,
                         ledger_error *err);
@@ -339,7 +343,7 @@ ledger_rc ldg_sink_park(struct ldg_sink_batch *b, size_t index, const char *reas
                         ledger_error *err);
 /* Op was done: its own row goes. */
 void ldg_sink_park_done(struct ldg_sink_batch *b, const struct ldg_op *op);
-/* What is parked below a trim goes, but for survivors. True: also of what this range parks. */
+/* What is parked below a trim goes, but for survivors. True: some of it was known. */
 bool ldg_sink_park_trim(struct ldg_sink_batch *b, const struct ldg_op *op);
 /* plan->unparked */
 ledger_rc ldg_sink_park_end(struct ldg_sink_batch *b, ledger_error *err);
