@@ -222,6 +222,7 @@ struct ranges {
         size_t first, end;
     } * items;
     size_t count;
+    struct ldg_sink_order *orders; /* as they were before the one in hand */
 };
 
 static void push(struct ranges *ranges, size_t first, size_t end)
@@ -270,6 +271,8 @@ static ledger_rc next_range(struct ldg_sink_batch *b, struct ranges *ranges, boo
     b->first = range.first;
     b->end = range.end;
     b->culprit = SIZE_MAX;
+    if (b->order_count > 0)
+        memcpy(ranges->orders, b->orders, b->order_count * sizeof(*b->orders));
     rc = b->sink->save(b->ctx, err);
     if (rc != LEDGER_OK)
         return rc;
@@ -287,6 +290,8 @@ static ledger_rc next_range(struct ldg_sink_batch *b, struct ranges *ranges, boo
     rc = b->sink->undo(b->ctx, &lost, err);
     if (rc != LEDGER_OK)
         return rc;
+    if (b->order_count > 0)
+        memcpy(b->orders, ranges->orders, b->order_count * sizeof(*b->orders));
     *err = why;
     rc = split(b, ranges, err);
     if (rc == LEDGER_OK && lost) {
@@ -299,12 +304,13 @@ static ledger_rc next_range(struct ldg_sink_batch *b, struct ranges *ranges, boo
 static ledger_rc do_ranges(struct ldg_sink_batch *b, bool *ret_again, ledger_error *err)
 {
     const size_t width = b->width > 0 && b->width < b->count ? b->width : b->count;
-    struct ranges ranges = { NULL, 0 };
+    struct ranges ranges = { .count = 0 };
     ledger_rc rc = LEDGER_OK;
 
     /* a range leaves at most two more behind than there were */
     ranges.items = ldg_arena_alloc(b->arena, (b->count + 3) * sizeof(*ranges.items));
-    if (ranges.items == NULL)
+    ranges.orders = ldg_arena_calloc(b->arena, b->order_count, sizeof(*ranges.orders));
+    if (ranges.items == NULL || ranges.orders == NULL)
         return ldg_fail_nomem(err);
     for (size_t end = b->count; end > 0; end = (end - 1) / width * width)
         push(&ranges, (end - 1) / width * width, end);
