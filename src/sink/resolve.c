@@ -250,6 +250,7 @@ static ledger_rc resolve_unknown(struct ldg_sink_batch *b, struct ldg_sink_item 
     }
     if (item->changed && (is_old(item, op) || strcmp(item->stream, op->stream) != 0))
         return cannot_tell("changes of an entry come twice", err);
+    item->stream = op->stream; /* one that was trimmed may have named another */
     return fold(b, item, i, err);
 }
 
