@@ -319,7 +319,7 @@ static ledger_rc look_if_altered(const struct run *r, ledger_error *err)
 
     if (r->columns == r->b->sink->columns)
         return LEDGER_OK;
-    pg->looked_us = 0;
+    pg->checked_us = 0;
     rc = ldg_pg_schema_watch(pg, err);
     if (rc == LEDGER_OK)
         r->b->sink->columns = r->columns;

@@ -433,7 +433,7 @@ static ledger_rc check_complete(struct ldg_pg *pg, const struct ldg_pg_shape *sh
     char table[80], what[128];
     for (size_t n = 0; n < LDG_PG_TABLE_COUNT; n++) {
         const struct ldg_pg_column *columns = ldg_pg_tables[n].columns;
-        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n))
+        if (!ldg_pg_has_table(shape, n))
             continue;
         ldg_pg_name(pg, ldg_pg_tables[n].name, table);
         for (size_t i = 0; columns[i].name; i++) {
@@ -544,7 +544,7 @@ ledger_rc ldg_pg_catalog_read_tables(struct ldg_pg *pg, bool want_log,
         rc = check_complete(pg, &shape, seen, err);
     if (rc == LEDGER_OK)
         *ret_shape = shape;
-    pg->looked_us = ldg_clock_mono_us();
+    pg->checked_us = ldg_clock_mono_us();
     return rc;
 }
 

@@ -53,10 +53,9 @@ static void check_faults(const struct findings *f, const struct ldg_pg_shape *sh
 
 static void check_table(const struct findings *f, const struct ldg_pg_shape *shape, size_t n)
 {
-    const bool there = shape->has & (uint32_t)LDG_PG_HAS_TABLE << n;
     char name[80], subject[160];
     ldg_pg_name(f->pg, ldg_pg_tables[n].name, name);
-    if (!there) {
+    if (!ldg_pg_has_table(shape, n)) {
         tell(f, LEDGER_FINDING_ERROR, name, "the table is missing; run `ledgerctl store init`");
         return;
     }
@@ -83,7 +82,7 @@ static void check_indexes(const struct findings *f, const struct ldg_pg_shape *s
     for (size_t i = 0; i < LDG_PG_INDEX_COUNT; i++) {
         const enum ldg_pg_table table = ldg_pg_indexes[i].table;
         ldg_pg_name(f->pg, ldg_pg_indexes[i].name, name);
-        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << table))
+        if (!ldg_pg_has_table(shape, table))
             continue;
         if (shape->has & (uint32_t)LDG_PG_HAS_INDEX << i)
             tell(f, LEDGER_FINDING_OK, name, "there");

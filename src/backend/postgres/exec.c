@@ -19,33 +19,33 @@
 
 /* --- waiting --------------------------------------------------------------------------------- */
 
-/* When locks were in the way before, it is soon looked who has them. */
-#define LOCKED_LOOK_MS 2000
-/* A server that is at work is left alone for so long, and then looked at again. */
+/* When locks were in the way before, it is soon asked who has them. */
+#define LOCKED_PROBE_MS 2000
+/* A server that is at work is left alone for so long, and then asked about again. */
 #define WORK_MS 5000
 
 /* How long nothing has come. */
 struct silence {
     struct ldg_waiting waiting;
-    int slice_ms; /* of one look */
+    int slice_ms; /* of one poll() */
     int ms;
-    int enough_look_ms; /* looked at then, where enough was waited */
-    int next_look_ms;   /* a second connection looks then … */
-    int locked_look_ms; /* … and then, where locks were in the way before: once */
+    int enough_probe_ms; /* a second connection asks then, where enough was waited … */
+    int next_probe_ms;   /* … then in any case … */
+    int locked_probe_ms; /* … and then, where locks were in the way before: once */
 };
 
 static struct silence silence_of(const struct ldg_pg *pg)
 {
     struct silence s = { .waiting = { .wait = pg->own_conn ? pg->wait : NULL },
                          .slice_ms = LDG_WAIT_LOOK_MS,
-                         .next_look_ms = pg->reply_timeout_ms,
-                         .locked_look_ms = INT_MAX };
+                         .next_probe_ms = pg->reply_timeout_ms,
+                         .locked_probe_ms = INT_MAX };
     if (pg->lock_failures > 0 && pg->own_conn && !pg->pooled) {
         /* The wait for a lock ends at its timeout. */
-        s.locked_look_ms =
-            pg->busy_timeout_ms / 2 < LOCKED_LOOK_MS ? pg->busy_timeout_ms / 2 : LOCKED_LOOK_MS;
-        if (s.locked_look_ms < s.slice_ms)
-            s.slice_ms = s.locked_look_ms > 10 ? s.locked_look_ms : 10;
+        s.locked_probe_ms =
+            pg->busy_timeout_ms / 2 < LOCKED_PROBE_MS ? pg->busy_timeout_ms / 2 : LOCKED_PROBE_MS;
+        if (s.locked_probe_ms < s.slice_ms)
+            s.slice_ms = s.locked_probe_ms > 10 ? s.locked_probe_ms : 10;
     }
     if (s.slice_ms > pg->reply_timeout_ms)
         s.slice_ms = pg->reply_timeout_ms;
@@ -56,7 +56,7 @@ static void silence_broken(const struct ldg_pg *pg, struct silence *s)
 {
     ldg_waiting_again(&s->waiting);
     s->ms = 0;
-    s->next_look_ms = pg->reply_timeout_ms;
+    s->next_probe_ms = pg->reply_timeout_ms;
 }
 
 /* The connection is given up in the middle of what it does. */
@@ -84,13 +84,13 @@ static ledger_rc probe_silence(struct ldg_pg *pg, struct silence *s, bool enough
                                const char *doing, ledger_error *err)
 {
     char words[LDG_PG_SIGHT_MAX], why[LDG_PG_SIGHT_MAX + 80];
-    const bool overdue = s->ms >= s->next_look_ms;
-    const bool locked = s->ms >= s->locked_look_ms;
+    const bool overdue = s->ms >= s->next_probe_ms;
+    const bool locked = s->ms >= s->locked_probe_ms;
     enum ldg_pg_sight sight = ldg_pg_server_probe(pg, enough, words);
-    s->next_look_ms = s->ms + pg->reply_timeout_ms;
+    s->next_probe_ms = s->ms + pg->reply_timeout_ms;
     if (locked)
-        s->locked_look_ms = INT_MAX;
-    /* What has come while it was looked was not there to be seen any more. */
+        s->locked_probe_ms = INT_MAX;
+    /* What has come while it was asked was not there to be seen any more. */
     if (has_come(pg))
         return LEDGER_OK;
     if (tell || (locked && sight == LDG_PG_WAITS_FOR_LOCK && *pg->holder))
@@ -113,17 +113,17 @@ static ledger_rc probe_silence(struct ldg_pg *pg, struct silence *s, bool enough
     return give_up(pg, doing, why, err);
 }
 
-/* Nothing has come for one look more. */
+/* Nothing has come for one slice more. */
 static ledger_rc note_silence(struct ldg_pg *pg, struct silence *s, const char *doing,
                               ledger_error *err)
 {
     s->ms += s->slice_ms;
     const ledger_wait_answer answer = ldg_waiting_ask(&s->waiting);
     const bool tell = ldg_waiting_is_long(&s->waiting);
-    const bool enough = answer == LEDGER_WAIT_ENOUGH && s->ms >= s->enough_look_ms;
+    const bool enough = answer == LEDGER_WAIT_ENOUGH && s->ms >= s->enough_probe_ms;
     if (enough)
-        s->enough_look_ms = s->ms + WORK_MS;
-    if (tell || enough || s->ms >= s->next_look_ms || s->ms >= s->locked_look_ms)
+        s->enough_probe_ms = s->ms + WORK_MS;
+    if (tell || enough || s->ms >= s->next_probe_ms || s->ms >= s->locked_probe_ms)
         return probe_silence(pg, s, enough, tell, doing, err);
     return LEDGER_OK;
 }

@@ -70,7 +70,7 @@ bool ldg_pg_lacks_grants(const struct ldg_pg *pg, const struct ldg_pg_shape *sha
         const uint32_t need = needs[i].always[use] | (all ? needs[i].more[use] : 0);
         const struct ldg_pg_sequence *q = &shape->sequences[n];
 
-        if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n))
+        if (!ldg_pg_has_table(shape, n))
             continue;
         if (need & ~shape->tables[n]) {
             name_privileges(need & ~shape->tables[n], list, sizeof(list));

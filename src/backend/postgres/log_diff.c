@@ -539,7 +539,7 @@ static ledger_rc judge_numbers(const struct ldg_pg *pg, const struct ldg_pg_snap
 /* The tables of a source that nobody writes to need not be looked at, either. */
 static ledger_rc watch(struct ldg_pg *pg, ledger_error *err)
 {
-    pg->source->unwatched = !ldg_pg_schema_must_look(pg);
+    pg->source->unwatched = !ldg_pg_schema_check_due(pg);
     return ldg_pg_schema_watch(pg, err);
 }
 

@@ -41,18 +41,13 @@ static bool lacks(const struct migration *m, uint32_t has)
     return has & m->need & ~m->shape.has;
 }
 
-static bool is_there(const struct migration *m, size_t table)
-{
-    return m->shape.has & (uint32_t)LDG_PG_HAS_TABLE << table;
-}
-
 /* --- columns of tables that are there -------------------------------------------------------- */
 
 /* The columns that a table lacks; false: none. */
 static bool put_columns(const struct migration *m, size_t table, struct ldg_buf *out)
 {
     bool any = false;
-    if (!is_there(m, table))
+    if (!ldg_pg_has_table(&m->shape, table))
         return false;
     ldg_buf_printf(out, "ALTER TABLE \"%s\"", ldg_pg_tables[table].name);
     for (const struct ldg_pg_column *c = ldg_pg_tables[table].columns; c->name; c++) {
@@ -183,16 +178,18 @@ static ledger_rc note_lost(struct migration *m, ledger_error *err)
     int64_t any = 0;
     ledger_rc rc = LEDGER_OK;
 
-    if (is_there(m, LDG_PG_ENTRIES) && (has & columns) == columns && !is_there(m, LDG_PG_ORIGINS)) {
+    if (ldg_pg_has_table(&m->shape, LDG_PG_ENTRIES) && (has & columns) == columns &&
+        !ldg_pg_has_table(&m->shape, LDG_PG_ORIGINS)) {
         rc = ldg_pg_run_int64(m->pg, "looking for entries of other stores", foreign, NULL, NULL,
                               &any, err);
         if (rc == LEDGER_OK && any)
             rc = ldg_schema_fail_origins(m->pg->where, m->pg->table, err);
     }
-    if (rc == LEDGER_OK && is_there(m, LDG_PG_CURSORS) && has & LDG_PG_HAS_CURSOR_STATE) {
-        if (!is_there(m, LDG_PG_ENTRIES))
+    if (rc == LEDGER_OK && ldg_pg_has_table(&m->shape, LDG_PG_CURSORS) &&
+        has & LDG_PG_HAS_CURSOR_STATE) {
+        if (!ldg_pg_has_table(&m->shape, LDG_PG_ENTRIES))
             rc = run(m->pg, "marking cursors", lost, err);
-        else if (!is_there(m, LDG_PG_PARKED))
+        else if (!ldg_pg_has_table(&m->shape, LDG_PG_PARKED))
             rc = run(m->pg, "marking cursors", lost_parked, err);
     }
     return rc;

@@ -19,7 +19,7 @@ ledger_rc ldg_pg_look_again(struct ldg_pg_batch *b, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     if (!b->looked_again)
-        rc = ldg_pg_schema_look(b->pg, err);
+        rc = ldg_pg_schema_recheck(b->pg, err);
     b->looked_again = rc == LEDGER_OK;
     return rc;
 }

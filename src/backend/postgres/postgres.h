@@ -101,7 +101,7 @@ struct ldg_pg {
     bool reply_lost;          /* it broke while the last statement was under way */
     int backend_pid;          /* of this connection; 0 behind a pooler */
     int64_t backend_start_us; /* the two name one backend of the cluster, for ever */
-    int64_t looked_us;        /* when the tables were looked at last; 0: it is time to */
+    int64_t checked_us;       /* when the tables were checked last; 0: it is time to */
     int64_t explained_us;     /* when a missing privilege was last looked into … */
     char explained[LDG_PG_GRANT_MAX]; /* … and what it was */
     uint64_t explained_of;            /* hash of the server's text */
@@ -422,14 +422,14 @@ ledger_rc ldg_pg_get_int64s(const PGresult *result, int row, int column, struct 
 /* After every connect (also a renewed one): looks at the tables, makes or mends them as the flags
  * say (only the first time), fills has_…, identity, wake_name. */
 ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, ledger_error *err);
-ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err); /* after a reconnect */
+ledger_rc ldg_pg_schema_recheck(struct ldg_pg *pg, ledger_error *err); /* after a reconnect */
 /* For an end of a bridge, which lives for months while others change its tables: some seconds after
  * the last look, another. Errors: what open would say. */
 ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err);
 /* A statement has failed because a table was not found (else *err stays): may the role not see it?
  * Returns err->code. */
 ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err);
-bool ldg_pg_schema_must_look(const struct ldg_pg *pg);
+bool ldg_pg_schema_check_due(const struct ldg_pg *pg);
 ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* --- write.c --------------------------------------------------------------------------------- */

@@ -55,7 +55,7 @@ static ledger_rc note_failure(struct ldg_pg *pg, const struct ldg_pg_sql *sql, l
         pg->sqls[i]->state = LDG_PG_UNPREPARED;
         pg->sqls[i]->worked = false;
     }
-    pg->looked_us = 0; /* altered into what? */
+    pg->checked_us = 0; /* altered into what? */
     if (gone) {
         pg->must_set_up = true;
         pg->taken_count++;

@@ -53,7 +53,7 @@ static void what_is_not_allowed(const struct ldg_pg *pg, uint32_t missing,
     char name[80];
     out[0] = '\0';
     for (size_t n = 0; n < LDG_PG_TABLE_COUNT && !out[0]; n++) {
-        const bool there = shape->has & (uint32_t)LDG_PG_HAS_TABLE << n;
+        const bool there = ldg_pg_has_table(shape, n);
         bool alter = false;
         for (const struct ldg_pg_column *c = ldg_pg_tables[n].columns; c->name; c++)
             alter = alter || (c->has & missing);
@@ -183,7 +183,7 @@ static ledger_rc check_faults(const struct ldg_pg *pg, const struct ldg_pg_shape
 
     for (int n = 0; n < LDG_PG_TABLE_COUNT; n++) {
         for (int fault = 0; fault < LDG_PG_FAULT_COUNT; fault++) {
-            if (!(shape->has & (uint32_t)LDG_PG_HAS_TABLE << n) ||
+            if (!ldg_pg_has_table(shape, n) ||
                 !concerns(pg, (enum ldg_pg_table)n, (enum ldg_pg_fault)fault) ||
                 !ldg_pg_find_fault(pg, shape, (enum ldg_pg_table)n, (enum ldg_pg_fault)fault, &code,
                                    text, sizeof(text)))
@@ -298,7 +298,7 @@ ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, led
     ledger_rc rc = ldg_pg_catalog_read(pg, want_log, &shape, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (!(shape.has & LDG_PG_HAS_TABLE << LDG_PG_ENTRIES) && !create)
+    if (!ldg_pg_has_table(&shape, LDG_PG_ENTRIES) && !create)
         return fail_missing_table(pg, &shape, err);
 
     uint32_t need = LDG_PG_NEEDS;
@@ -321,7 +321,7 @@ ledger_rc ldg_pg_schema_open(struct ldg_pg *pg, const struct ldg_open *open, led
     return rc;
 }
 
-ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err)
+ledger_rc ldg_pg_schema_recheck(struct ldg_pg *pg, ledger_error *err)
 {
     const struct ldg_identity known = pg->identity;
     const bool had_ours = pg->has_ours, had_log = pg->has_log;
@@ -329,7 +329,7 @@ ledger_rc ldg_pg_schema_look(struct ldg_pg *pg, ledger_error *err)
     ledger_rc rc = ldg_pg_catalog_read(pg, had_log, &shape, err);
     if (rc != LEDGER_OK)
         return rc;
-    if (!(shape.has & LDG_PG_HAS_TABLE << LDG_PG_ENTRIES))
+    if (!ldg_pg_has_table(&shape, LDG_PG_ENTRIES))
         return fail_missing_table(pg, &shape, err);
     if (had_log && !(shape.has & LDG_PG_HAS_LOG))
         return ldg_fail(err, LEDGER_ERR_SCHEMA, "%s has no log table \"%s\" any more", pg->where,
@@ -349,15 +349,15 @@ ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err)
 
     if (strcmp(ldg_pg_sqlstate(err), "42P01") == 0 && pg->conn != NULL &&
         PQtransactionStatus(pg->conn) == PQTRANS_IDLE &&
-        ldg_pg_schema_look(pg, &why) == LEDGER_ERR_PERMISSION)
+        ldg_pg_schema_recheck(pg, &why) == LEDGER_ERR_PERMISSION)
         *err = why;
     return err->code;
 }
 
-bool ldg_pg_schema_must_look(const struct ldg_pg *pg)
+bool ldg_pg_schema_check_due(const struct ldg_pg *pg)
 {
     return pg->role != LDG_ROLE_USER &&
-           (pg->looked_us == 0 || ldg_clock_mono_us() - pg->looked_us >= WATCH_US);
+           (pg->checked_us == 0 || ldg_clock_mono_us() - pg->checked_us >= WATCH_US);
 }
 
 /* What is missing for a moment, because somebody makes it anew, is told by whoever needs it. */
@@ -366,7 +366,7 @@ ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err)
     struct ldg_pg_shape shape;
     ledger_rc rc = LEDGER_OK;
 
-    if (!ldg_pg_schema_must_look(pg))
+    if (!ldg_pg_schema_check_due(pg))
         return LEDGER_OK;
     rc = ldg_pg_catalog_read_tables(pg, pg->has_log, &shape, err);
     if (rc == LEDGER_OK && pg->role == LDG_ROLE_SOURCE && pg->has_log &&

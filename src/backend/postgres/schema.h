@@ -123,6 +123,11 @@ struct ldg_pg_shape {
     struct ldg_identity identity;
 };
 
+static inline bool ldg_pg_has_table(const struct ldg_pg_shape *shape, size_t table)
+{
+    return shape->has & (uint32_t)LDG_PG_HAS_TABLE << table;
+}
+
 /* catalog.c. One or two round trips. Errors: SCHEMA for what is there but cannot be ours. */
 ledger_rc ldg_pg_catalog_read(struct ldg_pg *pg, bool want_log, struct ldg_pg_shape *ret_shape,
                               ledger_error *err);

@@ -211,7 +211,7 @@ ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
         return rc;
     rc = ldg_pg_connect(pg, err);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_schema_look(pg, err);
+        rc = ldg_pg_schema_recheck(pg, err);
     if (rc != LEDGER_OK)
         ldg_pg_close_conn(pg);
     else

@@ -889,7 +889,7 @@ static void test_changed_under_way(void **state)
     sink_append(&k, "s", ++pos, "{}", "");
     tst_pg_sql(k.db, "CREATE COLLATION blind (provider = icu, locale = 'und-u-ks-level2', "
                      "deterministic = false); ALTER TABLE t ALTER stream TYPE text COLLATE blind");
-    k.s.looked_us -= 10000000; /* that much later */
+    k.s.checked_us -= 10000000; /* that much later */
     tst_fails(sink_try(&k, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "collation"));
 }

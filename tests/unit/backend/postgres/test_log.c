@@ -333,14 +333,14 @@ static void test_tables_are_watched(void **state)
         read_next(10);
         memcpy(at, batch.next_state, sizeof(at));
         tst_pg_sql(db, "%s", cases[i].ddl);
-        pg.looked_us -= 10000000; /* that much later */
+        pg.checked_us -= 10000000; /* that much later */
         ledger_rc rc = read_try(at, &wide, &err);
         tst_fails(rc, LEDGER_ERR_SCHEMA, &err);
         if (!strstr(err.message, cases[i].said))
             tst_fail("not \"%s\": %s", cases[i].said, err.message);
         tst_pg_sql(db, "%s", cases[i].undo);
         put(db, "b");
-        pg.looked_us -= 10000000;
+        pg.checked_us -= 10000000;
         read_ok(at, &wide);
         assert_string_equal(got(), "b");
     }

@@ -247,9 +247,9 @@ static void test_identity(void **state)
     open_now(f, 0);
     assert_string_equal(f->pg.identity.uuid, first.uuid);
     /* Behind an open handle: after a reconnect it is noticed. */
-    tst_ok(ldg_pg_schema_look(&f->pg, &f->err), &f->err);
+    tst_ok(ldg_pg_schema_recheck(&f->pg, &f->err), &f->err);
     tst_pg_sql(f->conn, "UPDATE " T "_meta SET epoch = 2");
-    tst_fails(ldg_pg_schema_look(&f->pg, &f->err), LEDGER_ERR_SCHEMA, &f->err);
+    tst_fails(ldg_pg_schema_recheck(&f->pg, &f->err), LEDGER_ERR_SCHEMA, &f->err);
     says(f, first.uuid);
     handle_close(&f->pg);
     tst_pg_sql(f->conn, "UPDATE " T "_meta SET uuid = ''");
