@@ -80,6 +80,7 @@ struct world {
     struct log logs[C]; /* of A and B */
     char streams[STREAMS][24];
     size_t own_count;
+    int64_t last[STORES]; /* the entry that was appended last */
     bool has_log, readable, refusing;
     bool calm; /* a plain log, of which a batch goes in at once: nothing is parked or comes round */
     struct ldg_arena arena; /* of the step */
@@ -164,8 +165,12 @@ static void entry_fill(struct world *w, const struct side *side, int store, int6
 
 /* --- logs ------------------------------------------------------------------------------------ */
 
-static int64_t pick_entry(struct world *w, int store)
+/* In a calm round a new one to append, to change one of the last. */
+static int64_t pick_entry(struct world *w, int store, enum ldg_op_kind kind)
 {
+    const int64_t last = w->last[store];
+    if (w->calm && last + 1 < ENTRIES_MAX)
+        return kind == LDG_OP_APPEND ? last + 1 : last > 4 ? last - below(w, 4) : 1;
     return store == OWN ? (int64_t)below(w, w->own_count + 1) : 1 + below(w, ENTRIES_MAX - 1);
 }
 
@@ -205,12 +210,13 @@ static void write_event(struct world *w, int log)
                          .count = 1,
                          .value = (int)below(w, VALUES + 1) - 1,
                          .key = (int)below(w, KEYS) };
-    e->entries[0] = pick_entry(w, e->store);
+    e->entries[0] = pick_entry(w, e->store, e->kind);
     e->stream = entry_stream(w, e->store, e->entries[0]);
     if (below(w, 16) == 0 && e->kind != LDG_OP_APPEND)
         e->stream = (int)below(w, STREAMS);
     if (e->kind == LDG_OP_APPEND) {
         add_entries(w, e);
+        w->last[e->store] = e->entries[e->count - 1];
         e->mutation = below(w, 8) == 0 && e->store != OWN ? log : e->store;
     } else if (w->calm) {
         e->mutation = log;
@@ -775,6 +781,7 @@ static void round_begin(struct world *w)
     ledger_error err;
     w->random = w->seed;
     w->calm = w->seed % 3 == 0;
+    memset(w->last, 0, sizeof w->last);
     w->own_count = 0;
     w->readable = false;
     memset(w->logs, 0, sizeof w->logs);
