@@ -97,7 +97,7 @@ static ledger_rc write_plan(struct ldg_sink_batch *b, bool added, ledger_error *
 
     if (rc == LEDGER_OK && p->unparked_count > 0)
         rc = b->sink->unpark(b->ctx, b, err);
-    if (rc == LEDGER_OK && (p->change_count > 0 || p->trim_count > 0 || p->unseen_count > 0))
+    if (rc == LEDGER_OK && (p->change_count > 0 || p->trim_count > 0))
         rc = b->sink->change(b->ctx, b, err);
     if (rc == LEDGER_OK && p->add_count > 0 && !added)
         rc = b->sink->add(b->ctx, b, err);
@@ -340,6 +340,7 @@ static ledger_rc relay_refused(struct ldg_sink_batch *b, bool *ret_again, ledger
 static ledger_rc relay(struct ldg_sink_batch *b, bool *ret_again, ledger_error *err)
 {
     ledger_error why;
+    bool lost = false;
     ledger_rc rc = b->has_log ? b->sink->save(b->ctx, err) : LEDGER_OK;
 
     if (rc != LEDGER_OK || !b->has_log)
@@ -350,15 +351,15 @@ static ledger_rc relay(struct ldg_sink_batch *b, bool *ret_again, ledger_error *
     if (rc != LEDGER_ERR_REJECTED)
         return rc;
     why = *err;
-    rc = b->sink->undo(b->ctx, ret_again, err);
-    if (rc != LEDGER_OK || *ret_again)
+    rc = b->sink->undo(b->ctx, &lost, err);
+    if (rc != LEDGER_OK)
         return rc;
     *err = why;
-    if (why.done_count == SIZE_MAX && !b->log_alone) {
-        b->log_alone = true;
-        return relay(b, ret_again, err);
-    }
-    return relay_refused(b, ret_again, err);
+    if (why.done_count != SIZE_MAX || b->log_alone)
+        return relay_refused(b, ret_again, err);
+    b->log_alone = true;
+    *ret_again = lost;
+    return lost ? LEDGER_OK : relay(b, ret_again, err);
 }
 
 ledger_rc ldg_sink_apply(struct ldg_sink_batch *b, bool *ret_again, ledger_error *err)

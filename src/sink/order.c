@@ -86,7 +86,7 @@ ledger_rc ldg_sink_orders_collect(struct ldg_sink_batch *b, ledger_error *err)
 /* Others may add meanwhile: from now on its order is not known. */
 static void give_up(struct ldg_sink_order *order)
 {
-    order->disorder = order->disorder || order->ordered;
+    order->disorder = true;
     order->ordered = false;
 }
 

@@ -226,6 +226,19 @@ static ledger_rc found_marks(struct fake *f, struct ldg_sink_batch *b, const str
     return rc;
 }
 
+static ledger_rc found_strays(struct fake *f, struct ldg_sink_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (uint32_t n = 0; rc == LEDGER_OK && n < b->plan->item_count; n++) {
+        const struct ldg_sink_item *item = &b->plan->items[n];
+
+        rc = ldg_sink_found_mark(b, item->origin, item->key, item->id + 1000, f->stray_mark, err);
+    }
+    return rc == LEDGER_OK ? ldg_sink_found_mark(b, 7, ldg_id_of(INT64_MAX), 1, f->stray_mark, err)
+                           : rc;
+}
+
 static ledger_rc look_up(void *ctx, struct ldg_sink_batch *b, ledger_error *err)
 {
     struct fake *f = ctx;
@@ -255,7 +268,7 @@ static ledger_rc look_up(void *ctx, struct ldg_sink_batch *b, ledger_error *err)
         if (row != NULL)
             rc = found_marks(f, b, row, err);
     }
-    return rc;
+    return rc == LEDGER_OK && f->stray_mark != NULL ? found_strays(f, b, err) : rc;
 }
 
 /* --- changes --------------------------------------------------------------------------------- */
@@ -331,6 +344,8 @@ static ledger_rc change_item(struct fake *f, struct ldg_sink_batch *b,
     }
     if (row == NULL)
         return ldg_sink_changed(b, item, false, 0, 0, 0, err);
+    if (f->is_beaten)
+        return ldg_sink_changed(b, item, false, row->id, row->tags_pos, row->annotations_pos, err);
     changes = is_newer(&item->tags_at, row->tags_pos) &&
               is_newer(&item->annotations_at, row->annotations_pos) &&
               !(item->annotated && row->unmergeable);
@@ -661,25 +676,34 @@ static ledger_rc origin(void *ctx, int number, struct ldg_identity *ret_identity
 
 static ledger_rc log_begin(void *ctx, ledger_error *err)
 {
-    return fails(ctx, "log_begin") ? ldg_fail_nomem(err) : LEDGER_OK;
+    struct fake *f = ctx;
+
+    f->events_refused = 0;
+    return fails(f, "log_begin") ? ldg_fail_nomem(err) : LEDGER_OK;
 }
 
 static ledger_rc log_event(void *ctx, ledger_bytes event, ledger_error *err)
 {
     struct fake *f = ctx;
     void *copy = ldg_arena_memdup(&f->arena, event.data, event.size);
+    const bool refused = f->refuses_event != NULL && f->refuses_event(event);
 
     assert_non_null(copy);
     assert_true(f->now->event_count < FAKE_EVENTS_MAX);
-    if (f->refuses_event != NULL && f->refuses_event(event))
+    if (refused && (!f->log_at_once || f->batch->log_alone))
         return ldg_fail(err, LEDGER_ERR_REJECTED, "the event is refused");
+    f->events_refused += refused;
     f->now->events[f->now->event_count++] = (ledger_bytes){ copy, event.size };
     return LEDGER_OK;
 }
 
 static ledger_rc log_end(void *ctx, ledger_error *err)
 {
-    return fails(ctx, "log_end") ? ldg_fail_nomem(err) : LEDGER_OK;
+    struct fake *f = ctx;
+
+    if (f->events_refused > 0)
+        return ldg_fail(err, LEDGER_ERR_REJECTED, "some event is refused");
+    return fails(f, "log_end") ? ldg_fail_nomem(err) : LEDGER_OK;
 }
 
 /* --- order ----------------------------------------------------------------------------------- */
@@ -868,6 +892,7 @@ static void make_batch(struct fake *f, struct ldg_sink_batch *b, const struct ld
                        size_t count, uint8_t *outcomes)
 {
     ldg_arena_reset(&f->batch_arena);
+    f->batch = b;
     *b = (struct ldg_sink_batch){
         .sink = &callbacks,
         .ctx = f,

@@ -67,13 +67,17 @@ struct fake {
     bool (*refuses)(void *refuses_ctx, const struct ldg_op *op);
     void *refuses_ctx;
     bool (*refuses_event)(ledger_bytes event);
+    bool log_at_once; /* which event is refused is not known, unless each is written alone */
+    bool is_beaten;   /* another transaction is in the way of each change */
     ledger_rc fail_recheck;
-    const char *fail_callback; /* fails with NOMEM: "look_up", … */
+    const char *fail_callback;              /* fails with NOMEM: "look_up", … */
+    const struct ldg_sink_mark *stray_mark; /* look_up() gives it for rows that it is not of */
     struct ldg_refusals *brake;
     /* what it has seen */
     size_t tries, ranges, looked_up, rechecks, restarts, order_looks, ended_early, ahead;
     bool was_optimistic;
-    int64_t *reserved;
+    struct ldg_sink_batch *batch; /* under way */
+    size_t events_refused;
 };
 
 enum fake_way { FAKE_OPTIMISTIC, FAKE_OVERLAP, FAKE_INFORMED };

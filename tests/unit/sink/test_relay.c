@@ -93,9 +93,11 @@ static void an_event_names_who_made_it(void **state)
     tag(C, 5, "s", "t")->mutation_origin = A;
     annotate(C, 5, "s", "k", "v");
     trim(C, 5, "s")->mutation_origin = B;
-    run(FAKE_OPTIMISTIC, "aaaaa");
+    append(C, 6, "s", "6", "")->mutation_origin = B;
+    run(FAKE_OPTIMISTIC, "aaaaaa");
     events_are(1, "append s store-3:4/2 5(2); set_tags s store-1:2/3 of store-3:4 5(2); "
-                  "set_annotations s store-3:4/4 5(2); trim s store-2:3/5 of store-3:4 5(2)");
+                  "set_annotations s store-3:4/4 5(2); trim s store-2:3/5 of store-3:4 5(2); "
+                  "append s store-2:3/6 of store-3:4 6(3)");
 }
 
 static void more_origins_than_at_first(void **state)
@@ -162,6 +164,26 @@ static void a_refused_event_is_parked(void **state)
     holds("s", "1 1 1");
 }
 
+/* Written in one statement, they are refused as one: then each alone. */
+static void the_refused_one_is_found(void **state)
+{
+    f->refuses_event = has_no;
+    f->log_at_once = true;
+    for (int64_t lost = 0; lost < 2; lost++) {
+        f->loses = lost != 0;
+        append(A, 10 * lost + 1, "s", "1", "");
+        append(A, 10 * lost + 2, "s", "\"no\"", "");
+        append(A, 10 * lost + 3, "s", "3", "");
+        if (lost == 0) {
+            run(FAKE_OPTIMISTIC, "apa");
+            assert_int_equal(f->restarts, 1);
+        }
+    }
+    op_count = 0;
+    holds("s", "1 3");
+    parked_are("2:the event is refused");
+}
+
 static void or_ends_the_batch(void **state)
 {
     f->refuses_event = has_no;
@@ -192,6 +214,7 @@ int main(void)
         TEST(own_entries_are_changed_by_others),
         TEST(a_large_event),
         TEST(a_refused_event_is_parked),
+        TEST(the_refused_one_is_found),
         TEST(or_ends_the_batch),
     };
 

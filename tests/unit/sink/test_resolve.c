@@ -359,6 +359,52 @@ static void annotations_that_cannot_be_merged(void **state)
     holds("s", "1 2[u]");
 }
 
+/* Behind the fence nobody else changes them, unless by hand. */
+static void another_transaction_is_in_the_way(void **state)
+{
+    append(A, 1, "s", "1", "");
+    run(FAKE_OPTIMISTIC, "a");
+    f->is_beaten = true;
+    tag(A, 1, "s", "t");
+    assert_int_equal(try_batch(FAKE_OPTIMISTIC), LEDGER_ERR_BUSY);
+    holds("s", "1");
+}
+
+static void marks_of_other_rows(void **state)
+{
+    const struct ldg_sink_mark mark = { .origin = B, .kind = LDG_OP_SET_TAGS, .position = 9 };
+
+    append(A, 1, "s", "1", "");
+    append(A, 2, "s", "2", "");
+    run(FAKE_OPTIMISTIC, "aa");
+    f->stray_mark = &mark; /* of a row that had the id before, of none, of none that is asked for */
+    log_of(B);
+    tag(A, 1, "s", "t")->mutation_origin = B;
+    tag(A, 3, "s", "t")->mutation_origin = B;
+    run(FAKE_INFORMED, "am");
+}
+
+/* Streams, entries and keys find their places in tables that fill up. */
+static void many_streams(void **state)
+{
+    static char names[OPS_MAX][8];
+
+    ON_EVERY_WAY
+    {
+        for (int i = 0; i < OPS_MAX / 2; i++) {
+            snprintf(names[i], sizeof(names[i]), "s%d", i);
+            append(i % 2 == 0 ? A : B, i + 1, names[i], "1", names[i]);
+        }
+        for (int i = 0; i < OPS_MAX / 2; i++)
+            trim(i % 3 == 0 ? A : B, 100, names[i]);
+        assert_int_equal(try_batch(way), LEDGER_OK);
+        for (int i = 0; i < OPS_MAX / 2; i++)
+            assert_int_equal(outcomes[OPS_MAX / 2 + i], (i % 2 == 0) == (i % 3 == 0)
+                                                            ? LDG_OUTCOME_APPLIED
+                                                            : LDG_OUTCOME_REPLAYED);
+    }
+}
+
 static void own_mutations_come_round(void **state)
 {
     ledger_append_entry own = { .payload = { "\"own\"", 5 }, .order_key = "", .dedup_key = "" };
@@ -468,6 +514,9 @@ int main(void)
         TEST(other_logs_have_marks),
         TEST(marks_in_the_same_batch),
         TEST(annotations_that_cannot_be_merged),
+        TEST(another_transaction_is_in_the_way),
+        TEST(marks_of_other_rows),
+        TEST(many_streams),
         TEST(own_mutations_come_round),
         TEST(a_position_is_used_twice),
         TEST(an_own_entry_is_another),
