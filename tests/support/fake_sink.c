@@ -701,7 +701,7 @@ static ledger_rc log_end(void *ctx, ledger_error *err)
 {
     struct fake *f = ctx;
 
-    if (f->events_refused > 0)
+    if (f->events_refused > 0 || f->refuses_end)
         return ldg_fail(err, LEDGER_ERR_REJECTED, "some event is refused");
     return fails(f, "log_end") ? ldg_fail_nomem(err) : LEDGER_OK;
 }

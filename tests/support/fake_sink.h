@@ -68,6 +68,7 @@ struct fake {
     void *refuses_ctx;
     bool (*refuses_event)(ledger_bytes event);
     bool log_at_once; /* which event is refused is not known, unless each is written alone */
+    bool refuses_end; /* of the log, whatever is in it */
     bool is_beaten;   /* another transaction is in the way of each change */
     ledger_rc fail_recheck;
     const char *fail_callback;              /* fails with NOMEM: "look_up", … */

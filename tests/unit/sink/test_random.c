@@ -856,7 +856,7 @@ static void every_way_comes_to_the_same(void **state)
     const uint64_t seed = tst_seed();
     const char *only = getenv("LEDGER_TEST_ROUND");
 
-    for (unsigned i = 0; i < tst_scale(1000); i++) {
+    for (unsigned i = 0; i < tst_scale(200); i++) {
         if (only == NULL || strtoul(only, NULL, 10) == i)
             one_round(seed, i);
     }
