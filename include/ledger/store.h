@@ -219,7 +219,7 @@ typedef struct ledger_stream_stat {
     ledger_id first_id, last_id;     /* 0 when empty */
     int64_t first_at_us, last_at_us; /* created_at of them; LEDGER_NO_TIME when empty */
 } ledger_stream_stat;
-/* stream NULL: of the whole store. Numeric ids only: text is NULL. */
+/* stream NULL: of the whole store. Ids that are texts live until the next call with this handle. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_stat(ledger_store *store, const char *stream,
                                                        ledger_stream_stat *ret_stat,
                                                        ledger_error *err);

@@ -235,7 +235,6 @@ struct ldg_backend {
     const char *scheme; /* "sqlite" for sqlite:PATH */
     uint64_t caps;
     size_t ctx_size;           /* store.c allocates it zeroed */
-    bool text_ids;             /* ids are text; else positive numbers */
     int64_t time_precision_us; /* stored times are cut to this, LDG_TIME_COARSEST_US at most; 0:
                                   whole microseconds */
 
@@ -246,6 +245,8 @@ struct ldg_backend {
     /* URL under which another handle on the same data can be opened; false: there is none. */
     bool (*describe)(void *ctx, char *url, size_t url_size);
     bool (*has_log)(void *ctx);
+    /* Are ids of entries texts, ordered bytewise? Else positive numbers. NULL: never. */
+    bool (*has_text_ids)(void *ctx);
     /* Key for in-process wake-ups: equal for handles on one database. */
     const char *(*wake_key)(void *ctx);
     ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
@@ -425,8 +426,9 @@ struct ldg_backend {
     ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, ledger_id before,
                            struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                            ledger_error *err);
-    /* Following a table. NULL, both: ids rise in the order of commits, and what is new lies behind
-     * the last id. Else an entry may be committed below ids that were seen before it. */
+    /* Following a table, where ids are numbers. NULL, both: ids rise in the order of commits, and
+     * what is new lies behind the last id. Else an entry may be committed below ids that were seen
+     * before it. */
     /* Moves settle->settled up, never down: every entry up to it that will ever be is there for a
      * read that begins after this call. settle->writers: ldg_free() when the following ends. */
     ledger_rc (*settle)(void *ctx, struct ldg_settle *settle, ledger_error *err);

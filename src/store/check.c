@@ -107,15 +107,25 @@ ledger_rc ldg_check_map(ledger_map map, bool allow_null, const char *key_what,
     return rc;
 }
 
+bool ldg_store_has_text_ids(const ledger_store *store)
+{
+    return store->backend->has_text_ids && store->backend->has_text_ids(store->ctx);
+}
+
+bool ldg_store_may_have(const ledger_store *store, ledger_id id)
+{
+    return ldg_store_has_text_ids(store) ? id.text != NULL : id.text == NULL && id.number > 0;
+}
+
 bool ldg_id_is_zero(const ledger_store *store, ledger_id id)
 {
-    return store->backend->text_ids ? id.text && !*id.text : !id.text && id.number <= 0;
+    return ldg_store_has_text_ids(store) ? id.text && !*id.text : !id.text && id.number <= 0;
 }
 
 ledger_rc ldg_check_id(const ledger_store *store, ledger_id id, int64_t least, const char *what,
                        ledger_error *err)
 {
-    if (store->backend->text_ids) {
+    if (ldg_store_has_text_ids(store)) {
         if (!id.text)
             return ldg_fail(err, LEDGER_ERR_INVALID, "%s: ids of a %s store are text", what,
                             store->backend->name);

@@ -188,16 +188,6 @@ ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool
     return rc;
 }
 
-bool ldg_store_has_text_ids(const ledger_store *store)
-{
-    return store->backend->text_ids;
-}
-
-bool ldg_store_may_have(const ledger_store *store, ledger_id id)
-{
-    return ldg_store_has_text_ids(store) ? id.text != NULL : id.text == NULL && id.number > 0;
-}
-
 ledger_rc ldg_store_entries_by_id(ledger_store *store, const ledger_id *ids, size_t count,
                                   struct ldg_arena *arena, ledger_entry **ret_entries,
                                   ledger_error *err)

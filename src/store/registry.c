@@ -165,8 +165,7 @@ const char *ldg_registry_problem(const struct ldg_backend *b)
         { !b->history != !b->history_of, "history and history_of come together or not at all" },
         { !b->snapshot_begin != !b->snapshot_end,
           "snapshot_begin and snapshot_end come together or not at all" },
-        { !b->settle != !b->read_gaps || (b->settle && b->text_ids),
-          "settle and read_gaps come together or not at all, and only with numbers as ids" },
+        { !b->settle != !b->read_gaps, "settle and read_gaps come together or not at all" },
         { !b->origin_get != !b->origin_list || (b->origin_adopt && !b->origin_get) ||
               !b->origin_adopt != !b->origin_rewind || !b->origin_adopt != !b->origin_last,
           "the origin_ callbacks come together or not at all" },

@@ -116,6 +116,21 @@ static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
     return rc;
 }
 
+/* In a table whose ids rise in the order of commits. */
+static ledger_rc move_behind(struct ledger_tail *tail, ledger_id last, ledger_error *err)
+{
+    char *text = NULL;
+
+    if (last.text && !(text = ldg_strdup(last.text)))
+        return ldg_fail_nomem(err);
+    ldg_free(tail->after_text);
+    tail->after_text = text;
+    last.text = text;
+    tail->options.has_after = true;
+    tail->options.after = last;
+    return LEDGER_OK;
+}
+
 static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
 {
     ledger_stream_stat stat;
@@ -124,8 +139,7 @@ static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
     if (!tail->unordered) {
         rc = ledger_store_stat(tail->store, tail->stream, &stat, err);
         if (rc == LEDGER_OK) {
-            tail->options.has_after = true;
-            tail->options.after = stat.last_id;
+            rc = move_behind(tail, stat.last_id, err);
         }
         return rc;
     }
@@ -156,7 +170,8 @@ ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
         goto out;
     }
     tail->store = store;
-    tail->unordered = store->backend->settle != NULL;
+    /* Ids that are texts are followed in their own order. */
+    tail->unordered = store->backend->settle != NULL && !ldg_store_has_text_ids(store);
     rc = ldg_read_options_take(options, &tail->options, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -193,17 +208,9 @@ static ledger_rc read_ordered(struct ledger_tail *tail, ledger_batch **ret_batch
     ledger_rc rc = ledger_store_read(tail->store, tail->stream, &tail->options, &batch, err);
 
     if (rc == LEDGER_OK && batch->count > 0) {
-        ledger_id last = batch->entries[batch->count - 1].id;
-        char *text = NULL;
-        if (last.text && !(text = ldg_strdup(last.text))) {
+        rc = move_behind(tail, batch->entries[batch->count - 1].id, err);
+        if (rc != LEDGER_OK)
             ledger_batch_destroy(&batch);
-            return ldg_fail_nomem(err);
-        }
-        ldg_free(tail->after_text);
-        tail->after_text = text;
-        last.text = text;
-        tail->options.has_after = true;
-        tail->options.after = last;
     }
     if (rc == LEDGER_OK)
         *ret_batch = batch;

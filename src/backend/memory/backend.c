@@ -1,7 +1,8 @@
 /* The memory backend: the executable specification of what every backend does.
  *
  * "memory:NAME" names a database that all handles of the process share; it lives until the last one
- * is closed. Hides everything else in this folder behind ldg_backend_memory. */
+ * is closed. Ids of its entries are numbers, and texts in "memory:NAME?ids=text". Hides everything
+ * else in this folder behind ldg_backend_memory. */
 #include "backend/memory/memory.h"
 
 #include <stdio.h>
@@ -100,6 +101,12 @@ static bool memory_has_log(void *ctx)
 {
     const struct ldg_memory *m = ctx;
     return m->log != NULL;
+}
+
+static bool memory_has_text_ids(void *ctx)
+{
+    const struct ldg_memory *m = ctx;
+    return m->db->text_ids;
 }
 
 static const char *memory_wake_key(void *ctx)
@@ -216,6 +223,7 @@ const struct ldg_backend ldg_backend_memory = {
     .close = memory_close,
     .describe = memory_describe,
     .has_log = memory_has_log,
+    .has_text_ids = memory_has_text_ids,
     .wake_key = memory_wake_key,
     .append = ldg_mem_append,
     .read = ldg_mem_read,

@@ -5,6 +5,7 @@
  * ones are swept when they are many and no snapshot can see them. */
 #include "backend/memory/memory.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +19,14 @@ static struct ldg_mem_db *dbs;
 
 static struct ldg_mem_db *db_new(const char *name)
 {
+    static const char text_ids[] = "?ids=text";
     size_t size = strlen(name) + 1;
     struct ldg_mem_db *db = ldg_calloc(1, sizeof(*db) + size);
     if (!db)
         return NULL;
     memcpy(db->name, name, size);
     db->cluster = 1;
+    db->text_ids = size > sizeof(text_ids) && strcmp(name + size - sizeof(text_ids), text_ids) == 0;
     if (pthread_mutex_init(&db->mutex, NULL) != 0) {
         ldg_free(db);
         return NULL;
@@ -395,6 +398,47 @@ void ldg_mem_index_remove(struct ldg_mem_table *table, int index, struct ldg_mem
     *at = row->link[index];
     row->indexed[index] = false;
     ix->count--;
+}
+
+/* The first digits are of no number that fits 64 bits. */
+ledger_id ldg_mem_id(const struct ldg_memory *m, int64_t number, char text[LEDGER_ID_TEXT_MAX])
+{
+    if (!m->db->text_ids || number == 0)
+        return ldg_id_of(number);
+    snprintf(text, LEDGER_ID_TEXT_MAX, "65f0a1b2%016" PRIx64, (uint64_t)number);
+    return (ledger_id){ .text = text };
+}
+
+ledger_id ldg_mem_id_in(const struct ldg_memory *m, int64_t number, struct ldg_arena *arena)
+{
+    char text[LEDGER_ID_TEXT_MAX];
+    ledger_id id = ldg_mem_id(m, number, text);
+    return ldg_id_copy(id, arena, &id) ? id : ldg_id_of(0);
+}
+
+int64_t ldg_mem_id_floor(const struct ldg_memory *m, ledger_id id)
+{
+    char text[LEDGER_ID_TEXT_MAX];
+    int64_t low = 0, high = INT64_MAX;
+    if (!m->db->text_ids)
+        return id.text ? 0 : id.number;
+    while (id.text && low < high) {
+        const int64_t middle = high - (high - low) / 2;
+        if (ldg_id_is_up_to(ldg_mem_id(m, middle, text), id))
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return low;
+}
+
+struct ldg_mem_row *ldg_mem_row_of(const struct ldg_memory *m, ledger_id id)
+{
+    char text[LEDGER_ID_TEXT_MAX];
+    const int64_t number = ldg_mem_id_floor(m, id);
+    return number > 0 && ldg_id_equal(ldg_mem_id(m, number, text), id)
+               ? ldg_mem_row_by_id(m->table, number)
+               : NULL;
 }
 
 const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LEDGER_ID_TEXT_MAX])

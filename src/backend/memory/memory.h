@@ -21,7 +21,7 @@
 
 #define LDG_MEM_NOW INT64_MAX /* a snapshot that sees every commit */
 #define LDG_MEM_EVENT_MAX_BYTES ((size_t)1024 * 1024 * 1024)
-#define LDG_MEM_ID_TEXT_MAX 24
+#define LDG_MEM_ID_DIGITS 24                             /* of an id that is a text */
 #define LDG_MEM_ORIGIN_TEXT_MAX (LDG_UUID_TEXT_MAX + 24) /* "uuid:epoch" */
 
 struct ldg_mem_tx;
@@ -174,6 +174,7 @@ struct ldg_mem_db {
     int64_t cluster; /* where its commits are numbered */
     int64_t seq;     /* of the last commit */
     size_t snapshot_count;
+    bool text_ids; /* of entries, as others see them */
     struct ldg_mem_table *tables;
     struct ldg_mem_log *logs;
     char name[];
@@ -213,6 +214,7 @@ struct ldg_memory {
     struct ldg_mem_tx tx;
     bool in_tx;
     bool in_snapshot;
+    char id_texts[2][LEDGER_ID_TEXT_MAX]; /* what find and stat give lives here */
     int64_t snapshot_seq;
     int64_t snapshot_log_seq;
     char *wake_key; /* "memory:NAME" */
@@ -273,6 +275,14 @@ struct ldg_mem_row *ldg_mem_index_next(const struct ldg_mem_table *table, int in
 uint64_t ldg_mem_hash_dedup(const struct ldg_mem_stream *stream, const char *dedup_key);
 uint64_t ldg_mem_hash_origin(int origin, ledger_id key);
 uint64_t ldg_mem_hash_source(const char *source_id);
+/* The id as others see it: the number, or, where ids are texts, 24 hex digits that rise with it, as
+ * those of an ObjectID do; they are in `text`. 0: none. */
+ledger_id ldg_mem_id(const struct ldg_memory *m, int64_t number, char text[LEDGER_ID_TEXT_MAX]);
+ledger_id ldg_mem_id_in(const struct ldg_memory *m, int64_t number, struct ldg_arena *arena);
+/* The highest number whose id is at or before this one; 0: there is none. */
+int64_t ldg_mem_id_floor(const struct ldg_memory *m, ledger_id id);
+/* The row with this id here. */
+struct ldg_mem_row *ldg_mem_row_of(const struct ldg_memory *m, ledger_id id);
 /* The row's id at its origin, as text; "" for one written here. Views the row, or text. */
 const char *ldg_mem_row_source_id(const struct ldg_mem_row *row, char text[LEDGER_ID_TEXT_MAX]);
 void ldg_mem_origin_text(const struct ldg_mem_table *table, int origin,

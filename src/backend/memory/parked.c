@@ -45,9 +45,10 @@ static bool is_unknown(const struct ldg_mem_parked *parked, const struct ldg_op 
 }
 
 /* Would the event delete `found`, an entry of op's stream? */
-static bool may_delete(const struct ldg_mem_parked *parked, const struct ldg_op *op,
-                       const struct ldg_mem_row *found)
+static bool may_delete(const struct ldg_memory *m, const struct ldg_mem_parked *parked,
+                       const struct ldg_op *op, const struct ldg_mem_row *found)
 {
+    char text[LEDGER_ID_TEXT_MAX];
     const struct ldg_parked_row *row = &parked->row;
     if (!ldg_op_may_trim(row->type_name))
         return false;
@@ -55,7 +56,7 @@ static bool may_delete(const struct ldg_mem_parked *parked, const struct ldg_op 
         ledger_mutation_type_parse(row->type_name) != LEDGER_MUTATION_TRIM)
         return is_unknown(parked, op);
     return strcmp(row->stream, op->stream) == 0 && parked->origin == found->origin &&
-           ldg_id_is_up_to(ldg_id_is_none(found->key) ? ldg_id_of(found->id) : found->key,
+           ldg_id_is_up_to(ldg_id_is_none(found->key) ? ldg_mem_id(m, found->id, text) : found->key,
                            row->key);
 }
 
@@ -77,7 +78,7 @@ int64_t ldg_mem_parked_before(const struct ldg_memory *m, const struct ldg_op *o
         const bool waits = wait == LDG_WAIT_ENTRY ? is_same_entry(parked, op)
                            : wait == LDG_WAIT_MISSING
                                ? ldg_id_is_none(row->key) && is_unknown(parked, op)
-                               : may_delete(parked, op, found);
+                               : may_delete(m, parked, op, found);
         if (waits && (position == 0 || row->log_position < position))
             position = row->log_position;
     }

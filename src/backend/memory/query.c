@@ -10,10 +10,11 @@
 
 /* --- writing --------------------------------------------------------------------------------- */
 
-static ledger_rc fail_not_found(const char *stream, int64_t id, ledger_error *err)
+static ledger_rc fail_not_found(const char *stream, ledger_id id, ledger_error *err)
 {
+    char text[LEDGER_ID_TEXT_MAX];
     return ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0,
-                           "stream \"%.128s\" has no entry %lld", stream, (long long)id);
+                           "stream \"%.128s\" has no entry %s", stream, ldg_id_text(id, text));
 }
 
 ledger_rc ldg_mem_dedup_find(struct ldg_memory *m, const char *stream_name, const char *dedup_key,
@@ -52,7 +53,7 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
     for (size_t i = 0; i < count; i++) {
         const ledger_append_input *in = &inputs[i];
         struct ldg_mem_row *row = NULL, *known = NULL;
-        char *id_text = ldg_arena_alloc(&m->scratch, LDG_MEM_ID_TEXT_MAX);
+        char *id_text = ldg_arena_alloc(&m->scratch, LEDGER_ID_TEXT_MAX);
         rc = id_text ? ldg_mem_dedup_find(m, stream, in->dedup_key, &known, err)
                      : ldg_fail_nomem(err);
         if (rc != LEDGER_OK)
@@ -73,9 +74,9 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
         rc = ldg_mem_insert(m, &fresh, &row, err);
         if (rc != LEDGER_OK)
             return rc;
-        snprintf(id_text, LDG_MEM_ID_TEXT_MAX, "%lld", (long long)row->id);
+        const ledger_id id = ldg_mem_id(m, row->id, id_text);
         entries[added] = (ledger_append_entry){
-            .id = id_text,
+            .id = ldg_id_text(id, id_text),
             .payload = in->payload,
             .order_key = in->order_key,
             .dedup_key = in->dedup_key,
@@ -85,7 +86,10 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
             .created_at_us = now_us,
             .source_id = "",
         };
-        ids[added++] = (ledger_id){ .number = row->id };
+        ids[added] = id;
+        if (id.text && !(ids[added].text = ldg_strdup(id.text)))
+            return ldg_fail_nomem(err);
+        added++;
     }
     if (added) {
         ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_APPEND, stream, now_us);
@@ -114,15 +118,15 @@ ledger_rc ldg_mem_append(void *ctx, const char *stream, const ledger_append_inpu
     if (rc == LEDGER_OK)
         *ret_ids = (ledger_ids){ .items = ids, .count = added };
     else
-        ldg_free(ids);
+        ledger_ids_destroy(&(ledger_ids){ .items = ids, .count = ids ? count : 0 });
     return rc;
 }
 
 /* The entry that a set_* of a program means. */
-static ledger_rc find_entry(struct ldg_memory *m, const char *stream, int64_t id,
+static ledger_rc find_entry(struct ldg_memory *m, const char *stream, ledger_id id,
                             struct ldg_mem_row **ret_row, ledger_error *err)
 {
-    struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, id);
+    struct ldg_mem_row *row = ldg_mem_row_of(m, id);
     if (!row || strcmp(row->stream->name, stream) != 0 ||
         !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW))
         return fail_not_found(stream, id, err);
@@ -135,16 +139,15 @@ static ledger_rc log_set(struct ldg_memory *m, ledger_mutation_type type,
                          const struct ldg_mem_row *row, ledger_list tags, ledger_map annotations,
                          int64_t now_us, ledger_error *err)
 {
-    char id_text[LDG_MEM_ID_TEXT_MAX], source_text[LEDGER_ID_TEXT_MAX];
+    char id_text[LEDGER_ID_TEXT_MAX], source_text[LEDGER_ID_TEXT_MAX];
     char origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
     const char *source_id = "";
-    snprintf(id_text, sizeof(id_text), "%lld", (long long)row->id);
     if (row->origin) {
         ldg_mem_origin_text(m->table, row->origin, origin_text);
         source_id = ldg_mem_row_source_id(row, source_text);
     }
     ledger_mutation_event event = ldg_event_blank(type, row->stream->name, now_us);
-    event.entry_id = id_text;
+    event.entry_id = ldg_id_text(ldg_mem_id(m, row->id, id_text), id_text);
     event.tags = tags;
     event.annotations = annotations;
     event.entry_origin = origin_text;
@@ -162,7 +165,7 @@ ledger_rc ldg_mem_set_tags(void *ctx, const char *stream, ledger_id id, ledger_l
         return rc;
     const size_t mark = m->tx.count;
     const int64_t now_us = ldg_mem_now_us();
-    rc = find_entry(m, stream, id.number, &row, err);
+    rc = find_entry(m, stream, id, &row, err);
     if (rc == LEDGER_OK) {
         const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
         rc = ldg_mem_update(m, row, tags, old->annotations, now_us, NULL, err);
@@ -182,7 +185,7 @@ ledger_rc ldg_mem_set_annotations(void *ctx, const char *stream, ledger_id id, l
         return rc;
     const size_t mark = m->tx.count;
     const int64_t now_us = ldg_mem_now_us();
-    rc = find_entry(m, stream, id.number, &row, err);
+    rc = find_entry(m, stream, id, &row, err);
     if (rc == LEDGER_OK) {
         const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
         ledger_map merged;
@@ -198,26 +201,26 @@ ledger_rc ldg_mem_set_annotations(void *ctx, const char *stream, ledger_id id, l
 
 /* One trim event of a program. origin 0: of entries written here, up to `before`; else of that
  * origin's: `before` and `last` are the highest ids, here and there, that were deleted. */
-static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, int64_t before,
+static ledger_rc log_trim(struct ldg_memory *m, const char *stream, int origin, ledger_id before,
                           ledger_id last, int64_t now_us, ledger_error *err)
 {
-    char id_text[LDG_MEM_ID_TEXT_MAX], last_text[LEDGER_ID_TEXT_MAX];
+    char id_text[LEDGER_ID_TEXT_MAX], last_text[LEDGER_ID_TEXT_MAX];
     char origin_text[LDG_MEM_ORIGIN_TEXT_MAX] = "";
-    snprintf(id_text, sizeof(id_text), "%lld", (long long)before);
     if (origin)
         ldg_mem_origin_text(m->table, origin, origin_text);
     ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, now_us);
-    event.before_id = id_text;
+    event.before_id = ldg_id_text(before, id_text);
     event.entry_origin = origin_text;
     event.source_id = origin ? ldg_id_text(last, last_text) : "";
     return ldg_mem_log_event(m, &event, now_us, err);
 }
 
-static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t before,
+static ledger_rc trim(struct ldg_memory *m, const char *stream_name, ledger_id before,
                       uint64_t *ret_deleted, ledger_error *err)
 {
-    const int64_t now_us = ldg_mem_now_us();
+    const int64_t now_us = ldg_mem_now_us(), last = ldg_mem_id_floor(m, before);
     struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
+    char text[LEDGER_ID_TEXT_MAX];
     ledger_id *last_key = NULL; /* per origin: the highest key that is deleted … */
     int64_t *last_id;           /* … and the highest id here */
     uint64_t deleted = 0;
@@ -230,7 +233,7 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
         return ldg_fail_nomem(err);
     for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
-        if (row->id > before)
+        if (row->id > last)
             break;
         if (!ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW))
             continue; /* also one that is still being appended: its transaction keeps it */
@@ -244,7 +247,8 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, int64_t bef
         rc = log_trim(m, stream_name, 0, before, ldg_id_of(0), now_us, err);
     for (size_t i = 1; rc == LEDGER_OK && i <= m->table->origin_count; i++) {
         if (!ldg_id_is_none(last_key[i]))
-            rc = log_trim(m, stream_name, (int)i, last_id[i], last_key[i], now_us, err);
+            rc = log_trim(m, stream_name, (int)i, ldg_mem_id(m, last_id[i], text), last_key[i],
+                          now_us, err);
     }
     if (rc == LEDGER_OK)
         *ret_deleted = deleted;
@@ -260,7 +264,7 @@ ledger_rc ldg_mem_trim(void *ctx, const char *stream, ledger_id before, uint64_t
     if (rc != LEDGER_OK)
         return rc;
     const size_t mark = m->tx.count;
-    rc = trim(m, stream, before.number, &deleted, err);
+    rc = trim(m, stream, before, &deleted, err);
     rc = ldg_mem_leave(m, ldg_mem_finish(m, mark, rc), err);
     if (rc == LEDGER_OK)
         *ret_deleted = deleted;
@@ -356,7 +360,7 @@ static ledger_rc copy_entry(const struct ldg_memory *m, const struct ldg_mem_row
     char text[LEDGER_ID_TEXT_MAX];
     const char *uuid = row->origin ? m->table->origins[row->origin - 1].identity.uuid : "";
     *out = (ledger_entry){
-        .id = { .number = row->id },
+        .id = ldg_mem_id_in(m, row->id, arena),
         .stream = ldg_arena_strdup(arena, row->stream->name),
         .payload = { .data = ldg_arena_strndup(arena, row->payload.data, row->payload.size),
                      .size = row->payload.size },
@@ -368,8 +372,9 @@ static ledger_rc copy_entry(const struct ldg_memory *m, const struct ldg_mem_row
         .created_at_us = row->created_at_us,
         .updated_at_us = version->updated_at_us,
     };
-    if (!out->stream || !out->payload.data || !out->order_key || !out->dedup_key ||
-        !out->source_id || !out->origin || !copy_map(row->metadata, arena, &out->metadata) ||
+    if (ldg_id_is_none(out->id) || !out->stream || !out->payload.data || !out->order_key ||
+        !out->dedup_key || !out->source_id || !out->origin ||
+        !copy_map(row->metadata, arena, &out->metadata) ||
         !copy_list(version->tags, arena, &out->tags) ||
         !copy_map(version->annotations, arena, &out->annotations))
         return ldg_fail_nomem(err);
@@ -411,6 +416,15 @@ static bool is_wanted(const struct gaps *gaps, int64_t id)
     return gaps->count == 0 || (low < gaps->count && gaps->known[low] != id);
 }
 
+/* How many of them have ids below this one. */
+static size_t rows_before(const struct ldg_memory *m, const struct ldg_mem_rows *rows, ledger_id id)
+{
+    char text[LEDGER_ID_TEXT_MAX];
+    const int64_t number = ldg_mem_id_floor(m, id);
+    const bool exact = ldg_id_equal(ldg_mem_id(m, number, text), id);
+    return ldg_mem_rows_after(rows, exact ? number - 1 : number);
+}
+
 static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows *rows,
                            const char *search, const ledger_read_options *o,
                            const struct gaps *gaps, struct ldg_arena *arena,
@@ -422,9 +436,9 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
     /* Ascending: [begin, rows->count); descending: [0, begin), from its end. */
     size_t begin = o->descending ? rows->count : 0;
     if (o->has_after && o->descending)
-        begin = ldg_mem_rows_after(rows, o->after.number - 1);
+        begin = rows_before(m, rows, o->after);
     else if (o->has_after)
-        begin = ldg_mem_rows_after(rows, o->after.number);
+        begin = ldg_mem_rows_after(rows, ldg_mem_id_floor(m, o->after));
     const size_t left = o->descending ? begin : rows->count - begin;
 
     for (size_t i = 0; i < left && count < o->limit && (count == 0 || bytes < o->max_bytes); i++) {
@@ -524,10 +538,10 @@ ledger_rc ldg_mem_stat(void *ctx, const char *stream_name, ledger_stream_stat *r
         if (!ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         if (stat.count++ == 0) {
-            stat.first_id.number = row->id;
+            stat.first_id = ldg_mem_id(m, row->id, m->id_texts[0]);
             stat.first_at_us = row->created_at_us;
         }
-        stat.last_id.number = row->id;
+        stat.last_id = ldg_mem_id(m, row->id, m->id_texts[1]);
         stat.last_at_us = row->created_at_us;
     }
     rc = ldg_mem_leave(m, LEDGER_OK, err);
@@ -628,7 +642,7 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
         rc = ldg_fail_native(err, LEDGER_ERR_NOT_FOUND, "memory", 0,
                              "stream \"%.128s\" has no entry with source id \"%.64s\"", stream,
                              source_id);
-    const ledger_id id = { .number = found ? found->id : 0 };
+    const ledger_id id = ldg_mem_id(m, found ? found->id : 0, m->id_texts[0]);
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
         *ret_id = id;
@@ -648,11 +662,11 @@ ledger_rc ldg_mem_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
     if (!entries)
         rc = ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        const struct ldg_mem_row *row = ldg_mem_row_by_id(m->table, ids[i].number);
+        const struct ldg_mem_row *row = ldg_mem_row_of(m, ids[i]);
         if (!row || !ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         entries[i] = (ledger_entry){
-            .id = { .number = row->id },
+            .id = ldg_mem_id_in(m, row->id, arena),
             .stream = ldg_arena_strdup(arena, row->stream->name),
             .payload = { .data = ldg_arena_strndup(arena, row->payload.data, row->payload.size),
                          .size = row->payload.size },
@@ -663,7 +677,7 @@ ledger_rc ldg_mem_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
             .created_at_us = row->created_at_us,
             .updated_at_us = LEDGER_NO_TIME,
         };
-        if (!entries[i].stream || !entries[i].payload.data)
+        if (ldg_id_is_none(entries[i].id) || !entries[i].stream || !entries[i].payload.data)
             rc = ldg_fail_nomem(err);
     }
     rc = ldg_mem_leave(m, rc, err);
@@ -713,10 +727,11 @@ static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_
 {
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
     const int64_t seq = ldg_mem_seq(m);
+    char text[LEDGER_ID_TEXT_MAX];
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; stream && i < stream->rows.count && rc == LEDGER_OK; i++) {
         const struct ldg_mem_row *row = stream->rows.items[i];
-        const ledger_id id = origin ? row->key : ldg_id_of(row->id);
+        const ledger_id id = origin ? row->key : ldg_mem_id(m, row->id, text);
         const bool reached = ldg_id_is_up_to(id, before);
         if (!origin && !reached)
             break;
@@ -808,16 +823,17 @@ static ledger_rc history_add(struct ldg_memory *m, struct history *h, ledger_id 
 {
     const int64_t seq = ldg_mem_seq(m);
     const struct ldg_mem_rows *rows = &m->table->rows;
+    char text[LEDGER_ID_TEXT_MAX];
     size_t begin = 0;
 
     if (h->origin)
         rows = origin_rows(m, h->origin, key, at, &begin);
     else
-        begin = ldg_mem_rows_after(rows, at ? key.number - 1 : key.number);
+        begin = at ? rows_before(m, rows, key) : ldg_mem_rows_after(rows, ldg_mem_id_floor(m, key));
     for (size_t i = begin;
          i < rows->count && h->count < limit && (h->count == 0 || h->bytes < max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[i];
-        const ledger_id row_key = h->origin ? row->key : ldg_id_of(row->id);
+        const ledger_id row_key = h->origin ? row->key : ldg_mem_id(m, row->id, text);
         struct ldg_history_row out_row = { .has_source_id = *row->source_id != '\0' };
         if (at && !ldg_id_equal(row_key, key))
             break;

@@ -91,7 +91,7 @@ static ledger_rc find_row(struct ldg_memory *m, int origin, ledger_id key,
     struct ldg_mem_row *row = NULL;
     *ret_row = NULL;
     if (origin == 0) {
-        row = ldg_mem_row_by_id(m->table, key.number);
+        row = ldg_mem_row_of(m, key);
         if (row && !row->origin && ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_LIVE)
             *ret_row = row;
         return LEDGER_OK;
@@ -122,7 +122,7 @@ static ledger_rc adopt(struct ldg_memory *m, int origin, const struct ldg_claim 
     table->origins[origin - 1].adopted = true;
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         ledger_id key = claims[i].key;
-        struct ldg_mem_row *row = ldg_mem_row_by_id(table, claims[i].id.number), *other = NULL;
+        struct ldg_mem_row *row = ldg_mem_row_of(m, claims[i].id), *other = NULL;
         if (!row || row->origin || !*row->source_id || row->stamp.created_by ||
             ldg_mem_state(&row->stamp, &m->tx) == LDG_MEM_GONE)
             continue;
@@ -178,9 +178,10 @@ ledger_rc ldg_mem_origin_last(void *ctx, int origin, struct ldg_arena *arena, le
             (!last || ldg_id_compare(row->key, last->key) > 0))
             last = row;
     }
-    const ledger_id id = ldg_id_of(last ? last->id : 0);
-    (void)arena;
-    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    const ledger_id id = ldg_mem_id_in(m, last ? last->id : 0, arena);
+    if (last && ldg_id_is_none(id))
+        rc = ldg_fail_nomem(err);
+    rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
         *ret_id = id;
     return rc;
@@ -515,10 +516,11 @@ static ledger_rc apply_trim(struct ldg_memory *m, const struct ldg_op *op, uint8
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, op->stream);
     uint64_t unparked = 0;
     int64_t highest = 0; /* rows are in order of id */
+    char text[LEDGER_ID_TEXT_MAX];
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && stream && i < stream->rows.count; i++) {
         struct ldg_mem_row *row = stream->rows.items[i];
-        const ledger_id key = op->origin ? row->key : ldg_id_of(row->id);
+        const ledger_id key = op->origin ? row->key : ldg_mem_id(m, row->id, text);
         if (row->origin != op->origin || (!op->origin && *row->source_id) || ldg_id_is_none(key) ||
             !ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW) || !ldg_op_trims(op, key))
             continue;
@@ -654,6 +656,13 @@ static const char *key_text(struct ldg_arena *arena, ledger_id key)
     return buffer ? ldg_id_text(key, buffer) : NULL;
 }
 
+/* The same of an id here. */
+static const char *own_text(struct ldg_memory *m, int64_t number)
+{
+    char *buffer = ldg_arena_alloc(&m->scratch, LEDGER_ID_TEXT_MAX);
+    return buffer ? ldg_id_text(ldg_mem_id(m, number, buffer), buffer) : NULL;
+}
+
 /* Entries of an append event: those of the ops that were applied. */
 static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
                                const uint8_t *outcomes, const int64_t *ids, int64_t now_us,
@@ -667,7 +676,7 @@ static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, s
         if (outcomes[i] != LDG_OUTCOME_APPLIED || ops[i].kind != LDG_OP_APPEND)
             continue;
         entries[used] = *ops[i].entry;
-        entries[used].id = key_text(&m->scratch, ldg_id_of(ids[i]));
+        entries[used].id = own_text(m, ids[i]);
         entries[used].source_id = key_text(&m->scratch, ops[i].key);
         entries[used].created_at_us = ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : now_us;
         if (!entries[used].id || !entries[used].source_id)
@@ -701,7 +710,7 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     if (op->kind == LDG_OP_APPEND) {
         rc = chain_entries(m, ops, count, outcomes, ids, now_us, &event, err);
     } else {
-        const char *id = key_text(&m->scratch, ldg_id_of(ids[first]));
+        const char *id = own_text(m, ids[first]);
         const char *source_id = key_text(&m->scratch, op->key);
         if (id && source_id)
             ldg_op_event_ids(op, id, source_id, &event);

@@ -58,10 +58,15 @@ static void log_tables(void **state)
     }
 }
 
+static bool always(void *ctx)
+{
+    return ctx == NULL;
+}
+
 static void ids(void **state)
 {
     struct ldg_backend text_backend = *ldg_registry_get(0);
-    text_backend.text_ids = true;
+    text_backend.has_text_ids = always;
     const struct ledger_store numbers = { .backend = ldg_registry_get(0) };
     const struct ledger_store texts = { .backend = &text_backend };
     char longest[LEDGER_ID_TEXT_MAX + 1];

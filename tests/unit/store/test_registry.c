@@ -105,6 +105,7 @@ static void every_hole_is_found(void **state)
         offsetof(struct ldg_backend, origin_carry_ids),
         offsetof(struct ldg_backend, origin_skips),
         offsetof(struct ldg_backend, origin_unguard),
+        offsetof(struct ldg_backend, has_text_ids),
         offsetof(struct ldg_backend, trim_kept),
         offsetof(struct ldg_backend, durable_count),
         offsetof(struct ldg_backend, hint_backlog),
