@@ -293,10 +293,11 @@ static void test_change_of_another_store(void **state)
 /* A mesh: the entry was written here, the change comes from elsewhere. */
 static void test_own_entry(void **state)
 {
-    const ledger_append_input input = { .payload = { "{}", 2 } };
+    const ledger_append_input input = { .payload = { "{}", 2 }, .order_key = "o" };
     ledger_error err = { 0 };
     ledger_ids ids = { 0 };
     struct ldg_op *op;
+    char time[LDG_TIME_TEXT_MAX];
 
     for (int i = 0; i < 3; i++) {
         tst_ok(SINK->append(&k.s, "s", &input, 1, &ids, &err), &err);
@@ -307,7 +308,10 @@ static void test_own_entry(void **state)
     sink_tags(&k, "s", 2, "own")->origin = 0;
     sink_annotate(&k, "s", 2, "a", "own")->origin = 0;
     sink_tags(&k, "s", 77, "gone")->origin = 0;
-    sink_append(&k, "s", 3, "{}", "")->origin = 0;
+    op = sink_append(&k, "s", 3, "{}", ""); /* as it was written */
+    op->origin = 0;
+    ldg_time_format_ms(op->time_us, time);
+    tst_exec(k.db, "UPDATE t SET created_at = '%s' WHERE id = 3", time);
     sink_append(&k, "s", 78, "{}", "")->origin = 0;
     op = sink_tags(&k, "s", 2, "came round");
     op->origin = op->mutation_origin = 0;
@@ -739,11 +743,11 @@ static void test_chain_events(void **state)
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_mutations"), 4);
     sink_is(&k, "SELECT payload FROM t_mutations WHERE id = 1",
             "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"1\",\"payload\":{\"a\": "
-            "1},\"order_key\":\"o\",\"dedup_key\":\"k1\",\"schema_version\":1,\"created_at\":"
-            "\"2025-11-24T16:00:00.001Z\",\"source_id\":\"41\"},{\"id\":\"2\",\"payload\":2,"
-            "\"order_key\":\"o\",\"dedup_key\":\"k2\",\"schema_version\":1,"
-            "\"source_id\":\"42\"}],\"created_at\":"
-            "\"2025-11-24T16:00:00.002Z\",\"origin\":\"" SOURCE_UUID ":1\",\"origin_pos\":1}");
+            "1},\"order_key\":\"o\",\"dedup_key\":\"k1\",\"schema_version\":1,"
+            "\"source_id\":\"41\"},{\"id\":\"2\",\"payload\":2,"
+            "\"order_key\":\"o\",\"dedup_key\":\"k2\",\"schema_version\":1,\"created_at\":"
+            "\"2025-11-24T16:00:00.002Z\",\"source_id\":\"42\"}],\"created_at\":"
+            "\"2025-11-24T16:00:00.001Z\",\"origin\":\"" SOURCE_UUID ":1\",\"origin_pos\":1}");
     sink_is(&k, "SELECT payload FROM t_mutations WHERE id = 2",
             "{\"type\":\"set_tags\",\"stream\":\"s\",\"entry_id\":\"1\",\"tags\":[\"x\"],"
             "\"created_at\":\"2025-11-24T16:00:00.003Z\",\"origin\":\"" SOURCE_UUID
