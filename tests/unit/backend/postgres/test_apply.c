@@ -228,7 +228,7 @@ static void test_change_of_another_store(void **state)
 /* A mesh: the entry was written here, the change comes from elsewhere. */
 static void test_own_entry(void **state)
 {
-    const ledger_append_input input = { .payload = { "{}", 2 } };
+    const ledger_append_input input = { .payload = { "{}", 2 }, .order_key = "o" };
     ledger_error err = { 0 };
     ledger_ids ids = { 0 };
     struct ldg_op *op;
@@ -242,7 +242,10 @@ static void test_own_entry(void **state)
     sink_tags(&k, "s", 2, "own")->origin = 0;
     sink_annotate(&k, "s", 2, "a", "own")->origin = 0;
     sink_tags(&k, "s", 77, "gone")->origin = 0;
-    sink_append(&k, "s", 3, "{}", "")->origin = 0;
+    op = sink_append(&k, "s", 3, "{}", "");
+    op->origin = 0;
+    sink_exec(&k, "UPDATE t SET created_at = to_timestamp(%lld / 1e6) WHERE id = 3",
+              (long long)op->time_us);
     sink_append(&k, "s", 78, "{}", "")->origin = 0;
     op = sink_tags(&k, "s", 2, "came round");
     op->origin = op->mutation_origin = 0;
