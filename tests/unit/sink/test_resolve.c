@@ -465,6 +465,27 @@ static void a_position_is_used_twice(void **state)
     }
 }
 
+/* What was trimmed before it an entry is not compared with; and one that comes twice is added once,
+ * without being refused for it. */
+static void what_was_trimmed_is_forgotten(void **state)
+{
+    ON_EVERY_WAY
+    {
+        f->no_log = true;
+        append(A, 1, "s", "1", "");
+        run(way, "a");
+        trim(A, 1, "s");
+        append(A, 1, "s", "2", "");
+        append(A, 1, "s", "2", "");
+        run(way, "aar");
+        holds("s", "2");
+        append(A, 2, "s", "3", "");
+        append(A, 2, "s", "3", "");
+        run(way, "ar");
+        assert_int_equal(f->ranges, 1);
+    }
+}
+
 static void an_own_entry_is_another(void **state)
 {
     ledger_append_entry own = {
@@ -519,6 +540,7 @@ int main(void)
         TEST(many_streams),
         TEST(own_mutations_come_round),
         TEST(a_position_is_used_twice),
+        TEST(what_was_trimmed_is_forgotten),
         TEST(an_own_entry_is_another),
         TEST(text_keys),
     };
