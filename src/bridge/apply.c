@@ -2,8 +2,8 @@
  *
  * One batch: one call, one transaction, with fence and cursor. A batch that is begun ahead gets a
  * thread and a handle of its own, so that two may be under way: the second adds its rows while the
- * first commits, and waits in turn() before it compares the fence. They begin, commit and end in
- * the order of the log; what the first one fails at makes the second give up.
+ * first commits, and waits for that commit before it compares the fence. They begin, commit and end
+ * in the order of the log; what the first one fails at makes the second give up.
  * Parallel streams: streams are dealt out by hash
  * to workers with handles of their own; each commits its share only while the cursor still is where
  * the batch began, and when all have committed the cursor moves by compare-and-set. A crash in
@@ -252,16 +252,16 @@ static void *flight_main(void *arg)
     return NULL;
 }
 
-static void flight_drawn(void *ctx)
+static void flight_ids_reserved(void *ctx)
 {
-    set_state(ctx, LDG_FLIGHT_DRAWN);
+    set_state(ctx, LDG_FLIGHT_RESERVED);
 }
 
-static ledger_rc flight_turn(void *ctx, ledger_error *err)
+static ledger_rc flight_await_commit_order(void *ctx, ledger_error *err)
 {
     struct ldg_flight *flight = ctx;
     struct ldg_applier *applier = flight->applier;
-    flight_drawn(flight);
+    flight_ids_reserved(flight);
     pthread_mutex_lock(&applier->mutex);
     while (flight->lead != NULL && flight->lead->state != LDG_FLIGHT_DONE)
         pthread_cond_wait(&applier->cond, &applier->mutex);
@@ -299,7 +299,7 @@ static void wait_for_lead(struct ldg_flight *flight)
 {
     struct ldg_applier *applier = flight->applier;
     pthread_mutex_lock(&applier->mutex);
-    while (flight->lead->state < LDG_FLIGHT_DRAWN)
+    while (flight->lead->state < LDG_FLIGHT_RESERVED)
         pthread_cond_wait(&applier->cond, &applier->mutex);
     pthread_mutex_unlock(&applier->mutex);
 }
@@ -324,9 +324,9 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
         .count = batch->op_count,
         .park_rejected = park,
         .refusals = &applier->refusals,
-        .turn = ahead ? flight_turn : NULL,
-        .drawn = ahead ? flight_drawn : NULL,
-        .turn_ctx = ahead ? flight : NULL,
+        .await_commit_order = ahead ? flight_await_commit_order : NULL,
+        .ids_reserved = ahead ? flight_ids_reserved : NULL,
+        .overlap_ctx = ahead ? flight : NULL,
     };
     flight->rc = flight->lead_rc = LEDGER_OK;
     memset(&flight->err, 0, sizeof(flight->err));
@@ -367,7 +367,7 @@ ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper
                            struct ldg_batch **ret_batch, ledger_error *err)
 {
     struct ldg_flight *flight = land(applier);
-    const bool overlapped = flight->apply.turn != NULL;
+    const bool overlapped = flight->apply.await_commit_order != NULL;
     ledger_rc rc = flight->rc;
     *ret_batch = flight->batch;
     flight->batch = NULL;

@@ -134,17 +134,17 @@ static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_
 }
 
 /* What the sink cannot do must be skipped on purpose: said at once, not at the first event. */
-static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_error *err)
+static ledger_rc check_abilities(const struct ledger_bridge *bridge, ledger_error *err)
 {
     static const struct {
         ledger_mutation_type type;
-        uint64_t caps;
+        enum ldg_op_kind op;
     } needs[] = {
-        { LEDGER_MUTATION_SET_TAGS, LDG_CAP_TAGS | LDG_CAP_FIND_BY_SOURCE },
-        { LEDGER_MUTATION_SET_ANNOTATIONS, LDG_CAP_ANNOTATIONS | LDG_CAP_FIND_BY_SOURCE },
-        { LEDGER_MUTATION_TRIM, LDG_CAP_TRIM | LDG_CAP_FIND_BY_SOURCE },
+        { LEDGER_MUTATION_SET_TAGS, LDG_OP_SET_TAGS },
+        { LEDGER_MUTATION_SET_ANNOTATIONS, LDG_OP_SET_ANNOTATIONS },
+        { LEDGER_MUTATION_TRIM, LDG_OP_TRIM },
     };
-    uint64_t caps = ldg_store_caps(bridge->sink);
+    const uint32_t takes = ldg_store_takes(bridge->sink);
     if ((ldg_store_caps(bridge->source) & LDG_CAP_MUTATION_LOG) == 0)
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "%s stores cannot be a source: no mutation log",
@@ -155,15 +155,18 @@ static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_e
                         "init --store %s --table %s`",
                         ledger_store_url(bridge->source), ledger_store_table(bridge->source),
                         ledger_store_url(bridge->source), ledger_store_table(bridge->source));
+    if (takes == 0)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "%s stores cannot be a sink",
+                        ledger_store_backend(bridge->sink));
     for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++)
-        if ((caps & needs[i].caps) != needs[i].caps &&
+        if ((takes >> needs[i].op & 1) == 0 &&
             (bridge->options.skip_types >> needs[i].type & 1) == 0)
             return ldg_fail(
                 err, LEDGER_ERR_UNSUPPORTED,
                 "the sink (%s) cannot take %s events; skip them on purpose with --skip %s",
                 ledger_store_backend(bridge->sink), ledger_mutation_type_name(needs[i].type),
                 ledger_mutation_type_name(needs[i].type));
-    if ((caps & LDG_CAP_PARK) == 0 && bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
+    if ((takes >> LDG_OP_PARK & 1) == 0 && bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "the sink (%s) cannot park events; use --on-bad-event stop",
                         ledger_store_backend(bridge->sink));
@@ -171,7 +174,7 @@ static ledger_rc check_capabilities(const struct ledger_bridge *bridge, ledger_e
 }
 
 /* A sink without cursors: a file if the caller named one, else memory, as long as the bridge. */
-static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
+static ledger_rc open_state_store(struct ledger_bridge *bridge, ledger_error *err)
 {
     if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
         return LEDGER_OK;
@@ -187,7 +190,7 @@ static ledger_rc open_side(struct ledger_bridge *bridge, ledger_error *err)
     options.url = url;
     options.log = LEDGER_MUTATION_LOG_OFF;
     options.flags = LEDGER_STORE_CREATE;
-    return ledger_store_open(&options, &bridge->side, err);
+    return ledger_store_open(&options, &bridge->state_store, err);
 }
 
 ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *sink,
@@ -232,12 +235,12 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     if (rc == LEDGER_OK)
         rc = ldg_store_reopen(sink, LDG_ROLE_USER, bridge->options.name, &bridge->sink, err);
     if (rc == LEDGER_OK)
-        rc = check_capabilities(bridge, err);
+        rc = check_abilities(bridge, err);
     if (rc == LEDGER_OK)
         rc = ldg_pair_identities(bridge->source, bridge->sink, &source_identity, &sink_identity,
                                  err);
     if (rc == LEDGER_OK)
-        rc = open_side(bridge, err);
+        rc = open_state_store(bridge, err);
     if (rc == LEDGER_OK)
         rc = ldg_telemetry_init(&bridge->telemetry, &bridge->options, err);
     if (rc == LEDGER_OK) {
@@ -255,7 +258,7 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
     struct ledger_bridge *b = *bridge;
     ledger_bridge_stop(b);
     ldg_pipe_close(&b->poll_pipe);
-    ledger_store_close(&b->side);
+    ledger_store_close(&b->state_store);
     ledger_store_close(&b->sink);
     ledger_store_close(&b->source);
     for (int i = 0; i < 4; i++)

@@ -6,7 +6,7 @@
  * sink already has, going forward would lose events. A batch never moves that column back: where Go
  * has run ahead, its position stays until ours has passed it.
  *
- * A sink that keeps no cursors has them in a side store: a local file, or the process's memory. */
+ * A sink that keeps no cursors has them in a state store: a local file, or the process's memory. */
 #include <stdio.h>
 #include <string.h>
 

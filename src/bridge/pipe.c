@@ -54,8 +54,9 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
         ldg_store_reopen_for(bridge->source, LDG_ROLE_SOURCE, NULL, waits, &pipe->source, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_reopen_for(bridge->sink, LDG_ROLE_SINK, NULL, waits, &pipe->sink, err);
-    if (rc == LEDGER_OK && bridge->side != NULL)
-        rc = ldg_store_reopen_for(bridge->side, LDG_ROLE_SIDE, NULL, waits, &pipe->side, err);
+    if (rc == LEDGER_OK && bridge->state_store != NULL)
+        rc = ldg_store_reopen_for(bridge->state_store, LDG_ROLE_STATE, NULL, waits,
+                                  &pipe->state_store, err);
     if (rc == LEDGER_OK)
         rc = ldg_origins_init(&pipe->origins, pipe->source, pipe->sink, bridge->options.name, err);
     if (rc == LEDGER_OK)
@@ -66,10 +67,10 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
         if ((ldg_store_caps(pipe->sink) & LDG_CAP_OVERLAP_APPLY) != 0)
             pipe->reader.batch_count = LDG_READER_BATCHES;
         pipe->cursor = (struct ldg_cursor_keeper){
-            .store = pipe->side != NULL ? pipe->side : pipe->sink,
+            .store = pipe->state_store != NULL ? pipe->state_store : pipe->sink,
             .name = bridge->options.name,
             .codec = bridge->options.id_codec,
-            .in_sink = pipe->side == NULL,
+            .in_sink = pipe->state_store == NULL,
         };
         *ret_pipe = pipe;
         pipe = NULL;
@@ -86,7 +87,7 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     ldg_reader_fini(&(*pipe)->reader);
     ldg_applier_fini(&(*pipe)->applier);
     ldg_origins_fini(&(*pipe)->origins);
-    ledger_store_close(&(*pipe)->side);
+    ledger_store_close(&(*pipe)->state_store);
     ledger_store_close(&(*pipe)->sink);
     ledger_store_close(&(*pipe)->source);
     ldg_free(*pipe);
@@ -450,7 +451,7 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
             *ret_read = 0;
         return rc;
     }
-    bool ahead = joined && batch->log.more && pipe->limit_once == 0 && pipe->side == NULL;
+    bool ahead = joined && batch->log.more && pipe->limit_once == 0 && pipe->state_store == NULL;
     if (ahead) {
         limits = limits_of(pipe, true);
         ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);
@@ -488,7 +489,7 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
     size_t read = again;
     ledger_rc rc = LEDGER_OK;
 
-    if (bridge->side != NULL) {
+    if (bridge->state_store != NULL) {
         pthread_mutex_lock(&bridge->lone_mutex);
         pipe->cursor.loaded = false;
     }
@@ -501,7 +502,7 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
     }
     if (rc == LEDGER_ERR_FOREIGN_BRIDGE && pipe->looked)
         ldg_takeover_after(pipe);
-    if (bridge->side != NULL)
+    if (bridge->state_store != NULL)
         pthread_mutex_unlock(&bridge->lone_mutex);
 
     bool failed = rc != LEDGER_OK && rc != LEDGER_ERR_FENCED;

@@ -189,8 +189,8 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
     case LEDGER_MUTATION_TRIM:
         id = address->by_source_id ? event->source_id : event->before_id;
         ops[0].kind = LDG_OP_TRIM;
-        ops[0].kept = item->kept;
-        ops[0].kept_count = item->kept_count;
+        ops[0].survivors = item->survivors;
+        ops[0].survivor_count = item->survivor_count;
         break;
     case LEDGER_MUTATION_UNKNOWN:
         return explain(arena, "unknown mutation type", event->type_name);

@@ -133,7 +133,7 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
 {
     const ledger_mutation_event *event = &item->event;
     const char *origin = event->entry_origin[0] != '\0' ? event->entry_origin : event->origin;
-    ledger_id before, *kept = NULL;
+    ledger_id before, *survivors = NULL;
     size_t count = 0;
     int number = 0;
     ledger_rc rc = LEDGER_OK;
@@ -142,10 +142,11 @@ static ledger_rc complete_trim(ledger_store *source, struct ldg_batch_event *ite
     if (origin[0] != '\0')
         rc = number_at_source(source, origin, arena, &number, err);
     if (rc == LEDGER_OK && number >= 0)
-        rc = ldg_store_trim_kept(source, number, event->stream, before, arena, &kept, &count, err);
+        rc = ldg_store_trim_survivors(source, number, event->stream, before, arena, &survivors,
+                                      &count, err);
     if (rc == LEDGER_OK) {
-        item->kept = kept;
-        item->kept_count = count;
+        item->survivors = survivors;
+        item->survivor_count = count;
     }
     return rc;
 }

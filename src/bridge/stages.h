@@ -39,9 +39,9 @@ enum ldg_fate {
 /* One decoded row. */
 struct ldg_batch_event {
     ledger_mutation_event event;
-    const char *bad;       /* why it cannot be decoded or planned; NULL: it can */
-    const ledger_id *kept; /* trim: entries that the source still has */
-    size_t kept_count;
+    const char *bad;            /* why it cannot be decoded or planned; NULL: it can */
+    const ledger_id *survivors; /* trim: entries that the source still has */
+    size_t survivor_count;
     uint8_t fate; /* enum ldg_fate, from plan */
 };
 
@@ -81,7 +81,7 @@ struct ldg_plan_rules {
 /* cursor.c */
 #define LDG_CURSOR_NAME_MAX 256
 struct ldg_cursor_keeper {
-    ledger_store *store; /* the sink; for a sink without TX_CURSOR the side store */
+    ledger_store *store; /* the sink; for a sink that keeps no cursors the state store */
     const char *name;
     const ledger_id_codec *codec;
     bool in_sink; /* the sink keeps it: moves in apply()'s transaction */
@@ -120,7 +120,7 @@ struct ldg_flight {
     pthread_t thread;
     bool has_thread;
     /* under the applier's mutex */
-    enum { LDG_FLIGHT_IDLE, LDG_FLIGHT_BEGUN, LDG_FLIGHT_DRAWN, LDG_FLIGHT_DONE } state;
+    enum { LDG_FLIGHT_IDLE, LDG_FLIGHT_BEGUN, LDG_FLIGHT_RESERVED, LDG_FLIGHT_DONE } state;
     struct ldg_flight *lead; /* the batch before it, while that is under way */
     ledger_rc lead_rc;       /* what became of it */
     ledger_rc rc;
@@ -157,7 +157,7 @@ struct ldg_backlog {
 
 struct ldg_pipe {
     struct ledger_bridge *bridge;
-    ledger_store *source, *sink, *side;
+    ledger_store *source, *sink, *state_store;
     struct ldg_reader reader;
     struct ldg_applier applier;
     struct ldg_cursor_keeper cursor;
@@ -190,8 +190,8 @@ struct ledger_bridge {
     ledger_bridge_options options; /* strings are ours */
     char *strings[4];              /* name, cursor_file, meter_name, tracer_name */
     ledger_store *source, *sink;   /* templates: every pipe opens its own from them */
-    ledger_store *side;            /* keeps the cursors of a sink that does not; else NULL */
-    pthread_mutex_t lone_mutex;    /* with a side store nothing fences, so cycles take turns */
+    ledger_store *state_store;     /* keeps the cursors of a sink that does not; else NULL */
+    pthread_mutex_t lone_mutex;    /* with a state store nothing fences, so cycles take turns */
     struct ldg_telemetry telemetry;
     int wake_fd, stop_fd; /* eventfds; stop_fd stays readable once set */
     atomic_bool stopping;
@@ -305,7 +305,7 @@ ledger_rc ldg_cursor_of_go(const struct ldg_cursor_keeper *cursor, char name[LDG
 ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
                           const struct ldg_log_batch *batch, struct ldg_cursor *ret_next,
                           ledger_error *err);
-/* The row was written by apply(), or is written now to the side store. */
+/* The row was written by apply(), or is written now to the state store. */
 ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
                            ledger_error *err);
 

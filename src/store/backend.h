@@ -2,10 +2,10 @@
  * symbol; registry.c is the only place that names it; only this folder calls a callback.
  *
  * Contract for every callback: arguments were checked before (names valid, strings UTF-8 and
- * within limits, payloads JSON, ids of the right kind, capability present, store not read-only).
- * Inputs are borrowed until return. ret_ values are set on success and untouched on failure. A
- * failed call has written nothing, unless it says otherwise. `err` is never NULL here. One thread
- * at a time per ctx; a ctx may move between threads. */
+ * within limits, payloads JSON, ids of the right kind, the op is one that it takes, store not
+ * read-only). Inputs are borrowed until return. ret_ values are set on success and untouched on
+ * failure. A failed call has written nothing, unless it says otherwise. `err` is never NULL here.
+ * One thread at a time per ctx; a ctx may move between threads. */
 #ifndef LDG_STORE_BACKEND_H
 #define LDG_STORE_BACKEND_H
 
@@ -17,22 +17,16 @@
 #include "base/clock.h"
 #include "store/id.h"
 
+/* What no pointer of a role tells; behaviour, not brand. */
 enum {
-    LDG_CAP_MUTATION_LOG = 1 << 0,   /* can be a source: log_* */
-    LDG_CAP_ATOMIC_BATCH = 1 << 1,   /* apply() is one transaction */
-    LDG_CAP_TX_CURSOR = 1 << 2,      /* apply() moves the cursor in that transaction: cursor_* */
-    LDG_CAP_FIND_BY_SOURCE = 1 << 3, /* finds bridged entries: replays are no-ops */
-    LDG_CAP_TAGS = 1 << 4,
-    LDG_CAP_ANNOTATIONS = 1 << 5,
-    LDG_CAP_TRIM = 1 << 6,
-    LDG_CAP_SEARCH = 1 << 7,
-    LDG_CAP_TRANSACTIONS = 1 << 8,    /* tx_* */
-    LDG_CAP_PARK = 1 << 9,            /* parked_* and parking in apply() */
-    LDG_CAP_PARALLEL_APPLY = 1 << 10, /* several connections apply side by side */
-    LDG_CAP_OVERLAP_APPLY = 1 << 11,  /* apply() heeds `turn`: two batches may be under way */
-    LDG_CAP_NOTIFY = 1 << 12,         /* LEDGER_STORE_NOTIFY */
-    LDG_CAP_FULL_TEXT = 1 << 13,      /* LEDGER_STORE_FULL_TEXT, full_text of a search */
-    LDG_CAP_TEXT_KEYS = 1 << 14,      /* as a sink it knows entries by ids that are texts, too */
+    LDG_CAP_ATOMIC_BATCH = 1 << 0,   /* apply() is one transaction */
+    LDG_CAP_PARALLEL_APPLY = 1 << 1, /* several connections apply side by side */
+    LDG_CAP_OVERLAP_APPLY = 1 << 2,  /* apply() heeds await_commit_order: two batches may be under
+                                        way */
+    LDG_CAP_SEARCH = 1 << 3,         /* read() heeds `search` */
+    LDG_CAP_NOTIFY = 1 << 4,         /* LEDGER_STORE_NOTIFY */
+    LDG_CAP_FULL_TEXT = 1 << 5,      /* LEDGER_STORE_FULL_TEXT, full_text of a search */
+    LDG_CAP_TEXT_KEYS = 1 << 6,      /* as a sink it knows entries by ids that are texts, too */
 };
 
 /* How a store was opened; strings live as long as the store. */
@@ -53,7 +47,7 @@ struct ldg_open {
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
         LDG_ROLE_SINK,   /* a bridge's writing end: commits need not wait for the disk, because the
                             cursor falls back together with the data */
-        LDG_ROLE_SIDE,   /* a bridge's own file of cursors, for a sink that keeps none */
+        LDG_ROLE_STATE,  /* a bridge's own store of cursors, for a sink that keeps none */
     } role;
 };
 
@@ -132,8 +126,8 @@ struct ldg_op {
     bool inexact;                     /* APPEND: the payload is Go's compacted form of the bytes */
     ledger_list tags;                 /* SET_TAGS */
     ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
-    const ledger_id *kept;            /* TRIM: ids <= key that the source still has, ascending */
-    size_t kept_count;
+    const ledger_id *survivors;       /* TRIM: ids <= key that the source still has, ascending */
+    size_t survivor_count;
     const char *type_name;   /* for <table>_parked */
     const char *reason;      /* PARK */
     const char *source_uuid; /* of the store whose log was read */
@@ -172,7 +166,7 @@ struct ldg_refusals {
 
 /* One fenced batch. */
 struct ldg_apply {
-    const char *name;                  /* of the cursor; NULL: no fence, no cursor (no TX_CURSOR) */
+    const char *name; /* of the cursor; NULL: no fence, no cursor (it keeps none) */
     const struct ldg_cursor *expected; /* the row as it was when the batch was read */
     const struct ldg_cursor *next;     /* NULL: check the fence, do not move (parallel worker) */
     const struct ldg_op *ops;
@@ -182,18 +176,19 @@ struct ldg_apply {
     struct ldg_refusals *refusals;
     /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another
      * handle, and a later one begin before this one has ended.
-     * turn() waits until the earlier one is committed; anything but OK: give up and return that. It
-     * must be called once, before the fence is compared and before anything is done that the
-     * earlier batch could change the outcome of. What may be done before it: adding entries that
-     * hit no key. A wait for a lock that the other batch holds must end soon, as BUSY: then both
-     * are tried again, one after the other.
-     * The later batch begins when this one calls drawn(), at the latest when it calls turn(): by
-     * then the ids of all entries that this batch may add are drawn, and these very ones are used
-     * on whatever path it goes, so that ids in the sink follow the order of the log; until they
-     * are, settle() passes none of them. drawn() may be called once, before turn(), or never. */
-    ledger_rc (*turn)(void *turn_ctx, ledger_error *err);
-    void (*drawn)(void *turn_ctx);
-    void *turn_ctx;
+     * await_commit_order() waits until the earlier one is committed; anything but OK: give up and
+     * return that. It must be called once, before the fence is compared and before anything is done
+     * that the earlier batch could change the outcome of. What may be done before it: adding
+     * entries that hit no key. A wait for a lock that the other batch holds must end soon, as BUSY:
+     * then both are tried again, one after the other. The later batch begins when this one calls
+     * ids_reserved(), at the latest when it calls await_commit_order(): by then the ids of all
+     * entries that this batch may add are reserved, and these very ones are used on whatever path
+     * it goes, so that ids in the sink follow the order of the log; until they are, watermark()
+     * passes none of them. ids_reserved() may be called once, before await_commit_order(), or
+     * never. */
+    ledger_rc (*await_commit_order)(void *overlap_ctx, ledger_error *err);
+    void (*ids_reserved)(void *overlap_ctx);
+    void *overlap_ctx;
 };
 
 struct ldg_parked_row {
@@ -209,7 +204,7 @@ struct ldg_parked_row {
 };
 
 /* How far the ids of a table have settled, for one who follows it. */
-struct ldg_settle {
+struct ldg_watermark {
     int64_t settled; /* no entry with an id up to this one will be seen that was not seen before */
     /* the backend's own, from zeroes on */
     int64_t mark;  /* highest id of an earlier look … */
@@ -230,25 +225,13 @@ struct ldg_history_row {
     const ledger_entry *entry;
 };
 
-struct ldg_backend {
-    const char *name;   /* "sqlite" */
-    const char *scheme; /* "sqlite" for sqlite:PATH */
-    uint64_t caps;
-    size_t ctx_size;           /* store.c allocates it zeroed */
-    int64_t time_precision_us; /* stored times are cut to this, LDG_TIME_COARSEST_US at most; 0:
-                                  whole microseconds */
+/* A backend is its name, its life, and a table of functions for each role that it can play. A role
+ * that is NULL is a thing it cannot do. Inside a role a callback may be NULL where it says
+ * "optional", or the group that it stands in does: then that is a thing it cannot do, or need not.
+ * Of a group all are there or none. */
 
-    /* --- required -------------------------------------------------------------------------- */
-    /* On failure close() is not called. Creates or migrates as the flags say. */
-    ledger_rc (*open)(void *ctx, const struct ldg_open *open, ledger_error *err);
-    void (*close)(void *ctx);
-    /* URL under which another handle on the same data can be opened; false: there is none. */
-    bool (*describe)(void *ctx, char *url, size_t url_size);
-    bool (*has_log)(void *ctx);
-    /* Are ids of entries texts, ordered bytewise? Else positive numbers. NULL: never. */
-    bool (*has_text_ids)(void *ctx);
-    /* Key for in-process wake-ups: equal for handles on one database. */
-    const char *(*wake_key)(void *ctx);
+/* What a program asks of a store. */
+struct ldg_store_role {
     ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_ids *ret_ids, ledger_error *err);
     /* stream NULL: all. search NULL: plain read. All in the arena. */
@@ -260,25 +243,38 @@ struct ldg_backend {
                       ledger_error *err);
     ledger_rc (*list_streams)(void *ctx, const char *after, size_t limit, ledger_names *ret_names,
                               ledger_error *err);
-    ledger_rc (*health)(void *ctx, ledger_error *err);
-    ledger_rc (*check)(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
-    ledger_rc (*identity)(void *ctx, struct ldg_identity *ret_identity, ledger_error *err);
 
-    /* --- TAGS, ANNOTATIONS, TRIM, TRANSACTIONS, FIND_BY_SOURCE ------------------------------- */
+    /* Optional, each. */
     ledger_rc (*set_tags)(void *ctx, const char *stream, ledger_id id, ledger_list tags,
                           ledger_error *err);
     ledger_rc (*set_annotations)(void *ctx, const char *stream, ledger_id id, ledger_map map,
                                  ledger_error *err);
     ledger_rc (*trim)(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
                       ledger_error *err);
+    /* Optional, one group. */
     ledger_rc (*tx_begin)(void *ctx, ledger_error *err);
     /* BUSY leaves the transaction open, to be committed again; any other failure ends it. */
     ledger_rc (*tx_commit)(void *ctx, ledger_error *err);
     ledger_rc (*tx_rollback)(void *ctx, ledger_error *err);
+    /* Optional. */
     ledger_rc (*find_by_source_id)(void *ctx, const char *stream, const char *source_id,
                                    ledger_id *ret_id, ledger_error *err);
+    /* Optional, one group: following a table, where ids are numbers. NULL: ids rise in the order of
+     * commits, and what is new lies behind the last id. Else an entry may be committed below ids
+     * that were seen before it. */
+    /* Moves watermark->settled up, never down: every entry up to it that will ever be is there for
+     * a read that begins after this call. watermark->writers: ldg_free() when the following ends.
+     */
+    ledger_rc (*watermark)(void *ctx, struct ldg_watermark *watermark, ledger_error *err);
+    /* As read without search, ascending: entries behind options->after and before the last of the
+     * ids `known` (ascending, at least one) that are not among them. */
+    ledger_rc (*read_gaps)(void *ctx, const char *stream, const ledger_read_options *options,
+                           const int64_t *known, size_t known_count, struct ldg_arena *arena,
+                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
+};
 
-    /* --- MUTATION_LOG: the source's side of a bridge ----------------------------------------- */
+/* The source's side of a bridge: a mutation log. Needs `state`, for its identity. */
+struct ldg_source_role {
     /* Rows behind `state` ("" = from the beginning), one consistent look. The witness in `state` is
      * compared first, unless no rows follow and nothing was written since the last look.
      * Errors: CURSOR_MISMATCH, SOURCE_REWOUND, DATA (not a cursor of this backend). */
@@ -297,12 +293,6 @@ struct ldg_backend {
     /* Waits until the log may have grown, wake_fd (an eventfd, drained by the caller) becomes
      * readable, or timeout_ms is over. May return early. Opens no lasting transaction. */
     ledger_rc (*log_wait)(void *ctx, int wake_fd, int64_t timeout_ms, ledger_error *err);
-    /* NULL: a cursor of this backend never needs it. `state` no longer passes log_check because the
-     * source moved to another cluster with all its rows (pg_upgrade, a dump restored): the same
-     * place in the log as the source is now. May go back, never forward; rows before it stay as
-     * they are. Errors: SOURCE_REWOUND (the witness is not there: rows are missing), DATA. */
-    ledger_rc (*log_acknowledge)(void *ctx, const char *state, char ret_state[LDG_CURSOR_STATE_MAX],
-                                 ledger_error *err);
     /* Of each entry's row, if it is still there: id, stream, payload and created_at_us as stored
      * (LEDGER_NO_TIME: no time that can be read); the rest is empty, and nothing else of the row is
      * read. For events that do not carry them byte for byte (Go compacts payloads and sends no
@@ -312,41 +302,28 @@ struct ldg_backend {
     ledger_rc (*entries_by_id)(void *ctx, const ledger_id *ids, size_t count,
                                struct ldg_arena *arena, ledger_entry **ret_entries,
                                ledger_error *err);
+    /* Optional; NULL: a cursor of this backend never needs it. `state` no longer passes log_check
+     * because the source moved to another cluster with all its rows (pg_upgrade, a dump restored):
+     * the same place in the log as the source is now. May go back, never forward; rows before it
+     * stay as they are. Errors: SOURCE_REWOUND (the witness is not there: rows are missing), DATA.
+     */
+    ledger_rc (*log_acknowledge)(void *ctx, const char *state, char ret_state[LDG_CURSOR_STATE_MAX],
+                                 ledger_error *err);
+    /* Optional; NULL: there are none. Ids of the stream's entries with id <= before that the source
+     * still has, ascending, in the arena, seen now or later than the log row of the trim was:
+     * appended after the trim, or, where transactions overlap, committed around it. origin 0:
+     * entries written here. Else a number of this store's own origins: ids are those at the origin,
+     * and an entry that is parked here counts as one that survives. */
+    ledger_rc (*trim_survivors)(void *ctx, int origin, const char *stream, ledger_id before,
+                                struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                ledger_error *err);
+};
 
-    /* --- the sink's side of a bridge --------------------------------------------------------- */
-    /* Small number of an origin, made on first use. The sink's own identity gives 0. */
-    ledger_rc (*origin_get)(void *ctx, const struct ldg_identity *identity, const char *name,
-                            int *ret_origin, ledger_error *err);
-    /* Known origins, ascending by number, without 0; in the arena. */
-    ledger_rc (*origin_list)(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
-                             int **ret_numbers, size_t *ret_count, ledger_error *err);
-    /* Rows that the Go bridge left (source_id, no origin) get this origin and key, and keep
-     * their source_id; the origin is marked as one that took over. One transaction. Left alone:
-     * what is gone or has an origin meanwhile, and what the origin has already. ret_adopted: how
-     * many were changed. */
-    ledger_rc (*origin_adopt)(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
-                              uint64_t *ret_adopted, ledger_error *err);
-    /* Id here, in the arena, of the entry with the highest id at the origin; none: none is here. */
-    ledger_rc (*origin_last)(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
-                             ledger_error *err);
-    /* Where the table has Go's unique index on source_id, the rows of one origin carry it, for Go's
-     * programs and its bridge: of the first one that took over from the Go bridge, else of the
-     * first. Chooses that one, unless rows are there that nobody has claimed: their numbers may be
-     * another source's; and gives the rows that lack it their source_id, in short transactions.
-     * *ret_origin 0: none is chosen. From then on apply() writes it. NULL: never. */
-    ledger_rc (*origin_carry_ids)(void *ctx, int *ret_origin, ledger_error *err);
-    /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
-     * which now have those positions are taken for new. For a source whose log was put back. */
-    ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
-    /* A bridge leaves out changes of annotations. They merge, so a later one does not stand for
-     * those: from now on origin_unguard() forgets the positions of all. NULL: there are none. */
-    ledger_rc (*origin_skips)(void *ctx, int origin, ledger_error *err);
-    /* A cursor goes back, so that all comes again in the order of the log. Forgets positions that
-     * would keep out what was skipped: of annotations after origin_skips(), and those that stood
-     * for both kinds before tags and annotations had one each. NULL: there are none. */
-    ledger_rc (*origin_unguard)(void *ctx, ledger_error *err);
-    /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
-    ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
+/* The sink's side of a bridge. */
+struct ldg_sink_role {
+    /* The kinds of op that apply() takes: bits 1 << LDG_OP_…; at least APPEND. With PARK it keeps
+     * events aside itself, in the rows that `state` lists. */
+    uint32_t takes;
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
      * Of each op, first what is here already: it neither waits nor is refused. A change or a trim
      * with mutation_origin 0 was made here: REPLAYED. The entry of an append is compared with the
@@ -368,8 +345,19 @@ struct ldg_backend {
      * of its own, and parks nothing. */
     ledger_rc (*apply)(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                        ledger_error *err);
+    /* Optional; NULL: as soon as apply() returns. How many apply() calls of this handle are known
+     * to be on disk (1 = the first). */
+    uint64_t (*durable_count)(void *ctx);
+    /* Optional. Is a backlog worked off (larger checkpoints), or a tail followed? */
+    void (*hint_backlog)(void *ctx, bool backlog);
+};
 
-    /* --- TX_CURSOR --------------------------------------------------------------------------- */
+/* What a bridge must find again: who the store is, cursors, origins, events kept aside. Of a sink
+ * without it nothing is asked but to take ops; another store keeps all this for it. */
+struct ldg_state_role {
+    ledger_rc (*identity)(void *ctx, struct ldg_identity *ret_identity, ledger_error *err);
+
+    /* Optional, one group. With a sink: apply() moves the cursor in its transaction. */
     /* Reads the row; create: makes and commits it first when it is missing (state and readable "").
      * Without create a missing row is NOT_FOUND. */
     ledger_rc (*cursor_get)(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,
@@ -379,7 +367,45 @@ struct ldg_backend {
                             const struct ldg_cursor *next, ledger_error *err);
     ledger_rc (*cursor_list)(void *ctx, ledger_names *ret_names, ledger_error *err);
 
-    /* --- PARK -------------------------------------------------------------------------------- */
+    /* Optional, one group. With a sink: it finds bridged entries by their origin, so that replays
+     * are no-ops. */
+    /* Small number of an origin, made on first use. The sink's own identity gives 0. */
+    ledger_rc (*origin_get)(void *ctx, const struct ldg_identity *identity, const char *name,
+                            int *ret_origin, ledger_error *err);
+    /* Known origins, ascending by number, without 0; in the arena. */
+    ledger_rc (*origin_list)(void *ctx, struct ldg_arena *arena, struct ldg_identity **ret_items,
+                             int **ret_numbers, size_t *ret_count, ledger_error *err);
+    /* Optional, one group, with origins: what the Go bridge left, and a log that was put back. */
+    /* Rows that the Go bridge left (source_id, no origin) get this origin and key, and keep
+     * their source_id; the origin is marked as one that took over. One transaction. Left alone:
+     * what is gone or has an origin meanwhile, and what the origin has already. ret_adopted: how
+     * many were changed. */
+    ledger_rc (*origin_adopt)(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
+                              uint64_t *ret_adopted, ledger_error *err);
+    /* Id here, in the arena, of the entry with the highest id at the origin; none: none is here. */
+    ledger_rc (*origin_last)(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
+                             ledger_error *err);
+    /* Forgets that changes behind `position` of this origin's log were applied, so that the ones
+     * which now have those positions are taken for new. For a source whose log was put back. */
+    ledger_rc (*origin_rewind)(void *ctx, int origin, int64_t position, ledger_error *err);
+    /* Optional, each. */
+    /* Where the table has Go's unique index on source_id, the rows of one origin carry it, for Go's
+     * programs and its bridge: of the first one that took over from the Go bridge, else of the
+     * first. Chooses that one, unless rows are there that nobody has claimed: their numbers may be
+     * another source's; and gives the rows that lack it their source_id, in short transactions.
+     * *ret_origin 0: none is chosen. From then on apply() writes it. NULL: never. */
+    ledger_rc (*origin_carry_ids)(void *ctx, int *ret_origin, ledger_error *err);
+    /* A bridge leaves out changes of annotations. They merge, so a later one does not stand for
+     * those: from now on origin_unguard() forgets the positions of all. NULL: there are none. */
+    ledger_rc (*origin_skips)(void *ctx, int origin, ledger_error *err);
+    /* A cursor goes back, so that all comes again in the order of the log. Forgets positions that
+     * would keep out what was skipped: of annotations after origin_skips(), and those that stood
+     * for both kinds before tags and annotations had one each. NULL: there are none. */
+    ledger_rc (*origin_unguard)(void *ctx, ledger_error *err);
+    /* Does the table hold rows of the Go bridge (source_id) that no origin has? NULL: never. */
+    ledger_rc (*origin_unclaimed)(void *ctx, bool *ret_any, ledger_error *err);
+
+    /* Optional, one group: events kept aside. A sink that takes PARK has it. */
     /* Rows with id > after, in order of id, at most limit, in the arena. */
     ledger_rc (*parked_list)(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                              struct ldg_parked_row **ret_rows, size_t *ret_count,
@@ -395,8 +421,10 @@ struct ldg_backend {
     /* Counts an attempt with a reason (it still cannot be decoded). */
     ledger_rc (*parked_note)(void *ctx, int64_t id, const char *reason, ledger_error *err);
     ledger_rc (*parked_drop)(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
+};
 
-    /* --- verification ------------------------------------------------------------------------ */
+/* What verification reads. */
+struct ldg_verify_role {
     /* Entries of one origin with id at the origin > after, ascending by it, ends by limit and
      * bytes; in the arena. origin 0: by their own id all that have no origin, also what the Go
      * bridge left; LDG_ORIGIN_UNCLAIMED: by their own id what it left, alone. A damaged column does
@@ -416,32 +444,38 @@ struct ldg_backend {
     /* Reads until snapshot_end see one moment. Not nested. */
     ledger_rc (*snapshot_begin)(void *ctx, ledger_error *err);
     void (*snapshot_end)(void *ctx);
+};
 
-    /* --- optional ---------------------------------------------------------------------------- */
-    /* Ids of the stream's entries with id <= before that the source still has, ascending, in the
-     * arena, seen now or later than the log row of the trim was: appended after the trim, or, where
-     * transactions overlap, committed around it. origin 0: entries written here. Else a number of
-     * this store's own origins: ids are those at the origin, and an entry that is parked here
-     * counts as one that is kept. NULL: there are none. */
-    ledger_rc (*trim_kept)(void *ctx, int origin, const char *stream, ledger_id before,
-                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                           ledger_error *err);
-    /* Following a table, where ids are numbers. NULL, both: ids rise in the order of commits, and
-     * what is new lies behind the last id. Else an entry may be committed below ids that were seen
-     * before it. */
-    /* Moves settle->settled up, never down: every entry up to it that will ever be is there for a
-     * read that begins after this call. settle->writers: ldg_free() when the following ends. */
-    ledger_rc (*settle)(void *ctx, struct ldg_settle *settle, ledger_error *err);
-    /* As read without search, ascending: entries behind options->after and before the last of the
-     * ids `known` (ascending, at least one) that are not among them. */
-    ledger_rc (*read_gaps)(void *ctx, const char *stream, const ledger_read_options *options,
-                           const int64_t *known, size_t known_count, struct ldg_arena *arena,
-                           ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
-    /* How many apply() calls of this handle are known to be on disk (1 = the first). NULL: as soon
-     * as apply() returns. */
-    uint64_t (*durable_count)(void *ctx);
-    /* Is a backlog worked off (larger checkpoints), or a tail followed? */
-    void (*hint_backlog)(void *ctx, bool backlog);
+struct ldg_backend {
+    const char *name;   /* "sqlite" */
+    const char *scheme; /* "sqlite" for sqlite:PATH */
+    uint64_t caps;
+    size_t ctx_size;           /* store.c allocates it zeroed */
+    int64_t time_precision_us; /* stored times are cut to this, LDG_TIME_COARSEST_US at most; 0:
+                                  whole microseconds */
+
+    /* On failure close() is not called. Creates or migrates as the flags say. */
+    ledger_rc (*open)(void *ctx, const struct ldg_open *open, ledger_error *err);
+    void (*close)(void *ctx);
+    ledger_rc (*health)(void *ctx, ledger_error *err);
+    /* Optional; NULL: it is the one that it was opened by. URL under which another handle on the
+     * same data can be opened; false: there is none. */
+    bool (*describe)(void *ctx, char *url, size_t url_size);
+    /* With `source`, else optional. */
+    bool (*has_log)(void *ctx);
+    /* Optional; NULL: never. Are ids of entries texts, ordered bytewise? Else positive numbers. */
+    bool (*has_text_ids)(void *ctx);
+    /* With `store` or `source`, else optional. Key for in-process wake-ups: equal for handles on
+     * one database. */
+    const char *(*wake_key)(void *ctx);
+    /* Optional. */
+    ledger_rc (*check)(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
+
+    const struct ldg_store_role *store;
+    const struct ldg_source_role *source;
+    const struct ldg_sink_role *sink;
+    const struct ldg_state_role *state;
+    const struct ldg_verify_role *verify;
 };
 
 /* --- wait.c: waiting, in every backend ------------------------------------------------------- */
@@ -532,7 +566,7 @@ bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes 
 /* FOREIGN_BRIDGE: it is. */
 ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
-bool ldg_op_keeps(const struct ldg_op *op, ledger_id key);
+bool ldg_op_survives(const struct ldg_op *op, ledger_id key);
 /* TRIM: does it delete the entry of its origin and stream with this id? */
 bool ldg_op_trims(const struct ldg_op *op, ledger_id key);
 /* The event to park an op with, so that each can be tried again alone: of an append of several

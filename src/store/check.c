@@ -11,42 +11,38 @@
 
 /* --- what a handle may do now ---------------------------------------------------------------- */
 
-uint64_t ldg_store_caps(const ledger_store *store)
-{
-    uint64_t caps = store->backend->caps & ~store->hidden_caps;
-    if (store->open.flags & LEDGER_STORE_APPEND_ONLY)
-        caps &= ~(uint64_t)(LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS);
-    return caps;
-}
-
 ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err)
 {
     return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store does not support %s",
                     store->backend->name, what);
 }
 
-ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, uint64_t cap,
-                        bool has_callback, const char *what, ledger_error *err)
+ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, bool has_callback,
+                        const char *what, ledger_error *err)
 {
     if (!store)
         return ldg_fail(err, LEDGER_ERR_CLOSED, "the store is closed (its handle is NULL)");
     if (use == LDG_USE_WRITE && (store->open.flags & LEDGER_STORE_READ_ONLY))
         return ldg_fail(err, LEDGER_ERR_READ_ONLY, "the store was opened read-only");
-    if ((cap & (LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS)) &&
-        (store->open.flags & LEDGER_STORE_APPEND_ONLY))
-        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                        "the store was opened append-only: tags and annotations cannot be set");
-    if (!has_callback || (ldg_store_caps(store) & cap) != cap)
+    if (!has_callback)
         return ldg_fail_unsupported(store, what, err);
     if (use == LDG_USE_WRITE && store->in_snapshot)
         return ldg_fail(err, LEDGER_ERR_INVALID, "a snapshot is open on this handle: only reads");
     return LEDGER_OK;
 }
 
-ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, uint64_t cap,
-                              bool has_callback, const char *what, ledger_error *err)
+ledger_rc ldg_check_not_append_only(const ledger_store *store, ledger_error *err)
 {
-    ledger_rc rc = ldg_check_use(store, use, cap, has_callback, what, err);
+    return (store->open.flags & LEDGER_STORE_APPEND_ONLY) == 0
+               ? LEDGER_OK
+               : ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                          "the store was opened append-only: tags and annotations cannot be set");
+}
+
+ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, bool has_callback,
+                              const char *what, ledger_error *err)
+{
+    ledger_rc rc = ldg_check_use(store, use, has_callback, what, err);
     if (rc == LEDGER_OK && store->in_tx)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "%s cannot be part of an open transaction", what);
     return rc;

@@ -100,8 +100,8 @@ static ledger_rc check_flags(const struct ldg_backend *backend, uint32_t flags, 
                 : LEDGER_OK;
 }
 
-ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
-                            ledger_store **ret_store, ledger_error *err)
+ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
+                            enum ldg_role role, ledger_store **ret_store, ledger_error *err)
 {
     ledger_store *store = NULL;
     const char *path = NULL;
@@ -118,7 +118,10 @@ ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role r
     rc = copy_options(store, options, err);
     if (rc != LEDGER_OK)
         goto out;
-    if (store->url)
+    store->backend = backend;
+    if (backend)
+        path = store->url ? strchr(store->url, ':') + 1 : NULL;
+    else if (store->url)
         rc = ldg_registry_find(store->url, &store->backend, &path, err);
     else
         rc = ldg_registry_find_connection(options->connection_kind, &store->backend, err);
@@ -160,15 +163,10 @@ out:
     return rc;
 }
 
-void ldg_store_mask_caps(ledger_store *store, uint64_t caps)
-{
-    store->hidden_caps |= caps;
-}
-
 void ldg_store_wrote(ledger_store *store)
 {
     if (store->in_tx)
         store->tx_wrote = true;
-    else
+    else if (store->backend->wake_key)
         ldg_wake_signal(store->backend->wake_key(store->ctx));
 }

@@ -20,7 +20,6 @@
 struct ledger_store {
     const struct ldg_backend *backend;
     void *ctx;
-    uint64_t hidden_caps; /* masked off */
     struct ldg_open open; /* strings are ours */
     char *url;            /* with its secrets; NULL with a connection */
     char *shown_url;      /* secrets masked */
@@ -38,13 +37,19 @@ enum ldg_use {
     LDG_USE_WRITE,
 };
 
-/* May the handle do this now? store NULL: CLOSED. cap 0: none is needed. has_callback false: an
- * optional callback that this backend lacks; what: the ability, for the message. */
-ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, uint64_t cap,
-                        bool has_callback, const char *what, ledger_error *err);
+/* Has the store's backend this callback of a role? store may be NULL. */
+#define LDG_HAS(store, role, callback)                                                             \
+    ((store) && (store)->backend->role && (store)->backend->role->callback)
+
+/* May the handle do this now? store NULL: CLOSED. has_callback false: this backend cannot do it;
+ * what: the ability, for the message. */
+ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, bool has_callback,
+                        const char *what, ledger_error *err);
 /* As ldg_check_use, for calls that are a transaction of their own. */
-ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, uint64_t cap,
-                              bool has_callback, const char *what, ledger_error *err);
+ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, bool has_callback,
+                              const char *what, ledger_error *err);
+/* Is the handle one that only adds entries? */
+ledger_rc ldg_check_not_append_only(const ledger_store *store, ledger_error *err);
 ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err);
 ledger_rc ldg_fail_null(const char *what, ledger_error *err);
 ledger_rc ldg_fail_no_cursor(const char *name, ledger_error *err);
@@ -67,9 +72,10 @@ ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *w
 /* The log must be none of the tables that stand beside `table`. Case never tells tables apart. */
 ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err);
 
-/* Opens in a role; the opposite is close of the backend, then free. */
-ledger_rc ldg_store_open_as(const ledger_store_options *options, enum ldg_role role,
-                            ledger_store **ret_store, ledger_error *err);
+/* Opens in a role; backend NULL: the one that the URL, or the connection, names. The opposite is
+ * close of the backend, then free. */
+ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
+                            enum ldg_role role, ledger_store **ret_store, ledger_error *err);
 void ldg_store_free(ledger_store *store);
 /* Wakes who waits, at once or at the commit. */
 void ldg_store_wrote(ledger_store *store);

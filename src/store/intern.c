@@ -8,9 +8,47 @@
 
 #include "store/wake.h"
 
+uint64_t ldg_store_caps(const ledger_store *store)
+{
+    const bool changes = (store->open.flags & LEDGER_STORE_APPEND_ONLY) == 0;
+    const struct {
+        uint64_t cap;
+        bool has;
+    } told[] = {
+        { LDG_CAP_MUTATION_LOG, store->backend->source != NULL },
+        { LDG_CAP_TX_CURSOR, LDG_HAS(store, sink, apply) && LDG_HAS(store, state, cursor_get) },
+        { LDG_CAP_ORIGINS, LDG_HAS(store, state, origin_get) },
+        { LDG_CAP_TAGS, LDG_HAS(store, store, set_tags) && changes },
+        { LDG_CAP_ANNOTATIONS, LDG_HAS(store, store, set_annotations) && changes },
+        { LDG_CAP_TRIM, LDG_HAS(store, store, trim) },
+        { LDG_CAP_TRANSACTIONS, LDG_HAS(store, store, tx_begin) },
+        { LDG_CAP_PARK, (ldg_store_takes(store) >> LDG_OP_PARK & 1) != 0 },
+    };
+    uint64_t caps = store->backend->caps;
+    for (size_t i = 0; i < sizeof(told) / sizeof(told[0]); i++)
+        caps |= told[i].has ? told[i].cap : 0;
+    return caps;
+}
+
+uint32_t ldg_store_takes(const ledger_store *store)
+{
+    uint32_t takes = store->backend->sink ? store->backend->sink->takes : 0;
+    if (store->open.flags & LEDGER_STORE_APPEND_ONLY)
+        takes &= ~(1U << LDG_OP_SET_TAGS | 1U << LDG_OP_SET_ANNOTATIONS);
+    return takes;
+}
+
 int64_t ldg_store_time_precision_us(const ledger_store *store)
 {
     return store->backend->time_precision_us > 0 ? store->backend->time_precision_us : 1;
+}
+
+static bool describe(const ledger_store *store, char *url, size_t url_size)
+{
+    if (store->backend->describe)
+        return store->backend->describe(store->ctx, url, url_size);
+    const int size = store->url ? snprintf(url, url_size, "%s", store->url) : -1;
+    return size >= 0 && (size_t)size < url_size;
 }
 
 ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
@@ -25,14 +63,13 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
     ledger_error local_err;
     char url[LDG_CURSOR_STATE_MAX]; /* long enough for a path */
     char label[LDG_LABEL_MAX];
-    ledger_store *opened = NULL;
     if (!err)
         err = &local_err;
 
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
     if (rc != LEDGER_OK)
         return rc;
-    if (!store->backend->describe(store->ctx, url, sizeof(url)))
+    if (!describe(store, url, sizeof(url)))
         return ldg_fail(err, LEDGER_ERR_INVALID,
                         "this %s database has no name under which a second handle could open it; "
                         "keep it in a file",
@@ -49,12 +86,7 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
         .busy_timeout_ms = store->open.busy_timeout_ms,
         .wait = wait ? wait : store->open.wait,
     };
-    rc = ldg_store_open_as(&options, role, &opened, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    opened->hidden_caps = store->hidden_caps;
-    *ret_store = opened;
-    return LEDGER_OK;
+    return ldg_store_open_as(store->backend, &options, role, ret_store, err);
 }
 
 /* --- the source's side of a bridge ----------------------------------------------------------- */
@@ -65,16 +97,17 @@ ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_ident
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, identity), "an identity", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->identity(store->ctx, ret_identity, err);
+        rc = store->backend->state->identity(store->ctx, ret_identity, err);
     return rc;
 }
 
 static ledger_rc check_log(const ledger_store *store, ledger_error *err)
 {
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_MUTATION_LOG,
-                                 store && store->backend->log_read, "a mutation log", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, source, log_read), "a mutation log", err);
     if (rc == LEDGER_OK && !store->backend->has_log(store->ctx))
         rc =
             ldg_fail(err, LEDGER_ERR_SCHEMA,
@@ -107,7 +140,7 @@ ledger_rc ldg_store_log_read(ledger_store *store, const char *state,
         rc =
             ldg_fail(err, LEDGER_ERR_INVALID, "a log read needs a batch and a limit of 1 at least");
     if (rc == LEDGER_OK)
-        rc = store->backend->log_read(store->ctx, state, limits, batch, err);
+        rc = store->backend->source->log_read(store->ctx, state, limits, batch, err);
     return rc;
 }
 
@@ -122,7 +155,7 @@ ledger_rc ldg_store_log_cursor_at(ledger_store *store, int64_t position,
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "a log position is never negative: %lld",
                       (long long)position);
     if (rc == LEDGER_OK)
-        rc = store->backend->log_cursor_at(store->ctx, position, state, err);
+        rc = store->backend->source->log_cursor_at(store->ctx, position, state, err);
     return rc;
 }
 
@@ -136,7 +169,7 @@ ledger_rc ldg_store_log_check(ledger_store *store, const char *state, int64_t *r
     if (rc == LEDGER_OK)
         rc = check_state(state, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->log_check(store->ctx, state, ret_position, err);
+        rc = store->backend->source->log_check(store->ctx, state, ret_position, err);
     return rc;
 }
 
@@ -150,7 +183,7 @@ ledger_rc ldg_store_log_stat(ledger_store *store, const char *state, struct ldg_
     if (rc == LEDGER_OK)
         rc = check_state(state, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->log_stat(store->ctx, state, ret_stat, err);
+        rc = store->backend->source->log_stat(store->ctx, state, ret_stat, err);
     return rc;
 }
 
@@ -162,7 +195,7 @@ ledger_rc ldg_store_log_wait(ledger_store *store, int wake_fd, int64_t timeout_m
         err = &local_err;
     ledger_rc rc = check_log(store, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->log_wait(store->ctx, wake_fd, timeout_ms, err);
+        rc = store->backend->source->log_wait(store->ctx, wake_fd, timeout_ms, err);
     return rc;
 }
 
@@ -175,14 +208,14 @@ ledger_rc ldg_store_log_acknowledge(ledger_store *store, const char *state, bool
     ledger_rc rc = check_log(store, err);
     if (rc == LEDGER_OK)
         rc = check_state(state, err);
-    if (rc == LEDGER_OK && !store->backend->log_acknowledge) {
+    if (rc == LEDGER_OK && !LDG_HAS(store, source, log_acknowledge)) {
         *ret_needed = false;
         return LEDGER_OK;
     }
     if (rc == LEDGER_OK)
-        rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "moving a cursor along", err);
+        rc = ldg_check_use_alone(store, LDG_USE_WRITE, true, "moving a cursor along", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->log_acknowledge(store->ctx, state, ret_state, err);
+        rc = store->backend->source->log_acknowledge(store->ctx, state, ret_state, err);
     if (rc == LEDGER_OK)
         *ret_needed = true;
     return rc;
@@ -195,28 +228,28 @@ ledger_rc ldg_store_entries_by_id(ledger_store *store, const ledger_id *ids, siz
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->entries_by_id,
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, source, entries_by_id),
                                  "look-up by id", err);
     if (rc == LEDGER_OK && count == 0)
         *ret_entries = NULL;
     else if (rc == LEDGER_OK)
-        rc = store->backend->entries_by_id(store->ctx, ids, count, arena, ret_entries, err);
+        rc = store->backend->source->entries_by_id(store->ctx, ids, count, arena, ret_entries, err);
     return rc;
 }
 
-ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, ledger_id before,
-                              struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                              ledger_error *err)
+ledger_rc ldg_store_trim_survivors(ledger_store *store, int origin, const char *stream,
+                                   ledger_id before, struct ldg_arena *arena, ledger_id **ret_ids,
+                                   size_t *ret_count, ledger_error *err)
 {
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
     if (rc != LEDGER_OK)
         return rc;
-    if (store->backend->trim_kept)
-        return store->backend->trim_kept(store->ctx, origin, stream, before, arena, ret_ids,
-                                         ret_count, err);
+    if (LDG_HAS(store, source, trim_survivors))
+        return store->backend->source->trim_survivors(store->ctx, origin, stream, before, arena,
+                                                      ret_ids, ret_count, err);
     *ret_ids = NULL;
     *ret_count = 0;
     return LEDGER_OK;
@@ -235,10 +268,10 @@ static ledger_rc origin_lookup(ledger_store *store, const struct ldg_identity *i
     int found = -1;
 
     ldg_arena_reset(&store->scratch);
-    ledger_rc rc = store->backend->identity(store->ctx, &own, err);
+    ledger_rc rc = store->backend->state->identity(store->ctx, &own, err);
     if (rc == LEDGER_OK)
-        rc =
-            store->backend->origin_list(store->ctx, &store->scratch, &items, &numbers, &count, err);
+        rc = store->backend->state->origin_list(store->ctx, &store->scratch, &items, &numbers,
+                                                &count, err);
     if (rc != LEDGER_OK)
         return rc;
     if (strcmp(own.uuid, identity->uuid) == 0 && own.epoch == identity->epoch)
@@ -261,12 +294,13 @@ ledger_rc ldg_store_origin_get(ledger_store *store, const struct ldg_identity *i
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
-                                       store && store->backend->origin_get, "origins", err);
+    ledger_rc rc =
+        ldg_check_use_alone(store, LDG_USE_READ, LDG_HAS(store, state, origin_get), "origins", err);
     if (rc == LEDGER_OK && (store->open.flags & LEDGER_STORE_READ_ONLY))
         rc = origin_lookup(store, identity, ret_origin, err);
     else if (rc == LEDGER_OK)
-        rc = store->backend->origin_get(store->ctx, identity, name ? name : "", ret_origin, err);
+        rc = store->backend->state->origin_get(store->ctx, identity, name ? name : "", ret_origin,
+                                               err);
     return rc;
 }
 
@@ -277,10 +311,11 @@ ledger_rc ldg_store_origin_list(ledger_store *store, struct ldg_arena *arena,
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
-                                 store && store->backend->origin_list, "origins", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, origin_list), "origins", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_list(store->ctx, arena, ret_items, ret_numbers, ret_count, err);
+        rc = store->backend->state->origin_list(store->ctx, arena, ret_items, ret_numbers,
+                                                ret_count, err);
     return rc;
 }
 
@@ -290,11 +325,11 @@ ledger_rc ldg_store_origin_adopt(ledger_store *store, int origin, const struct l
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc =
-        ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_FIND_BY_SOURCE,
-                            store && store->backend->origin_adopt, "adoption of entries", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, origin_adopt),
+                                       "adoption of entries", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_adopt(store->ctx, origin, claims, count, ret_adopted, err);
+        rc = store->backend->state->origin_adopt(store->ctx, origin, claims, count, ret_adopted,
+                                                 err);
     return rc;
 }
 
@@ -304,10 +339,10 @@ ledger_rc ldg_store_origin_last(ledger_store *store, int origin, struct ldg_aren
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
-                                 store && store->backend->origin_last, "origins", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, origin_last), "origins", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_last(store->ctx, origin, arena, ret_id, err);
+        rc = store->backend->state->origin_last(store->ctx, origin, arena, ret_id, err);
     return rc;
 }
 
@@ -316,11 +351,11 @@ ledger_rc ldg_store_origin_carry_ids(ledger_store *store, int *ret_origin, ledge
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "origins", err);
-    if (rc == LEDGER_OK && !store->backend->origin_carry_ids)
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, true, "origins", err);
+    if (rc == LEDGER_OK && !LDG_HAS(store, state, origin_carry_ids))
         *ret_origin = 0;
     else if (rc == LEDGER_OK)
-        rc = store->backend->origin_carry_ids(store->ctx, ret_origin, err);
+        rc = store->backend->state->origin_carry_ids(store->ctx, ret_origin, err);
     return rc;
 }
 
@@ -330,11 +365,10 @@ ledger_rc ldg_store_origin_rewind(ledger_store *store, int origin, int64_t posit
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc =
-        ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_FIND_BY_SOURCE,
-                            store && store->backend->origin_rewind, "rewinding an origin", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, origin_rewind),
+                                       "rewinding an origin", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->origin_rewind(store->ctx, origin, position, err);
+        rc = store->backend->state->origin_rewind(store->ctx, origin, position, err);
     return rc;
 }
 
@@ -343,10 +377,9 @@ ledger_rc ldg_store_origin_skips(ledger_store *store, int origin, ledger_error *
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc =
-        ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "noting what is skipped", err);
-    if (rc == LEDGER_OK && store->backend->origin_skips)
-        rc = store->backend->origin_skips(store->ctx, origin, err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, true, "noting what is skipped", err);
+    if (rc == LEDGER_OK && LDG_HAS(store, state, origin_skips))
+        rc = store->backend->state->origin_skips(store->ctx, origin, err);
     return rc;
 }
 
@@ -355,9 +388,9 @@ ledger_rc ldg_store_origin_unguard(ledger_store *store, ledger_error *err)
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, 0, true, "setting a cursor back", err);
-    if (rc == LEDGER_OK && store->backend->origin_unguard)
-        rc = store->backend->origin_unguard(store->ctx, err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, true, "setting a cursor back", err);
+    if (rc == LEDGER_OK && LDG_HAS(store, state, origin_unguard))
+        rc = store->backend->state->origin_unguard(store->ctx, err);
     return rc;
 }
 
@@ -366,33 +399,30 @@ ledger_rc ldg_store_origin_unclaimed(ledger_store *store, bool *ret_any, ledger_
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "entries of another bridge", err);
-    if (rc == LEDGER_OK && !store->backend->origin_unclaimed)
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "entries of another bridge", err);
+    if (rc == LEDGER_OK && !LDG_HAS(store, state, origin_unclaimed))
         *ret_any = false;
     else if (rc == LEDGER_OK)
-        rc = store->backend->origin_unclaimed(store->ctx, ret_any, err);
+        rc = store->backend->state->origin_unclaimed(store->ctx, ret_any, err);
     return rc;
 }
 
 static ledger_rc check_ops(const ledger_store *store, const struct ldg_op *ops, size_t count,
                            ledger_error *err)
 {
-    static const struct {
-        uint64_t cap;
-        const char *what;
-    } needs[] = {
-        [LDG_OP_APPEND] = { 0, "" },
-        [LDG_OP_SET_TAGS] = { LDG_CAP_TAGS, "tags" },
-        [LDG_OP_SET_ANNOTATIONS] = { LDG_CAP_ANNOTATIONS, "annotations" },
-        [LDG_OP_TRIM] = { LDG_CAP_TRIM, "trim" },
-        [LDG_OP_PARK] = { LDG_CAP_PARK, "parked events" },
+    static const char *const names[] = {
+        [LDG_OP_APPEND] = "append",
+        [LDG_OP_SET_TAGS] = "tags",
+        [LDG_OP_SET_ANNOTATIONS] = "annotations",
+        [LDG_OP_TRIM] = "trim",
+        [LDG_OP_PARK] = "parked events",
     };
-    const uint64_t caps = ldg_store_caps(store);
+    const uint32_t takes = ldg_store_takes(store);
     for (size_t i = 0; i < count; i++) {
-        if ((unsigned)ops[i].kind >= sizeof(needs) / sizeof(needs[0]))
+        if ((unsigned)ops[i].kind >= sizeof(names) / sizeof(names[0]))
             return ldg_fail(err, LEDGER_ERR_INTERNAL, "unknown operation %d", (int)ops[i].kind);
-        if ((caps & needs[ops[i].kind].cap) != needs[ops[i].kind].cap)
-            return ldg_fail_unsupported(store, needs[ops[i].kind].what, err);
+        if ((takes >> ops[i].kind & 1) == 0)
+            return ldg_fail_unsupported(store, names[ops[i].kind], err);
     }
     return LEDGER_OK;
 }
@@ -403,13 +433,14 @@ ledger_rc ldg_store_apply(ledger_store *store, const struct ldg_apply *apply, ui
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc =
-        ldg_check_use_alone(store, LDG_USE_WRITE, apply->name ? LDG_CAP_TX_CURSOR : 0,
-                            store && store->backend->apply, "being a bridge's sink", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE,
+                                       LDG_HAS(store, sink, apply) &&
+                                           (!apply->name || LDG_HAS(store, state, cursor_get)),
+                                       "being a bridge's sink", err);
     if (rc == LEDGER_OK)
         rc = check_ops(store, apply->ops, apply->count, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->apply(store->ctx, apply, ret_outcomes, err);
+        rc = store->backend->sink->apply(store->ctx, apply, ret_outcomes, err);
     if (rc == LEDGER_OK)
         ldg_store_wrote(store);
     return rc;
@@ -421,8 +452,8 @@ ledger_rc ldg_store_cursor_get(ledger_store *store, const char *name, bool creat
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_TX_CURSOR,
-                                 store && store->backend->cursor_get, "cursors", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, cursor_get), "cursors", err);
     if (rc == LEDGER_OK && create && store->in_tx)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "a cursor cannot be made in an open transaction");
     if (rc == LEDGER_OK)
@@ -430,7 +461,7 @@ ledger_rc ldg_store_cursor_get(ledger_store *store, const char *name, bool creat
     if (rc != LEDGER_OK)
         return rc;
     const bool read_only = store->open.flags & LEDGER_STORE_READ_ONLY;
-    rc = store->backend->cursor_get(store->ctx, name, create && !read_only, ret_cursor, err);
+    rc = store->backend->state->cursor_get(store->ctx, name, create && !read_only, ret_cursor, err);
     if (rc == LEDGER_ERR_NOT_FOUND)
         rc = create ? ldg_fail(err, LEDGER_ERR_READ_ONLY,
                                "the store was opened read-only and has no cursor \"%.64s\"", name)
@@ -445,12 +476,12 @@ ledger_rc ldg_store_cursor_set(ledger_store *store, const char *name,
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_TX_CURSOR,
-                                       store && store->backend->cursor_set, "cursors", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, cursor_set),
+                                       "cursors", err);
     if (rc == LEDGER_OK)
         rc = ldg_check_cursor_name(name, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->cursor_set(store->ctx, name, expected, next, err);
+        rc = store->backend->state->cursor_set(store->ctx, name, expected, next, err);
     return rc;
 }
 
@@ -459,10 +490,10 @@ ledger_rc ldg_store_cursor_list(ledger_store *store, ledger_names *ret_names, le
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_TX_CURSOR,
-                                 store && store->backend->cursor_list, "cursors", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, cursor_list), "cursors", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->cursor_list(store->ctx, ret_names, err);
+        rc = store->backend->state->cursor_list(store->ctx, ret_names, err);
     return rc;
 }
 
@@ -473,10 +504,11 @@ ledger_rc ldg_store_parked_list(ledger_store *store, int64_t after, size_t limit
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_PARK,
-                                 store && store->backend->parked_list, "parked events", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, parked_list),
+                                 "parked events", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->parked_list(store->ctx, after, limit, arena, ret_rows, ret_count, err);
+        rc = store->backend->state->parked_list(store->ctx, after, limit, arena, ret_rows,
+                                                ret_count, err);
     return rc;
 }
 
@@ -486,10 +518,10 @@ ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, u
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_PARK,
-                                 store && store->backend->parked_count, "parked events", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, parked_count),
+                                 "parked events", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->parked_count(store->ctx, source_uuid, ret_count, err);
+        rc = store->backend->state->parked_count(store->ctx, source_uuid, ret_count, err);
     return rc;
 }
 
@@ -499,12 +531,12 @@ ledger_rc ldg_store_parked_retry(ledger_store *store, int64_t id, const struct l
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
-                                       store && store->backend->parked_retry, "parked events", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, parked_retry),
+                                       "parked events", err);
     if (rc == LEDGER_OK)
         rc = check_ops(store, ops, count, err);
     if (rc == LEDGER_OK)
-        rc = store->backend->parked_retry(store->ctx, id, ops, count, ret_applied, err);
+        rc = store->backend->state->parked_retry(store->ctx, id, ops, count, ret_applied, err);
     if (rc == LEDGER_OK)
         ldg_store_wrote(store);
     return rc;
@@ -516,10 +548,10 @@ ledger_rc ldg_store_parked_note(ledger_store *store, int64_t id, const char *rea
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
-                                       store && store->backend->parked_note, "parked events", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, parked_note),
+                                       "parked events", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->parked_note(store->ctx, id, reason, err);
+        rc = store->backend->state->parked_note(store->ctx, id, reason, err);
     return rc;
 }
 
@@ -529,10 +561,10 @@ ledger_rc ldg_store_parked_drop(ledger_store *store, int64_t id, uint64_t *ret_d
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_PARK,
-                                       store && store->backend->parked_drop, "parked events", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, parked_drop),
+                                       "parked events", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->parked_drop(store->ctx, id, ret_dropped, err);
+        rc = store->backend->state->parked_drop(store->ctx, id, ret_dropped, err);
     return rc;
 }
 
@@ -545,11 +577,11 @@ ledger_rc ldg_store_history(ledger_store *store, int origin, ledger_id after, si
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->history,
-                                 "verification", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, verify, history), "verification", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->history(store->ctx, origin, after, limit, max_bytes, arena, ret_rows,
-                                     ret_count, err);
+        rc = store->backend->verify->history(store->ctx, origin, after, limit, max_bytes, arena,
+                                             ret_rows, ret_count, err);
     return rc;
 }
 
@@ -561,11 +593,11 @@ ledger_rc ldg_store_history_of(ledger_store *store, int origin, const ledger_id 
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, store && store->backend->history_of,
-                                 "verification", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, verify, history_of), "verification", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->history_of(store->ctx, origin, keys, count, max_bytes, arena, ret_rows,
-                                        ret_count, err);
+        rc = store->backend->verify->history_of(store->ctx, origin, keys, count, max_bytes, arena,
+                                                ret_rows, ret_count, err);
     return rc;
 }
 
@@ -574,12 +606,12 @@ ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err)
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_READ, 0,
-                                       store && store->backend->snapshot_begin, "a snapshot", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_READ, LDG_HAS(store, verify, snapshot_begin),
+                                       "a snapshot", err);
     if (rc == LEDGER_OK && store->in_snapshot)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "a snapshot is open already");
     if (rc == LEDGER_OK)
-        rc = store->backend->snapshot_begin(store->ctx, err);
+        rc = store->backend->verify->snapshot_begin(store->ctx, err);
     if (rc == LEDGER_OK)
         store->in_snapshot = true;
     return rc;
@@ -588,21 +620,21 @@ ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err)
 void ldg_store_snapshot_end(ledger_store *store)
 {
     if (store && store->in_snapshot) {
-        store->backend->snapshot_end(store->ctx);
+        store->backend->verify->snapshot_end(store->ctx);
         store->in_snapshot = false;
     }
 }
 
 uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count)
 {
-    return store->backend->durable_count ? store->backend->durable_count(store->ctx)
-                                         : applied_count;
+    return LDG_HAS(store, sink, durable_count) ? store->backend->sink->durable_count(store->ctx)
+                                               : applied_count;
 }
 
 void ldg_store_hint_backlog(ledger_store *store, bool backlog)
 {
-    if (store->backend->hint_backlog)
-        store->backend->hint_backlog(store->ctx, backlog);
+    if (LDG_HAS(store, sink, hint_backlog))
+        store->backend->sink->hint_backlog(store->ctx, backlog);
 }
 
 ledger_rc ldg_store_wake_add(ledger_store *store, int event_fd, ledger_error *err)
@@ -610,14 +642,14 @@ ledger_rc ldg_store_wake_add(ledger_store *store, int event_fd, ledger_error *er
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
-    if (rc == LEDGER_OK)
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
+    if (rc == LEDGER_OK && store->backend->wake_key)
         rc = ldg_wake_add(store->backend->wake_key(store->ctx), event_fd, err);
     return rc;
 }
 
 void ldg_store_wake_remove(ledger_store *store, int event_fd)
 {
-    if (store)
+    if (store && store->backend->wake_key)
         ldg_wake_remove(store->backend->wake_key(store->ctx), event_fd);
 }

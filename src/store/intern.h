@@ -1,14 +1,26 @@
-/* Inside view of a store handle, for the bridge: typed wrappers around the vtable. Like the public
+/* Inside view of a store handle, for the bridge: typed wrappers around the roles. Like the public
  * calls they check and translate; a missing optional callback becomes UNSUPPORTED here. */
 #ifndef LDG_STORE_INTERN_H
 #define LDG_STORE_INTERN_H
 
 #include "store/backend.h"
 
+/* What a handle can do as its backend's roles and its own flags say, beside the bits of backend.h.
+ */
+enum {
+    LDG_CAP_MUTATION_LOG = 1 << 16, /* can be a source */
+    LDG_CAP_TX_CURSOR = 1 << 17,    /* a sink that moves the cursor in apply()'s transaction */
+    LDG_CAP_ORIGINS = 1 << 18, /* numbers origins and finds their entries: replays are no-ops */
+    LDG_CAP_TAGS = 1 << 19,
+    LDG_CAP_ANNOTATIONS = 1 << 20,
+    LDG_CAP_TRIM = 1 << 21,
+    LDG_CAP_TRANSACTIONS = 1 << 22,
+    LDG_CAP_PARK = 1 << 23, /* a sink that keeps events aside */
+};
 uint64_t ldg_store_caps(const ledger_store *store);
-/* Masks capabilities off (tests: a sink without cursors). */
-void ldg_store_mask_caps(ledger_store *store, uint64_t caps);
-/* Another handle with the same options, in a role, with the same masks; never creates. use (may be
+/* The kinds of op that a bridge may give it, as bits 1 << LDG_OP_…; 0: it is no sink. */
+uint32_t ldg_store_takes(const ledger_store *store);
+/* Another handle with the same options, of the same backend, in a role; never creates. use (may be
  * NULL) is put behind the store's label: "ledgerctl" becomes "ledgerctl/orders". */
 ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,
                            ledger_store **ret_store, ledger_error *err);
@@ -93,9 +105,9 @@ ledger_rc ldg_store_history_of(ledger_store *store, int origin, const ledger_id 
 ledger_rc ldg_store_snapshot_begin(ledger_store *store, ledger_error *err);
 void ldg_store_snapshot_end(ledger_store *store);
 /* A backend without the callback has none: count 0. */
-ledger_rc ldg_store_trim_kept(ledger_store *store, int origin, const char *stream, ledger_id before,
-                              struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                              ledger_error *err);
+ledger_rc ldg_store_trim_survivors(ledger_store *store, int origin, const char *stream,
+                                   ledger_id before, struct ldg_arena *arena, ledger_id **ret_ids,
+                                   size_t *ret_count, ledger_error *err);
 uint64_t ldg_store_durable_count(ledger_store *store, uint64_t applied_count);
 void ldg_store_hint_backlog(ledger_store *store, bool backlog);
 

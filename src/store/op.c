@@ -221,24 +221,24 @@ ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger
                     ldg_id_text(op->key, id), op->stream, table);
 }
 
-bool ldg_op_keeps(const struct ldg_op *op, ledger_id key)
+bool ldg_op_survives(const struct ldg_op *op, ledger_id key)
 {
-    size_t low = 0, high = op->kept_count;
+    size_t low = 0, high = op->survivor_count;
 
     while (low < high) {
         size_t middle = low + (high - low) / 2;
 
-        if (ldg_id_compare(op->kept[middle], key) < 0)
+        if (ldg_id_compare(op->survivors[middle], key) < 0)
             low = middle + 1;
         else
             high = middle;
     }
-    return low < op->kept_count && ldg_id_equal(op->kept[low], key);
+    return low < op->survivor_count && ldg_id_equal(op->survivors[low], key);
 }
 
 bool ldg_op_trims(const struct ldg_op *op, ledger_id key)
 {
-    return ldg_id_is_up_to(key, op->key) && !ldg_op_keeps(op, key);
+    return ldg_id_is_up_to(key, op->key) && !ldg_op_survives(op, key);
 }
 
 ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledger_bytes *ret_event,

@@ -1,7 +1,7 @@
 /* The array of backends: the only file that names one.
  *
- * Invariant: every backend in the array has all required callbacks, the callbacks of each
- * capability it declares, and pairs whole or not at all (ldg_registry_problem; asserted in debug
+ * Invariant: every backend in the array has what its roles require, and groups of callbacks whole
+ * or not at all (ldg_registry_problem; asserted in debug
  * builds on each look-up, and by the unit test). */
 #include "store/registry.h"
 
@@ -120,60 +120,106 @@ ledger_rc ldg_registry_find_connection(ledger_connection_kind kind,
                     schemes[kind]);
 }
 
+/* --- is a table of functions whole? ----------------------------------------------------------- */
+
+/* A group of callbacks comes whole or not at all. */
+static bool is_half(int there, int of)
+{
+    return there != 0 && there != of;
+}
+
+static const char *store_problem(const struct ldg_store_role *r)
+{
+    if (!r->append || !r->read || !r->count || !r->stat || !r->list_streams)
+        return "store: append, read, count, stat and list_streams are required";
+    if (is_half(!!r->tx_begin + !!r->tx_commit + !!r->tx_rollback, 3))
+        return "store: the tx_ callbacks come together or not at all";
+    if (is_half(!!r->watermark + !!r->read_gaps, 2))
+        return "store: watermark and read_gaps come together or not at all";
+    return NULL;
+}
+
+static const char *source_problem(const struct ldg_source_role *r)
+{
+    if (!r->log_read || !r->log_cursor_at || !r->log_check || !r->log_stat || !r->log_wait ||
+        !r->entries_by_id)
+        return "source: the log_ callbacks and entries_by_id are required";
+    return NULL;
+}
+
+static const char *sink_problem(const struct ldg_sink_role *r, const struct ldg_state_role *state)
+{
+    if (!r->apply || (r->takes >> LDG_OP_APPEND & 1) == 0)
+        return "sink: apply is required, and takes APPEND at least";
+    if (r->takes >> (LDG_OP_PARK + 1) != 0)
+        return "sink: takes names a kind of op that does not exist";
+    if ((r->takes >> LDG_OP_PARK & 1) != 0 && !(state && state->parked_list))
+        return "sink: who takes PARK has the parked_ callbacks";
+    return NULL;
+}
+
+static const char *state_problem(const struct ldg_state_role *r)
+{
+    if (!r->identity)
+        return "state: identity is required";
+    if (is_half(!!r->cursor_get + !!r->cursor_set + !!r->cursor_list, 3))
+        return "state: the cursor_ callbacks come together or not at all";
+    if (is_half(!!r->origin_get + !!r->origin_list, 2))
+        return "state: origin_get and origin_list come together or not at all";
+    if (is_half(!!r->origin_adopt + !!r->origin_last + !!r->origin_rewind, 3) ||
+        (r->origin_adopt && !r->origin_get))
+        return "state: origin_adopt, origin_last and origin_rewind come together, with origin_get, "
+               "or not at all";
+    if (is_half(!!r->parked_list + !!r->parked_count + !!r->parked_retry + !!r->parked_note +
+                    !!r->parked_drop,
+                5))
+        return "state: the parked_ callbacks come together or not at all";
+    return NULL;
+}
+
+static const char *verify_problem(const struct ldg_verify_role *r)
+{
+    if (!r->history || !r->history_of || !r->snapshot_begin || !r->snapshot_end)
+        return "verify: history, history_of and the snapshot_ callbacks are required";
+    return NULL;
+}
+
+static const char *caps_problem(const struct ldg_backend *b)
+{
+    const uint64_t of_sink = LDG_CAP_PARALLEL_APPLY | LDG_CAP_TEXT_KEYS;
+    const uint64_t overlap = LDG_CAP_OVERLAP_APPLY | LDG_CAP_ATOMIC_BATCH;
+    if ((b->caps & (overlap | of_sink)) && !b->sink)
+        return "ATOMIC_BATCH, PARALLEL_APPLY, OVERLAP_APPLY and TEXT_KEYS need the role of a sink";
+    if ((b->caps & LDG_CAP_OVERLAP_APPLY) &&
+        ((b->caps & overlap) != overlap || !b->state || !b->state->cursor_get))
+        return "OVERLAP_APPLY needs ATOMIC_BATCH and the cursor_ callbacks";
+    if ((b->caps & LDG_CAP_FULL_TEXT) && !(b->caps & LDG_CAP_SEARCH))
+        return "FULL_TEXT needs SEARCH";
+    if ((b->caps & LDG_CAP_SEARCH) && !b->store)
+        return "SEARCH needs the role of a store";
+    return NULL;
+}
+
 const char *ldg_registry_problem(const struct ldg_backend *b)
 {
-    const bool cursor = b->cursor_get && b->cursor_set && b->cursor_list;
-    const bool park =
-        b->parked_list && b->parked_count && b->parked_retry && b->parked_note && b->parked_drop;
-    const bool any_park =
-        b->parked_list || b->parked_count || b->parked_retry || b->parked_note || b->parked_drop;
-    const bool tx = b->tx_begin && b->tx_commit && b->tx_rollback;
-    const struct {
-        bool wrong;
-        const char *text;
-    } rules[] = {
-        { !b->name || !b->scheme || !b->ctx_size, "name, scheme and ctx_size are required" },
-        { b->name && strlen(b->name) >= sizeof(((ledger_error *)0)->backend), "name is too long" },
-        { !b->open || !b->close || !b->describe || !b->has_log || !b->wake_key || !b->append ||
-              !b->read || !b->count || !b->stat || !b->list_streams || !b->health || !b->check ||
-              !b->identity,
-          "a required callback is missing" },
-        { (b->caps & LDG_CAP_MUTATION_LOG) && !(b->log_read && b->log_cursor_at && b->log_check &&
-                                                b->log_stat && b->log_wait && b->entries_by_id),
-          "MUTATION_LOG needs the log_ callbacks and entries_by_id" },
-        { (b->caps & LDG_CAP_ATOMIC_BATCH) && !b->apply, "ATOMIC_BATCH needs apply" },
-        { (b->caps & LDG_CAP_TX_CURSOR) && !(cursor && b->apply),
-          "TX_CURSOR needs apply and the cursor_ callbacks" },
-        { (b->caps & LDG_CAP_FIND_BY_SOURCE) &&
-              !(b->find_by_source_id && b->origin_get && b->origin_list),
-          "FIND_BY_SOURCE needs find_by_source_id, origin_get and origin_list" },
-        { (b->caps & LDG_CAP_TAGS) && !b->set_tags, "TAGS needs set_tags" },
-        { (b->caps & LDG_CAP_ANNOTATIONS) && !b->set_annotations,
-          "ANNOTATIONS needs set_annotations" },
-        { (b->caps & LDG_CAP_TRIM) && !b->trim, "TRIM needs trim" },
-        { (b->caps & LDG_CAP_TRANSACTIONS) && !tx, "TRANSACTIONS needs the tx_ callbacks" },
-        { (b->caps & LDG_CAP_PARK) && !park, "PARK needs the parked_ callbacks" },
-        { (b->caps & LDG_CAP_PARALLEL_APPLY) && !b->apply, "PARALLEL_APPLY needs apply" },
-        { (b->caps & LDG_CAP_OVERLAP_APPLY) &&
-              (~b->caps & (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR)) != 0,
-          "OVERLAP_APPLY needs ATOMIC_BATCH and TX_CURSOR" },
-        { (b->caps & LDG_CAP_FULL_TEXT) && !(b->caps & LDG_CAP_SEARCH), "FULL_TEXT needs SEARCH" },
-        { !b->cursor_get != !b->cursor_set || !b->cursor_get != !b->cursor_list,
-          "the cursor_ callbacks come together or not at all" },
-        { !b->tx_begin != !b->tx_commit || !b->tx_begin != !b->tx_rollback,
-          "the tx_ callbacks come together or not at all" },
-        { !b->history != !b->history_of, "history and history_of come together or not at all" },
-        { !b->snapshot_begin != !b->snapshot_end,
-          "snapshot_begin and snapshot_end come together or not at all" },
-        { !b->settle != !b->read_gaps, "settle and read_gaps come together or not at all" },
-        { !b->origin_get != !b->origin_list || (b->origin_adopt && !b->origin_get) ||
-              !b->origin_adopt != !b->origin_rewind || !b->origin_adopt != !b->origin_last,
-          "the origin_ callbacks come together or not at all" },
-        { any_park != park, "the parked_ callbacks come together or not at all" },
-    };
-    for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
-        if (rules[i].wrong)
-            return rules[i].text;
-    }
-    return NULL;
+    if (!b->name || !b->scheme || !b->ctx_size || !b->open || !b->close || !b->health)
+        return "name, scheme, ctx_size, open, close and health are required";
+    if (strlen(b->name) >= sizeof(((ledger_error *)0)->backend))
+        return "name is too long";
+    if ((b->store || b->source) && !b->wake_key)
+        return "a store, and a source, has a wake_key";
+    if (b->source && (!b->has_log || !b->state))
+        return "a source has has_log, and the role of a state";
+    const char *problem = caps_problem(b);
+    if (!problem && b->store)
+        problem = store_problem(b->store);
+    if (!problem && b->source)
+        problem = source_problem(b->source);
+    if (!problem && b->sink)
+        problem = sink_problem(b->sink, b->state);
+    if (!problem && b->state)
+        problem = state_problem(b->state);
+    if (!problem && b->verify)
+        problem = verify_problem(b->verify);
+    return problem;
 }

@@ -46,7 +46,7 @@ ledger_rc ledger_store_open(const ledger_store_options *options, ledger_store **
         return ldg_fail_null("ret_store", err);
     ledger_rc rc = ldg_options_take(&store_options, options, &o, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_open_as(&o, LDG_ROLE_USER, ret_store, err);
+        rc = ldg_store_open_as(NULL, &o, LDG_ROLE_USER, ret_store, err);
     /* Entries that were carried before a Go program opened the table. A bridge does it, too, when
      * it starts: who may not is none the worse for it. */
     if (rc == LEDGER_OK && (o.flags & LEDGER_STORE_CREATE) != 0 && o.connection == NULL) {
@@ -63,9 +63,9 @@ void ledger_store_close(ledger_store **store)
     ledger_store *s = *store;
     ledger_error err;
     if (s->in_snapshot)
-        s->backend->snapshot_end(s->ctx);
+        s->backend->verify->snapshot_end(s->ctx);
     if (s->in_tx)
-        (void)!s->backend->tx_rollback(s->ctx, &err);
+        (void)!s->backend->store->tx_rollback(s->ctx, &err);
     s->backend->close(s->ctx);
     ldg_store_free(s);
     *store = NULL;
@@ -88,7 +88,7 @@ const char *ledger_store_url(const ledger_store *store)
 
 bool ledger_store_has_log(const ledger_store *store)
 {
-    return store && store->backend->has_log(store->ctx);
+    return LDG_HAS(store, source, log_read) && store->backend->has_log(store->ctx);
 }
 
 /* --- transactions ---------------------------------------------------------------------------- */
@@ -98,12 +98,12 @@ ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err)
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_CAP_TRANSACTIONS,
-                                 store && store->backend->tx_begin, "transactions", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_WRITE, LDG_HAS(store, store, tx_begin), "transactions", err);
     if (rc == LEDGER_OK && store->in_tx)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "a transaction is open already; they do not nest");
     if (rc == LEDGER_OK)
-        rc = store->backend->tx_begin(store->ctx, err);
+        rc = store->backend->store->tx_begin(store->ctx, err);
     if (rc == LEDGER_OK) {
         store->in_tx = true;
         store->tx_wrote = false;
@@ -113,7 +113,7 @@ ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err)
 
 static ledger_rc check_in_tx(const ledger_store *store, ledger_error *err)
 {
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
     if (rc == LEDGER_OK && !store->in_tx)
         rc = ldg_fail(err, LEDGER_ERR_INVALID, "no transaction is open; call begin first");
     return rc;
@@ -129,13 +129,13 @@ ledger_rc ledger_store_commit(ledger_store *store, ledger_error *err)
     ledger_rc rc = check_in_tx(store, err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = store->backend->tx_commit(store->ctx, err);
+    rc = store->backend->store->tx_commit(store->ctx, err);
     if (rc == LEDGER_ERR_BUSY)
         return rc;
     store->in_tx = false;
     if (rc != LEDGER_OK) {
         ledger_error rollback_err;
-        (void)!store->backend->tx_rollback(store->ctx, &rollback_err);
+        (void)!store->backend->store->tx_rollback(store->ctx, &rollback_err);
     }
     if (store->tx_wrote) /* after an unknown outcome too: a wake-up too many does no harm */
         ldg_store_wrote(store);
@@ -150,7 +150,7 @@ ledger_rc ledger_store_rollback(ledger_store *store, ledger_error *err)
     ledger_rc rc = check_in_tx(store, err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = store->backend->tx_rollback(store->ctx, err);
+    rc = store->backend->store->tx_rollback(store->ctx, err);
     store->in_tx = false;
     return rc;
 }
@@ -198,7 +198,8 @@ ledger_rc ledger_store_append(ledger_store *store, const char *stream,
     if (!err)
         err = &local_err;
 
-    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_HAS(store, store, append),
+                                 "being written to by a program", err);
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK && !inputs && count)
@@ -210,7 +211,7 @@ ledger_rc ledger_store_append(ledger_store *store, const char *stream,
         ldg_arena_reset(&store->scratch);
         rc = prepare_inputs(store, inputs, count, &prepared, err);
         if (rc == LEDGER_OK)
-            rc = store->backend->append(store->ctx, stream, prepared, count, &ids, err);
+            rc = store->backend->store->append(store->ctx, stream, prepared, count, &ids, err);
         if (rc == LEDGER_OK && ids.count)
             ldg_store_wrote(store);
     }
@@ -227,8 +228,10 @@ ledger_rc ledger_store_set_tags(ledger_store *store, const char *stream, ledger_
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_CAP_TAGS,
-                                 store && store->backend->set_tags, "tags", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_WRITE, LDG_HAS(store, store, set_tags), "tags", err);
+    if (rc == LEDGER_OK)
+        rc = ldg_check_not_append_only(store, err);
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
@@ -236,7 +239,7 @@ ledger_rc ledger_store_set_tags(ledger_store *store, const char *stream, ledger_
     if (rc == LEDGER_OK)
         rc = ldg_check_list(tags, "tag", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->set_tags(store->ctx, stream, id, tags, err);
+        rc = store->backend->store->set_tags(store->ctx, stream, id, tags, err);
     if (rc == LEDGER_OK)
         ldg_store_wrote(store);
     return rc;
@@ -249,8 +252,10 @@ ledger_rc ledger_store_set_annotations(ledger_store *store, const char *stream, 
     ledger_map sorted = { 0 };
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_CAP_ANNOTATIONS,
-                                 store && store->backend->set_annotations, "annotations", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_HAS(store, store, set_annotations),
+                                 "annotations", err);
+    if (rc == LEDGER_OK)
+        rc = ldg_check_not_append_only(store, err);
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
@@ -262,7 +267,7 @@ ledger_rc ledger_store_set_annotations(ledger_store *store, const char *stream, 
         rc = ldg_map_sort(annotations, &store->scratch, &sorted, err);
     }
     if (rc == LEDGER_OK)
-        rc = store->backend->set_annotations(store->ctx, stream, id, sorted, err);
+        rc = store->backend->store->set_annotations(store->ctx, stream, id, sorted, err);
     if (rc == LEDGER_OK)
         ldg_store_wrote(store);
     return rc;
@@ -275,15 +280,14 @@ ledger_rc ledger_store_trim(ledger_store *store, const char *stream, ledger_id b
     uint64_t deleted = 0;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_CAP_TRIM, store && store->backend->trim,
-                                 "trim", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_WRITE, LDG_HAS(store, store, trim), "trim", err);
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
         rc = ldg_check_id(store, before, INT64_MIN, "before", err);
     const bool any = rc == LEDGER_OK && !ldg_id_is_zero(store, before);
     if (any)
-        rc = store->backend->trim(store->ctx, stream, before, &deleted, err);
+        rc = store->backend->store->trim(store->ctx, stream, before, &deleted, err);
     if (rc == LEDGER_OK && any)
         ldg_store_wrote(store);
     if (rc == LEDGER_OK && ret_deleted)
@@ -370,8 +374,8 @@ static ledger_rc read_entries(ledger_store *store, const char *stream, const cha
     if (rc == LEDGER_OK && !(batch = ldg_batch_create()))
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc = store->backend->read(store->ctx, stream, search, &prepared, &batch->arena,
-                                  &batch->entries, &batch->count, err);
+        rc = store->backend->store->read(store->ctx, stream, search, &prepared, &batch->arena,
+                                         &batch->entries, &batch->count, err);
     if (rc == LEDGER_OK)
         *ret_batch = batch;
     else
@@ -389,8 +393,8 @@ ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,
     if (rc == LEDGER_OK && !(batch = ldg_batch_create()))
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc = store->backend->read_gaps(store->ctx, stream, &prepared, known, known_count,
-                                       &batch->arena, &batch->entries, &batch->count, err);
+        rc = store->backend->store->read_gaps(store->ctx, stream, &prepared, known, known_count,
+                                              &batch->arena, &batch->entries, &batch->count, err);
     if (rc == LEDGER_OK)
         *ret_batch = batch;
     else
@@ -405,7 +409,8 @@ ledger_rc ledger_store_read(ledger_store *store, const char *stream,
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, read), "being read", err);
     if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
@@ -420,7 +425,9 @@ ledger_rc ledger_store_search(ledger_store *store, const char *stream, const cha
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_CAP_SEARCH, true, "search", err);
+    ledger_rc rc = ldg_check_use(
+        store, LDG_USE_READ,
+        LDG_HAS(store, store, read) && (store->backend->caps & LDG_CAP_SEARCH) != 0, "search", err);
     if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
@@ -438,13 +445,14 @@ ledger_rc ledger_store_count(ledger_store *store, const char *stream, uint64_t *
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, count), "being read", err);
     if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK && !ret_count)
         rc = ldg_fail_null("ret_count", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->count(store->ctx, stream, ret_count, err);
+        rc = store->backend->store->count(store->ctx, stream, ret_count, err);
     return rc;
 }
 
@@ -454,13 +462,14 @@ ledger_rc ledger_store_stat(ledger_store *store, const char *stream, ledger_stre
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, stat), "being read", err);
     if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK && !ret_stat)
         rc = ldg_fail_null("ret_stat", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->stat(store->ctx, stream, ret_stat, err);
+        rc = store->backend->store->stat(store->ctx, stream, ret_stat, err);
     return rc;
 }
 
@@ -470,7 +479,8 @@ ledger_rc ledger_store_list_streams(ledger_store *store, const char *after, size
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, list_streams), "being read", err);
     if (rc == LEDGER_OK && after)
         rc = ldg_check_stream(after, err);
     if (rc == LEDGER_OK && limit > LEDGER_READ_LIMIT_MAX)
@@ -481,7 +491,7 @@ ledger_rc ledger_store_list_streams(ledger_store *store, const char *after, size
     if (rc == LEDGER_OK && !ret_names)
         rc = ldg_fail_null("ret_names", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->list_streams(
+        rc = store->backend->store->list_streams(
             store->ctx, after, limit ? limit : LEDGER_READ_LIMIT_DEFAULT, ret_names, err);
     return rc;
 }
@@ -493,9 +503,8 @@ ledger_rc ledger_store_find_by_source_id(ledger_store *store, const char *stream
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc =
-        ldg_check_use(store, LDG_USE_READ, LDG_CAP_FIND_BY_SOURCE,
-                      store && store->backend->find_by_source_id, "look-up by source id", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, find_by_source_id),
+                                 "look-up by source id", err);
     if (rc == LEDGER_OK)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK)
@@ -505,7 +514,7 @@ ledger_rc ledger_store_find_by_source_id(ledger_store *store, const char *stream
     if (rc == LEDGER_OK && !ret_id)
         rc = ldg_fail_null("ret_id", err);
     if (rc == LEDGER_OK)
-        rc = store->backend->find_by_source_id(store->ctx, stream, source_id, ret_id, err);
+        rc = store->backend->store->find_by_source_id(store->ctx, stream, source_id, ret_id, err);
     return rc;
 }
 
@@ -534,8 +543,8 @@ ledger_rc ledger_store_cursor_set(ledger_store *store, const char *name, const c
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_CAP_TX_CURSOR,
-                                       store && store->backend->cursor_set, "cursors", err);
+    ledger_rc rc = ldg_check_use_alone(store, LDG_USE_WRITE, LDG_HAS(store, state, cursor_set),
+                                       "cursors", err);
     if (rc == LEDGER_OK)
         rc = ldg_check_text(text, LEDGER_ID_TEXT_MAX - 1, "cursor", err);
     if (rc == LEDGER_OK) {
@@ -551,7 +560,7 @@ ledger_rc ledger_store_health(ledger_store *store, ledger_error *err)
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
     if (rc == LEDGER_OK)
         rc = store->backend->health(store->ctx, err);
     return rc;
@@ -563,7 +572,8 @@ ledger_rc ledger_store_check(ledger_store *store, ledger_finding_fn fn, void *ct
     ledger_error local_err;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, store && store->backend->check, "being checked", err);
     if (rc == LEDGER_OK && !fn)
         rc = ldg_fail_null("fn", err);
     if (rc == LEDGER_OK)

@@ -27,7 +27,7 @@ struct ledger_tail {
     int64_t bound;
     int64_t *given; /* ascending */
     size_t given_count, given_cap;
-    struct ldg_settle settle;
+    struct ldg_watermark watermark;
 };
 
 /* --- what was given -------------------------------------------------------------------------- */
@@ -96,7 +96,7 @@ static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
     int64_t lowest = INT64_MAX;
     ledger_rc rc = LEDGER_OK;
 
-    while (rc == LEDGER_OK && lowest > tail->settle.settled + 1 &&
+    while (rc == LEDGER_OK && lowest > tail->watermark.settled + 1 &&
            tail->given_count < LOOK_BACK_COUNT) {
         ledger_batch *batch = NULL;
         rc = ledger_store_read(tail->store, tail->stream, &o, &batch, err);
@@ -112,7 +112,8 @@ static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
         ledger_batch_destroy(&batch);
     }
     if (rc == LEDGER_OK)
-        raise_bound(tail, tail->settle.settled > lowest - 1 ? tail->settle.settled : lowest - 1);
+        raise_bound(tail,
+                    tail->watermark.settled > lowest - 1 ? tail->watermark.settled : lowest - 1);
     return rc;
 }
 
@@ -143,7 +144,7 @@ static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
         }
         return rc;
     }
-    rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
+    rc = tail->store->backend->store->watermark(tail->store->ctx, &tail->watermark, err);
     if (rc == LEDGER_OK)
         rc = look_back(tail, err);
     return rc;
@@ -157,7 +158,8 @@ ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
     struct ledger_tail *tail = NULL;
     if (!err)
         err = &local_err;
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc =
+        ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, store, read), "being read", err);
     if (rc == LEDGER_OK && stream)
         rc = ldg_check_stream(stream, err);
     if (rc == LEDGER_OK && !ret_tail)
@@ -171,7 +173,7 @@ ledger_rc ledger_tail_open(ledger_store *store, const char *stream,
     }
     tail->store = store;
     /* Ids that are texts are followed in their own order. */
-    tail->unordered = store->backend->settle != NULL && !ldg_store_has_text_ids(store);
+    tail->unordered = store->backend->store->watermark != NULL && !ldg_store_has_text_ids(store);
     rc = ldg_read_options_take(options, &tail->options, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -195,7 +197,7 @@ void ledger_tail_close(ledger_tail **tail)
     ldg_free((*tail)->stream);
     ldg_free((*tail)->after_text);
     ldg_free((*tail)->given);
-    ldg_free((*tail)->settle.writers);
+    ldg_free((*tail)->watermark.writers);
     ldg_free(*tail);
     *tail = NULL;
 }
@@ -253,7 +255,7 @@ static ledger_rc read_unordered(struct ledger_tail *tail, ledger_batch **ret_bat
 
     /* Before the read: what has settled by now the read sees. */
     if (tail->given_count || is_filtered(&tail->options))
-        rc = tail->store->backend->settle(tail->store->ctx, &tail->settle, err);
+        rc = tail->store->backend->store->watermark(tail->store->ctx, &tail->watermark, err);
     if (rc == LEDGER_OK)
         rc = read_next(tail, &batch, err);
     if (rc == LEDGER_OK)
@@ -268,7 +270,7 @@ static ledger_rc read_unordered(struct ledger_tail *tail, ledger_batch **ret_bat
     else if (full)
         seen = tail->given[tail->given_count - 1];
     add_given(tail, batch, true);
-    raise_bound(tail, tail->settle.settled < seen ? tail->settle.settled : seen);
+    raise_bound(tail, tail->watermark.settled < seen ? tail->watermark.settled : seen);
     *ret_batch = batch;
     return rc;
 }
@@ -282,7 +284,7 @@ ledger_rc ledger_tail_read(ledger_tail *tail, ledger_batch **ret_batch, ledger_e
         return ldg_fail_null("tail", err);
     if (!ret_batch)
         return ldg_fail_null("ret_batch", err);
-    ledger_rc rc = ldg_check_use(tail->store, LDG_USE_READ, 0, true, "", err);
+    ledger_rc rc = ldg_check_use(tail->store, LDG_USE_READ, true, "", err);
     if (rc == LEDGER_OK)
         rc = tail->unordered ? read_unordered(tail, ret_batch, err)
                              : read_ordered(tail, ret_batch, err);

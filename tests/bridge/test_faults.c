@@ -10,6 +10,7 @@
 #include "fixtures.h"
 #include "memory_faults.h"
 #include "oracle.h"
+#include "roles.h"
 #include "workload.h"
 
 static const char *memory_name(const ledger_store *store)
@@ -506,7 +507,7 @@ static void cursor_file_fails_on_call_n(void **state)
             snprintf(name, sizeof name, "sink%zu-%" PRIu64, f, n);
             snprintf(part, sizeof part, "side%zu-%" PRIu64 ".db", f, n);
             ledger_store *sink = tst_open(env, TST_MEMORY, name);
-            ldg_store_mask_caps(sink, LDG_CAP_TX_CURSOR);
+            tst_cut(sink, TST_CUT_CURSORS);
             small_batches(&o);
             o.cursor_file = tst_path(env, part);
             tst_fault_arm(part, file_faults[f].ops, (long)n, file_faults[f].rc, false);

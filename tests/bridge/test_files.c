@@ -9,6 +9,7 @@
 
 #include "fixtures.h"
 #include "oracle.h"
+#include "roles.h"
 
 static const char *in(struct tst_env *env, const char *folder, const char *file)
 {
@@ -235,7 +236,7 @@ static void a_second_name_is_told_and_waited_for(void **state)
         o.retry_max_ms = 50;
         o.logger = (ledger_logger){ &told, tell };
         if (end == 2) {
-            ldg_store_mask_caps(sink, LDG_CAP_TX_CURSOR);
+            tst_cut(sink, TST_CUT_CURSORS);
             o.cursor_file = tst_path(env, names[end]);
         }
         ledger_bridge *bridge = tst_bridge(source, sink, &o);

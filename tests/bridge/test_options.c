@@ -7,6 +7,7 @@
 
 #include "fixtures.h"
 #include "oracle.h"
+#include "roles.h"
 
 /* --- a logger, meter and tracer that remember --------------------------------------------------
  */
@@ -463,7 +464,7 @@ static void misconfiguration_is_told_at_create(void **state)
         tst_fails(ledger_bridge_create(silent, sink, &o, &bridge, &err), LEDGER_ERR_SCHEMA, &err);
         assert_null(bridge);
         /* A sink that cannot trim: an error, unless the type is skipped on purpose. */
-        ldg_store_mask_caps(sink, LDG_CAP_TRIM);
+        tst_cut(sink, TST_CUT_TRIM);
         tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED,
                   &err);
         assert_non_null(strstr(err.message, "trim"));

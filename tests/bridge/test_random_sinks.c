@@ -239,9 +239,9 @@ static void fill_trim(struct round *r, const struct source *s, const struct logg
     for (int64_t i = 1; i <= e->source_pos; i++) {
         const struct own *entry = &s->entries[e->store][i];
         if (entry->alive && entry->stream == e->stream)
-            kept[op->kept_count++] = ldg_id_of(i);
+            kept[op->survivor_count++] = ldg_id_of(i);
     }
-    op->kept = kept;
+    op->survivors = kept;
 }
 
 static void fill_change(struct round *r, const struct logged *e, struct ldg_op *op)

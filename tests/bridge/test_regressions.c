@@ -8,6 +8,7 @@
 
 #include "fixtures.h"
 #include "oracle.h"
+#include "roles.h"
 #include "workload.h"
 
 /* --- w1: transactions that overlap -------------------------------------------------------------
@@ -204,7 +205,7 @@ static void w3_sink_without_cursors(void **state)
         ledger_bridge_stats stats;
         const int total = 1800;
         char payload[64];
-        ldg_store_mask_caps(sink, LDG_CAP_TX_CURSOR);
+        tst_cut(sink, TST_CUT_CURSORS);
         for (int i = 0; i < total; i++) {
             snprintf(payload, sizeof payload, "{\"n\":%d}", i);
             tst_append(source, i % 7 == 0 ? "a" : "b", payload, NULL, NULL);
@@ -240,7 +241,7 @@ static void w3_cursor_file_lost(void **state)
         ledger_store *sink = tst_open(env, to, "sink");
         ledger_bridge_options o;
         struct tst_workload w;
-        ldg_store_mask_caps(sink, LDG_CAP_TX_CURSOR);
+        tst_cut(sink, TST_CUT_CURSORS);
         tst_workload_init(&w, tst_seed());
         tst_workload_run(&w, source, 120);
         tst_bridge_options(&o);

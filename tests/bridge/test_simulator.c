@@ -164,8 +164,9 @@ static void fault_memory(struct simulation *s, const ledger_store *store, bool i
     static const char *const of_sink[] = { "apply",       "apply",      "apply",
                                            "cursor_get",  "cursor_set", "origin_get",
                                            "origin_list", "identity",   "open" };
-    static const char *const of_source[] = { "log_read",      "log_read",  "log_check", "log_stat",
-                                             "entries_by_id", "trim_kept", "identity",  "open" };
+    static const char *const of_source[] = { "log_read", "log_read",      "log_check",
+                                             "log_stat", "entries_by_id", "trim_survivors",
+                                             "identity", "open" };
     static const ledger_rc codes[] = { LEDGER_ERR_CONNECT, LEDGER_ERR_IO, LEDGER_ERR_BUSY,
                                        LEDGER_ERR_NOMEM, LEDGER_ERR_UNKNOWN_OUTCOME };
     struct ldg_memory_fault fault = { .nth = 1 + below(s, 6), .times = 1 + below(s, 3) };

@@ -276,7 +276,8 @@ static void transactions_overlap(struct conf_env *env)
     assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
     const int64_t trimmed_at = batch.rows[1].position;
     assert_int_equal(batch.next_position, trimmed_at);
-    ok(ldg_store_trim_kept(c, 0, "s", ldg_id_of(second), &env->arena, &kept, &kept_count, &err));
+    ok(ldg_store_trim_survivors(c, 0, "s", ldg_id_of(second), &env->arena, &kept, &kept_count,
+                                &err));
     assert_int_equal(kept_count, 0);
     /* what commits late comes late, under a position that is lower than what was read */
     memcpy(state, batch.next_state, sizeof(state));
@@ -298,7 +299,8 @@ static void transactions_overlap(struct conf_env *env)
     ok(ldg_store_log_read(c, state, &limits, &batch, &err));
     assert_int_equal(batch.count, 0);
     ldg_arena_fini(&batch.arena);
-    ok(ldg_store_trim_kept(c, 0, "s", ldg_id_of(second), &env->arena, &kept, &kept_count, &err));
+    ok(ldg_store_trim_survivors(c, 0, "s", ldg_id_of(second), &env->arena, &kept, &kept_count,
+                                &err));
     assert_int_equal(kept_count, 1);
     assert_int_equal(kept[0].number, first);
     /* a trim does not take an entry that another transaction changes */

@@ -7,6 +7,7 @@
 
 #include "ldg_config.h"
 #include "memory_faults.h"
+#include "store/handle.h"
 #include "store/registry.h"
 
 #if LDG_WITH_SQLITE
@@ -365,8 +366,9 @@ static void run_case(void **state)
 static uint64_t backend_caps(const char *name)
 {
     for (size_t i = 0; ldg_registry_get(i); i++) {
-        if (strcmp(ldg_registry_get(i)->name, name) == 0)
-            return ldg_registry_get(i)->caps;
+        const ledger_store handle = { .backend = ldg_registry_get(i) };
+        if (strcmp(handle.backend->name, name) == 0)
+            return ldg_store_caps(&handle);
     }
     fprintf(stderr, "%s is not in the registry\n", name);
     abort();

@@ -105,8 +105,8 @@ static void trim_drops_what_is_parked(struct conf_env *env)
     sink_park(sink, 0, "s", "unknown entry");
     sink_run(sink);
     struct ldg_op *op = sink_trim(sink, sink->a, 5, "s");
-    op->kept = kept;
-    op->kept_count = 1;
+    op->survivors = kept;
+    op->survivor_count = 1;
     sink_run(sink);
     sink_is(sink, "a");
     assert_int_equal(list(sink, &rows), 4); /* 4 is kept, 5 is of t, 6 is later, and the unknown */
@@ -541,8 +541,8 @@ static void keys_wait_for_their_own_trim_only(struct conf_env *env)
 }
 
 #define PARKING                                                                                    \
-    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
-     LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS | LDG_CAP_PARK | LDG_CAP_TAGS |    \
+     LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
 const struct conf_case conf_parked_cases[] = {
     { "parked are kept", parked_are_kept, PARKING, 0 },
     { "events wait behind parked ones", events_wait_behind_parked_ones, PARKING, 0 },

@@ -260,8 +260,8 @@ static void fill_kept(struct world *w, const struct side *side, const struct eve
     ledger_id *kept = ldg_arena_calloc(&w->arena, ENTRIES_MAX, sizeof *kept);
     for (int64_t pos = 0; pos <= e->entries[0] && pos < ENTRIES_MAX; pos++)
         if ((e->kept >> pos & 1) != 0 && (pos > 0 || e->store == OWN))
-            kept[op->kept_count++] = ldg_id_of(entry_key(side, e->store, pos));
-    op->kept = kept;
+            kept[op->survivor_count++] = ldg_id_of(entry_key(side, e->store, pos));
+    op->survivors = kept;
 }
 
 static void fill_change(struct world *w, const struct event *e, struct ldg_op *op)
@@ -885,8 +885,8 @@ static void random_batches_without_a_log(struct conf_env *env)
 }
 
 #define RANDOM                                                                                     \
-    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
-     LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS | LDG_CAP_PARK | LDG_CAP_TAGS |    \
+     LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
 const struct conf_case conf_random_cases[] = {
     { "random batches", random_batches, RANDOM, offsetof(struct conf_backend, refuse), true },
     { "random batches without a log", random_batches_without_a_log, RANDOM,

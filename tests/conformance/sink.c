@@ -537,8 +537,8 @@ static void apply_foreign_changes_once(struct conf_env *env)
         if (round == 2) {
             ok(ledger_store_trim(sink->store, "s", conf_id(INT64_MAX), NULL, &err));
         } else {
-            sink_trim(sink, sink->a, 1, "s")->kept = round ? kept : NULL;
-            sink->ops[0].kept_count = round ? 1 : 0;
+            sink_trim(sink, sink->a, 1, "s")->survivors = round ? kept : NULL;
+            sink->ops[0].survivor_count = round ? 1 : 0;
         }
         sink_append(sink, sink->a, 1, "s", "1", NULL);
         sink_tags(sink, sink->a, 1, "s", "again")->mutation_origin = sink->b;
@@ -728,8 +728,8 @@ static void apply_trims_by_source_position(struct conf_env *env)
     sink_run(sink);
     struct ldg_op *op =
         sink_trim(sink, sink->a, 10, "s"); /* by number, though "9" > "10" as text */
-    op->kept = kept;
-    op->kept_count = 2;
+    op->survivors = kept;
+    op->survivor_count = 2;
     sink_run(sink);
     sink_is(sink, "a");
     sink_holds(sink, "s", "\"local\" 9 2 11 100");
@@ -965,11 +965,11 @@ static void chain_trims_name_the_highest_id(struct conf_env *env)
     /* A position that the sink never had; one that the source has kept; nothing that is left. */
     sink_trim(sink, sink->a, 2, "s");
     struct ldg_op *trim = sink_trim(sink, sink->a, 4, "s");
-    trim->kept = kept;
-    trim->kept_count = 1;
+    trim->survivors = kept;
+    trim->survivor_count = 1;
     trim = sink_trim(sink, sink->a, 4, "s");
-    trim->kept = kept;
-    trim->kept_count = 1;
+    trim->survivors = kept;
+    trim->survivor_count = 1;
     sink_run(sink);
     sink_is(sink, "aar");
     /* Added and trimmed in one batch. */
@@ -1036,7 +1036,7 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
     assert_true(seen_a && seen_b && seen_own);
 }
 
-#define SINK (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE)
+#define SINK (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS)
 #define CHANGES (LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM)
 const struct conf_case conf_sink_cases[] = {
     { "origins have numbers", origins_have_numbers, SINK, 0 },

@@ -5,6 +5,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "roles.h"
+
 struct reader {
     struct ldg_log_batch batch;
     char state[LDG_CURSOR_STATE_MAX];
@@ -264,8 +266,8 @@ static void kept_are(struct sink *sink, int origin, const char *stream, int64_t 
     ledger_id *ids = NULL;
     size_t count = 0;
     ledger_error err;
-    ok(ldg_store_trim_kept(sink->store, origin, stream, ldg_id_of(before), &sink->env->arena, &ids,
-                           &count, &err));
+    ok(ldg_store_trim_survivors(sink->store, origin, stream, ldg_id_of(before), &sink->env->arena,
+                                &ids, &count, &err));
     for (size_t i = 0; i < count; i++)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
                  (long long)ids[i].number);
@@ -423,7 +425,7 @@ static void reopen_in_a_role(struct conf_env *env)
                  *again = NULL;
     ledger_error err;
     conf_append(store, "s", "1");
-    ldg_store_mask_caps(store, LDG_CAP_TX_CURSOR);
+    tst_cut(store, TST_CUT_CURSORS);
     for (size_t i = 0; i < 3; i++) {
         ok(ldg_store_reopen(store, roles[i], NULL, &again, &err));
         assert_string_equal(ledger_store_table(again), "orders");
@@ -438,7 +440,7 @@ static void reopen_in_a_role(struct conf_env *env)
     }
 }
 
-static void masked_capabilities(struct conf_env *env)
+static void missing_roles(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
     char text[LEDGER_ID_TEXT_MAX];
@@ -448,7 +450,7 @@ static void masked_capabilities(struct conf_env *env)
     uint64_t count;
     ledger_id id;
     ledger_error err;
-    ldg_store_mask_caps(store, UINT64_MAX);
+    tst_cut(store, TST_CUT_ALL);
     assert_int_equal(ldg_store_caps(store), 0);
     int64_t entry = conf_append(store, "s", "1");
     fails(ledger_store_set_tags(store, "s", conf_id(entry), conf_list("x"), &err), UNSUPPORTED);
@@ -472,8 +474,7 @@ static void masked_capabilities(struct conf_env *env)
 
 #define LOG LDG_CAP_MUTATION_LOG
 #define SINK                                                                                       \
-    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_FIND_BY_SOURCE | LDG_CAP_PARK |            \
-     LDG_CAP_TRIM)
+    (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS | LDG_CAP_PARK | LDG_CAP_TRIM)
 const struct conf_case conf_source_cases[] = {
     { "log in pages", log_in_pages, LOG, 0 },
     { "log ends by bytes", log_ends_by_bytes, LOG, 0 },
@@ -491,6 +492,6 @@ const struct conf_case conf_source_cases[] = {
     { "snapshot is one moment", snapshot_is_one_moment,
       LOG | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM, 0 },
     { "reopen in a role", reopen_in_a_role, LOG | LDG_CAP_TRIM, 0 },
-    { "masked capabilities", masked_capabilities, 0, 0 },
+    { "missing roles", missing_roles, 0, 0 },
 };
 const size_t conf_source_case_count = sizeof(conf_source_cases) / sizeof(conf_source_cases[0]);

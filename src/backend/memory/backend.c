@@ -209,32 +209,12 @@ static void memory_snapshot_end(void *ctx)
     pthread_mutex_unlock(&m->db->mutex);
 }
 
-extern const struct ldg_backend ldg_backend_memory;
-const struct ldg_backend ldg_backend_memory = {
-    .name = "memory",
-    .scheme = "memory",
-    .caps = LDG_CAP_MUTATION_LOG | LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR |
-            LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
-            LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK | LDG_CAP_PARALLEL_APPLY |
-            LDG_CAP_OVERLAP_APPLY | LDG_CAP_TEXT_KEYS,
-    .ctx_size = sizeof(struct ldg_memory),
-    .time_precision_us = 1000,
-    .open = memory_open,
-    .close = memory_close,
-    .describe = memory_describe,
-    .has_log = memory_has_log,
-    .has_text_ids = memory_has_text_ids,
-    .wake_key = memory_wake_key,
+static const struct ldg_store_role store_role = {
     .append = ldg_mem_append,
     .read = ldg_mem_read,
-    .settle = ldg_mem_settle,
-    .read_gaps = ldg_mem_read_gaps,
     .count = ldg_mem_count,
     .stat = ldg_mem_stat,
     .list_streams = ldg_mem_list_streams,
-    .health = memory_health,
-    .check = memory_check,
-    .identity = memory_identity,
     .set_tags = ldg_mem_set_tags,
     .set_annotations = ldg_mem_set_annotations,
     .trim = ldg_mem_trim,
@@ -242,13 +222,32 @@ const struct ldg_backend ldg_backend_memory = {
     .tx_commit = memory_tx_commit,
     .tx_rollback = memory_tx_rollback,
     .find_by_source_id = ldg_mem_find_by_source_id,
+    .watermark = ldg_mem_watermark,
+    .read_gaps = ldg_mem_read_gaps,
+};
+
+static const struct ldg_source_role source_role = {
     .log_read = ldg_mem_log_read,
     .log_cursor_at = ldg_mem_log_cursor_at,
     .log_check = ldg_mem_log_check,
-    .log_acknowledge = ldg_mem_log_acknowledge,
     .log_stat = ldg_mem_log_stat,
     .log_wait = ldg_mem_log_wait,
     .entries_by_id = ldg_mem_entries_by_id,
+    .log_acknowledge = ldg_mem_log_acknowledge,
+    .trim_survivors = ldg_mem_trim_survivors,
+};
+
+static const struct ldg_sink_role sink_role = {
+    .takes = 1 << LDG_OP_APPEND | 1 << LDG_OP_SET_TAGS | 1 << LDG_OP_SET_ANNOTATIONS |
+             1 << LDG_OP_TRIM | 1 << LDG_OP_PARK,
+    .apply = ldg_mem_apply,
+};
+
+static const struct ldg_state_role state_role = {
+    .identity = memory_identity,
+    .cursor_get = ldg_mem_cursor_get,
+    .cursor_set = ldg_mem_cursor_set,
+    .cursor_list = ldg_mem_cursor_list,
     .origin_get = ldg_mem_origin_get,
     .origin_list = ldg_mem_origin_list,
     .origin_adopt = ldg_mem_origin_adopt,
@@ -257,18 +256,39 @@ const struct ldg_backend ldg_backend_memory = {
     .origin_skips = ldg_mem_origin_skips,
     .origin_unguard = ldg_mem_origin_unguard,
     .origin_unclaimed = ldg_mem_origin_unclaimed,
-    .apply = ldg_mem_apply,
-    .cursor_get = ldg_mem_cursor_get,
-    .cursor_set = ldg_mem_cursor_set,
-    .cursor_list = ldg_mem_cursor_list,
     .parked_list = ldg_mem_parked_list,
     .parked_count = ldg_mem_parked_count,
     .parked_retry = ldg_mem_parked_retry,
     .parked_note = ldg_mem_parked_note,
     .parked_drop = ldg_mem_parked_drop,
+};
+
+static const struct ldg_verify_role verify_role = {
     .history = ldg_mem_history,
     .history_of = ldg_mem_history_of,
     .snapshot_begin = memory_snapshot_begin,
     .snapshot_end = memory_snapshot_end,
-    .trim_kept = ldg_mem_trim_kept,
+};
+
+extern const struct ldg_backend ldg_backend_memory;
+const struct ldg_backend ldg_backend_memory = {
+    .name = "memory",
+    .scheme = "memory",
+    .caps = LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARALLEL_APPLY | LDG_CAP_OVERLAP_APPLY | LDG_CAP_SEARCH |
+            LDG_CAP_TEXT_KEYS,
+    .ctx_size = sizeof(struct ldg_memory),
+    .time_precision_us = 1000,
+    .open = memory_open,
+    .close = memory_close,
+    .health = memory_health,
+    .describe = memory_describe,
+    .has_log = memory_has_log,
+    .has_text_ids = memory_has_text_ids,
+    .wake_key = memory_wake_key,
+    .check = memory_check,
+    .store = &store_role,
+    .source = &source_role,
+    .sink = &sink_role,
+    .state = &state_role,
+    .verify = &verify_role,
 };

@@ -1,7 +1,7 @@
 /* What the files of the memory backend share.
  *
  * data.c     databases, tables, rows, indexes, who sees what     tx.c      changes, commit, undo
- * backend.c  the vtable, open, close, transactions, snapshots    query.c   a program's calls
+ * backend.c  the roles, open, close, transactions, snapshots     query.c   a program's calls
  * log.c      source: the log as transactions commit              sink.c    the fenced batch
  * parked.c   parked events                                       gate.c    begin and end of a call
  *
@@ -220,7 +220,7 @@ struct ldg_memory {
     char *wake_key; /* "memory:NAME" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
-    /* apply() with `turn`: the batch's ids are drawn beforehand */
+    /* apply() with await_commit_order: the batch's ids are drawn beforehand */
     int64_t first_id; /* 0: drawn as entries are added */
     struct ldg_memory *next_drawn;
     int64_t drawn_id;           /* of the op in hand; 0: none */
@@ -389,7 +389,7 @@ bool ldg_mem_refuses(const struct ldg_memory *m, const struct ldg_op *op);
 /* query.c */
 ledger_rc ldg_mem_append(void *ctx, const char *stream, const ledger_append_input *inputs,
                          size_t count, ledger_ids *ret_ids, ledger_error *err);
-ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
+ledger_rc ldg_mem_watermark(void *ctx, struct ldg_watermark *watermark, ledger_error *err);
 ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_options *options,
                             const int64_t *known, size_t known_count, struct ldg_arena *arena,
                             ledger_entry **ret_entries, size_t *ret_count, ledger_error *err);
@@ -412,9 +412,9 @@ ledger_rc ldg_mem_find_by_source_id(void *ctx, const char *stream, const char *s
 ledger_rc ldg_mem_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                 struct ldg_arena *arena, ledger_entry **ret_entries,
                                 ledger_error *err);
-ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                            struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                            ledger_error *err);
+ledger_rc ldg_mem_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                 struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                 ledger_error *err);
 ledger_rc ldg_mem_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                              size_t max_bytes, struct ldg_arena *arena,
                              struct ldg_history_row **ret_rows, size_t *ret_count,

@@ -498,15 +498,15 @@ ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_opt
 
 /* All that is below the first entry of an open transaction, and below ids that were drawn for one.
  */
-ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
+ledger_rc ldg_mem_watermark(void *ctx, struct ldg_watermark *watermark, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
-    ledger_rc rc = ldg_mem_enter(m, "settle", err);
+    ledger_rc rc = ldg_mem_enter(m, "watermark", err);
     if (rc != LEDGER_OK)
         return rc;
     int64_t settled = m->table->last_id;
     const struct ldg_mem_rows *rows = &m->table->rows;
-    for (size_t i = ldg_mem_rows_after(rows, settle->settled); i < rows->count; i++) {
+    for (size_t i = ldg_mem_rows_after(rows, watermark->settled); i < rows->count; i++) {
         const struct ldg_mem_row *row = rows->items[i];
         if (row->stamp.created_by && row->stamp.created_by != &m->tx) {
             settled = row->id - 1;
@@ -516,8 +516,8 @@ ledger_rc ldg_mem_settle(void *ctx, struct ldg_settle *settle, ledger_error *err
     for (const struct ldg_memory *drawn = m->table->drawn; drawn; drawn = drawn->next_drawn)
         settled = drawn->first_id <= settled ? drawn->first_id - 1 : settled;
     rc = ldg_mem_leave(m, LEDGER_OK, err);
-    if (rc == LEDGER_OK && settled > settle->settled)
-        settle->settled = settled;
+    if (rc == LEDGER_OK && settled > watermark->settled)
+        watermark->settled = settled;
     return rc;
 }
 
@@ -721,9 +721,9 @@ static void ids_sort(struct ids *ids)
     ids->count = count;
 }
 
-static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_name,
-                           ledger_id before, struct ldg_arena *arena, struct ids *ids,
-                           ledger_error *err)
+static ledger_rc trim_survivors(struct ldg_memory *m, int origin, const char *stream_name,
+                                ledger_id before, struct ldg_arena *arena, struct ids *ids,
+                                ledger_error *err)
 {
     const struct ldg_mem_stream *stream = ldg_mem_stream_find(m->table, stream_name);
     const int64_t seq = ldg_mem_seq(m);
@@ -749,16 +749,16 @@ static ledger_rc trim_kept(struct ldg_memory *m, int origin, const char *stream_
     return rc;
 }
 
-ledger_rc ldg_mem_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                            struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                            ledger_error *err)
+ledger_rc ldg_mem_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                 struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                 ledger_error *err)
 {
     struct ldg_memory *m = ctx;
     struct ids ids = { 0 };
-    ledger_rc rc = ldg_mem_enter(m, "trim_kept", err);
+    ledger_rc rc = ldg_mem_enter(m, "trim_survivors", err);
     if (rc != LEDGER_OK)
         return rc;
-    rc = trim_kept(m, origin, stream, before, arena, &ids, err);
+    rc = trim_survivors(m, origin, stream, before, arena, &ids, err);
     rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK) {
         ids_sort(&ids);

@@ -787,7 +787,7 @@ static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply
     bool done = false;
     draw_ids(m, apply->count);
     pthread_mutex_unlock(&m->db->mutex);
-    apply->drawn(apply->turn_ctx);
+    apply->ids_reserved(apply->overlap_ctx);
     pthread_mutex_lock(&m->db->mutex);
     if (only_adds(apply) && !m->log && !m->apply_half && !ldg_mem_parked_any(m)) {
         done = apply_ops(m, apply->ops, apply->count, false, 0, outcomes, err) == LEDGER_OK;
@@ -799,7 +799,7 @@ static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply
         }
     }
     pthread_mutex_unlock(&m->db->mutex);
-    ledger_rc rc = apply->turn(apply->turn_ctx, err);
+    ledger_rc rc = apply->await_commit_order(apply->overlap_ctx, err);
     pthread_mutex_lock(&m->db->mutex);
     *ret_done = done;
     return rc;
@@ -845,7 +845,8 @@ static ledger_rc apply_locked(struct ldg_memory *m, const struct ldg_apply *appl
     bool ahead = false;
     if (!outcomes)
         return ldg_fail_nomem(err);
-    ledger_rc rc = apply->turn ? apply_ahead(m, apply, outcomes, &ahead, err) : LEDGER_OK;
+    ledger_rc rc =
+        apply->await_commit_order ? apply_ahead(m, apply, outcomes, &ahead, err) : LEDGER_OK;
     if (rc == LEDGER_OK)
         rc = apply_batch(m, apply, count, ahead, cursor, braked ? &brake : NULL, outcomes, err);
     if (rc == LEDGER_OK) {

@@ -153,8 +153,8 @@ struct run {
     struct ldg_pg_batch *b;
     const struct ldg_apply *apply;
     bool own;           /* the transaction is ours, else a part of another */
-    bool turned;        /* turn() was called, or need not be */
-    bool told_drawn;    /* drawn() was */
+    bool in_order;      /* await_commit_order() was called, or need not be */
+    bool told_reserved; /* ids_reserved() was */
     bool added;         /* the appends are in, in this try */
     bool open;          /* the transaction is, from the try before */
     bool bulk;          /* this try is in bulk */
@@ -232,10 +232,10 @@ static void settings_args(const struct run *r, char text[16], struct ldg_pg_args
     int ms = r->b->pg->busy_timeout_ms;
 
     /* 0 would wait for ever; so would what is not set at all. */
-    if (r->apply->turn != NULL && ms > OVERLAP_LOCK_MS)
+    if (r->apply->await_commit_order != NULL && ms > OVERLAP_LOCK_MS)
         ms = OVERLAP_LOCK_MS;
     /* Long enough to look who is in the way. */
-    if (r->apply->turn == NULL && r->b->pg->lock_failures > 1 && ms < LOOK_LOCK_MS)
+    if (r->apply->await_commit_order == NULL && r->b->pg->lock_failures > 1 && ms < LOOK_LOCK_MS)
         ms = LOOK_LOCK_MS;
     snprintf(text, 16, "%d", ms > 0 ? ms : 1);
     ldg_pg_arg_text(args, text);
@@ -407,7 +407,7 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
         rc = ldg_pg_pipe_send(pg, beginning, draw_ids, &count, err);
     if (rc == LEDGER_OK && keep)
         rc = ldg_pg_pipe_send(pg, beginning, keep_ids, NULL, err);
-    if (rc == LEDGER_OK && r->turned)
+    if (rc == LEDGER_OK && r->in_order)
         rc = send_fence(r, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
@@ -419,11 +419,11 @@ static ledger_rc begin_own(struct run *r, ledger_error *err)
         rc = receive_ids(r, err);
     if (rc == LEDGER_OK && keep)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
-    if (rc == LEDGER_OK && r->turned)
+    if (rc == LEDGER_OK && r->in_order)
         rc = receive_fence(r, err);
     if (ldg_pg_pipe_end(pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
         rc = err->code;
-    return rc == LEDGER_OK && r->turned ? look_if_altered(r, err) : rc;
+    return rc == LEDGER_OK && r->in_order ? look_if_altered(r, err) : rc;
 }
 
 /* The same where the transaction is open, or part of another. */
@@ -445,8 +445,8 @@ static ledger_rc fence(struct run *r, ledger_error *err)
 
 static ledger_rc take_turn(struct run *r, ledger_error *err)
 {
-    r->turned = true;
-    return r->apply->turn(r->apply->turn_ctx, err);
+    r->in_order = true;
+    return r->apply->await_commit_order(r->apply->overlap_ctx, err);
 }
 
 /* Something of the batch's own is parked? Then it goes op by op. Says yes when in doubt. */
@@ -611,9 +611,9 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
 
-    if (r->b->has_drawn && !r->told_drawn && r->apply->drawn != NULL)
-        r->apply->drawn(r->apply->turn_ctx);
-    r->told_drawn = true;
+    if (r->b->has_drawn && !r->told_reserved && r->apply->ids_reserved != NULL)
+        r->apply->ids_reserved(r->apply->overlap_ctx);
+    r->told_reserved = true;
     if (r->bulk && r->b->has_drawn) {
         rc = ldg_pg_bulk_plan(r->b, err);
         if (rc == LEDGER_OK && ldg_pg_bulk_may_add_first(r->b)) {
@@ -734,7 +734,7 @@ static void prepare_anew(struct run *r, bool begun)
     if (begun)
         return;
     ldg_pg_rollback(r->b->pg);
-    r->b->has_drawn = r->b->has_drawn && r->told_drawn;
+    r->b->has_drawn = r->b->has_drawn && r->told_reserved;
 }
 
 static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
@@ -751,7 +751,7 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     rc = r->open ? fence(r, err) : begin_own(r, err);
     begun = begun || rc == LEDGER_OK;
     r->open = false;
-    if (rc == LEDGER_OK && !r->turned)
+    if (rc == LEDGER_OK && !r->in_order)
         rc = overlap(r, ret_again, err);
     if (rc == LEDGER_OK && !*ret_again && r->bulk && b->parked_any)
         rc = parked_look(b, err);
@@ -796,7 +796,7 @@ static ledger_rc try_inside(struct run *r, ledger_error *err)
 
     r->bulk = false;
     r->b->row_wise = true;
-    if (!r->turned)
+    if (!r->in_order)
         rc = take_turn(r, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_write_begin(r->b->pg, NULL, &own, err);
@@ -822,7 +822,7 @@ static ledger_rc run_all(struct run *r, ledger_error *err)
     ledger_rc rc;
 
     r->own = PQtransactionStatus(pg->conn) == PQTRANS_IDLE && !pg->in_snapshot;
-    r->turned = r->apply->turn == NULL;
+    r->in_order = r->apply->await_commit_order == NULL;
     r->bulk = r->own && !r->b->sink->row_wise && ldg_pg_bulk_suits(r->apply->ops, r->apply->count);
     rc = ldg_pg_orders_collect(r->b, err);
     if (rc == LEDGER_OK && !r->own)

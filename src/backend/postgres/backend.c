@@ -1,4 +1,4 @@
-/* The PostgreSQL backend: opening, closing, the transactions of a caller, snapshots, the vtable.
+/* The PostgreSQL backend: opening, closing, the transactions of a caller, snapshots, the roles.
  *
  * Invariants: a connection that the caller brought keeps its session settings and its transaction;
  * what was open on a connection that broke is never taken up on another, but ends in an error. */
@@ -286,29 +286,12 @@ static ledger_rc pg_identity(void *ctx, struct ldg_identity *ret_identity, ledge
     return LEDGER_OK;
 }
 
-const struct ldg_backend ldg_backend_postgres = {
-    .name = "postgres",
-    .scheme = "postgresql",
-    .caps = LDG_CAP_MUTATION_LOG | LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR |
-            LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
-            LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK | LDG_CAP_PARALLEL_APPLY |
-            LDG_CAP_OVERLAP_APPLY | LDG_CAP_NOTIFY | LDG_CAP_FULL_TEXT,
-    .ctx_size = sizeof(struct ldg_pg),
-    .open = pg_open,
-    .close = pg_close,
-    .describe = pg_describe,
-    .has_log = pg_has_log,
-    .wake_key = pg_wake_key,
+static const struct ldg_store_role store_role = {
     .append = ldg_pg_append,
     .read = ldg_pg_read,
-    .settle = ldg_pg_settle,
-    .read_gaps = ldg_pg_read_gaps,
     .count = ldg_pg_count,
     .stat = ldg_pg_stat,
     .list_streams = ldg_pg_list_streams,
-    .health = pg_health,
-    .check = ldg_pg_check,
-    .identity = pg_identity,
     .set_tags = ldg_pg_set_tags,
     .set_annotations = ldg_pg_set_annotations,
     .trim = ldg_pg_trim,
@@ -316,36 +299,73 @@ const struct ldg_backend ldg_backend_postgres = {
     .tx_commit = pg_tx_commit,
     .tx_rollback = pg_tx_rollback,
     .find_by_source_id = ldg_pg_find_by_source_id,
+    .watermark = ldg_pg_watermark,
+    .read_gaps = ldg_pg_read_gaps,
+};
+
+static const struct ldg_source_role source_role = {
     .log_read = ldg_pg_log_read,
     .log_cursor_at = ldg_pg_log_cursor_at,
     .log_check = ldg_pg_log_check,
     .log_stat = ldg_pg_log_stat,
     .log_wait = ldg_pg_log_wait,
-    .log_acknowledge = ldg_pg_log_acknowledge,
-    .trim_kept = ldg_pg_trim_kept,
     .entries_by_id = ldg_pg_entries_by_id,
+    .log_acknowledge = ldg_pg_log_acknowledge,
+    .trim_survivors = ldg_pg_trim_survivors,
+};
+
+static const struct ldg_sink_role sink_role = {
+    .takes = 1 << LDG_OP_APPEND | 1 << LDG_OP_SET_TAGS | 1 << LDG_OP_SET_ANNOTATIONS |
+             1 << LDG_OP_TRIM | 1 << LDG_OP_PARK,
+    .apply = ldg_pg_apply,
+    .durable_count = ldg_pg_durable_count,
+    .hint_backlog = ldg_pg_hint_backlog,
+};
+
+static const struct ldg_state_role state_role = {
+    .identity = pg_identity,
+    .cursor_get = ldg_pg_cursor_get,
+    .cursor_set = ldg_pg_cursor_set,
+    .cursor_list = ldg_pg_cursor_list,
     .origin_get = ldg_pg_origin_get,
     .origin_list = ldg_pg_origin_list,
     .origin_adopt = ldg_pg_origin_adopt,
     .origin_last = ldg_pg_origin_last,
-    .origin_carry_ids = ldg_pg_origin_carry_ids,
     .origin_rewind = ldg_pg_origin_rewind,
+    .origin_carry_ids = ldg_pg_origin_carry_ids,
     .origin_skips = ldg_pg_origin_skips,
     .origin_unguard = ldg_pg_origin_unguard,
     .origin_unclaimed = ldg_pg_origin_unclaimed,
-    .apply = ldg_pg_apply,
-    .cursor_get = ldg_pg_cursor_get,
-    .cursor_set = ldg_pg_cursor_set,
-    .cursor_list = ldg_pg_cursor_list,
     .parked_list = ldg_pg_parked_list,
     .parked_count = ldg_pg_parked_count,
     .parked_retry = ldg_pg_parked_retry,
     .parked_note = ldg_pg_parked_note,
     .parked_drop = ldg_pg_parked_drop,
+};
+
+static const struct ldg_verify_role verify_role = {
     .history = ldg_pg_history,
     .history_of = ldg_pg_history_of,
     .snapshot_begin = pg_snapshot_begin,
     .snapshot_end = pg_snapshot_end,
-    .durable_count = ldg_pg_durable_count,
-    .hint_backlog = ldg_pg_hint_backlog,
+};
+
+const struct ldg_backend ldg_backend_postgres = {
+    .name = "postgres",
+    .scheme = "postgresql",
+    .caps = LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARALLEL_APPLY | LDG_CAP_OVERLAP_APPLY | LDG_CAP_SEARCH |
+            LDG_CAP_NOTIFY | LDG_CAP_FULL_TEXT,
+    .ctx_size = sizeof(struct ldg_pg),
+    .open = pg_open,
+    .close = pg_close,
+    .health = pg_health,
+    .describe = pg_describe,
+    .has_log = pg_has_log,
+    .wake_key = pg_wake_key,
+    .check = ldg_pg_check,
+    .store = &store_role,
+    .source = &source_role,
+    .sink = &sink_role,
+    .state = &state_role,
+    .verify = &verify_role,
 };

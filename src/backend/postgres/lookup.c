@@ -253,12 +253,13 @@ out:
 /* --- what a trim leaves ---------------------------------------------------------------------- */
 
 /* $1 stream, $2 before */
-static const char kept_here[] = "SELECT id FROM \"{t}\" WHERE stream = $1 AND id <= $2 "
-                                "AND origin = 0 AND source_pos IS NULL ORDER BY id";
-static const char kept_go[] = "SELECT id FROM \"{t}\" WHERE stream = $1 AND id <= $2 ORDER BY id";
+static const char survivors_here[] = "SELECT id FROM \"{t}\" WHERE stream = $1 AND id <= $2 "
+                                     "AND origin = 0 AND source_pos IS NULL ORDER BY id";
+static const char survivors_go[] =
+    "SELECT id FROM \"{t}\" WHERE stream = $1 AND id <= $2 ORDER BY id";
 /* $1 stream, $2 before, $3 origin. Where the origin's entries are in its order, the first one that
  * a trim leaves ends the look. */
-static const char kept_origin[] =
+static const char survivors_origin[] =
     "SELECT source_pos FROM \"{t}\" WHERE stream = $1 AND id < coalesce(CASE WHEN "
     "(SELECT ordered FROM \"{t}_origins\" WHERE id = $3) THEN (SELECT id FROM \"{t}\" "
     "WHERE stream = $1 AND origin = $3 AND source_pos > $2 ORDER BY id LIMIT 1) END, "
@@ -268,9 +269,9 @@ static const char kept_origin[] =
 
 /* Transactions overlap: an append with a lower id may become visible around the trim. Bridged
  * entries come in any order, those that were parked here latest of all. */
-ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                           ledger_error *err)
+ledger_rc ldg_pg_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
@@ -284,9 +285,9 @@ ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, ledger_id 
     if (origin)
         ldg_pg_arg_int32(&args, origin);
     rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading what a trim left",
-                    origin         ? kept_origin
-                    : pg->has_ours ? kept_here
-                                   : kept_go,
+                    origin         ? survivors_origin
+                    : pg->has_ours ? survivors_here
+                                   : survivors_go,
                     &args, &result, err);
     const size_t count = rc == LEDGER_OK ? (size_t)PQntuples(result) : 0;
     ledger_id *ids = ldg_arena_calloc(arena, count, sizeof(*ids));

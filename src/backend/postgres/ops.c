@@ -711,16 +711,16 @@ const char *ldg_pg_trim_template(struct ldg_pg_batch *b, const struct ldg_op *op
 void ldg_pg_trim_args(struct ldg_pg_batch *b, const struct ldg_op *op, const struct ldg_buf *keys,
                       struct ldg_pg_args *args)
 {
-    struct ldg_buf *kept = &b->sink->arrays[0];
+    struct ldg_buf *survivors = &b->sink->arrays[0];
 
-    ldg_pg_array_begin(kept, LDG_PG_INT8);
-    for (size_t i = 0; i < op->kept_count; i++)
-        ldg_pg_array_int64(kept, op->kept[i].number);
-    ldg_pg_array_end(kept, op->kept_count);
+    ldg_pg_array_begin(survivors, LDG_PG_INT8);
+    for (size_t i = 0; i < op->survivor_count; i++)
+        ldg_pg_array_int64(survivors, op->survivors[i].number);
+    ldg_pg_array_end(survivors, op->survivor_count);
     ldg_pg_arg_int32(args, op->origin);
     ldg_pg_arg_int64(args, op->key.number);
     ldg_pg_arg_text(args, op->stream);
-    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, kept);
+    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, survivors);
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, keys);
 }
 

@@ -180,27 +180,27 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
                                "AND entry <= $2 AND stream = $3 AND entry <> ALL ($4)";
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
-    struct ldg_buf kept;
+    struct ldg_buf survivors;
     ledger_rc rc = LEDGER_OK;
 
-    ldg_buf_init(&kept, 64 + op->kept_count * 12);
-    ldg_pg_array_begin(&kept, LDG_PG_INT8);
-    for (size_t i = 0; i < op->kept_count; i++)
-        ldg_pg_array_int64(&kept, op->kept[i].number);
-    ldg_pg_array_end(&kept, op->kept_count);
-    if (kept.rc != LEDGER_OK)
+    ldg_buf_init(&survivors, 64 + op->survivor_count * 12);
+    ldg_pg_array_begin(&survivors, LDG_PG_INT8);
+    for (size_t i = 0; i < op->survivor_count; i++)
+        ldg_pg_array_int64(&survivors, op->survivors[i].number);
+    ldg_pg_array_end(&survivors, op->survivor_count);
+    if (survivors.rc != LEDGER_OK)
         rc = ldg_fail_nomem(err);
     ldg_pg_arg_int32(&args, op->origin);
     ldg_pg_arg_int64(&args, op->key.number);
     ldg_pg_arg_text(&args, or_empty(op->stream));
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &kept);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &survivors);
     if (rc == LEDGER_OK)
         rc = ldg_pg_fail_own(
             ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim, &args, &result, err), err);
     if (rc == LEDGER_OK)
         *ret_any = ldg_pg_changed(result) > 0;
     PQclear(result);
-    ldg_buf_fini(&kept);
+    ldg_buf_fini(&survivors);
     return rc;
 }
 

@@ -9,7 +9,7 @@
  * tx.c       transactions                     catalog.c  what the catalog says of the tables
  * grants.c   who may do what                  migrate.c  making and mending the tables
  * schema.c   opening them                     session.c  entering, connecting anew
- * Above them: check.c what `store check` finds; backend.c the vtable, open, close, snapshots;
+ * Above them: check.c what `store check` finds; backend.c the roles, open, close, snapshots;
  * write.c  append, set, trim                  query.c   read, search, history
  * lookup.c counts, single look-ups            tail.c    which ids have settled
  * The source's side (source.h): snapshot.c sets of transactions and the cursor's text, pure;
@@ -471,15 +471,15 @@ ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *so
 ledger_rc ldg_pg_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                struct ldg_arena *arena, ledger_entry **ret_entries,
                                ledger_error *err);
-ledger_rc ldg_pg_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                           struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                           ledger_error *err);
+ledger_rc ldg_pg_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                ledger_error *err);
 /* The texts of the first column. */
 ledger_rc ldg_pg_take_names(const PGresult *result, ledger_names *ret_names, ledger_error *err);
 
 /* --- tail.c ---------------------------------------------------------------------------------- */
 
-ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err);
+ledger_rc ldg_pg_watermark(void *ctx, struct ldg_watermark *watermark, ledger_error *err);
 
 /* --- log.c, wait.c --------------------------------------------------------------------------- */
 

@@ -64,15 +64,16 @@ static ledger_rc check_look(const struct ldg_pg *pg, const PGresult *result, led
     return LEDGER_OK;
 }
 
-static ledger_rc take_look(const PGresult *result, struct ldg_settle *settle, ledger_error *err)
+static ledger_rc take_look(const PGresult *result, struct ldg_watermark *watermark,
+                           ledger_error *err)
 {
     const int64_t highest = ldg_pg_get_int64(result, 0, LOOK_HIGHEST);
     const char *writers = ldg_pg_get_text(result, 0, LOOK_WRITERS);
     const char *recovered = ldg_pg_get_text(result, 0, LOOK_RECOVERED);
     /* Of those that the last look saw, who is left? One that is gone may have come back with
      * another number. */
-    const bool waits = settle->writers && share_word(settle->writers, writers);
-    const bool renamed = settle->writers && !waits && *recovered;
+    const bool waits = watermark->writers && share_word(watermark->writers, writers);
+    const bool renamed = watermark->writers && !waits && *recovered;
     const char *next = renamed ? recovered : writers;
     char *copy = NULL;
 
@@ -82,18 +83,18 @@ static ledger_rc take_look(const PGresult *result, struct ldg_settle *settle, le
         return ldg_fail_nomem(err);
     if (!renamed) {
         /* They have ended, and what they wrote is seen by reads from now on. */
-        if (settle->writers && settle->mark > settle->settled)
-            settle->settled = settle->mark;
-        if (!*writers && highest > settle->settled)
-            settle->settled = highest;
-        settle->mark = highest;
+        if (watermark->writers && watermark->mark > watermark->settled)
+            watermark->settled = watermark->mark;
+        if (!*writers && highest > watermark->settled)
+            watermark->settled = highest;
+        watermark->mark = highest;
     }
-    ldg_free(settle->writers);
-    settle->writers = copy;
+    ldg_free(watermark->writers);
+    watermark->writers = copy;
     return LEDGER_OK;
 }
 
-ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
+ledger_rc ldg_pg_watermark(void *ctx, struct ldg_watermark *watermark, ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
     PGresult *result = NULL;
@@ -104,7 +105,7 @@ ledger_rc ldg_pg_settle(void *ctx, struct ldg_settle *settle, ledger_error *err)
     if (rc == LEDGER_OK)
         rc = check_look(pg, result, err);
     if (rc == LEDGER_OK)
-        rc = take_look(result, settle, err);
+        rc = take_look(result, watermark, err);
     PQclear(result);
     return rc;
 }

@@ -1,4 +1,4 @@
-/* The SQLite backend: opening, closing, and the vtable.
+/* The SQLite backend: opening, closing, and the roles.
  *
  * Hides what each role asks of its connection. Invariants: a connection that the caller brought
  * keeps its settings; a connection of ours never outlives its handle. */
@@ -137,7 +137,7 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
         sqlite3_wal_autocheckpoint(s->db, 0);
         break;
     case LDG_ROLE_USER:
-    case LDG_ROLE_SIDE:
+    case LDG_ROLE_STATE:
         break;
     }
     return ldg_sqlite_exec(s, "opening the database", err, "%s", pragmas);
@@ -267,27 +267,12 @@ static void sqlite_hint_backlog(void *ctx, bool backlog)
         sqlite3_wal_autocheckpoint(s->db, backlog ? CHECKPOINT_PAGES_BACKLOG : CHECKPOINT_PAGES);
 }
 
-const struct ldg_backend ldg_backend_sqlite = {
-    .name = "sqlite",
-    .scheme = "sqlite",
-    .caps = LDG_CAP_MUTATION_LOG | LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR |
-            LDG_CAP_FIND_BY_SOURCE | LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM |
-            LDG_CAP_SEARCH | LDG_CAP_TRANSACTIONS | LDG_CAP_PARK,
-    .ctx_size = sizeof(struct ldg_sqlite),
-    .time_precision_us = 1000,
-    .open = sqlite_open,
-    .close = sqlite_close,
-    .describe = sqlite_describe,
-    .has_log = sqlite_has_log,
-    .wake_key = sqlite_wake_key,
+static const struct ldg_store_role store_role = {
     .append = ldg_sqlite_append,
     .read = ldg_sqlite_read,
     .count = ldg_sqlite_count,
     .stat = ldg_sqlite_stat,
     .list_streams = ldg_sqlite_list_streams,
-    .health = sqlite_health,
-    .check = ldg_sqlite_check,
-    .identity = sqlite_identity,
     .set_tags = ldg_sqlite_set_tags,
     .set_annotations = ldg_sqlite_set_annotations,
     .trim = ldg_sqlite_trim,
@@ -295,35 +280,70 @@ const struct ldg_backend ldg_backend_sqlite = {
     .tx_commit = ldg_sqlite_tx_commit,
     .tx_rollback = ldg_sqlite_tx_rollback,
     .find_by_source_id = ldg_sqlite_find_by_source_id,
+};
+
+static const struct ldg_source_role source_role = {
     .log_read = ldg_sqlite_log_read,
     .log_cursor_at = ldg_sqlite_log_cursor_at,
     .log_check = ldg_sqlite_log_check,
     .log_stat = ldg_sqlite_log_stat,
     .log_wait = ldg_sqlite_log_wait,
-    .trim_kept = ldg_sqlite_trim_kept,
     .entries_by_id = ldg_sqlite_entries_by_id,
+    .trim_survivors = ldg_sqlite_trim_survivors,
+};
+
+static const struct ldg_sink_role sink_role = {
+    .takes = 1 << LDG_OP_APPEND | 1 << LDG_OP_SET_TAGS | 1 << LDG_OP_SET_ANNOTATIONS |
+             1 << LDG_OP_TRIM | 1 << LDG_OP_PARK,
+    .apply = ldg_sqlite_apply,
+    .durable_count = ldg_sqlite_durable_count,
+    .hint_backlog = sqlite_hint_backlog,
+};
+
+static const struct ldg_state_role state_role = {
+    .identity = sqlite_identity,
+    .cursor_get = ldg_sqlite_cursor_get,
+    .cursor_set = ldg_sqlite_cursor_set,
+    .cursor_list = ldg_sqlite_cursor_list,
     .origin_get = ldg_sqlite_origin_get,
     .origin_list = ldg_sqlite_origin_list,
     .origin_adopt = ldg_sqlite_origin_adopt,
     .origin_last = ldg_sqlite_origin_last,
-    .origin_carry_ids = ldg_sqlite_origin_carry_ids,
     .origin_rewind = ldg_sqlite_origin_rewind,
+    .origin_carry_ids = ldg_sqlite_origin_carry_ids,
     .origin_skips = ldg_sqlite_origin_skips,
     .origin_unguard = ldg_sqlite_origin_unguard,
     .origin_unclaimed = ldg_sqlite_origin_unclaimed,
-    .apply = ldg_sqlite_apply,
-    .cursor_get = ldg_sqlite_cursor_get,
-    .cursor_set = ldg_sqlite_cursor_set,
-    .cursor_list = ldg_sqlite_cursor_list,
     .parked_list = ldg_sqlite_parked_list,
     .parked_count = ldg_sqlite_parked_count,
     .parked_retry = ldg_sqlite_parked_retry,
     .parked_note = ldg_sqlite_parked_note,
     .parked_drop = ldg_sqlite_parked_drop,
+};
+
+static const struct ldg_verify_role verify_role = {
     .history = ldg_sqlite_history,
     .history_of = ldg_sqlite_history_of,
     .snapshot_begin = ldg_sqlite_snapshot_begin,
     .snapshot_end = ldg_sqlite_snapshot_end,
-    .durable_count = ldg_sqlite_durable_count,
-    .hint_backlog = sqlite_hint_backlog,
+};
+
+const struct ldg_backend ldg_backend_sqlite = {
+    .name = "sqlite",
+    .scheme = "sqlite",
+    .caps = LDG_CAP_ATOMIC_BATCH | LDG_CAP_SEARCH,
+    .ctx_size = sizeof(struct ldg_sqlite),
+    .time_precision_us = 1000,
+    .open = sqlite_open,
+    .close = sqlite_close,
+    .health = sqlite_health,
+    .describe = sqlite_describe,
+    .has_log = sqlite_has_log,
+    .wake_key = sqlite_wake_key,
+    .check = ldg_sqlite_check,
+    .store = &store_role,
+    .source = &source_role,
+    .sink = &sink_role,
+    .state = &state_role,
+    .verify = &verify_role,
 };

@@ -739,7 +739,7 @@ static ledger_rc trim_list(struct ldg_sqlite_batch *b, const struct ldg_op *op, 
     if (code == SQLITE_OK)
         code = sqlite3_step(stmt);
     for (; code == SQLITE_ROW; code = sqlite3_step(stmt)) {
-        if (ldg_op_keeps(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
+        if (ldg_op_survives(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
             continue;
         if (count == cap) {
             size_t next = cap == 0 ? 64 : cap * 2;
@@ -912,7 +912,7 @@ static ledger_rc trim_one(struct ldg_sqlite_batch *b, const struct ldg_op *op, u
     bool unparked = false;
     ledger_rc rc;
 
-    if (op->kept_count == 0) {
+    if (op->survivor_count == 0) {
         rc = trim_statement(b, op, &deleted, &highest, err);
     } else {
         rc = trim_list(b, op, &ids, &count, err);

@@ -189,7 +189,7 @@ static ledger_rc trim_but_kept(struct ldg_sqlite *s, const struct ldg_op *op, bo
         rc = LEDGER_OK;
         if (code == SQLITE_OK)
             code = sqlite3_step(stmt);
-        while (code == SQLITE_ROW && ldg_op_keeps(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
+        while (code == SQLITE_ROW && ldg_op_survives(op, ldg_id_of(sqlite3_column_int64(stmt, 1))))
             code = sqlite3_step(stmt);
         if (code == SQLITE_ROW)
             id = sqlite3_column_int64(stmt, 0);
@@ -211,7 +211,7 @@ ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, 
     ledger_rc rc;
 
     *ret_any = false;
-    if (op->kept_count > 0) {
+    if (op->survivor_count > 0) {
         rc = trim_but_kept(s, op, ret_any, err);
         goto out;
     }

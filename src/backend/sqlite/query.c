@@ -753,9 +753,9 @@ static const char survivors_of_origin[] =
 /* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
  * an id at or before `before`, and the trim may be read again. Bridged entries come in any order,
  * those that were parked here latest of all. */
-ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                               struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                               ledger_error *err)
+ledger_rc ldg_sqlite_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                    struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                    ledger_error *err)
 {
     ledger_id *ids = NULL;
     size_t count = 0, capacity = 0;

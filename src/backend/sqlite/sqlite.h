@@ -1,6 +1,6 @@
 /* What the files of this backend share: the open database, its statements, its names.
  *
- * backend.c  open, close, the vtable        fail.c    what SQLite's results mean
+ * backend.c  open, close, the roles         fail.c    what SQLite's results mean
  * db.c       statements (db.h)              tx.c      transactions
  * file.c     which file a name leads to, and if it still does
  * schema.c   tables, migration              check.c   findings about a store
@@ -208,9 +208,9 @@ ledger_rc ldg_sqlite_find_by_source_id(void *ctx, const char *stream, const char
 ledger_rc ldg_sqlite_entries_by_id(void *ctx, const ledger_id *ids, size_t count,
                                    struct ldg_arena *arena, ledger_entry **ret_entries,
                                    ledger_error *err);
-ledger_rc ldg_sqlite_trim_kept(void *ctx, int origin, const char *stream, ledger_id before,
-                               struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
-                               ledger_error *err);
+ledger_rc ldg_sqlite_trim_survivors(void *ctx, int origin, const char *stream, ledger_id before,
+                                    struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
+                                    ledger_error *err);
 ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
                                 size_t max_bytes, struct ldg_arena *arena,
                                 struct ldg_history_row **ret_rows, size_t *ret_count,

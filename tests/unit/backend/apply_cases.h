@@ -36,11 +36,11 @@ static void test_no_cursor_name(void **state)
 
     sink_append(&k, "s", 1, "{}", "");
     const struct ldg_apply apply = { .ops = k.ops, .count = 1 };
-    tst_ok(SINK->apply(&k.s, &apply, &outcome, &err), &err);
+    tst_ok(SINK->sink->apply(&k.s, &apply, &outcome, &err), &err);
     assert_int_equal(outcome, LDG_OUTCOME_APPLIED);
     sink_is(&k, "SELECT state FROM t_cursors", "");
     const struct ldg_apply check = { .name = "default", .expected = &k.cursor };
-    tst_ok(SINK->apply(&k.s, &check, &outcome, &err), &err); /* a fence alone */
+    tst_ok(SINK->sink->apply(&k.s, &check, &outcome, &err), &err); /* a fence alone */
     sink_is(&k, "SELECT state FROM t_cursors", "");
 }
 
@@ -55,7 +55,7 @@ static void test_w6_replay_changes_nothing(void **state)
     sink_apply(&k);
     char *before = strdup(sink_text(&k, SINK_ALL));
     sink_exec(&k, "UPDATE t_cursors SET state = '', cursor = ''"); /* set back by hand */
-    tst_ok(SINK->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
     sink_apply(&k);
     for (size_t i = 0; i < k.count; i++)
         assert_int_equal(k.outcomes[i], LDG_OUTCOME_REPLAYED);
@@ -171,7 +171,7 @@ static ledger_rc oom_run(void *ctx)
     ledger_error err = { 0 };
     const struct ldg_apply apply = { .ops = k.ops, .count = k.count, .park_rejected = true };
 
-    return SINK->apply(&k.s, &apply, outcomes, &err);
+    return SINK->sink->apply(&k.s, &apply, outcomes, &err);
 }
 
 #endif

@@ -13,7 +13,7 @@ static size_t list(struct ldg_arena *arena, struct ldg_parked_row **rows)
     size_t count;
 
     ldg_arena_reset(arena);
-    tst_ok(SINK->parked_list(&k.s, 0, 100, arena, rows, &count, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, 0, 100, arena, rows, &count, &err), &err);
     return count;
 }
 
@@ -83,7 +83,7 @@ static bool retry(int64_t id, const struct ldg_op *op)
     ledger_error err = { 0 };
     bool applied = false;
 
-    tst_ok(SINK->parked_retry(&k.s, id, op, op != NULL, &applied, &err), &err);
+    tst_ok(SINK->state->parked_retry(&k.s, id, op, op != NULL, &applied, &err), &err);
     return applied;
 }
 
@@ -120,14 +120,14 @@ static void test_drop_and_note(void **state)
     int64_t ids[3];
 
     park_three(ids);
-    tst_ok(SINK->parked_note(&k.s, ids[1], "still \"odd\"", &err), &err);
+    tst_ok(SINK->state->parked_note(&k.s, ids[1], "still \"odd\"", &err), &err);
     sink_is(&k, "SELECT attempts || reason FROM t_parked WHERE log_position = 2", "2still \"odd\"");
-    tst_ok(SINK->parked_drop(&k.s, ids[1], &dropped, &err), &err);
+    tst_ok(SINK->state->parked_drop(&k.s, ids[1], &dropped, &err), &err);
     assert_int_equal(dropped, 1);
-    tst_fails(SINK->parked_drop(&k.s, ids[1], &dropped, &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_ok(SINK->parked_drop(&k.s, 0, &dropped, &err), &err);
+    tst_fails(SINK->state->parked_drop(&k.s, ids[1], &dropped, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_ok(SINK->state->parked_drop(&k.s, 0, &dropped, &err), &err);
     assert_int_equal(dropped, 2);
-    tst_ok(SINK->parked_drop(&k.s, 0, &dropped, &err), &err);
+    tst_ok(SINK->state->parked_drop(&k.s, 0, &dropped, &err), &err);
     assert_int_equal(dropped, 0);
 }
 
@@ -140,7 +140,7 @@ static ledger_rc oom_list(void *ctx)
     ledger_rc rc;
 
     ldg_arena_init(&arena, 0);
-    rc = SINK->parked_list(&k.s, 0, 100, &arena, &rows, &count, &err);
+    rc = SINK->state->parked_list(&k.s, 0, 100, &arena, &rows, &count, &err);
     ldg_arena_fini(&arena);
     return rc;
 }

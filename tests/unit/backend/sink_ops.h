@@ -1,4 +1,4 @@
-/* Batches for a sink: ops made by hand, applied through the vtable of the backend. Included by the
+/* Batches for a sink: ops made by hand, applied through the roles of the backend. Included by the
  * sink.h of each backend, behind its struct sink and SINK. */
 #ifndef TESTS_UNIT_BACKEND_SINK_OPS_H
 #define TESTS_UNIT_BACKEND_SINK_OPS_H
@@ -94,7 +94,7 @@ static inline ledger_rc sink_try(struct sink *k, ledger_error *err)
     snprintf(next.state, sizeof(next.state), "state:%lld", (long long)k->position);
     snprintf(next.readable, sizeof(next.readable), "%019lld", (long long)k->position);
     memset(k->outcomes, 0xee, sizeof(k->outcomes));
-    ledger_rc rc = SINK->apply(&k->s, &apply, k->outcomes, err);
+    ledger_rc rc = SINK->sink->apply(&k->s, &apply, k->outcomes, err);
     if (rc == LEDGER_OK)
         k->cursor = next;
     return rc;

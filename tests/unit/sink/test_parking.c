@@ -214,8 +214,8 @@ static void trims_drop_what_is_parked(void **state)
         odd(0, "s", "odd");
         run((enum fake_way)way, "pppppp");
         op = trim(A, 5, "s");
-        op->kept = kept;
-        op->kept_count = 1;
+        op->survivors = kept;
+        op->survivor_count = 1;
         trim(B, 100, "s");
         run((enum fake_way)way, "ar");
         assert_int_equal(f->now->parked_count, 4); /* survivor, other stream, later, unknown */

@@ -286,9 +286,9 @@ static void log_trim(struct round *r, int n)
     kept = ldg_arena_calloc(&r->arena, ENTRIES_MAX, sizeof(*kept));
     for (int64_t i = 1; one_in(r, 2) && i <= number; i++) {
         if (one_in(r, 4))
-            kept[op->kept_count++] = key_of(r, origin, i);
+            kept[op->survivor_count++] = key_of(r, origin, i);
     }
-    op->kept = kept;
+    op->survivors = kept;
 }
 
 static void write_some(struct round *r, int n, size_t count)
@@ -599,8 +599,8 @@ static void show(const struct round *r, const struct ldg_op *ops, size_t count,
                       ldg_id_text(ops[i].key, id), ops[i].stream, ops[i].mutation_origin,
                       ops[i].position, ops[i].entry != NULL ? ops[i].entry->dedup_key : "",
                       outcomes[i]);
-        for (size_t k = 0; k < ops[i].kept_count; k++)
-            print_message("   keeps %s\n", ldg_id_text(ops[i].kept[k], id));
+        for (size_t k = 0; k < ops[i].survivor_count; k++)
+            print_message("   keeps %s\n", ldg_id_text(ops[i].survivors[k], id));
     }
 }
 

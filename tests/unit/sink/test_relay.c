@@ -62,8 +62,8 @@ static void what_changes_nothing_writes_none(void **state)
     assert_int_equal(f->now->event_count, 1);
     /* parked rows that a trim drops are nothing to whoever reads this log */
     f->no_log = false;
-    trim(A, 9, "s")->kept = (const ledger_id[]){ { .number = 1 }, { .number = 3 } };
-    ops[0].kept_count = 2;
+    trim(A, 9, "s")->survivors = (const ledger_id[]){ { .number = 1 }, { .number = 3 } };
+    ops[0].survivor_count = 2;
     run(FAKE_OPTIMISTIC, "a");
     assert_int_equal(f->now->event_count, 1);
 }

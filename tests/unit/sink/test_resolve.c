@@ -96,8 +96,8 @@ static void survivors_stay(void **state)
         append(A, 4, "s", "5", "");
         append(A, 5, "s", "6", "");
         op = trim(A, 4, "s");
-        op->kept = kept;
-        op->kept_count = 2;
+        op->survivors = kept;
+        op->survivor_count = 2;
         tag(A, 4, "s", "t");
         tag(A, 1, "s", "t");
         run(way, "aaaam");

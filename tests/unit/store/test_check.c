@@ -169,32 +169,31 @@ static void uses(void **state)
 {
     struct ledger_store store = { .backend = ldg_registry_get(0) };
     ledger_error err;
-    assert_int_equal(ldg_check_use(NULL, LDG_USE_READ, 0, true, "x", &err), LEDGER_ERR_CLOSED);
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, LDG_CAP_TAGS, true, "x", &err), 0);
-    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, 0, false, "flying", &err),
+    assert_int_equal(ldg_check_use(NULL, LDG_USE_READ, true, "x", &err), LEDGER_ERR_CLOSED);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, true, "x", &err), LEDGER_OK);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, false, "flying", &err),
                      LEDGER_ERR_UNSUPPORTED);
     assert_non_null(strstr(err.message, "flying"));
     assert_non_null(strstr(err.message, store.backend->name));
-    store.hidden_caps = LDG_CAP_TAGS;
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, LDG_CAP_TAGS, true, "x", &err),
-                     LEDGER_ERR_UNSUPPORTED);
-    store.hidden_caps = 0;
+    assert_int_equal(ldg_check_not_append_only(&store, &err), LEDGER_OK);
     store.open.flags = LEDGER_STORE_APPEND_ONLY;
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, LDG_CAP_TAGS, true, "x", &err),
-                     LEDGER_ERR_UNSUPPORTED);
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, LDG_CAP_TRIM, true, "x", &err), 0);
+    assert_int_equal(ldg_check_not_append_only(&store, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, true, "x", &err), LEDGER_OK);
+    assert_int_equal(ldg_store_caps(&store) & (LDG_CAP_TAGS | LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM),
+                     LDG_CAP_TRIM);
+    assert_int_equal(ldg_store_takes(&store),
+                     1 << LDG_OP_APPEND | 1 << LDG_OP_TRIM | 1 << LDG_OP_PARK);
     store.open.flags = LEDGER_STORE_READ_ONLY;
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, 0, true, "x", &err),
-                     LEDGER_ERR_READ_ONLY);
-    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, 0, true, "x", &err), LEDGER_OK);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, true, "x", &err), LEDGER_ERR_READ_ONLY);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, true, "x", &err), LEDGER_OK);
     store.open.flags = 0;
     store.in_snapshot = true;
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, 0, true, "x", &err), LEDGER_ERR_INVALID);
-    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, 0, true, "x", &err), LEDGER_OK);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, true, "x", &err), LEDGER_ERR_INVALID);
+    assert_int_equal(ldg_check_use(&store, LDG_USE_READ, true, "x", &err), LEDGER_OK);
     store.in_snapshot = false;
     store.in_tx = true;
-    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, 0, true, "x", &err), LEDGER_OK);
-    assert_int_equal(ldg_check_use_alone(&store, LDG_USE_WRITE, 0, true, "x", &err),
+    assert_int_equal(ldg_check_use(&store, LDG_USE_WRITE, true, "x", &err), LEDGER_OK);
+    assert_int_equal(ldg_check_use_alone(&store, LDG_USE_WRITE, true, "x", &err),
                      LEDGER_ERR_INVALID);
 }
 

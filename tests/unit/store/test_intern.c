@@ -10,6 +10,7 @@
 
 #include "alloc_fail.h"
 #include "memory_faults.h"
+#include "roles.h"
 #include "store/handle.h"
 #include "store/registry.h"
 
@@ -94,16 +95,13 @@ static void missing_callbacks_are_unsupported(void **state)
 {
     ledger_store *store = open_memory("memory:holes");
     const struct ldg_backend *whole = store->backend;
+    const struct ldg_state_role nameless = { .identity = whole->state->identity };
     struct ldg_backend holes = {
         .name = "holes",
-        .scheme = whole->scheme,
         .caps = UINT64_MAX,
         .ctx_size = whole->ctx_size,
         .close = whole->close,
-        .describe = whole->describe,
-        .has_log = whole->has_log,
-        .wake_key = whole->wake_key,
-        .identity = whole->identity,
+        .state = &nameless,
     };
     struct ldg_arena arena;
     ledger_id *ids;
@@ -115,7 +113,9 @@ static void missing_callbacks_are_unsupported(void **state)
     store->backend = &holes;
     call_all(store, &all, &err);
     assert_int_equal(all.rc[0], LEDGER_OK);
-    for (size_t i = 1; i < all.count; i++) {
+    holes.state = NULL;
+    call_all(store, &all, &err);
+    for (size_t i = 0; i < all.count; i++) {
         if (all.rc[i] != LEDGER_ERR_UNSUPPORTED)
             fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
     }
@@ -124,8 +124,9 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_int_equal(all.rc[1], LEDGER_ERR_UNSUPPORTED);
 
     ldg_arena_init(&arena, 0);
-    assert_int_equal(ldg_store_trim_kept(store, 0, "s", ldg_id_of(1), &arena, &ids, &count, NULL),
-                     LEDGER_OK);
+    assert_int_equal(
+        ldg_store_trim_survivors(store, 0, "s", ldg_id_of(1), &arena, &ids, &count, NULL),
+        LEDGER_OK);
     assert_int_equal(count, 0);
     ldg_arena_fini(&arena);
     assert_int_equal(ldg_store_origin_unclaimed(store, &any, NULL), LEDGER_OK);
@@ -134,6 +135,37 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_int_equal(number, 0);
     assert_int_equal(ldg_store_durable_count(store, 42), 42);
     ldg_store_hint_backlog(store, true);
+    assert_int_equal(ldg_store_origin_skips(store, 1, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_origin_unguard(store, NULL), LEDGER_OK);
+    assert_int_equal(ldg_store_takes(store), 0);
+    assert_int_equal(ldg_store_wake_add(store, -1, NULL), LEDGER_OK); /* nothing wakes it */
+    ldg_store_wake_remove(store, -1);
+    ldg_store_wrote(store);
+    store->backend = whole;
+    ledger_store_close(&store);
+}
+
+/* What a sink cannot take never gets to it; nor does a cursor where it keeps none. */
+static void a_sink_is_given_what_it_takes(void **state)
+{
+    static const char *const names[] = { "append", "tags", "annotations", "trim", "parked events" };
+    ledger_store *store = open_memory("memory:takes");
+    const struct ldg_backend *whole = store->backend;
+    struct tst_backend less;
+    uint8_t outcome;
+    ledger_error err;
+    tst_backend_copy(&less, whole);
+    store->backend = &less.backend;
+    less.sink.takes = 0;
+    for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
+        const struct ldg_op op = { .kind = (enum ldg_op_kind)kind, .stream = "s" };
+        const struct ldg_apply apply = { .ops = &op, .count = 1 };
+        assert_int_equal(ldg_store_apply(store, &apply, &outcome, &err), LEDGER_ERR_UNSUPPORTED);
+        assert_non_null(strstr(err.message, names[kind]));
+    }
+    less.state.cursor_get = NULL;
+    const struct ldg_apply fenced = { .name = "c" };
+    assert_int_equal(ldg_store_apply(store, &fenced, &outcome, &err), LEDGER_ERR_UNSUPPORTED);
     store->backend = whole;
     ledger_store_close(&store);
 }
@@ -153,7 +185,7 @@ static void closed_stores_say_so(void **state)
         if (all.rc[i] != LEDGER_ERR_CLOSED)
             fail_msg("call %zu: %s", i, ledger_rc_name(all.rc[i]));
     }
-    assert_int_equal(ldg_store_trim_kept(NULL, 0, "s", ldg_id_of(1), NULL, &ids, &count, &err),
+    assert_int_equal(ldg_store_trim_survivors(NULL, 0, "s", ldg_id_of(1), NULL, &ids, &count, &err),
                      LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_unclaimed(NULL, &any, &err), LEDGER_ERR_CLOSED);
     assert_int_equal(ldg_store_origin_skips(NULL, 1, &err), LEDGER_ERR_CLOSED);
@@ -244,12 +276,13 @@ static void optional_callbacks_are_used(void **state)
 {
     ledger_store *store = open_memory("memory:optional"), *again = NULL;
     const struct ldg_backend *whole = store->backend;
-    struct ldg_backend more = *whole;
+    struct tst_backend more;
     ledger_error err;
-    more.describe = describe_none;
-    more.hint_backlog = note_backlog;
-    more.durable_count = count_seven;
-    store->backend = &more;
+    tst_backend_copy(&more, whole);
+    more.backend.describe = describe_none;
+    more.sink.hint_backlog = note_backlog;
+    more.sink.durable_count = count_seven;
+    store->backend = &more.backend;
     ldg_store_hint_backlog(store, true);
     assert_true(is_backlog);
     assert_int_equal(ldg_store_durable_count(store, 42), 7);
@@ -257,6 +290,12 @@ static void optional_callbacks_are_used(void **state)
                      LEDGER_ERR_INVALID);
     assert_non_null(strstr(err.message, "no name"));
     assert_null(again);
+    /* without a description: by the URL that it was opened by, and of the same backend */
+    more.backend.describe = NULL;
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &again, &err), LEDGER_OK);
+    assert_ptr_equal(again->backend, store->backend);
+    assert_string_equal(ledger_store_url(again), "memory:optional");
+    ledger_store_close(&again);
     store->backend = whole;
     ledger_store_close(&store);
 }
@@ -339,6 +378,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(missing_callbacks_are_unsupported),
+        cmocka_unit_test(a_sink_is_given_what_it_takes),
         cmocka_unit_test(closed_stores_say_so),
         cmocka_unit_test(backend_errors_come_through),
         cmocka_unit_test(labels_grow_by_the_use),

@@ -271,11 +271,11 @@ static void what_a_trim_keeps(void **state)
     const ledger_id kept[] = { { .number = 2 }, { .number = 5 }, { .number = 9 } };
     struct ldg_op op = { .kind = LDG_OP_TRIM, .key.number = 10 };
 
-    assert_false(ldg_op_keeps(&op, ldg_id_of(2)));
-    op.kept = kept;
-    op.kept_count = 3;
+    assert_false(ldg_op_survives(&op, ldg_id_of(2)));
+    op.survivors = kept;
+    op.survivor_count = 3;
     for (int64_t id = 1; id <= 10; id++)
-        assert_int_equal(ldg_op_keeps(&op, ldg_id_of(id)), id == 2 || id == 5 || id == 9);
+        assert_int_equal(ldg_op_survives(&op, ldg_id_of(id)), id == 2 || id == 5 || id == 9);
     for (int64_t id = 1; id <= 12; id++)
         assert_int_equal(ldg_op_trims(&op, ldg_id_of(id)),
                          id <= 10 && id != 2 && id != 5 && id != 9);

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "ldg_config.h"
+#include "roles.h"
 #include "store/registry.h"
 
 static const struct ldg_backend *memory(void)
@@ -96,35 +97,54 @@ static void finds_for_a_connection(void **state)
                      LEDGER_ERR_INVALID);
 }
 
-/* Leaves one callback out of a whole table: something must be wrong with it, unless the callback is
- * one that stands alone. */
-static void every_hole_is_found(void **state)
+/* Where a callback stands in a copy of a backend. */
+#define AT(table, callback)                                                                        \
+    (offsetof(struct tst_backend, table) +                                                         \
+     offsetof(__typeof__(((struct tst_backend *)0)->table), callback))
+
+/* The pointers from `first` to the end of a table: each is left out in turn. What may be missing
+ * alone is optional; without any other something is wrong. */
+static void check_holes(size_t first, size_t end, const size_t *optional, size_t optional_count)
 {
-    const size_t optional[] = {
-        offsetof(struct ldg_backend, origin_unclaimed),
-        offsetof(struct ldg_backend, origin_carry_ids),
-        offsetof(struct ldg_backend, origin_skips),
-        offsetof(struct ldg_backend, origin_unguard),
-        offsetof(struct ldg_backend, has_text_ids),
-        offsetof(struct ldg_backend, trim_kept),
-        offsetof(struct ldg_backend, durable_count),
-        offsetof(struct ldg_backend, hint_backlog),
-        offsetof(struct ldg_backend, log_acknowledge),
-    };
-    for (size_t at = offsetof(struct ldg_backend, open); at < sizeof(struct ldg_backend);
-         at += sizeof(void (*)(void))) {
-        struct ldg_backend broken = *memory();
+    for (size_t at = first; at < end; at += sizeof(void (*)(void))) {
+        struct tst_backend broken;
         bool may_be_null = false;
+        tst_backend_copy(&broken, memory());
         memset((char *)&broken + at, 0, sizeof(void (*)(void)));
-        for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++)
+        for (size_t i = 0; i < optional_count; i++)
             may_be_null = may_be_null || optional[i] == at;
-        if (!ldg_registry_problem(&broken) != may_be_null)
+        if (!ldg_registry_problem(&broken.backend) != may_be_null)
             fail_msg("callback at offset %zu", at);
     }
+}
+
+static void every_hole_is_found(void **state)
+{
+    static const size_t optional[] = {
+        AT(backend, describe),        AT(backend, check),          AT(backend, verify),
+        AT(store, set_tags),          AT(store, set_annotations),  AT(store, trim),
+        AT(store, find_by_source_id), AT(source, log_acknowledge), AT(source, trim_survivors),
+        AT(sink, durable_count),      AT(sink, hint_backlog),      AT(state, origin_carry_ids),
+        AT(state, origin_skips),      AT(state, origin_unguard),   AT(state, origin_unclaimed),
+        AT(backend, source),          AT(backend, has_text_ids),
+    };
+    static const size_t tables[][2] = {
+        { AT(backend, open), sizeof(struct ldg_backend) },
+        { AT(store, append), AT(store, append) + sizeof(struct ldg_store_role) },
+        { AT(source, log_read), AT(source, log_read) + sizeof(struct ldg_source_role) },
+        { AT(sink, apply), offsetof(struct tst_backend, sink) + sizeof(struct ldg_sink_role) },
+        { AT(state, identity), AT(state, identity) + sizeof(struct ldg_state_role) },
+        { AT(verify, history), AT(verify, history) + sizeof(struct ldg_verify_role) },
+    };
+    for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
+        check_holes(tables[i][0], tables[i][1], optional, sizeof(optional) / sizeof(optional[0]));
+}
+
+static void what_every_backend_has(void **state)
+{
     struct ldg_backend broken = *memory();
     broken.name = NULL;
     assert_non_null(ldg_registry_problem(&broken));
-    broken = *memory();
     broken.name = "a name that is too long";
     assert_non_null(ldg_registry_problem(&broken));
     broken = *memory();
@@ -135,65 +155,110 @@ static void every_hole_is_found(void **state)
     assert_non_null(ldg_registry_problem(&broken));
 }
 
-/* Without capabilities the callbacks need not be there, but never half of a pair. */
-static void pairs_are_whole_or_not_there(void **state)
+/* A group of callbacks is there whole, or not at all: without its first n, for every n. */
+static void groups_are_whole_or_not_there(void **state)
 {
-    struct ldg_backend b = *memory();
-    b.caps = 0;
-    b.log_read = NULL;
-    b.log_wait = NULL;
-    b.set_tags = NULL;
-    b.set_annotations = NULL;
-    b.trim = NULL;
-    b.apply = NULL;
-    b.find_by_source_id = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.cursor_get = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.cursor_set = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.cursor_list = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.tx_begin = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.tx_commit = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.tx_rollback = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.snapshot_begin = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.snapshot_end = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.settle = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.read_gaps = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.origin_get = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.origin_list = NULL;
-    assert_non_null(ldg_registry_problem(&b)); /* adoption needs origins */
-    b.origin_adopt = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.origin_rewind = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.origin_last = NULL;
-    assert_null(ldg_registry_problem(&b));
-    b.parked_list = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.parked_count = NULL;
-    b.parked_retry = NULL;
-    b.parked_note = NULL;
-    assert_non_null(ldg_registry_problem(&b));
-    b.parked_drop = NULL;
-    assert_null(ldg_registry_problem(&b));
+    static const struct {
+        size_t callbacks[6];
+        const char *word;
+    } groups[] = {
+        { { AT(store, tx_begin), AT(store, tx_commit), AT(store, tx_rollback) }, "tx_" },
+        { { AT(store, watermark), AT(store, read_gaps) }, "watermark" },
+        { { AT(state, origin_adopt), AT(state, origin_last), AT(state, origin_rewind) },
+          "origin_adopt" },
+        { { AT(state, cursor_get), AT(state, cursor_set), AT(state, cursor_list) }, "cursor_" },
+        { { AT(state, parked_list), AT(state, parked_count), AT(state, parked_retry),
+            AT(state, parked_note), AT(state, parked_drop) },
+          "parked_" },
+    };
+    for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
+        struct tst_backend b;
+        tst_backend_copy(&b, memory());
+        b.backend.caps = 0; /* which may need a group */
+        b.sink.takes = 1 << LDG_OP_APPEND;
+        for (size_t n = 0; groups[i].callbacks[n] != 0; n++) {
+            memset((char *)&b + groups[i].callbacks[n], 0, sizeof(void (*)(void)));
+            const char *problem = ldg_registry_problem(&b.backend);
+            if ((groups[i].callbacks[n + 1] != 0) != (problem != NULL))
+                fail_msg("%s without %zu: %s", groups[i].word, n + 1, problem ? problem : "fine");
+            if (problem)
+                assert_non_null(strstr(problem, groups[i].word));
+        }
+    }
+}
+
+/* What one role, or a capability, needs of another. */
+static void roles_need_each_other(void **state)
+{
+    struct tst_backend b;
+    tst_backend_copy(&b, memory());
+    b.state.origin_adopt = NULL;
+    b.state.origin_last = NULL;
+    b.state.origin_rewind = NULL;
+    assert_null(ldg_registry_problem(&b.backend));
+    b.state.origin_get = NULL;
+    assert_non_null(ldg_registry_problem(&b.backend));
+    b.state.origin_list = NULL;
+    assert_non_null(strstr(ldg_registry_problem(&b.backend), "cursor_"));
+    b.backend.caps = 0;
+    b.state.cursor_get = NULL;
+    b.state.cursor_set = NULL;
+    b.state.cursor_list = NULL;
+    assert_null(ldg_registry_problem(&b.backend));
+
+    const struct {
+        uint64_t caps;
+        const char *word;
+    } rows[] = {
+        { LDG_CAP_OVERLAP_APPLY, "ATOMIC_BATCH" },
+        { LDG_CAP_FULL_TEXT, "SEARCH" },
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        tst_backend_copy(&b, memory());
+        b.backend.caps = rows[i].caps;
+        assert_non_null(strstr(ldg_registry_problem(&b.backend), rows[i].word));
+    }
+    static const uint32_t takes[] = { 0, 1 << LDG_OP_TRIM,
+                                      1 << LDG_OP_APPEND | 1 << (LDG_OP_PARK + 1) };
+    for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++) {
+        tst_backend_copy(&b, memory());
+        b.sink.takes = takes[i];
+        assert_non_null(strstr(ldg_registry_problem(&b.backend), "takes"));
+    }
+}
+
+/* A sink needs no more than to be opened and closed, and to take what comes. */
+static void a_sink_may_be_small(void **state)
+{
+    const struct ldg_sink_role sink = { .takes = 1 << LDG_OP_APPEND,
+                                        .apply = memory()->sink->apply };
+    struct ldg_backend small = {
+        .name = "small",
+        .scheme = "small",
+        .ctx_size = 1,
+        .open = memory()->open,
+        .close = memory()->close,
+        .health = memory()->health,
+        .sink = &sink,
+    };
+    assert_null(ldg_registry_problem(&small));
+    small.caps = LDG_CAP_SEARCH;
+    assert_non_null(ldg_registry_problem(&small));
+    small.caps = LDG_CAP_OVERLAP_APPLY | LDG_CAP_ATOMIC_BATCH;
+    assert_non_null(ldg_registry_problem(&small));
+    small.caps = LDG_CAP_ATOMIC_BATCH;
+    assert_null(ldg_registry_problem(&small));
+    small.sink = NULL;
+    assert_non_null(ldg_registry_problem(&small));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_backend_is_whole),       cmocka_unit_test(finds_by_scheme),
-        cmocka_unit_test(finds_for_a_connection),       cmocka_unit_test(every_hole_is_found),
-        cmocka_unit_test(pairs_are_whole_or_not_there),
+        cmocka_unit_test(every_backend_is_whole), cmocka_unit_test(finds_by_scheme),
+        cmocka_unit_test(finds_for_a_connection), cmocka_unit_test(every_hole_is_found),
+        cmocka_unit_test(what_every_backend_has), cmocka_unit_test(groups_are_whole_or_not_there),
+        cmocka_unit_test(roles_need_each_other),  cmocka_unit_test(a_sink_may_be_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -187,17 +187,40 @@ static void backend_errors_come_through(void **state)
     ledger_store_close(&store);
 }
 
-/* A backend without any optional callback, whatever it claims. */
+static void no_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
+{
+}
+
+/* A backend without any role, whatever it claims. */
 static void missing_callbacks_are_unsupported(void **state)
 {
     ledger_store *store = open_memory("memory:holes");
     const struct ldg_backend *whole = store->backend;
     struct ldg_backend holes = { .name = "holes", .caps = UINT64_MAX };
     const ledger_id id = { .number = 1 };
+    const ledger_append_input input = { .payload = bytes("1") };
+    ledger_stream_stat stat;
+    ledger_names names = { 0 };
+    ledger_batch *batch = NULL;
+    ledger_tail *tail = NULL;
+    uint64_t n;
     ledger_id found;
     char text[LEDGER_ID_TEXT_MAX];
     ledger_error err;
     store->backend = &holes;
+    assert_false(ledger_store_has_log(store));
+    assert_int_equal(ledger_store_append(store, "s", &input, 1, NULL, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "a holes store does not support being written to"));
+    assert_int_equal(ledger_store_read(store, "s", NULL, &batch, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_search(store, "s", "x", NULL, &batch, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_count(store, "s", &n, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_stat(store, "s", &stat, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_list_streams(store, NULL, 0, &names, &err),
+                     LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_tail_open(store, "s", NULL, true, &tail, &err), LEDGER_ERR_UNSUPPORTED);
+    assert_int_equal(ledger_store_check(store, no_finding, NULL, &err), LEDGER_ERR_UNSUPPORTED);
     assert_int_equal(ledger_store_begin(store, &err), LEDGER_ERR_UNSUPPORTED);
     assert_int_equal(ledger_store_set_tags(store, "s", id, (ledger_list){ 0 }, &err),
                      LEDGER_ERR_UNSUPPORTED);
@@ -211,10 +234,6 @@ static void missing_callbacks_are_unsupported(void **state)
     assert_non_null(strstr(err.message, "holes"));
     store->backend = whole;
     ledger_store_close(&store);
-}
-
-static void no_finding(void *ctx, ledger_severity severity, const char *subject, const char *text)
-{
 }
 
 /* Every call works, and fails, without an error struct. */

@@ -11,6 +11,7 @@
 #include "alloc_fail.h"
 #include "base/error.h"
 #include "ledger/ledger.h"
+#include "roles.h"
 #include "store/handle.h"
 
 /* Values are ints; payloads {"v":N}. Counts values that are alive. */
@@ -313,10 +314,11 @@ static void no_version_is_read_as_it_is(void **state)
     struct codec_ctx ctx = { 0 };
     ledger_store *store = open_store();
     const struct ldg_backend *whole = store->backend;
-    struct ldg_backend odd = *whole;
+    struct tst_backend odd;
     const ledger_upcaster chain[] = { { 1, NULL, upcast }, { 2, NULL, upcast } };
-    odd.read = read_odd_version;
-    store->backend = &odd;
+    tst_backend_copy(&odd, whole);
+    odd.store.read = read_odd_version;
+    store->backend = &odd.backend;
     for (size_t i = 0; i < 6; i++) {
         ledger_values *values = NULL;
         ledger_error err;
@@ -349,12 +351,13 @@ static void text_ids_are_named(void **state)
     struct codec_ctx ctx = { 0 };
     ledger_store *store = open_store();
     const struct ldg_backend *whole = store->backend;
-    struct ldg_backend texts = *whole;
+    struct tst_backend texts;
     ledger_stream *stream = make(store, &ctx, 1, NULL, 0);
     ledger_values *values = NULL;
     ledger_error err;
-    texts.read = read_text_ids;
-    store->backend = &texts;
+    tst_backend_copy(&texts, whole);
+    texts.store.read = read_text_ids;
+    store->backend = &texts.backend;
     assert_int_equal(ledger_stream_read(stream, NULL, &values, &err), LEDGER_ERR_UPCAST);
     assert_non_null(strstr(err.message, "entry 65a1b2 "));
     store->backend = whole;

@@ -210,9 +210,11 @@ static void test_drawn_ids(void **state)
           .event = { "{}", 2 },
           .event_index = 1 },
     };
-    const struct ldg_apply apply = {
-        .ops = ops, .count = 2, .turn = others_append, .drawn = nothing, .turn_ctx = &m
-    };
+    const struct ldg_apply apply = { .ops = ops,
+                                     .count = 2,
+                                     .await_commit_order = others_append,
+                                     .ids_reserved = nothing,
+                                     .overlap_ctx = &m };
     tst_ok(ldg_store_apply(f->slow, &apply, outcomes, &err), &err);
     assert_int_equal(outcomes[1], LDG_OUTCOME_APPLIED);
     assert_string_equal(next(m.tail), "3");

@@ -406,7 +406,7 @@ static ledger_rc bridge_side(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_store_cursor_set(store, "d", NULL, &next, &err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_trim_kept(store, 0, "s", ldg_id_of(100), &arena, &ids, &count_of, &err);
+        rc = ldg_store_trim_survivors(store, 0, "s", ldg_id_of(100), &arena, &ids, &count_of, &err);
     ledger_names_destroy(&names);
     ledger_store_close(&store);
     ldg_arena_fini(&batch.arena);

@@ -59,7 +59,7 @@ static inline ledger_rc read_try(const char *state, const struct ldg_log_limits 
                                  ledger_error *err)
 {
     memset(err, 0, sizeof(*err));
-    return SOURCE->log_read(&pg, state, limits, &batch, err);
+    return SOURCE->source->log_read(&pg, state, limits, &batch, err);
 }
 
 static inline void read_ok(const char *state, const struct ldg_log_limits *limits)

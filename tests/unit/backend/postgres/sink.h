@@ -1,5 +1,5 @@
 /* Batches for the sink's side of the PostgreSQL backend: ops made by hand, applied through the
- * vtable.
+ * roles.
  */
 #ifndef TESTS_UNIT_BACKEND_POSTGRES_SINK_H
 #define TESTS_UNIT_BACKEND_POSTGRES_SINK_H
@@ -37,8 +37,8 @@ static inline void sink_open(struct sink *k, const char *url, ledger_log_mode lo
     handle_open(&k->s, url, "t", LDG_ROLE_USER, log, LEDGER_STORE_CREATE);
     SINK->close(&k->s);
     handle_open(&k->s, url, "t", LDG_ROLE_SINK, log, 0);
-    tst_ok(SINK->origin_get(&k->s, &identity, "source", &k->origin, &err), &err);
-    tst_ok(SINK->cursor_get(&k->s, "default", true, &k->cursor, &err), &err);
+    tst_ok(SINK->state->origin_get(&k->s, &identity, "source", &k->origin, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k->s, "default", true, &k->cursor, &err), &err);
     k->db = tst_pg_connect_url(url);
 }
 

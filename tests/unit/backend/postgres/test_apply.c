@@ -131,7 +131,7 @@ static void test_replay_clears_parked(void **state)
     sink_apply(&k); /* the same again: one row, two attempts */
     sink_is(&k, "SELECT string_agg(attempts::text, ',') FROM t_parked", "2");
     tst_pg_sql(k.db, "DROP TRIGGER refuse ON t");
-    tst_ok(SINK->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
     sink_apply(&k);
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_APPLIED);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t_parked"), 0);
@@ -211,7 +211,7 @@ static void test_change_of_another_store(void **state)
     ledger_error err = { 0 };
     int number;
 
-    tst_ok(SINK->origin_get(&k.s, &other, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &number, &err), &err);
     assert_int_not_equal(number, k.origin);
     sink_append(&k, "s", 1, "{}", "");
     sink_tags(&k, "s", 1, "mine")->position = 50;
@@ -234,7 +234,7 @@ static void test_own_entry(void **state)
     struct ldg_op *op;
 
     for (int i = 0; i < 3; i++) {
-        tst_ok(SINK->append(&k.s, "s", &input, 1, &ids, &err), &err);
+        tst_ok(SINK->store->append(&k.s, "s", &input, 1, &ids, &err), &err);
         ledger_ids_destroy(&ids);
     }
     sink_append(&k, "s", 1, "{}", ""); /* of the source: the same number, another entry */
@@ -296,11 +296,11 @@ static void test_t3_trim_keeps(void **state)
     };
     sink_begin(&k);
     op = sink_trim(&k, "s", 5);
-    op->kept = kept;
-    op->kept_count = 3;
+    op->survivors = kept;
+    op->survivor_count = 3;
     op = sink_trim(&k, "s", 9);
-    op->kept = kept_parked;
-    op->kept_count = 4;
+    op->survivors = kept_parked;
+    op->survivor_count = 4;
     sink_apply(&k);
     sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "2,4,5");
     sink_is(&k, "SELECT string_agg(entry::text, ',') FROM t_parked", "8");
@@ -369,7 +369,7 @@ static void test_order_beside_others(void **state)
 
     sink_trim(&k, "s", 4);
     share.count = k.count;
-    tst_ok(SINK->apply(&k.s, &share, k.outcomes, &err), &err);
+    tst_ok(SINK->sink->apply(&k.s, &share, k.outcomes, &err), &err);
     check_ordered(true); /* it adds nothing */
     tst_pg_sql(k.db,
                "INSERT INTO t(id, stream, payload, origin, source_pos) "
@@ -378,7 +378,7 @@ static void test_order_beside_others(void **state)
                k.origin, k.origin);
     sink_append(&k, "s", 10, "{}", "");
     share.count = k.count;
-    tst_ok(SINK->apply(&k.s, &share, k.outcomes, &err), &err);
+    tst_ok(SINK->sink->apply(&k.s, &share, k.outcomes, &err), &err);
     check_ordered(false);
     sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "9,10");
 }
@@ -412,7 +412,7 @@ static void test_ids_follow_the_log(void **state)
     const ledger_append_input input = { .payload = { "{}", 2 } };
     ledger_ids ids = { 0 };
     ledger_error err = { 0 };
-    tst_ok(SINK->append(&k.s, "own", &input, 1, &ids, &err), &err);
+    tst_ok(SINK->store->append(&k.s, "own", &input, 1, &ids, &err), &err);
     assert_true(ids.items[0].number >
                 tst_pg_sql_int(k.db, "SELECT max(id) FROM t WHERE origin > 0"));
     ledger_ids_destroy(&ids);
@@ -444,15 +444,15 @@ static void test_inside_a_transaction(void **state)
     uint8_t outcomes[4];
 
     refuse_bad();
-    tst_ok(SINK->tx_begin(&k.s, &err), &err);
+    tst_ok(SINK->store->tx_begin(&k.s, &err), &err);
     sink_append(&k, "s", 1, "{}", "");
     const struct ldg_apply good = { .ops = k.ops, .count = 1 };
-    tst_ok(SINK->apply(&k.s, &good, outcomes, &err), &err);
+    tst_ok(SINK->sink->apply(&k.s, &good, outcomes, &err), &err);
     sink_append(&k, "s", 2, "{}", "");
     sink_append(&k, "s", 3, "\"bad\"", "");
     const struct ldg_apply bad = { .ops = k.ops + 1, .count = 2 };
-    tst_fails(SINK->apply(&k.s, &bad, outcomes, &err), LEDGER_ERR_REJECTED, &err);
-    tst_ok(SINK->tx_commit(&k.s, &err), &err);
+    tst_fails(SINK->sink->apply(&k.s, &bad, outcomes, &err), LEDGER_ERR_REJECTED, &err);
+    tst_ok(SINK->store->tx_commit(&k.s, &err), &err);
     sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "1");
 }
 
@@ -473,7 +473,7 @@ static void test_chain_events(void **state)
     int number;
 
     reopen_with_log(*state);
-    tst_ok(SINK->origin_get(&k.s, &other, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &number, &err), &err);
     sink_append(&k, "s", 41, "{\"a\": 1}", "k1");
     sink_append(&k, "s", 42, "2", "k2")->event_index = k.ops[0].event_index; /* one event */
     k.ops[1].position = k.ops[1].log_position = 1;
@@ -548,7 +548,7 @@ static void *rival_main(void *arg)
 {
     struct rival *r = arg;
 
-    r->rc = SINK->apply(&r->s, &r->apply, r->outcomes, &r->err);
+    r->rc = SINK->sink->apply(&r->s, &r->apply, r->outcomes, &r->err);
     return NULL;
 }
 
@@ -580,7 +580,7 @@ static void test_w2_two_sources(void **state)
     ledger_error err = { 0 };
     int number = 0;
 
-    tst_ok(SINK->origin_get(&k.s, &other, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &number, &err), &err);
     for (int64_t pos = 1; pos <= 3; pos++) {
         sink_append(&k, "s", pos, "{}", "");
         struct ldg_op *op = sink_append(&k, "s", pos, "2", "");
@@ -760,12 +760,12 @@ static ledger_rc overlapped(struct turn *turn, ledger_error *err)
                                      .ops = k.ops,
                                      .count = k.count,
                                      .park_rejected = true,
-                                     .turn = take_turn,
-                                     .drawn = note_drawn,
-                                     .turn_ctx = turn };
+                                     .await_commit_order = take_turn,
+                                     .ids_reserved = note_drawn,
+                                     .overlap_ctx = turn };
     memset(err, 0, sizeof(*err));
     snprintf(next.state, sizeof(next.state), "overlapped %d", (int)k.position);
-    ledger_rc rc = SINK->apply(&k.s, &apply, k.outcomes, err);
+    ledger_rc rc = SINK->sink->apply(&k.s, &apply, k.outcomes, err);
     if (rc == LEDGER_OK)
         k.cursor = next;
     return rc;
@@ -1030,8 +1030,8 @@ static void test_t5_lost_before_the_commit(void **state)
                                      .next = &next,
                                      .ops = k.ops,
                                      .count = 1,
-                                     .turn = terminated_turn };
-    tst_fails(SINK->apply(&k.s, &apply, k.outcomes, &err), LEDGER_ERR_CONNECT, &err);
+                                     .await_commit_order = terminated_turn };
+    tst_fails(SINK->sink->apply(&k.s, &apply, k.outcomes, &err), LEDGER_ERR_CONNECT, &err);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 0);
     sink_apply(&k); /* on a new connection */
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 1);
@@ -1063,24 +1063,24 @@ static void test_t5_lost_in_the_commit(void **state)
                          "WHERE wait_event = 'PgSleep'");
     rival_end(&r);
     tst_fails(r.rc, LEDGER_ERR_UNKNOWN_OUTCOME, &r.err);
-    tst_ok(SINK->cursor_get(&r.s, "default", false, &now, &err), &err);
+    tst_ok(SINK->state->cursor_get(&r.s, "default", false, &now, &err), &err);
     assert_string_equal(now.state, "");
     SINK->close(&r.s);
 }
 
 static void test_durable_count(void **state)
 {
-    assert_int_equal(SINK->durable_count(&k.s), 0);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 0);
     for (int64_t pos = 1; pos <= 3; pos++) {
         sink_begin(&k);
         sink_append(&k, "s", pos, "{}", "");
         sink_apply(&k);
     }
     uint64_t count = 0;
-    for (int i = 0; i < 300 && (count = SINK->durable_count(&k.s)) < 3; i++)
+    for (int i = 0; i < 300 && (count = SINK->sink->durable_count(&k.s)) < 3; i++)
         usleep(10000);
     assert_int_equal(count, 3);
-    SINK->hint_backlog(&k.s, true);
+    SINK->sink->hint_backlog(&k.s, true);
 }
 
 int main(void)

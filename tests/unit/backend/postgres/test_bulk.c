@@ -30,10 +30,10 @@ static void open_both(struct tst_env *env, unsigned round, ledger_log_mode log)
     snprintf(name, sizeof(name), "bulk%u", round);
     sink_open(&bulk, tst_url(env, TST_POSTGRES, name), log);
     handle_open(&ahead, tst_url(env, TST_POSTGRES, name), "t", LDG_ROLE_SINK, log, 0);
-    tst_ok(SINK->apply(&ahead, &nothing, NULL, &err), &err);
+    tst_ok(SINK->sink->apply(&ahead, &nothing, NULL, &err), &err);
     snprintf(name, sizeof(name), "rows%u", round);
     sink_open(&rows, tst_url(env, TST_POSTGRES, name), log);
-    tst_ok(SINK->apply(&rows.s, &nothing, NULL, &err), &err);
+    tst_ok(SINK->sink->apply(&rows.s, &nothing, NULL, &err), &err);
     rows.s.sink->row_wise = true;
 }
 
@@ -100,7 +100,7 @@ static void *half_run(void *ctx)
 {
     struct half *half = ctx;
 
-    half->rc = SINK->apply(half->pg, &half->apply, half->outcomes, &half->err);
+    half->rc = SINK->sink->apply(half->pg, &half->apply, half->outcomes, &half->err);
     reach(half, DONE);
     return NULL;
 }
@@ -123,22 +123,22 @@ static void apply_in_two(struct sink *k, size_t first_count)
                                   .ops = k->ops,
                                   .count = first_count,
                                   .park_rejected = true,
-                                  .turn = half_turn,
-                                  .drawn = half_drawn,
-                                  .turn_ctx = &a };
+                                  .await_commit_order = half_turn,
+                                  .ids_reserved = half_drawn,
+                                  .overlap_ctx = &a };
     b.apply = a.apply;
     b.apply.expected = &middle;
     b.apply.next = &next;
     b.apply.ops = k->ops + first_count;
     b.apply.count = k->count - first_count;
-    b.apply.turn_ctx = &b;
+    b.apply.overlap_ctx = &b;
     assert_int_equal(pthread_create(&thread, NULL, half_run, &a), 0);
     wait_until(&a, DRAWN);
     half_run(&b);
     pthread_join(thread, NULL);
     for (struct half *half = &a; half != NULL; half = half == &a ? &b : NULL) {
         if (half->rc == LEDGER_ERR_BUSY || half->rc == LEDGER_ERR_FENCED) {
-            half->apply.turn = NULL;
+            half->apply.await_commit_order = NULL;
             half_run(half);
         }
         tst_ok(half->rc, &half->err);
@@ -171,7 +171,8 @@ static void memory_open(struct memory *m, unsigned round)
     m->ctx = ldg_calloc(1, ldg_backend_memory.ctx_size);
     assert_non_null(m->ctx);
     tst_ok(ldg_backend_memory.open(m->ctx, &open, &err), &err);
-    tst_ok(ldg_backend_memory.origin_get(m->ctx, &identity, "source", &m->origin, &err), &err);
+    tst_ok(ldg_backend_memory.state->origin_get(m->ctx, &identity, "source", &m->origin, &err),
+           &err);
 }
 
 static void memory_close(struct memory *m)
@@ -194,10 +195,11 @@ static void compare_with_memory(struct memory *m, struct sink *k, uint64_t seed)
 
     ldg_arena_init(&a, 0);
     ldg_arena_init(&b, 0);
-    tst_ok(ldg_backend_memory.history(m->ctx, m->origin, ldg_id_of(0), 100000, 1 << 30, &a, &x,
-                                      &x_count, &err),
+    tst_ok(ldg_backend_memory.verify->history(m->ctx, m->origin, ldg_id_of(0), 100000, 1 << 30, &a,
+                                              &x, &x_count, &err),
            &err);
-    tst_ok(SINK->history(&k->s, k->origin, ldg_id_of(0), 100000, 1 << 30, &b, &y, &y_count, &err),
+    tst_ok(SINK->verify->history(&k->s, k->origin, ldg_id_of(0), 100000, 1 << 30, &b, &y, &y_count,
+                                 &err),
            &err);
     if (x_count != y_count)
         tst_fail("seed %llu: %zu entries, not %zu", (unsigned long long)seed, y_count, x_count);
@@ -304,8 +306,8 @@ static void add_trim(struct sink *k, struct random *r)
         kept[0] = ldg_id_of(before - 3);
         kept[1] = ldg_id_of(before - 1);
         kept[2] = ldg_id_of(before);
-        op->kept = kept;
-        op->kept_count = 3;
+        op->survivors = kept;
+        op->survivor_count = 3;
     }
 }
 
@@ -340,7 +342,7 @@ static void apply_to_memory(struct memory *m, const struct sink *k, uint8_t *out
     for (size_t i = 0; i < k->count; i++)
         ops[i].mutation_origin =
             ops[i].mutation_origin == k->origin ? m->origin : ops[i].mutation_origin;
-    tst_ok(ldg_backend_memory.apply(m->ctx, &apply, outcomes, &err), &err);
+    tst_ok(ldg_backend_memory.sink->apply(m->ctx, &apply, outcomes, &err), &err);
 }
 
 #define LOG_ALL                                                                                    \
@@ -385,10 +387,10 @@ static void one_round(struct tst_env *env, uint64_t seed, bool in_two)
     open_both(env, (unsigned)seed,
               seed % 4 == 1 ? LEDGER_MUTATION_LOG_ON : LEDGER_MUTATION_LOG_OFF);
     memory_open(&m, (unsigned)seed);
-    tst_ok(SINK->origin_get(&bulk.s, &third, "", &r.third, &err), &err);
-    tst_ok(SINK->origin_get(&rows.s, &third, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&bulk.s, &third, "", &r.third, &err), &err);
+    tst_ok(SINK->state->origin_get(&rows.s, &third, "", &number, &err), &err);
     assert_int_equal(number, r.third);
-    tst_ok(ldg_backend_memory.origin_get(m.ctx, &third, "", &number, &err), &err);
+    tst_ok(ldg_backend_memory.state->origin_get(m.ctx, &third, "", &number, &err), &err);
     assert_int_equal(number, r.third);
     for (int batch = 0; batch < 12; batch++) {
         size_t size = 1 + below(&r, batch % 2 == 0 ? 90 : 8);

@@ -41,7 +41,7 @@ static void check(const char *state, ledger_rc want)
 {
     int64_t position = -1;
     ledger_error err = { 0 };
-    ledger_rc rc = SOURCE->log_check(&pg, state, &position, &err);
+    ledger_rc rc = SOURCE->source->log_check(&pg, state, &position, &err);
 
     if (want == LEDGER_OK)
         tst_ok(rc, &err);
@@ -54,7 +54,7 @@ static struct ldg_log_stat stat_of(const char *state)
     struct ldg_log_stat stat;
     ledger_error err = { 0 };
 
-    tst_ok(SOURCE->log_stat(&pg, state, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&pg, state, &stat, &err), &err);
     return stat;
 }
 
@@ -301,7 +301,7 @@ static void test_wait_for_others_numbers(void **state)
     read_ok("", &wide);
     read_next(10);
     tst_pg_sql(db, "INSERT INTO " LOG "(stream, payload, txid) VALUES ('_', 'x', '3')");
-    tst_fails(SOURCE->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_SCHEMA, &err);
+    tst_fails(SOURCE->source->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "another series"));
 }
 
@@ -401,7 +401,7 @@ static void test_own_transaction(void **state)
 
     (void)state;
     put(db, "a");
-    tst_ok(SOURCE->tx_begin(&pg, &err), &err);
+    tst_ok(SOURCE->store->tx_begin(&pg, &err), &err);
     put(pg.conn, "own1");
     put(db, "b");
     read_ok("", &wide);
@@ -412,7 +412,7 @@ static void test_own_transaction(void **state)
     assert_string_equal(got(), "c");
     read_next(10);
     assert_string_equal(got(), "");
-    tst_ok(SOURCE->tx_commit(&pg, &err), &err);
+    tst_ok(SOURCE->store->tx_commit(&pg, &err), &err);
     read_next(10);
     assert_string_equal(got(), "own1 own2");
 }
@@ -426,7 +426,7 @@ static void test_inside_a_snapshot(void **state)
     BEGIN(a);
     put(a, "a");
     put(db, "b");
-    tst_ok(SOURCE->snapshot_begin(&pg, &err), &err);
+    tst_ok(SOURCE->verify->snapshot_begin(&pg, &err), &err);
     read_ok("", &wide);
     assert_string_equal(got(), "b");
     COMMIT(a);
@@ -434,7 +434,7 @@ static void test_inside_a_snapshot(void **state)
     read_next(10);
     assert_string_equal(got(), "");
     assert_int_equal(stat_of("").backlog_count, 1);
-    SOURCE->snapshot_end(&pg);
+    SOURCE->verify->snapshot_end(&pg);
     read_next(10);
     assert_string_equal(got(), "a c");
     PQfinish(a);
@@ -446,7 +446,7 @@ static void cursor_at(int64_t position, char at[LDG_CURSOR_STATE_MAX])
 {
     ledger_error err = { 0 };
 
-    tst_ok(SOURCE->log_cursor_at(&pg, position, at, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&pg, position, at, &err), &err);
 }
 
 static void test_cursor_at(void **state)
@@ -482,7 +482,7 @@ static void test_cursor_at(void **state)
     put(db, "5");
     read_next(10);
     assert_string_equal(got(), "5");
-    tst_fails(SOURCE->log_cursor_at(&pg, 6, at, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_fails(SOURCE->source->log_cursor_at(&pg, 6, at, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
     BEGIN(db);
     put(db, "6");
     tst_pg_sql(db, "ROLLBACK"); /* came and went */
@@ -636,7 +636,7 @@ static void acknowledge(const char *at, char next[LDG_CURSOR_STATE_MAX])
 {
     ledger_error err = { 0 };
 
-    tst_ok(SOURCE->log_acknowledge(&pg, at, next, &err), &err);
+    tst_ok(SOURCE->source->log_acknowledge(&pg, at, next, &err), &err);
 }
 
 /* All numbers as from a cluster that has counted further. */
@@ -711,7 +711,8 @@ static void test_another_system(void **state)
     /* not without its rows */
     memcpy(at, batch.next_state, sizeof(at));
     tst_pg_sql(db, "DELETE FROM " LOG " WHERE id = 4");
-    tst_fails(SOURCE->log_acknowledge(&pg, at, next, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_fails(SOURCE->source->log_acknowledge(&pg, at, next, &err), LEDGER_ERR_SOURCE_REWOUND,
+              &err);
     PQfinish(a);
 }
 
@@ -848,21 +849,23 @@ static void test_t3_trim_around_an_append(void **state)
     ldg_arena_init(&arena, 0);
     handle_open(&trimmer, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
     handle_open(&appender, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO, 0);
-    tst_ok(SOURCE->tx_begin(&appender, &err), &err);
-    tst_ok(SOURCE->append(&appender, "s", &input, 1, &ids, &err), &err);
+    tst_ok(SOURCE->store->tx_begin(&appender, &err), &err);
+    tst_ok(SOURCE->store->append(&appender, "s", &input, 1, &ids, &err), &err);
     id = ids.items[0].number;
-    tst_ok(SOURCE->tx_begin(&trimmer, &err), &err);
-    tst_ok(SOURCE->trim(&trimmer, "s", (ledger_id){ .number = id + 10 }, &deleted, &err), &err);
+    tst_ok(SOURCE->store->tx_begin(&trimmer, &err), &err);
+    tst_ok(SOURCE->store->trim(&trimmer, "s", (ledger_id){ .number = id + 10 }, &deleted, &err),
+           &err);
     assert_int_equal(deleted, 0);
-    tst_ok(SOURCE->tx_commit(&appender, &err), &err);
+    tst_ok(SOURCE->store->tx_commit(&appender, &err), &err);
     read_ok("", &wide);
     assert_int_equal(batch.count, 1);
     assert_non_null(memmem(batch.rows[0].payload.data, batch.rows[0].payload.size, "append", 6));
-    tst_ok(SOURCE->tx_commit(&trimmer, &err), &err);
+    tst_ok(SOURCE->store->tx_commit(&trimmer, &err), &err);
     read_next(10);
     if (batch.count > 0) { /* a trim that deleted nothing may leave no event at all */
         assert_non_null(memmem(batch.rows[0].payload.data, batch.rows[0].payload.size, "trim", 4));
-        tst_ok(SOURCE->trim_kept(&pg, 0, "s", ldg_id_of(id + 10), &arena, &kept, &count, &err),
+        tst_ok(SOURCE->source->trim_survivors(&pg, 0, "s", ldg_id_of(id + 10), &arena, &kept,
+                                              &count, &err),
                &err);
         assert_int_equal(count, 1);
         assert_int_equal(kept[0].number, id);
@@ -895,9 +898,10 @@ static void test_t10_standby(void **state)
     assert_non_null(strstr(err.message, "standby"));
     handle_open(&handle, there, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_AUTO,
                 LEDGER_STORE_READ_ONLY);
-    tst_fails(SOURCE->log_read(&handle, "", &wide, &batch, &err), LEDGER_ERR_READ_ONLY, &err);
-    tst_fails(SOURCE->log_cursor_at(&handle, 0, batch.next_state, &err), LEDGER_ERR_READ_ONLY,
+    tst_fails(SOURCE->source->log_read(&handle, "", &wide, &batch, &err), LEDGER_ERR_READ_ONLY,
               &err);
+    tst_fails(SOURCE->source->log_cursor_at(&handle, 0, batch.next_state, &err),
+              LEDGER_ERR_READ_ONLY, &err);
     handle_close(&handle);
     tst_pg_destroy(&standby);
     tst_pg_destroy(&primary);
@@ -915,11 +919,11 @@ static int64_t blocks_of_read(const char *at, size_t max_count, size_t want)
     ledger_error err = { 0 };
     int64_t before, after;
 
-    tst_ok(SOURCE->tx_begin(&pg, &err), &err);
+    tst_ok(SOURCE->store->tx_begin(&pg, &err), &err);
     before = tst_pg_sql_int(pg.conn, "%s", blocks);
     read_ok(at, &(struct ldg_log_limits){ max_count, (size_t)1 << 30 });
     after = tst_pg_sql_int(pg.conn, "%s", blocks);
-    tst_ok(SOURCE->tx_rollback(&pg, &err), &err);
+    tst_ok(SOURCE->store->tx_rollback(&pg, &err), &err);
     assert_int_equal(batch.count, want);
     return after - before;
 }
@@ -1003,7 +1007,7 @@ static void test_no_column(void **state)
     tst_ok(rc, &err);
     tst_fails(read_try("", &wide, &err), LEDGER_ERR_SCHEMA, &err);
     assert_non_null(strstr(err.message, "ledgerctl store init"));
-    tst_fails(SOURCE->log_stat(&pg, "", &stat, &err), LEDGER_ERR_SCHEMA, &err);
+    tst_fails(SOURCE->source->log_stat(&pg, "", &stat, &err), LEDGER_ERR_SCHEMA, &err);
 }
 
 /* What a source asks of its role: to read the log, the entries, and who the store is. */
@@ -1032,16 +1036,17 @@ static void test_least_privileges(void **state)
     static char at[LDG_CURSOR_STATE_MAX];
     struct ldg_log_stat stat;
     int64_t position;
-    tst_ok(SOURCE->log_read(&reader, "", &(struct ldg_log_limits){ 1, 1000 }, &batch, &err), &err);
+    tst_ok(SOURCE->source->log_read(&reader, "", &(struct ldg_log_limits){ 1, 1000 }, &batch, &err),
+           &err);
     assert_string_equal(got(), "a+");
     memcpy(at, batch.next_state, sizeof(at));
-    tst_ok(SOURCE->log_check(&reader, at, &position, &err), &err);
-    tst_ok(SOURCE->log_stat(&reader, at, &stat, &err), &err);
-    tst_ok(SOURCE->log_cursor_at(&reader, 1, at, &err), &err);
-    tst_ok(SOURCE->log_acknowledge(&reader, batch.next_state, at, &err), &err);
-    tst_ok(SOURCE->log_wait(&reader, -1, 0, &err), &err);
-    tst_fails(SOURCE->log_cursor_at(&reader, 9, at, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
-    tst_ok(SOURCE->log_read(&reader, at, &wide, &batch, &err), &err);
+    tst_ok(SOURCE->source->log_check(&reader, at, &position, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&reader, at, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&reader, 1, at, &err), &err);
+    tst_ok(SOURCE->source->log_acknowledge(&reader, batch.next_state, at, &err), &err);
+    tst_ok(SOURCE->source->log_wait(&reader, -1, 0, &err), &err);
+    tst_fails(SOURCE->source->log_cursor_at(&reader, 9, at, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_ok(SOURCE->source->log_read(&reader, at, &wide, &batch, &err), &err);
     assert_string_equal(got(), "b");
     handle_close(&reader);
     free((void *)schema);
@@ -1061,23 +1066,23 @@ static ledger_rc oom_run(void *ctx)
         ldg_pg_source_free(&pg);
     ldg_arena_fini(&batch.arena);
     ldg_arena_init(&batch.arena, 0);
-    rc = SOURCE->log_read(&pg, from, &two, &batch, &err);
+    rc = SOURCE->source->log_read(&pg, from, &two, &batch, &err);
     if (rc == LEDGER_OK) {
         memcpy(at, batch.next_state, sizeof(at));
-        rc = SOURCE->log_read(&pg, at, &wide, &batch, &err);
+        rc = SOURCE->source->log_read(&pg, at, &wide, &batch, &err);
     }
     if (rc == LEDGER_OK) {
         memcpy(at, batch.next_state, sizeof(at));
-        rc = SOURCE->log_wait(&pg, -1, 0, &err);
+        rc = SOURCE->source->log_wait(&pg, -1, 0, &err);
     }
     if (rc == LEDGER_OK)
-        rc = SOURCE->log_check(&pg, at, &position, &err);
+        rc = SOURCE->source->log_check(&pg, at, &position, &err);
     if (rc == LEDGER_OK)
-        rc = SOURCE->log_stat(&pg, from, &stat, &err);
+        rc = SOURCE->source->log_stat(&pg, from, &stat, &err);
     if (rc == LEDGER_OK)
-        rc = SOURCE->log_acknowledge(&pg, at, at, &err);
+        rc = SOURCE->source->log_acknowledge(&pg, at, at, &err);
     if (rc == LEDGER_OK)
-        rc = SOURCE->log_cursor_at(&pg, 3, at, &err);
+        rc = SOURCE->source->log_cursor_at(&pg, 3, at, &err);
     return rc;
 }
 

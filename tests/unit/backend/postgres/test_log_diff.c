@@ -229,11 +229,11 @@ static bool reader_step(struct reader *r, ledger_rc *ret_rc, ledger_error *err)
         r->pg.pooled = r->open && random_below(&r->seed, 3) == 0;
     }
     if (r->open && random_below(&r->seed, 20) == 0)
-        *ret_rc = SOURCE->log_check(&r->pg, r->state, &r->position, err);
+        *ret_rc = SOURCE->source->log_check(&r->pg, r->state, &r->position, err);
     if (r->open && *ret_rc == LEDGER_OK && random_below(&r->seed, 10) == 0)
-        *ret_rc = SOURCE->log_wait(&r->pg, -1, 1, err);
+        *ret_rc = SOURCE->source->log_wait(&r->pg, -1, 1, err);
     if (r->open && *ret_rc == LEDGER_OK)
-        *ret_rc = SOURCE->log_read(&r->pg, r->state, &limits, &r->batch, err);
+        *ret_rc = SOURCE->source->log_read(&r->pg, r->state, &limits, &r->batch, err);
     if (*ret_rc != LEDGER_OK)
         return false;
     if (r->batch.count > 0 && random_below(&r->seed, 8) == 0)

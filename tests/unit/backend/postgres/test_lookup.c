@@ -180,8 +180,9 @@ static const char *kept(int origin, const char *stream, int64_t before)
     ledger_id *ids = NULL;
     size_t count = 99;
 
-    tst_ok(ldg_pg_trim_kept(&pg, origin, stream, ldg_id_of(before), &arena, &ids, &count, &err),
-           &err);
+    tst_ok(
+        ldg_pg_trim_survivors(&pg, origin, stream, ldg_id_of(before), &arena, &ids, &count, &err),
+        &err);
     text[0] = '\0';
     for (size_t i = 0; i < count; i++)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
@@ -189,7 +190,7 @@ static const char *kept(int origin, const char *stream, int64_t before)
     return text;
 }
 
-static void test_trim_kept(void **state)
+static void test_trim_survivors(void **state)
 {
     tst_pg_sql(conn, "INSERT INTO t_origins(id, uuid, epoch) VALUES (1, 'u1', 2), (2, 'u2', 1); "
                      "INSERT INTO t(id, stream, payload, origin, source_pos, source_id) "
@@ -285,7 +286,7 @@ static ledger_rc oom_run(void *ctx)
     if (rc == LEDGER_OK)
         rc = ldg_pg_entries_by_id(&pg, ids, 2, &own, &entries, &local);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_trim_kept(&pg, 0, "s", ldg_id_of(9), &own, &kept_ids, &count, &local);
+        rc = ldg_pg_trim_survivors(&pg, 0, "s", ldg_id_of(9), &own, &kept_ids, &count, &local);
     if (rc == LEDGER_OK)
         rc = ldg_pg_stat(&pg, "s", &stat, &local);
     if (rc == LEDGER_OK)
@@ -306,7 +307,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_count_and_stat),    TEST(test_streams),       TEST(test_streams_of_a_locale),
-        TEST(test_find_by_source_id), TEST(test_entries_by_id), TEST(test_trim_kept),
+        TEST(test_find_by_source_id), TEST(test_entries_by_id), TEST(test_trim_survivors),
         TEST(test_go_table),          TEST(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -59,13 +59,13 @@ static void test_rows(void **state)
     assert_int_equal(rows[1].time_us, LEDGER_NO_TIME);
     assert_string_equal(rows[1].type_name, "");
 
-    tst_ok(SINK->parked_list(&k.s, rows[0].id, 100, &arena, &rows, &listed, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, rows[0].id, 100, &arena, &rows, &listed, &err), &err);
     assert_int_equal(listed, 1);
-    tst_ok(SINK->parked_list(&k.s, 0, 1, &arena, &rows, &listed, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, 0, 1, &arena, &rows, &listed, &err), &err);
     assert_int_equal(listed, 1);
-    tst_ok(SINK->parked_count(&k.s, NULL, &count, &err), &err);
+    tst_ok(SINK->state->parked_count(&k.s, NULL, &count, &err), &err);
     assert_int_equal(count, 2);
-    tst_ok(SINK->parked_count(&k.s, OTHER_UUID, &count, &err), &err);
+    tst_ok(SINK->state->parked_count(&k.s, OTHER_UUID, &count, &err), &err);
     assert_int_equal(count, 1);
     ldg_arena_fini(&arena);
 }
@@ -104,12 +104,12 @@ static void test_retry_of_a_row_that_is_gone(void **state)
 
     park_three(ids);
     tst_pg_sql(k.db, UNREFUSE "; DELETE FROM t_parked");
-    tst_fails(SINK->parked_retry(&k.s, ids[0], &k.ops[0], 1, &applied, &err), LEDGER_ERR_NOT_FOUND,
-              &err);
+    tst_fails(SINK->state->parked_retry(&k.s, ids[0], &k.ops[0], 1, &applied, &err),
+              LEDGER_ERR_NOT_FOUND, &err);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 0);
-    tst_fails(SINK->parked_note(&k.s, ids[0], "r", &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(SINK->parked_retry(&k.s, ids[0], NULL, 0, &applied, &err), LEDGER_ERR_NOT_FOUND,
-              &err);
+    tst_fails(SINK->state->parked_note(&k.s, ids[0], "r", &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(SINK->state->parked_retry(&k.s, ids[0], NULL, 0, &applied, &err),
+              LEDGER_ERR_NOT_FOUND, &err);
 }
 
 /* A batch that waits for the retry has drawn its ids before: what is tried again comes behind it.
@@ -192,8 +192,8 @@ static void test_pieces(void **state)
     assert_int_equal(position, 0);
     tst_ok(ldg_pg_parked_done(&k.s, &k.ops[4], &err), &err);
     op = sink_trim(&k, "s", 4);
-    op->kept = kept;
-    op->kept_count = 1;
+    op->survivors = kept;
+    op->survivor_count = 1;
     tst_ok(ldg_pg_parked_trim(&k.s, op, &any, &err), &err);
     assert_true(any);
     tst_ok(ldg_pg_parked_trim(&k.s, op, &any, &err), &err);
@@ -230,10 +230,10 @@ static void test_large_events(void **state)
                      "reason, parked_at, event) SELECT 'u', 1, i, 's', 't', 'r', now(), "
                      "convert_to(repeat('x', 30000000), 'UTF8') FROM generate_series(1, 4) AS i");
     ldg_arena_init(&arena, 0);
-    tst_ok(SINK->parked_list(&k.s, 0, 100, &arena, &rows, &count, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, 0, 100, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 2);
     assert_int_equal(rows[1].event.size, 30000000);
-    tst_ok(SINK->parked_list(&k.s, rows[1].id, 100, &arena, &rows, &count, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, rows[1].id, 100, &arena, &rows, &count, &err), &err);
     assert_int_equal(count, 2);
     ldg_arena_fini(&arena);
 }
@@ -246,9 +246,9 @@ static void test_retry_waits_for_bridges(void **state)
 
     tst_ok(ldg_pg_park(&k.s, sink_append(&k, "s", 1, "1", ""), "r", &err), &err);
     tst_pg_sql(k.db, "BEGIN; SELECT FROM t_cursors FOR UPDATE");
-    tst_fails(SINK->parked_retry(&k.s, 1, NULL, 0, &applied, &err), LEDGER_ERR_BUSY, &err);
+    tst_fails(SINK->state->parked_retry(&k.s, 1, NULL, 0, &applied, &err), LEDGER_ERR_BUSY, &err);
     tst_pg_sql(k.db, "ROLLBACK");
-    tst_ok(SINK->parked_retry(&k.s, 1, NULL, 0, &applied, &err), &err);
+    tst_ok(SINK->state->parked_retry(&k.s, 1, NULL, 0, &applied, &err), &err);
     assert_true(applied);
 }
 

@@ -362,7 +362,8 @@ static void test_history_without_statistics(void **state)
                "FROM generate_series(1, 30000) AS i");
     open_handle(f, &pg);
     ldg_arena_init(&arena, 0);
-    tst_ok(ldg_backend_postgres.snapshot_begin(&pg, &err), &err); /* scans are counted in it */
+    tst_ok(ldg_backend_postgres.verify->snapshot_begin(&pg, &err),
+           &err); /* scans are counted in it */
     for (int i = 0; i < 3; i++) {
         tst_ok(
             ldg_pg_history(&pg, origins[i], ldg_id_of(25000), 100, 0, &arena, &rows, &count, &err),
@@ -375,7 +376,7 @@ static void test_history_without_statistics(void **state)
     assert_string_equal(PQgetvalue(result, 0, 0), "0");
     assert_string_equal(PQgetvalue(result, 0, 1), "t");
     PQclear(result);
-    ldg_backend_postgres.snapshot_end(&pg);
+    ldg_backend_postgres.verify->snapshot_end(&pg);
     ldg_arena_fini(&arena);
     handle_close(&pg);
 }

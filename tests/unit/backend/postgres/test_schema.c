@@ -405,8 +405,8 @@ static void test_go_table_read_only(void **state)
         open_now(f, LEDGER_STORE_READ_ONLY);
         tst_ok(ldg_pg_read(&f->pg, "s", NULL, NULL, &arena, &entries, &count, &f->err), &f->err);
         assert_int_equal(count, 1);
-        tst_fails(ldg_backend_postgres.identity(&f->pg, &identity, &f->err), LEDGER_ERR_PERMISSION,
-                  &f->err);
+        tst_fails(ldg_backend_postgres.state->identity(&f->pg, &identity, &f->err),
+                  LEDGER_ERR_PERMISSION, &f->err);
         assert_false(has_column(f->conn, T, "origin"));
         handle_close(&f->pg);
         tst_fails(try_as(f, f->url, LDG_ROLE_SOURCE, LEDGER_STORE_READ_ONLY), LEDGER_ERR_SCHEMA,

@@ -88,28 +88,28 @@ static void test_committed_late(void **state)
 static void test_settle(void **state)
 {
     struct tst_pg *server = tst_pg_shared();
-    struct ldg_settle s = { 0 };
+    struct ldg_watermark s = { 0 };
 
     tst_pg_sql(two, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM ledger_entries");
     tst_pg_sql(one, INSERT);
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     assert_int_equal(s.settled, 1);
     assert_null(s.writers);
 
     /* An id that is drawn and not used yet. */
     tst_pg_sql(one, "BEGIN; SELECT nextval('ledger_entries_id_seq')");
     tst_append(store, "s", "1", NULL, NULL);
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     assert_int_equal(s.settled, 1);
     assert_int_equal(s.mark, 3);
     assert_non_null(s.writers);
     tst_append(store, "s", "1", NULL, NULL);
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     assert_int_equal(s.mark, 3); /* still that look */
     tst_pg_sql(one, "INSERT INTO ledger_entries(id, stream, payload) VALUES (2, 's', '1'); "
                     "PREPARE TRANSACTION 'p'");
     for (int i = 0; i < 2; i++) {
-        tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+        tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
         assert_int_equal(s.settled, 1);
     }
     /* Prepared transactions outlive the server. */
@@ -119,22 +119,22 @@ static void test_settle(void **state)
     tst_pg_run(server);
     one = tst_pg_connect_url(url);
     two = tst_pg_connect_url(url);
-    while (ldg_pg_settle(&pg, &s, &err) == LEDGER_ERR_CONNECT)
+    while (ldg_pg_watermark(&pg, &s, &err) == LEDGER_ERR_CONNECT)
         ;
     for (int i = 0; i < 2; i++) {
-        tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+        tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
         assert_int_equal(s.settled, 1);
         assert_int_equal(s.mark, 3);
     }
     tst_pg_sql(one, "COMMIT PREPARED 'p'");
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     assert_int_equal(s.settled, 4);
     assert_null(s.writers);
 
     /* Neither another table nor one of the same name elsewhere is waited for. */
     tst_pg_sql(one, "CREATE SCHEMA elsewhere; CREATE TABLE elsewhere.ledger_entries(id BIGSERIAL)");
     tst_pg_sql(one, "BEGIN; INSERT INTO elsewhere.ledger_entries DEFAULT VALUES");
-    tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+    tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     assert_null(s.writers);
     tst_pg_sql(one, "ROLLBACK");
     tst_pg_sql(one, "DROP SCHEMA elsewhere CASCADE");
@@ -144,13 +144,13 @@ static void test_settle(void **state)
 /* One writer ends and others come: what one look saw settles without them. */
 static void test_writers_in_turn(void **state)
 {
-    struct ldg_settle s = { 0 };
+    struct ldg_watermark s = { 0 };
 
     for (int64_t i = 1; i <= 6; i++) {
         tst_pg_sql(i % 2 ? one : two, "BEGIN; " INSERT);
         if (i > 1)
             tst_pg_sql(i % 2 ? two : one, "COMMIT");
-        tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+        tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
         assert_non_null(s.writers);
         assert_true(s.settled >= i - 3);
         assert_true(s.settled < i);
@@ -161,7 +161,7 @@ static void test_writers_in_turn(void **state)
 
 static void test_refusals(void **state)
 {
-    struct ldg_settle s = { 0 };
+    struct ldg_watermark s = { 0 };
 
     static const char *const changes[][2] = {
         { "CACHE 10", "CACHE 1" },
@@ -171,18 +171,18 @@ static void test_refusals(void **state)
 
     for (size_t i = 0; i < 3; i++) {
         tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq %s", changes[i][0]);
-        tst_fails(ldg_pg_settle(&pg, &s, &err), LEDGER_ERR_SCHEMA, &err);
+        tst_fails(ldg_pg_watermark(&pg, &s, &err), LEDGER_ERR_SCHEMA, &err);
         tst_pg_sql(one, "ALTER SEQUENCE ledger_entries_id_seq %s", changes[i][1]);
-        tst_ok(ldg_pg_settle(&pg, &s, &err), &err);
+        tst_ok(ldg_pg_watermark(&pg, &s, &err), &err);
     }
     ldg_free(s.writers);
 }
 
 static ledger_rc oom_run(void *ctx)
 {
-    struct ldg_settle s = { 0 };
+    struct ldg_watermark s = { 0 };
     ledger_error local = { 0 };
-    ledger_rc rc = ldg_pg_settle(&pg, &s, &local);
+    ledger_rc rc = ldg_pg_watermark(&pg, &s, &local);
 
     ldg_free(s.writers);
     return rc;

@@ -23,7 +23,7 @@ static void wait_for(int64_t timeout_ms, int fd)
 {
     ledger_error err = { 0 };
 
-    tst_ok(SOURCE->log_wait(&pg, fd, timeout_ms, &err), &err);
+    tst_ok(SOURCE->source->log_wait(&pg, fd, timeout_ms, &err), &err);
 }
 
 struct late {
@@ -118,7 +118,7 @@ static void test_wait_for_a_notice(void **state)
     pthread_t thread;
     ledger_error err = { 0 };
     assert_int_equal(pthread_create(&thread, NULL, cut_late, &pid), 0);
-    tst_fails(SOURCE->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_CONNECT, &err);
+    tst_fails(SOURCE->source->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_CONNECT, &err);
     pthread_join(thread, NULL);
     read_next(10);
     us = lone_row_us(100000);

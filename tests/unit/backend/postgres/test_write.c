@@ -264,11 +264,11 @@ static void test_too_large(void **state)
     for (size_t i = 0; i < 4; i++)
         inputs[i].payload = (ledger_bytes){ payload, size };
     handle_open(&pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
-    tst_ok(ldg_backend_postgres.tx_begin(&pg, &f->err), &f->err);
+    tst_ok(ldg_backend_postgres.store->tx_begin(&pg, &f->err), &f->err);
     tst_fails(ldg_pg_append(&pg, "s", inputs, 4, NULL, &f->err), LEDGER_ERR_TOO_LARGE, &f->err);
     inputs[0].payload = (ledger_bytes){ "1", 1 };
     tst_ok(ldg_pg_append(&pg, "s", inputs, 1, NULL, &f->err), &f->err);
-    tst_ok(ldg_backend_postgres.tx_commit(&pg, &f->err), &f->err);
+    tst_ok(ldg_backend_postgres.store->tx_commit(&pg, &f->err), &f->err);
     handle_close(&pg);
     assert_int_equal(count(f, ENTRIES), 1);
     assert_int_equal(count(f, EVENTS), 1);

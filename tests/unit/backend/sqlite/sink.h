@@ -1,4 +1,4 @@
-/* Batches for the sink's side of the SQLite backend: ops made by hand, applied through the vtable.
+/* Batches for the sink's side of the SQLite backend: ops made by hand, applied through the roles.
  */
 #ifndef TESTS_UNIT_BACKEND_SQLITE_SINK_H
 #define TESTS_UNIT_BACKEND_SQLITE_SINK_H
@@ -47,8 +47,8 @@ static inline void sink_open(struct sink *k, const char *path, ledger_log_mode l
     SINK->close(&k->s);
     memset(&k->s, 0, sizeof(k->s));
     tst_ok(SINK->open(&k->s, &open, &err), &err);
-    tst_ok(SINK->origin_get(&k->s, &identity, "source", &k->origin, &err), &err);
-    tst_ok(SINK->cursor_get(&k->s, "default", true, &k->cursor, &err), &err);
+    tst_ok(SINK->state->origin_get(&k->s, &identity, "source", &k->origin, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k->s, "default", true, &k->cursor, &err), &err);
     k->db = raw_open(path);
 }
 

@@ -200,7 +200,7 @@ static void test_replay_clears_parked(void **state)
     sink_apply(&k); /* the same again: one row, two attempts */
     sink_is(&k, "SELECT group_concat(attempts) FROM t_parked", "2");
     tst_exec(k.db, "DROP TRIGGER refuse");
-    tst_ok(SINK->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "default", false, &k.cursor, &err), &err);
     sink_apply(&k);
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_APPLIED);
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 0);
@@ -276,7 +276,7 @@ static void test_change_of_another_store(void **state)
     ledger_error err = { 0 };
     int number;
 
-    tst_ok(SINK->origin_get(&k.s, &other, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &number, &err), &err);
     assert_int_not_equal(number, k.origin);
     sink_append(&k, "s", 1, "{}", "");
     sink_tags(&k, "s", 1, "mine")->position = 50;
@@ -300,7 +300,7 @@ static void test_own_entry(void **state)
     char time[LDG_TIME_TEXT_MAX];
 
     for (int i = 0; i < 3; i++) {
-        tst_ok(SINK->append(&k.s, "s", &input, 1, &ids, &err), &err);
+        tst_ok(SINK->store->append(&k.s, "s", &input, 1, &ids, &err), &err);
         ledger_ids_destroy(&ids);
     }
     sink_append(&k, "s", 1, "{}", ""); /* of the source: the same number, another entry */
@@ -359,11 +359,11 @@ static void test_trim_keeps(void **state)
     };
     sink_begin(&k);
     op = sink_trim(&k, "s", 5);
-    op->kept = kept;
-    op->kept_count = 3;
+    op->survivors = kept;
+    op->survivor_count = 3;
     op = sink_trim(&k, "s", 9);
-    op->kept = kept_parked;
-    op->kept_count = 4;
+    op->survivors = kept_parked;
+    op->survivor_count = 4;
     sink_apply(&k);
     sink_is(&k, "SELECT group_concat(source_pos) FROM t", "2,4,5");
     sink_is(&k, "SELECT group_concat(entry) FROM t_parked", "8");
@@ -463,7 +463,7 @@ static void test_ids_follow_the_log(void **state)
     const ledger_append_input input = { .payload = { "{}", 2 } };
     ledger_ids ids = { 0 };
     ledger_error err = { 0 };
-    tst_ok(SINK->append(&k.s, "own", &input, 1, &ids, &err), &err);
+    tst_ok(SINK->store->append(&k.s, "own", &input, 1, &ids, &err), &err);
     assert_int_equal(ids.items[0].number, 3001);
     ledger_ids_destroy(&ids);
 }
@@ -699,15 +699,15 @@ static void test_inside_a_transaction(void **state)
     uint8_t outcomes[4];
 
     refuse_bad();
-    tst_ok(SINK->tx_begin(&k.s, &err), &err);
+    tst_ok(SINK->store->tx_begin(&k.s, &err), &err);
     sink_append(&k, "s", 1, "{}", "");
     const struct ldg_apply good = { .ops = k.ops, .count = 1 };
-    tst_ok(SINK->apply(&k.s, &good, outcomes, &err), &err);
+    tst_ok(SINK->sink->apply(&k.s, &good, outcomes, &err), &err);
     sink_append(&k, "s", 2, "{}", "");
     sink_append(&k, "s", 3, "\"bad\"", "");
     const struct ldg_apply bad = { .ops = k.ops + 1, .count = 2 };
-    tst_fails(SINK->apply(&k.s, &bad, outcomes, &err), LEDGER_ERR_REJECTED, &err);
-    tst_ok(SINK->tx_commit(&k.s, &err), &err);
+    tst_fails(SINK->sink->apply(&k.s, &bad, outcomes, &err), LEDGER_ERR_REJECTED, &err);
+    tst_ok(SINK->store->tx_commit(&k.s, &err), &err);
     sink_is(&k, "SELECT group_concat(source_pos) FROM t", "1");
 }
 
@@ -728,7 +728,7 @@ static void test_chain_events(void **state)
     int number;
 
     reopen_with_log(*state);
-    tst_ok(SINK->origin_get(&k.s, &other, "", &number, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &number, &err), &err);
     sink_append(&k, "s", 41, "{\"a\": 1}", "k1");
     sink_append(&k, "s", 42, "2", "k2")->event_index = k.ops[0].event_index; /* one event */
     k.ops[1].position = k.ops[1].log_position = 1;

@@ -216,9 +216,9 @@ static void test_roles(void **state)
     handle_open(&s, path, LDG_ROLE_SINK, 0);
     assert_int_equal(tst_query_int(s.db, "PRAGMA synchronous"), 1);
     assert_int_equal(tst_query_int(s.db, "PRAGMA wal_autocheckpoint"), 1000);
-    ldg_backend_sqlite.hint_backlog(&s, true);
+    ldg_backend_sqlite.sink->hint_backlog(&s, true);
     assert_int_equal(tst_query_int(s.db, "PRAGMA wal_autocheckpoint"), 4000);
-    ldg_backend_sqlite.hint_backlog(&s, false);
+    ldg_backend_sqlite.sink->hint_backlog(&s, false);
     assert_int_equal(tst_query_int(s.db, "PRAGMA wal_autocheckpoint"), 1000);
     handle_close(&s);
 
@@ -300,18 +300,18 @@ static void test_snapshot(void **state)
     uint64_t count = 0;
     tst_append(writer, "s", "1", NULL, NULL);
     handle_open(&s, tst_path(env, "a.db"), LDG_ROLE_USER, 0);
-    tst_ok(ldg_backend_sqlite.snapshot_begin(&s, &err), &err);
-    tst_fails(ldg_backend_sqlite.snapshot_begin(&s, &err), LEDGER_ERR_INVALID, &err);
+    tst_ok(ldg_backend_sqlite.verify->snapshot_begin(&s, &err), &err);
+    tst_fails(ldg_backend_sqlite.verify->snapshot_begin(&s, &err), LEDGER_ERR_INVALID, &err);
     tst_append(writer, "s", "2", NULL, NULL);
     tst_ok(ldg_sqlite_count(&s, "s", &count, &err), &err);
     assert_int_equal(count, 1);
     const ledger_append_input input = { .payload = { "1", 1 } };
     tst_fails(ldg_sqlite_append(&s, "s", &input, 1, NULL, &err), LEDGER_ERR_INVALID, &err);
-    ldg_backend_sqlite.snapshot_end(&s);
-    ldg_backend_sqlite.snapshot_end(&s);
+    ldg_backend_sqlite.verify->snapshot_end(&s);
+    ldg_backend_sqlite.verify->snapshot_end(&s);
     tst_ok(ldg_sqlite_count(&s, "s", &count, &err), &err);
     assert_int_equal(count, 2);
-    tst_ok(ldg_backend_sqlite.snapshot_begin(&s, &err), &err);
+    tst_ok(ldg_backend_sqlite.verify->snapshot_begin(&s, &err), &err);
     handle_close(&s);
 }
 
@@ -381,15 +381,15 @@ static void test_full(void **state)
     tst_exec(s.db, "PRAGMA max_page_count=100");
     tst_fails(ldg_sqlite_append(&s, "s", &input, 1, NULL, &err), LEDGER_ERR_FULL, &err);
     assert_int_equal(err.flags, LEDGER_ERROR_RETRY);
-    tst_ok(ldg_backend_sqlite.tx_begin(&s, &err), &err);
+    tst_ok(ldg_backend_sqlite.store->tx_begin(&s, &err), &err);
     tst_ok(ldg_sqlite_append(&s, "s", &small, 1, NULL, &err), &err);
     tst_fails(ldg_sqlite_append(&s, "s", &input, 1, NULL, &err), LEDGER_ERR_FULL, &err);
     if (sqlite3_get_autocommit(s.db)) {
         tst_fails(ldg_sqlite_append(&s, "s", &small, 1, NULL, &err), LEDGER_ERR_INVALID, &err);
-        tst_fails(ldg_backend_sqlite.tx_commit(&s, &err), LEDGER_ERR_INVALID, &err);
+        tst_fails(ldg_backend_sqlite.store->tx_commit(&s, &err), LEDGER_ERR_INVALID, &err);
         assert_int_equal(tst_query_int(s.db, ENTRIES), 0);
     } else {
-        tst_ok(ldg_backend_sqlite.tx_commit(&s, &err), &err);
+        tst_ok(ldg_backend_sqlite.store->tx_commit(&s, &err), &err);
         assert_int_equal(tst_query_int(s.db, ENTRIES), 1);
     }
     assert_int_equal(tst_query_int(s.db, ENTRIES), tst_query_int(s.db, EVENTS));

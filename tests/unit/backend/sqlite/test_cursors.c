@@ -28,18 +28,18 @@ static void test_origin_numbers(void **state)
     int first, again, later, own, *numbers;
     size_t count;
 
-    tst_ok(SINK->origin_get(&k.s, &identity, "n", &first, &err), &err);
-    tst_ok(SINK->origin_get(&k.s, &identity, "other", &again, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &identity, "n", &first, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &identity, "other", &again, &err), &err);
     assert_int_equal(first, again);
     identity.epoch = 2;
-    tst_ok(SINK->origin_get(&k.s, &identity, "", &later, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &identity, "", &later, &err), &err);
     assert_int_not_equal(first, later);
-    tst_ok(SINK->origin_get(&k.s, &k.s.identity, "", &own, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &k.s.identity, "", &own, &err), &err);
     assert_int_equal(own, 0);
     assert_true(k.s.has_origins);
 
     ldg_arena_init(&arena, 0);
-    tst_ok(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
+    tst_ok(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
     assert_int_equal(count, 3);
     assert_int_equal(numbers[0], k.origin);
     assert_string_equal(items[0].uuid, SOURCE_UUID);
@@ -48,8 +48,8 @@ static void test_origin_numbers(void **state)
 
     tst_exec(k.db, "UPDATE t_origins SET uuid = printf('%%.100c', 'x') WHERE id = 1");
     ldg_arena_init(&arena, 0);
-    tst_fails(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), LEDGER_ERR_SCHEMA,
-              &err);
+    tst_fails(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err),
+              LEDGER_ERR_SCHEMA, &err);
     ldg_arena_fini(&arena);
 }
 
@@ -63,10 +63,10 @@ static void test_many_origins(void **state)
 
     for (int64_t i = 0; i < 40; i++) {
         const struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = i };
-        tst_ok(SINK->origin_get(&k.s, &identity, NULL, &number, &err), &err);
+        tst_ok(SINK->state->origin_get(&k.s, &identity, NULL, &number, &err), &err);
     }
     ldg_arena_init(&arena, 0);
-    tst_ok(SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
+    tst_ok(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
     assert_int_equal(count, 41);
     assert_int_equal(items[40].epoch, 39);
     ldg_arena_fini(&arena);
@@ -86,7 +86,7 @@ static uint64_t adopt_up_to(int64_t last)
     }
     claims[count++] = (struct ldg_claim){ .id.number = last + 1, .key.number = 2 };
     claims[count++] = (struct ldg_claim){ .id.number = last + 9, .key.number = last + 9 };
-    tst_ok(SINK->origin_adopt(&k.s, k.origin, claims, count, &adopted, &err), &err);
+    tst_ok(SINK->state->origin_adopt(&k.s, k.origin, claims, count, &adopted, &err), &err);
     return adopted;
 }
 
@@ -128,9 +128,9 @@ static void test_cursor_get_and_set(void **state)
     ledger_error err = { 0 };
     ledger_names names = { 0 };
 
-    tst_fails(SINK->cursor_get(&k.s, "b", false, &cursor, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(SINK->state->cursor_get(&k.s, "b", false, &cursor, &err), LEDGER_ERR_NOT_FOUND, &err);
     assert_int_equal(cursor.moved_at_us, 1);
-    tst_ok(SINK->cursor_get(&k.s, "b", true, &cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "b", true, &cursor, &err), &err);
     assert_string_equal(cursor.state, "");
     assert_string_equal(cursor.readable, "");
     assert_int_equal(cursor.moved_at_us, LEDGER_NO_TIME);
@@ -139,18 +139,18 @@ static void test_cursor_get_and_set(void **state)
 
     snprintf(next.state, sizeof(next.state), "state");
     snprintf(next.readable, sizeof(next.readable), "7");
-    tst_ok(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), &err);
-    tst_fails(SINK->cursor_set(&k.s, "b", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
-    tst_fails(SINK->cursor_set(&k.s, "none", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
-    tst_ok(SINK->cursor_get(&k.s, "b", false, &cursor, &err), &err);
+    tst_ok(SINK->state->cursor_set(&k.s, "b", &cursor, &next, &err), &err);
+    tst_fails(SINK->state->cursor_set(&k.s, "b", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
+    tst_fails(SINK->state->cursor_set(&k.s, "none", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "b", false, &cursor, &err), &err);
     assert_string_equal(cursor.state, "state");
     assert_int_equal(cursor.moved_at_us, 1764000000123000);
     next.moved_at_us = LEDGER_NO_TIME;
-    tst_ok(SINK->cursor_set(&k.s, "a", NULL, &next, &err), &err); /* a new one */
-    tst_ok(SINK->cursor_set(&k.s, "b", NULL, &next, &err), &err);
+    tst_ok(SINK->state->cursor_set(&k.s, "a", NULL, &next, &err), &err); /* a new one */
+    tst_ok(SINK->state->cursor_set(&k.s, "b", NULL, &next, &err), &err);
     sink_is(&k, "SELECT moved_at FROM t_cursors WHERE name = 'b'", "");
 
-    tst_ok(SINK->cursor_list(&k.s, &names, &err), &err);
+    tst_ok(SINK->state->cursor_list(&k.s, &names, &err), &err);
     assert_int_equal(names.count, 3);
     assert_string_equal(names.items[0], "a");
     assert_string_equal(names.items[2], "default");
@@ -163,14 +163,14 @@ static void test_cursor_of_another_kind(void **state)
     ledger_error err = { 0 };
 
     tst_exec(k.db, "INSERT INTO t_cursors(name, cursor) VALUES ('go', '0000000000000000042')");
-    tst_ok(SINK->cursor_get(&k.s, "go", true, &cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "go", true, &cursor, &err), &err);
     assert_string_equal(cursor.state, "");
     assert_string_equal(cursor.readable, "0000000000000000042");
     tst_exec(k.db, "UPDATE t_cursors SET cursor = printf('%%.100c', 'x') WHERE name = 'go'");
-    tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
+    tst_fails(SINK->state->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
     tst_exec(k.db, "UPDATE t_cursors SET cursor = '', state = printf('%%.20000c', 'x'), "
                    "moved_at = 'soon' WHERE name = 'go'");
-    tst_fails(SINK->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
+    tst_fails(SINK->state->cursor_get(&k.s, "go", true, &cursor, &err), LEDGER_ERR_DATA, &err);
 }
 
 /* A table that only Go has opened, in a file we may only read. */
@@ -199,10 +199,10 @@ static void test_cursor_of_a_go_table(void **state)
         memset(&s, 0, sizeof(s));
         tst_ok(SINK->open(&s, &open, &err), &err);
         if (round == 0) {
-            tst_fails(SINK->cursor_get(&s, "default", false, &cursor, &err), LEDGER_ERR_NOT_FOUND,
-                      &err);
+            tst_fails(SINK->state->cursor_get(&s, "default", false, &cursor, &err),
+                      LEDGER_ERR_NOT_FOUND, &err);
         } else {
-            tst_ok(SINK->cursor_get(&s, "default", false, &cursor, &err), &err);
+            tst_ok(SINK->state->cursor_get(&s, "default", false, &cursor, &err), &err);
             assert_string_equal(cursor.readable, "0000000000000000042");
         }
         SINK->close(&s);
@@ -224,10 +224,10 @@ static ledger_rc oom_run(void *ctx)
     ledger_rc rc;
 
     ldg_arena_init(&arena, 0);
-    rc = SINK->cursor_list(&k.s, &names, &err);
+    rc = SINK->state->cursor_list(&k.s, &names, &err);
     if (rc == LEDGER_OK) {
         ledger_names_destroy(&names);
-        rc = SINK->origin_list(&k.s, &arena, &items, &numbers, &count, &err);
+        rc = SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err);
     }
     ldg_arena_fini(&arena);
     return rc;
@@ -247,7 +247,7 @@ static void test_busy(void **state)
 
     sqlite3_busy_timeout(k.s.db, 10);
     tst_exec(k.db, "BEGIN IMMEDIATE");
-    tst_fails(SINK->cursor_set(&k.s, "default", NULL, &next, &err), LEDGER_ERR_BUSY, &err);
+    tst_fails(SINK->state->cursor_set(&k.s, "default", NULL, &next, &err), LEDGER_ERR_BUSY, &err);
     sink_append(&k, "s", 1, "{}", "");
     tst_fails(sink_try(&k, &err), LEDGER_ERR_BUSY, &err);
     tst_exec(k.db, "COMMIT");
@@ -271,8 +271,8 @@ static void test_file_moved(void **state)
         tst_fails(sink_try(&k, &err), LEDGER_ERR_CONNECT, &err);
         assert_true(err.flags & LEDGER_ERROR_RETRY);
         assert_true(sqlite3_get_autocommit(k.s.db));
-        tst_fails(SINK->cursor_get(&k.s, "default", true, &k.cursor, &err), LEDGER_ERR_CONNECT,
-                  &err);
+        tst_fails(SINK->state->cursor_get(&k.s, "default", true, &k.cursor, &err),
+                  LEDGER_ERR_CONNECT, &err);
         assert_int_equal(rename(aside, k.s.path), 0);
     }
     sink_begin(&k);
@@ -289,7 +289,7 @@ static void test_unclaimed_uses_the_index(void **state)
     bool any;
 
     tst_exec(k.db, "CREATE UNIQUE INDEX idx_t_source ON t(source_id) WHERE source_id != ''");
-    tst_ok(SINK->origin_unclaimed(&k.s, &any, &err), &err);
+    tst_ok(SINK->state->origin_unclaimed(&k.s, &any, &err), &err);
     plan_of(k.s.db, stmt_with(&k.s, "source_id > ''"), plan, sizeof(plan));
     assert_non_null(strstr(plan, "idx_t_source"));
 }
@@ -303,7 +303,7 @@ static void test_foreign_rows_go_with_entries(void **state)
     ledger_error err = { 0 };
     int other = 0;
 
-    tst_ok(SINK->origin_get(&k.s, &identity, "other", &other, &err), &err);
+    tst_ok(SINK->state->origin_get(&k.s, &identity, "other", &other, &err), &err);
     for (int64_t i = 1; i <= 4; i++)
         sink_append(&k, i == 3 ? "u" : "s", i, "{}", "");
     sink_apply(&k);
@@ -314,8 +314,8 @@ static void test_foreign_rows_go_with_entries(void **state)
     sink_is(&k, count, "1:1,1:2,1:3,1:4");
     sink_begin(&k);
     struct ldg_op *op = sink_op(&k, LDG_OP_TRIM, "s", 3);
-    op->kept = &kept;
-    op->kept_count = 1;
+    op->survivors = &kept;
+    op->survivor_count = 1;
     sink_apply(&k);
     sink_is(&k, count, "1:2,1:3,1:4");
     sink_begin(&k);

@@ -209,28 +209,30 @@ static void use_store(struct ldg_sqlite *h)
     ldg_arena_init(&arena, 0);
     ldg_arena_init(&batch.arena, 0);
     tst_exec(h->db, "INSERT INTO ledger_entries_origins(id, uuid, epoch) VALUES (1, 'u', 1)");
-    tst_ok(VT.append(h, "s", &input, 1, &ids, &err), &err);
-    tst_ok(VT.set_tags(h, "s", ids.items[0], (ledger_list){ 0 }, &err), &err);
-    tst_ok(VT.set_annotations(h, "s", ids.items[0], (ledger_map){ 0 }, &err), &err);
-    tst_ok(VT.count(h, "s", &number, &err), &err);
-    tst_ok(VT.stat(h, "s", &stream_stat, &err), &err);
-    tst_ok(VT.entries_by_id(h, &first, 1, &arena, &entries, &err), &err);
+    tst_ok(VT.store->append(h, "s", &input, 1, &ids, &err), &err);
+    tst_ok(VT.store->set_tags(h, "s", ids.items[0], (ledger_list){ 0 }, &err), &err);
+    tst_ok(VT.store->set_annotations(h, "s", ids.items[0], (ledger_map){ 0 }, &err), &err);
+    tst_ok(VT.store->count(h, "s", &number, &err), &err);
+    tst_ok(VT.store->stat(h, "s", &stream_stat, &err), &err);
+    tst_ok(VT.source->entries_by_id(h, &first, 1, &arena, &entries, &err), &err);
     for (int origin = 0; origin < 2; origin++) {
-        tst_ok(VT.history(h, origin, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
-        tst_ok(VT.history_of(h, origin, &first, 1, 0, &arena, &rows, &count, &err), &err);
-        tst_ok(VT.trim_kept(h, origin, "s", ldg_id_of(9), &arena, &kept, &count, &err), &err);
+        tst_ok(VT.verify->history(h, origin, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err),
+               &err);
+        tst_ok(VT.verify->history_of(h, origin, &first, 1, 0, &arena, &rows, &count, &err), &err);
+        tst_ok(VT.source->trim_survivors(h, origin, "s", ldg_id_of(9), &arena, &kept, &count, &err),
+               &err);
     }
-    tst_fails(VT.find_by_source_id(h, "s", "7", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_ok(VT.log_cursor_at(h, 1, state, &err), &err);
-    tst_ok(VT.log_stat(h, "", &stat, &err), &err);
-    tst_ok(VT.log_read(h, state, &limits, &batch, &err), &err);
-    tst_ok(VT.trim(h, "s", ids.items[0], &number, &err), &err);
-    tst_ok(VT.tx_begin(h, &err), &err); /* an append that takes itself back */
+    tst_fails(VT.store->find_by_source_id(h, "s", "7", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_ok(VT.source->log_cursor_at(h, 1, state, &err), &err);
+    tst_ok(VT.source->log_stat(h, "", &stat, &err), &err);
+    tst_ok(VT.source->log_read(h, state, &limits, &batch, &err), &err);
+    tst_ok(VT.store->trim(h, "s", ids.items[0], &number, &err), &err);
+    tst_ok(VT.store->tx_begin(h, &err), &err); /* an append that takes itself back */
     tst_exec(h->db, "CREATE TEMP TRIGGER full BEFORE INSERT ON ledger_entries_mutations BEGIN "
                     "SELECT raise(ABORT, 'full'); END");
-    tst_fails(VT.append(h, "s", &input, 1, NULL, &err), LEDGER_ERR_REJECTED, &err);
+    tst_fails(VT.store->append(h, "s", &input, 1, NULL, &err), LEDGER_ERR_REJECTED, &err);
     tst_exec(h->db, "DROP TRIGGER temp.full");
-    tst_ok(VT.tx_rollback(h, &err), &err);
+    tst_ok(VT.store->tx_rollback(h, &err), &err);
     ledger_ids_destroy(&ids);
     ldg_arena_fini(&arena);
     ldg_arena_fini(&batch.arena);

@@ -36,17 +36,17 @@ static bool wait_durable(uint64_t count)
 {
     int64_t until = tst_mono_us() + PATIENCE_US;
 
-    while (SINK->durable_count(&k.s) < count && tst_mono_us() < until)
+    while (SINK->sink->durable_count(&k.s) < count && tst_mono_us() < until)
         tst_sleep_us(500);
-    return SINK->durable_count(&k.s) == count;
+    return SINK->sink->durable_count(&k.s) == count;
 }
 
 static void test_follows_commits(void **state)
 {
-    assert_int_equal(SINK->durable_count(&k.s), 0);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 0);
     for (uint64_t i = 1; i <= 30; i++) {
         apply_one();
-        assert_true(SINK->durable_count(&k.s) <= i);
+        assert_true(SINK->sink->durable_count(&k.s) <= i);
         if (i % 10 == 0)
             assert_true(wait_durable(i));
     }
@@ -111,7 +111,7 @@ static void test_wal_removed(void **state)
     k.s.applied_count++; /* as if it had been taken away in a commit */
     ldg_sqlite_durable_committed(&k.s);
     tst_sleep_us(60000);
-    assert_int_equal(SINK->durable_count(&k.s), 1);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 1);
 }
 
 /* Another database has the name now: syncing its WAL would prove nothing about our commits. */
@@ -131,7 +131,7 @@ static void test_database_replaced(void **state)
     k.s.applied_count++; /* as if a commit had been under way */
     ldg_sqlite_durable_committed(&k.s);
     tst_sleep_us(60000);
-    assert_int_equal(SINK->durable_count(&k.s), 1);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 1);
     sqlite3_close(db);
 }
 
@@ -163,10 +163,10 @@ static void test_without_a_file(void **state)
                                    .role = LDG_ROLE_SINK };
     ldg_arena_init(&k.arena, 0);
     tst_ok(SINK->open(&k.s, &open, &err), &err);
-    tst_ok(SINK->cursor_get(&k.s, "default", true, &k.cursor, &err), &err);
+    tst_ok(SINK->state->cursor_get(&k.s, "default", true, &k.cursor, &err), &err);
     k.origin = 1;
     apply_one();
-    assert_int_equal(SINK->durable_count(&k.s), 1);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 1);
 }
 
 static void test_stops_at_once(void **state)

@@ -50,13 +50,13 @@ static ledger_rc append_try(struct ldg_sqlite *s, ledger_error *err)
         .payload = { "1", 1 }, .order_key = "", .dedup_key = "", .schema_version = 1
     };
     ledger_ids ids = { 0 };
-    ledger_rc rc = ldg_backend_sqlite.append(s, "s", &input, 1, &ids, err);
+    ledger_rc rc = ldg_backend_sqlite.store->append(s, "s", &input, 1, &ids, err);
     ledger_ids_destroy(&ids);
     return rc;
 }
 
 static const enum ldg_role roles[] = { LDG_ROLE_USER, LDG_ROLE_SOURCE, LDG_ROLE_SINK,
-                                       LDG_ROLE_SIDE };
+                                       LDG_ROLE_STATE };
 
 /* --- second names ---------------------------------------------------------------------------- */
 
@@ -259,10 +259,11 @@ static void test_writes_and_reads_end(void **state)
     ledger_entry *entries = NULL;
     size_t count = 0;
     ldg_arena_init(&arena, 4096);
-    tst_fails(ldg_backend_sqlite.read(&s, "s", NULL, NULL, &arena, &entries, &count, &err),
+    tst_fails(ldg_backend_sqlite.store->read(&s, "s", NULL, NULL, &arena, &entries, &count, &err),
               LEDGER_ERR_CONNECT, &err);
     assert_int_equal(rename(aside, path), 0);
-    tst_ok(ldg_backend_sqlite.read(&s, "s", NULL, NULL, &arena, &entries, &count, &err), &err);
+    tst_ok(ldg_backend_sqlite.store->read(&s, "s", NULL, NULL, &arena, &entries, &count, &err),
+           &err);
     assert_int_equal(count, 2);
     ldg_arena_fini(&arena);
     handle_close(&s);

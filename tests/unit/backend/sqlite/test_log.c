@@ -47,7 +47,7 @@ static void reopen(struct tst_env *env)
 static ledger_rc read_try(const char *state, const struct ldg_log_limits *limits, ledger_error *err)
 {
     memset(err, 0, sizeof(*err));
-    return SOURCE->log_read(&s, state, limits, &batch, err);
+    return SOURCE->source->log_read(&s, state, limits, &batch, err);
 }
 
 static void read_ok(const char *state, const struct ldg_log_limits *limits)
@@ -209,7 +209,7 @@ static void test_large_rows(void **state)
         char at[LDG_CURSOR_STATE_MAX];
 
         read_ok("", &limits);
-        tst_ok(SOURCE->log_cursor_at(&s, (int64_t)n, at, &err), &err);
+        tst_ok(SOURCE->source->log_cursor_at(&s, (int64_t)n, at, &err), &err);
         assert_string_equal(at, batch.next_state);
         read_next(&wide);
         assert_int_equal(batch.count, 5 - n);
@@ -253,14 +253,14 @@ static void test_state_text(void **state)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         tst_fails(read_try(bad[i], &wide, &err), LEDGER_ERR_DATA, &err);
         assert_non_null(strstr(err.message, "not a cursor of a SQLite source"));
-        tst_fails(SOURCE->log_check(&s, bad[i], &position, &err), LEDGER_ERR_DATA, &err);
+        tst_fails(SOURCE->source->log_check(&s, bad[i], &position, &err), LEDGER_ERR_DATA, &err);
     }
     tst_fails(read_try("postgres:1:u:1:1:1:0000000000000000", &wide, &err),
               LEDGER_ERR_CURSOR_MISMATCH, &err);
     assert_non_null(strstr(err.message, "--name"));
-    tst_ok(SOURCE->log_check(&s, "", &position, &err), &err);
+    tst_ok(SOURCE->source->log_check(&s, "", &position, &err), &err);
     assert_int_equal(position, 0);
-    tst_ok(SOURCE->log_cursor_at(&s, 0, text, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 0, text, &err), &err);
     snprintf(expected, sizeof(expected), "sqlite:1:%s:1:0:0:0000000000000000", s.identity.uuid);
     assert_string_equal(text, expected);
     append(2);
@@ -272,7 +272,7 @@ static void test_state_text(void **state)
     snprintf(expected, sizeof(expected), "sqlite:1:%s:1:2:2:%016llx", s.identity.uuid,
              (unsigned long long)hash);
     assert_string_equal(batch.next_state, expected);
-    tst_ok(SOURCE->log_check(&s, expected, &position, &err), &err);
+    tst_ok(SOURCE->source->log_check(&s, expected, &position, &err), &err);
     assert_int_equal(position, 2);
 }
 
@@ -283,19 +283,19 @@ static void test_cursor_at(void **state)
 
     append(5);
     tst_exec(db, "DELETE FROM " LOG " WHERE id = 4");
-    tst_ok(SOURCE->log_cursor_at(&s, 4, text, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 4, text, &err), &err);
     assert_non_null(strstr(text, ":4:3:"));
     read_ok(text, &wide);
     assert_int_equal(batch.count, 1);
     assert_int_equal(batch.rows[0].position, 5);
     /* Rows may go, even all; a position that never was one is of a later log. */
     tst_exec(db, "DELETE FROM " LOG " WHERE id > 3");
-    tst_ok(SOURCE->log_cursor_at(&s, 5, text, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 5, text, &err), &err);
     assert_non_null(strstr(text, ":5:3:"));
     read_ok(text, &wide);
     assert_int_equal(batch.count, 0);
     assert_int_equal(batch.next_position, 5);
-    tst_fails(SOURCE->log_cursor_at(&s, 6, text, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_fails(SOURCE->source->log_cursor_at(&s, 6, text, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
     assert_non_null(strstr(err.message, "ends at 5"));
     assert_non_null(strstr(err.message, "cursor set"));
     assert_non_null(strstr(text, ":5:3:"));
@@ -315,13 +315,13 @@ static void test_w15_another_source(void **state)
     handle_open(&o, tst_path(env, "other.db"), LDG_ROLE_SOURCE, 0);
     struct ldg_log_batch theirs = { .count = 0 };
     ldg_arena_init(&theirs.arena, 0);
-    tst_fails(SOURCE->log_read(&o, batch.next_state, &wide, &theirs, &err),
+    tst_fails(SOURCE->source->log_read(&o, batch.next_state, &wide, &theirs, &err),
               LEDGER_ERR_CURSOR_MISMATCH, &err);
     assert_non_null(strstr(err.message, s.identity.uuid));
     assert_non_null(strstr(err.message, o.identity.uuid));
     assert_non_null(strstr(err.message, "--name"));
-    tst_fails(SOURCE->log_check(&o, batch.next_state, &position, &err), LEDGER_ERR_CURSOR_MISMATCH,
-              &err);
+    tst_fails(SOURCE->source->log_check(&o, batch.next_state, &position, &err),
+              LEDGER_ERR_CURSOR_MISMATCH, &err);
     ldg_arena_fini(&theirs.arena);
     handle_close(&o);
     /* The same store, begun anew. */
@@ -345,7 +345,7 @@ static void check_rewound(const char *at, const char *word)
     assert_int_equal(batch.count, 0);
     assert_non_null(strstr(err.message, word));
     assert_non_null(strstr(err.message, "cursor set"));
-    tst_fails(SOURCE->log_check(&s, at, &position, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
+    tst_fails(SOURCE->source->log_check(&s, at, &position, &err), LEDGER_ERR_SOURCE_REWOUND, &err);
 }
 
 static void test_witness(void **state)
@@ -382,7 +382,7 @@ static void test_witness_time(void **state)
         tst_exec(db, "UPDATE " LOG " SET created_at = %s WHERE id = 3", times[i]);
         read_ok("", &wide);
         memcpy(at, batch.next_state, sizeof(at));
-        tst_ok(SOURCE->log_cursor_at(&s, 3, same, &err), &err);
+        tst_ok(SOURCE->source->log_cursor_at(&s, 3, same, &err), &err);
         assert_string_equal(at, same);
         tst_exec(db, "UPDATE " LOG " SET created_at = '2025-11-24T16:00:00.501' WHERE id = 3");
         check_rewound(at, "is another one now");
@@ -507,28 +507,28 @@ static void test_stat(void **state)
     ledger_error err = { 0 };
     char at[LDG_CURSOR_STATE_MAX];
 
-    tst_ok(SOURCE->log_stat(&s, "", &stat, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&s, "", &stat, &err), &err);
     assert_int_equal(stat.head, 0);
     assert_int_equal(stat.backlog_count, 0);
     assert_int_equal(stat.oldest_us, LEDGER_NO_TIME);
     append(4);
     tst_exec(db, "DELETE FROM " LOG " WHERE id = 3");
     tst_exec(db, "UPDATE " LOG " SET created_at = '2025-11-24T16:00:00.500' WHERE id = 2");
-    tst_ok(SOURCE->log_cursor_at(&s, 1, at, &err), &err);
-    tst_ok(SOURCE->log_stat(&s, at, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 1, at, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&s, at, &stat, &err), &err);
     assert_int_equal(stat.head, 4);
     assert_int_equal(stat.backlog_count, 2);
     assert_int_equal(stat.oldest_us, 1764000000500000);
-    tst_ok(SOURCE->log_cursor_at(&s, 4, at, &err), &err);
-    tst_ok(SOURCE->log_stat(&s, at, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 4, at, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&s, at, &stat, &err), &err);
     assert_int_equal(stat.backlog_count, 0);
     /* Beyond 1,000 the difference of the ids will do. */
     tst_exec(db, "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1001) "
                  "INSERT INTO " LOG "(stream, payload) SELECT '_', '' FROM n");
-    tst_ok(SOURCE->log_stat(&s, at, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&s, at, &stat, &err), &err);
     assert_int_equal(stat.backlog_count, 1001);
     tst_exec(db, "DELETE FROM " LOG " WHERE id %% 10 = 7");
-    tst_ok(SOURCE->log_stat(&s, at, &stat, &err), &err);
+    tst_ok(SOURCE->source->log_stat(&s, at, &stat, &err), &err);
     assert_int_equal(stat.backlog_count, 1001 - 100);
 }
 
@@ -542,7 +542,7 @@ static ledger_rc oom_run(void *ctx)
 
     ldg_arena_fini(&batch.arena); /* what it keeps would hide failures */
     ldg_arena_init(&batch.arena, 0);
-    rc = SOURCE->log_read(&s, ctx, &wide, &batch, &err);
+    rc = SOURCE->source->log_read(&s, ctx, &wide, &batch, &err);
     if (rc != LEDGER_OK)
         assert_int_equal(batch.count, 0);
     return rc;
@@ -555,7 +555,7 @@ static void test_out_of_memory(void **state)
 
     append(200);
     tst_exec(db, "INSERT INTO " LOG "(stream, payload) VALUES ('_', randomblob(3000000))");
-    tst_ok(SOURCE->log_cursor_at(&s, 201, at, &err), &err);
+    tst_ok(SOURCE->source->log_cursor_at(&s, 201, at, &err), &err);
     append(1);
     alloc_fail_each(oom_run, at); /* the witness is the large row */
     alloc_fail_each(oom_run, (char[]){ "" });

@@ -57,13 +57,13 @@ static void test_rows(void **state)
     assert_int_equal(rows[1].time_us, LEDGER_NO_TIME);
     assert_string_equal(rows[1].type_name, "");
 
-    tst_ok(SINK->parked_list(&k.s, rows[0].id, 100, &arena, &rows, &listed, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, rows[0].id, 100, &arena, &rows, &listed, &err), &err);
     assert_int_equal(listed, 1);
-    tst_ok(SINK->parked_list(&k.s, 0, 1, &arena, &rows, &listed, &err), &err);
+    tst_ok(SINK->state->parked_list(&k.s, 0, 1, &arena, &rows, &listed, &err), &err);
     assert_int_equal(listed, 1);
-    tst_ok(SINK->parked_count(&k.s, NULL, &count, &err), &err);
+    tst_ok(SINK->state->parked_count(&k.s, NULL, &count, &err), &err);
     assert_int_equal(count, 2);
-    tst_ok(SINK->parked_count(&k.s, OTHER_UUID, &count, &err), &err);
+    tst_ok(SINK->state->parked_count(&k.s, OTHER_UUID, &count, &err), &err);
     assert_int_equal(count, 1);
     ldg_arena_fini(&arena);
 }
@@ -100,12 +100,12 @@ static void test_retry_of_a_row_that_is_gone(void **state)
 
     park_three(ids);
     tst_exec(k.db, "DROP TRIGGER refuse; DELETE FROM t_parked");
-    tst_fails(SINK->parked_retry(&k.s, ids[0], &k.ops[0], 1, &applied, &err), LEDGER_ERR_NOT_FOUND,
-              &err);
+    tst_fails(SINK->state->parked_retry(&k.s, ids[0], &k.ops[0], 1, &applied, &err),
+              LEDGER_ERR_NOT_FOUND, &err);
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t"), 0);
-    tst_fails(SINK->parked_note(&k.s, ids[0], "r", &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(SINK->parked_retry(&k.s, ids[0], NULL, 0, &applied, &err), LEDGER_ERR_NOT_FOUND,
-              &err);
+    tst_fails(SINK->state->parked_note(&k.s, ids[0], "r", &err), LEDGER_ERR_NOT_FOUND, &err);
+    tst_fails(SINK->state->parked_retry(&k.s, ids[0], NULL, 0, &applied, &err),
+              LEDGER_ERR_NOT_FOUND, &err);
 }
 
 static void test_retry_does_not_reuse_a_position(void **state)

@@ -136,24 +136,24 @@ static void test_identity(void **state)
     struct ldg_sqlite s;
     const char *path = tst_path(env, "a.db");
     handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_CREATE);
-    tst_ok(ldg_backend_sqlite.identity(&s, &a, &err), &err);
+    tst_ok(ldg_backend_sqlite.state->identity(&s, &a, &err), &err);
     assert_int_equal(strlen(a.uuid), 36);
     assert_int_equal(a.epoch, 1);
     handle_close(&s);
     handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_CREATE);
-    tst_ok(ldg_backend_sqlite.identity(&s, &b, &err), &err);
+    tst_ok(ldg_backend_sqlite.state->identity(&s, &b, &err), &err);
     assert_string_equal(a.uuid, b.uuid);
     const ledger_append_input input = { .payload = { "1", 1 } };
     tst_ok(ldg_sqlite_append(&s, "s", &input, 1, NULL, &err), &err);
     handle_close(&s);
     handle_open(&s, path, LDG_ROLE_USER, LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY);
-    tst_ok(ldg_backend_sqlite.identity(&s, &b, &err), &err);
+    tst_ok(ldg_backend_sqlite.state->identity(&s, &b, &err), &err);
     assert_string_not_equal(a.uuid, b.uuid);
     assert_int_equal(tst_query_int(s.db, ENTRIES), 1);
     assert_int_equal(tst_query_int(s.db, EVENTS), 1);
     handle_close(&s);
     handle_open(&s, path, LDG_ROLE_SINK, 0);
-    tst_ok(ldg_backend_sqlite.identity(&s, &c, &err), &err);
+    tst_ok(ldg_backend_sqlite.state->identity(&s, &c, &err), &err);
     assert_string_equal(b.uuid, c.uuid);
     tst_exec(s.db, "UPDATE ledger_entries_meta SET uuid = ''");
     handle_close(&s);
@@ -251,7 +251,8 @@ static void test_go_table_read_only(void **state)
         assert_int_equal(count, old ? 1 : 2);
         ledger_rc rc = ldg_sqlite_find_by_source_id(&s, "s", "0007", &id, &err);
         assert_int_equal(rc, old ? LEDGER_ERR_NOT_FOUND : LEDGER_OK);
-        tst_fails(ldg_backend_sqlite.identity(&s, &identity, &err), LEDGER_ERR_PERMISSION, &err);
+        tst_fails(ldg_backend_sqlite.state->identity(&s, &identity, &err), LEDGER_ERR_PERMISSION,
+                  &err);
         assert_non_null(strstr(err.message, "store init"));
         assert_false(has_column(db, "ledger_entries", "origin"));
         handle_close(&s);

@@ -143,7 +143,7 @@ static size_t look(void)
     char at[LDG_CURSOR_STATE_MAX];
 
     memcpy(at, batch.next_state, sizeof(at));
-    ledger_rc rc = SOURCE->log_read(&s, at, &wide, &batch, &err);
+    ledger_rc rc = SOURCE->source->log_read(&s, at, &wide, &batch, &err);
     tst_ok(rc, &err);
     return batch.count;
 }
@@ -151,7 +151,7 @@ static size_t look(void)
 static void wait_ms(int wake_fd, int64_t ms)
 {
     ledger_error err = { 0 };
-    ledger_rc rc = SOURCE->log_wait(&s, wake_fd, ms, &err);
+    ledger_rc rc = SOURCE->source->log_wait(&s, wake_fd, ms, &err);
 
     tst_ok(rc, &err);
 }
@@ -346,7 +346,7 @@ static void test_replaced_file_ends_the_wait(void **state)
     waitpid(pid, NULL, 0);
     char at[LDG_CURSOR_STATE_MAX];
     memcpy(at, batch.next_state, sizeof(at));
-    tst_fails(SOURCE->log_read(&s, at, &wide, &batch, &err), LEDGER_ERR_CONNECT, &err);
+    tst_fails(SOURCE->source->log_read(&s, at, &wide, &batch, &err), LEDGER_ERR_CONNECT, &err);
 }
 
 static int64_t cpu_us(void)
