@@ -237,10 +237,11 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     if (rc == LEDGER_OK)
         rc = check_abilities(bridge, err);
     if (rc == LEDGER_OK)
-        rc = ldg_pair_identities(bridge->source, bridge->sink, &source_identity, &sink_identity,
-                                 err);
-    if (rc == LEDGER_OK)
         rc = open_state_store(bridge, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_pair_identities(bridge->source,
+                                 ldg_origins_store(bridge->sink, bridge->state_store),
+                                 &source_identity, &sink_identity, err);
     if (rc == LEDGER_OK)
         rc = ldg_telemetry_init(&bridge->telemetry, &bridge->options, err);
     if (rc == LEDGER_OK) {

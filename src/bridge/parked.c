@@ -198,7 +198,7 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
         return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
     struct retry_run run = { .source = source, .sink = sink, .only = id, .stay = 1 };
     ldg_arena_init(&run.arena, 1 << 20);
-    ledger_rc rc = ldg_origins_init(&run.origins, source, sink, "", err);
+    ledger_rc rc = ldg_origins_init(&run.origins, source, sink, NULL, "", err);
     /* One that came free may have held back another that was looked at before it. */
     for (uint64_t before = UINT64_MAX; rc == LEDGER_OK && run.applied != before && run.stay > 0;) {
         before = run.applied;

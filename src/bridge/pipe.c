@@ -6,6 +6,11 @@
 
 #define STAT_INTERVAL_US 250000
 
+ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store)
+{
+    return (ldg_store_caps(sink) & LDG_CAP_ORIGINS) != 0 ? sink : state_store;
+}
+
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
                               struct ldg_identity *ret_source, struct ldg_identity *ret_sink,
                               ledger_error *err)
@@ -29,12 +34,14 @@ ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
 }
 
 ledger_rc ldg_origins_init(struct ldg_origin_cache *origins, ledger_store *source,
-                           ledger_store *sink, const char *name, ledger_error *err)
+                           ledger_store *sink, ledger_store *state_store, const char *name,
+                           ledger_error *err)
 {
+    ledger_store *store = ldg_origins_store(sink, state_store);
     ledger_rc rc =
-        ldg_pair_identities(source, sink, &origins->source_identity, &origins->sink_identity, err);
+        ldg_pair_identities(source, store, &origins->source_identity, &origins->sink_identity, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_origin_get(sink, &origins->source_identity, name, &origins->source, err);
+        rc = ldg_store_origin_get(store, &origins->source_identity, name, &origins->source, err);
     if (rc == LEDGER_OK) {
         origins->source_has_texts = ldg_store_has_text_ids(source);
         origins->sink_takes_texts = (ldg_store_caps(sink) & LDG_CAP_TEXT_KEYS) != 0;
@@ -58,7 +65,8 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
         rc = ldg_store_reopen_for(bridge->state_store, LDG_ROLE_STATE, NULL, waits,
                                   &pipe->state_store, err);
     if (rc == LEDGER_OK)
-        rc = ldg_origins_init(&pipe->origins, pipe->source, pipe->sink, bridge->options.name, err);
+        rc = ldg_origins_init(&pipe->origins, pipe->source, pipe->sink, pipe->state_store,
+                              bridge->options.name, err);
     if (rc == LEDGER_OK)
         rc = ldg_applier_init(&pipe->applier, pipe->sink, bridge->options.parallel_streams,
                               bridge->options.refusal_limit, err);
@@ -321,7 +329,9 @@ static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_err
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; batch->has_origins && i < batch->log.count && rc == LEDGER_OK; i++)
         if (batch->events[i].bad == NULL)
-            rc = ldg_origins_resolve(&pipe->origins, pipe->sink, &batch->events[i].event, err);
+            rc = ldg_origins_resolve(&pipe->origins,
+                                     ldg_origins_store(pipe->sink, pipe->state_store),
+                                     &batch->events[i].event, err);
     return rc == LEDGER_OK ? ldg_plan(batch, &rules, err) : rc;
 }
 

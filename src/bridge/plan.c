@@ -45,7 +45,7 @@ static int find_origin(const struct ldg_origin_cache *origins, const char *text)
     return ldg_identity_parse(text, &identity) ? find_identity(origins, &identity) : -1;
 }
 
-static ledger_rc resolve(struct ldg_origin_cache *origins, ledger_store *sink, const char *text,
+static ledger_rc resolve(struct ldg_origin_cache *origins, ledger_store *store, const char *text,
                          ledger_error *err)
 {
     struct ldg_identity identity;
@@ -53,7 +53,7 @@ static ledger_rc resolve(struct ldg_origin_cache *origins, ledger_store *sink, c
     if (text[0] == '\0' || !ldg_identity_parse(text, &identity) ||
         find_identity(origins, &identity) >= 0)
         return LEDGER_OK; /* a text that is no origin is the plan's to refuse */
-    ledger_rc rc = ldg_store_origin_get(sink, &identity, "", &number, err);
+    ledger_rc rc = ldg_store_origin_get(store, &identity, "", &number, err);
     if (rc != LEDGER_OK)
         return rc;
     if (origins->count == origins->cap) {
@@ -69,11 +69,11 @@ static ledger_rc resolve(struct ldg_origin_cache *origins, ledger_store *sink, c
     return LEDGER_OK;
 }
 
-ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *sink,
+ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *store,
                               const ledger_mutation_event *event, ledger_error *err)
 {
-    ledger_rc rc = resolve(origins, sink, event->origin, err);
-    return rc == LEDGER_OK ? resolve(origins, sink, event->entry_origin, err) : rc;
+    ledger_rc rc = resolve(origins, store, event->origin, err);
+    return rc == LEDGER_OK ? resolve(origins, store, event->entry_origin, err) : rc;
 }
 
 void ldg_origins_fini(struct ldg_origin_cache *origins)

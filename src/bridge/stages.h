@@ -56,7 +56,7 @@ struct ldg_batch {
     bool has_bad;
 };
 
-/* Small numbers of the origins that events name, as the sink knows them. */
+/* Small numbers of the origins that events name, as the sink knows them, or its state store. */
 struct ldg_origin_item {
     struct ldg_identity identity;
     int number;
@@ -242,13 +242,14 @@ ledger_rc ldg_decode(struct ldg_batch *batch, ledger_error *err);
 
 /* "uuid:epoch" -> identity. */
 bool ldg_identity_parse(const char *text, struct ldg_identity *ret_identity);
-/* Asks the sink for the origins that events of the batch name and the cache does not have. */
-ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *sink,
+/* Asks the store of origins for those that events of the batch name and the cache does not have. */
+ledger_rc ldg_origins_resolve(struct ldg_origin_cache *origins, ledger_store *store,
                               const ledger_mutation_event *event, ledger_error *err);
-/* Who both are, and what number the sink has for the source, made with `name` on first use. Errors:
- * INVALID (they are one and the same). */
+/* Who both are, and what number the sink has for the source, made with `name` on first use; a sink
+ * that knows no origins: what its state store has. Errors: INVALID (they are one and the same). */
 ledger_rc ldg_origins_init(struct ldg_origin_cache *origins, ledger_store *source,
-                           ledger_store *sink, const char *name, ledger_error *err);
+                           ledger_store *sink, ledger_store *state_store, const char *name,
+                           ledger_error *err);
 void ldg_origins_fini(struct ldg_origin_cache *origins);
 
 /* Fills batch->ops and ->outcomes, and each event's fate. Errors: NOMEM. */
@@ -377,6 +378,9 @@ void ldg_telemetry_count(const struct ldg_telemetry *t, void *counter, ledger_mu
                          uint64_t n);
 void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds);
 
+/* Who knows the origins of a sink's entries by numbers, and has an identity: the sink, or the state
+ * store of one that only takes ops. */
+ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store);
 /* Who both are. Errors: INVALID (they are one and the same). */
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
                               struct ldg_identity *ret_source, struct ldg_identity *ret_sink,

@@ -357,7 +357,8 @@ struct ldg_sink_role {
 struct ldg_state_role {
     ledger_rc (*identity)(void *ctx, struct ldg_identity *ret_identity, ledger_error *err);
 
-    /* Optional, one group. With a sink: apply() moves the cursor in its transaction. */
+    /* Optional, one group, with origins. With a sink: apply() moves the cursor in its transaction.
+     */
     /* Reads the row; create: makes and commits it first when it is missing (state and readable "").
      * Without create a missing row is NOT_FOUND. */
     ledger_rc (*cursor_get)(void *ctx, const char *name, bool create, struct ldg_cursor *ret_cursor,

@@ -162,8 +162,9 @@ static const char *state_problem(const struct ldg_state_role *r)
 {
     if (!r->identity)
         return "state: identity is required";
-    if (is_half(!!r->cursor_get + !!r->cursor_set + !!r->cursor_list, 3))
-        return "state: the cursor_ callbacks come together or not at all";
+    if (is_half(!!r->cursor_get + !!r->cursor_set + !!r->cursor_list, 3) ||
+        (r->cursor_get && !r->origin_get))
+        return "state: the cursor_ callbacks come together, with origin_get, or not at all";
     if (is_half(!!r->origin_get + !!r->origin_list, 2))
         return "state: origin_get and origin_list come together or not at all";
     if (is_half(!!r->origin_adopt + !!r->origin_last + !!r->origin_rewind, 3) ||
