@@ -114,7 +114,8 @@ static void write_entry(struct round *r, int n, int store, int64_t pos)
     *entry = (struct own){ .stream = stream, .tag = -1, .annotations = { -1, -1, -1 } };
     snprintf(entry->payload, sizeof entry->payload, "{ \"n\":1%d%03" PRId64 ".50e2, \"<\":1}",
              store, pos);
-    if (below(r, 3) == 0)
+    /* Of an entry that is refused and whose key is taken either may be said. */
+    if (below(r, 3) == 0 && !(r->refuses && strcmp(streams[stream], REFUSED) == 0))
         snprintf(entry->key, sizeof entry->key, "%sk%u",
                  r->shared_keys ? "" : (const char *const[]){ "a", "b", "c" }[store], below(r, 6));
     if (entry->key[0] != '\0' && has_key(s, stream, entry->key))
@@ -468,7 +469,12 @@ static void carry(struct round *r, int n, bool back)
     const size_t size = 1 + below(r, BATCH_MAX);
     ldg_arena_reset(&r->arena);
     while (count < size && from < s->count) {
-        make_op(r, n, from++, &ops[count]);
+        make_op(r, n, from, &ops[count]);
+        /* What is added and trimmed in one batch need not be written, and then is not refused. */
+        if (count > 0 && r->refusing && ops[count].kind == LDG_OP_TRIM &&
+            strcmp(ops[count].stream, REFUSED) == 0)
+            break;
+        from++;
         ops[count].event_index = (uint32_t)count;
         count++;
     }

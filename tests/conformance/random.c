@@ -147,7 +147,10 @@ static void entry_fill(struct world *w, const struct side *side, int store, int6
         .id = text(w, "%" PRId64, entry_key(side, store, pos)),
         .payload = conf_bytes(payload),
         .order_key = random >> 8 & 1 ? "o" : "",
-        .dedup_key = random >> 10 & 3 ? "" : text(w, "k%u", (unsigned)(random >> 16 & 3)),
+        /* Of an entry that is refused and whose key is taken either may be said. */
+        .dedup_key = random >> 10 & 3 || entry_stream(w, store, pos) == REFUSED
+                         ? ""
+                         : text(w, "k%u", (unsigned)(random >> 16 & 3)),
         .schema_version = 1 + (int)(random >> 20 & 1),
         .created_at_us = SINK_TIME_US + pos * 1000003 + store,
         .source_id = "",
@@ -632,6 +635,12 @@ static void apply(struct world *w, const struct manner *how)
                    want->ops[i].stream, got->outcomes[i], want->outcomes[i]);
 }
 
+/* What is added and trimmed in one batch need not be written, and then is not refused. */
+static bool trims_refused(const struct world *w, const struct ldg_op *op)
+{
+    return w->refusing && op->kind == LDG_OP_TRIM && strcmp(op->stream, w->streams[REFUSED]) == 0;
+}
+
 /* New events, or, as after `bridge cursor set`, some from before first. */
 static void carry(struct world *w)
 {
@@ -646,15 +655,21 @@ static void carry(struct world *w)
     const size_t changed = below(w, size);
     while (l->count < from + size)
         write_event(w, log);
+    size_t end = from;
     EACH(side)
     {
         struct side *s = &w->sides[side];
         s->op_count = 0;
-        for (size_t i = 0; i < size; i++)
-            s->op_count += make_ops(w, s, log, from + i, w->readable, altered && i == changed,
-                                    s->ops + s->op_count);
+        for (end = from; end < from + size; end++) {
+            struct ldg_op *ops = s->ops + s->op_count;
+            const size_t count =
+                make_ops(w, s, log, end, w->readable, altered && end == from + changed, ops);
+            if (end > from && count > 0 && trims_refused(w, ops))
+                break;
+            s->op_count += count;
+        }
     }
-    l->read = from + size > l->read ? from + size : l->read;
+    l->read = end > l->read ? end : l->read;
     apply(w, &how);
 }
 

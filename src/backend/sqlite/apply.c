@@ -1,16 +1,14 @@
 /* The fenced batch: one transaction of fence, ops and cursor.
  *
- * Because data and cursor commit together a replay is the exception, so appends go in by plain
- * multi-row inserts; a batch that hits a constraint is rolled back whole and done again op by op.
- * Invariants: the cursor moves only in the transaction that applied what lies before it; a stream's
- * ids here follow the order of the log; whatever fails leaves nothing behind. */
+ * What the ops amount to is the sink library's; here are the tries. Because data and cursor commit
+ * together a replay is the exception, so a batch goes optimistic first; one that hits a constraint
+ * is rolled back whole and done again informed. Invariants: the cursor moves only in the
+ * transaction that applied what lies before it; a stream's ids here follow the order of the log;
+ * whatever fails leaves nothing behind. */
 #include "backend/sqlite/apply.h"
 
 #include "base/hash.h"
 
-#include <inttypes.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,563 +17,423 @@
 #define SORT_ROWS_PER_STREAM 4
 #define SORT_MIN_ROWS 64
 
-/* --- ids ------------------------------------------------------------------------------------- */
+/* --- callbacks ------------------------------------------------------------------------------- */
 
-static ledger_rc next_id(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    if (b->next_id == 0)
-        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_APPLY_NEXT_ID, "asking for the next id", NULL, 0,
-                                 &b->next_id, err);
-    /* Over the end SQLite picks free ids itself: no order can be kept. */
-    if (rc == LEDGER_OK && (b->next_id <= 0 || b->next_id > INT64_MAX - (int64_t)b->count))
-        rc = ldg_sqlite_fail_ids(b->s, b->s->table, err);
-    return rc;
-}
-
-/* --- the bulk path --------------------------------------------------------------------------- */
-
-/* Finds the slot of a stream among the pending ones; *ret_known: it is there. */
-static size_t slot_of(const struct ldg_sqlite_batch *b, const char *stream, bool *ret_known)
-{
-    size_t slot = ldg_hash64(stream, strlen(stream), 0) & b->slot_mask;
-
-    while (b->slots[slot] != 0) {
-        const char *other = b->pending[b->slots[slot] - 1].op->stream;
-
-        if (other == stream || strcmp(other, stream) == 0)
-            break;
-        slot = (slot + 1) & b->slot_mask;
-    }
-    *ret_known = b->slots[slot] != 0;
-    return slot;
-}
-
-static int compare_streams(const void *a, const void *b)
-{
-    const struct ldg_sqlite_pending *const *x = a, *const *y = b;
-    int order = strcmp((*x)->op->stream, (*y)->op->stream);
-
-    if (order == 0)
-        order = (*x)->index < (*y)->index ? -1 : 1;
-    return order;
-}
-
-/* Puts the pending rows in the order of their streams where that helps the indexes, and gives out
- * ids in the order of insertion: the table grows at its end, and each stream keeps its order. */
-static void arrange(struct ldg_sqlite_batch *b)
-{
-    size_t n = b->pending_count;
-
-    for (size_t i = 0; i < n; i++)
-        b->sorted[i] = &b->pending[i];
-    if (n >= SORT_MIN_ROWS && b->stream_count > n / SORT_ROWS_PER_STREAM)
-        qsort(b->sorted, n, sizeof(const struct ldg_sqlite_pending *), compare_streams);
-    for (size_t i = 0; i < n; i++)
-        b->pending[b->sorted[i] - b->pending].id = b->next_id + (int64_t)i;
-    b->next_id += (int64_t)n;
-}
-
-static ledger_rc insert_group(struct ldg_sqlite_batch *b,
-                              const struct ldg_sqlite_pending *const *rows, size_t count,
-                              ledger_error *err)
-{
-    sqlite3_stmt *stmt = ldg_sqlite_stmt(b->s,
-                                         count == 32  ? LDG_STMT_APPLY_INSERT_32
-                                         : count == 8 ? LDG_STMT_APPLY_INSERT_8
-                                                      : LDG_STMT_APPLY_INSERT_1,
-                                         err);
-    ledger_rc rc = LEDGER_OK;
-    int code = SQLITE_OK;
-
-    if (stmt == NULL)
-        return err->code;
-    for (size_t i = 0; i < count; i++)
-        LDG_BIND(code, ldg_sqlite_bind_row(stmt, (int)i * LDG_INSERT_COLUMNS + 1, rows[i]));
-    if (code == SQLITE_OK)
-        code = sqlite3_step(stmt);
-    if (code != SQLITE_DONE)
-        rc = ldg_sqlite_op_fail(b->s, code, "adding entries", err);
-    else if (sqlite3_changes(b->s->db) != (int)count) /* a trigger left one out: find out which */
-        rc =
-            ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" drops rows", b->s->table);
-    sqlite3_reset(stmt);
-    return rc;
-}
-
-static ledger_rc flush(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    size_t n = b->pending_count;
-    ledger_rc rc = LEDGER_OK;
-
-    if (n == 0)
-        goto out;
-    rc = next_id(b, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    arrange(b);
-    for (size_t done = 0, group; rc == LEDGER_OK && done < n; done += group) {
-        group = n - done >= 32 ? 32 : n - done >= 8 ? 8 : 1;
-        rc = insert_group(b, b->sorted + done, group, err);
-    }
-    for (size_t i = 0; rc == LEDGER_OK && i < n; i++) {
-        b->outcomes[b->pending[i].index] = LDG_OUTCOME_APPLIED;
-        rc = ldg_sqlite_chain_append(b, b->pending[i].op, b->pending[i].id, err);
-    }
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_chain_flush(b, err);
-    for (size_t i = 0; i < n; i++) {
-        if (b->pending[i].slot != LDG_NOT_PENDING)
-            b->slots[b->pending[i].slot] = 0;
-    }
-    b->pending_count = 0;
-    b->stream_count = 0;
-out:
-    return rc;
-}
-
-/* An entry that may come late is compared with what is in the table, so nothing may be pending. */
-static ledger_rc pend_order(struct ldg_sqlite_batch *b, const struct ldg_op *op, ledger_error *err)
-{
-    struct ldg_sqlite_order *order = NULL;
-    ledger_rc rc;
-
-    rc = ldg_sqlite_order_get(b, op->origin, &order, err);
-    if (rc == LEDGER_OK && order->ordered && op->key.number <= order->highest)
-        rc = flush(b, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_order_added(b, op, err);
-    return rc;
-}
-
-static ledger_rc pend(struct ldg_sqlite_batch *b, size_t index, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[index];
-    struct ldg_sqlite_pending *p;
-    bool known;
-    ledger_rc rc;
-
-    rc = pend_order(b, op, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    p = &b->pending[b->pending_count];
-    rc = ldg_sqlite_pending_fill(b, op, p, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    p->index = index;
-    if (b->pending_count == 0) {
-        b->ascending = true;
-        b->lowest = b->highest = op->key.number;
-    } else {
-        b->ascending =
-            b->ascending && op->key.number > p[-1].op->key.number && op->origin == p[-1].op->origin;
-        if (op->key.number < b->lowest)
-            b->lowest = op->key.number;
-        if (op->key.number > b->highest)
-            b->highest = op->key.number;
-    }
-    b->pending_count++;
-    size_t slot = slot_of(b, op->stream, &known);
-    if (!known) {
-        b->slots[slot] = (uint32_t)b->pending_count;
-        p->slot = (uint32_t)slot;
-        b->stream_count++;
-    }
-out:
-    return rc;
-}
-
-/* May the op find or delete a row that is still pending? Says yes when in doubt. */
-static bool touches_pending(const struct ldg_sqlite_batch *b, const struct ldg_op *op)
-{
-    size_t low = 0, high = b->pending_count;
-    bool touches;
-
-    if (high == 0) {
-        touches = false;
-    } else if (b->s->has_log) { /* the sink's log keeps the order of the source's */
-        touches = true;
-    } else if (op->kind == LDG_OP_TRIM) {
-        (void)slot_of(b, op->stream, &touches);
-    } else if (op->origin == 0 || op->key.number < b->lowest || op->key.number > b->highest) {
-        touches = false;
-    } else if (!b->ascending || op->origin != b->pending[0].op->origin) {
-        touches = true;
-    } else {
-        while (low < high) {
-            size_t middle = low + (high - low) / 2;
-
-            if (b->pending[middle].op->key.number < op->key.number)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        touches = low < b->pending_count && b->pending[low].op->key.number == op->key.number;
-    }
-    return touches;
-}
-
-static ledger_rc bulk_run(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    size_t slots = 64;
-    ledger_rc rc = LEDGER_OK;
-
-    while (slots < 2 * b->count)
-        slots *= 2;
-    b->slot_mask = slots - 1;
-    b->slots = ldg_arena_calloc(&b->s->scratch, slots, sizeof(*b->slots));
-    b->pending = ldg_arena_calloc(&b->s->scratch, b->count, sizeof(*b->pending));
-    b->sorted = ldg_arena_calloc(&b->s->scratch, b->count, sizeof(*b->sorted));
-    if (b->slots == NULL || b->pending == NULL || b->sorted == NULL) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    for (size_t i = 0; rc == LEDGER_OK && i < b->count; i++) {
-        const struct ldg_op *op = &b->ops[i];
-
-        if (op->kind == LDG_OP_APPEND) {
-            rc = pend(b, i, err);
-        } else {
-            if (touches_pending(b, op))
-                rc = flush(b, err);
-            if (rc == LEDGER_OK)
-                rc = ldg_sqlite_op_run(b, op, &b->outcomes[i], err);
-        }
-    }
-    if (rc == LEDGER_OK)
-        rc = flush(b, err);
-out:
-    return rc;
-}
-
-/* Appends that name no position of another store, and events to park, are none of its business. */
-static bool bulk_suits(const struct ldg_apply *apply)
-{
-    bool suits = apply->count > 0 && apply->count <= UINT32_MAX / 4;
-
-    for (size_t i = 0; suits && i < apply->count; i++) {
-        const struct ldg_op *op = &apply->ops[i];
-
-        suits = op->kind != LDG_OP_PARK && (op->kind != LDG_OP_APPEND || op->origin > 0);
-    }
-    return suits;
-}
-
-/* --- op by op -------------------------------------------------------------------------------- */
-
-static ledger_rc park_new(struct ldg_sqlite_batch *b, size_t index, const char *reason,
-                          bool *ret_new, ledger_error *err)
-{
-    ledger_rc rc = ldg_sqlite_chain_flush(b, err);
-
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_park(b->s, &b->ops[index], reason, ret_new, err);
-    if (rc == LEDGER_OK) {
-        b->outcomes[index] = LDG_OUTCOME_PARKED;
-        b->parked_any = true;
-    }
-    return rc;
-}
-
-static ledger_rc park(struct ldg_sqlite_batch *b, size_t index, const char *reason,
+static ledger_rc park(void *ctx, const struct ldg_op *op, const char *reason, bool *ret_new,
                       ledger_error *err)
 {
-    bool is_new;
+    struct ldg_sqlite_batch *b = ctx;
 
-    return park_new(b, index, reason, &is_new, err);
+    return ldg_sqlite_park(b->store, op, reason, ret_new, err);
 }
 
-/* Must the op wait behind a parked event? *ret_parked: it was parked too. */
-static ledger_rc wait_behind(struct ldg_sqlite_batch *b, size_t index, enum ldg_wait wait,
-                             bool *ret_parked, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[index];
-    char reason[LDG_OP_WAIT_MAX];
-    int64_t position = 0;
-    ledger_rc rc = LEDGER_OK;
+static const char release_range[] = "RELEASE ldg_range";
+static const char undo_range[] = "ROLLBACK TO ldg_range";
 
-    *ret_parked = false;
-    if (!b->parked_any || op->kind == LDG_OP_TRIM || op->kind == LDG_OP_PARK)
-        goto out;
-    rc = ldg_sqlite_parked_before(b->s, op, wait, b->parked_id, &position, err);
-    if (rc != LEDGER_OK || position == 0)
-        goto out;
-    ldg_op_wait_reason(position, wait, reason);
-    if (b->can_park) {
-        *ret_parked = true;
-        rc = park(b, index, reason, err);
-    } else {
-        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "%s", reason);
-        err->done_count = index;
-    }
-out:
+static ledger_rc save(void *ctx, ledger_error *err)
+{
+    struct ldg_sqlite *s = ((struct ldg_sqlite_batch *)ctx)->store;
+    /* Made before they are needed: undoing must not depend on memory for a statement. */
+    ledger_rc rc = ldg_sql_prepare(s, undo_range, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_sql_prepare(s, release_range, err);
+    return rc == LEDGER_OK ? ldg_sql_exec(s, "setting a savepoint", "SAVEPOINT ldg_range", err)
+                           : rc;
+}
+
+static ledger_rc release(void *ctx, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+
+    return ldg_sql_exec(b->store, "releasing a savepoint", release_range, err);
+}
+
+/* A trigger's RAISE(ROLLBACK) has ended the whole transaction. */
+static bool is_lost(const struct ldg_sqlite_batch *b)
+{
+    return sqlite3_get_autocommit(b->store->db) != 0;
+}
+
+static ledger_rc undo(void *ctx, bool *ret_lost, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+    ledger_rc rc;
+
+    *ret_lost = is_lost(b);
+    if (*ret_lost)
+        return LEDGER_OK;
+    rc = ldg_sql_exec(b->store, "undoing", undo_range, err);
+    return rc == LEDGER_OK ? release(ctx, err) : rc;
+}
+
+static ledger_rc recheck(void *ctx, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+
+    return ldg_sqlite_schema_verify(b->store, err);
+}
+
+static uint64_t reason(void *ctx, const ledger_error *err)
+{
+    (void)ctx;
+    return ldg_refusal_reason(err, "");
+}
+
+static ledger_rc origin(void *ctx, int number, struct ldg_identity *ret_identity, ledger_error *err)
+{
+    struct ldg_sqlite *s = ((struct ldg_sqlite_batch *)ctx)->store;
+    struct ldg_sql q;
+
+    *ret_identity = s->identity;
+    if (number == 0)
+        return LEDGER_OK;
+    ldg_sql_begin(&q, s, "looking for an origin",
+                  "SELECT uuid, epoch FROM main.\"%T_origins\" WHERE id = ?1", err);
+    ldg_sql_int(&q, number);
+    if (ldg_sql_row(&q))
+        q.rc = ldg_sqlite_take_identity(s, q.stmt, 0, ret_identity, err);
+    else if (q.rc == LEDGER_OK)
+        q.rc = ldg_fail(err, LEDGER_ERR_SCHEMA, "table \"%s_origins\" has no row %d", s->table,
+                        number);
+    return ldg_sql_end(&q);
+}
+
+static const struct ldg_sink callbacks = {
+    .find_parked = ldg_sqlite_find_parked,
+    .look_up = ldg_sqlite_look_up,
+    .unpark = ldg_sqlite_unpark,
+    .change = ldg_sqlite_change,
+    .add = ldg_sqlite_add,
+    .note = ldg_sqlite_note,
+    .park = park,
+    .save = save,
+    .release = release,
+    .undo = undo,
+    .recheck = recheck,
+    .reason = reason,
+    .origin = origin,
+    .log_begin = ldg_sqlite_log_begin,
+    .log_event = ldg_sqlite_log_put,
+    .log_end = ldg_sqlite_log_end,
+    .order_load = ldg_sqlite_order_load,
+    .order_late = ldg_sqlite_order_late,
+    .order_note = ldg_sqlite_order_note,
+};
+
+static ledger_rc batch_init(struct ldg_sqlite_batch *b, struct ldg_sqlite *s,
+                            const struct ldg_op *ops, size_t count, ledger_error *err)
+{
+    *b = (struct ldg_sqlite_batch){
+        .store = s,
+        .s = { .sink = &callbacks,
+               .ctx = b,
+               .arena = &s->scratch,
+               .ops = ops,
+               .count = count,
+               .lowest_reserved = INT64_MAX, /* nobody else adds in this transaction */
+               .parked_id = INT64_MAX,
+               .has_log = s->has_log,
+               .event_max = s->event_buf.max,
+               .now_us = ldg_clock_now_us() },
+    };
+    ldg_buf_init(&b->text, s->event_buf.max);
+    ldg_arena_reset(&s->scratch);
+    b->s.outcomes = ldg_arena_calloc(&s->scratch, count, sizeof(*b->s.outcomes));
+    b->s.ids = ldg_arena_calloc(&s->scratch, count, sizeof(*b->s.ids));
+    b->reserved = ldg_arena_calloc(&s->scratch, count, sizeof(*b->reserved));
+    if (b->s.outcomes == NULL || b->s.ids == NULL || b->reserved == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++)
+        b->append_count += ops[i].kind == LDG_OP_APPEND && ops[i].origin > 0;
+    return ldg_sink_begin(&b->s, err);
+}
+
+/* --- ids ------------------------------------------------------------------------------------- */
+
+static ledger_rc next_id(struct ldg_sqlite_batch *b, int64_t *ret_id, ledger_error *err)
+{
+    /* clang-format off */
+    static const char get[] =
+        "SELECT max(coalesce((SELECT seq FROM main.sqlite_sequence "
+                "WHERE name = '%T' COLLATE NOCASE), 0), "
+            "coalesce((SELECT max(id) FROM main.\"%T\"), 0)) + 1";
+    /* clang-format on */
+    ledger_rc rc =
+        ldg_sql_exec_ints(b->store, "asking for the next id", get, LDG_NO_INTS, ret_id, err);
+
+    /* Over the end SQLite picks free ids itself: no order can be kept. */
+    if (rc == LEDGER_OK && (*ret_id <= 0 || *ret_id > INT64_MAX - (int64_t)b->s.count))
+        rc = ldg_sqlite_fail_ids(b->store, b->store->table, err);
     return rc;
 }
 
-/* SQLite has ended the transaction by itself (a trigger's RAISE(ROLLBACK)): the batch starts again
- * with this op parked from the beginning. */
-static ledger_rc force_park(struct ldg_sqlite_batch *b, size_t index, const ledger_error *why,
-                            ledger_error *err)
+static int compare_streams(const void *a, const void *b, void *ctx)
 {
-    if (b->forced == NULL)
-        b->forced = ldg_arena_calloc(&b->s->scratch, b->count, sizeof(*b->forced));
-    if (b->forced == NULL)
+    const struct ldg_op *ops = ctx;
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    const int order = ops[x].stream == ops[y].stream ? 0 : strcmp(ops[x].stream, ops[y].stream);
+
+    if (order != 0)
+        return order;
+    return x < y ? -1 : 1;
+}
+
+/* Do the appends name more streams than one in SORT_ROWS_PER_STREAM? */
+static ledger_rc has_many_streams(const struct ldg_sqlite_batch *b, const uint32_t *appends,
+                                  bool *ret_many, ledger_error *err)
+{
+    const size_t count = b->append_count;
+    size_t slots = SORT_MIN_ROWS, streams = 0;
+    uint32_t *seen; /* open hash: op + 1 */
+
+    *ret_many = false;
+    if (count < SORT_MIN_ROWS)
+        return LEDGER_OK;
+    while (slots < 2 * count)
+        slots *= 2;
+    seen = ldg_arena_calloc(b->s.arena, slots, sizeof(*seen));
+    if (seen == NULL)
         return ldg_fail_nomem(err);
-    b->forced[index] = (struct ldg_sqlite_forced){ .is_set = true, .why = *why };
+    for (size_t i = 0; i < count; i++) {
+        const char *stream = b->s.ops[appends[i]].stream;
+        size_t at = ldg_hash64(stream, strlen(stream), 0) & (slots - 1);
+
+        while (seen[at] != 0 && strcmp(b->s.ops[seen[at] - 1].stream, stream) != 0)
+            at = (at + 1) & (slots - 1);
+        streams += seen[at] == 0;
+        seen[at] = appends[i] + 1;
+    }
+    *ret_many = streams > count / SORT_ROWS_PER_STREAM;
     return LEDGER_OK;
 }
 
-/* What the database refuses. Before anything is parked: is it the event, or are the tables no
- * longer what they were, or does it refuse everything? */
-static ledger_rc park_refused(struct ldg_sqlite_batch *b, size_t index, const ledger_error *why,
-                              ledger_error *err)
+/* Gives out ids in the order in which rows will come in: the table grows at its end, by streams
+ * where that helps the indexes, and each stream keeps its order. */
+static ledger_rc reserve(struct ldg_sqlite_batch *b, bool arrange, ledger_error *err)
 {
-    const uint64_t reason = ldg_refusal_reason(why, "");
-    bool is_new = false;
-    ledger_rc rc = LEDGER_OK;
+    uint32_t *appends;
+    size_t n = 0;
+    int64_t id = 0;
+    ledger_rc rc;
 
-    if (!b->looked_again)
-        rc = ldg_sqlite_schema_verify(b->s, err);
-    b->looked_again = rc == LEDGER_OK;
-    if (rc == LEDGER_OK)
-        rc = park_new(b, index, why->message, &is_new, err);
-    if (rc == LEDGER_OK && is_new && b->brake != NULL)
-        rc = ldg_refusals_note(b->brake, b->ops[index].kind, reason, why, err);
-    return rc;
-}
-
-/* Tries one op inside a savepoint where a refusal shall not take the others with it. */
-static ledger_rc try_one(struct ldg_sqlite_batch *b, size_t index, ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[index];
-    bool parked = false;
-    uint8_t outcome = LDG_OUTCOME_MISSING;
-    enum ldg_wait wait;
-    ledger_rc rc = LEDGER_OK;
-
-    if (b->can_park && b->park_rejected) {
-        rc = ldg_sqlite_chain_flush(b,
-                                    err); /* what came before stays, whatever becomes of this op */
-        if (rc == LEDGER_OK)
-            rc = ldg_sqlite_save(b->s, err);
-    }
+    b->s.reserved = NULL;
+    b->arranged = false;
+    if (b->append_count == 0)
+        return LEDGER_OK;
+    rc = next_id(b, &id, err);
     if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_op_run(b, op, &outcome, err);
-    if (rc == LEDGER_OK && b->can_park && b->park_rejected) {
-        rc = ldg_sqlite_chain_flush(b, err);
-        if (rc == LEDGER_OK)
-            rc = ldg_sqlite_release(b->s, err);
+        return rc;
+    appends = ldg_arena_alloc(b->s.arena, b->append_count * sizeof(*appends));
+    if (appends == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < b->s.count; i++) {
+        if (b->s.ops[i].kind == LDG_OP_APPEND && b->s.ops[i].origin > 0)
+            appends[n++] = (uint32_t)i;
     }
-    if (rc == LEDGER_OK && ldg_op_may_wait(op, outcome, &wait))
-        rc = wait_behind(b, index, wait, &parked, err);
-    if (rc != LEDGER_OK || parked)
-        goto out;
-    b->outcomes[index] = outcome;
-    if (b->parked_any && b->can_park)
-        rc = ldg_sqlite_parked_done(b->s, op, err);
-out:
+    if (arrange)
+        rc = has_many_streams(b, appends, &b->arranged, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    if (b->arranged)
+        qsort_r(appends, n, sizeof(*appends), compare_streams, (void *)b->s.ops);
+    for (size_t i = 0; i < n; i++)
+        b->reserved[appends[i]] = id + (int64_t)i;
+    b->s.reserved = b->reserved;
+    return LEDGER_OK;
+}
+
+/* Of an informed batch. A trigger may add rows of its own between; then SQLite gives the ids. */
+static ledger_rc reserve_informed(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    bool triggers = false;
+    ledger_rc rc = reserve(b, false, err);
+
+    if (rc == LEDGER_OK && !b->s.has_log)
+        rc = ldg_sqlite_has_triggers(b, &triggers, err);
+    if (triggers)
+        b->s.reserved = NULL;
     return rc;
 }
 
-/* An op that the database refused: parked, or the end of the batch. *ret_again: start again. */
-static ledger_rc refused(struct ldg_sqlite_batch *b, size_t index, bool *ret_again,
-                         ledger_error *err)
+/* The log names entries that were trimmed in the same batch, and never were in the table: their ids
+ * must not be given out again. */
+static ledger_rc keep_ids(struct ldg_sqlite_batch *b, ledger_error *err)
 {
-    const struct ldg_op *op = &b->ops[index];
-    const ledger_error why = *err;
-    ledger_rc rc;
-
-    ldg_sqlite_order_forget(b);
-    b->chain_count = 0; /* at most what this op had gathered */
-    if (!b->can_park) {
-        err->done_count = index;
-        rc = err->code;
-    } else if (!b->park_rejected) {
-        rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "sqlite", err->native_code,
-                             "the sink refuses event %" PRId64 " (%s of stream \"%.60s\"): %.300s",
-                             op->log_position, op->type_name != NULL ? op->type_name : "",
-                             op->stream, why.message);
-        err->done_count = index;
-    } else if (sqlite3_get_autocommit(b->s->db)) {
-        rc = force_park(b, index, &why, err);
-        *ret_again = true;
-    } else {
-        rc = ldg_sqlite_undo(b->s, err);
-        if (rc == LEDGER_OK)
-            rc = park_refused(b, index, &why, err);
-    }
-    return rc;
-}
-
-/* What is here already is looked for first: a replay must not be refused, nor wait. */
-static ledger_rc replayed(struct ldg_sqlite_batch *b, size_t index, bool *ret_replayed,
-                          ledger_error *err)
-{
-    const struct ldg_op *op = &b->ops[index];
+    /* clang-format off */
+    static const char raise[] =
+        "UPDATE main.sqlite_sequence SET seq = ?1 WHERE name = '%T' COLLATE NOCASE AND seq < ?1";
+    static const char begin[] =
+        "INSERT INTO main.sqlite_sequence(name, seq) SELECT name, ?1 FROM main.sqlite_master "
+        "WHERE type = 'table' AND name = '%T' COLLATE NOCASE AND sql LIKE '%AUTOINCREMENT%' "
+        "AND NOT EXISTS (SELECT 1 FROM main.sqlite_sequence WHERE name = '%T' COLLATE NOCASE)";
+    /* clang-format on */
+    static const char doing[] = "keeping ids";
+    int64_t highest = 0;
+    bool trims = false;
     ledger_rc rc = LEDGER_OK;
 
-    *ret_replayed = ldg_op_came_round(op);
-    if (op->kind == LDG_OP_APPEND)
-        rc = ldg_sqlite_op_replayed(b, op, ret_replayed, err);
-    if (rc == LEDGER_OK && *ret_replayed) {
-        b->outcomes[index] = LDG_OUTCOME_REPLAYED;
-        if (b->parked_any && b->can_park)
-            rc = ldg_sqlite_parked_done(b->s, op, err);
+    for (size_t i = 0; b->s.has_log && i < b->s.count; i++) {
+        trims = trims || b->s.ops[i].kind == LDG_OP_TRIM;
+        if (b->s.ops[i].kind == LDG_OP_APPEND && b->s.ids[i] > highest)
+            highest = b->s.ids[i];
     }
+    if (!trims || highest == 0)
+        return LEDGER_OK;
+    rc = ldg_sql_exec_ints(b->store, doing, raise, LDG_INTS(highest), NULL, err);
+    if (rc == LEDGER_OK && sqlite3_changes(b->store->db) == 0)
+        rc = ldg_sql_exec_ints(b->store, doing, begin, LDG_INTS(highest), NULL, err);
     return rc;
 }
 
-static ledger_rc row_run(struct ldg_sqlite_batch *b, bool *ret_again, ledger_error *err)
-{
-    ledger_rc rc = LEDGER_OK;
-
-    *ret_again = false;
-    b->chain_count = 0;
-    for (size_t i = 0; rc == LEDGER_OK && b->next_id == 0 && i < b->count; i++) {
-        if (b->ops[i].kind == LDG_OP_APPEND)
-            rc = next_id(b, err);
-    }
-    for (size_t i = 0; rc == LEDGER_OK && !*ret_again && i < b->count; i++) {
-        const struct ldg_op *op = &b->ops[i];
-        bool parked = false; /* or done with, in another way */
-
-        if (b->forced != NULL && b->forced[i].is_set) {
-            rc = park_refused(b, i, &b->forced[i].why, err);
-        } else if (op->kind == LDG_OP_PARK && b->can_park) {
-            rc = park(b, i, op->reason != NULL ? op->reason : "", err);
-        } else {
-            rc = replayed(b, i, &parked, err);
-            if (rc == LEDGER_OK && !parked)
-                rc = wait_behind(b, i, LDG_WAIT_ENTRY, &parked, err);
-            if (rc == LEDGER_OK && !parked) {
-                rc = try_one(b, i, err);
-                if (rc == LEDGER_ERR_REJECTED)
-                    rc = refused(b, i, ret_again, err);
-            }
-        }
-        if (rc == LEDGER_OK && b->brake != NULL)
-            ldg_refusals_outcomes(b->brake, op, &b->outcomes[i], 1);
-    }
-    if (rc == LEDGER_OK && !*ret_again)
-        rc = ldg_sqlite_chain_flush(b, err);
-    if (rc == LEDGER_OK && !*ret_again && b->brake != NULL)
-        rc = ldg_refusals_end(b->brake, err);
-    return rc;
-}
-
-static void batch_init(struct ldg_sqlite_batch *b, struct ldg_sqlite *s, const struct ldg_op *ops,
-                       size_t count)
-{
-    memset(b, 0, sizeof(*b));
-    b->s = s;
-    b->ops = ops;
-    b->count = count;
-    b->parked_id = INT64_MAX;
-    b->now_us = ldg_clock_now_us();
-    ldg_time_format_ms(b->now_us, b->now);
-    ldg_buf_init(&b->text, s->event_buf.max);
-    ldg_arena_reset(&s->scratch);
-}
-
-ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
-                               int64_t parked_id, ledger_error *err)
-{
-    struct ldg_sqlite_batch b;
-    bool again;
-    int ignored;
-    ledger_rc rc;
-
-    batch_init(&b, s, ops, count);
-    b.parked_any = b.foreign_any = true;
-    b.parked_id = parked_id;
-    b.outcomes = ldg_arena_calloc(&s->scratch, count, sizeof(*b.outcomes));
-    rc = b.outcomes != NULL ? ldg_sqlite_go_origin(s, &b.go_origin, &ignored, err)
-                            : ldg_fail_nomem(err);
-    if (rc == LEDGER_OK)
-        rc = row_run(&b, &again, err);
-    ldg_buf_fini(&b.text);
-    return rc;
-}
-
-/* --- the batch ------------------------------------------------------------------------------- */
+/* --- one try --------------------------------------------------------------------------------- */
 
 /* What the side tables hold decides how the batch is done. */
-static ledger_rc batch_look(struct ldg_sqlite_batch *b, ledger_error *err)
+static ledger_rc look_aside(struct ldg_sqlite_batch *b, ledger_error *err)
 {
-    int64_t any = 0;
-    int ignored;
-    ledger_rc rc = ldg_sqlite_parked_any(b->s, &b->parked_any, err);
+    /* clang-format off */
+    static const char look[] =
+        "SELECT EXISTS (SELECT 1 FROM main.\"%T_parked\"), "
+            "EXISTS (SELECT 1 FROM main.\"%T_foreign\" WHERE kind < 3), "
+            "coalesce((SELECT max(id) FROM main.\"%T_origins\" WHERE go_ids > 0), 0)";
+    /* clang-format on */
+    struct ldg_sql q;
 
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_run_ints(b->s, LDG_STMT_FOREIGN_ANY, "looking for changes of others", NULL,
-                                 0, &any, err);
-    b->foreign_any = any != 0;
-    if (rc == LEDGER_OK)
-        rc = ldg_sqlite_go_origin(b->s, &b->go_origin, &ignored, err);
-    return rc;
+    ldg_sql_begin(&q, b->store, "beginning a batch", look, err);
+    if (ldg_sql_row(&q)) {
+        b->s.parked_any = sqlite3_column_int(q.stmt, 0) != 0;
+        b->s.marks_any = sqlite3_column_int(q.stmt, 1) != 0;
+        b->go_origin = sqlite3_column_int(q.stmt, 2);
+    }
+    return ldg_sql_end(&q);
 }
 
-/* One try: fence, ops, cursor, commit. REJECTED of a bulk try, and *ret_again, are no verdict. */
-static ledger_rc apply_once(struct ldg_sqlite_batch *b, const struct ldg_apply *apply, bool bulk,
-                            bool *ret_bulk, bool *ret_again, ledger_error *err)
+/* The brake of this try, as it was before the batch. */
+static void brake_set(struct ldg_sqlite_batch *b)
 {
-    struct ldg_sqlite *s = b->s;
+    if (b->s.brake == NULL)
+        return;
+    *b->s.brake = *b->apply->refusals;
+    ldg_refusals_begin(b->s.brake);
+}
+
+/* REJECTED is no verdict: the sink has to be asked. */
+static ledger_rc go_optimistic(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    bool may_wait;
+    ledger_rc rc = ldg_sink_may_wait(&b->s, &may_wait, err);
+
+    if (rc == LEDGER_OK && may_wait)
+        return ldg_fail(err, LEDGER_ERR_REJECTED, "an operation may have to wait");
+    if (rc == LEDGER_OK)
+        rc = reserve(b, true, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sink_orders_load(&b->s, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sink_plan(&b->s, err);
+    return rc == LEDGER_OK ? ldg_sink_write(&b->s, false, err) : rc;
+}
+
+static ledger_rc go_informed(struct ldg_sqlite_batch *b, bool *ret_again, ledger_error *err)
+{
+    ledger_rc rc = reserve_informed(b, err);
+
+    return rc == LEDGER_OK ? ldg_sink_apply(&b->s, ret_again, err) : rc;
+}
+
+static bool moves_cursor(const struct ldg_apply *apply)
+{
+    return apply->name != NULL && apply->next != NULL;
+}
+
+static ledger_rc move_cursor(const struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_cursor *next = b->apply->next;
+    ledger_rc rc = ldg_sqlite_cursor_move(
+        b->store, b->apply->name, next,
+        next->moved_at_us != LEDGER_NO_TIME ? next->moved_at_us : b->s.now_us, err);
+
+    return rc == LEDGER_OK && sqlite3_changes(b->store->db) == 0
+               ? ldg_schema_fail_kept_out(b->store->table, "cursors", err)
+               : rc;
+}
+
+/* The commit met an I/O error: only the file knows. The cursor moved with the data, so it tells. */
+static ledger_rc find_outcome(const struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_apply *apply = b->apply;
     struct ldg_cursor now;
-    bool own, found = false;
-    ledger_rc rc;
+    ledger_error ignored;
+    bool found = false;
 
-    *ret_again = false;
-    ldg_sqlite_order_forget(b);
-    if (b->brake != NULL) {
-        *b->brake = *apply->refusals;
-        ldg_refusals_begin(b->brake);
-    }
-    rc = ldg_sqlite_write_begin(s, &own, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    rc = ldg_sqlite_not_moved(s, err);
+    if (!moves_cursor(apply) || strcmp(apply->next->state, apply->expected->state) == 0)
+        return err->code;
+    if (ldg_sqlite_cursor_read(b->store, apply->name, &found, &now, &ignored) != LEDGER_OK)
+        return ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, "sqlite", err->native_code,
+                               "the commit met an input or output error, and the cursor cannot be "
+                               "read");
+    return found && strcmp(now.state, apply->next->state) == 0 ? LEDGER_OK : err->code;
+}
+
+/* Fence, ops, cursor; the transaction is open. *ret_again: not this way, all is to be undone. */
+static ledger_rc try_ops(struct ldg_sqlite_batch *b, bool *optimistic, bool *ret_again,
+                         ledger_error *err)
+{
+    const struct ldg_apply *apply = b->apply;
+    ledger_rc rc = ldg_sqlite_not_moved(b->store, err);
+
+    b->s.plan = NULL;
+    b->triggers_known = false;
     if (rc == LEDGER_OK && apply->name != NULL)
-        rc = ldg_sqlite_cursor_fence(s, apply->name, apply->expected, err);
+        rc = ldg_sqlite_cursor_fence(b->store, apply->name, apply->expected, err);
     if (rc == LEDGER_OK)
-        rc = batch_look(b, err);
-    *ret_bulk = bulk && !b->parked_any;
-    if (rc == LEDGER_OK)
-        rc = *ret_bulk ? bulk_run(b, err) : row_run(b, ret_again, err);
-    if (rc == LEDGER_OK && *ret_again) {
-        if (!own) { /* what the caller had done before is gone too */
-            *ret_again = false;
-            rc = ldg_fail(err, LEDGER_ERR_REJECTED,
-                          "a trigger of the sink has rolled the caller's transaction back");
-        }
-        goto out;
+        rc = look_aside(b, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    brake_set(b);
+    rc = *optimistic ? go_optimistic(b, err) : go_informed(b, ret_again, err);
+    if (rc == LEDGER_ERR_REJECTED && *optimistic) {
+        *optimistic = false;
+        *ret_again = true;
+        return LEDGER_OK;
     }
-    if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL)
-        rc = ldg_sqlite_cursor_move(
-            s, apply->name, apply->next,
-            apply->next->moved_at_us != LEDGER_NO_TIME ? apply->next->moved_at_us : b->now_us, err);
-    if (rc == LEDGER_OK && apply->name != NULL && apply->next != NULL &&
-        sqlite3_changes(s->db) == 0)
-        rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
-    bool committing = rc == LEDGER_OK;
-    rc = ldg_sqlite_write_end(s, own, rc, err);
-    /* Where the commit itself met an I/O error only the file knows: the cursor moved with the data,
-     * so it tells. */
-    if (rc == LEDGER_ERR_IO && committing && own && apply->name != NULL && apply->next != NULL &&
-        strcmp(apply->next->state, apply->expected->state) != 0) {
-        ledger_error ignored = { 0 };
+    if (rc == LEDGER_OK && !*ret_again)
+        rc = keep_ids(b, err);
+    return rc == LEDGER_OK && !*ret_again && moves_cursor(apply) ? move_cursor(b, err) : rc;
+}
 
-        if (ldg_sqlite_cursor_read(s, apply->name, &found, &now, &ignored) != LEDGER_OK)
-            rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, "sqlite", err->native_code,
-                                 "the commit met an input or output error, and the cursor cannot "
-                                 "be read");
-        else if (found && strcmp(now.state, apply->next->state) == 0)
-            rc = LEDGER_OK;
+static ledger_rc try_once(struct ldg_sqlite_batch *b, bool *optimistic, bool *ret_again,
+                          ledger_error *err)
+{
+    struct ldg_sqlite *s = b->store;
+    const bool was_optimistic = *optimistic;
+    ledger_error ignored = { 0 };
+    bool own, committing;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = try_ops(b, optimistic, ret_again, err);
+    if (rc == LEDGER_OK && *ret_again) {
+        if (!own && is_lost(b)) /* what the caller had done before is gone too */
+            return ldg_fail(err, LEDGER_ERR_REJECTED,
+                            "a trigger of the sink has rolled the caller's transaction back");
+        (void)ldg_sqlite_write_end(s, own, LEDGER_ERR_REJECTED, &ignored);
+        return LEDGER_OK;
     }
-out:
+    committing = rc == LEDGER_OK;
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+    if (rc == LEDGER_ERR_IO && committing && own)
+        rc = find_outcome(b, err);
+    if (rc == LEDGER_ERR_REJECTED && committing && was_optimistic) {
+        *optimistic = false; /* a constraint that is checked at the commit */
+        *ret_again = true;
+        rc = LEDGER_OK;
+    }
     return rc;
 }
+
+/* --- tries ----------------------------------------------------------------------------------- */
 
 /* An event that ends the bridge is not to blame for tables that are no longer what they were. */
 static ledger_rc blame(struct ldg_sqlite *s, ledger_error *err)
@@ -587,49 +445,94 @@ static ledger_rc blame(struct ldg_sqlite *s, ledger_error *err)
     return err->code;
 }
 
+static ledger_rc run_all(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    struct ldg_sqlite *s = b->store;
+    bool optimistic = !s->was_known && ldg_sink_is_plain(b->s.ops, b->s.count), again;
+    ledger_rc rc;
+
+    do {
+        again = false;
+        rc = try_once(b, &optimistic, &again, err);
+    } while (rc == LEDGER_OK && again);
+    if (rc == LEDGER_OK)
+        s->was_known = !optimistic && ldg_sink_was_known(&b->s);
+    return rc == LEDGER_ERR_REJECTED ? blame(s, err) : rc;
+}
+
 ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                            ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    bool bulk = bulk_suits(apply), was_bulk = false, again;
     struct ldg_sqlite_batch b;
     struct ldg_refusals brake;
-    ledger_rc rc;
+    ledger_rc rc = batch_init(&b, s, apply->ops, apply->count, err);
 
-    batch_init(&b, s, apply->ops, apply->count);
-    b.can_park = true;
-    b.park_rejected = apply->park_rejected;
-    b.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
-    b.outcomes = ldg_arena_calloc(&s->scratch, apply->count, sizeof(*b.outcomes));
-    if (b.outcomes == NULL) {
-        rc = ldg_fail_nomem(err);
-        goto out;
+    b.apply = apply;
+    b.s.can_park = true;
+    b.s.park_rejected = apply->park_rejected;
+    b.s.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
+    if (rc == LEDGER_OK)
+        rc = run_all(&b, err);
+    if (rc == LEDGER_OK) {
+        if (b.s.brake != NULL)
+            *apply->refusals = brake;
+        if (apply->count > 0)
+            memcpy(ret_outcomes, b.s.outcomes, apply->count);
+        s->applied_count++;
+        ldg_sqlite_durable_committed(s);
     }
-    do {
-        was_bulk = false;
-        rc = apply_once(&b, apply, bulk, &was_bulk, &again, err);
-        if (rc == LEDGER_ERR_REJECTED && was_bulk) {
-            /* Op by op tells a replay from a duplicate from a refusal. */
-            bulk = false;
-            again = true;
-            b.pending_count = b.chain_count = 0;
-            rc = LEDGER_OK;
-        }
-    } while (rc == LEDGER_OK && again);
-    if (rc == LEDGER_ERR_REJECTED)
-        rc = blame(s, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (b.brake != NULL) {
-        if (was_bulk && b.brake->run_count > 0)
-            ldg_refusals_outcomes(b.brake, apply->ops, b.outcomes, apply->count);
-        *apply->refusals = brake;
-    }
-    if (apply->count > 0)
-        memcpy(ret_outcomes, b.outcomes, apply->count);
-    s->applied_count++;
-    ldg_sqlite_durable_committed(s);
-out:
     ldg_buf_fini(&b.text);
+    return rc;
+}
+
+/* --- parked events that are tried again ------------------------------------------------------ */
+
+static ledger_rc retry_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count, int64_t id,
+                           ledger_error *err)
+{
+    struct ldg_sqlite_batch b;
+    bool again = false;
+    ledger_rc rc = batch_init(&b, s, ops, count, err);
+
+    b.s.parked_id = id;
+    if (rc == LEDGER_OK)
+        rc = look_aside(&b, err);
+    if (rc == LEDGER_OK)
+        rc = go_informed(&b, &again, err);
+    if (rc == LEDGER_OK && again)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED,
+                      "a trigger of the sink has rolled the transaction back");
+    if (rc == LEDGER_OK)
+        rc = keep_ids(&b, err);
+    ldg_buf_fini(&b.text);
+    return rc;
+}
+
+ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                                  bool *ret_applied, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    ledger_error refused;
+    uint64_t taken;
+    bool own;
+    ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    /* The row goes first: if a trim or another program has taken it away, its entry must not come
+     * back. */
+    rc = ldg_sqlite_parked_take(s, id, &taken, err);
+    if (rc == LEDGER_OK && count > 0)
+        rc = retry_ops(s, ops, count, id, err);
+    rc = ldg_sqlite_write_end(s, own, rc, err);
+    if (rc == LEDGER_OK) {
+        *ret_applied = true;
+    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
+        refused = *err;
+        rc = ldg_sqlite_parked_note(s, id, refused.message, err);
+        if (rc == LEDGER_OK)
+            *ret_applied = false;
+    }
     return rc;
 }

@@ -217,8 +217,8 @@ ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, struct ldg_arena *arena,
     return rc;
 }
 
-ledger_rc ldg_sqlite_go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state,
-                               ledger_error *err)
+/* The origin whose rows carry their source_id, and whether all do (2); 0: there is none. */
+static ledger_rc go_origin(struct ldg_sqlite *s, int *ret_origin, int *ret_state, ledger_error *err)
 {
     struct ldg_sql q;
     bool found;
@@ -293,11 +293,11 @@ ledger_rc ldg_sqlite_origin_carry_ids(void *ctx, int *ret_origin, ledger_error *
 
     if (!s->has_ours || !s->has_source_id)
         goto out;
-    rc = ldg_sqlite_go_origin(s, &origin, &state, err);
+    rc = go_origin(s, &origin, &state, err);
     if (rc == LEDGER_OK && origin == 0) {
         rc = choose(s, err);
         if (rc == LEDGER_OK)
-            rc = ldg_sqlite_go_origin(s, &origin, &state, err);
+            rc = go_origin(s, &origin, &state, err);
     }
     if (rc == LEDGER_OK && origin != 0 && state < 2) {
         do

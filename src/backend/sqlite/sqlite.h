@@ -6,9 +6,8 @@
  * schema.c   tables, migration              check.c   findings about a store
  * write.c    append, set, trim              query.c   read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
- * side: cursors.c (origins, cursors), ops.c (one op), chain.c (the sink's own log), apply.c (the
- * fenced batch), parked.c (parked events), durable.c (a thread that syncs the WAL while it is
- * busy). */
+ * side: cursors.c (origins, cursors), apply.c, known.c, change.c, add.c (the fenced batch: apply.h),
+ * parked.c (parked events), durable.c (a thread that syncs the WAL while it is busy). */
 #ifndef LDG_BACKEND_SQLITE_SQLITE_H
 #define LDG_BACKEND_SQLITE_SQLITE_H
 
@@ -65,6 +64,7 @@ struct ldg_sqlite {
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count; /* committed apply() calls */
+    bool was_known; /* the last one brought what was here: the next is asked about at once */
     int64_t seen_version;   /* data_version of the last log_read: the witness was right then */
     bool seen;              /* there was one */
     const ledger_wait *wait;
@@ -78,6 +78,9 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
                           ledger_error *err);
 /* A failure to write what is ours alone (cursors, parked events …): no event's fault. */
 ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
+/* What this very row runs into is REJECTED, with SQLite's (or a trigger's) own words; anything else
+ * would hit every row. */
+ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* The statement that lets a table's ids go on behind its rows; complete enough to paste. */
 #define LDG_SQLITE_HELP_MAX 400
 void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX]);
@@ -182,9 +185,9 @@ ledger_rc ldg_sqlite_set_annotations(void *ctx, const char *stream, ledger_id id
                                      ledger_error *err);
 ledger_rc ldg_sqlite_trim(void *ctx, const char *stream, ledger_id before, uint64_t *ret_deleted,
                           ledger_error *err);
-/* Writes one event into the log (payload: s->event_buf), with this time. */
-ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
-                               int64_t time_us, ledger_error *err);
+/* Writes one event into the log, with this time. */
+ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, ledger_bytes event, const char *time_text,
+                               ledger_error *err);
 
 /* query.c */
 #define LDG_SQLITE_INT64_MAX 24
@@ -256,33 +259,15 @@ ledger_rc ldg_sqlite_cursor_list(void *ctx, ledger_names *ret_names, ledger_erro
 /* apply.c */
 ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                            ledger_error *err);
-/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
- * or one that has to wait behind another parked row than parked_id, is REJECTED. */
-ledger_rc ldg_sqlite_apply_ops(struct ldg_sqlite *s, const struct ldg_op *ops, size_t count,
-                               int64_t parked_id, ledger_error *err);
+ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                                  bool *ret_applied, ledger_error *err);
 
 /* parked.c */
-/* The op's event; one that is parked already is replaced and counts an attempt more. *ret_new: it
- * was not. */
-ledger_rc ldg_sqlite_park(struct ldg_sqlite *s, const struct ldg_op *op, const char *reason,
-                          bool *ret_new, ledger_error *err);
-ledger_rc ldg_sqlite_parked_any(struct ldg_sqlite *s, bool *ret_any, ledger_error *err);
-/* Log position of a parked event that op must wait behind, for this reason; 0: none. own_id: op's
- * own parked row, or INT64_MAX. */
-ledger_rc ldg_sqlite_parked_before(struct ldg_sqlite *s, const struct ldg_op *op,
-                                   enum ldg_wait wait, int64_t own_id, int64_t *ret_position,
-                                   ledger_error *err);
-/* op was applied: a row of an earlier attempt goes. */
-ledger_rc ldg_sqlite_parked_done(struct ldg_sqlite *s, const struct ldg_op *op, ledger_error *err);
-ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, bool *ret_any,
-                                 ledger_error *err);
 ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                                  struct ldg_parked_row **ret_rows, size_t *ret_count,
                                  ledger_error *err);
 ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                                   ledger_error *err);
-ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
-                                  bool *ret_applied, ledger_error *err);
 ledger_rc ldg_sqlite_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);
 ledger_rc ldg_sqlite_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
 

@@ -43,31 +43,30 @@ static ledger_rc fail_buf(const struct ldg_buf *buf, ledger_error *err)
 
 /* --- the log --------------------------------------------------------------------------------- */
 
+ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, ledger_bytes event, const char *time_text,
+                               ledger_error *err)
+{
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, s, "writing the mutation log",
+                  "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
+                  "VALUES ('_', ?1, 1, ?2)",
+                  err);
+    ldg_sql_blob(&q, event.data, event.size);
+    ldg_sql_text(&q, time_text);
+    return ldg_sql_run(&q);
+}
+
 static ledger_rc log_insert(struct ldg_sqlite *s, const ledger_mutation_event *event,
                             const char *time_text, ledger_error *err)
 {
-    struct ldg_sql q;
     ldg_buf_reset(&s->event_buf);
     ledger_rc rc = ldg_event_encode(event, &s->event_buf, err);
-    if (rc == LEDGER_OK) {
-        ldg_sql_begin(&q, s, "writing the mutation log",
-                      "INSERT INTO main.\"%L\"(stream, payload, schema_version, created_at) "
-                      "VALUES ('_', ?1, 1, ?2)",
-                      err);
-        ldg_sql_blob(&q, s->event_buf.data, s->event_buf.size);
-        ldg_sql_text(&q, time_text);
-        rc = ldg_sql_run(&q);
-    }
+    if (rc == LEDGER_OK)
+        rc = ldg_sqlite_log_event(s, (ledger_bytes){ s->event_buf.data, s->event_buf.size },
+                                  time_text, err);
     give_back(&s->event_buf);
     return rc;
-}
-
-ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, const ledger_mutation_event *event,
-                               int64_t time_us, ledger_error *err)
-{
-    char text[LDG_TIME_TEXT_MAX];
-    ldg_time_format_ms(time_us, text);
-    return log_insert(s, event, text, err);
 }
 
 /* --- append ---------------------------------------------------------------------------------- */

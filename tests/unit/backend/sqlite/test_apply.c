@@ -398,7 +398,7 @@ static void check_ordered(bool ordered)
 
 static void test_trim_after_late_entries(void **state)
 {
-    static const char *const keys[] = { "", "same" }; /* in bulk; op by op */
+    static const char *const keys[] = { "", "same" }; /* optimistic; informed */
     int64_t base = 0;
 
     for (size_t i = 0; i < 2; i++, base += 100) {
@@ -415,12 +415,14 @@ static void test_trim_after_late_entries(void **state)
         sink_append(&k, "x", base + 11, "{}", keys[i]);
         sink_append(&k, "s", base + 3, "{}", "");
         sink_append(&k, "s", base + 2, "{}", "");
-        sink_trim(&k, "s", base + 3);
         sink_apply(&k);
         check_ordered(false);
+        sink_begin(&k);
+        sink_trim(&k, "s", base + 3);
+        sink_apply(&k);
         sink_is(&k, "SELECT group_concat(source_pos % 100) FROM t WHERE stream = 's'", "5");
     }
-    /* Late within what is still pending. */
+    /* Late within one batch. */
     tst_exec(k.db, "UPDATE t_origins SET ordered = 1; DELETE FROM t");
     sink_begin(&k);
     sink_append(&k, "s", 5, "{}", "");
@@ -472,6 +474,8 @@ static void test_ids_are_never_used_again(void **state)
 {
     sink_append(&k, "s", 1, "{}", "");
     sink_append(&k, "s", 2, "{}", "");
+    sink_apply(&k);
+    sink_begin(&k);
     sink_trim(&k, "s", 2);
     sink_apply(&k);
     sink_begin(&k);
@@ -762,6 +766,29 @@ static void test_chain_events(void **state)
             ":1\",\"origin_pos\":5,\"source_id\":\"41\"}");
 }
 
+/* The log names the ids of entries that never were in the table. */
+static void test_chain_ids_are_never_used_again(void **state)
+{
+    reopen_with_log(*state);
+    sink_append(&k, "s", 1, "{}", "");
+    sink_append(&k, "s", 2, "{}", "");
+    sink_trim(&k, "s", 2);
+    sink_apply(&k);
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t"), 0);
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_mutations"), 3);
+    sink_begin(&k);
+    sink_append(&k, "s", 3, "{}", "");
+    sink_append(&k, "s", 4, "{}", "");
+    sink_trim(&k, "s", 4)->survivors = (const ledger_id[]){ { .number = 3 } };
+    k.ops[2].survivor_count = 1;
+    sink_apply(&k);
+    sink_is(&k, "SELECT group_concat(id) FROM t", "3");
+    sink_begin(&k);
+    sink_append(&k, "s", 5, "{}", "");
+    sink_apply(&k);
+    sink_is(&k, "SELECT group_concat(id) FROM t", "3,5");
+}
+
 static void test_chain_writes_what_happened(void **state)
 {
     reopen_with_log(*state);
@@ -817,6 +844,7 @@ int main(void)
         TEST(test_out_of_memory),
         TEST(test_inside_a_transaction),
         TEST(test_chain_events),
+        TEST(test_chain_ids_are_never_used_again),
         TEST(test_chain_writes_what_happened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

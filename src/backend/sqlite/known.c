@@ -1,0 +1,498 @@
+/* What the sink has of the things that a batch names.
+ *
+ * Hides the look-ups of the sink library: one prepared statement, run for each thing, which costs
+ * no round trip here. Invariant: what is compared with an append is the row as this transaction
+ * sees it. */
+#include "backend/sqlite/apply.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char looking[] = "looking for entries";
+
+static const char *text_at(const struct ldg_sql *q, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(q->stmt, column);
+
+    return text != NULL ? text : "";
+}
+
+/* The same, and its bytes. */
+static ledger_bytes text_bytes(const struct ldg_sql *q, int column)
+{
+    const char *text = text_at(q, column);
+
+    return (ledger_bytes){ text, (size_t)sqlite3_column_bytes(q->stmt, column) };
+}
+
+static bool is_change(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
+}
+
+static bool has_dedup_key(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
+}
+
+ledger_rc ldg_sqlite_has_triggers(struct ldg_sqlite_batch *b, bool *ret_any, ledger_error *err)
+{
+    static const char find[] =
+        "SELECT EXISTS (SELECT 1 FROM main.sqlite_master WHERE type = 'trigger' "
+        "AND tbl_name = '%T' COLLATE NOCASE)";
+    int64_t any = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->triggers_known) {
+        rc = ldg_sql_exec_ints(b->store, "looking for triggers", find, LDG_NO_INTS, &any, err);
+        b->triggers_known = rc == LEDGER_OK;
+        b->triggers_any = any != 0;
+    }
+    *ret_any = b->triggers_any;
+    return rc;
+}
+
+/* --- parked events --------------------------------------------------------------------------- */
+
+#define PARKED                                                                                     \
+    "SELECT id, source_uuid, log_position, origin, entry, stream, type FROM main.\"%T_parked\" "   \
+    "WHERE "
+
+static const char looking_parked[] = "looking for parked events";
+
+static void take_parked(struct ldg_sqlite_batch *b, struct ldg_sql *q, ledger_error *err)
+{
+    const struct ldg_sink_parked parked = {
+        .id = sqlite3_column_int64(q->stmt, 0),
+        .source_uuid = text_at(q, 1),
+        .log_position = sqlite3_column_int64(q->stmt, 2),
+        .origin = sqlite3_column_int(q->stmt, 3),
+        .key = ldg_id_of(sqlite3_column_int64(q->stmt, 4)),
+        .stream = text_at(q, 5),
+        .type_name = text_at(q, 6),
+    };
+
+    q->rc = ldg_sink_found_parked(&b->s, &parked, err);
+}
+
+static ledger_rc find_of_entry(struct ldg_sqlite_batch *b, int origin, ledger_id key,
+                               ledger_error *err)
+{
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, b->store, looking_parked, PARKED "origin = ?1 AND entry = ?2", err);
+    ldg_sql_int(&q, origin);
+    ldg_sql_int(&q, key.number);
+    while (ldg_sql_row(&q))
+        take_parked(b, &q, err);
+    return ldg_sql_end(&q);
+}
+
+static ledger_rc find_of_entries(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_batch *s = &b->s;
+    const struct ldg_op *last = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    for (uint32_t i = 0; rc == LEDGER_OK && i < s->plan->item_count; i++)
+        rc = find_of_entry(b, s->plan->items[i].origin, s->plan->items[i].key, err);
+    for (size_t i = s->first; rc == LEDGER_OK && s->plan->item_count == 0 && i < s->end; i++) {
+        const struct ldg_op *op = &s->ops[i];
+
+        if (last == NULL || op->origin != last->origin || !ldg_id_equal(op->key, last->key))
+            rc = find_of_entry(b, op->origin, op->key, err);
+        last = op;
+    }
+    return rc;
+}
+
+/* Events of the log that the range was read from, at its positions. */
+static ledger_rc find_of_log(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_batch *s = &b->s;
+    int64_t lowest = INT64_MAX, highest = INT64_MIN;
+    struct ldg_sql q;
+
+    for (size_t i = s->first; i < s->end; i++) {
+        if (s->ops[i].log_position < lowest)
+            lowest = s->ops[i].log_position;
+        if (s->ops[i].log_position > highest)
+            highest = s->ops[i].log_position;
+    }
+    ldg_sql_begin(&q, b->store, looking_parked,
+                  PARKED "source_uuid = ?1 AND log_position BETWEEN ?2 AND ?3", err);
+    ldg_sql_text(&q, s->ops[s->first].source_uuid != NULL ? s->ops[s->first].source_uuid : "");
+    ldg_sql_int(&q, lowest);
+    ldg_sql_int(&q, highest);
+    while (ldg_sql_row(&q))
+        take_parked(b, &q, err);
+    return ldg_sql_end(&q);
+}
+
+/* Is it one behind which an op of the range may have to wait, though it names another entry, or
+ * none? */
+static bool may_concern(const struct ldg_sqlite_batch *b, bool is_unknown, const char *stream,
+                        const char *type_name)
+{
+    const struct ldg_sink_batch *s = &b->s;
+    bool concerns = false;
+
+    for (size_t i = s->first; i < s->end && !concerns; i++) {
+        const struct ldg_op *op = &s->ops[i];
+
+        concerns =
+            ((is_unknown && is_change(op)) || (has_dedup_key(op) && ldg_op_may_trim(type_name))) &&
+            (*stream == '\0' || strcmp(stream, op->stream) == 0);
+    }
+    return concerns;
+}
+
+static ledger_rc find_others(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_batch *s = &b->s;
+    bool changes = false, keyed = false;
+    struct ldg_sql q;
+
+    for (size_t i = s->first; i < s->end; i++) {
+        changes = changes || is_change(&s->ops[i]);
+        keyed = keyed || has_dedup_key(&s->ops[i]);
+    }
+    if (!changes && !keyed)
+        return LEDGER_OK;
+    ldg_sql_begin(&q, b->store, looking_parked,
+                  PARKED "(?1 AND entry = 0) "
+                         "OR (?2 AND type NOT IN ('append', 'set_tags', 'set_annotations'))",
+                  err);
+    ldg_sql_int(&q, changes);
+    ldg_sql_int(&q, keyed);
+    while (ldg_sql_row(&q)) {
+        if (may_concern(b, sqlite3_column_int64(q.stmt, 4) == 0, text_at(&q, 5), text_at(&q, 6)))
+            take_parked(b, &q, err);
+    }
+    return ldg_sql_end(&q);
+}
+
+ledger_rc ldg_sqlite_find_parked(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+    ledger_rc rc;
+
+    if (s->first == s->end)
+        return LEDGER_OK;
+    rc = find_of_log(b, err);
+    if (rc == LEDGER_OK)
+        rc = find_others(b, err);
+    return rc == LEDGER_OK ? find_of_entries(b, err) : rc;
+}
+
+/* --- entries --------------------------------------------------------------------------------- */
+
+/* clang-format off */
+/* ?1 is it to be compared, ?2 are its annotations looked at? */
+#define ENTRY                                                                                      \
+    "SELECT origin, coalesce(source_pos, id), id, stream, dedup_key, "                             \
+        "coalesce(tags_pos, mutation_pos, 0), coalesce(annotations_pos, mutation_pos, 0), "        \
+        "CASE WHEN ?2 THEN annotations END, CASE WHEN ?1 THEN payload END, order_key, "            \
+        "schema_version, metadata, source_id, created_at FROM main.\"%T\" WHERE "
+/* clang-format on */
+enum {
+    ENTRY_ORIGIN,
+    ENTRY_KEY,
+    ENTRY_ID,
+    ENTRY_STREAM,
+    ENTRY_DEDUP_KEY,
+    ENTRY_TAGS_POS,
+    ENTRY_ANNOTATIONS_POS,
+    ENTRY_ANNOTATIONS,
+    ENTRY_PAYLOAD,
+    ENTRY_ORDER_KEY,
+    ENTRY_SCHEMA_VERSION,
+    ENTRY_METADATA,
+    ENTRY_SOURCE_ID,
+    ENTRY_CREATED_AT,
+};
+
+/* Annotations that can be merged with others: a JSON object of strings, or none. */
+static bool is_mergeable(struct ldg_sqlite_batch *b, struct ldg_sql *q, ledger_error *err)
+{
+    const ledger_bytes text = ldg_sql_bytes(q, ENTRY_ANNOTATIONS);
+    ledger_map map;
+    ledger_rc rc = LEDGER_OK;
+
+    if (q->rc == LEDGER_OK && text.data != NULL) {
+        ldg_arena_reset(&b->store->merge_arena);
+        rc = ldg_json_get_map(text, false, &b->store->merge_arena, &map, err);
+    }
+    if (rc != LEDGER_OK && rc != LEDGER_ERR_DATA)
+        q->rc = rc;
+    return rc == LEDGER_OK;
+}
+
+/* Takes what an append is compared with. *ret_differs: metadata that is no map is not what was
+ * carried. */
+static struct ldg_stored take_stored(struct ldg_sqlite_batch *b, struct ldg_sql *q,
+                                     const char **ret_differs, ledger_error *err)
+{
+    struct ldg_stored stored = {
+        .stream = text_bytes(q, ENTRY_STREAM),
+        .payload = ldg_sql_bytes(q, ENTRY_PAYLOAD),
+        .order_key = text_bytes(q, ENTRY_ORDER_KEY),
+        .dedup_key = text_bytes(q, ENTRY_DEDUP_KEY),
+        .schema_version = sqlite3_column_int64(q->stmt, ENTRY_SCHEMA_VERSION),
+        .created_at_us = ldg_sql_column_time(q->stmt, ENTRY_CREATED_AT),
+        .by_go = *text_at(q, ENTRY_SOURCE_ID) != '\0',
+    };
+    const ledger_bytes metadata = ldg_sql_bytes(q, ENTRY_METADATA);
+    ledger_rc rc = LEDGER_OK;
+
+    if (q->rc == LEDGER_OK && metadata.size > 0)
+        rc = ldg_json_get_map(metadata, false, b->s.arena, &stored.metadata, err);
+    if (rc == LEDGER_ERR_DATA)
+        *ret_differs = "metadata";
+    else if (rc != LEDGER_OK)
+        q->rc = rc;
+    return stored;
+}
+
+static void take_entry(struct ldg_sqlite_batch *b, struct ldg_sql *q, bool whole, ledger_error *err)
+{
+    struct ldg_stored stored;
+    struct ldg_sink_found found = {
+        .origin = sqlite3_column_int(q->stmt, ENTRY_ORIGIN),
+        .key = ldg_id_of(sqlite3_column_int64(q->stmt, ENTRY_KEY)),
+        .id = sqlite3_column_int64(q->stmt, ENTRY_ID),
+        .stream = text_at(q, ENTRY_STREAM),
+        .dedup_key = text_at(q, ENTRY_DEDUP_KEY),
+        .tags_pos = sqlite3_column_int64(q->stmt, ENTRY_TAGS_POS),
+        .annotations_pos = sqlite3_column_int64(q->stmt, ENTRY_ANNOTATIONS_POS),
+        .unmergeable = !is_mergeable(b, q, err),
+    };
+
+    if (whole) {
+        stored = take_stored(b, q, &found.differs, err);
+        found.stored = &stored;
+    }
+    if (q->rc == LEDGER_OK)
+        q->rc = ldg_sink_found_entry(&b->s, &found, err);
+}
+
+static ledger_rc look_for_item(struct ldg_sqlite_batch *b, const struct ldg_sink_item *item,
+                               bool annotates, ledger_error *err)
+{
+    const bool whole = item->append != NULL;
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, b->store, looking,
+                  item->origin != 0 ? ENTRY "origin = ?3 AND source_pos = ?4"
+                                    : ENTRY "+origin = ?3 AND id = ?4",
+                  err);
+    ldg_sql_int(&q, whole);
+    ldg_sql_int(&q, annotates);
+    ldg_sql_int(&q, item->origin);
+    ldg_sql_int(&q, item->key.number);
+    if (ldg_sql_row(&q))
+        take_entry(b, &q, whole, err);
+    return ldg_sql_end(&q);
+}
+
+/* The entry that has the dedup key of one that is not here itself, or will be gone. */
+static ledger_rc look_for_key(struct ldg_sqlite_batch *b, const struct ldg_sink_item *item,
+                              ledger_error *err)
+{
+    const struct ldg_op *op = item->append;
+    struct ldg_sql q;
+
+    if (op == NULL || !has_dedup_key(op) ||
+        (item->state == LDG_SINK_STORED && !b->s.plan->has_trims))
+        return LEDGER_OK;
+    ldg_sql_begin(&q, b->store, looking, ENTRY "stream = ?3 AND dedup_key = ?4 AND dedup_key != ''",
+                  err);
+    ldg_sql_int(&q, false);
+    ldg_sql_int(&q, false);
+    ldg_sql_text(&q, op->stream);
+    ldg_sql_text(&q, op->entry->dedup_key);
+    if (ldg_sql_row(&q))
+        take_entry(b, &q, false, err);
+    return ldg_sql_end(&q);
+}
+
+/* --- marks, Go's ids ------------------------------------------------------------------------- */
+
+static ledger_rc look_for_marks_of(struct ldg_sqlite_batch *b, const struct ldg_op *op,
+                                   ledger_error *err)
+{
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, b->store, "looking for an earlier change",
+                  "SELECT id, mutation_origin, kind, position FROM main.\"%T_foreign\" "
+                  "WHERE origin = ?1 AND entry = ?2 AND kind < 3",
+                  err);
+    ldg_sql_int(&q, op->origin);
+    ldg_sql_int(&q, op->key.number);
+    while (ldg_sql_row(&q)) {
+        const struct ldg_sink_mark mark = {
+            .origin = sqlite3_column_int(q.stmt, 1),
+            .kind = sqlite3_column_int(q.stmt, 2) == 1 ? LDG_OP_SET_TAGS : LDG_OP_SET_ANNOTATIONS,
+            .position = sqlite3_column_int64(q.stmt, 3),
+        };
+
+        q.rc = ldg_sink_found_mark(&b->s, op->origin, op->key, sqlite3_column_int64(q.stmt, 0),
+                                   &mark, err);
+    }
+    return ldg_sql_end(&q);
+}
+
+static ledger_rc look_for_marks(struct ldg_sqlite_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_batch *s = &b->s;
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = s->first; rc == LEDGER_OK && i < s->end; i++) {
+        if (is_change(&s->ops[i]) && !ldg_sink_is_guarded(&s->ops[i]))
+            rc = look_for_marks_of(b, &s->ops[i], err);
+    }
+    return rc;
+}
+
+/* Has another row the source_id of the item already, in Go's unique index? If the Go bridge has
+ * carried that row, it is this very entry: FOREIGN_BRIDGE. Else its number is this one's by chance,
+ * and the entry goes without. */
+static ledger_rc look_for_source_id(struct ldg_sqlite_batch *b, struct ldg_sink_item *item,
+                                    ledger_error *err)
+{
+    char source_id[LEDGER_ID_TEXT_MAX];
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, b->store, looking,
+                  "SELECT stream, payload, origin = 0 AND source_pos IS NULL FROM main.\"%T\" "
+                  "WHERE source_id = ?1 AND source_id != ''",
+                  err);
+    ldg_sql_text(&q, ldg_id_text(item->key, source_id));
+    if (ldg_sql_row(&q)) {
+        const ledger_bytes payload = ldg_sql_bytes(&q, 1);
+
+        item->without_source_id = true;
+        if (q.rc == LEDGER_OK && sqlite3_column_int(q.stmt, 2) != 0 &&
+            ldg_op_is_of_go(
+                item->append, text_bytes(&q, 0),
+                (ledger_bytes){ payload.data != NULL ? payload.data : "", payload.size }))
+            q.rc = ldg_op_fail_foreign(item->append, b->store->table, err);
+    }
+    return ldg_sql_end(&q);
+}
+
+/* --- all ------------------------------------------------------------------------------------- */
+
+ledger_rc ldg_sqlite_look_up(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+    struct ldg_sink_plan *p = s->plan;
+    const uint32_t named = p->item_count; /* those behind are found by their dedup keys */
+    bool annotates = false;
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = s->first; i < s->end; i++)
+        annotates = annotates || s->ops[i].kind == LDG_OP_SET_ANNOTATIONS;
+    for (uint32_t i = 0; rc == LEDGER_OK && i < named; i++)
+        rc = look_for_item(b, &p->items[i], annotates, err);
+    for (uint32_t i = 0; rc == LEDGER_OK && i < named; i++) {
+        struct ldg_sink_item *item = &p->items[i];
+
+        rc = look_for_key(b, item, err);
+        if (rc == LEDGER_OK && item->append != NULL && item->origin == b->go_origin &&
+            item->origin != 0 && item->state != LDG_SINK_STORED)
+            rc = look_for_source_id(b, item, err);
+    }
+    return rc == LEDGER_OK && s->marks_any ? look_for_marks(b, err) : rc;
+}
+
+/* --- the order of an origin's entries (sink/order.c) ----------------------------------------- */
+
+ledger_rc ldg_sqlite_order_load(void *ctx, struct ldg_sink_batch *s, struct ldg_sink_order *order,
+                                ledger_error *err)
+{
+    /* clang-format off */
+    static const char get[] =
+        "SELECT ordered, coalesce((SELECT max(source_pos) FROM main.\"%T\" "
+            "WHERE origin = ?1 AND source_pos IS NOT NULL), 0) "
+        "FROM main.\"%T_origins\" WHERE id = ?1";
+    /* clang-format on */
+    struct ldg_sqlite_batch *b = ctx;
+    struct ldg_sql q;
+
+    (void)s;
+    order->ordered = false;
+    order->highest = 0;
+    ldg_sql_begin(&q, b->store, "looking for an origin", get, err);
+    ldg_sql_int(&q, order->origin);
+    if (ldg_sql_row(&q)) {
+        order->ordered = sqlite3_column_int(q.stmt, 0) != 0;
+        order->highest = sqlite3_column_int64(q.stmt, 1);
+    }
+    return ldg_sql_end(&q);
+}
+
+static int compare_ops(const void *a, const void *b, void *ctx)
+{
+    const struct ldg_op *ops = ctx, *x = &ops[*(const uint32_t *)a],
+                        *y = &ops[*(const uint32_t *)b];
+    const int order = strcmp(x->stream, y->stream);
+
+    if (order != 0)
+        return order;
+    return x->key.number < y->key.number ? -1 : x->key.number > y->key.number;
+}
+
+/* Is there an op of this stream with a lower key? ops are sorted. */
+static bool is_behind(const struct ldg_op *ops, const uint32_t *sorted, size_t count,
+                      const char *stream, int64_t key)
+{
+    size_t low = 0, high = count;
+
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+
+        if (strcmp(ops[sorted[middle]].stream, stream) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && strcmp(ops[sorted[low]].stream, stream) == 0 &&
+           ops[sorted[low]].key.number < key;
+}
+
+ledger_rc ldg_sqlite_order_late(void *ctx, struct ldg_sink_batch *s,
+                                const struct ldg_sink_order *order, const uint32_t *ops,
+                                size_t count, bool *ret_late, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+    uint32_t *sorted = ldg_arena_memdup(s->arena, ops, count * sizeof(*ops));
+    int64_t lowest = INT64_MAX;
+    struct ldg_sql q;
+
+    *ret_late = false;
+    if (sorted == NULL)
+        return ldg_fail_nomem(err);
+    qsort_r(sorted, count, sizeof(*sorted), compare_ops, (void *)s->ops);
+    for (size_t i = 0; i < count; i++) {
+        if (s->ops[ops[i]].key.number < lowest)
+            lowest = s->ops[ops[i]].key.number;
+    }
+    ldg_sql_begin(&q, b->store, "looking for later entries",
+                  "SELECT stream, source_pos FROM main.\"%T\" "
+                  "WHERE origin = ?1 AND source_pos > ?2",
+                  err);
+    ldg_sql_int(&q, order->origin);
+    ldg_sql_int(&q, lowest);
+    while (!*ret_late && ldg_sql_row(&q))
+        *ret_late =
+            is_behind(s->ops, sorted, count, text_at(&q, 0), sqlite3_column_int64(q.stmt, 1));
+    return ldg_sql_end(&q);
+}
+
+ledger_rc ldg_sqlite_order_note(void *ctx, int origin, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+
+    return ldg_sqlite_origin_disorder(b->store, origin, "noting a late entry", err);
+}
