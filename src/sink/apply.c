@@ -253,11 +253,16 @@ static ledger_rc split(struct ldg_sink_batch *b, struct ranges *ranges, ledger_e
     return rc;
 }
 
-/* What a retry runs into, and an op that was parked for it once, is the verdict. */
-static bool is_final(const struct ldg_sink_batch *b)
+/* What a retry runs into, and an op that was parked for it once, is the verdict; and a key that is
+ * used again, once what comes before it is done. */
+static bool is_final(const struct ldg_sink_batch *b, ledger_rc rc)
 {
-    return !b->can_park ||
-           (b->end - b->first == 1 && b->park_reason != NULL && b->park_reason[b->first].is_set);
+    const bool alone = b->end - b->first == 1;
+
+    if (rc != LEDGER_ERR_REJECTED && rc != LEDGER_ERR_POSITION_REUSED)
+        return true;
+    return !b->can_park || (alone && rc == LEDGER_ERR_POSITION_REUSED) ||
+           (alone && b->park_reason != NULL && b->park_reason[b->first].is_set);
 }
 
 static ledger_rc next_range(struct ldg_sink_batch *b, struct ranges *ranges, bool *ret_again,
@@ -281,7 +286,7 @@ static ledger_rc next_range(struct ldg_sink_batch *b, struct ranges *ranges, boo
         count_outcomes(b);
         return b->sink->release(b->ctx, err);
     }
-    if (rc != LEDGER_ERR_REJECTED || is_final(b)) {
+    if (is_final(b, rc)) {
         if (rc == LEDGER_ERR_REJECTED)
             err->done_count = b->culprit != SIZE_MAX ? b->culprit : b->first;
         return rc;

@@ -82,8 +82,12 @@ static ledger_rc resolve_replay(struct ldg_sink_batch *b, const struct ldg_sink_
         rc = compare_added(b, item, op, &field, err);
     if (rc == LEDGER_OK && field == NULL)
         field = item->differs;
-    if (rc == LEDGER_OK && field != NULL)
+    if (rc == LEDGER_OK && field != NULL && !b->plan->informed)
+        return cannot_tell("two entries have one key", err);
+    if (rc == LEDGER_OK && field != NULL) {
         rc = ldg_op_fail_reused(op, field, err);
+        b->culprit = i;
+    }
     b->outcomes[i] = LDG_OUTCOME_REPLAYED;
     return rc;
 }

@@ -132,6 +132,25 @@ static void nothing_is_parked_unless_it_may(void **state)
     run(FAKE_INFORMED, "p");
 }
 
+/* The first op that ends the batch is told, whatever comes behind it. */
+static void a_refusal_comes_before_a_key_used_again(void **state)
+{
+    f->refuses = refuses_no;
+    f->lets_reject = true;
+    append(A, 1, "s", "1", "");
+    run(FAKE_INFORMED, "a");
+    append(A, 2, "s", "2", "");
+    append(A, 3, "s", "\"no\"", "");
+    append(A, 1, "s", "another", "");
+    assert_int_equal(try_batch(FAKE_INFORMED), LEDGER_ERR_REJECTED);
+    assert_int_equal(err.done_count, 1);
+    append(A, 2, "s", "2", "");
+    append(A, 1, "s", "another", "");
+    append(A, 3, "s", "\"no\"", "");
+    assert_int_equal(try_batch(FAKE_INFORMED), LEDGER_ERR_POSITION_REUSED);
+    holds("s", "1");
+}
+
 static void tables_are_looked_at_first(void **state)
 {
     f->refuses = refuses_no;
@@ -330,6 +349,7 @@ int main(void)
         TEST(a_lost_transaction_begins_again),
         TEST(a_lost_transaction_with_a_culprit),
         TEST(nothing_is_parked_unless_it_may),
+        TEST(a_refusal_comes_before_a_key_used_again),
         TEST(tables_are_looked_at_first),
         TEST(the_brake_stops),
         TEST(failures_pass_through),
