@@ -67,16 +67,19 @@ ledger_rc ldg_sink_plan(struct ldg_sink_batch *b, ledger_error *err)
 
 ledger_rc ldg_sink_may_wait(struct ldg_sink_batch *b, bool *ret_may, ledger_error *err)
 {
+    const bool planned = b->plan != NULL;
     ledger_rc rc = LEDGER_OK;
 
     *ret_may = false;
     if (!b->parked_any)
         return LEDGER_OK;
-    if (b->plan == NULL)
+    if (!planned)
         rc = ldg_plan_begin(b, false, err);
     if (rc == LEDGER_OK)
         rc = b->sink->find_parked(b->ctx, b, err);
     *ret_may = rc == LEDGER_OK && b->plan->parked != NULL;
+    if (!planned)
+        b->plan = NULL;
     return rc;
 }
 

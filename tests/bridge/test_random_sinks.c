@@ -114,8 +114,7 @@ static void write_entry(struct round *r, int n, int store, int64_t pos)
     *entry = (struct own){ .stream = stream, .tag = -1, .annotations = { -1, -1, -1 } };
     snprintf(entry->payload, sizeof entry->payload, "{ \"n\":1%d%03" PRId64 ".50e2, \"<\":1}",
              store, pos);
-    /* Of an entry that is refused and whose key is taken either may be said. */
-    if (below(r, 3) == 0 && !(r->refuses && strcmp(streams[stream], REFUSED) == 0))
+    if (below(r, 3) == 0)
         snprintf(entry->key, sizeof entry->key, "%sk%u",
                  r->shared_keys ? "" : (const char *const[]){ "a", "b", "c" }[store], below(r, 6));
     if (entry->key[0] != '\0' && has_key(s, stream, entry->key))

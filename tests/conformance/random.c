@@ -147,10 +147,7 @@ static void entry_fill(struct world *w, const struct side *side, int store, int6
         .id = text(w, "%" PRId64, entry_key(side, store, pos)),
         .payload = conf_bytes(payload),
         .order_key = random >> 8 & 1 ? "o" : "",
-        /* Of an entry that is refused and whose key is taken either may be said. */
-        .dedup_key = random >> 10 & 3 || entry_stream(w, store, pos) == REFUSED
-                         ? ""
-                         : text(w, "k%u", (unsigned)(random >> 16 & 3)),
+        .dedup_key = random >> 10 & 3 ? "" : text(w, "k%u", (unsigned)(random >> 16 & 3)),
         .schema_version = 1 + (int)(random >> 20 & 1),
         .created_at_us = SINK_TIME_US + pos * 1000003 + store,
         .source_id = "",

@@ -431,9 +431,10 @@ static ledger_rc append_replayed(struct ldg_memory *m, const struct ldg_op *op, 
     return LEDGER_OK;
 }
 
-/* Of an entry that is not here. *ret_found: the one that has its dedup key. */
-static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uint8_t *outcome,
-                              int64_t *ret_id, struct ldg_mem_row **ret_found, ledger_error *err)
+/* Of an entry that is not here. found: the one that has its dedup key. */
+static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op,
+                              const struct ldg_mem_row *found, uint8_t *outcome, int64_t *ret_id,
+                              ledger_error *err)
 {
     struct ldg_mem_row *row = NULL;
     ledger_rc rc;
@@ -441,10 +442,7 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op, uin
         *outcome = LDG_OUTCOME_MISSING;
         return LEDGER_OK;
     }
-    rc = ldg_mem_dedup_find(m, op->stream, op->entry->dedup_key, ret_found, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    if (*ret_found) {
+    if (found) {
         *outcome = LDG_OUTCOME_DEDUPLICATED;
         return LEDGER_OK;
     }
@@ -620,15 +618,19 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     }
     if (changes)
         rc = set_look(m, op, &row, outcome, err);
+    else if (op->kind == LDG_OP_APPEND && op->origin != 0)
+        rc = ldg_mem_dedup_find(m, op->stream, op->entry->dedup_key, &found, err);
     if (rc != LEDGER_OK)
         return rc;
     /* The database lets be what it is not asked to write. */
-    const bool writes = changes ? row != NULL : op->kind != LDG_OP_APPEND || op->origin != 0;
+    const bool writes = changes                     ? row != NULL
+                        : op->kind == LDG_OP_APPEND ? op->origin != 0 && !found
+                                                    : true;
     if (writes && ldg_mem_refuses(m, op))
         return refused(m, op, park_rejected, outcome, err);
     switch (op->kind) {
     case LDG_OP_APPEND:
-        rc = apply_append(m, op, outcome, ret_id, &found, err);
+        rc = apply_append(m, op, found, outcome, ret_id, err);
         break;
     case LDG_OP_SET_TAGS:
     case LDG_OP_SET_ANNOTATIONS:

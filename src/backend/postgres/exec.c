@@ -191,6 +191,18 @@ static void note_locked(struct ldg_pg *pg, char *out, size_t out_size)
     pg->cancelled = false;
 }
 
+/* The row that a COPY was at: "COPY ledger_entries, line 12", in the server's language, perhaps
+ * behind the lines of a trigger. */
+static size_t copy_line(const char *context)
+{
+    const char *at = strncmp(context, "COPY ", 5) == 0 ? context : strstr(context, "\nCOPY ");
+
+    if (at == NULL)
+        return 0;
+    at = strstr(at, ", ");
+    return at != NULL ? strtoull(at + strcspn(at, "0123456789\n"), NULL, 10) : 0;
+}
+
 /* What a failure leads to: words for what the server leaves out, and the connection's end when it
  * is broken. */
 ledger_rc ldg_pg_failed(struct ldg_pg *pg, const PGresult *result, const char *doing,
@@ -203,6 +215,7 @@ ledger_rc ldg_pg_failed(struct ldg_pg *pg, const PGresult *result, const char *d
     if (*sqlstate)
         snprintf(pg->refused_by, sizeof(pg->refused_by), "%s",
                  *constraint ? constraint : ldg_pg_error_field(result, PG_DIAG_COLUMN_NAME));
+    pg->copy_line = copy_line(ldg_pg_error_field(result, PG_DIAG_CONTEXT));
     if (strcmp(sqlstate, "42501") == 0)
         ldg_pg_explain_denied(pg, ldg_pg_error_field(result, PG_DIAG_MESSAGE_PRIMARY), help,
                               sizeof(help));

@@ -351,6 +351,19 @@ uint64_t ldg_pg_refusal_reason(const struct ldg_pg *pg, const ledger_error *err)
     return ldg_refusal_reason(err, err->native_code != 0 ? pg->refused_by : "");
 }
 
+ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err)
+{
+    char message[LEDGER_ERROR_MESSAGE_MAX];
+
+    if (rc == LEDGER_OK || rc == LEDGER_ERR_REJECTED) /* without a failure *err is anything */
+        return rc;
+    if (ldg_pg_is_row_fault(err) || rc == LEDGER_ERR_TOO_LARGE || rc == LEDGER_ERR_DATA) {
+        memcpy(message, err->message, sizeof(message));
+        rc = ldg_fail_native(err, LEDGER_ERR_REJECTED, "postgres", err->native_code, "%s", message);
+    }
+    return rc;
+}
+
 ledger_rc ldg_pg_fail_own(ledger_rc rc, ledger_error *err)
 {
     char message[LEDGER_ERROR_MESSAGE_MAX];

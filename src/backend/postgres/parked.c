@@ -57,16 +57,8 @@ static const char park[] =
     "event_time = excluded.event_time, event = excluded.event, "
     "attempts = p.attempts + 1, attempted_at = excluded.parked_at RETURNING p.attempts";
 
-ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason, bool *ret_new,
                       ledger_error *err)
-{
-    bool is_new;
-
-    return ldg_pg_park_new(pg, op, reason, &is_new, err);
-}
-
-ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
-                          bool *ret_new, ledger_error *err)
 {
     PGresult *result = NULL;
     struct ldg_pg_args args = { 0 };
@@ -107,70 +99,6 @@ out:
     ldg_buf_fini(&buf);
     ldg_arena_fini(&texts);
     return rc;
-}
-
-/* $1 origin, $2 entry, $3 source_uuid, $4 log_position, $5 own id. Positions of two logs cannot be
- * compared: there the one that was parked first goes first, together with what its own log has
- * before it. So no two ever wait for each other. */
-static const char parked_of_entry[] =
-    "SELECT coalesce(min(log_position), 0) FROM \"{t}_parked\" WHERE origin = $1 AND entry = $2 "
-    "AND id <> $5 AND CASE WHEN source_uuid = $3 THEN log_position < $4 ELSE id < least($5, "
-    "(SELECT coalesce(min(id), $5) FROM \"{t}_parked\" WHERE origin = $1 AND entry = $2 "
-    "AND source_uuid = $3 AND log_position > $4)) END";
-/* $1 source_uuid, $2 stream, $3 log_position, $4 own id */
-static const char parked_unknown[] =
-    "SELECT coalesce(min(log_position), 0) FROM \"{t}_parked\" WHERE source_uuid = $1 "
-    "AND entry = 0 AND stream IN ('', $2) AND log_position < $3 AND id <> $4";
-
-/* $1 source_uuid, $2 stream, $3 log_position, $4 own id, $5 dedup_key. A trim that deletes the
- * entry with the key; or, of op's own log, what may be one: of those its entry is not known. */
-static const char parked_of_key[] =
-    "SELECT coalesce(min(p.log_position), 0) FROM \"{t}_parked\" AS p WHERE p.id <> $4 AND CASE "
-    "WHEN p.type = 'trim' AND p.entry > 0 THEN p.stream = $2 AND CASE WHEN p.source_uuid = $1 "
-    "THEN p.log_position < $3 ELSE p.id < $4 END AND EXISTS (SELECT FROM \"{t}\" AS e "
-    "WHERE e.stream = $2 AND e.dedup_key = $5 AND e.dedup_key <> '' AND e.origin = p.origin "
-    "AND coalesce(e.source_pos, e.id) <= p.entry) "
-    "ELSE p.source_uuid = $1 AND p.log_position < $3 AND p.stream IN ('', $2) "
-    "AND p.type NOT IN ('append', 'set_tags', 'set_annotations') END";
-
-ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, enum ldg_wait wait,
-                               int64_t own_id, int64_t *ret_position, ledger_error *err)
-{
-    static const char *const templates[] = {
-        [LDG_WAIT_ENTRY] = parked_of_entry,
-        [LDG_WAIT_MISSING] = parked_unknown,
-        [LDG_WAIT_KEY] = parked_of_key,
-    };
-    struct ldg_pg_args args = { 0 };
-
-    if (wait == LDG_WAIT_ENTRY) {
-        ldg_pg_arg_int32(&args, op->origin);
-        ldg_pg_arg_int64(&args, op->key.number);
-        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
-    } else {
-        ldg_pg_arg_text(&args, or_empty(op->source_uuid));
-        ldg_pg_arg_text(&args, or_empty(op->stream));
-    }
-    ldg_pg_arg_int64(&args, op->log_position);
-    ldg_pg_arg_int64(&args, own_id);
-    if (wait == LDG_WAIT_KEY)
-        ldg_pg_arg_text(&args, op->entry->dedup_key);
-    return ldg_pg_run_int64(pg, "looking for parked events", templates[wait], &args, NULL,
-                            ret_position, err);
-}
-
-ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_error *err)
-{
-    static const char done[] = "DELETE FROM \"{t}_parked\" WHERE source_uuid = $1 "
-                               "AND log_position = $2 AND entry IN (0, $3)";
-    struct ldg_pg_args args = { 0 };
-
-    ldg_pg_arg_text(&args, or_empty(op->source_uuid));
-    ldg_pg_arg_int64(&args, op->log_position);
-    ldg_pg_arg_int64(&args, op->key.number);
-    return ldg_pg_fail_own(
-        ldg_pg_run(pg, LDG_PG_KEEP, "taking an event off the parked ones", done, &args, NULL, err),
-        err);
 }
 
 ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
@@ -357,56 +285,11 @@ static ledger_rc drop_rows(struct ldg_pg *pg, int64_t id, uint64_t *ret_dropped,
     return rc;
 }
 
-/* Bridges that move a cursor now come before or after, but not between: a trim that ran beside this
- * would not see what a retry brings back. */
-static ledger_rc hold_bridges(struct ldg_pg *pg, ledger_error *err)
-{
-    static const char hold[] = "SELECT FROM \"{t}_cursors\" ORDER BY name FOR UPDATE";
-
-    return ldg_pg_run(pg, LDG_PG_KEEP, "waiting for a bridge's batch", hold, NULL, NULL, err);
-}
-
-static ledger_rc retry(struct ldg_pg *pg, int64_t id, const struct ldg_op *ops, size_t count,
-                       ledger_error *err)
+ledger_rc ldg_pg_parked_take(struct ldg_pg *pg, int64_t id, ledger_error *err)
 {
     uint64_t dropped;
-    bool own;
-    ledger_rc rc = ldg_pg_write_begin(pg, NULL, &own, err);
 
-    if (rc != LEDGER_OK)
-        return rc;
-    rc = hold_bridges(pg, err);
-    /* The row goes first: if a trim or another program has taken it away, its entry must not come
-     * back. */
-    if (rc == LEDGER_OK)
-        rc = drop_rows(pg, id, &dropped, err);
-    if (rc == LEDGER_OK && count > 0)
-        rc = ldg_pg_apply_ops(pg, ops, count, id, err);
-    return ldg_pg_write_end(pg, own, rc, err);
-}
-
-ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
-                              bool *ret_applied, ledger_error *err)
-{
-    struct ldg_pg *pg = ctx;
-    ledger_error refused;
-    ledger_rc rc = ldg_pg_enter(pg, err);
-
-    if (rc != LEDGER_OK)
-        return rc;
-    const bool alone = PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
-    rc = retry(pg, id, ops, count, err);
-    if (alone && ldg_pg_is_outdated(rc, err))
-        rc = retry(pg, id, ops, count, err);
-    if (rc == LEDGER_OK) {
-        *ret_applied = true;
-    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        refused = *err;
-        rc = ldg_pg_parked_note(pg, id, refused.message, err);
-        if (rc == LEDGER_OK)
-            *ret_applied = false;
-    }
-    return rc;
+    return drop_rows(pg, id, &dropped, err);
 }
 
 ledger_rc ldg_pg_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err)

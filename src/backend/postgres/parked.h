@@ -30,25 +30,12 @@ ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, in
 
 /* The op's event; one that is parked already is replaced and counts an attempt more. *ret_new: it
  * was not. */
-ledger_rc ldg_pg_park_new(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
-                          bool *ret_new, ledger_error *err);
-ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason,
+ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason, bool *ret_new,
                       ledger_error *err);
-/* Log position of the first parked event that op has to wait for, for this reason; 0: none. own_id:
- * the row that is retried, else INT64_MAX. */
-ledger_rc ldg_pg_parked_before(struct ldg_pg *pg, const struct ldg_op *op, enum ldg_wait wait,
-                               int64_t own_id, int64_t *ret_position, ledger_error *err);
-/* op was done after all: its row, if it has one, goes. */
-ledger_rc ldg_pg_parked_done(struct ldg_pg *pg, const struct ldg_op *op, ledger_error *err);
 /* Deletes what is parked below a trim, but for what the source keeps. */
 ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
                              ledger_error *err);
-
-/* --- apply.c --------------------------------------------------------------------------------- */
-
-/* The row-wise path for some ops inside an open transaction, nothing of them parked: a refused op,
- * or one that has to wait behind another parked row than parked_id, is REJECTED. */
-ledger_rc ldg_pg_apply_ops(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
-                           int64_t parked_id, ledger_error *err);
+/* The row goes, because its event is tried again. Errors: NOT_FOUND. */
+ledger_rc ldg_pg_parked_take(struct ldg_pg *pg, int64_t id, ledger_error *err);
 
 #endif

@@ -87,6 +87,7 @@ struct ldg_pg {
     struct ldg_identity identity;
     struct ldg_pg_ids ids[LDG_PG_TABLES];
     char refused_by[64]; /* constraint or column that the last failure named; "" */
+    size_t copy_line;    /* row of a COPY that the last failure named, from 1; 0: none */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
     struct ldg_pg_sql **sqls; /* by address of the template */
@@ -156,6 +157,7 @@ enum { /* pg_type.dat; fixed for ever */
        LDG_PG_TIMESTAMPTZ = 1184,
        LDG_PG_JSONB = 3802,
        LDG_PG_XID8 = 5069,
+       LDG_PG_BOOL_ARRAY = 1000,
        LDG_PG_BYTEA_ARRAY = 1001,
        LDG_PG_INT4_ARRAY = 1007,
        LDG_PG_INT8_ARRAY = 1016,
@@ -173,7 +175,17 @@ void ldg_pg_array_jsonb(struct ldg_buf *buf, const char *text, size_t size);
 void ldg_pg_array_int64(struct ldg_buf *buf, int64_t value);
 void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value);
 void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us);
+void ldg_pg_array_null(struct ldg_buf *buf);
+void ldg_pg_array_bool(struct ldg_buf *buf, bool value);
 void ldg_pg_array_end(struct ldg_buf *buf, size_t count);
+/* Tags, metadata, annotations as jsonb text; the set and the unset part of a change of annotations.
+ */
+ledger_rc ldg_pg_put_list(struct ldg_buf *buf, ledger_list list, ledger_error *err);
+ledger_rc ldg_pg_put_map(struct ldg_buf *buf, ledger_map map, struct ldg_arena *arena,
+                         ledger_error *err);
+/* ret_unset: keys of values that are NULL. Both in the arena. */
+ledger_rc ldg_pg_split_map(ledger_map map, struct ldg_arena *arena, ledger_map *ret_set,
+                           ledger_list *ret_unset, ledger_error *err);
 
 /* --- sql.c, exec.c, prepared.c: statements -----------------------------------------------------
  */
@@ -281,6 +293,8 @@ void ldg_pg_help_exhausted(const char *sequence, char help[LDG_PG_HELP_MAX]);
 ledger_rc ldg_pg_fail_behind(const struct ldg_pg *pg, int table, ledger_error *err);
 /* What a refusal has in common with others: constraint or column, and SQLSTATE. */
 uint64_t ldg_pg_refusal_reason(const struct ldg_pg *pg, const ledger_error *err);
+/* A failure of an op: what its very row runs into is REJECTED. OK and REJECTED stay. */
+ledger_rc ldg_pg_op_fail(ledger_rc rc, ledger_error *err);
 /* A failure to write what is ours alone (cursors, parked events …) is no event's fault. */
 ledger_rc ldg_pg_fail_own(ledger_rc rc, ledger_error *err);
 /* A failure without a result: by its SQLSTATE ("": none, CONNECT). hint NULL: the usual one. */

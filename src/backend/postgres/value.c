@@ -148,6 +148,17 @@ void ldg_pg_array_text(struct ldg_buf *buf, const char *text)
     put_item(buf, "", 0, text, text ? strlen(text) : 0);
 }
 
+void ldg_pg_array_null(struct ldg_buf *buf)
+{
+    put_item(buf, "", 0, NULL, 0);
+}
+
+void ldg_pg_array_bool(struct ldg_buf *buf, bool value)
+{
+    const char out = (char)value;
+    put_item(buf, "", 0, &out, 1);
+}
+
 void ldg_pg_array_jsonb(struct ldg_buf *buf, const char *text, size_t size)
 {
     static const char version = JSONB_VERSION;
@@ -194,6 +205,58 @@ void ldg_pg_array_end(struct ldg_buf *buf, size_t count)
         return;
     }
     put32(buf->data + 12, (uint32_t)count);
+}
+
+/* --- tags, metadata, annotations ------------------------------------------------------------- */
+
+static ledger_rc put_fail(const struct ldg_buf *buf, ledger_error *err)
+{
+    return buf->rc == LEDGER_ERR_NOMEM
+               ? ldg_fail_nomem(err)
+               : ldg_fail(err, LEDGER_ERR_REJECTED, "tags, metadata or annotations are too large");
+}
+
+ledger_rc ldg_pg_put_list(struct ldg_buf *buf, ledger_list list, ledger_error *err)
+{
+    ldg_buf_reset(buf);
+    return ldg_json_put_list(buf, list) == LEDGER_OK ? LEDGER_OK : put_fail(buf, err);
+}
+
+ledger_rc ldg_pg_put_map(struct ldg_buf *buf, ledger_map map, struct ldg_arena *arena,
+                         ledger_error *err)
+{
+    ledger_map sorted;
+    ledger_rc rc = ldg_map_sort(map, arena, &sorted, err);
+
+    ldg_buf_reset(buf);
+    if (rc == LEDGER_OK && ldg_json_put_map(buf, sorted) != LEDGER_OK)
+        rc = put_fail(buf, err);
+    return rc;
+}
+
+ledger_rc ldg_pg_split_map(ledger_map map, struct ldg_arena *arena, ledger_map *ret_set,
+                           ledger_list *ret_unset, ledger_error *err)
+{
+    ledger_map sorted;
+    ledger_pair *set;
+    const char **unset;
+    ledger_rc rc = ldg_map_sort(map, arena, &sorted, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    set = ldg_arena_calloc(arena, sorted.count, sizeof(*set));
+    unset = ldg_arena_calloc(arena, sorted.count, sizeof(*unset));
+    if (set == NULL || unset == NULL)
+        return ldg_fail_nomem(err);
+    *ret_set = (ledger_map){ set, 0 };
+    *ret_unset = (ledger_list){ unset, 0 };
+    for (size_t i = 0; i < sorted.count; i++) {
+        if (sorted.items[i].value != NULL)
+            set[ret_set->count++] = sorted.items[i];
+        else
+            unset[ret_unset->count++] = sorted.items[i].key;
+    }
+    return LEDGER_OK;
 }
 
 /* --- results --------------------------------------------------------------------------------- */

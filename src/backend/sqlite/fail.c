@@ -178,26 +178,3 @@ ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing,
                            "%.380s; this table is the ledger's own: drop what keeps its rows out",
                            why.message);
 }
-
-/* A statement that can be prepared meets an SQLITE_ERROR only in a trigger or a generated column; one
- * that cannot be, because a table is no longer what it was when it was prepared first, would meet it
- * with any row. */
-ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)
-{
-    const int primary = code & 0xff;
-    const bool known = (sqlite3_errcode(s->db) & 0xff) == primary;
-    ledger_error rejected;
-    ledger_rc rc;
-
-    if (primary != SQLITE_CONSTRAINT && primary != SQLITE_TOOBIG && primary != SQLITE_MISMATCH &&
-        primary != SQLITE_ERROR)
-        return ldg_sqlite_fail(s, code, doing, err);
-    rc = ldg_fail_native(&rejected, LEDGER_ERR_REJECTED, "sqlite",
-                         known ? sqlite3_extended_errcode(s->db) : code, "%s",
-                         known ? sqlite3_errmsg(s->db) : sqlite3_errstr(code));
-    if (primary == SQLITE_ERROR && ldg_sql_check(s, err) != LEDGER_OK)
-        rc = err->code;
-    else
-        *err = rejected;
-    return rc;
-}

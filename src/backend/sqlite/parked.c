@@ -20,7 +20,8 @@ static ledger_rc park(struct ldg_sqlite *s, const struct ldg_op *op, ledger_byte
     /* clang-format off */
     static const char put[] =
         "INSERT INTO main.\"%T_parked\"(source_uuid, origin, log_position, entry, stream, type, "
-            "reason, parked_at, event_time, event) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
+            "reason, parked_at, event_time, event) "
+        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
         "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
             "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
             "event_time = excluded.event_time, event = excluded.event, "

@@ -6,8 +6,8 @@
  * schema.c   tables, migration              check.c   findings about a store
  * write.c    append, set, trim              query.c   read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
- * side: cursors.c (origins, cursors), apply.c, known.c, change.c, add.c (the fenced batch: apply.h),
- * parked.c (parked events), durable.c (a thread that syncs the WAL while it is busy). */
+ * side: cursors.c (origins, cursors), apply.c, known.c, change.c, add.c (the fenced batch:
+ * apply.h), parked.c (parked events), durable.c (a thread that syncs the WAL while it is busy). */
 #ifndef LDG_BACKEND_SQLITE_SQLITE_H
 #define LDG_BACKEND_SQLITE_SQLITE_H
 
@@ -64,9 +64,9 @@ struct ldg_sqlite {
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count; /* committed apply() calls */
-    bool was_known; /* the last one brought what was here: the next is asked about at once */
-    int64_t seen_version;   /* data_version of the last log_read: the witness was right then */
-    bool seen;              /* there was one */
+    bool was_known;       /* the last one brought what was here: the next is asked about at once */
+    int64_t seen_version; /* data_version of the last log_read: the witness was right then */
+    bool seen;            /* there was one */
     const ledger_wait *wait;
     int busy_timeout_ms;
     bool no_wal;                /* it was found without one when it was opened */
@@ -78,14 +78,16 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
                           ledger_error *err);
 /* A failure to write what is ours alone (cursors, parked events …): no event's fault. */
 ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
-/* What this very row runs into is REJECTED, with SQLite's (or a trigger's) own words; anything else
- * would hit every row. */
-ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* The statement that lets a table's ids go on behind its rows; complete enough to paste. */
 #define LDG_SQLITE_HELP_MAX 400
 void ldg_sqlite_help_ids(const char *table, char help[LDG_SQLITE_HELP_MAX]);
 /* SCHEMA: no id is left for a row of this table. */
 ledger_rc ldg_sqlite_fail_ids(struct ldg_sqlite *s, const char *table, ledger_error *err);
+
+/* db.c */
+/* What this very row runs into is REJECTED, with SQLite's (or a trigger's) own words; anything else
+ * would hit every row. */
+ledger_rc ldg_sqlite_op_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 
 /* tx.c */
 /* BEGIN IMMEDIATE unless a transaction (tx_begin's or the caller's own) is already open; *ret_own

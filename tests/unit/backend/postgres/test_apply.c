@@ -338,13 +338,13 @@ static void test_trim_after_late_entries(void **state)
         sink_append(&k, "x", base + 11, "{}", keys[i]);
         sink_append(&k, "s", base + 3, "{}", "");
         sink_append(&k, "s", base + 2, "{}", "");
-        sink_trim(&k, "s", base + 3);
+        sink_trim(&k, "s", base + 2);
         sink_apply(&k);
         check_ordered(false);
         sink_is(&k,
                 "SELECT string_agg((source_pos % 100)::text, ',' ORDER BY source_pos) FROM t WHERE "
                 "stream = 's'",
-                "5");
+                "3,5");
     }
     /* Late within what is still pending. */
     tst_pg_sql(k.db, "UPDATE t_origins SET ordered = true; DELETE FROM t");
@@ -591,7 +591,7 @@ static void test_w2_two_sources(void **state)
     op->origin = op->mutation_origin = number;
     sink_trim(&k, "s", 1);
     sink_apply(&k);
-    assert_int_equal(k.s.sink->bulk_count, 1);
+    assert_int_equal(k.s.sink->optimistic_count, 1);
     sink_is(&k,
             "SELECT string_agg(origin || ':' || source_pos || tags::text, ' ' ORDER BY origin, "
             "source_pos) FROM t",
@@ -781,7 +781,7 @@ static void test_overlap(void **state)
     tst_ok(overlapped(&turn, &err), &err);
     assert_int_equal(turn.drawn, 1);
     assert_int_equal(turn.turned, 1);
-    assert_int_equal(k.s.sink->bulk_count, 1);
+    assert_int_equal(k.s.sink->optimistic_count, 1);
     /* A key that is there: the turn comes, and the drawn ids are used. */
     turn = (struct turn){ .meanwhile = "INSERT INTO t (stream, payload) VALUES ('x', '1')" };
     sink_begin(&k);
@@ -872,7 +872,7 @@ static void test_changed_under_way(void **state)
         sink_begin(&k);
         sink_append(&k, "s", ++pos, "{}", "");
         sink_apply(&k);
-        k.s.sink->row_wise = i % 2;
+        k.s.sink->one_by_one = i % 2;
         sink_begin(&k);
         sink_append(&k, "s", ++pos, "{}", "");
         tst_pg_sql(k.db, "ALTER SEQUENCE t_id_seq %s", sequences[i / 2][0]);
@@ -882,7 +882,7 @@ static void test_changed_under_way(void **state)
         tst_pg_sql(k.db, "SELECT setval('t_id_seq', (SELECT max(id) FROM t))");
         sink_apply(&k);
     }
-    k.s.sink->row_wise = false;
+    k.s.sink->one_by_one = false;
     sink_is(&k,
             "SELECT count(*) || ' ' || bool_and(id > before) FROM (SELECT id, "
             "coalesce(lag(id) OVER (ORDER BY source_pos), 0) AS before FROM t) AS x",
@@ -919,7 +919,7 @@ static void test_types_under_way(void **state)
         sink_begin(&k);
         sink_append(&k, "s", ++pos, "{}", "");
         sink_apply(&k);
-        k.s.sink->row_wise = i % 2;
+        k.s.sink->one_by_one = i % 2;
         sink_begin(&k);
         sink_append(&k, "s", ++pos, "{}", "");
         tst_pg_sql(k.db, "ALTER TABLE t ALTER %s TYPE %s", alter[0], alter[1]);
@@ -930,7 +930,7 @@ static void test_types_under_way(void **state)
         tst_pg_sql(k.db, "ALTER TABLE t ALTER %s TYPE %s", alter[0], alter[2]);
         sink_apply(&k);
     }
-    k.s.sink->row_wise = false;
+    k.s.sink->one_by_one = false;
     sink_is(&k, "SELECT count(*) FROM t_parked", "0");
 }
 
@@ -945,13 +945,13 @@ static void test_origins_gone(void **state)
     sink_apply(&k);
     tst_pg_sql(k.db, "CREATE TABLE kept AS TABLE t_origins; DELETE FROM t_origins");
     for (int row_wise = 0; row_wise < 2; row_wise++) {
-        k.s.sink->row_wise = row_wise;
+        k.s.sink->one_by_one = row_wise;
         sink_begin(&k);
         sink_append(&k, "s", 2, "{}", "");
         tst_fails(sink_try(&k, &err), LEDGER_ERR_SCHEMA, &err);
         assert_non_null(strstr(err.message, "t_origins"));
     }
-    k.s.sink->row_wise = false;
+    k.s.sink->one_by_one = false;
     tst_pg_sql(k.db, "INSERT INTO t_origins TABLE kept");
     sink_apply(&k);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 2);
@@ -993,7 +993,7 @@ static void test_parked_elsewhere(void **state)
     sink_tags(&k, "s", 2, "x");
     sink_trim(&k, "other", 3);
     sink_apply(&k);
-    assert_int_equal(k.s.sink->bulk_count, 1);
+    assert_int_equal(k.s.sink->optimistic_count, 1);
     sink_begin(&k);
     sink_tags(&k, "s", 1, "x");
     sink_apply(&k);

@@ -165,6 +165,16 @@ static void test_two_logs(void **state)
     ldg_arena_fini(&arena);
 }
 
+/* Was it not parked before? */
+static bool park(const struct ldg_op *op, const char *reason)
+{
+    ledger_error err = { 0 };
+    bool is_new = false;
+
+    tst_ok(ldg_pg_park(&k.s, op, reason, &is_new, &err), &err);
+    return is_new;
+}
+
 /* The pieces without a batch around them. */
 static void test_pieces(void **state)
 {
@@ -172,26 +182,16 @@ static void test_pieces(void **state)
     struct ldg_parked_row *rows;
     ledger_error err = { 0 };
     struct ldg_arena arena;
-    int64_t position = -1;
     bool own = false, any = false;
 
     ldg_arena_init(&arena, 0);
     tst_ok(ldg_pg_write_begin(&k.s, NULL, &own, &err), &err);
     for (int64_t i = 1; i <= 5; i++)
-        tst_ok(ldg_pg_park(&k.s, sink_append(&k, "s", i, "1", ""), "r", &err), &err);
-    tst_ok(ldg_pg_park(&k.s, sink_append(&k, "u", 2, "1", ""), "r", &err), &err);
+        assert_true(park(sink_append(&k, "s", i, "1", ""), "r"));
+    assert_true(park(sink_append(&k, "u", 2, "1", ""), "r"));
     /* A message that was cut inside of a character. */
-    tst_ok(ldg_pg_park(&k.s, &k.ops[0], "a\xc3\xa4\xff \xe2\x82", &err), &err);
-    struct ldg_op *op = sink_tags(&k, "s", 3, "x");
-    tst_ok(ldg_pg_parked_before(&k.s, op, false, INT64_MAX, &position, &err), &err);
-    assert_int_equal(position, 3);
-    op->key.number = 9;
-    tst_ok(ldg_pg_parked_before(&k.s, op, false, INT64_MAX, &position, &err), &err);
-    assert_int_equal(position, 0);
-    tst_ok(ldg_pg_parked_before(&k.s, op, true, INT64_MAX, &position, &err), &err);
-    assert_int_equal(position, 0);
-    tst_ok(ldg_pg_parked_done(&k.s, &k.ops[4], &err), &err);
-    op = sink_trim(&k, "s", 4);
+    assert_false(park(&k.ops[0], "a\xc3\xa4\xff \xe2\x82"));
+    struct ldg_op *op = sink_trim(&k, "s", 4);
     op->survivors = kept;
     op->survivor_count = 1;
     tst_ok(ldg_pg_parked_trim(&k.s, op, &any, &err), &err);
@@ -199,22 +199,23 @@ static void test_pieces(void **state)
     tst_ok(ldg_pg_parked_trim(&k.s, op, &any, &err), &err);
     assert_false(any);
     tst_ok(ldg_pg_write_end(&k.s, own, LEDGER_OK, &err), &err);
-    assert_int_equal(list(&arena, &rows), 2);
+    assert_int_equal(list(&arena, &rows), 3);
     assert_int_equal(rows[0].key.number, 4);
-    assert_string_equal(rows[1].stream, "u");
+    assert_int_equal(rows[1].key.number, 5);
+    assert_string_equal(rows[2].stream, "u");
 
     op = &k.ops[0];
-    tst_ok(ldg_pg_park(&k.s, op, "a\xc3\xa4\xff \xe2\x82", &err), &err);
-    assert_int_equal(list(&arena, &rows), 3);
-    assert_string_equal(rows[2].reason, "a\xc3\xa4? ??");
-    assert_int_equal(rows[2].attempts, 1);
-    tst_ok(ldg_pg_park(&k.s, op, "r2", &err), &err);
-    assert_int_equal(list(&arena, &rows), 3);
-    assert_string_equal(rows[2].reason, "r2");
-    assert_int_equal(rows[2].attempts, 2);
-    tst_ok(ldg_pg_parked_note(&k.s, rows[2].id, "\xff", &err), &err);
-    assert_int_equal(list(&arena, &rows), 3);
-    assert_string_equal(rows[2].reason, "?");
+    assert_true(park(op, "a\xc3\xa4\xff \xe2\x82"));
+    assert_int_equal(list(&arena, &rows), 4);
+    assert_string_equal(rows[3].reason, "a\xc3\xa4? ??");
+    assert_int_equal(rows[3].attempts, 1);
+    assert_false(park(op, "r2"));
+    assert_int_equal(list(&arena, &rows), 4);
+    assert_string_equal(rows[3].reason, "r2");
+    assert_int_equal(rows[3].attempts, 2);
+    tst_ok(ldg_pg_parked_note(&k.s, rows[3].id, "\xff", &err), &err);
+    assert_int_equal(list(&arena, &rows), 4);
+    assert_string_equal(rows[3].reason, "?");
     ldg_arena_fini(&arena);
 }
 
@@ -244,7 +245,7 @@ static void test_retry_waits_for_bridges(void **state)
     ledger_error err = { 0 };
     bool applied = true;
 
-    tst_ok(ldg_pg_park(&k.s, sink_append(&k, "s", 1, "1", ""), "r", &err), &err);
+    assert_true(park(sink_append(&k, "s", 1, "1", ""), "r"));
     tst_pg_sql(k.db, "BEGIN; SELECT FROM t_cursors FOR UPDATE");
     tst_fails(SINK->state->parked_retry(&k.s, 1, NULL, 0, &applied, &err), LEDGER_ERR_BUSY, &err);
     tst_pg_sql(k.db, "ROLLBACK");

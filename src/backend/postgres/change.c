@@ -1,0 +1,509 @@
+/* What a batch changes and deletes: the changes of all entries by one statement, the trims behind
+ * them, in one round trip.
+ *
+ * Hides the statements, and which answer is a refusal. Invariant: a change older than the last one
+ * of its log loses; a row that a trigger keeps as it is counts as refused. */
+#include "backend/postgres/apply.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const char changing[] = "changing entries";
+static const char trimming[] = "trimming a stream";
+
+/* A BEFORE trigger that returns NULL leaves a row as it is, and no statement tells. */
+static ledger_rc fail_kept(const struct ldg_pg_batch *b, ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger of table \"%s\" keeps a row as it is",
+                    b->pg->table);
+}
+
+/* --- changes --------------------------------------------------------------------------------- */
+
+/* clang-format off */
+/* $1 origin, $2 id there ($12: id here), $3 stream, $4 tags, $5 annotations that are set, $6 keys
+ * that go, $7 first and $8 last position of tags, $9 and $10 of annotations (null: no change by the
+ * entry's own log), $11 time (null: as it is). Rows: n, id here (null: none), last positions of
+ * tags and annotations there, whether it was changed. */
+#define CHANGE(is_row, updated_at)                                                                 \
+    "WITH x AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::text[], "            \
+        "$4::jsonb[], $5::jsonb[], $6::jsonb[], $7::int8[], $8::int8[], $9::int8[], $10::int8[], " \
+        "$11::timestamptz[], $12::int8[]) WITH ORDINALITY AS x(origin, pos, stream, tags, sets, "  \
+        "unsets, tags_first, tags_last, sets_first, sets_last, at, id, n)), "                      \
+    "u AS (UPDATE \"{t}\" AS e SET tags = coalesce(x.tags, e.tags), "                              \
+        "annotations = CASE WHEN x.sets IS NULL THEN e.annotations ELSE "                          \
+            "(CASE WHEN jsonb_typeof(e.annotations) = 'object' THEN CASE WHEN x.unsets IS NULL "   \
+                "THEN e.annotations "                                                              \
+                "ELSE e.annotations - ARRAY(SELECT jsonb_array_elements_text(x.unsets)) END "      \
+            "ELSE '{}'::jsonb END) || x.sets END, "                                                \
+        "tags_pos = coalesce(x.tags_last, e.tags_pos), "                                           \
+        "annotations_pos = coalesce(x.sets_last, e.annotations_pos), "                             \
+        "updated_at = " updated_at " "                                                             \
+        "FROM x WHERE " is_row " AND e.stream = x.stream "                                         \
+        "AND (x.tags_first IS NULL OR coalesce(e.tags_pos, e.mutation_pos, 0) < x.tags_first) "    \
+        "AND (x.sets_first IS NULL "                                                               \
+            "OR coalesce(e.annotations_pos, e.mutation_pos, 0) < x.sets_first) "                   \
+        "AND (x.sets IS NULL OR " LDG_PG_MERGEABLE("e") ") RETURNING x.n, e.id) "                  \
+    "SELECT n, id, NULL::int8, NULL::int8, true FROM u "                                           \
+    "UNION ALL "                                                                                   \
+    "SELECT x.n, e.id, coalesce(e.tags_pos, e.mutation_pos, 0), "                                  \
+        "coalesce(e.annotations_pos, e.mutation_pos, 0), false "                                   \
+        "FROM x LEFT JOIN \"{t}\" AS e ON " is_row " AND e.stream = x.stream "                     \
+        "WHERE x.n NOT IN (SELECT u.n FROM u)"
+
+/* A kind of change that was left out for a while comes late: what was changed after it keeps its
+ * time. */
+static const char change_guarded[] = CHANGE(
+    "e.origin = x.origin AND e.source_pos = x.pos",
+    "CASE WHEN greatest(e.tags_pos, e.annotations_pos) > greatest(x.tags_last, x.sets_last) "
+        "THEN e.updated_at ELSE x.at END");
+static const char change_by_id[] = CHANGE(
+    "e.id = x.id AND e.origin = x.origin",
+    "coalesce(x.at, e.updated_at)");
+/* clang-format on */
+
+#define CHANGE_ARRAYS 12
+
+static void put_position(struct ldg_buf *array, int64_t position)
+{
+    if (position != 0)
+        ldg_pg_array_int64(array, position);
+    else
+        ldg_pg_array_null(array);
+}
+
+static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *item,
+                          struct ldg_buf *a, ledger_error *err)
+{
+    struct ldg_buf *text = &b->sink->text, *more_text = &b->sink->more_text;
+    ledger_map set = { NULL, 0 };
+    ledger_list unset = { NULL, 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    ldg_pg_array_int32(&a[0], item->origin);
+    ldg_pg_array_int64(&a[1], item->key.number);
+    ldg_pg_array_text(&a[2], item->stream);
+    if (item->tags != NULL)
+        rc = ldg_pg_put_list(text, item->tags->tags, err);
+    if (rc == LEDGER_OK && item->annotated)
+        rc = ldg_pg_split_map(item->annotations, b->s.arena, &set, &unset, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_array_jsonb(&a[3], item->tags != NULL ? text->data : NULL, text->size);
+    if (item->annotated)
+        rc = ldg_pg_put_map(text, set, b->s.arena, err);
+    if (rc == LEDGER_OK && unset.count > 0)
+        rc = ldg_pg_put_list(more_text, unset, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_array_jsonb(&a[4], item->annotated ? text->data : NULL, text->size);
+    ldg_pg_array_jsonb(&a[5], unset.count > 0 ? more_text->data : NULL, more_text->size);
+    put_position(&a[6], item->tags_at.first);
+    put_position(&a[7], item->tags_at.last);
+    put_position(&a[8], item->annotations_at.first);
+    put_position(&a[9], item->annotations_at.last);
+    ldg_pg_array_time(&a[10], item->time_us);
+    put_position(&a[11], item->id);
+    return LEDGER_OK;
+}
+
+static ledger_rc send_changes(struct ldg_pg_batch *b, ledger_error *err)
+{
+    static const Oid elements[CHANGE_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,        LDG_PG_TEXT,
+                                                 LDG_PG_JSONB, LDG_PG_JSONB,       LDG_PG_JSONB,
+                                                 LDG_PG_INT8,  LDG_PG_INT8,        LDG_PG_INT8,
+                                                 LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ, LDG_PG_INT8 };
+    static const Oid types[CHANGE_ARRAYS] = {
+        LDG_PG_INT4_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TEXT_ARRAY,        LDG_PG_JSONB_ARRAY,
+        LDG_PG_JSONB_ARRAY, LDG_PG_JSONB_ARRAY, LDG_PG_INT8_ARRAY,        LDG_PG_INT8_ARRAY,
+        LDG_PG_INT8_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TIMESTAMPTZ_ARRAY, LDG_PG_INT8_ARRAY
+    };
+    const struct ldg_sink_plan *p = b->s.plan;
+    struct ldg_buf *arrays = b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = LEDGER_OK;
+
+    for (int i = 0; i < CHANGE_ARRAYS; i++)
+        ldg_pg_array_begin(&arrays[i], elements[i]);
+    for (uint32_t i = 0; rc == LEDGER_OK && i < p->item_count; i++) {
+        if (ldg_sink_changes(&p->items[i]))
+            rc = put_item(b, &p->items[i], arrays, err);
+    }
+    for (int i = 0; i < CHANGE_ARRAYS; i++) {
+        ldg_pg_array_end(&arrays[i], p->change_count);
+        ldg_pg_arg_array(&args, types[i], &arrays[i]);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_pipe_send(b->pg, changing, p->informed ? change_by_id : change_guarded, &args,
+                              err);
+    return rc;
+}
+
+static ledger_rc take_change(struct ldg_pg_batch *b, const struct ldg_sink_item *item,
+                             const PGresult *result, int row, ledger_error *err)
+{
+    const bool changed = ldg_pg_get_bool(result, row, 4);
+    const int64_t id = ldg_pg_get_int64(result, row, 1);
+    const int64_t tags_pos = ldg_pg_get_int64(result, row, 2);
+    const int64_t annotations_pos = ldg_pg_get_int64(result, row, 3);
+
+    if (!changed && id != 0 && b->s.plan->informed && tags_pos == item->tags_pos &&
+        annotations_pos == item->annotations_pos) {
+        b->s.culprit = item->last_change;
+        return fail_kept(b, err);
+    }
+    return ldg_sink_changed(&b->s, item, changed, id, tags_pos, annotations_pos, err);
+}
+
+static ledger_rc take_changes(struct ldg_pg_batch *b, const PGresult *result, ledger_error *err)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    const struct ldg_sink_item **items =
+        ldg_arena_alloc(b->s.arena, p->change_count * sizeof(*items));
+    uint32_t count = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (items == NULL)
+        return ldg_fail_nomem(err);
+    for (uint32_t i = 0; i < p->item_count; i++) {
+        if (ldg_sink_changes(&p->items[i]))
+            items[count++] = &p->items[i];
+    }
+    if ((uint32_t)PQntuples(result) != count)
+        rc = ldg_fail(err, LEDGER_ERR_BUSY, "another transaction changes the same entries");
+    for (uint32_t row = 0; rc == LEDGER_OK && row < count; row++)
+        rc =
+            take_change(b, items[ldg_pg_get_int64(result, (int)row, 0) - 1], result, (int)row, err);
+    return rc;
+}
+
+static ledger_rc receive_changes(struct ldg_pg_batch *b, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_pipe_receive(b->pg, changing, &result, err);
+
+    if (rc == LEDGER_OK)
+        rc = take_changes(b, result, err);
+    PQclear(result);
+    return rc;
+}
+
+/* --- entries that are added and trimmed at once ---------------------------------------------- */
+
+/* They are left out; but had one of them a key that is here, its outcome is another. */
+static ledger_rc send_unseen(struct ldg_pg_batch *b, ledger_error *err)
+{
+    /* clang-format off */
+    static const char find[] =
+        "SELECT count(*) FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "
+            "AS x(origin, pos, stream, key) "
+        "WHERE EXISTS (SELECT FROM \"{t}\" AS e "
+            "WHERE e.origin = x.origin AND e.source_pos = x.pos) "
+        "OR (x.key <> '' AND EXISTS (SELECT FROM \"{t}\" AS e "
+            "WHERE e.stream = x.stream AND e.dedup_key = x.key AND e.dedup_key <> ''))";
+    /* clang-format on */
+    const struct ldg_sink_plan *p = b->s.plan;
+    struct ldg_buf *a = b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_array_begin(&a[0], LDG_PG_INT4);
+    ldg_pg_array_begin(&a[1], LDG_PG_INT8);
+    ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
+    ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
+    for (uint32_t i = 0; i < p->item_count; i++) {
+        const struct ldg_sink_item *item = &p->items[i];
+
+        if (!item->unseen)
+            continue;
+        ldg_pg_array_int32(&a[0], item->origin);
+        ldg_pg_array_int64(&a[1], item->key.number);
+        ldg_pg_array_text(&a[2], item->append->stream);
+        ldg_pg_array_text(&a[3], item->append->entry->dedup_key);
+    }
+    for (int i = 0; i < 4; i++)
+        ldg_pg_array_end(&a[i], p->unseen_count);
+    ldg_pg_arg_array(&args, LDG_PG_INT4_ARRAY, &a[0]);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[2]);
+    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[3]);
+    return ldg_pg_pipe_send(b->pg, "looking for entries", find, &args, err);
+}
+
+static ledger_rc receive_unseen(struct ldg_pg_batch *b, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_pipe_receive(b->pg, "looking for entries", &result, err);
+
+    if (rc == LEDGER_OK && ldg_pg_get_int64(result, 0, 0) > 0)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry that is trimmed was here before");
+    PQclear(result);
+    return rc;
+}
+
+/* --- trims ----------------------------------------------------------------------------------- */
+
+/* clang-format off */
+/* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, $5 keys that are looked for among what
+ * goes. The highest id that goes (0: nothing does), how many have such a key, and whether the table
+ * has a trigger that can keep rows in silence. Where the ids of a stream rise with those of its
+ * origin, the first entry that stays ends the look. The index of the origin would visit other
+ * streams, too: the zeros keep it away, and the pair of columns leaves only the index of stream and
+ * id. */
+#define TRIM(where, entry, forget)                                                                 \
+    "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where              \
+        " RETURNING " entry " AS entry, id, dedup_key)" forget                                     \
+    " SELECT coalesce(max(id), 0), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])), "         \
+        "EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = '\"{t}\"'::regclass "               \
+            "AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype::int & 11 = 11) FROM d"
+#define BRIDGED "source_pos + 0 <= $2 AND source_pos <> ALL ($4::int8[])"
+#define ORDERED                                                                                    \
+    BRIDGED " AND (stream, id) < ($3, coalesce((SELECT e.id FROM \"{t}\" AS e "                    \
+            "WHERE e.stream = $3 AND e.origin + 0 = $1 AND e.source_pos + 0 > $2 "                 \
+            "ORDER BY e.stream, e.id LIMIT 1), 9223372036854775807))"
+#define LOCAL "(stream, id) <= ($3, $2) AND id <> ALL ($4::int8[]) AND source_pos IS NULL"
+#define FORGET                                                                                     \
+    ", f AS (DELETE FROM \"{t}_foreign\" AS f USING d WHERE f.origin = $1 AND f.entry = d.entry)"
+static const char trim_ordered[] = TRIM(ORDERED, "source_pos", "");
+static const char trim_ordered_foreign[] = TRIM(ORDERED, "source_pos", FORGET);
+static const char trim_any[] = TRIM(BRIDGED, "source_pos", "");
+static const char trim_any_foreign[] = TRIM(BRIDGED, "source_pos", FORGET);
+static const char trim_local[] = TRIM(LOCAL " AND source_id = ''", "id", FORGET);
+static const char trim_local_old[] = TRIM(LOCAL, "id", FORGET);
+
+/* The same parameters: is one of them still here? */
+#define LEFT(where)                                                                                \
+    "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where   \
+        " LIMIT 1) AS s"
+static const char left_bridged[] = LEFT(BRIDGED);
+static const char left_local[] = LEFT(LOCAL " AND source_id = ''");
+static const char left_local_old[] = LEFT(LOCAL);
+/* clang-format on */
+
+static const char *trim_template(const struct ldg_pg_batch *b, const struct ldg_op *op)
+{
+    const char *template;
+
+    if (op->origin == 0)
+        template = b->pg->has_source_id ? trim_local : trim_local_old;
+    else if (ldg_sink_is_ordered(&b->s, op->origin))
+        template = b->s.marks_any ? trim_ordered_foreign : trim_ordered;
+    else
+        template = b->s.marks_any ? trim_any_foreign : trim_any;
+    return template;
+}
+
+static ledger_rc trim_args(struct ldg_pg_batch *b, size_t index, struct ldg_pg_args *args,
+                           ledger_error *err)
+{
+    const struct ldg_op *op = &b->s.ops[index];
+    struct ldg_buf *survivors = &b->sink->arrays[0], *taken = &b->sink->arrays[1];
+    const char **keys;
+    size_t count;
+    ledger_rc rc = ldg_sink_trim_keys(&b->s, index, &keys, &count, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    ldg_pg_array_begin(survivors, LDG_PG_INT8);
+    for (size_t i = 0; i < op->survivor_count; i++)
+        ldg_pg_array_int64(survivors, op->survivors[i].number);
+    ldg_pg_array_end(survivors, op->survivor_count);
+    ldg_pg_array_begin(taken, LDG_PG_TEXT);
+    for (size_t i = 0; i < count; i++)
+        ldg_pg_array_text(taken, keys[i]);
+    ldg_pg_array_end(taken, count);
+    ldg_pg_arg_int32(args, op->origin);
+    ldg_pg_arg_int64(args, op->key.number);
+    ldg_pg_arg_text(args, op->stream);
+    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, survivors);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, taken);
+    return LEDGER_OK;
+}
+
+static ledger_rc send_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
+{
+    struct ldg_pg_args args = { 0 };
+    ledger_rc rc = trim_args(b, index, &args, err);
+
+    return rc == LEDGER_OK
+               ? ldg_pg_pipe_send(b->pg, trimming, trim_template(b, &b->s.ops[index]), &args, err)
+               : rc;
+}
+
+static ledger_rc receive_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
+{
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_pipe_receive(b->pg, trimming, &result, err);
+
+    if (rc == LEDGER_OK) {
+        ldg_sink_trimmed(&b->s, index, ldg_pg_get_int64(result, 0, 0), false);
+        b->may_keep = b->may_keep || ldg_pg_get_bool(result, 0, 2);
+        if (ldg_pg_get_int64(result, 0, 1) > 0)
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed");
+        else if (b->may_keep && !b->s.plan->informed)
+            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger may keep what is trimmed");
+    } else {
+        b->s.culprit = index;
+    }
+    PQclear(result);
+    return rc;
+}
+
+/* Are all entries gone that the trim has just deleted? */
+static ledger_rc check_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
+{
+    const char *left = b->s.ops[index].origin != 0 ? left_bridged
+                       : b->pg->has_source_id      ? left_local
+                                                   : left_local_old;
+    struct ldg_pg_args args = { 0 };
+    int64_t any = 0;
+    ledger_rc rc = trim_args(b, index, &args, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_pg_run_int64(b->pg, "looking for what is trimmed", left, &args, NULL, &any, err);
+    if (rc == LEDGER_OK && any != 0) {
+        b->s.culprit = index;
+        rc = fail_kept(b, err);
+    }
+    return rc;
+}
+
+/* What comes behind each trim: a look if it was done, and what is parked below it. */
+static ledger_rc after_trims(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = b->s.first; rc == LEDGER_OK && i < b->s.end; i++) {
+        bool unparked = false;
+
+        if (!ldg_sink_trims(&b->s.ops[i]))
+            continue;
+        if (b->may_keep)
+            rc = check_trim(b, i, err);
+        if (rc == LEDGER_OK && b->s.parked_any)
+            rc = ldg_pg_parked_trim(b->pg, &b->s.ops[i], &unparked, err);
+        if (unparked)
+            ldg_sink_trimmed(&b->s, i, 0, true);
+    }
+    return rc;
+}
+
+/* --- all ------------------------------------------------------------------------------------- */
+
+static ledger_rc send_all(struct ldg_pg_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    ledger_rc rc = LEDGER_OK;
+
+    if (p->unseen_count > 0)
+        rc = send_unseen(b, err);
+    if (rc == LEDGER_OK && p->change_count > 0)
+        rc = send_changes(b, err);
+    for (size_t i = b->s.first; rc == LEDGER_OK && p->trim_count > 0 && i < b->s.end; i++) {
+        if (ldg_sink_trims(&b->s.ops[i]))
+            rc = send_trim(b, i, err);
+    }
+    return rc;
+}
+
+static ledger_rc receive_all(struct ldg_pg_batch *b, ledger_error *err)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    ledger_rc rc = LEDGER_OK;
+
+    if (p->unseen_count > 0)
+        rc = receive_unseen(b, err);
+    if (rc == LEDGER_OK && p->change_count > 0)
+        rc = receive_changes(b, err);
+    for (size_t i = b->s.first; rc == LEDGER_OK && p->trim_count > 0 && i < b->s.end; i++) {
+        if (ldg_sink_trims(&b->s.ops[i]))
+            rc = receive_trim(b, i, err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_pg_change(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    struct ldg_pg_batch *b = ctx;
+    ledger_error ignored;
+    ledger_rc rc = ldg_pg_pipe_begin(b->pg, err);
+
+    if (rc != LEDGER_OK)
+        return rc;
+    b->may_keep = false;
+    rc = send_all(b, err);
+    if (rc == LEDGER_OK)
+        rc = receive_all(b, err);
+    if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
+        rc = err->code;
+    if (rc == LEDGER_OK && s->plan->trim_count > 0)
+        rc = after_trims(b, err);
+    return ldg_pg_op_fail(rc, err);
+}
+
+/* --- what is kept beside the entries --------------------------------------------------------- */
+
+static ledger_rc note_marks(struct ldg_pg_batch *b, ledger_error *err)
+{
+    static const char put[] =
+        "INSERT INTO \"{t}_foreign\" (origin, entry, mutation_origin, kind, id, position) "
+        "SELECT * FROM unnest($1::int4[], $2::int8[], $3::int4[], $4::int4[], $5::int8[], "
+        "$6::int8[]) ON CONFLICT (origin, entry, mutation_origin, kind) "
+        "DO UPDATE SET id = excluded.id, position = excluded.position";
+    static const Oid elements[] = { LDG_PG_INT4, LDG_PG_INT8, LDG_PG_INT4,
+                                    LDG_PG_INT4, LDG_PG_INT8, LDG_PG_INT8 };
+    static const Oid types[] = { LDG_PG_INT4_ARRAY, LDG_PG_INT8_ARRAY, LDG_PG_INT4_ARRAY,
+                                 LDG_PG_INT4_ARRAY, LDG_PG_INT8_ARRAY, LDG_PG_INT8_ARRAY };
+    const struct ldg_sink_plan *p = b->s.plan;
+    struct ldg_buf *a = b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+
+    for (int i = 0; i < 6; i++)
+        ldg_pg_array_begin(&a[i], elements[i]);
+    for (uint32_t i = 0; i < p->item_count; i++) {
+        const struct ldg_sink_item *item = &p->items[i];
+
+        for (const struct ldg_sink_mark *mark = item->marks; mark != NULL; mark = mark->next) {
+            if (!mark->is_new)
+                continue;
+            ldg_pg_array_int32(&a[0], item->origin);
+            ldg_pg_array_int64(&a[1], item->key.number);
+            ldg_pg_array_int32(&a[2], mark->origin);
+            ldg_pg_array_int32(&a[3], mark->kind == LDG_OP_SET_TAGS ? 1 : 2);
+            ldg_pg_array_int64(&a[4], item->id);
+            ldg_pg_array_int64(&a[5], mark->position);
+        }
+    }
+    for (int i = 0; i < 6; i++) {
+        ldg_pg_array_end(&a[i], p->mark_count);
+        ldg_pg_arg_array(&args, types[i], &a[i]);
+    }
+    return ldg_pg_run(b->pg, LDG_PG_KEEP, "noting changes", put, &args, NULL, err);
+}
+
+static ledger_rc drop_unparked(struct ldg_pg_batch *b, ledger_error *err)
+{
+    static const char drop[] = "DELETE FROM \"{t}_parked\" WHERE id = ANY ($1::int8[])";
+    const struct ldg_sink_plan *p = b->s.plan;
+    struct ldg_buf *ids = &b->sink->arrays[0];
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_array_begin(ids, LDG_PG_INT8);
+    for (size_t i = 0; i < p->unparked_count; i++)
+        ldg_pg_array_int64(ids, p->unparked[i]);
+    ldg_pg_array_end(ids, p->unparked_count);
+    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, ids);
+    return ldg_pg_run(b->pg, LDG_PG_KEEP, "taking events off the parked ones", drop, &args, NULL,
+                      err);
+}
+
+ledger_rc ldg_pg_note(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    (void)s;
+    return ldg_pg_fail_own(note_marks(ctx, err), err);
+}
+
+ledger_rc ldg_pg_unpark(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    (void)s;
+    return ldg_pg_fail_own(drop_unparked(ctx, err), err);
+}
