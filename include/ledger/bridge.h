@@ -8,6 +8,7 @@
 #ifndef LEDGER_BRIDGE_H
 #define LEDGER_BRIDGE_H
 
+#include "ledger/sink.h"
 #include "ledger/store.h"
 #include "ledger/telemetry.h"
 
@@ -18,6 +19,7 @@ extern "C" {
 typedef struct ledger_bridge ledger_bridge;
 
 #define LEDGER_BRIDGE_DEFAULT_NAME "default"
+#define LEDGER_BRIDGE_DEFAULT_STATE_TABLE "ledger_state"
 #define LEDGER_BRIDGE_DEFAULT_METER "github.com/rbaliyan/ledger/bridge"
 
 typedef enum ledger_bad_event_policy {
@@ -44,13 +46,20 @@ typedef struct ledger_bridge_options {
      * What is parked already, or waits behind it, does not count. 0: park however many there are;
      * default 10. */
     uint32_t refusal_limit;
-    int64_t retry_min_ms;    /* first pause after a transient error, doubled each time, with
-                                jitter; default 50 */
-    int64_t retry_max_ms;    /* longest pause; default 10000 */
-    int64_t retry_for_ms;    /* give up after failing so long without progress; default -1: never. A
-                                wait counts, and is ended when the time is over (but no wait before
-                                it has lasted a second, and no work of the database) */
-    const char *cursor_file; /* for a sink that keeps no cursors: a local SQLite file */
+    int64_t retry_min_ms; /* first pause after a transient error, doubled each time, with
+                             jitter; default 50 */
+    int64_t retry_max_ms; /* longest pause; default 10000 */
+    int64_t retry_for_ms; /* give up after failing so long without progress; default -1: never. A
+                             wait counts, and is ended when the time is over (but no wait before
+                             it has lasted a second, and no work of the database) */
+    /* For a sink that keeps no cursor and no parked events (its backend only takes what it is
+     * given, or it is a program's own): the store that keeps them. Any of ours with transactions;
+     * it is made if it is not there. A table in the database of the source will do. Bridges that
+     * share a sink under one name share this, too: what others keep elsewhere none of them can
+     * know. Default: this process's memory, as long as the bridge. */
+    const char *state_url;
+    const char *state_table;         /* default LEDGER_BRIDGE_DEFAULT_STATE_TABLE */
+    const char *cursor_file;         /* short for state_url "sqlite:" and this path */
     const ledger_id_codec *id_codec; /* of the readable position; default ledger_int64_codec */
     ledger_logger logger;            /* .log NULL: silent */
     bool metrics_enabled;            /* default false */
@@ -83,7 +92,16 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create(const ledger_store *so
                                                           const ledger_bridge_options *options,
                                                           ledger_bridge **ret_bridge,
                                                           ledger_error *err);
-/* Stops first. NULL is fine; sets NULL. */
+/* The same, to a program's own sink, which is copied; on success its close() is called when the
+ * bridge is destroyed, on failure never. Unless options say where the state is kept, another
+ * process begins anew. Errors besides: INVALID (no deliver(), types that do not exist). */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create_to(const ledger_store *source,
+                                                             const ledger_sink *sink,
+                                                             const ledger_bridge_options *options,
+                                                             ledger_bridge **ret_bridge,
+                                                             ledger_error *err);
+/* Stops first. NULL is fine; sets NULL. From within deliver() of the own sink it only asks for the
+ * stop, and the bridge stays. */
 LEDGER_API void ledger_bridge_destroy(ledger_bridge **bridge);
 
 /* One cycle: reads at most batch_size mutations, applies them, moves the cursor. ret_read (may be
@@ -149,7 +167,8 @@ LEDGER_API void ledger_bridge_get_stats(ledger_bridge *bridge, ledger_bridge_sta
 /* Stores are borrowed. name NULL: LEDGER_BRIDGE_DEFAULT_NAME. Status and verify go by
  * the cursor's state, whatever the bridge's id_codec writes beside it. The calls that move a cursor
  * write that position with ledger_int64_codec: a bridge with another id_codec finds DATA there. A
- * sink that keeps no cursors is UNSUPPORTED. */
+ * sink that keeps no cursors is UNSUPPORTED: its state store takes its place as `sink` (but for
+ * verify, and for a retry: ledger_bridge_retry()). */
 
 typedef struct ledger_bridge_status {
     char source_uuid[40];
@@ -225,6 +244,11 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_retry(ledger_store *so
                                                                 uint64_t *ret_applied,
                                                                 uint64_t *ret_left,
                                                                 ledger_error *err);
+/* The same by a bridge's own means, which every sink has, a program's own too; the source of the
+ * events is the bridge's. Takes turns with its cycles. Errors besides: those of poll. */
+LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_retry(ledger_bridge *bridge, int64_t id,
+                                                         uint64_t *ret_applied, uint64_t *ret_left,
+                                                         ledger_error *err);
 /* Deletes one, or all with id 0. Errors: NOT_FOUND. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_drop(ledger_store *sink, int64_t id,
                                                                uint64_t *ret_dropped,

@@ -9,6 +9,7 @@
 #include "ledger/store.h"
 #include "ledger/stream.h"
 #include "ledger/telemetry.h"
+#include "ledger/sink.h"
 #include "ledger/bridge.h"
 /* clang-format on */
 

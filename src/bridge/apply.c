@@ -224,7 +224,7 @@ static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
     }
     if (rc == LEDGER_OK && split)
         rc = keep_trims(batch, &apply, &outcomes, err);
-    if (rc == LEDGER_OK && (apply.count > 0 || apply.name != NULL)) {
+    if (rc == LEDGER_OK) {
         rc = ldg_store_apply(flight->sink, &apply, outcomes, err);
         if (rc == LEDGER_OK)
             flight->applied_count++;
@@ -317,9 +317,9 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
         return rc;
     flight->batch = batch;
     flight->apply = (struct ldg_apply){
-        .name = cursor->in_sink ? cursor->name : NULL,
-        .expected = cursor->in_sink ? &flight->expected : NULL,
-        .next = cursor->in_sink ? &flight->next : NULL,
+        .name = cursor->name,
+        .expected = &flight->expected,
+        .next = &flight->next,
         .ops = batch->ops,
         .count = batch->op_count,
         .park_rejected = park,
@@ -374,7 +374,7 @@ ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper
     if (rc == LEDGER_OK) {
         applier->last = (struct ldg_ticket){ .flight = (int)(flight - applier->flights),
                                              .count = flight->applied_count };
-        rc = ldg_cursor_moved(cursor, &flight->next, err);
+        ldg_cursor_moved(cursor, &flight->next);
     } else if (err != NULL) {
         *err = flight->err;
     }

@@ -47,6 +47,8 @@ void ledger_bridge_options_init(ledger_bridge_options *options, size_t size)
 
 /* After a stop the batch in hand may wait for its databases for so long; then it is given up. */
 #define STOP_GRACE_US (4 * INT64_C(1000000))
+/* A stop that waits for so long says what for. */
+#define STOP_TELL_MS 5000
 /* With a shorter retry_for_ms no single wait is cut off earlier. */
 #define WAIT_MIN_MS 1000
 
@@ -99,6 +101,8 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
         wrong = "on_bad_event must be park or stop";
     else if (o->retry_min_ms < 1 || o->retry_max_ms < o->retry_min_ms)
         wrong = "retry_min must be at least 1 ms and not over retry_max";
+    else if (o->state_url != NULL && o->cursor_file != NULL)
+        wrong = "cursor_file is short for a state_url: give one of the two";
     else if (o->id_codec == NULL)
         wrong = "id_codec is missing";
     else if (o->metrics_enabled && (o->meter.instrument == NULL || o->meter.record == NULL))
@@ -111,15 +115,21 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
     return wrong == NULL ? LEDGER_OK : ldg_fail(err, LEDGER_ERR_INVALID, "bridge: %s", wrong);
 }
 
+#define STRINGS ((int)(sizeof(((struct ledger_bridge *)NULL)->strings) / sizeof(char *)))
+
 static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_options *options,
                               ledger_error *err)
 {
-    const char *from[4] = { options->name, options->cursor_file,
-                            options->meter_name ? options->meter_name : LEDGER_BRIDGE_DEFAULT_METER,
-                            options->tracer_name ? options->tracer_name
-                                                 : LEDGER_BRIDGE_DEFAULT_METER };
+    const char *from[STRINGS] = {
+        options->name,
+        options->cursor_file,
+        options->meter_name ? options->meter_name : LEDGER_BRIDGE_DEFAULT_METER,
+        options->tracer_name ? options->tracer_name : LEDGER_BRIDGE_DEFAULT_METER,
+        options->state_url,
+        options->state_table ? options->state_table : LEDGER_BRIDGE_DEFAULT_STATE_TABLE,
+    };
     bridge->options = *options;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < STRINGS; i++) {
         bridge->strings[i] = from[i] == NULL ? NULL : ldg_strdup(from[i]);
         if (from[i] != NULL && bridge->strings[i] == NULL)
             return ldg_fail_nomem(err);
@@ -128,6 +138,8 @@ static ledger_rc copy_options(struct ledger_bridge *bridge, const ledger_bridge_
     bridge->options.cursor_file = bridge->strings[1];
     bridge->options.meter_name = bridge->strings[2];
     bridge->options.tracer_name = bridge->strings[3];
+    bridge->options.state_url = bridge->strings[4];
+    bridge->options.state_table = bridge->strings[5];
     if (bridge->options.backlog_batch_size < bridge->options.batch_size)
         bridge->options.backlog_batch_size = bridge->options.batch_size;
     return LEDGER_OK;
@@ -145,6 +157,7 @@ static ledger_rc check_abilities(const struct ledger_bridge *bridge, ledger_erro
         { LEDGER_MUTATION_TRIM, LDG_OP_TRIM },
     };
     const uint32_t takes = ldg_store_takes(bridge->sink);
+    const uint64_t caps = ldg_store_caps(bridge->sink);
     if ((ldg_store_caps(bridge->source) & LDG_CAP_MUTATION_LOG) == 0)
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "%s stores cannot be a source: no mutation log",
@@ -166,53 +179,86 @@ static ledger_rc check_abilities(const struct ledger_bridge *bridge, ledger_erro
                 "the sink (%s) cannot take %s events; skip them on purpose with --skip %s",
                 ledger_store_backend(bridge->sink), ledger_mutation_type_name(needs[i].type),
                 ledger_mutation_type_name(needs[i].type));
-    if ((takes >> LDG_OP_PARK & 1) == 0 && bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
+    if ((caps & LDG_CAP_TX_CURSOR) != 0 && (caps & LDG_CAP_PARK) == 0 &&
+        bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK)
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "the sink (%s) cannot park events; use --on-bad-event stop",
                         ledger_store_backend(bridge->sink));
     return LEDGER_OK;
 }
 
-/* A sink without cursors: a file if the caller named one, else memory, as long as the bridge. */
-static ledger_rc open_state_store(struct ledger_bridge *bridge, ledger_error *err)
+/* Each of the three is a table of its own. */
+static ledger_rc check_identities(struct ledger_bridge *bridge, ledger_error *err)
 {
-    if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
-        return LEDGER_OK;
-    char url[4096 + 16], uuid[LDG_UUID_TEXT_MAX];
-    ledger_store_options options;
-    ledger_store_options_defaults(&options);
-    ldg_uuid_new(uuid);
-    int n = bridge->options.cursor_file != NULL
-                ? snprintf(url, sizeof(url), "sqlite:%s", bridge->options.cursor_file)
-                : snprintf(url, sizeof(url), "memory:cursors-%s", uuid);
-    if (n < 0 || (size_t)n >= sizeof(url))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "the path of the cursor file is too long");
-    options.url = url;
-    options.log = LEDGER_MUTATION_LOG_OFF;
-    options.flags = LEDGER_STORE_CREATE;
-    return ledger_store_open(&options, &bridge->state_store, err);
+    ledger_store *const ends[] = { bridge->source, bridge->sink };
+    struct ldg_identity state, end;
+    ledger_rc rc = LEDGER_OK;
+    if (bridge->state_store != NULL)
+        rc = ldg_store_identity(bridge->state_store, &state, err);
+    for (int i = 0; rc == LEDGER_OK && bridge->state_store != NULL && i < 2; i++) {
+        if ((ldg_store_caps(ends[i]) & LDG_CAP_ORIGINS) == 0)
+            continue;
+        rc = ldg_store_identity(ends[i], &end, err);
+        if (rc == LEDGER_OK && strcmp(end.uuid, state.uuid) == 0)
+            rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                          "the state store is the table of the %s itself, or a copy of it; give it "
+                          "one of its own with --state-table",
+                          i == 0 ? "source" : "sink");
+    }
+    if (rc == LEDGER_OK && (ldg_store_caps(bridge->sink) & LDG_CAP_ORIGINS) != 0)
+        rc = ldg_pair_identities(bridge->source, bridge->sink, &state, &end, err);
+    return rc;
 }
 
-ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *sink,
-                               const ledger_bridge_options *options, ledger_bridge **ret_bridge,
-                               ledger_error *err)
+/* A sink without cursors has them where the caller says, else in memory, as long as the bridge. */
+static ledger_rc open_state_store(struct ledger_bridge *bridge, ledger_error *err)
 {
-    ledger_error local;
-    ledger_bridge_options o;
-    err = err != NULL ? err : &local;
-    if (source == NULL || sink == NULL || ret_bridge == NULL)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge: source, sink or result is NULL");
-    ledger_rc rc = ldg_options_take(&bridge_options, options, &o, err);
-    if (rc == LEDGER_OK)
-        rc = check_options(&o, err);
-    if (rc != LEDGER_OK)
-        return rc;
+    const uint64_t needed = LDG_CAP_TX_CURSOR | LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARK;
+    const ledger_bridge_options *o = &bridge->options;
+    char url[4096 + 16], uuid[LDG_UUID_TEXT_MAX];
+    ledger_store_options options;
+    int n = 0;
+    if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
+        return o->state_url == NULL && o->cursor_file == NULL
+                   ? LEDGER_OK
+                   : ldg_fail(err, LEDGER_ERR_INVALID,
+                              "a %s sink keeps its cursor and its parked events itself; leave "
+                              "--state and --cursor-file out",
+                              ledger_store_backend(bridge->sink));
+    if (ldg_store_has_table(bridge->source, o->state_table) ||
+        ldg_store_has_table(bridge->sink, o->state_table))
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "the state table \"%s\" is the name of a table of the source or the sink; "
+                        "give another one with --state-table",
+                        o->state_table);
+    ldg_uuid_new(uuid);
+    if (o->cursor_file != NULL)
+        n = snprintf(url, sizeof(url), "sqlite:%s", o->cursor_file);
+    else if (o->state_url == NULL)
+        n = snprintf(url, sizeof(url), "memory:state-%s", uuid);
+    if (n < 0 || (size_t)n >= sizeof(url))
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the path of the cursor file is too long");
+    ledger_store_options_defaults(&options);
+    options.url = o->state_url != NULL ? o->state_url : url;
+    options.table = o->state_table;
+    options.log = LEDGER_MUTATION_LOG_OFF;
+    options.flags = LEDGER_STORE_CREATE;
+    options.label = o->name;
+    ledger_rc rc = ledger_store_open(&options, &bridge->state_store, err);
+    if (rc == LEDGER_OK && (ldg_store_caps(bridge->state_store) & needed) != needed)
+        rc = ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                      "a %s store cannot keep the state of a bridge: it has no transactions",
+                      ledger_store_backend(bridge->state_store));
+    return rc;
+}
 
-    struct ldg_identity source_identity, sink_identity;
+/* A bridge that has nothing open. */
+static struct ledger_bridge *bridge_new(void)
+{
+    pthread_condattr_t attr;
     struct ledger_bridge *bridge = ldg_calloc(1, sizeof(*bridge));
     if (bridge == NULL)
-        return ldg_fail_nomem(err);
-    pthread_condattr_t attr;
+        return NULL;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&bridge->mutex, NULL);
@@ -225,6 +271,24 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
     bridge->poll_waits = (ledger_wait){ .waiting = tell_wait, .ctx = bridge };
     bridge->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bridge->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return bridge;
+}
+
+/* To a store, or to a sink of the program's. */
+static ledger_rc create(const ledger_store *source, const ledger_store *store,
+                        const ledger_sink *sink, const ledger_bridge_options *options,
+                        ledger_bridge **ret_bridge, ledger_error *err)
+{
+    ledger_bridge_options o;
+    ledger_rc rc = ldg_options_take(&bridge_options, options, &o, err);
+    if (rc == LEDGER_OK)
+        rc = check_options(&o, err);
+    if (rc != LEDGER_OK)
+        return rc;
+
+    struct ledger_bridge *bridge = bridge_new();
+    if (bridge == NULL)
+        return ldg_fail_nomem(err);
     if (bridge->wake_fd < 0 || bridge->stop_fd < 0)
         rc = ldg_fail_native(err, LEDGER_ERR_IO, "", errno, "eventfd: %s%s", strerror(errno),
                              errno == EMFILE ? "; raise the limit (`ulimit -n`)" : "");
@@ -232,24 +296,48 @@ ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *s
         rc = copy_options(bridge, &o, err);
     if (rc == LEDGER_OK)
         rc = ldg_store_reopen(source, LDG_ROLE_USER, bridge->options.name, &bridge->source, err);
+    if (rc == LEDGER_OK && sink != NULL)
+        rc = ldg_own_create(sink, &bridge->own, err);
     if (rc == LEDGER_OK)
-        rc = ldg_store_reopen(sink, LDG_ROLE_USER, bridge->options.name, &bridge->sink, err);
+        rc = sink != NULL
+                 ? ldg_own_open(bridge->own, &bridge->sink, err)
+                 : ldg_store_reopen(store, LDG_ROLE_USER, bridge->options.name, &bridge->sink, err);
     if (rc == LEDGER_OK)
         rc = check_abilities(bridge, err);
     if (rc == LEDGER_OK)
         rc = open_state_store(bridge, err);
     if (rc == LEDGER_OK)
-        rc = ldg_pair_identities(bridge->source,
-                                 ldg_origins_store(bridge->sink, bridge->state_store),
-                                 &source_identity, &sink_identity, err);
+        rc = check_identities(bridge, err);
     if (rc == LEDGER_OK)
         rc = ldg_telemetry_init(&bridge->telemetry, &bridge->options, err);
-    if (rc == LEDGER_OK) {
+    bridge->is_whole = rc == LEDGER_OK;
+    if (rc == LEDGER_OK)
         *ret_bridge = bridge;
-        bridge = NULL;
-    }
-    ledger_bridge_destroy(&bridge);
+    else
+        ledger_bridge_destroy(&bridge);
     return rc;
+}
+
+ledger_rc ledger_bridge_create(const ledger_store *source, const ledger_store *sink,
+                               const ledger_bridge_options *options, ledger_bridge **ret_bridge,
+                               ledger_error *err)
+{
+    ledger_error local;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || ret_bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge: source, sink or result is NULL");
+    return create(source, sink, NULL, options, ret_bridge, err);
+}
+
+ledger_rc ledger_bridge_create_to(const ledger_store *source, const ledger_sink *sink,
+                                  const ledger_bridge_options *options, ledger_bridge **ret_bridge,
+                                  ledger_error *err)
+{
+    ledger_error local;
+    err = err != NULL ? err : &local;
+    if (source == NULL || sink == NULL || ret_bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge: source, sink or result is NULL");
+    return create(source, NULL, sink, options, ret_bridge, err);
 }
 
 void ledger_bridge_destroy(ledger_bridge **bridge)
@@ -258,11 +346,18 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
         return;
     struct ledger_bridge *b = *bridge;
     ledger_bridge_stop(b);
+    if (ldg_own_is_inside(b->own)) {
+        ldg_log(&b->telemetry, LEDGER_LOG_ERROR,
+                "the bridge is not destroyed from within deliver() of its own sink", NULL);
+        return;
+    }
     ldg_pipe_close(&b->poll_pipe);
     ledger_store_close(&b->state_store);
     ledger_store_close(&b->sink);
     ledger_store_close(&b->source);
-    for (int i = 0; i < 4; i++)
+    ldg_own_destroy(&b->own, b->is_whole);
+    ldg_delivered_fini(&b->delivered);
+    for (int i = 0; i < STRINGS; i++)
         ldg_free(b->strings[i]);
     if (b->wake_fd >= 0)
         close(b->wake_fd);
@@ -366,6 +461,18 @@ static ledger_rc open_pipe(struct ledger_bridge *bridge, const ledger_wait *wait
     return rc;
 }
 
+ledger_rc ldg_bridge_check(const ledger_bridge *bridge, const char *call, ledger_error *err)
+{
+    if (bridge == NULL)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
+    if (!ldg_own_is_inside(bridge->own))
+        return LEDGER_OK;
+    return ldg_fail(err, LEDGER_ERR_INVALID,
+                    "%s was called from within deliver() of the bridge's own sink, which it would "
+                    "wait for; call it from another thread, or after deliver() has returned",
+                    call);
+}
+
 /* --- polling --------------------------------------------------------------------------------- */
 
 #define POLL_FENCED_TRIES 20
@@ -376,8 +483,10 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
     size_t read = 0;
     ledger_rc rc = LEDGER_ERR_FENCED;
     err = err != NULL ? err : &local;
-    if (bridge == NULL)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
+    rc = ldg_bridge_check(bridge, "poll", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    rc = LEDGER_ERR_FENCED;
     memset(err, 0, sizeof(*err));
     pthread_mutex_lock(&bridge->poll_mutex);
     for (int i = 0; i < POLL_FENCED_TRIES && rc == LEDGER_ERR_FENCED; i++) {
@@ -503,6 +612,20 @@ static void *bridge_main(void *arg)
     return NULL;
 }
 
+/* For the bridge's condition. */
+static struct timespec clock_after_ms(int64_t ms)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    at.tv_sec += ms / 1000;
+    at.tv_nsec += ms % 1000 * 1000000;
+    if (at.tv_nsec >= 1000000000) {
+        at.tv_sec++;
+        at.tv_nsec -= 1000000000;
+    }
+    return at;
+}
+
 ledger_rc ledger_bridge_start(ledger_bridge *bridge, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
@@ -536,12 +659,26 @@ void ledger_bridge_request_stop(ledger_bridge *bridge)
     errno = saved;
 }
 
-void ledger_bridge_stop(ledger_bridge *bridge)
+/* Waits for the thread, and says what keeps it. */
+static void wait_for_end(struct ledger_bridge *bridge)
 {
-    if (bridge == NULL)
-        return;
-    ledger_bridge_request_stop(bridge);
+    const struct timespec end = clock_after_ms(STOP_TELL_MS);
+    char text[160];
+    int waited = 0;
     pthread_mutex_lock(&bridge->mutex);
+    while (bridge->running && waited == 0)
+        waited = pthread_cond_timedwait(&bridge->cond, &bridge->mutex, &end);
+    const int64_t inside_ms = ldg_own_inside_ms(bridge->own);
+    if (bridge->running && inside_ms > 0) {
+        pthread_mutex_unlock(&bridge->mutex);
+        (void)snprintf(
+            text, sizeof(text),
+            "the stop waits for deliver() of the program's sink, which was called %.1f s "
+            "ago and has not returned",
+            (double)inside_ms / 1e3);
+        ldg_log(&bridge->telemetry, LEDGER_LOG_WARN, text, NULL);
+        pthread_mutex_lock(&bridge->mutex);
+    }
     while (bridge->running)
         pthread_cond_wait(&bridge->cond, &bridge->mutex);
     bool join = bridge->started && !bridge->joined;
@@ -551,24 +688,25 @@ void ledger_bridge_stop(ledger_bridge *bridge)
         pthread_join(bridge->thread, NULL);
 }
 
+void ledger_bridge_stop(ledger_bridge *bridge)
+{
+    if (bridge == NULL)
+        return;
+    ledger_bridge_request_stop(bridge);
+    if (!ldg_own_is_inside(bridge->own))
+        wait_for_end(bridge);
+}
+
 ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t timeout_ms,
                              ledger_error *err)
 {
-    struct timespec deadline;
+    const struct timespec deadline = clock_after_ms(timeout_ms > 0 ? timeout_ms : 0);
     uint64_t one = 1;
     ledger_rc rc = LEDGER_OK;
     int waited = 0;
-    if (bridge == NULL)
-        return ldg_fail(err, LEDGER_ERR_INVALID, "bridge is NULL");
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    if (timeout_ms >= 0) {
-        deadline.tv_sec += timeout_ms / 1000;
-        deadline.tv_nsec += timeout_ms % 1000 * 1000000;
-        if (deadline.tv_nsec >= 1000000000) {
-            deadline.tv_sec++;
-            deadline.tv_nsec -= 1000000000;
-        }
-    }
+    rc = ldg_bridge_check(bridge, "wait", err);
+    if (rc != LEDGER_OK)
+        return rc;
     pthread_mutex_lock(&bridge->mutex);
     if (!bridge->started) {
         pthread_mutex_unlock(&bridge->mutex);

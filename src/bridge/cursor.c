@@ -6,7 +6,7 @@
  * sink already has, going forward would lose events. A batch never moves that column back: where Go
  * has run ahead, its position stays until ours has passed it.
  *
- * A sink that keeps no cursors has them in a state store: a local file, or the process's memory. */
+ * A sink that keeps no cursors has them in a state store. */
 #include <stdio.h>
 #include <string.h>
 
@@ -159,15 +159,8 @@ ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct l
     return cursor->codec->encode(id, ret_next->readable, err);
 }
 
-ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
-                           ledger_error *err)
+void ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next)
 {
-    if (!cursor->in_sink) {
-        ledger_rc rc = ldg_store_cursor_set(cursor->store, cursor->name, &cursor->row, next, err);
-        if (rc != LEDGER_OK)
-            return rc;
-    }
     cursor->row = *next;
     (void)snprintf(cursor->from, sizeof(cursor->from), "%s", next->state);
-    return LEDGER_OK;
 }

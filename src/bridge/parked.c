@@ -67,6 +67,8 @@ ledger_rc ledger_bridge_parked_drop(ledger_store *sink, int64_t id, uint64_t *re
 
 struct retry_run {
     ledger_store *source, *sink;
+    ledger_store *keeper;            /* of what is parked: the sink, or its state store */
+    struct ldg_deliverer *deliverer; /* with a state store; else NULL */
     struct ldg_origin_cache origins;
     struct ldg_arena arena;
     int64_t only; /* 0: all */
@@ -113,7 +115,8 @@ static ledger_rc plan_row(struct retry_run *run, const struct ldg_parked_row *ro
                                          .created_at_us = row->time_us };
     ledger_rc rc = ldg_read_complete(run->source, item, 1, &run->arena, err);
     if (rc == LEDGER_OK)
-        rc = ldg_origins_resolve(&run->origins, run->sink, &item->event, err);
+        rc = ldg_origins_resolve(&run->origins, ldg_origins_store(run->sink, run->keeper),
+                                 &item->event, err);
     if (rc != LEDGER_OK)
         return rc;
     *ret_ops = ldg_arena_calloc(&run->arena, ldg_plan_op_count(item), sizeof(**ret_ops));
@@ -142,8 +145,12 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
         if (rc != LEDGER_OK)
             return rc;
     }
-    rc = item.bad != NULL ? ldg_store_parked_note(run->sink, row->id, item.bad, err)
-                          : ldg_store_parked_retry(run->sink, row->id, ops, count, &applied, err);
+    if (item.bad != NULL)
+        rc = ldg_store_parked_note(run->keeper, row->id, item.bad, err);
+    else if (run->deliverer != NULL)
+        rc = ldg_deliver_parked(run->deliverer, row, ops, count, &run->arena, &applied, err);
+    else
+        rc = ldg_store_parked_retry(run->keeper, row->id, ops, count, &applied, err);
     if (rc != LEDGER_OK)
         return rc;
     if (applied)
@@ -164,7 +171,7 @@ static ledger_rc retry_all(struct retry_run *run, ledger_error *err)
         struct ldg_parked_row *rows = NULL;
         size_t count = 0;
         ldg_arena_reset(&page);
-        rc = ldg_store_parked_list(run->sink, after, PAGE_ROWS, &page, &rows, &count, err);
+        rc = ldg_store_parked_list(run->keeper, after, PAGE_ROWS, &page, &rows, &count, err);
         if (rc != LEDGER_OK || count == 0)
             break;
         for (size_t i = 0; i < count && rc == LEDGER_OK; i++) {
@@ -189,6 +196,31 @@ static ledger_rc retry_all(struct retry_run *run, ledger_error *err)
     return rc;
 }
 
+static ledger_rc retry(struct retry_run *run, uint64_t *ret_applied, uint64_t *ret_left,
+                       ledger_error *err)
+{
+    ldg_arena_init(&run->arena, 1 << 20);
+    run->stay = 1;
+    ledger_rc rc = ldg_origins_init(&run->origins, run->source, run->sink,
+                                    run->deliverer != NULL ? run->keeper : NULL, "", err);
+    /* One that came free may have held back another that was looked at before it. */
+    for (uint64_t before = UINT64_MAX;
+         rc == LEDGER_OK && run->applied != before && run->stay > 0;) {
+        before = run->applied;
+        run->stay = 0;
+        rc = retry_all(run, err);
+    }
+    if (rc == LEDGER_OK) {
+        if (ret_applied != NULL)
+            *ret_applied = run->applied;
+        if (ret_left != NULL)
+            *ret_left = run->stay;
+    }
+    ldg_origins_fini(&run->origins);
+    ldg_arena_fini(&run->arena);
+    return rc;
+}
+
 ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, int64_t id,
                                      uint64_t *ret_applied, uint64_t *ret_left, ledger_error *err)
 {
@@ -196,22 +228,34 @@ ledger_rc ledger_bridge_parked_retry(ledger_store *source, ledger_store *sink, i
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || id < 0)
         return ldg_fail(err, LEDGER_ERR_INVALID, "parked retry: a store is NULL or id negative");
-    struct retry_run run = { .source = source, .sink = sink, .only = id, .stay = 1 };
-    ldg_arena_init(&run.arena, 1 << 20);
-    ledger_rc rc = ldg_origins_init(&run.origins, source, sink, NULL, "", err);
-    /* One that came free may have held back another that was looked at before it. */
-    for (uint64_t before = UINT64_MAX; rc == LEDGER_OK && run.applied != before && run.stay > 0;) {
-        before = run.applied;
-        run.stay = 0;
-        rc = retry_all(&run, err);
-    }
-    if (rc == LEDGER_OK) {
-        if (ret_applied != NULL)
-            *ret_applied = run.applied;
-        if (ret_left != NULL)
-            *ret_left = run.stay;
-    }
-    ldg_origins_fini(&run.origins);
-    ldg_arena_fini(&run.arena);
+    struct retry_run run = { .source = source, .sink = sink, .keeper = sink, .only = id };
+    return retry(&run, ret_applied, ret_left, err);
+}
+
+ledger_rc ledger_bridge_retry(ledger_bridge *bridge, int64_t id, uint64_t *ret_applied,
+                              uint64_t *ret_left, ledger_error *err)
+{
+    ledger_error local;
+    struct ldg_pipe *pipe = NULL;
+    err = err != NULL ? err : &local;
+    ledger_rc rc = ldg_bridge_check(bridge, "retry", err);
+    if (rc == LEDGER_OK && id < 0)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "retry: id is negative");
+    if (rc == LEDGER_OK)
+        rc = ldg_pipe_open(bridge, &bridge->poll_waits, &pipe, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const bool delivers = pipe->state_store != NULL;
+    struct retry_run run = {
+        .source = pipe->source,
+        .sink = pipe->sink,
+        .keeper = delivers ? pipe->state_store : pipe->sink,
+        .deliverer = delivers ? &pipe->deliverer : NULL,
+        .only = id,
+    };
+    pthread_mutex_lock(&bridge->lone_mutex);
+    rc = retry(&run, ret_applied, ret_left, err);
+    pthread_mutex_unlock(&bridge->lone_mutex);
+    ldg_pipe_close(&pipe);
     return rc;
 }

@@ -44,7 +44,9 @@ ledger_rc ldg_origins_init(struct ldg_origin_cache *origins, ledger_store *sourc
         rc = ldg_store_origin_get(store, &origins->source_identity, name, &origins->source, err);
     if (rc == LEDGER_OK) {
         origins->source_has_texts = ldg_store_has_text_ids(source);
-        origins->sink_takes_texts = (ldg_store_caps(sink) & LDG_CAP_TEXT_KEYS) != 0;
+        origins->sink_takes_texts =
+            (ldg_store_caps(sink) & LDG_CAP_TEXT_KEYS) != 0 &&
+            (state_store == NULL || (ldg_store_caps(state_store) & LDG_CAP_TEXT_KEYS) != 0);
     }
     return rc;
 }
@@ -78,7 +80,12 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
             .store = pipe->state_store != NULL ? pipe->state_store : pipe->sink,
             .name = bridge->options.name,
             .codec = bridge->options.id_codec,
-            .in_sink = pipe->state_store == NULL,
+        };
+        pipe->deliverer = (struct ldg_deliverer){
+            .sink = pipe->sink,
+            .state = pipe->state_store,
+            .delivered = &bridge->delivered,
+            .refusals.limit = bridge->options.refusal_limit,
         };
         *ret_pipe = pipe;
         pipe = NULL;
@@ -108,7 +115,7 @@ static ledger_rc check_fit(struct ldg_pipe *pipe, ledger_error *err)
     const uint32_t skipped = pipe->bridge->options.skip_types;
     bool emptied = false;
     ledger_rc rc = LEDGER_OK;
-    if (pipe->fitted || !pipe->cursor.in_sink)
+    if (pipe->fitted || pipe->state_store != NULL)
         return LEDGER_OK;
     rc = ldg_fit_check_others(&pipe->cursor, pipe->source, err);
     if (rc == LEDGER_OK && (skipped >> LEDGER_MUTATION_SET_ANNOTATIONS & 1) != 0)
@@ -140,7 +147,7 @@ static ledger_rc load_cursor(struct ldg_pipe *pipe, ledger_error *err)
     if (before != NULL)
         *before = pipe->cursor.row;
     rc = ldg_cursor_load(&pipe->cursor, pipe->source, true, &moved, err);
-    if (rc == LEDGER_OK && pipe->cursor.in_sink)
+    if (rc == LEDGER_OK && pipe->state_store == NULL)
         rc = ldg_takeover_run(pipe, before, moved, err);
     if (rc == LEDGER_OK)
         rc = check_fit(pipe, err);
@@ -352,12 +359,11 @@ static ledger_rc fail_bad(const struct ldg_batch *batch, ledger_error *err)
                     (long long)batch->log.rows[0].position, batch->events[0].bad);
 }
 
-/* Ends the oldest batch under way. A bad event in its middle, or another batch in its way, means
- * that it is to be read again, shorter or alone: pipe->redo. */
-static ledger_rc finish(struct ldg_pipe *pipe, ledger_error *err)
+/* What became of a batch. A bad event in its middle, or another batch in its way, means that it is
+ * to be read again, shorter or alone: pipe->redo. */
+static ledger_rc ended(struct ldg_pipe *pipe, const struct ldg_batch *batch, ledger_rc rc,
+                       ledger_error *err)
 {
-    struct ldg_batch *batch = NULL;
-    ledger_rc rc = ldg_apply_finish(&pipe->applier, &pipe->cursor, &batch, err);
     if (rc == LEDGER_OK) {
         pipe->limit_once = 0;
         account(pipe, batch);
@@ -378,6 +384,14 @@ static ledger_rc finish(struct ldg_pipe *pipe, ledger_error *err)
     if (rc != LEDGER_ERR_FENCED)
         account_failure(pipe, batch);
     return rc;
+}
+
+/* Ends the oldest batch under way. */
+static ledger_rc finish(struct ldg_pipe *pipe, ledger_error *err)
+{
+    struct ldg_batch *batch = NULL;
+    ledger_rc rc = ldg_apply_finish(&pipe->applier, &pipe->cursor, &batch, err);
+    return ended(pipe, batch, rc, err);
 }
 
 static ledger_rc finish_all(struct ldg_pipe *pipe, size_t but, ledger_error *err)
@@ -432,6 +446,28 @@ static ledger_rc stop_before_bad(struct ldg_pipe *pipe, const struct ldg_batch *
     return rc;
 }
 
+static ledger_rc deliver(struct ldg_pipe *pipe, struct ldg_batch *batch, bool park,
+                         ledger_error *err)
+{
+    const ledger_rc rc = ldg_deliver(&pipe->deliverer, &pipe->cursor, batch, park, err);
+    return ended(pipe, batch, rc, err);
+}
+
+/* ahead: the next batch is being read meanwhile. */
+static ledger_rc apply(struct ldg_pipe *pipe, struct ldg_batch *batch, bool park, bool ahead,
+                       ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    ahead = ahead && ldg_apply_may_overlap(&pipe->applier, batch);
+    if (!ahead)
+        rc = finish_all(pipe, 0, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        rc = ldg_apply_start(&pipe->applier, &pipe->cursor, batch, park, ahead, err);
+    if (rc == LEDGER_OK && !pipe->redo)
+        rc = finish_all(pipe, ahead ? 1 : 0, err);
+    return rc;
+}
+
 /* May leave the batch under way; the next trip, or its failure, ends it. *ret_read stays as it is
  * when there is to be another trip at once. */
 static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
@@ -477,14 +513,9 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     if (batch->has_bad && !park)
         return stop_before_bad(pipe, batch, err);
 
-    /* 4. and 5. Apply and move the cursor, in one transaction where the sink has them. */
-    ahead = ahead && ldg_apply_may_overlap(&pipe->applier, batch);
-    if (!ahead)
-        rc = finish_all(pipe, 0, err);
-    if (rc == LEDGER_OK && !pipe->redo)
-        rc = ldg_apply_start(&pipe->applier, &pipe->cursor, batch, park, ahead, err);
-    if (rc == LEDGER_OK && !pipe->redo)
-        rc = finish_all(pipe, ahead ? 1 : 0, err);
+    /* 4. and 5. Apply and move the cursor: in one transaction, or by way of a state store. */
+    rc = pipe->state_store != NULL ? deliver(pipe, batch, park, err)
+                                   : apply(pipe, batch, park, ahead, err);
     if (rc == LEDGER_OK && !pipe->redo)
         *ret_read = batch->log.count;
     return rc;

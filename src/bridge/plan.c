@@ -104,6 +104,7 @@ struct address {
     int mutation_origin;
     int entry_origin;
     bool by_source_id;
+    const char *text; /* of the entry's origin; "": the source's own */
 };
 
 static const char *find_address(const ledger_mutation_event *event,
@@ -113,6 +114,7 @@ static const char *find_address(const ledger_mutation_event *event,
     ret->mutation_origin = origins->source;
     ret->entry_origin = origins->source;
     ret->by_source_id = false;
+    ret->text = event->origin;
     if (event->origin[0] != '\0') {
         ret->mutation_origin = find_origin(origins, event->origin);
         if (ret->mutation_origin < 0)
@@ -125,6 +127,7 @@ static const char *find_address(const ledger_mutation_event *event,
         if (ret->entry_origin < 0)
             return explain(arena, "entry_origin is not uuid:epoch:", event->entry_origin);
         ret->by_source_id = true;
+        ret->text = event->entry_origin;
     }
     return NULL;
 }
@@ -167,6 +170,8 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
             id = address->by_source_id ? entry->source_id : entry->id;
             ops[i] = *base;
             ops[i].kind = LDG_OP_APPEND;
+            ops[i].part = (uint32_t)i;
+            ops[i].parts = (uint32_t)event->entry_count;
             ops[i].entry = entry;
             if (entry->created_at_us != LEDGER_NO_TIME)
                 ops[i].time_us = entry->created_at_us;
@@ -233,7 +238,8 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
     const ledger_mutation_event *event = &item->event;
     const bool readable = item->bad == NULL;
     struct address address = { .mutation_origin = rules->origins->source,
-                               .entry_origin = rules->origins->source };
+                               .entry_origin = rules->origins->source,
+                               .text = "" };
     size_t count = 1;
 
     item->fate = LDG_FATE_OPS;
@@ -262,6 +268,8 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
         .source_uuid = rules->origins->source_identity.uuid,
         .event = row->payload,
         .event_index = index,
+        .source_epoch = rules->origins->source_identity.epoch,
+        .origin_text = address.text,
     };
     if (item->bad == NULL)
         item->bad = plan_ops(item, &address, &base, rules->origins, arena, ops, &count);

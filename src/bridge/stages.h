@@ -4,11 +4,13 @@
  *   decode.c  rows -> events                                                 (pure)
  *   plan.c    events + the user's choices -> ops, or why there are none      (pure)
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
+ *   deliver.c the same, into a sink that keeps no state: another store keeps it
  *   cursor.c  where the next batch begins                                    (owns positions)
  *   takeover.c  what the Go bridge left in the sink
  *
  *   fit.c     do sink and source fit the sink's cursors? at a start
  *   lag.c     how long events have waited                                    (pure)
+ *   own.c     a program's own sink, as a backend
  *   pipe.c    one trip through them, and its accounting
  *   bridge.c  a bridge's life: the loop over trips, and retries
  *
@@ -84,7 +86,6 @@ struct ldg_cursor_keeper {
     ledger_store *store; /* the sink; for a sink that keeps no cursors the state store */
     const char *name;
     const ledger_id_codec *codec;
-    bool in_sink; /* the sink keeps it: moves in apply()'s transaction */
     bool loaded;
     struct ldg_cursor row;           /* as it stands in that store */
     char from[LDG_CURSOR_STATE_MAX]; /* where the next batch begins */
@@ -149,6 +150,23 @@ struct ldg_applier {
     pthread_cond_t cond;
 };
 
+/* deliver.c: ops that the sink has and the state store does not know of yet. */
+struct ldg_delivered_op {
+    int64_t log_position;
+    uint32_t part;
+    uint8_t outcome;
+};
+struct ldg_delivered {
+    char from[LDG_CURSOR_STATE_MAX]; /* their batch began there */
+    struct ldg_delivered_op *ops;
+    size_t count, cap;
+};
+struct ldg_deliverer {
+    ledger_store *sink, *state;
+    struct ldg_delivered *delivered; /* the bridge's */
+    struct ldg_refusals refusals;
+};
+
 /* lag.c: what a bridge has seen of its log; monotonic times, 0: never */
 struct ldg_backlog {
     int64_t since_us; /* events wait, seen first then; counted anew from each progress */
@@ -160,6 +178,7 @@ struct ldg_pipe {
     ledger_store *source, *sink, *state_store;
     struct ldg_reader reader;
     struct ldg_applier applier;
+    struct ldg_deliverer deliverer; /* with a state store */
     struct ldg_cursor_keeper cursor;
     struct ldg_origin_cache origins;
     size_t limit_once; /* next batch ends before a bad event; 0: no such limit */
@@ -188,10 +207,13 @@ struct ldg_telemetry {
 
 struct ledger_bridge {
     ledger_bridge_options options; /* strings are ours */
-    char *strings[4];              /* name, cursor_file, meter_name, tracer_name */
-    ledger_store *source, *sink;   /* templates: every pipe opens its own from them */
-    ledger_store *state_store;     /* keeps the cursors of a sink that does not; else NULL */
-    pthread_mutex_t lone_mutex;    /* with a state store nothing fences, so cycles take turns */
+    char *strings[6]; /* name, cursor_file, meter_name, tracer_name, state_url, state_table */
+    ledger_store *source, *sink; /* templates: every pipe opens its own from them */
+    ledger_store *state_store;   /* keeps the cursors of a sink that does not; else NULL */
+    struct ldg_own_sink *own;    /* the program's sink; else NULL */
+    pthread_mutex_t lone_mutex;  /* with a state store cycles take turns: for `delivered`, and
+                                    because a delivery cannot be taken back */
+    struct ldg_delivered delivered;
     struct ldg_telemetry telemetry;
     int wake_fd, stop_fd; /* eventfds; stop_fd stays readable once set */
     atomic_bool stopping;
@@ -206,7 +228,7 @@ struct ledger_bridge {
     bool poll_was_open;    /* once at least */
     pthread_mutex_t mutex; /* everything below */
     pthread_cond_t cond;
-    bool started, running, joined;
+    bool started, running, joined, is_whole;
     pthread_t thread;
     uint64_t looks, empty_looks; /* looks begun; the last of them that found nothing */
     ledger_rc end_rc;
@@ -284,6 +306,18 @@ bool ldg_apply_is_durable(struct ldg_applier *applier, struct ldg_ticket ticket)
 /* Nothing may be under way. */
 void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog);
 
+/* Carries a batch into a sink that keeps no state, and moves the cursor in the state store. One
+ * caller at a time of all that share `delivered`. REJECTED, where nothing may be parked:
+ * err->done_count is the op. What was delivered stays so, and is left out of the next try. */
+ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper *cursor,
+                      struct ldg_batch *batch, bool may_park, ledger_error *err);
+/* The ops of a parked event, and then it is parked no longer. What does not work out (it has to
+ * wait, or is refused) is noted as another attempt. */
+ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_parked_row *row,
+                             const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
+                             bool *ret_applied, ledger_error *err);
+void ldg_delivered_fini(struct ldg_delivered *delivered);
+
 /* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,
                           bool *ret_adopt, ledger_error *err);
@@ -306,9 +340,18 @@ ledger_rc ldg_cursor_of_go(const struct ldg_cursor_keeper *cursor, char name[LDG
 ledger_rc ldg_cursor_next(const struct ldg_cursor_keeper *cursor, const struct ldg_cursor *before,
                           const struct ldg_log_batch *batch, struct ldg_cursor *ret_next,
                           ledger_error *err);
-/* The row was written by apply(), or is written now to the state store. */
-ledger_rc ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next,
-                           ledger_error *err);
+/* The row was written. */
+void ldg_cursor_moved(struct ldg_cursor_keeper *cursor, const struct ldg_cursor *next);
+
+/* own.c: the program's sink, copied. Errors: INVALID. */
+ledger_rc ldg_own_create(const ledger_sink *sink, struct ldg_own_sink **ret_own, ledger_error *err);
+/* *own may be NULL. close: the program's close() is called. */
+void ldg_own_destroy(struct ldg_own_sink **own, bool close);
+ledger_rc ldg_own_open(const struct ldg_own_sink *own, ledger_store **ret_store, ledger_error *err);
+/* Is this thread in its deliver()? own may be NULL. */
+bool ldg_own_is_inside(const struct ldg_own_sink *own);
+/* How long the call of deliver() has taken that is under way; 0: none is. own may be NULL. */
+int64_t ldg_own_inside_ms(struct ldg_own_sink *own);
 
 /* How long the oldest of a backlog has waited, as somebody sees it who comes by: oldest_us, when it
  * was written by its writer's clock; moved_us, when the cursor moved last. */
@@ -385,6 +428,9 @@ ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store);
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
                               struct ldg_identity *ret_source, struct ldg_identity *ret_sink,
                               ledger_error *err);
+/* Errors: INVALID (there is no bridge; the thread is in its own sink's deliver(), which `call`
+ * would wait for). */
+ledger_rc ldg_bridge_check(const ledger_bridge *bridge, const char *call, ledger_error *err);
 /* Opens handles, which wait as `waits` says, compares identities, finds the origin. */
 ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
                         struct ldg_pipe **ret_pipe, ledger_error *err);

@@ -15,7 +15,6 @@ static ledger_rc keeper_init(struct ldg_cursor_keeper *keeper, ledger_store *sin
     keeper->store = sink;
     keeper->name = name != NULL ? name : LEDGER_BRIDGE_DEFAULT_NAME;
     keeper->codec = &ledger_int64_codec;
-    keeper->in_sink = true;
     return LEDGER_OK;
 }
 

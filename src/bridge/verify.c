@@ -798,7 +798,6 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
         .store = sink,
         .name = v->options->name != NULL ? v->options->name : LEDGER_BRIDGE_DEFAULT_NAME,
         .codec = &ledger_int64_codec,
-        .in_sink = true,
     };
     v->trims = ldg_malloc(TRIMS_MAX * sizeof(*v->trims));
     if (v->trims == NULL)

@@ -65,6 +65,8 @@ enum cli_option_id {
     OPT_REFUSAL_LIMIT,
     OPT_UNTIL_EMPTY,
     OPT_RETRY_FOR,
+    OPT_STATE,
+    OPT_STATE_TABLE,
     OPT_CURSOR_FILE,
     OPT_MAX_LAG,
     OPT_MAX_REPORTED,
@@ -201,11 +203,13 @@ int cli_unknown_command(const struct cli *cli);
 
 /* --- stores --------------------------------------------------------------------------------- */
 
-enum cli_end { CLI_STORE, CLI_SOURCE, CLI_SINK };
+enum cli_end { CLI_STORE, CLI_SOURCE, CLI_SINK, CLI_STATE };
 
 /* Options for one end, from the arguments; false: its URL is missing, or the password file cannot
  * be read (printed). */
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options);
+/* Who keeps cursor and parked events: CLI_SINK, or CLI_STATE where one is named. */
+enum cli_end cli_keeper(const struct cli *cli);
 /* Opens one end. Prints what went wrong and returns its exit code; 0 = *ret_store is set. */
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
                    ledger_store **ret_store);

@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 
+/* sink: who keeps cursor and parked events, be it a state store. */
 struct pair {
     ledger_store *source, *sink;
 };
@@ -21,7 +22,7 @@ static int pair_open_as(const struct cli *cli, uint32_t source_flags, uint32_t s
     *ret_pair = (struct pair){ 0 };
     int exit_code = cli_store_open(cli, CLI_SOURCE, source_flags, &ret_pair->source);
     if (exit_code == 0)
-        exit_code = cli_store_open(cli, CLI_SINK, sink_flags, &ret_pair->sink);
+        exit_code = cli_store_open(cli, cli_keeper(cli), sink_flags, &ret_pair->sink);
     if (exit_code != 0)
         pair_close(ret_pair);
     return exit_code;
@@ -48,11 +49,16 @@ static int read_status(const struct cli *cli, ledger_bridge_status *ret_status, 
 
 /* --- status --------------------------------------------------------------------------------- */
 
-static void print_status_json(const struct cli *cli, const ledger_bridge_status *s)
+static void print_status_json(const struct cli *cli, const struct pair *pair,
+                              const ledger_bridge_status *s)
 {
     json_begin(stdout);
     json_text(stdout, "name", bridge_name(cli));
     json_text(stdout, "source_uuid", s->source_uuid);
+    if (cli_keeper(cli) == CLI_STATE) {
+        json_text(stdout, "state", ledger_store_url(pair->sink));
+        json_text(stdout, "state_table", ledger_store_table(pair->sink));
+    }
     json_text(stdout, "position", s->has_cursor ? cli_position_text(s->position) : NULL);
     json_text(stdout, "head", cli_position_text(s->head));
     json_count(stdout, "backlog", s->backlog_count);
@@ -83,8 +89,8 @@ static void print_ends(const struct cli *cli, const struct pair *pair)
     printf("bridge    %s\n", bridge_name(cli));
     printf("source    %s  table %s\n", ledger_store_url(pair->source),
            ledger_store_table(pair->source));
-    printf("sink      %s  table %s\n", ledger_store_url(pair->sink),
-           ledger_store_table(pair->sink));
+    printf("%s %s  table %s\n", cli_keeper(cli) == CLI_STATE ? "state    " : "sink     ",
+           ledger_store_url(pair->sink), ledger_store_table(pair->sink));
 }
 
 static void print_position(const ledger_bridge_status *s)
@@ -116,7 +122,7 @@ int cli_bridge_status(const struct cli *cli)
     if (exit_code != 0)
         goto out;
     if (cli_flag(cli, OPT_JSON)) {
-        print_status_json(cli, &status);
+        print_status_json(cli, &pair, &status);
     } else {
         print_ends(cli, &pair);
         print_position(&status);
@@ -364,7 +370,7 @@ static int walk_parked(const struct cli *cli, struct parked *parked)
 {
     ledger_store *sink = NULL;
     ledger_error err = { 0 };
-    int exit_code = cli_store_open(cli, CLI_SINK, LEDGER_STORE_READ_ONLY, &sink);
+    int exit_code = cli_store_open(cli, cli_keeper(cli), LEDGER_STORE_READ_ONLY, &sink);
     if (exit_code != 0)
         return exit_code;
     cli_output_may_be_cut();
@@ -418,35 +424,64 @@ static bool id_or_all(const struct cli *cli, int64_t *ret_id)
     return all || parked_id(cli->args[0], ret_id);
 }
 
+/* With a state store it takes a bridge: what is parked there is delivered. */
+static ledger_rc retry_by_bridge(const struct cli *cli, const struct pair *pair, int64_t id,
+                                 uint64_t *ret_applied, uint64_t *ret_left, ledger_error *err)
+{
+    ledger_bridge *bridge = NULL;
+    ledger_bridge_options options;
+    ledger_bridge_options_defaults(&options);
+    options.name = bridge_name(cli);
+    options.state_url = cli_text(cli, OPT_STATE);
+    options.state_table = cli_text(cli, OPT_STATE_TABLE);
+    options.cursor_file = cli_text(cli, OPT_CURSOR_FILE);
+    ledger_rc rc = ledger_bridge_create(pair->source, pair->sink, &options, &bridge, err);
+    if (rc == LEDGER_OK)
+        rc = ledger_bridge_retry(bridge, id, ret_applied, ret_left, err);
+    ledger_bridge_destroy(&bridge);
+    return rc;
+}
+
+static void print_retried(const struct cli *cli, uint64_t applied, uint64_t left)
+{
+    if (cli_flag(cli, OPT_JSON)) {
+        json_begin(stdout);
+        json_count(stdout, "applied", applied);
+        json_count(stdout, "left", left);
+        json_end(stdout);
+    } else {
+        printf("%llu applied, %llu still parked\n", (unsigned long long)applied,
+               (unsigned long long)left);
+    }
+    if (!cli_flush())
+        cli_error("%llu events are applied already, %llu are still parked",
+                  (unsigned long long)applied, (unsigned long long)left);
+}
+
 int cli_parked_retry(const struct cli *cli)
 {
-    struct pair pair;
+    struct pair pair = { 0 };
     ledger_error err = { 0 };
     int64_t id = 0;
     uint64_t applied = 0, left = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
-    int exit_code = pair_open(cli, 0, &pair);
+    int exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &pair.source);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, CLI_SINK, 0, &pair.sink);
     if (exit_code != 0)
-        return exit_code;
-    ledger_rc rc = ledger_bridge_parked_retry(pair.source, pair.sink, id, &applied, &left, &err);
+        goto out;
+    ledger_rc rc =
+        cli_keeper(cli) == CLI_STATE
+            ? retry_by_bridge(cli, &pair, id, &applied, &left, &err)
+            : ledger_bridge_parked_retry(pair.source, pair.sink, id, &applied, &left, &err);
     if (rc != LEDGER_OK) {
         exit_code = cli_fail(rc, &err, NULL);
     } else {
         exit_code = left > 0 ? CLI_EXIT_PARKED : CLI_EXIT_OK;
-        if (cli_flag(cli, OPT_JSON)) {
-            json_begin(stdout);
-            json_count(stdout, "applied", applied);
-            json_count(stdout, "left", left);
-            json_end(stdout);
-        } else {
-            printf("%llu applied, %llu still parked\n", (unsigned long long)applied,
-                   (unsigned long long)left);
-        }
-        if (!cli_flush())
-            cli_error("%llu events are applied already, %llu are still parked",
-                      (unsigned long long)applied, (unsigned long long)left);
+        print_retried(cli, applied, left);
     }
+out:
     pair_close(&pair);
     return exit_code;
 }
@@ -459,7 +494,7 @@ int cli_parked_drop(const struct cli *cli)
     uint64_t dropped = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
-    int exit_code = cli_store_open(cli, CLI_SINK, 0, &sink);
+    int exit_code = cli_store_open(cli, cli_keeper(cli), 0, &sink);
     if (exit_code != 0)
         return exit_code;
     ledger_rc rc = ledger_bridge_parked_drop(sink, id, &dropped, &err);

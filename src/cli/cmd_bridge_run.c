@@ -32,6 +32,8 @@ static void bridge_options(const struct cli *cli, int64_t retry_for_ms,
     o->on_bad_event =
         (ledger_bad_event_policy)cli_number(cli, OPT_ON_BAD_EVENT, LEDGER_BAD_EVENT_PARK);
     o->refusal_limit = (uint32_t)cli_number(cli, OPT_REFUSAL_LIMIT, o->refusal_limit);
+    o->state_url = cli_text(cli, OPT_STATE);
+    o->state_table = cli_text(cli, OPT_STATE_TABLE);
     o->cursor_file = cli_text(cli, OPT_CURSOR_FILE);
     o->retry_for_ms = cli_number(cli, OPT_RETRY_FOR, retry_for_ms);
     o->logger.log = cli_log;

@@ -10,9 +10,10 @@
 #define PAIR_OPTIONS                                                                               \
     OPT_SOURCE, OPT_SINK, OPT_TABLE, OPT_SOURCE_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE,              \
         OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE, OPT_NAME
+#define STATE_OPTIONS OPT_STATE, OPT_STATE_TABLE, OPT_CURSOR_FILE
 #define CARRY_OPTIONS                                                                              \
     OPT_BATCH_SIZE, OPT_BACKLOG_BATCH_SIZE, OPT_MAX_BATCH_BYTES, OPT_PARALLEL_STREAMS, OPT_SKIP,   \
-        OPT_ON_BAD_EVENT, OPT_REFUSAL_LIMIT, OPT_CURSOR_FILE
+        OPT_ON_BAD_EVENT, OPT_REFUSAL_LIMIT, STATE_OPTIONS
 
 const struct cli_command cli_commands[] = {
     { .words = "store init",
@@ -167,10 +168,13 @@ const struct cli_command cli_commands[] = {
     { .words = "bridge status",
       .args = "",
       .summary = "print position, backlog and lag; exit 11 over --max-lag, 12 when parked",
+      .text =
+          "A sink that keeps no cursor, a program's own for one, has it in a state store: give\n"
+          "--state in place of --sink, here and for `parked` and `cursor`.",
       .examples = "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db\n"
                   "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db "
                   "--max-lag 5s",
-      .options = LIST(PAIR_OPTIONS, OPT_MAX_LAG),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_MAX_LAG),
       .run = cli_bridge_status },
     { .words = "bridge verify",
       .args = "",
@@ -190,7 +194,7 @@ const struct cli_command cli_commands[] = {
           "`ledgerctl bridge parked` alone does the same. `show` prints such an event, `retry`\n"
           "applies it, `drop` deletes it.",
       .examples = "ledgerctl bridge parked list --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS),
+      .options = LIST(SINK_OPTIONS, STATE_OPTIONS),
       .run = cli_parked_list },
     { .words = "bridge parked show",
       .args = "ID",
@@ -198,7 +202,7 @@ const struct cli_command cli_commands[] = {
       .max_args = 1,
       .summary = "print one parked event as it was read",
       .examples = "ledgerctl bridge parked show 3 --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS),
+      .options = LIST(SINK_OPTIONS, STATE_OPTIONS),
       .run = cli_parked_show },
     { .words = "bridge parked retry",
       .args = "ID | --all",
@@ -208,21 +212,21 @@ const struct cli_command cli_commands[] = {
           "An event that waits behind another one of its entry stays until that one is applied.",
       .examples =
           "ledgerctl bridge parked retry --all --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS, OPT_ALL),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_ALL),
       .run = cli_parked_retry },
     { .words = "bridge parked drop",
       .args = "ID | --all",
       .max_args = 1,
       .summary = "delete parked events: they are never applied",
       .examples = "ledgerctl bridge parked drop 3 --sink sqlite:copy.db",
-      .options = LIST(SINK_OPTIONS, OPT_ALL),
+      .options = LIST(SINK_OPTIONS, STATE_OPTIONS, OPT_ALL),
       .run = cli_parked_drop },
     { .words = "bridge cursor show",
       .args = "",
       .summary = "print where the bridge stands",
       .text = "`ledgerctl bridge cursor` alone does the same. `set` and `reset` move it.",
       .examples = "ledgerctl bridge cursor show --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS),
       .run = cli_cursor_show },
     { .words = "bridge cursor set",
       .args = "POSITION",
@@ -234,14 +238,14 @@ const struct cli_command cli_commands[] = {
           "what lies between for good, and needs --allow-skip.",
       .examples =
           "ledgerctl bridge cursor set 1200 --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS, OPT_ALLOW_SKIP),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_ALLOW_SKIP),
       .run = cli_cursor_set },
     { .words = "bridge cursor reset",
       .args = "",
       .summary = "set the cursor to the beginning of the log",
       .text = "Safe: what the sink has already is left alone.",
       .examples = "ledgerctl bridge cursor reset --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS),
       .run = cli_cursor_reset },
     { .words = "bridge cursor acknowledge",
       .args = "",
@@ -254,7 +258,7 @@ const struct cli_command cli_commands[] = {
           "nothing where nothing is needed.",
       .examples = "ledgerctl bridge cursor acknowledge --source postgresql://new.example/orders "
                   "--sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS),
       .run = cli_cursor_acknowledge },
 
     { .words = "completion bash",

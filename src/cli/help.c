@@ -311,7 +311,7 @@ static void print_completion_values(FILE *to)
             putc(*c == ',' ? ' ' : *c, to);
         fputs("\" ;;\n", to);
     }
-    fputs("    --store|--source|--sink)\n"
+    fputs("    --store|--source|--sink|--state)\n"
           "      if [[ $value == sqlite:* ]]; then files=1; cur=${value#sqlite:}\n"
           "      else words=\"sqlite: postgresql://\"; nospace=1; fi ;;\n"
           "    --cursor-file|--password-file) files=1 ;;\n"

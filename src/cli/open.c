@@ -12,7 +12,46 @@ static const struct {
     [CLI_STORE] = { OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, "store" },
     [CLI_SOURCE] = { OPT_SOURCE, OPT_SOURCE_TABLE, OPT_SOURCE_LOG_TABLE, "source" },
     [CLI_SINK] = { OPT_SINK, OPT_SINK_TABLE, OPT_SINK_LOG_TABLE, "sink" },
+    [CLI_STATE] = { OPT_STATE, OPT_STATE_TABLE, OPT_COUNT, "state store" },
 };
+
+enum cli_end cli_keeper(const struct cli *cli)
+{
+    return cli_text(cli, OPT_STATE) != NULL || cli_text(cli, OPT_CURSOR_FILE) != NULL ? CLI_STATE
+                                                                                      : CLI_SINK;
+}
+
+/* A file alone is a SQLite store. false: both were given (printed), or the name is too long. */
+static bool state_url(const struct cli *cli, const char **ret_url)
+{
+    static char url[4096 + 16];
+    const char *file = cli_text(cli, OPT_CURSOR_FILE);
+    *ret_url = cli_text(cli, OPT_STATE);
+    if (file == NULL)
+        return true;
+    if (*ret_url != NULL) {
+        cli_error("--cursor-file is short for --state sqlite:PATH: give one of the two");
+        return false;
+    }
+    if ((size_t)snprintf(url, sizeof url, "sqlite:%s", file) >= sizeof url) {
+        cli_error("the path of --cursor-file is too long");
+        return false;
+    }
+    *ret_url = url;
+    return true;
+}
+
+static bool state_options(const struct cli *cli, ledger_store_options *ret_options)
+{
+    const char *table = cli_text(cli, OPT_STATE_TABLE);
+    ledger_store_options_defaults(ret_options);
+    ret_options->label = "ledgerctl";
+    ret_options->wait = &cli_wait;
+    ret_options->table = table != NULL ? table : LEDGER_BRIDGE_DEFAULT_STATE_TABLE;
+    ret_options->log = LEDGER_MUTATION_LOG_OFF;
+    ret_options->busy_timeout_ms = (int)cli_number(cli, OPT_BUSY_TIMEOUT, 5000);
+    return state_url(cli, &ret_options->url);
+}
 
 static const char *first_text(const struct cli *cli, enum cli_option_id id,
                               enum cli_option_id other)
@@ -64,6 +103,8 @@ static bool take_password_file(const struct cli *cli)
 
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options)
 {
+    if (end == CLI_STATE)
+        return take_password_file(cli) && state_options(cli, ret_options);
     const struct cli_option *option = &cli_options[ends[end].url];
     const char *url = cli_text(cli, ends[end].url);
     if (url == NULL) {

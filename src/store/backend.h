@@ -38,7 +38,8 @@ struct ldg_open {
     ledger_log_mode log;
     uint32_t flags; /* LEDGER_STORE_… */
     int busy_timeout_ms;
-    void *connection;  /* of the backend's own kind */
+    void *connection; /* of the backend's own kind */
+    const struct ldg_backend *backend;
     const char *label; /* what the server is told about who connects: "ledgerctl/orders"; never
                           NULL, any length */
     const ledger_wait *wait; /* NULL: nobody is asked or told */
@@ -134,6 +135,9 @@ struct ldg_op {
     int64_t log_time_us;     /* created_at of the log row */
     ledger_bytes event;      /* the event as read */
     uint32_t event_index;    /* ops of one event share it; ascending */
+    uint32_t part, parts;    /* it is this one of the event's, from 0, and so many there are */
+    int64_t source_epoch;    /* with source_uuid */
+    const char *origin_text; /* "uuid:epoch" of `origin`; "": of the store whose log was read */
 };
 
 /* What became of an op. Of the ops of one event the highest value counts. */
@@ -195,6 +199,7 @@ struct ldg_parked_row {
     int64_t id;
     char source_uuid[LDG_UUID_TEXT_MAX]; /* of the store whose log was read */
     int64_t log_position;
+    int origin;    /* of its entry, as of an op */
     ledger_id key; /* as of an op; in the arena */
     const char *type_name, *stream, *reason;
     uint64_t attempts;
@@ -340,6 +345,8 @@ struct ldg_sink_role {
      * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED, REFUSED_ALL
      * (the brake), FOREIGN_BRIDGE (the Go bridge has added an op's entry), UNKNOWN_OUTCOME; all of
      * them leave nothing behind, except UNKNOWN_OUTCOME.
+     * Without ATOMIC_BATCH ops are done one after the other: whatever fails, err->done_count of
+     * them are done and stay so; those behind come again.
      * REJECTED, and parking, is for what an event itself runs into. What would meet every event (a
      * table of another shape, ids that have run out, a missing privilege, a full disk) has codes
      * of its own, and parks nothing. */
@@ -511,6 +518,10 @@ ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us);
  * this store goes by; ours go by source_id. */
 void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *source_id,
                       ledger_mutation_event *event);
+/* "uuid:epoch:position", and ":part" of an event with several: names a delivery for ever, so that
+ * who gets it twice can tell. */
+#define LDG_DELIVERY_KEY_MAX (LDG_UUID_TEXT_MAX + 3 * 21)
+void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX]);
 /* A change or a trim that was made here and has come round: it is here already. */
 bool ldg_op_came_round(const struct ldg_op *op);
 /* What an op may have to wait for behind a parked event. */

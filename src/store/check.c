@@ -200,19 +200,31 @@ ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *w
     return LEDGER_OK;
 }
 
-ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err)
+/* Is `name` the table, or one of those that stand beside it? */
+static bool is_beside(const char *table, const char *name)
 {
     static const char *const suffixes[] = { "", "_cursors", "_meta", "_origins", "_parked" };
-    size_t size = strlen(table);
-    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-        if (strncasecmp(table, log_table, size) == 0 &&
-            strcasecmp(log_table + size, suffixes[i]) == 0)
-            return ldg_fail(err, LEDGER_ERR_INVALID,
-                            "log table \"%s\" is another table of store \"%s\"; give it a name of "
-                            "its own, for example %s" LDG_LOG_SUFFIX,
-                            log_table, table, table);
-    }
+    const size_t size = strlen(table);
+    bool found = false;
+    for (size_t i = 0; !found && i < sizeof(suffixes) / sizeof(suffixes[0]); i++)
+        found = strncasecmp(table, name, size) == 0 && strcasecmp(name + size, suffixes[i]) == 0;
+    return found;
+}
+
+ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err)
+{
+    if (is_beside(table, log_table))
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "log table \"%s\" is another table of store \"%s\"; give it a name of "
+                        "its own, for example %s" LDG_LOG_SUFFIX,
+                        log_table, table, table);
     return LEDGER_OK;
+}
+
+bool ldg_store_has_table(const ledger_store *store, const char *table)
+{
+    return strcasecmp(table, store->table) != 0 &&
+           (is_beside(store->table, table) || is_beside(store->log_table, table));
 }
 
 ledger_rc ldg_check_cursor_name(const char *name, ledger_error *err)

@@ -142,6 +142,7 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         goto out;
     }
     store->open = (struct ldg_open){
+        .backend = store->backend,
         .url = store->url,
         .path = path,
         .table = store->table,

@@ -72,10 +72,6 @@ ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *w
 /* The log must be none of the tables that stand beside `table`. Case never tells tables apart. */
 ledger_rc ldg_check_log_table(const char *table, const char *log_table, ledger_error *err);
 
-/* Opens in a role; backend NULL: the one that the URL, or the connection, names. The opposite is
- * close of the backend, then free. */
-ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
-                            enum ldg_role role, ledger_store **ret_store, ledger_error *err);
 void ldg_store_free(ledger_store *store);
 /* Wakes who waits, at once or at the commit. */
 void ldg_store_wrote(ledger_store *store);

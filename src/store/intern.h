@@ -20,6 +20,12 @@ enum {
 uint64_t ldg_store_caps(const ledger_store *store);
 /* The kinds of op that a bridge may give it, as bits 1 << LDG_OP_…; 0: it is no sink. */
 uint32_t ldg_store_takes(const ledger_store *store);
+/* Opens in a role; backend NULL: the one that the URL, or the connection, names. */
+ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
+                            enum ldg_role role, ledger_store **ret_store, ledger_error *err);
+/* Is it the name of a table that belongs to the store and does not hold its entries: its mutation
+ * log, or one of those beside it? */
+bool ldg_store_has_table(const ledger_store *store, const char *table);
 /* Another handle with the same options, of the same backend, in a role; never creates. use (may be
  * NULL) is put behind the store's label: "ledgerctl" becomes "ledgerctl/orders". */
 ledger_rc ldg_store_reopen(const ledger_store *store, enum ldg_role role, const char *use,

@@ -47,6 +47,15 @@ void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *sourc
     event->source_id = source_id;
 }
 
+void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX])
+{
+    const int size = snprintf(text, LDG_DELIVERY_KEY_MAX, "%s:%" PRId64 ":%" PRId64,
+                              op->source_uuid, op->source_epoch, op->log_position);
+
+    if (op->parts > 1)
+        snprintf(text + size, LDG_DELIVERY_KEY_MAX - (size_t)size, ":%" PRIu32, op->part);
+}
+
 void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX])
 {
     static const char *const before[] = {

@@ -1,5 +1,5 @@
-/* A sink that only takes ops: no store, no state, no transaction. Cursor and origins are in the
- * bridge's state store; what a crash leaves comes again, with the same keys. */
+/* A sink that only takes ops: no store, no state, no transaction. Cursor, origins and parked events
+ * are in the bridge's state store; what a crash leaves comes again, with the same keys. */
 #include <stdlib.h>
 
 #include "fixtures.h"
@@ -13,8 +13,10 @@
 static struct {
     char lines[64][128];
     size_t count;
-    int fail_next; /* so many calls fail first */
-    bool in_order; /* within one call positions never fall */
+    int fail_next;      /* so many calls fail first */
+    size_t fail_at;     /* the call that comes to this op fails there, once; 0: none does */
+    const char *refuse; /* ops whose line has this are refused; NULL: none */
+    bool in_order;      /* within one call positions never fall */
 } got;
 
 static ledger_rc pure_open(void *ctx, const struct ldg_open *open, ledger_error *err)
@@ -34,7 +36,7 @@ static ledger_rc pure_health(void *ctx, ledger_error *err)
 
 static void note_op(const struct ldg_op *op)
 {
-    char *line = got.lines[got.count++ % 64];
+    char *line = got.lines[got.count % 64];
     const size_t size = sizeof(got.lines[0]);
     const long long id = op->key.number;
     switch (op->kind) {
@@ -60,6 +62,17 @@ static void note_op(const struct ldg_op *op)
     }
 }
 
+/* As a sink without transactions fails: what came before it is done. */
+static ledger_rc fail_at(size_t index, ledger_rc rc, const char *message, ledger_error *err)
+{
+    memset(err, 0, sizeof(*err));
+    err->code = rc;
+    err->flags = ledger_rc_flags(rc);
+    err->done_count = index;
+    snprintf(err->message, sizeof(err->message), "%s", message);
+    return rc;
+}
+
 static ledger_rc pure_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                             ledger_error *err)
 {
@@ -69,16 +82,19 @@ static ledger_rc pure_apply(void *ctx, const struct ldg_apply *apply, uint8_t *r
     assert_string_equal(*(const char **)ctx, "there");
     if (got.fail_next > 0) {
         got.fail_next--;
-        memset(err, 0, sizeof(*err));
-        err->code = LEDGER_ERR_CONNECT;
-        err->flags = LEDGER_ERROR_RETRY;
-        snprintf(err->message, sizeof(err->message), "nobody answers");
-        return LEDGER_ERR_CONNECT;
+        return fail_at(0, LEDGER_ERR_CONNECT, "nobody answers", err);
     }
     for (size_t i = 0; i < apply->count; i++) {
         if (i > 0 && apply->ops[i].log_position < apply->ops[i - 1].log_position)
             got.in_order = false;
         note_op(&apply->ops[i]);
+        if (got.fail_at > 0 && got.count + 1 == got.fail_at) {
+            got.fail_at = 0;
+            return fail_at(i, LEDGER_ERR_CONNECT, "cut off", err);
+        }
+        if (got.refuse != NULL && strstr(got.lines[got.count % 64], got.refuse) != NULL)
+            return fail_at(i, LEDGER_ERR_REJECTED, "no such thing here", err);
+        got.count++;
         ret_outcomes[i] = LDG_OUTCOME_APPLIED;
     }
     return LEDGER_OK;
@@ -206,6 +222,252 @@ static void knows_origins_apart(void **state)
     ledger_store_close(&sink);
 }
 
+/* --- parked, and behind parked --------------------------------------------------------------- */
+
+/* Where the state of a bridge from this source is kept: beside a PostgreSQL source, else a file. */
+static void state_options(struct tst_env *env, ledger_store *source, enum tst_kind kind,
+                          ledger_bridge_options *o)
+{
+    static char url[1024];
+    pure_options(o, NULL);
+    o->on_bad_event = LEDGER_BAD_EVENT_PARK;
+    if (kind == TST_POSTGRES)
+        assert_true(source->backend->describe(source->ctx, url, sizeof(url)));
+    else
+        snprintf(url, sizeof(url), "sqlite:%s", tst_path(env, "state.db"));
+    o->state_url = url;
+}
+
+static ledger_store *open_state(const ledger_bridge_options *o)
+{
+    ledger_store_options options;
+    ledger_store *state = NULL;
+    ledger_error err;
+    ledger_store_options_defaults(&options);
+    options.url = o->state_url;
+    options.table = o->state_table != NULL ? o->state_table : LEDGER_BRIDGE_DEFAULT_STATE_TABLE;
+    tst_ok(ledger_store_open(&options, &state, &err), &err);
+    return state;
+}
+
+struct parked_seen {
+    size_t count;
+    char reasons[8][64];
+    int64_t positions[8];
+};
+
+static bool see_parked(void *ctx, const ledger_parked *parked)
+{
+    struct parked_seen *seen = ctx;
+    assert_true(seen->count < 8);
+    snprintf(seen->reasons[seen->count], sizeof(seen->reasons[0]), "%s", parked->reason);
+    seen->positions[seen->count++] = parked->position;
+    return true;
+}
+
+/* What is refused is parked, what is on the same entry waits behind it, all else goes on in order;
+ * then a retry delivers them, in order. All of it through the state store, over a restart. */
+static void parks_in_the_state_store(void **state)
+{
+    static const char *const first[] = { "1:1 s append 1", "1:3 s append 3", "1:3 s tags red" };
+    static const char *const later[] = { "1:4 s append 4" };
+    static const char *const retried[] = { "1:2 s append 2", "1:2 s tags blue",
+                                           "1:2 s annotate k=v" };
+    TST_EACH_SOURCE(*state, kind)
+    {
+        ledger_store *source = tst_open(*state, (enum tst_kind)kind, "source"), *sink = open_pure();
+        ledger_bridge_options o;
+        ledger_bridge_stats stats;
+        ledger_bridge_status status;
+        ledger_error err;
+        struct parked_seen seen = { 0 };
+        uint64_t applied = 0, left = 0, dropped = 0;
+        state_options(*state, source, (enum tst_kind)kind, &o);
+        tst_append(source, "s", "1", NULL, NULL);
+        tst_append(source, "s", "2", NULL, NULL);
+        tst_append(source, "s", "3", NULL, NULL);
+        tst_tag(source, "s", 2, "blue");
+        tst_tag(source, "s", 3, "red");
+        got.refuse = "append 2";
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        assert_int_equal(tst_drain(bridge), 5);
+        ledger_bridge_get_stats(bridge, &stats);
+        assert_int_equal(stats.apply_count, 3);
+        assert_int_equal(stats.park_count, 2);
+        tst_check_counters(bridge);
+        ledger_bridge_destroy(&bridge);
+        check_lines(first, 3);
+
+        /* Another batch, of another bridge: it waits behind what the first one parked. */
+        got.count = 0;
+        tst_annotate(source, "s", 2, "k", "v");
+        tst_append(source, "s", "4", NULL, NULL);
+        bridge = tst_bridge(source, sink, &o);
+        assert_int_equal(tst_drain(bridge), 2);
+        check_lines(later, 1);
+
+        ledger_store *kept = open_state(&o);
+        tst_ok(ledger_bridge_status_get(source, kept, NULL, &status, &err), &err);
+        assert_int_equal(status.parked_count, 3);
+        assert_int_equal(status.backlog_count, 0);
+        tst_ok(ledger_bridge_parked_list(kept, see_parked, &seen, &err), &err);
+        assert_int_equal(seen.count, 3);
+        assert_string_equal(seen.reasons[0], "no such thing here");
+        assert_string_equal(seen.reasons[1], "behind parked event 2");
+        assert_string_equal(seen.reasons[2], "behind parked event 2");
+        assert_int_equal(seen.positions[2], 6);
+
+        got.count = 0;
+        tst_ok(ledger_bridge_retry(bridge, 0, &applied, &left, &err), &err);
+        assert_int_equal(applied, 0);
+        assert_int_equal(left, 3);
+        assert_int_equal(got.count, 0);
+        got.refuse = NULL;
+        tst_fails(ledger_bridge_retry(bridge, 99, NULL, NULL, &err), LEDGER_ERR_NOT_FOUND, &err);
+        tst_ok(ledger_bridge_retry(bridge, 0, &applied, &left, &err), &err);
+        assert_int_equal(applied, 3);
+        assert_int_equal(left, 0);
+        check_lines(retried, 3);
+
+        /* The cursor is set there, too: all comes again, under the same ids. */
+        got.count = 0;
+        got.refuse = "append 2";
+        tst_ok(ledger_bridge_cursor_set(source, kept, NULL, "0", false, &err), &err);
+        assert_int_equal(tst_drain(bridge), 7);
+        assert_int_equal(got.count, 4);
+        tst_ok(ledger_bridge_parked_drop(kept, 0, &dropped, &err), &err);
+        assert_int_equal(dropped, 3);
+        ledger_bridge_destroy(&bridge);
+        ledger_store_close(&kept);
+        ledger_store_close(&sink);
+    }
+}
+
+/* A trim takes what is parked below it along; what is parked when it comes again stays so. */
+static void trims_what_is_parked(void **state)
+{
+    static const char *const lines[] = { "1:2 s append 2", "1:2 s trim but 0" };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_bridge_status status;
+    ledger_error err;
+    state_options(*state, source, TST_SQLITE, &o);
+    tst_append(source, "s", "1", NULL, NULL);
+    tst_append(source, "s", "2", NULL, NULL);
+    got.refuse = "append 1";
+    assert_int_equal(tst_bridge_once(source, sink, &o), 2);
+    ledger_store *kept = open_state(&o);
+    got.refuse = NULL;
+    got.count = 0;
+    tst_ok(ledger_bridge_cursor_set(source, kept, NULL, "0", false, &err), &err);
+    assert_int_equal(tst_bridge_once(source, sink, &o), 2);
+    assert_int_equal(tst_trim(source, "s", 2), 2);
+    assert_int_equal(tst_bridge_once(source, sink, &o), 1);
+    check_lines(lines, 2);
+    tst_ok(ledger_bridge_status_get(source, kept, NULL, &status, &err), &err);
+    assert_int_equal(status.parked_count, 0);
+    ledger_store_close(&kept);
+    ledger_store_close(&sink);
+}
+
+/* What was delivered before a failure does not come again while the process lives. */
+static void delivers_each_once(void **state)
+{
+    static const char *const lines[] = { "1:1 s append 1", "1:2 s append 2", "1:3 s append 3",
+                                         "1:3 s tags t" };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_error err;
+    uint64_t read = 0;
+    state_options(*state, source, TST_SQLITE, &o);
+    tst_append(source, "s", "1", NULL, NULL);
+    tst_append(source, "s", "2", NULL, NULL);
+    tst_append(source, "s", "3", NULL, NULL);
+    tst_tag(source, "s", 3, "t");
+    ledger_bridge *bridge = tst_bridge(source, sink, &o);
+    for (size_t n = 2; n <= 4; n++) {
+        got.fail_at = n;
+        tst_fails(ledger_bridge_poll(bridge, &read, &err), LEDGER_ERR_CONNECT, &err);
+        assert_int_equal(got.count, n - 1);
+    }
+    assert_int_equal(tst_drain(bridge), 4);
+    check_lines(lines, 4);
+
+    /* Refused, and the policy is to stop: what lies before it counts, and is not given again. */
+    o.on_bad_event = LEDGER_BAD_EVENT_STOP;
+    ledger_bridge_destroy(&bridge);
+    bridge = tst_bridge(source, sink, &o);
+    got.count = 0;
+    got.refuse = "append 5";
+    tst_append(source, "s", "4", NULL, NULL);
+    tst_append(source, "s", "5", NULL, NULL);
+    tst_ok(ledger_bridge_poll(bridge, &read, &err), &err);
+    assert_int_equal(read, 1);
+    tst_fails(ledger_bridge_poll(bridge, &read, &err), LEDGER_ERR_REJECTED, &err);
+    check_lines((const char *const[]){ "1:4 s append 4" }, 1);
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&sink);
+}
+
+/* The state store is away when all was delivered: it is waited for, and nothing comes twice. */
+static void waits_for_the_state_store(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_error err;
+    char path[1024], away[1024];
+    state_options(*state, source, TST_SQLITE, &o);
+    snprintf(path, sizeof(path), "%s", tst_path(*state, "state.db"));
+    snprintf(away, sizeof(away), "%s", tst_path(*state, "away.db"));
+    tst_append(source, "s", "1", NULL, NULL);
+    ledger_bridge *bridge = tst_bridge(source, sink, &o);
+    assert_int_equal(tst_drain(bridge), 1);
+    tst_append(source, "s", "2", NULL, NULL);
+    assert_int_equal(rename(path, away), 0);
+    ledger_rc rc = ledger_bridge_poll(bridge, NULL, &err);
+    assert_int_not_equal(rc, LEDGER_OK);
+    assert_true((err.flags & LEDGER_ERROR_RETRY) != 0);
+    assert_int_equal(rename(away, path), 0);
+    assert_int_equal(tst_drain(bridge), 1);
+    assert_int_equal(got.count, 2);
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&sink);
+}
+
+/* A state store that is another table of the pair's. */
+static void keeps_state_apart(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_store *store = tst_open(*state, TST_SQLITE, "store");
+    char url[1024], beside[80];
+    ledger_bridge *bridge = NULL;
+    ledger_bridge_options o;
+    ledger_error err;
+    pure_options(&o, NULL);
+    snprintf(url, sizeof(url), "%s", ledger_store_url(source));
+    o.state_url = url;
+    o.state_table = ledger_store_table(source);
+    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "the table of the source"));
+    static const char *const suffixes[] = { "_mutations", "_cursors", "_parked" };
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(beside, sizeof(beside), "%s%s", ledger_store_table(source), suffixes[i]);
+        o.state_table = beside;
+        tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+        assert_non_null(strstr(err.message, "--state-table"));
+    }
+    o.state_table = NULL;
+    o.cursor_file = "cursors.db";
+    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "one of the two"));
+    o.cursor_file = NULL;
+    tst_fails(ledger_bridge_create(source, store, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "leave --state"));
+    o.state_url = "nosuch:thing";
+    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED, &err);
+    ledger_store_close(&sink);
+}
+
 /* What it cannot do is said when the bridge is made, or when it is asked for. */
 static void says_what_it_cannot_do(void **state)
 {
@@ -216,10 +478,6 @@ static void says_what_it_cannot_do(void **state)
     ledger_bridge_status status;
     ledger_error err;
     pure_options(&o, NULL);
-    o.on_bad_event = LEDGER_BAD_EVENT_PARK;
-    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED, &err);
-    assert_non_null(strstr(err.message, "cannot park"));
-    o.on_bad_event = LEDGER_BAD_EVENT_STOP;
     pure_sink.takes = 1U << LDG_OP_APPEND;
     tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_UNSUPPORTED, &err);
     assert_non_null(strstr(err.message, "set_tags"));
@@ -250,10 +508,9 @@ static void says_what_it_cannot_do(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(takes_what_comes),
-        T(comes_again_after_a_failure),
-        T(knows_origins_apart),
-        T(says_what_it_cannot_do),
+        T(takes_what_comes),          T(comes_again_after_a_failure), T(knows_origins_apart),
+        T(parks_in_the_state_store),  T(trims_what_is_parked),        T(delivers_each_once),
+        T(waits_for_the_state_store), T(keeps_state_apart),           T(says_what_it_cannot_do),
     };
     return cmocka_run_group_tests_name("pure sink", tests, NULL, NULL);
 }

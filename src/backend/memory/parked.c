@@ -148,6 +148,7 @@ static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
         if (parked->row.id <= after || !ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)))
             continue;
         *row = parked->row;
+        row->origin = parked->origin;
         row->type_name = ldg_arena_strdup(arena, parked->row.type_name);
         row->stream = ldg_arena_strdup(arena, parked->row.stream);
         row->reason = ldg_arena_strdup(arena, parked->reason);

@@ -137,7 +137,7 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
 /* $1 after, $2 limit, $3 bytes: as in a page of entries, events are large or many but not both */
 static const char parked_page[] =
     "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
-    "event_time, event FROM (SELECT *, sum(octet_length(event)::bigint) OVER (ORDER BY id "
+    "event_time, event, origin FROM (SELECT *, sum(octet_length(event)::bigint) OVER (ORDER BY id "
     "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT * FROM \"{t}_parked\" WHERE id > $1 "
     "ORDER BY id LIMIT $2) AS w) AS p WHERE ldg_total IS NULL OR ldg_total <= $3 "
     "OR ldg_total = octet_length(event) ORDER BY id";
@@ -153,6 +153,7 @@ enum {
     ROW_PARKED_AT,
     ROW_EVENT_TIME,
     ROW_EVENT,
+    ROW_ORIGIN,
 };
 
 static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena,
@@ -164,6 +165,7 @@ static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena
     *row = (struct ldg_parked_row){
         .id = ldg_pg_get_int64(result, i, ROW_ID),
         .log_position = ldg_pg_get_int64(result, i, ROW_LOG_POSITION),
+        .origin = (int)ldg_pg_get_int64(result, i, ROW_ORIGIN),
         .key.number = ldg_pg_get_int64(result, i, ROW_ENTRY),
         .type_name = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_TYPE)),
         .stream = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_STREAM)),

@@ -148,6 +148,7 @@ static ledger_rc take_row(struct ldg_sql *q, struct ldg_arena *arena, struct ldg
         .id = sqlite3_column_int64(q->stmt, 0),
         .log_position = sqlite3_column_int64(q->stmt, 2),
         .key = ldg_id_of(sqlite3_column_int64(q->stmt, 3)),
+        .origin = sqlite3_column_int(q->stmt, 11),
         .type_name = ldg_sql_copy(q, 4, arena),
         .stream = ldg_sql_copy(q, 5, arena),
         .reason = ldg_sql_copy(q, 6, arena),
@@ -168,7 +169,7 @@ ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct 
     /* clang-format off */
     static const char list[] =
         "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
-            "event_time, event FROM main.\"%T_parked\" WHERE id > ?1 ORDER BY id LIMIT ?2";
+            "event_time, event, origin FROM main.\"%T_parked\" WHERE id > ?1 ORDER BY id LIMIT ?2";
     /* clang-format on */
     struct ldg_sqlite *s = ctx;
     struct ldg_parked_row *rows = NULL;

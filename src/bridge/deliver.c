@@ -1,0 +1,454 @@
+/* Delivering: ops into a sink that keeps no state. Another store keeps it.
+ *
+ * Is the cursor as expected? Which ops wait behind parked events? Those are parked. The sink takes
+ * the rest, in order; one that it refuses is parked, and what is on the same entry waits behind it.
+ * Then cursor and parked events are written, in one fenced transaction of the state store.
+ *
+ * A delivery cannot be taken back. So what was delivered of a batch is remembered until the state
+ * store knows of it: while the process lives each op is delivered once, whatever fails; after a
+ * crash it may come again, under the same key. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bridge/stages.h"
+
+#define PAGE_ROWS 64
+#define NOT_PARKED INT64_MAX
+
+/* An op by its entry, so that a parked event finds those that wait for it. */
+struct slot {
+    int origin;
+    ledger_id key;
+    uint32_t index;
+};
+
+struct delivery {
+    const struct ldg_deliverer *deliverer;
+    struct ldg_arena *arena;
+    const struct ldg_op *ops;
+    size_t count;
+    uint8_t *outcomes;
+    bool *is_done;        /* per op: delivered */
+    const char **reasons; /* per op: why it is parked; NULL: it is not */
+    struct slot *slots;   /* by entry, then in order of the log */
+    int64_t own_id;       /* of the parked event that is tried again; else NOT_PARKED */
+    bool any_parked;      /* some event of the state store is, or some op */
+    struct ldg_refusals refusals;
+};
+
+static int compare_entries(const struct slot *a, int origin, ledger_id key)
+{
+    if (a->origin != origin)
+        return a->origin < origin ? -1 : 1;
+    return ldg_id_compare(a->key, key);
+}
+
+static int compare_slots(const void *a, const void *b)
+{
+    const struct slot *x = a, *y = b;
+    const int entries = compare_entries(x, y->origin, y->key);
+    return entries != 0 ? entries : (x->index > y->index) - (x->index < y->index);
+}
+
+static ledger_rc begin(struct delivery *run, const struct ldg_deliverer *deliverer,
+                       struct ldg_arena *arena, const struct ldg_op *ops, size_t count,
+                       uint8_t *outcomes, ledger_error *err)
+{
+    *run = (struct delivery){
+        .deliverer = deliverer,
+        .arena = arena,
+        .ops = ops,
+        .count = count,
+        .outcomes = outcomes,
+        .is_done = ldg_arena_calloc(arena, count, sizeof(*run->is_done)),
+        .reasons = ldg_arena_calloc(arena, count, sizeof(*run->reasons)),
+        .slots = ldg_arena_calloc(arena, count, sizeof(*run->slots)),
+        .own_id = NOT_PARKED,
+        .refusals = deliverer->refusals,
+    };
+    if (run->is_done == NULL || run->reasons == NULL || run->slots == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++)
+        run->slots[i] = (struct slot){ ops[i].origin, ops[i].key, (uint32_t)i };
+    qsort(run->slots, count, sizeof(*run->slots), compare_slots);
+    ldg_refusals_begin(&run->refusals);
+    return LEDGER_OK;
+}
+
+/* --- what was delivered and is not committed yet --------------------------------------------- */
+
+static int compare_delivered(const void *a, const void *b)
+{
+    const struct ldg_delivered_op *x = a, *y = b;
+    if (x->log_position != y->log_position)
+        return x->log_position < y->log_position ? -1 : 1;
+    return (x->part > y->part) - (x->part < y->part);
+}
+
+/* Finds those of an earlier try from the same cursor, and makes room for the rest. */
+static ledger_rc recall(struct delivery *run, const char *from, ledger_error *err)
+{
+    struct ldg_delivered *delivered = run->deliverer->delivered;
+    if (strcmp(delivered->from, from) != 0)
+        delivered->count = 0;
+    memcpy(delivered->from, from, strlen(from) + 1);
+    if (delivered->cap < delivered->count + run->count) {
+        const size_t cap = delivered->count + run->count;
+        void *ops = ldg_realloc(delivered->ops, cap * sizeof(*delivered->ops));
+        if (ops == NULL)
+            return ldg_fail_nomem(err);
+        delivered->ops = ops;
+        delivered->cap = cap;
+    }
+    if (delivered->count == 0)
+        return LEDGER_OK;
+    qsort(delivered->ops, delivered->count, sizeof(*delivered->ops), compare_delivered);
+    for (size_t i = 0; i < run->count; i++) {
+        const struct ldg_delivered_op wanted = { .log_position = run->ops[i].log_position,
+                                                 .part = run->ops[i].part };
+        const struct ldg_delivered_op *found =
+            bsearch(&wanted, delivered->ops, delivered->count, sizeof(wanted), compare_delivered);
+        run->is_done[i] = found != NULL;
+        if (found != NULL)
+            run->outcomes[i] = found->outcome;
+    }
+    return LEDGER_OK;
+}
+
+static void remember(struct delivery *run, size_t index)
+{
+    struct ldg_delivered *delivered = run->deliverer->delivered;
+    run->is_done[index] = true;
+    delivered->ops[delivered->count++] = (struct ldg_delivered_op){
+        .log_position = run->ops[index].log_position,
+        .part = run->ops[index].part,
+        .outcome = run->outcomes[index],
+    };
+}
+
+void ldg_delivered_fini(struct ldg_delivered *delivered)
+{
+    ldg_free(delivered->ops);
+    memset(delivered, 0, sizeof(*delivered));
+}
+
+/* --- who waits behind whom ------------------------------------------------------------------- */
+
+static ledger_rc park(struct delivery *run, size_t index, const char *reason, ledger_error *err)
+{
+    run->reasons[index] = ldg_arena_strdup(run->arena, reason);
+    run->outcomes[index] = LDG_OUTCOME_PARKED;
+    run->any_parked = true;
+    return run->reasons[index] != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+}
+
+static ledger_rc wait_behind(struct delivery *run, size_t index, const struct ldg_parked_row *row,
+                             enum ldg_wait wait, ledger_error *err)
+{
+    char reason[LDG_OP_WAIT_MAX];
+    if (run->is_done[index] || run->reasons[index] != NULL)
+        return LEDGER_OK;
+    ldg_op_wait_reason(row->log_position, wait, reason);
+    return park(run, index, reason, err);
+}
+
+/* What comes again and is parked stays so, until it is tried again. */
+static ledger_rc stay_parked(struct delivery *run, size_t index, const struct ldg_parked_row *row,
+                             ledger_error *err)
+{
+    if (run->is_done[index] || run->reasons[index] != NULL)
+        return LEDGER_OK;
+    return park(run, index, row->reason, err);
+}
+
+/* Positions of two logs cannot be compared: there the one that was parked first goes first. */
+static bool is_before(const struct delivery *run, const struct ldg_parked_row *row,
+                      const struct ldg_op *op)
+{
+    return strcmp(row->source_uuid, op->source_uuid) == 0 ? row->log_position < op->log_position
+                                                          : row->id < run->own_id;
+}
+
+static bool is_same_event(const struct ldg_parked_row *row, const struct ldg_op *op)
+{
+    return row->log_position == op->log_position && strcmp(row->source_uuid, op->source_uuid) == 0;
+}
+
+/* The sink cannot be asked what it has: an event of the stream whose entry is not known may be the
+ * one that brings what a change is on. One whose stream is not known either holds nothing back. */
+static ledger_rc hold_stream(struct delivery *run, const struct ldg_parked_row *row,
+                             ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++) {
+        const struct ldg_op *op = &run->ops[i];
+        const bool changes = op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
+        if (is_same_event(row, op) && op->kind != LDG_OP_PARK)
+            rc = stay_parked(run, i, row, err);
+        else if (changes && row->stream[0] != '\0' && strcmp(row->stream, op->stream) == 0 &&
+                 strcmp(row->source_uuid, op->source_uuid) == 0 && is_before(run, row, op))
+            rc = wait_behind(run, i, row, LDG_WAIT_MISSING, err);
+    }
+    return rc;
+}
+
+static ledger_rc hold_entry(struct delivery *run, const struct ldg_parked_row *row,
+                            ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    size_t low = 0, high = run->count;
+    while (low < high) {
+        const size_t middle = low + (high - low) / 2;
+        if (compare_entries(&run->slots[middle], row->origin, row->key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; rc == LEDGER_OK && low < run->count; low++) {
+        const struct slot *slot = &run->slots[low];
+        const struct ldg_op *op = &run->ops[slot->index];
+        if (compare_entries(slot, row->origin, row->key) != 0)
+            break;
+        if (is_same_event(row, op) && op->kind != LDG_OP_PARK)
+            rc = stay_parked(run, slot->index, row, err);
+        else if (op->kind != LDG_OP_TRIM && is_before(run, row, op))
+            rc = wait_behind(run, slot->index, row, LDG_WAIT_ENTRY, err);
+    }
+    return rc;
+}
+
+static ledger_rc hold_behind(struct delivery *run, const struct ldg_parked_row *row,
+                             ledger_error *err)
+{
+    return ldg_id_is_none(row->key) ? hold_stream(run, row, err) : hold_entry(run, row, err);
+}
+
+static ledger_rc hold_behind_op(struct delivery *run, size_t index, ledger_error *err)
+{
+    const struct ldg_op *op = &run->ops[index];
+    struct ldg_parked_row row = {
+        .log_position = op->log_position,
+        .origin = op->origin,
+        .key = op->key,
+        .stream = op->stream,
+        .reason = run->reasons[index],
+    };
+    memcpy(row.source_uuid, op->source_uuid, strlen(op->source_uuid) + 1);
+    return hold_behind(run, &row, err);
+}
+
+/* Behind what is parked in the state store, and behind ops that could not be planned. */
+static ledger_rc find_waiting(struct delivery *run, ledger_error *err)
+{
+    struct ldg_arena page;
+    int64_t after = 0;
+    size_t count = 0;
+    ledger_rc rc = LEDGER_OK;
+    ldg_arena_init(&page, 1 << 16);
+    do {
+        struct ldg_parked_row *rows = NULL;
+        ldg_arena_reset(&page);
+        rc = ldg_store_parked_list(run->deliverer->state, after, PAGE_ROWS, &page, &rows, &count,
+                                   err);
+        for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+            after = rows[i].id;
+            run->any_parked = true;
+            if (rows[i].id != run->own_id)
+                rc = hold_behind(run, &rows[i], err);
+        }
+    } while (rc == LEDGER_OK && count > 0);
+    ldg_arena_fini(&page);
+    for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++) {
+        if (run->ops[i].kind != LDG_OP_PARK)
+            continue;
+        rc = park(run, i, run->ops[i].reason, err);
+        if (rc == LEDGER_OK)
+            rc = hold_behind_op(run, i, err);
+    }
+    return rc;
+}
+
+/* --- one batch ------------------------------------------------------------------------------- */
+
+static ledger_rc check_cursor(const struct ldg_cursor_keeper *cursor, ledger_error *err)
+{
+    struct ldg_cursor *row = ldg_malloc(sizeof(*row));
+    if (row == NULL)
+        return ldg_fail_nomem(err);
+    ledger_rc rc = ldg_store_cursor_get(cursor->store, cursor->name, false, row, err);
+    if (rc == LEDGER_OK || rc == LEDGER_ERR_NOT_FOUND)
+        rc = ldg_cursor_compare(cursor->name, rc == LEDGER_OK ? row : NULL, &cursor->row, err);
+    ldg_free(row);
+    return rc;
+}
+
+static ledger_rc park_refused(struct delivery *run, size_t index, ledger_error *err)
+{
+    const ledger_error why = *err;
+    const uint64_t reason =
+        ldg_refusal_reason(&why, why.native_code != 0 ? why.backend : why.message);
+    ledger_rc rc = ldg_refusals_note(&run->refusals, run->ops[index].kind, reason, &why, err);
+    if (rc == LEDGER_OK)
+        rc = park(run, index, why.message, err);
+    return rc == LEDGER_OK ? hold_behind_op(run, index, err) : rc;
+}
+
+/* What is left, in order. */
+static size_t collect(const struct delivery *run, struct ldg_op *ops, uint32_t *index)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < run->count; i++) {
+        if (run->is_done[i] || run->reasons[i] != NULL)
+            continue;
+        ops[count] = run->ops[i];
+        index[count++] = (uint32_t)i;
+    }
+    return count;
+}
+
+/* Until nothing is left, or something fails that is not the events' fault. REJECTED, where nothing
+ * is to be parked: err->done_count is the op. */
+static ledger_rc deliver_rest(struct delivery *run, bool may_park, ledger_error *err)
+{
+    ledger_store *sink = run->deliverer->sink;
+    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
+    struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
+    uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
+    uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
+    struct ldg_apply apply = { .ops = ops };
+    ledger_rc rc = LEDGER_OK;
+    if (ops == NULL || index == NULL || outcomes == NULL)
+        return ldg_fail_nomem(err);
+    while (rc == LEDGER_OK && (apply.count = collect(run, ops, index)) > 0) {
+        err->done_count = 0;
+        rc = ldg_store_apply(sink, &apply, outcomes, err);
+        if (rc != LEDGER_OK && err->done_count + (rc == LEDGER_ERR_REJECTED) > apply.count)
+            return ldg_fail(err, LEDGER_ERR_INTERNAL, "the sink has done more than it was given");
+        const size_t done = rc == LEDGER_OK ? apply.count : is_atomic ? 0 : err->done_count;
+        for (size_t i = 0; i < done; i++) {
+            run->outcomes[index[i]] = outcomes[i];
+            remember(run, index[i]);
+            ldg_refusals_applied(&run->refusals, ops[i].kind);
+        }
+        if (rc == LEDGER_ERR_REJECTED)
+            err->done_count = index[err->done_count];
+        if (rc == LEDGER_ERR_REJECTED && may_park)
+            rc = park_refused(run, err->done_count, err);
+    }
+    return rc;
+}
+
+/* Trims go to the state store as well: it forgets what is parked of entries that are gone. */
+static size_t collect_state(const struct delivery *run, struct ldg_op *ops)
+{
+    size_t count = 0;
+    for (size_t i = 0; run->any_parked && i < run->count; i++) {
+        if (run->reasons[i] == NULL && run->ops[i].kind != LDG_OP_TRIM)
+            continue;
+        ops[count] = run->ops[i];
+        if (run->reasons[i] != NULL) {
+            ops[count].kind = LDG_OP_PARK;
+            ops[count].reason = run->reasons[i];
+        }
+        count++;
+    }
+    return count;
+}
+
+static ledger_rc commit(struct delivery *run, const struct ldg_cursor_keeper *cursor,
+                        const struct ldg_cursor *next, ledger_error *err)
+{
+    struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
+    uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
+    if (ops == NULL || outcomes == NULL)
+        return ldg_fail_nomem(err);
+    const struct ldg_apply apply = {
+        .name = cursor->name,
+        .expected = &cursor->row,
+        .next = next,
+        .ops = ops,
+        .count = collect_state(run, ops),
+        .park_rejected = true,
+    };
+    return ldg_store_apply(run->deliverer->state, &apply, outcomes, err);
+}
+
+ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper *cursor,
+                      struct ldg_batch *batch, bool may_park, ledger_error *err)
+{
+    struct delivery run;
+    struct ldg_cursor *next = ldg_arena_calloc(&batch->plan, 1, sizeof(*next));
+    ledger_rc rc = next != NULL ? check_cursor(cursor, err) : ldg_fail_nomem(err);
+    if (rc == LEDGER_OK)
+        rc =
+            begin(&run, deliverer, &batch->plan, batch->ops, batch->op_count, batch->outcomes, err);
+    if (rc == LEDGER_OK)
+        rc = recall(&run, cursor->from, err);
+    if (rc == LEDGER_OK)
+        rc = find_waiting(&run, err);
+    if (rc == LEDGER_OK)
+        rc = deliver_rest(&run, may_park, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_refusals_end(&run.refusals, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_next(cursor, &cursor->row, &batch->log, next, err);
+    if (rc == LEDGER_OK)
+        rc = commit(&run, cursor, next, err);
+    if (rc == LEDGER_OK) {
+        deliverer->refusals = run.refusals;
+        deliverer->delivered->count = 0;
+        ldg_cursor_moved(cursor, next);
+    }
+    return rc;
+}
+
+/* --- one parked event ------------------------------------------------------------------------ */
+
+static const char *first_reason(const struct delivery *run)
+{
+    const char *reason = NULL;
+    for (size_t i = 0; reason == NULL && i < run->count; i++)
+        reason = run->reasons[i];
+    return reason;
+}
+
+ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_parked_row *row,
+                             const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
+                             bool *ret_applied, ledger_error *err)
+{
+    struct delivery run;
+    struct ldg_op *own = ldg_arena_calloc(arena, count, sizeof(*own));
+    uint8_t *outcomes = ldg_arena_calloc(arena, count, 1);
+    size_t own_count = 0, trim_count = 0;
+    if (own == NULL || outcomes == NULL)
+        return ldg_fail_nomem(err);
+    /* Each entry of an append has a row of its own. */
+    for (size_t i = 0; i < count; i++)
+        if (ldg_id_is_none(row->key) || ldg_id_equal(row->key, ops[i].key))
+            own[own_count++] = ops[i];
+    ledger_rc rc = begin(&run, deliverer, arena, own, own_count, outcomes, err);
+    run.own_id = row->id;
+    if (rc == LEDGER_OK)
+        rc = find_waiting(&run, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    const char *reason = first_reason(&run);
+    const struct ldg_apply apply = { .ops = own, .count = own_count };
+    if (reason == NULL && own_count > 0) {
+        rc = ldg_store_apply(deliverer->sink, &apply, outcomes, err);
+        if (rc == LEDGER_ERR_REJECTED) {
+            reason = ldg_arena_strdup(arena, err->message);
+            rc = reason != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+        }
+    }
+    if (rc == LEDGER_OK && reason != NULL) {
+        *ret_applied = false;
+        return ldg_store_parked_note(deliverer->state, row->id, reason, err);
+    }
+    for (size_t i = 0; i < own_count; i++)
+        if (own[i].kind == LDG_OP_TRIM)
+            own[trim_count++] = own[i];
+    return rc == LEDGER_OK ? ldg_store_parked_retry(deliverer->state, row->id, own, trim_count,
+                                                    ret_applied, err)
+                           : rc;
+}
