@@ -7,12 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* OR FAIL needs no statement journal: whoever adds undoes everything when it fails. */
-#define INSERT(columns)                                                                            \
-    "INSERT OR FAIL INTO main.\"%T\"(id, stream, payload, order_key, dedup_key, schema_version, "  \
-    "metadata, tags, created_at, origin, source_pos, source_id" columns ") VALUES %V"
-static const char insert_bare[] = INSERT("");
-static const char insert_changed[] = INSERT(", annotations, updated_at, tags_pos, annotations_pos");
+#define INSERT(or_fail, columns)                                                                   \
+    "INSERT " or_fail "INTO main.\"%T\"(id, stream, payload, order_key, dedup_key, "               \
+    "schema_version, metadata, tags, created_at, origin, source_pos, source_id" columns            \
+    ") VALUES %V"
+#define MORE_COLUMNS ", annotations, updated_at, tags_pos, annotations_pos"
+/* OR FAIL needs no statement journal: whoever adds undoes everything when it fails. But it would go
+ * before the conflict clauses of a trigger's own statements: [1] is for a table with triggers. */
+static const char *const insert_bare[2] = { INSERT("OR FAIL ", ""), INSERT("", "") };
+static const char *const insert_changed[2] = { INSERT("OR FAIL ", MORE_COLUMNS),
+                                               INSERT("", MORE_COLUMNS) };
 #define BARE_COLUMNS 12
 #define CHANGED_COLUMNS 16
 
@@ -165,8 +169,7 @@ static ledger_rc bind_row(struct ldg_sql *q, struct ldg_sqlite_batch *b, const s
 
 /* --- many rows ------------------------------------------------------------------------------- */
 
-/* Which of them did the database refuse? Those before it are in. What a trigger has raised takes
- * these back, and so may any other of its rows be the one. */
+/* Which of them did the database refuse? Those before it are in, unless the table has triggers. */
 static void blame(struct ldg_sqlite_batch *b, const struct row *rows, size_t count,
                   const ledger_error *err)
 {
@@ -174,8 +177,7 @@ static void blame(struct ldg_sqlite_batch *b, const struct row *rows, size_t cou
 
     if (count == 1)
         b->s.culprit = rows[0].index;
-    else if ((err->native_code & 0xff) == SQLITE_CONSTRAINT &&
-             err->native_code != SQLITE_CONSTRAINT_TRIGGER && done < count)
+    else if (!b->triggers_any && (err->native_code & 0xff) == SQLITE_CONSTRAINT && done < count)
         b->s.culprit = rows[done].index;
 }
 
@@ -188,7 +190,8 @@ static ledger_rc insert_rows(struct ldg_sqlite_batch *b, const struct row *rows,
 
     for (size_t i = 0; i < count; i++)
         changed = changed || is_changed(&rows[i]);
-    ldg_sql_begin_rows(&q, s, "adding entries", changed ? insert_changed : insert_bare,
+    ldg_sql_begin_rows(&q, s, "adding entries",
+                       changed ? insert_changed[b->triggers_any] : insert_bare[b->triggers_any],
                        changed ? CHANGED_COLUMNS : BARE_COLUMNS, (int)count, err);
     q.fail = ldg_sqlite_op_fail;
     for (size_t i = 0; q.rc == LEDGER_OK && i < count; i++) {
@@ -223,19 +226,21 @@ ledger_rc ldg_sqlite_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
     const size_t count = s->plan->add_count;
     struct row *rows = ldg_arena_alloc(s->arena, count * sizeof(*rows));
     size_t at = 0, n = 0;
-    bool alone = false;
-    ledger_rc rc = LEDGER_OK;
+    bool triggers;
+    ledger_rc rc = ldg_sqlite_has_triggers(b, &triggers, err);
 
-    if (rows == NULL)
-        return ldg_fail_nomem(err);
+    if (rc == LEDGER_OK && rows == NULL)
+        rc = ldg_fail_nomem(err);
+    if (rc != LEDGER_OK)
+        return rc;
     for (; n < count && ldg_sink_next_add(s, &at, &rows[n].item, &rows[n].index); n++) {
         rows[n].op = &s->ops[rows[n].index];
         rows[n].id = s->reserved != NULL ? s->reserved[rows[n].index] : 0;
     }
     if (b->arranged)
         qsort(rows, n, sizeof(*rows), compare_ids);
-    if (s->plan->informed) /* what a trigger refuses, and which id it leaves, shows only so */
-        rc = ldg_sqlite_has_triggers(b, &alone, err);
+    /* what a trigger refuses, and which id it leaves, shows only with each row alone */
+    const bool alone = s->plan->informed && triggers;
     for (size_t done = 0, group; rc == LEDGER_OK && done < n; done += group) {
         group = alone ? 1 : n - done >= 32 ? 32 : n - done >= 8 ? 8 : 1;
         rc = insert_rows(b, rows + done, group, err);

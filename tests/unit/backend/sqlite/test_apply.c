@@ -123,6 +123,36 @@ static void test_hostile_triggers(void **state)
             "all of it; a trigger of table \"t\" drops the row; half of it; malformed JSON");
 }
 
+/* A trigger's own statements keep their conflict clauses: in bulk, and each row alone. */
+static void test_triggers_that_replace(void **state)
+{
+    tst_exec(k.db, "CREATE TABLE last_value(stream PRIMARY KEY, payload); "
+                   "CREATE TABLE seen(stream PRIMARY KEY); "
+                   "CREATE TRIGGER a AFTER INSERT ON t BEGIN "
+                   "INSERT OR REPLACE INTO last_value VALUES (NEW.stream, NEW.payload); "
+                   "INSERT OR IGNORE INTO seen VALUES (NEW.stream); END");
+    for (int informed = 0; informed < 2; informed++) {
+        sink_begin(&k);
+        for (int i = 1; i <= 40; i++) {
+            char payload[16];
+
+            snprintf(payload, sizeof(payload), "%d", i);
+            sink_append(&k, i % 2 ? "s" : "x", 100 * informed + i, payload, "");
+        }
+        if (informed) /* it is here: the batch is asked about */
+            sink_append(&k, "s", 1, "1", "")->time_us = LEDGER_NO_TIME;
+        sink_apply(&k);
+        for (size_t i = 0; i < 40; i++)
+            assert_int_equal(k.outcomes[i], LDG_OUTCOME_APPLIED);
+    }
+    sink_is(&k,
+            "SELECT group_concat(stream || CAST(payload AS TEXT)) FROM "
+            "(SELECT * FROM last_value ORDER BY stream)",
+            "s39,x40");
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM seen"), 2);
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 0);
+}
+
 /* What a trigger keeps as it is, and says nothing, was not applied. */
 static void test_silent_triggers(void **state)
 {
@@ -823,6 +853,7 @@ int main(void)
         TEST(test_w19_refused_is_parked),
         TEST(test_w19_refused_stops),
         TEST(test_hostile_triggers),
+        TEST(test_triggers_that_replace),
         TEST(test_silent_triggers),
         TEST(test_too_big),
         TEST(test_unplanned_is_parked),
