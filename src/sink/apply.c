@@ -111,6 +111,15 @@ static ledger_rc write_plan(struct ldg_sink_batch *b, bool added, ledger_error *
     return rc;
 }
 
+/* What an earlier try has noted does not count. */
+static void begin_brake(struct ldg_sink_batch *b)
+{
+    if (b->brake == NULL)
+        return;
+    *b->brake = *b->refusals;
+    ldg_refusals_begin(b->brake);
+}
+
 static void count_outcomes(const struct ldg_sink_batch *b)
 {
     if (b->brake != NULL)
@@ -120,8 +129,10 @@ static void count_outcomes(const struct ldg_sink_batch *b)
 
 ledger_rc ldg_sink_write(struct ldg_sink_batch *b, bool added, ledger_error *err)
 {
-    ledger_rc rc = write_plan(b, added, err);
+    ledger_rc rc;
 
+    begin_brake(b);
+    rc = write_plan(b, added, err);
     if (rc == LEDGER_OK)
         rc = ldg_sink_relay(b, err);
     if (rc == LEDGER_OK)
@@ -375,6 +386,7 @@ ledger_rc ldg_sink_apply(struct ldg_sink_batch *b, bool *ret_again, ledger_error
     ledger_rc rc;
 
     *ret_again = false;
+    begin_brake(b);
     for (size_t i = 0; i < b->order_count; i++)
         b->orders[i].gaps = b->orders[i].new_count > 0; /* they themselves may be here */
     rc = ldg_sink_orders_load(b, err);

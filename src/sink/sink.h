@@ -75,8 +75,7 @@ struct ldg_sink_item {
     const char *dedup_key; /* that it holds while it is here; NULL or "": none */
     uint32_t last_change;  /* of the ops that change it; plan->before[] has the others */
     uint32_t next;         /* of its stream and origin */
-    bool unseen;  /* optimistic: added and trimmed in one batch; nothing of it is written */
-    bool trimmed; /* optimistic: changed, then trimmed if it was here */
+    bool unseen; /* optimistic: added and trimmed in one batch; nothing of it is written */
     struct ldg_sink_parked *parked;
 };
 
@@ -157,7 +156,8 @@ struct ldg_sink_batch {
     bool has_log;
     size_t event_max; /* bytes of an event */
     int64_t now_us;
-    struct ldg_refusals *brake; /* NULL: none; a copy, of this try */
+    const struct ldg_refusals *refusals; /* as they were before the batch */
+    struct ldg_refusals *brake;          /* a copy, of this try; NULL: there is no brake */
     /* The range in hand: callbacks look at these ops, and at the plan. */
     size_t first, end;
     struct ldg_sink_plan *plan;
@@ -237,6 +237,9 @@ struct ldg_sink {
 bool ldg_sink_is_plain(const struct ldg_op *ops, size_t count);
 /* First of all: which origins does the batch add to or trim? */
 ledger_rc ldg_sink_begin(struct ldg_sink_batch *b, ledger_error *err);
+/* Optimistic, behind the fence, unless the backend has asked along with it (order_load() tells
+ * how): what is known of those origins. Without it each counts as out of order. */
+ledger_rc ldg_sink_orders_load(struct ldg_sink_batch *b, ledger_error *err);
 /* Optimistic: the plan for all ops; nothing is looked up. REJECTED, here and below, is no verdict:
  * undo, and ldg_sink_apply(). */
 ledger_rc ldg_sink_plan(struct ldg_sink_batch *b, ledger_error *err);
@@ -290,14 +293,10 @@ void ldg_sink_added(struct ldg_sink_batch *b, struct ldg_sink_item *item, size_t
 
 /* --- what the plan says, for callbacks ------------------------------------------------------- */
 
-/* The item has a row to change? To add? */
+/* The item has a row to change? */
 static inline bool ldg_sink_changes(const struct ldg_sink_item *item)
 {
     return item->changed && (item->state == LDG_SINK_STORED || item->state == LDG_SINK_UNKNOWN);
-}
-static inline bool ldg_sink_adds(const struct ldg_sink_item *item)
-{
-    return item->state == LDG_SINK_ADDED;
 }
 /* The appends that are written, in order of the log. *at: 0 at first. *ret_item NULL: as the op
  * is. False: there are no more. */
@@ -350,7 +349,6 @@ ledger_rc ldg_sink_park_end(struct ldg_sink_batch *b, ledger_error *err);
 
 /* order.c */
 ledger_rc ldg_sink_orders_collect(struct ldg_sink_batch *b, ledger_error *err);
-ledger_rc ldg_sink_orders_load(struct ldg_sink_batch *b, ledger_error *err);
 /* Before the rows of the plan come in: which origins are no longer in order with them? */
 ledger_rc ldg_sink_orders_check(struct ldg_sink_batch *b, ledger_error *err);
 ledger_rc ldg_sink_orders_note(struct ldg_sink_batch *b, ledger_error *err);

@@ -589,8 +589,8 @@ ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledg
 
 /* --- refusals.c: the brake ------------------------------------------------------------------- */
 
-/* A backend copies apply->refusals before each try, notes on the copy what it does op by op, and
- * copies it back once the batch is committed. */
+/* apply->refusals are copied before each try (by src/sink, where a backend uses that), what is done
+ * op by op is noted on the copy, and it is copied back once the batch is committed. */
 void ldg_refusals_begin(struct ldg_refusals *refusals); /* of a try */
 void ldg_refusals_applied(struct ldg_refusals *refusals, enum ldg_op_kind kind);
 /* The same for those of the ops that were applied. */

@@ -812,10 +812,6 @@ static void begin(struct fake *f, struct ldg_sink_batch *b)
     f->tries++;
     b->parked_any = f->now->parked_count > 0;
     b->marks_any = f->now->mark_count > 0;
-    if (b->brake != NULL) {
-        *b->brake = *f->brake;
-        ldg_refusals_begin(b->brake);
-    }
 }
 
 static void reserve(struct fake *f, struct ldg_sink_batch *b)
@@ -922,6 +918,7 @@ ledger_rc fake_apply(struct fake *f, enum fake_way way, const struct ldg_op *ops
     ledger_rc rc;
 
     make_batch(f, &b, ops, count, outcomes);
+    b.refusals = f->brake;
     if (f->brake != NULL)
         b.brake = &brake;
     rc = run(f, &b, way, err);

@@ -291,15 +291,6 @@ struct run {
     bool prepared_anew; /* statements were outdated: one more try is for that */
 };
 
-/* The brake of this try, as it was before the batch. */
-static void brake_set(struct ldg_pg_batch *b)
-{
-    if (b->s.brake == NULL)
-        return;
-    *b->s.brake = *b->apply->refusals;
-    ldg_refusals_begin(b->s.brake);
-}
-
 /* The next try goes on in the same transaction where that holds reserved ids. */
 static ledger_rc undo(struct run *r, ledger_error *err)
 {
@@ -357,7 +348,6 @@ static ledger_rc go_optimistic(struct run *r, bool *ret_again, ledger_error *err
     struct ldg_pg_batch *b = r->b;
     ledger_rc rc = b->s.plan == NULL ? ldg_sink_plan(&b->s, err) : LEDGER_OK;
 
-    brake_set(b);
     if (rc == LEDGER_OK)
         rc = ldg_sink_write(&b->s, r->added, err);
     if (rc == LEDGER_OK)
@@ -384,7 +374,6 @@ static ledger_rc go(struct run *r, bool *ret_again, ledger_error *err)
         *ret_again = true;
         return LEDGER_OK;
     }
-    brake_set(b);
     return ldg_sink_apply(&b->s, ret_again, err);
 }
 
@@ -457,7 +446,6 @@ static ledger_rc try_inside(struct ldg_pg_batch *b, ledger_error *err)
     rc = ldg_pg_batch_fence(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_batch_go_origin(b, err);
-    brake_set(b);
     if (rc == LEDGER_OK)
         rc = ldg_sink_apply(&b->s, &again, err);
     if (rc == LEDGER_OK && again)
@@ -523,6 +511,7 @@ ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     b.s.can_park = true;
     b.s.park_rejected = apply->park_rejected;
     b.s.beside = apply->name != NULL && apply->next == NULL; /* one of several workers */
+    b.s.refusals = apply->refusals;
     b.s.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
     rc = run_all(&b, err);
     if (rc == LEDGER_ERR_REJECTED)

@@ -308,15 +308,6 @@ static ledger_rc look_aside(struct ldg_sqlite_batch *b, ledger_error *err)
     return ldg_sql_end(&q);
 }
 
-/* The brake of this try, as it was before the batch. */
-static void brake_set(struct ldg_sqlite_batch *b)
-{
-    if (b->s.brake == NULL)
-        return;
-    *b->s.brake = *b->apply->refusals;
-    ldg_refusals_begin(b->s.brake);
-}
-
 /* REJECTED is no verdict: the sink has to be asked. */
 static ledger_rc go_optimistic(struct ldg_sqlite_batch *b, ledger_error *err)
 {
@@ -390,7 +381,6 @@ static ledger_rc try_ops(struct ldg_sqlite_batch *b, bool *optimistic, bool *ret
         rc = look_aside(b, err);
     if (rc != LEDGER_OK)
         return rc;
-    brake_set(b);
     rc = *optimistic ? go_optimistic(b, err) : go_informed(b, ret_again, err);
     if (rc == LEDGER_ERR_REJECTED && *optimistic) {
         *optimistic = false;
@@ -471,6 +461,7 @@ ledger_rc ldg_sqlite_apply(void *ctx, const struct ldg_apply *apply, uint8_t *re
     b.apply = apply;
     b.s.can_park = true;
     b.s.park_rejected = apply->park_rejected;
+    b.s.refusals = apply->refusals;
     b.s.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
     if (rc == LEDGER_OK)
         rc = run_all(&b, err);
