@@ -199,14 +199,6 @@ static const char *const insert_entries[2][2] = {
 
 #define INSERT_ARRAYS 16
 
-static void put_null_or_int64(struct ldg_buf *array, int64_t value)
-{
-    if (value != 0)
-        ldg_pg_array_int64(array, value);
-    else
-        ldg_pg_array_null(array);
-}
-
 static ledger_rc put_row(struct ldg_pg_batch *b, const struct row *row, struct ldg_buf *a,
                          ledger_error *err)
 {
@@ -235,10 +227,10 @@ static ledger_rc put_row(struct ldg_pg_batch *b, const struct row *row, struct l
         rc = ldg_pg_put_map(text, item->annotations, b->s.arena, err);
     ldg_pg_array_jsonb(&a[10], annotated ? text->data : NULL, text->size);
     ldg_pg_array_time(&a[11], row->changed ? item->time_us : LEDGER_NO_TIME);
-    put_null_or_int64(&a[12], row->changed ? item->tags_at.last : 0);
-    put_null_or_int64(&a[13], row->changed ? item->annotations_at.last : 0);
+    ldg_pg_array_position(&a[12], row->changed ? item->tags_at.last : 0);
+    ldg_pg_array_position(&a[13], row->changed ? item->annotations_at.last : 0);
     ldg_pg_array_text(&a[14], source_id_of(b, row, source_id));
-    put_null_or_int64(&a[15], b->has_reserved ? b->s.reserved[row->index] : 0);
+    ldg_pg_array_position(&a[15], b->has_reserved ? b->s.reserved[row->index] : 0);
     return rc;
 }
 

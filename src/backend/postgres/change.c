@@ -64,14 +64,6 @@ static const char change_by_id[] = CHANGE(
 
 #define CHANGE_ARRAYS 12
 
-static void put_position(struct ldg_buf *array, int64_t position)
-{
-    if (position != 0)
-        ldg_pg_array_int64(array, position);
-    else
-        ldg_pg_array_null(array);
-}
-
 static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *item,
                           struct ldg_buf *a, ledger_error *err)
 {
@@ -98,12 +90,12 @@ static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *it
         return rc;
     ldg_pg_array_jsonb(&a[4], item->annotated ? text->data : NULL, text->size);
     ldg_pg_array_jsonb(&a[5], unset.count > 0 ? more_text->data : NULL, more_text->size);
-    put_position(&a[6], item->tags_at.first);
-    put_position(&a[7], item->tags_at.last);
-    put_position(&a[8], item->annotations_at.first);
-    put_position(&a[9], item->annotations_at.last);
+    ldg_pg_array_position(&a[6], item->tags_at.first);
+    ldg_pg_array_position(&a[7], item->tags_at.last);
+    ldg_pg_array_position(&a[8], item->annotations_at.first);
+    ldg_pg_array_position(&a[9], item->annotations_at.last);
     ldg_pg_array_time(&a[10], item->time_us);
-    put_position(&a[11], item->id);
+    ldg_pg_array_position(&a[11], item->id);
     return LEDGER_OK;
 }
 

@@ -251,11 +251,25 @@ static ledger_rc look_for_items(struct ldg_pg_batch *b, uint32_t first, uint32_t
 
 /* --- dedup keys, marks, Go's ids ------------------------------------------------------------- */
 
+/* A statement whose parameters are the first two arrays, of the same length. */
+static ledger_rc run_pairs(struct ldg_pg_batch *b, const char *doing, const char *template,
+                           Oid type0, Oid type1, size_t count, PGresult **ret_result,
+                           ledger_error *err)
+{
+    struct ldg_buf *a = b->sink->arrays;
+    struct ldg_pg_args args = { 0 };
+
+    ldg_pg_array_end(&a[0], count);
+    ldg_pg_array_end(&a[1], count);
+    ldg_pg_arg_array(&args, type0, &a[0]);
+    ldg_pg_arg_array(&args, type1, &a[1]);
+    return ldg_pg_run(b->pg, LDG_PG_KEEP, doing, template, &args, ret_result, err);
+}
+
 static ledger_rc look_for_keys(struct ldg_pg_batch *b, ledger_error *err)
 {
     const struct ldg_sink_plan *p = b->s.plan;
     struct ldg_buf *a = b->sink->arrays;
-    struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     size_t count = 0;
     ledger_rc rc;
@@ -273,11 +287,8 @@ static ledger_rc look_for_keys(struct ldg_pg_batch *b, ledger_error *err)
     }
     if (count == 0)
         return LEDGER_OK;
-    ldg_pg_array_end(&a[0], count);
-    ldg_pg_array_end(&a[1], count);
-    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[0]);
-    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[1]);
-    rc = ldg_pg_run(b->pg, LDG_PG_KEEP, looking, by_dedup_key, &args, &result, err);
+    rc = run_pairs(b, looking, by_dedup_key, LDG_PG_TEXT_ARRAY, LDG_PG_TEXT_ARRAY, count, &result,
+                   err);
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++)
         rc = take_entry(b, result, row, err);
     PQclear(result);
@@ -297,7 +308,6 @@ static ledger_rc look_for_marks(struct ldg_pg_batch *b, ledger_error *err)
         "FROM unnest($1::int4[], $2::int8[]) AS x(origin, entry) "
         "JOIN \"{t}_foreign\" AS f ON f.origin = x.origin AND f.entry = x.entry WHERE f.kind < 3";
     struct ldg_buf *a = b->sink->arrays;
-    struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     size_t count = 0;
     ledger_rc rc;
@@ -313,11 +323,8 @@ static ledger_rc look_for_marks(struct ldg_pg_batch *b, ledger_error *err)
     }
     if (count == 0)
         return LEDGER_OK;
-    ldg_pg_array_end(&a[0], count);
-    ldg_pg_array_end(&a[1], count);
-    ldg_pg_arg_array(&args, LDG_PG_INT4_ARRAY, &a[0]);
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
-    rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "looking for earlier changes", find, &args, &result, err);
+    rc = run_pairs(b, "looking for earlier changes", find, LDG_PG_INT4_ARRAY, LDG_PG_INT8_ARRAY,
+                   count, &result, err);
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
         const struct ldg_sink_mark mark = {
             .origin = (int)ldg_pg_get_int64(result, row, 3),
@@ -345,7 +352,6 @@ static ledger_rc look_for_source_ids(struct ldg_pg_batch *b, ledger_error *err)
         "JOIN \"{t}\" AS e ON e.source_id = x.source_id AND e.source_id <> ''";
     struct ldg_sink_plan *p = b->s.plan;
     struct ldg_buf *a = b->sink->arrays;
-    struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     size_t count = 0;
     ledger_rc rc;
@@ -364,11 +370,7 @@ static ledger_rc look_for_source_ids(struct ldg_pg_batch *b, ledger_error *err)
     }
     if (count == 0)
         return LEDGER_OK;
-    ldg_pg_array_end(&a[0], count);
-    ldg_pg_array_end(&a[1], count);
-    ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[0]);
-    ldg_pg_arg_array(&args, LDG_PG_INT4_ARRAY, &a[1]);
-    rc = ldg_pg_run(b->pg, LDG_PG_KEEP, looking, find, &args, &result, err);
+    rc = run_pairs(b, looking, find, LDG_PG_TEXT_ARRAY, LDG_PG_INT4_ARRAY, count, &result, err);
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
         struct ldg_sink_item *item = &p->items[ldg_pg_get_int64(result, row, 0)];
 

@@ -176,6 +176,7 @@ void ldg_pg_array_int64(struct ldg_buf *buf, int64_t value);
 void ldg_pg_array_int32(struct ldg_buf *buf, int32_t value);
 void ldg_pg_array_time(struct ldg_buf *buf, int64_t time_us);
 void ldg_pg_array_null(struct ldg_buf *buf);
+void ldg_pg_array_position(struct ldg_buf *buf, int64_t position); /* int8; 0: null */
 void ldg_pg_array_bool(struct ldg_buf *buf, bool value);
 void ldg_pg_array_end(struct ldg_buf *buf, size_t count);
 /* Tags, metadata, annotations as jsonb text; the set and the unset part of a change of annotations.

@@ -153,6 +153,14 @@ void ldg_pg_array_null(struct ldg_buf *buf)
     put_item(buf, "", 0, NULL, 0);
 }
 
+void ldg_pg_array_position(struct ldg_buf *buf, int64_t position)
+{
+    if (position != 0)
+        ldg_pg_array_int64(buf, position);
+    else
+        ldg_pg_array_null(buf);
+}
+
 void ldg_pg_array_bool(struct ldg_buf *buf, bool value)
 {
     const char out = (char)value;
