@@ -224,31 +224,19 @@ bool ldg_sink_next_add(const struct ldg_sink_batch *b, size_t *at, struct ldg_si
     return false;
 }
 
-ledger_rc ldg_sink_trim_keys(const struct ldg_sink_batch *b, size_t index, const char ***ret_keys,
-                             size_t *ret_count, ledger_error *err)
+bool ldg_sink_adds_key_before(const struct ldg_sink_batch *b, size_t index, const char *key)
 {
     const struct ldg_sink_plan *p = b->plan;
-    const char **keys;
-    size_t count = 0;
+    const char *stream = b->ops[index].stream;
 
-    *ret_keys = NULL;
-    *ret_count = 0;
-    if (p->informed)
-        return LEDGER_OK;
-    keys = ldg_arena_alloc(b->arena, p->item_count * sizeof(*keys));
-    if (keys == NULL)
-        return ldg_fail_nomem(err);
-    for (uint32_t g = 0; g < p->group_count; g++) {
-        if (strcmp(p->groups[g].stream, b->ops[index].stream) != 0)
-            continue;
-        for (uint32_t at = p->groups[g].first; at != LDG_SINK_NONE; at = p->items[at].next) {
-            const struct ldg_sink_item *item = &p->items[at];
+    if (p->informed || p->only_adds || !has_text(key))
+        return false;
+    for (size_t at = key_start(p, stream, key); p->key_slots[at] != 0; at = (at + 1) & p->mask) {
+        const struct ldg_sink_item *item = &p->items[p->key_slots[at] - 1];
 
-            if (item->append_index < index && has_text(item->dedup_key))
-                keys[count++] = item->dedup_key;
-        }
+        if (item->state == LDG_SINK_ADDED && item->append_index < index &&
+            strcmp(item->dedup_key, key) == 0 && strcmp(item->stream, stream) == 0)
+            return true;
     }
-    *ret_keys = keys;
-    *ret_count = count;
-    return LEDGER_OK;
+    return false;
 }

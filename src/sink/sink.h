@@ -307,10 +307,9 @@ static inline bool ldg_sink_trims(const struct ldg_op *op)
 {
     return op->kind == LDG_OP_TRIM && !ldg_op_came_round(op);
 }
-/* Optimistic: dedup keys of entries that the batch adds to the trim's stream before it. If the
- * trim deletes a row that has one, the entry would not have come in: REJECTED. In the arena. */
-ledger_rc ldg_sink_trim_keys(const struct ldg_sink_batch *b, size_t index, const char ***ret_keys,
-                             size_t *ret_count, ledger_error *err);
+/* Optimistic: does the batch add an entry with this dedup key to the stream of the trim, before it?
+ * If the trim deletes a row that has the key, the entry would not have come in: REJECTED. */
+bool ldg_sink_adds_key_before(const struct ldg_sink_batch *b, size_t index, const char *key);
 /* Positions compare only within one log. Those of changes by the entry's own log are kept with the
  * entry, those of others in marks; between two logs the one that comes last wins. */
 static inline bool ldg_sink_is_guarded(const struct ldg_op *op)

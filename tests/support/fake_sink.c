@@ -369,9 +369,9 @@ static ledger_rc check_unseen(struct fake *f, struct ldg_sink_batch *b, ledger_e
     return LEDGER_OK;
 }
 
-static int64_t trim_rows(struct fake *f, struct ldg_sink_batch *b, const struct ldg_op *op,
-                         const char *const *keys, size_t key_count, bool *ret_key)
+static int64_t trim_rows(struct fake *f, struct ldg_sink_batch *b, size_t i, bool *ret_key)
 {
+    const struct ldg_op *op = &b->ops[i];
     const bool ordered = ldg_sink_is_ordered(b, op->origin);
     int64_t highest = 0;
     bool ended = false;
@@ -388,8 +388,7 @@ static int64_t trim_rows(struct fake *f, struct ldg_sink_batch *b, const struct 
         if (!ldg_op_trims(op, key))
             continue;
         assert_false(ended); /* else a trim that ends there leaves this one */
-        for (size_t k = 0; k < key_count; k++)
-            *ret_key = *ret_key || strcmp(keys[k], row->entry->dedup_key) == 0;
+        *ret_key = *ret_key || ldg_sink_adds_key_before(b, i, row->entry->dedup_key);
         highest = row->id;
         delete_row(f, row);
         n--;
@@ -419,17 +418,12 @@ static bool trim_parked(struct fake *f, const struct ldg_op *op)
 static ledger_rc trim(struct fake *f, struct ldg_sink_batch *b, size_t i, ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
-    const char **keys;
-    size_t count;
-    bool key;
-    ledger_rc rc = ldg_sink_trim_keys(b, i, &keys, &count, err);
     int64_t highest;
+    bool key;
 
-    if (rc != LEDGER_OK)
-        return rc;
     if (f->refuses != NULL && f->refuses(f->refuses_ctx, op))
         return rejected(f, b, i, "the trim is refused", err);
-    highest = trim_rows(f, b, op, keys, count, &key);
+    highest = trim_rows(f, b, i, &key);
     if (key)
         return rejected(f, b, SIZE_MAX, "an entry has the key of one that is trimmed", err);
     ldg_sink_trimmed(b, i, highest, trim_parked(f, op));

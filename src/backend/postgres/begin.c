@@ -31,7 +31,8 @@ static const char settings[] =
     "set_config('lock_timeout', $1, true), set_config('plan_cache_mode', 'force_generic_plan', "
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
-    "set_config('enable_sort', 'off', true), "
+    "set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true), "
+    "set_config('enable_mergejoin', 'off', true), "
     "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
 /* The name is looked up once, and not for each id, which would take as long as the COPY. */
 static const char reserve_ids[] =

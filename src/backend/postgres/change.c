@@ -1,5 +1,5 @@
-/* What a batch changes and deletes: the changes of all entries by one statement, the trims behind
- * them, in one round trip.
+/* What a batch changes and deletes: the changes of all entries by one statement, the trims of each
+ * kind by one behind it, in one round trip.
  *
  * Hides the statements, and which answer is a refusal. Invariant: a change older than the last one
  * of its log loses; a row that a trigger keeps as it is counts as refused. */
@@ -234,144 +234,280 @@ static ledger_rc receive_unseen(struct ldg_pg_batch *b, ledger_error *err)
 
 /* --- trims ----------------------------------------------------------------------------------- */
 
-/* clang-format off */
-/* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, $5 keys that are looked for among what
- * goes. The highest id that goes (0: nothing does), how many have such a key, and whether the table
- * has a trigger that can keep rows in silence. Where the ids of a stream rise with those of its
- * origin, the first entry that stays ends the look. The index of the origin would visit other
- * streams, too: the zeros keep it away, and the pair of columns leaves only the index of stream and
- * id. */
-#define TRIM(where, entry, forget)                                                                 \
-    "WITH d AS (DELETE FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where              \
-        " RETURNING " entry " AS entry, id, dedup_key)" forget                                     \
-    " SELECT coalesce(max(id), 0), count(*) FILTER (WHERE dedup_key = ANY ($5::text[])), "         \
-        "EXISTS (SELECT FROM pg_trigger AS g WHERE g.tgrelid = '\"{t}\"'::regclass "               \
-            "AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype::int & 11 = 11) FROM d"
-#define BRIDGED "source_pos + 0 <= $2 AND source_pos <> ALL ($4::int8[])"
-#define ORDERED                                                                                    \
-    BRIDGED " AND (stream, id) < ($3, coalesce((SELECT e.id FROM \"{t}\" AS e "                    \
-            "WHERE e.stream = $3 AND e.origin + 0 = $1 AND e.source_pos + 0 > $2 "                 \
-            "ORDER BY e.stream, e.id LIMIT 1), 9223372036854775807))"
-#define LOCAL "(stream, id) <= ($3, $2) AND id <> ALL ($4::int8[]) AND source_pos IS NULL"
-#define FORGET                                                                                     \
-    ", f AS (DELETE FROM \"{t}_foreign\" AS f USING d WHERE f.origin = $1 AND f.entry = d.entry)"
-static const char trim_ordered[] = TRIM(ORDERED, "source_pos", "");
-static const char trim_ordered_foreign[] = TRIM(ORDERED, "source_pos", FORGET);
-static const char trim_any[] = TRIM(BRIDGED, "source_pos", "");
-static const char trim_any_foreign[] = TRIM(BRIDGED, "source_pos", FORGET);
-static const char trim_local[] = TRIM(LOCAL " AND source_id = ''", "id", FORGET);
-static const char trim_local_old[] = TRIM(LOCAL, "id", FORGET);
+/* Trims of one kind go in one statement. What two of them would delete counts for the first. */
+enum trim_kind {
+    TRIM_LOCAL,   /* of entries that were written here */
+    TRIM_ORDERED, /* of an origin whose ids rise with the ids here, in each stream */
+    TRIM_ANY,
+    TRIM_KINDS
+};
 
-/* The same parameters: is one of them still here? */
-#define LEFT(where)                                                                                \
-    "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE stream = $3 AND origin + 0 = $1 AND " where   \
-        " LIMIT 1) AS s"
-static const char left_bridged[] = LEFT(BRIDGED);
-static const char left_local[] = LEFT(LOCAL " AND source_id = ''");
-static const char left_local_old[] = LEFT(LOCAL);
+/* clang-format off */
+/* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, as the text of an array. `stop`: id
+ * here behind which nothing goes. */
+#define TRIMS(stop)                                                                                \
+    "WITH x AS MATERIALIZED (SELECT n, origin, last, stream, stays::int8[] AS stays, "             \
+            stop " AS stop "                                                                       \
+        "FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "                             \
+            "WITH ORDINALITY AS x(origin, last, stream, stays, n))"
+#define NOWHERE "9223372036854775807"
+/* Where the ids of a stream rise with those of its origin, the first entry that stays ends it. */
+#define FIRST_STAYING                                                                              \
+    "coalesce((SELECT e.id FROM \"{t}\" AS e WHERE e.stream = x.stream "                           \
+        "AND e.origin + 0 = x.origin AND e.source_pos + 0 > x.last "                               \
+        "ORDER BY e.stream, e.id LIMIT 1), " NOWHERE ")"
+
+/* The index of the origin would visit other streams, too: the zeros keep it away, and the pair of
+ * columns leaves only the index of stream and id. */
+#define GOES                                                                                       \
+    "e.stream = x.stream AND (e.stream, e.id) <= (x.stream, x.stop) AND e.origin + 0 = x.origin "
+#define BRIDGED GOES "AND e.source_pos + 0 <= x.last AND e.source_pos <> ALL (x.stays)"
+#define LOCAL_OLD GOES "AND e.source_pos IS NULL AND e.id <> ALL (x.stays)"
+#define LOCAL LOCAL_OLD " AND e.source_id = ''"
+
+/* $5 keys that are looked for among what goes. Rows: n, the highest id that goes, whether the table
+ * has a trigger that can keep rows in silence, and null; then each row that goes and has such a
+ * key. IS TRUE lets the keys be hashed, where IN alone would become a join. */
+#define TRIM(stop, goes, entry, forget)                                                            \
+    TRIMS(stop) ", "                                                                               \
+    "d AS (DELETE FROM \"{t}\" AS e USING x WHERE " goes " "                                       \
+        "RETURNING x.n, e.origin, " entry " AS entry, e.id, e.dedup_key)" forget " "               \
+    "SELECT n, max(id), EXISTS (SELECT FROM pg_trigger AS g "                                      \
+            "WHERE g.tgrelid = '\"{t}\"'::regclass AND NOT g.tgisinternal "                        \
+                "AND g.tgenabled <> 'D' AND g.tgtype::int & 11 = 11), NULL::text "                 \
+        "FROM (SELECT n, id FROM d UNION ALL SELECT n, 0 FROM x) AS s GROUP BY n "                 \
+    "UNION ALL "                                                                                   \
+    "SELECT n, id, false, dedup_key FROM d "                                                       \
+        "WHERE (dedup_key IN (SELECT k FROM unnest($5::text[]) AS k)) IS TRUE"
+#define FORGET                                                                                     \
+    ", f AS (DELETE FROM \"{t}_foreign\" AS f USING d "                                            \
+        "WHERE f.origin = d.origin AND f.entry = d.entry)"
+static const char trim_local[] = TRIM("last", LOCAL, "e.id", FORGET);
+static const char trim_local_old[] = TRIM("last", LOCAL_OLD, "e.id", FORGET);
+static const char trim_ordered[] = TRIM(FIRST_STAYING, BRIDGED, "e.source_pos", "");
+static const char trim_ordered_forget[] = TRIM(FIRST_STAYING, BRIDGED, "e.source_pos", FORGET);
+static const char trim_any[] = TRIM(NOWHERE, BRIDGED, "e.source_pos", "");
+static const char trim_any_forget[] = TRIM(NOWHERE, BRIDGED, "e.source_pos", FORGET);
+
+/* The first trim of which something is still here; null: all is gone. */
+#define LEFT(stop, goes) TRIMS(stop) " SELECT min(x.n) FROM x JOIN \"{t}\" AS e ON " goes
+static const char left_local[] = LEFT("last", LOCAL);
+static const char left_local_old[] = LEFT("last", LOCAL_OLD);
+static const char left_bridged[] = LEFT(NOWHERE, BRIDGED);
 /* clang-format on */
 
-static const char *trim_template(const struct ldg_pg_batch *b, const struct ldg_op *op)
+static const char *trim_template(const struct ldg_pg_batch *b, enum trim_kind kind)
 {
-    const char *template;
+    const bool marks = b->s.marks_any;
 
-    if (op->origin == 0)
-        template = b->pg->has_source_id ? trim_local : trim_local_old;
-    else if (ldg_sink_is_ordered(&b->s, op->origin))
-        template = b->s.marks_any ? trim_ordered_foreign : trim_ordered;
-    else
-        template = b->s.marks_any ? trim_any_foreign : trim_any;
-    return template;
-}
-
-static ledger_rc trim_args(struct ldg_pg_batch *b, size_t index, struct ldg_pg_args *args,
-                           ledger_error *err)
-{
-    const struct ldg_op *op = &b->s.ops[index];
-    struct ldg_buf *survivors = &b->sink->arrays[0], *taken = &b->sink->arrays[1];
-    const char **keys;
-    size_t count;
-    ledger_rc rc = ldg_sink_trim_keys(&b->s, index, &keys, &count, err);
-
-    if (rc != LEDGER_OK)
-        return rc;
-    ldg_pg_array_begin(survivors, LDG_PG_INT8);
-    for (size_t i = 0; i < op->survivor_count; i++)
-        ldg_pg_array_int64(survivors, op->survivors[i].number);
-    ldg_pg_array_end(survivors, op->survivor_count);
-    ldg_pg_array_begin(taken, LDG_PG_TEXT);
-    for (size_t i = 0; i < count; i++)
-        ldg_pg_array_text(taken, keys[i]);
-    ldg_pg_array_end(taken, count);
-    ldg_pg_arg_int32(args, op->origin);
-    ldg_pg_arg_int64(args, op->key.number);
-    ldg_pg_arg_text(args, op->stream);
-    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, survivors);
-    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, taken);
-    return LEDGER_OK;
-}
-
-static ledger_rc send_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
-{
-    struct ldg_pg_args args = { 0 };
-    ledger_rc rc = trim_args(b, index, &args, err);
-
-    return rc == LEDGER_OK
-               ? ldg_pg_pipe_send(b->pg, trimming, trim_template(b, &b->s.ops[index]), &args, err)
-               : rc;
-}
-
-static ledger_rc receive_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
-{
-    PGresult *result = NULL;
-    ledger_rc rc = ldg_pg_pipe_receive(b->pg, trimming, &result, err);
-
-    if (rc == LEDGER_OK) {
-        ldg_sink_trimmed(&b->s, index, ldg_pg_get_int64(result, 0, 0), false);
-        b->may_keep = b->may_keep || ldg_pg_get_bool(result, 0, 2);
-        if (ldg_pg_get_int64(result, 0, 1) > 0)
-            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed");
-        else if (b->may_keep && !b->s.plan->informed)
-            rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger may keep what is trimmed");
-    } else {
-        b->s.culprit = index;
+    switch (kind) {
+    case TRIM_LOCAL:
+        return b->pg->has_source_id ? trim_local : trim_local_old;
+    case TRIM_ORDERED:
+        return marks ? trim_ordered_forget : trim_ordered;
+    case TRIM_ANY:
+    case TRIM_KINDS:
+    default:
+        return marks ? trim_any_forget : trim_any;
     }
-    PQclear(result);
+}
+
+static enum trim_kind kind_of_trim(const struct ldg_pg_batch *b, const struct ldg_op *op)
+{
+    return op->origin == 0                          ? TRIM_LOCAL
+           : ldg_sink_is_ordered(&b->s, op->origin) ? TRIM_ORDERED
+                                                    : TRIM_ANY;
+}
+
+/* The next trim of the kind. *at: b->s.first at the beginning. */
+static bool next_trim(const struct ldg_pg_batch *b, enum trim_kind kind, size_t *at,
+                      size_t *ret_index)
+{
+    for (; *at < b->s.end; (*at)++) {
+        const struct ldg_op *op = &b->s.ops[*at];
+
+        if (ldg_sink_trims(op) && kind_of_trim(b, op) == kind) {
+            *ret_index = (*at)++;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The array of the ids that stay, as a text. */
+static void put_survivors(struct ldg_buf *array, struct ldg_buf *text, const struct ldg_op *op)
+{
+    ldg_buf_reset(text);
+    (void)ldg_buf_putc(text, '{');
+    for (size_t i = 0; i < op->survivor_count; i++)
+        (void)ldg_buf_printf(text, "%s%" PRId64, i > 0 ? "," : "", op->survivors[i].number);
+    (void)ldg_buf_putc(text, '}');
+    if (text->rc == LEDGER_OK)
+        ldg_pg_array_text(array, text->data);
+    else
+        array->rc = text->rc;
+}
+
+#define TRIM_ARRAYS 4
+
+/* $1 to $4 */
+static void trim_args(struct ldg_pg_batch *b, enum trim_kind kind, struct ldg_pg_args *args)
+{
+    static const Oid elements[] = { LDG_PG_INT4, LDG_PG_INT8, LDG_PG_TEXT, LDG_PG_TEXT };
+    static const Oid types[] = { LDG_PG_INT4_ARRAY, LDG_PG_INT8_ARRAY, LDG_PG_TEXT_ARRAY,
+                                 LDG_PG_TEXT_ARRAY };
+    struct ldg_buf *a = b->sink->arrays;
+    size_t count = 0, index;
+
+    for (int i = 0; i < TRIM_ARRAYS; i++)
+        ldg_pg_array_begin(&a[i], elements[i]);
+    for (size_t at = b->s.first; next_trim(b, kind, &at, &index); count++) {
+        const struct ldg_op *op = &b->s.ops[index];
+
+        ldg_pg_array_int32(&a[0], op->origin);
+        ldg_pg_array_int64(&a[1], op->key.number);
+        ldg_pg_array_text(&a[2], op->stream);
+        put_survivors(&a[3], &b->sink->text, op);
+    }
+    for (int i = 0; i < TRIM_ARRAYS; i++) {
+        ldg_pg_array_end(&a[i], count);
+        ldg_pg_arg_array(args, types[i], &a[i]);
+    }
+}
+
+/* $5: keys of the entries that the batch adds, whether before a trim of their stream or not. */
+static void key_arg(struct ldg_pg_batch *b, struct ldg_pg_args *args)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    struct ldg_buf *keys = &b->sink->arrays[TRIM_ARRAYS];
+    size_t count = 0;
+
+    ldg_pg_array_begin(keys, LDG_PG_TEXT);
+    for (uint32_t i = 0; !p->informed && i < p->item_count; i++) {
+        const struct ldg_sink_item *item = &p->items[i];
+
+        if (item->state != LDG_SINK_ADDED || item->dedup_key == NULL || !*item->dedup_key)
+            continue;
+        ldg_pg_array_text(keys, item->dedup_key);
+        count++;
+    }
+    ldg_pg_array_end(keys, count);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, keys);
+}
+
+static bool has_trims(const struct ldg_pg_batch *b, enum trim_kind kind)
+{
+    size_t at = b->s.first, index;
+
+    return next_trim(b, kind, &at, &index);
+}
+
+static ledger_rc send_trims(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (enum trim_kind kind = 0; rc == LEDGER_OK && kind < TRIM_KINDS; kind++) {
+        struct ldg_pg_args args = { 0 };
+
+        if (!has_trims(b, kind))
+            continue;
+        trim_args(b, kind, &args);
+        key_arg(b, &args);
+        rc = ldg_pg_pipe_send(b->pg, trimming, trim_template(b, kind), &args, err);
+    }
     return rc;
 }
 
-/* Are all entries gone that the trim has just deleted? */
-static ledger_rc check_trim(struct ldg_pg_batch *b, size_t index, ledger_error *err)
+/* The op of each n of a statement, from 1; in the arena. */
+static ledger_rc list_trims(struct ldg_pg_batch *b, enum trim_kind kind, size_t **ret_trims,
+                            ledger_error *err)
 {
-    const char *left = b->s.ops[index].origin != 0 ? left_bridged
-                       : b->pg->has_source_id      ? left_local
-                                                   : left_local_old;
-    struct ldg_pg_args args = { 0 };
-    int64_t any = 0;
-    ledger_rc rc = trim_args(b, index, &args, err);
+    size_t *trims = ldg_arena_alloc(b->s.arena, (b->s.plan->trim_count + 1) * sizeof(*trims));
+    size_t count = 0;
 
-    if (rc == LEDGER_OK)
-        rc = ldg_pg_run_int64(b->pg, "looking for what is trimmed", left, &args, NULL, &any, err);
-    if (rc == LEDGER_OK && any != 0) {
-        b->s.culprit = index;
+    if (trims == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t at = b->s.first; next_trim(b, kind, &at, &trims[count + 1]);)
+        count++;
+    *ret_trims = trims;
+    return LEDGER_OK;
+}
+
+static ledger_rc take_trims(struct ldg_pg_batch *b, enum trim_kind kind, const PGresult *result,
+                            ledger_error *err)
+{
+    size_t *trims;
+    ledger_rc rc = list_trims(b, kind, &trims, err);
+
+    for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
+        const size_t index = trims[ldg_pg_get_int64(result, row, 0)];
+
+        if (!PQgetisnull(result, row, 3)) {
+            if (ldg_sink_adds_key_before(&b->s, index, ldg_pg_get_text(result, row, 3)))
+                rc = ldg_fail(err, LEDGER_ERR_REJECTED,
+                              "an entry has the key of one that is trimmed");
+            continue;
+        }
+        ldg_sink_trimmed(&b->s, index, ldg_pg_get_int64(result, row, 1), false);
+        b->may_keep = b->may_keep || ldg_pg_get_bool(result, row, 2);
+    }
+    if (rc == LEDGER_OK && b->may_keep && !b->s.plan->informed)
+        rc = ldg_fail(err, LEDGER_ERR_REJECTED, "a trigger may keep what is trimmed");
+    return rc;
+}
+
+static ledger_rc receive_trims(struct ldg_pg_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (enum trim_kind kind = 0; rc == LEDGER_OK && kind < TRIM_KINDS; kind++) {
+        PGresult *result = NULL;
+
+        if (!has_trims(b, kind))
+            continue;
+        rc = ldg_pg_pipe_receive(b->pg, trimming, &result, err);
+        if (rc == LEDGER_OK)
+            rc = take_trims(b, kind, result, err);
+        PQclear(result);
+    }
+    return rc;
+}
+
+/* Are all entries gone that the trims have just deleted? */
+static ledger_rc check_trims(struct ldg_pg_batch *b, enum trim_kind kind, ledger_error *err)
+{
+    const char *left = kind != TRIM_LOCAL     ? left_bridged
+                       : b->pg->has_source_id ? left_local
+                                              : left_local_old;
+    struct ldg_pg_args args = { 0 };
+    int64_t first = 0;
+    size_t *trims;
+    ledger_rc rc;
+
+    trim_args(b, kind, &args);
+    rc = ldg_pg_run_int64(b->pg, "looking for what is trimmed", left, &args, NULL, &first, err);
+    if (rc == LEDGER_OK && first != 0)
+        rc = list_trims(b, kind, &trims, err);
+    if (rc == LEDGER_OK && first != 0) {
+        b->s.culprit = trims[first];
         rc = fail_kept(b, err);
     }
     return rc;
 }
 
-/* What comes behind each trim: a look if it was done, and what is parked below it. */
+/* What comes behind the trims: a look if they were done, and what is parked below them. */
 static ledger_rc after_trims(struct ldg_pg_batch *b, ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
 
-    for (size_t i = b->s.first; rc == LEDGER_OK && i < b->s.end; i++) {
+    for (enum trim_kind kind = 0; rc == LEDGER_OK && b->may_keep && kind < TRIM_KINDS; kind++) {
+        if (has_trims(b, kind))
+            rc = check_trims(b, kind, err);
+    }
+    for (size_t i = b->s.first; rc == LEDGER_OK && b->s.parked_any && i < b->s.end; i++) {
         bool unparked = false;
 
-        if (!ldg_sink_trims(&b->s.ops[i]))
-            continue;
-        if (b->may_keep)
-            rc = check_trim(b, i, err);
-        if (rc == LEDGER_OK && b->s.parked_any)
+        if (ldg_sink_trims(&b->s.ops[i]))
             rc = ldg_pg_parked_trim(b->pg, &b->s.ops[i], &unparked, err);
         if (unparked)
             ldg_sink_trimmed(&b->s, i, 0, true);
@@ -390,10 +526,8 @@ static ledger_rc send_all(struct ldg_pg_batch *b, ledger_error *err)
         rc = send_unseen(b, err);
     if (rc == LEDGER_OK && p->change_count > 0)
         rc = send_changes(b, err);
-    for (size_t i = b->s.first; rc == LEDGER_OK && p->trim_count > 0 && i < b->s.end; i++) {
-        if (ldg_sink_trims(&b->s.ops[i]))
-            rc = send_trim(b, i, err);
-    }
+    if (rc == LEDGER_OK && p->trim_count > 0)
+        rc = send_trims(b, err);
     return rc;
 }
 
@@ -406,10 +540,8 @@ static ledger_rc receive_all(struct ldg_pg_batch *b, ledger_error *err)
         rc = receive_unseen(b, err);
     if (rc == LEDGER_OK && p->change_count > 0)
         rc = receive_changes(b, err);
-    for (size_t i = b->s.first; rc == LEDGER_OK && p->trim_count > 0 && i < b->s.end; i++) {
-        if (ldg_sink_trims(&b->s.ops[i]))
-            rc = receive_trim(b, i, err);
-    }
+    if (rc == LEDGER_OK && p->trim_count > 0)
+        rc = receive_trims(b, err);
     return rc;
 }
 

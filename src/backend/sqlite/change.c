@@ -428,33 +428,21 @@ static ledger_rc trim_but_survivors(struct ldg_sqlite_batch *b, const struct ldg
     return rc;
 }
 
-static int compare_keys(const void *a, const void *b)
-{
-    const char *const *x = a, *const *y = b;
-
-    return strcmp(*x, *y);
-}
-
 /* A key that the batch uses before the trim was not free then, if the trim deletes it. */
 static ledger_rc check_keys(struct ldg_sqlite_batch *b, size_t index, int64_t end,
                             ledger_error *err)
 {
     const struct ldg_op *op = &b->s.ops[index];
-    const char **keys;
-    size_t count = 0;
     bool taken = false;
     struct ldg_sql q;
-    ledger_rc rc = ldg_sink_trim_keys(&b->s, index, &keys, &count, err);
+    ledger_rc rc;
 
-    if (rc != LEDGER_OK || count == 0)
-        return rc;
-    qsort(keys, count, sizeof(*keys), compare_keys);
+    if (b->s.plan->informed || b->s.plan->add_count == 0)
+        return LEDGER_OK;
     begin_trim(&q, b, key_rows[op->origin == 0], op, end, err);
-    while (!taken && ldg_sql_row(&q)) {
-        const char *key = (const char *)sqlite3_column_text(q.stmt, 0);
-
-        taken = key != NULL && bsearch(&key, keys, count, sizeof(*keys), compare_keys) != NULL;
-    }
+    while (!taken && ldg_sql_row(&q))
+        taken =
+            ldg_sink_adds_key_before(&b->s, index, (const char *)sqlite3_column_text(q.stmt, 0));
     rc = ldg_sql_end(&q);
     return rc == LEDGER_OK && taken
                ? ldg_fail(err, LEDGER_ERR_REJECTED, "an entry has the key of one that is trimmed")
