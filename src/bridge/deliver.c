@@ -12,7 +12,6 @@
 
 #include "bridge/stages.h"
 
-#define PAGE_ROWS 64
 #define NOT_PARKED INT64_MAX
 
 /* An op by its entry, so that a parked event finds those that wait for it. */
@@ -28,11 +27,11 @@ struct delivery {
     const struct ldg_op *ops;
     size_t count;
     uint8_t *outcomes;
-    bool *is_done;        /* per op: delivered */
-    const char **reasons; /* per op: why it is parked; NULL: it is not */
-    struct slot *slots;   /* by entry, then in order of the log */
-    int64_t own_id;       /* of the parked event that is tried again; else NOT_PARKED */
-    bool any_parked;      /* some event of the state store is, or some op */
+    bool *is_done;            /* per op: delivered */
+    const char **reasons;     /* per op: why it is parked; NULL: it is not */
+    struct slot *slots;       /* by entry, then in order of the log */
+    struct ldg_place *places; /* per op: among the events that are parked on its entry */
+    int64_t own_row;          /* of the parked event that is tried again; else NOT_PARKED */
     struct ldg_refusals refusals;
 };
 
@@ -52,7 +51,7 @@ static int compare_slots(const void *a, const void *b)
 
 static ledger_rc begin(struct delivery *run, const struct ldg_deliverer *deliverer,
                        struct ldg_arena *arena, const struct ldg_op *ops, size_t count,
-                       uint8_t *outcomes, ledger_error *err)
+                       uint8_t *outcomes, int64_t own_row, ledger_error *err)
 {
     *run = (struct delivery){
         .deliverer = deliverer,
@@ -63,13 +62,16 @@ static ledger_rc begin(struct delivery *run, const struct ldg_deliverer *deliver
         .is_done = ldg_arena_calloc(arena, count, sizeof(*run->is_done)),
         .reasons = ldg_arena_calloc(arena, count, sizeof(*run->reasons)),
         .slots = ldg_arena_calloc(arena, count, sizeof(*run->slots)),
-        .own_id = NOT_PARKED,
+        .places = ldg_arena_calloc(arena, count, sizeof(*run->places)),
+        .own_row = own_row,
         .refusals = deliverer->refusals,
     };
-    if (run->is_done == NULL || run->reasons == NULL || run->slots == NULL)
+    if (run->is_done == NULL || run->reasons == NULL || run->slots == NULL || run->places == NULL)
         return ldg_fail_nomem(err);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         run->slots[i] = (struct slot){ ops[i].origin, ops[i].key, (uint32_t)i };
+        run->places[i] = ldg_place_of(&ops[i], own_row);
+    }
     qsort(run->slots, count, sizeof(*run->slots), compare_slots);
     ldg_refusals_begin(&run->refusals);
     return LEDGER_OK;
@@ -138,7 +140,6 @@ static ledger_rc park(struct delivery *run, size_t index, const char *reason, le
 {
     run->reasons[index] = ldg_arena_strdup(run->arena, reason);
     run->outcomes[index] = LDG_OUTCOME_PARKED;
-    run->any_parked = true;
     return run->reasons[index] != NULL ? LEDGER_OK : ldg_fail_nomem(err);
 }
 
@@ -161,17 +162,9 @@ static ledger_rc stay_parked(struct delivery *run, size_t index, const struct ld
     return park(run, index, row->reason, err);
 }
 
-/* Positions of two logs cannot be compared: there the one that was parked first goes first. */
-static bool is_before(const struct delivery *run, const struct ldg_parked_row *row,
-                      const struct ldg_op *op)
-{
-    return strcmp(row->source_uuid, op->source_uuid) == 0 ? row->log_position < op->log_position
-                                                          : row->id < run->own_id;
-}
-
 static bool is_same_event(const struct ldg_parked_row *row, const struct ldg_op *op)
 {
-    return row->log_position == op->log_position && strcmp(row->source_uuid, op->source_uuid) == 0;
+    return row->log_position == op->log_position && ldg_op_is_of_log(op, row->source_uuid);
 }
 
 /* The sink cannot be asked what it has: an event of the stream whose entry is not known may be the
@@ -182,21 +175,20 @@ static ledger_rc hold_stream(struct delivery *run, const struct ldg_parked_row *
     ledger_rc rc = LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++) {
         const struct ldg_op *op = &run->ops[i];
-        const bool changes = op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
         if (is_same_event(row, op) && op->kind != LDG_OP_PARK)
             rc = stay_parked(run, i, row, err);
-        else if (changes && row->stream[0] != '\0' && strcmp(row->stream, op->stream) == 0 &&
-                 strcmp(row->source_uuid, op->source_uuid) == 0 && is_before(run, row, op))
+        else if (ldg_op_is_change(op) && row->stream[0] != '\0' &&
+                 ldg_op_may_come_by(op, row->source_uuid, row->log_position, row->key, row->stream))
             rc = wait_behind(run, i, row, LDG_WAIT_MISSING, err);
     }
     return rc;
 }
 
-static ledger_rc hold_entry(struct delivery *run, const struct ldg_parked_row *row,
-                            ledger_error *err)
+/* The ops on the row's entry. */
+static const struct slot *slots_of(const struct delivery *run, const struct ldg_parked_row *row,
+                                   size_t *ret_count)
 {
-    ledger_rc rc = LEDGER_OK;
-    size_t low = 0, high = run->count;
+    size_t low = 0, high = run->count, end;
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
         if (compare_entries(&run->slots[middle], row->origin, row->key) < 0)
@@ -204,15 +196,36 @@ static ledger_rc hold_entry(struct delivery *run, const struct ldg_parked_row *r
         else
             high = middle;
     }
-    for (; rc == LEDGER_OK && low < run->count; low++) {
-        const struct slot *slot = &run->slots[low];
-        const struct ldg_op *op = &run->ops[slot->index];
-        if (compare_entries(slot, row->origin, row->key) != 0)
+    for (end = low; end < run->count; end++)
+        if (compare_entries(&run->slots[end], row->origin, row->key) != 0)
             break;
+    *ret_count = end - low;
+    return run->slots + low;
+}
+
+static void note_places(struct delivery *run, const struct ldg_parked_row *row)
+{
+    size_t count;
+    const struct slot *slots = slots_of(run, row, &count);
+    for (size_t i = 0; i < count; i++)
+        ldg_place_note(&run->places[slots[i].index], row->source_uuid, row->log_position, row->id);
+}
+
+static ledger_rc hold_entry(struct delivery *run, const struct ldg_parked_row *row,
+                            ledger_error *err)
+{
+    size_t count;
+    const struct slot *slots = slots_of(run, row, &count);
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        const uint32_t index = slots[i].index;
+        const struct ldg_op *op = &run->ops[index];
         if (is_same_event(row, op) && op->kind != LDG_OP_PARK)
-            rc = stay_parked(run, slot->index, row, err);
-        else if (op->kind != LDG_OP_TRIM && is_before(run, row, op))
-            rc = wait_behind(run, slot->index, row, LDG_WAIT_ENTRY, err);
+            rc = stay_parked(run, index, row, err);
+        else if (op->kind != LDG_OP_TRIM &&
+                 ldg_place_is_behind(&run->places[index], row->source_uuid, row->log_position,
+                                     row->id))
+            rc = wait_behind(run, index, row, LDG_WAIT_ENTRY, err);
     }
     return rc;
 }
@@ -237,27 +250,20 @@ static ledger_rc hold_behind_op(struct delivery *run, size_t index, ledger_error
     return hold_behind(run, &row, err);
 }
 
-/* Behind what is parked in the state store, and behind ops that could not be planned. */
+/* Behind what is parked in the state store, and behind ops that could not be planned. Others may
+ * park there, try again and drop at any time, so it is asked for each batch. */
 static ledger_rc find_waiting(struct delivery *run, ledger_error *err)
 {
-    struct ldg_arena page;
-    int64_t after = 0;
+    struct ldg_parked_row *rows = NULL;
     size_t count = 0;
-    ledger_rc rc = LEDGER_OK;
-    ldg_arena_init(&page, 1 << 16);
-    do {
-        struct ldg_parked_row *rows = NULL;
-        ldg_arena_reset(&page);
-        rc = ldg_store_parked_list(run->deliverer->state, after, PAGE_ROWS, &page, &rows, &count,
-                                   err);
-        for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-            after = rows[i].id;
-            run->any_parked = true;
-            if (rows[i].id != run->own_id)
-                rc = hold_behind(run, &rows[i], err);
-        }
-    } while (rc == LEDGER_OK && count > 0);
-    ldg_arena_fini(&page);
+    ledger_rc rc = ldg_store_parked_near(run->deliverer->state, run->ops, run->count, run->arena,
+                                         &rows, &count, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        if (!ldg_id_is_none(rows[i].key))
+            note_places(run, &rows[i]);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        if (rows[i].id != run->own_row)
+            rc = hold_behind(run, &rows[i], err);
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++) {
         if (run->ops[i].kind != LDG_OP_PARK)
             continue;
@@ -342,7 +348,7 @@ static ledger_rc deliver_rest(struct delivery *run, bool may_park, ledger_error 
 static size_t collect_state(const struct delivery *run, struct ldg_op *ops)
 {
     size_t count = 0;
-    for (size_t i = 0; run->any_parked && i < run->count; i++) {
+    for (size_t i = 0; i < run->count; i++) {
         if (run->reasons[i] == NULL && run->ops[i].kind != LDG_OP_TRIM)
             continue;
         ops[count] = run->ops[i];
@@ -380,8 +386,8 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
     struct ldg_cursor *next = ldg_arena_calloc(&batch->plan, 1, sizeof(*next));
     ledger_rc rc = next != NULL ? check_cursor(cursor, err) : ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
-        rc =
-            begin(&run, deliverer, &batch->plan, batch->ops, batch->op_count, batch->outcomes, err);
+        rc = begin(&run, deliverer, &batch->plan, batch->ops, batch->op_count, batch->outcomes,
+                   NOT_PARKED, err);
     if (rc == LEDGER_OK)
         rc = recall(&run, cursor->from, err);
     if (rc == LEDGER_OK)
@@ -426,8 +432,7 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
     for (size_t i = 0; i < count; i++)
         if (ldg_id_is_none(row->key) || ldg_id_equal(row->key, ops[i].key))
             own[own_count++] = ops[i];
-    ledger_rc rc = begin(&run, deliverer, arena, own, own_count, outcomes, err);
-    run.own_id = row->id;
+    ledger_rc rc = begin(&run, deliverer, arena, own, own_count, outcomes, row->id, err);
     if (rc == LEDGER_OK)
         rc = find_waiting(&run, err);
     if (rc != LEDGER_OK)

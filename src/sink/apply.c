@@ -54,7 +54,7 @@ static ledger_rc plan_range(struct ldg_sink_batch *b, bool informed, ledger_erro
     if (rc == LEDGER_OK && informed)
         ldg_sink_collect(b);
     if (rc == LEDGER_OK && informed && b->parked_any)
-        rc = b->sink->find_parked(b->ctx, b, err);
+        rc = ldg_sink_find_parked(b, err);
     if (rc == LEDGER_OK && informed)
         rc = b->sink->look_up(b->ctx, b, err);
     return rc == LEDGER_OK ? ldg_sink_resolve(b, err) : rc;
@@ -76,7 +76,7 @@ ledger_rc ldg_sink_may_wait(struct ldg_sink_batch *b, bool *ret_may, ledger_erro
     if (!planned)
         rc = ldg_plan_begin(b, false, err);
     if (rc == LEDGER_OK)
-        rc = b->sink->find_parked(b->ctx, b, err);
+        rc = ldg_sink_find_parked(b, err);
     *ret_may = rc == LEDGER_OK && b->plan->parked != NULL;
     if (!planned)
         b->plan = NULL;

@@ -1,8 +1,8 @@
 /* Who waits behind whom: while an event of an entry is parked no later one of that entry is
  * applied; it is parked behind, as is an append whose dedup key a parked trim would set free.
  *
- * Hides how parked rows of several logs are ordered. Pure: over the rows that were looked up and
- * those that this range adds. Invariant: no two ever wait for each other. */
+ * The order of parked events is that of store/behind.c. Pure: over the rows that were looked up and
+ * those that this range adds. */
 #include "sink/plan.h"
 
 #include <string.h>
@@ -23,10 +23,9 @@ static bool same_text(const char *a, const char *b)
     return strcmp(or_empty(a), or_empty(b)) == 0;
 }
 
-/* Is it of the log that op was read from? */
 static bool is_of_log(const struct ldg_sink_parked *row, const struct ldg_op *op)
 {
-    return same_text(row->source_uuid, op->source_uuid);
+    return ldg_op_is_of_log(op, row->source_uuid);
 }
 
 static void link_row(struct ldg_sink_batch *b, struct ldg_sink_parked *row)
@@ -45,54 +44,48 @@ static void link_row(struct ldg_sink_batch *b, struct ldg_sink_parked *row)
     item->parked = row;
 }
 
-ledger_rc ldg_sink_found_parked(struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
-                                ledger_error *err)
+ledger_rc ldg_sink_find_parked(struct ldg_sink_batch *b, ledger_error *err)
 {
-    struct ldg_sink_parked *copy = ldg_arena_memdup(b->arena, row, sizeof(*row));
+    struct ldg_parked_row *rows = NULL;
+    struct ldg_sink_parked *parked;
+    size_t count = 0;
+    ledger_rc rc = LEDGER_OK;
 
-    if (copy == NULL)
+    if (b->first < b->end)
+        rc = b->sink->find_parked(b->ctx, b->ops + b->first, b->end - b->first, b->arena, &rows,
+                                  &count, err);
+    if (rc != LEDGER_OK || count == 0)
+        return rc;
+    parked = ldg_arena_calloc(b->arena, count, sizeof(*parked));
+    if (parked == NULL)
         return ldg_fail_nomem(err);
-    copy->gone = false;
-    copy->source_uuid = ldg_arena_strdup(b->arena, or_empty(row->source_uuid));
-    copy->stream = ldg_arena_strdup(b->arena, or_empty(row->stream));
-    copy->type_name = ldg_arena_strdup(b->arena, or_empty(row->type_name));
-    if (copy->source_uuid == NULL || copy->stream == NULL || copy->type_name == NULL ||
-        !ldg_id_copy(row->key, b->arena, &copy->key))
-        return ldg_fail_nomem(err);
-    link_row(b, copy);
+    for (size_t i = 0; i < count; i++) {
+        parked[i] = (struct ldg_sink_parked){
+            .id = rows[i].id,
+            .source_uuid = rows[i].source_uuid,
+            .log_position = rows[i].log_position,
+            .origin = rows[i].origin,
+            .key = rows[i].key,
+            .stream = rows[i].stream,
+            .type_name = rows[i].type_name,
+        };
+        link_row(b, &parked[i]);
+    }
     return LEDGER_OK;
 }
 
 /* --- behind whom ----------------------------------------------------------------------------- */
 
-/* The lowest id among the entry's rows of op's own log that lie behind op; NEW: the own row's. */
-static int64_t first_behind(const struct ldg_sink_batch *b, const struct ldg_op *op,
-                            const struct ldg_sink_item *item)
+static struct ldg_place place_of(const struct ldg_sink_batch *b, const struct ldg_op *op,
+                                 const struct ldg_sink_item *item)
 {
-    int64_t first = b->parked_id;
+    struct ldg_place place = ldg_place_of(op, b->parked_id);
 
     for (const struct ldg_sink_parked *row = item->parked; row != NULL; row = row->next_of_item) {
-        if (!row->gone && is_of_log(row, op) && row->log_position > op->log_position &&
-            row->id < first)
-            first = row->id;
+        if (!row->gone)
+            ldg_place_note(&place, row->source_uuid, row->log_position, row->id);
     }
-    return first;
-}
-
-/* Positions of two logs cannot be compared: there the one that was parked first goes first,
- * together with what its own log has before it. */
-static bool is_before_entry(const struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
-                            const struct ldg_op *op, const struct ldg_sink_item *item)
-{
-    return is_of_log(row, op) ? row->log_position < op->log_position
-                              : row->id < first_behind(b, op, item);
-}
-
-/* The op's entry is not here: an event of which no entry is known may be the one that brings it. */
-static bool may_bring(const struct ldg_sink_parked *row, const struct ldg_op *op)
-{
-    return ldg_id_is_none(row->key) && is_of_log(row, op) && row->log_position < op->log_position &&
-           (*row->stream == '\0' || same_text(row->stream, op->stream));
+    return place;
 }
 
 /* Is it a trim that deletes the entry with the key; or, of op's own log, may it be one: of those
@@ -117,17 +110,21 @@ int64_t ldg_sink_parked_before(const struct ldg_sink_batch *b, const struct ldg_
 {
     const bool of_entry = wait == LDG_WAIT_ENTRY;
     const struct ldg_sink_parked *row = of_entry ? item->parked : b->plan->parked;
+    struct ldg_place place = { 0 };
     int64_t before = 0;
 
+    if (of_entry && row != NULL)
+        place = place_of(b, op, item);
     for (; row != NULL; row = of_entry ? row->next_of_item : row->next) {
         bool is_before;
 
         if (row->gone || row->id == b->parked_id)
             continue;
         if (of_entry)
-            is_before = is_before_entry(b, row, op, item);
+            is_before = ldg_place_is_behind(&place, row->source_uuid, row->log_position, row->id);
         else if (wait == LDG_WAIT_MISSING)
-            is_before = may_bring(row, op);
+            is_before =
+                ldg_op_may_come_by(op, row->source_uuid, row->log_position, row->key, row->stream);
         else
             is_before = may_free(b, row, op, holder);
         if (is_before && (before == 0 || row->log_position < before))

@@ -180,11 +180,11 @@ struct ldg_sink_batch {
  * backend that knows which op it was sets b->culprit. Whatever would meet every event has a code of
  * its own (see apply() in store/backend.h). */
 struct ldg_sink {
-    /* Parked events that may concern the range: with the id at the origin of one of its ops (and
-     * its origin), its log position, with no entry (when there are changes), that may be trims of
-     * a stream in which an append has a dedup key. Rather too many than too few. Each to
-     * ldg_sink_found_parked(). Called only when parked_any. */
-    ledger_rc (*find_parked)(void *ctx, struct ldg_sink_batch *b, ledger_error *err);
+    /* As parked_near() of store/backend.h, which may well be the same. Called only when parked_any.
+     */
+    ledger_rc (*find_parked)(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err);
     /* All at once: the rows of the plan's items (by origin and key; of origin 0 by id), the rows
      * that have the dedup key of an append in its stream: each to ldg_sink_found_entry(); then,
      * when marks_any, the marks of the items that are changed by other logs: to
@@ -278,9 +278,6 @@ ledger_rc ldg_sink_found_entry(struct ldg_sink_batch *b, const struct ldg_sink_f
 /* id: that the entry had. */
 ledger_rc ldg_sink_found_mark(struct ldg_sink_batch *b, int origin, ledger_id key, int64_t id,
                               const struct ldg_sink_mark *mark, ledger_error *err);
-/* Texts need not outlive the call. */
-ledger_rc ldg_sink_found_parked(struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
-                                ledger_error *err);
 /* The change of an item was written (`changed`), or not: then what is there. id 0: no row. Of an
  * informed plan a row that is there, is older and was not changed is for the backend to refuse. */
 ledger_rc ldg_sink_changed(struct ldg_sink_batch *b, const struct ldg_sink_item *item, bool changed,
@@ -331,7 +328,9 @@ void ldg_sink_collect(struct ldg_sink_batch *b);
  * retry has to wait; POSITION_REUSED. */
 ledger_rc ldg_sink_resolve(struct ldg_sink_batch *b, ledger_error *err);
 
-/* parking.c. Log position of the event behind which op has to wait; 0: none. holder: the entry that
+/* parking.c. Asks for the parked events that may concern the range. */
+ledger_rc ldg_sink_find_parked(struct ldg_sink_batch *b, ledger_error *err);
+/* Log position of the event behind which op has to wait; 0: none. holder: the entry that
  * has op's dedup key, for LDG_WAIT_KEY. */
 int64_t ldg_sink_parked_before(const struct ldg_sink_batch *b, const struct ldg_op *op,
                                enum ldg_wait wait, const struct ldg_sink_item *item,

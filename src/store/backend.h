@@ -140,6 +140,11 @@ struct ldg_op {
     const char *origin_text; /* "uuid:epoch" of `origin`; "": of the store whose log was read */
 };
 
+static inline bool ldg_op_is_change(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
+}
+
 /* What became of an op. Of the ops of one event the highest value counts. */
 enum ldg_outcome {
     LDG_OUTCOME_MISSING = 0,  /* its entry is not here */
@@ -418,6 +423,13 @@ struct ldg_state_role {
     ledger_rc (*parked_list)(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                              struct ldg_parked_row **ret_rows, size_t *ret_count,
                              ledger_error *err);
+    /* Rows that may concern these ops (at least one; all of one log): with the id at the origin of
+     * one of them (and its origin), its log position, with no entry (when there are changes), that
+     * may be trims of a stream in which an append has a dedup key. Rather too many than too few,
+     * and perhaps twice; without their events, in any order, in the arena. */
+    ledger_rc (*parked_near)(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err);
     ledger_rc (*parked_count)(void *ctx, const char *source_uuid, uint64_t *ret_count,
                               ledger_error *err); /* uuid NULL: all */
     /* One transaction: removes the row, then applies ops as apply() without cursor and with
@@ -524,19 +536,6 @@ void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *sourc
 void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX]);
 /* A change or a trim that was made here and has come round: it is here already. */
 bool ldg_op_came_round(const struct ldg_op *op);
-/* What an op may have to wait for behind a parked event. */
-enum ldg_wait {
-    LDG_WAIT_ENTRY,   /* the event is one of op's own entry */
-    LDG_WAIT_MISSING, /* op's entry is not here: the event may be the one that brings it */
-    LDG_WAIT_KEY,     /* op's dedup key is here: the event may be the trim that deletes its entry */
-};
-/* Why an op waits behind the parked event at log_position. */
-#define LDG_OP_WAIT_MAX 80
-void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX]);
-/* Must an op whose outcome is `outcome` be asked for that it waits, and for what? */
-bool ldg_op_may_wait(const struct ldg_op *op, uint8_t outcome, enum ldg_wait *ret_wait);
-/* May an event parked with this type name be a trim? One of a later version may be anything. */
-bool ldg_op_may_trim(const char *type_name);
 /* The entry that a sink has at the place of an append's, as far as it says whether they are one. */
 struct ldg_stored {
     ledger_bytes stream, payload, order_key, dedup_key;
@@ -586,6 +585,42 @@ bool ldg_op_trims(const struct ldg_op *op, ledger_id key);
  * which comes empty. Errors: NOMEM, TOO_LARGE (buf's). */
 ledger_rc ldg_op_parked_event(const struct ldg_op *op, struct ldg_buf *buf, ledger_bytes *ret_event,
                               ledger_error *err);
+
+/* --- behind.c: who waits behind whom, in every kind of sink ----------------------------------- */
+
+/* What an op may have to wait for behind a parked event. */
+enum ldg_wait {
+    LDG_WAIT_ENTRY,   /* the event is one of op's own entry */
+    LDG_WAIT_MISSING, /* op's entry is not here: the event may be the one that brings it */
+    LDG_WAIT_KEY,     /* op's dedup key is here: the event may be the trim that deletes its entry */
+};
+/* Was it read from this source's log? */
+bool ldg_op_is_of_log(const struct ldg_op *op, const char *source_uuid);
+/* Where an op stands among the events that are parked on its entry. Of its own log those with lower
+ * positions go before it. Positions of two logs cannot be compared: there the event that was parked
+ * first goes first, together with what its own log has before it. */
+struct ldg_place {
+    const struct ldg_op *op;
+    int64_t first; /* the lowest row of op and of what its log has behind it */
+};
+/* own_row: of the parked event that op is; INT64_MAX: it is not parked. */
+struct ldg_place ldg_place_of(const struct ldg_op *op, int64_t own_row);
+/* First each event that is parked on the entry is noted … */
+void ldg_place_note(struct ldg_place *place, const char *source_uuid, int64_t log_position,
+                    int64_t row);
+/* … then it can be told of each whether op has to wait behind it. */
+bool ldg_place_is_behind(const struct ldg_place *place, const char *source_uuid,
+                         int64_t log_position, int64_t row);
+/* Op's entry is not known to be here: may this parked event be the one that brings it? */
+bool ldg_op_may_come_by(const struct ldg_op *op, const char *source_uuid, int64_t log_position,
+                        ledger_id key, const char *stream);
+/* Why an op waits behind the parked event at log_position. */
+#define LDG_OP_WAIT_MAX 80
+void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX]);
+/* Must an op whose outcome is `outcome` be asked for that it waits, and for what? */
+bool ldg_op_may_wait(const struct ldg_op *op, uint8_t outcome, enum ldg_wait *ret_wait);
+/* May an event parked with this type name be a trim? One of a later version may be anything. */
+bool ldg_op_may_trim(const char *type_name);
 
 /* --- refusals.c: the brake ------------------------------------------------------------------- */
 

@@ -512,6 +512,23 @@ ledger_rc ldg_store_parked_list(ledger_store *store, int64_t after, size_t limit
     return rc;
 }
 
+ledger_rc ldg_store_parked_near(ledger_store *store, const struct ldg_op *ops, size_t count,
+                                struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                size_t *ret_count, ledger_error *err)
+{
+    ledger_error local_err;
+    if (!err)
+        err = &local_err;
+    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, parked_near),
+                                 "parked events", err);
+    if (rc == LEDGER_OK && count == 0)
+        *ret_count = 0;
+    else if (rc == LEDGER_OK)
+        rc = store->backend->state->parked_near(store->ctx, ops, count, arena, ret_rows, ret_count,
+                                                err);
+    return rc;
+}
+
 ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, uint64_t *ret_count,
                                  ledger_error *err)
 {

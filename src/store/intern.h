@@ -92,6 +92,10 @@ ledger_rc ldg_store_cursor_list(ledger_store *store, ledger_names *ret_names, le
 ledger_rc ldg_store_parked_list(ledger_store *store, int64_t after, size_t limit,
                                 struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
                                 size_t *ret_count, ledger_error *err);
+/* count 0: none. */
+ledger_rc ldg_store_parked_near(ledger_store *store, const struct ldg_op *ops, size_t count,
+                                struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                size_t *ret_count, ledger_error *err);
 ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, uint64_t *ret_count,
                                  ledger_error *err);
 ledger_rc ldg_store_parked_retry(ledger_store *store, int64_t id, const struct ldg_op *ops,

@@ -56,33 +56,6 @@ void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX
         snprintf(text + size, LDG_DELIVERY_KEY_MAX - (size_t)size, ":%" PRIu32, op->part);
 }
 
-void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX])
-{
-    static const char *const before[] = {
-        [LDG_WAIT_ENTRY] = "behind parked event ",
-        [LDG_WAIT_MISSING] = "its entry may be in parked event ",
-        [LDG_WAIT_KEY] = "its dedup key may be set free by parked event ",
-    };
-
-    snprintf(text, LDG_OP_WAIT_MAX, "%s%" PRId64, before[wait], log_position);
-}
-
-bool ldg_op_may_wait(const struct ldg_op *op, uint8_t outcome, enum ldg_wait *ret_wait)
-{
-    const bool changes = op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
-
-    *ret_wait = changes ? LDG_WAIT_MISSING : LDG_WAIT_KEY;
-    return (changes && outcome == LDG_OUTCOME_MISSING) ||
-           (op->kind == LDG_OP_APPEND && outcome == LDG_OUTCOME_DEDUPLICATED);
-}
-
-bool ldg_op_may_trim(const char *type_name)
-{
-    const ledger_mutation_type type = ledger_mutation_type_parse(type_name);
-
-    return type == LEDGER_MUTATION_TRIM || type == LEDGER_MUTATION_UNKNOWN;
-}
-
 /* --- is it the same entry? ------------------------------------------------------------------- */
 
 static bool bytes_equal(ledger_bytes a, ledger_bytes b)

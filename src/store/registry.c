@@ -171,9 +171,9 @@ static const char *state_problem(const struct ldg_state_role *r)
         (r->origin_adopt && !r->origin_get))
         return "state: origin_adopt, origin_last and origin_rewind come together, with origin_get, "
                "or not at all";
-    if (is_half(!!r->parked_list + !!r->parked_count + !!r->parked_retry + !!r->parked_note +
-                    !!r->parked_drop,
-                5))
+    if (is_half(!!r->parked_list + !!r->parked_near + !!r->parked_count + !!r->parked_retry +
+                    !!r->parked_note + !!r->parked_drop,
+                6))
         return "state: the parked_ callbacks come together or not at all";
     return NULL;
 }

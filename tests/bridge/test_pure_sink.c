@@ -343,6 +343,113 @@ static void parks_in_the_state_store(void **state)
     }
 }
 
+/* The state store's parked events, of all logs. */
+static size_t parked_of(ledger_store *kept, struct parked_seen *seen)
+{
+    ledger_error err;
+    memset(seen, 0, sizeof(*seen));
+    tst_ok(ledger_bridge_parked_list(kept, see_parked, seen, &err), &err);
+    return seen->count;
+}
+
+/* Two logs with events of one entry, by one state store. The first log is read again, and of two
+ * refused events the earlier one is parked last: no three wait for each other in a circle. */
+static void no_circle_of_two_logs(void **state)
+{
+    static const char *const lines[] = { "1:1 s append 1", "1:1 s tags five", "1:1 s tags nine",
+                                         "1:1 s append 1", "1:1 s tags b" };
+    ledger_store *first = tst_open(*state, TST_SQLITE, "first"), *sink = open_pure();
+    ledger_store *second = tst_open(*state, TST_SQLITE, "second");
+    ledger_bridge_options a, b;
+    ledger_error err;
+    struct parked_seen seen;
+    uint64_t applied = 0, left = 0;
+    state_options(*state, first, TST_SQLITE, &a);
+    b = a;
+    a.name = "first";
+    b.name = "second";
+    tst_append(first, "s", "1", NULL, NULL);
+    tst_tag(first, "s", 1, "five");
+    tst_tag(first, "s", 1, "nine");
+    assert_int_equal(tst_bridge_once(first, second, NULL), 3);
+    tst_tag(second, "s", 1, "b");
+    b.skip_types = 1U << LEDGER_MUTATION_TRIM;
+    ledger_bridge *from_first = tst_bridge(first, sink, &a);
+    ledger_bridge *from_second = tst_bridge(second, sink, &b);
+    got.refuse = "nine";
+    assert_int_equal(tst_drain(from_first), 3);
+    assert_int_equal(got.count, 2);
+    assert_int_equal(tst_drain(from_second), 4); /* its events of the entry wait behind that one */
+    assert_int_equal(got.count, 2);
+    ledger_store *kept = open_state(&a);
+    assert_int_equal(parked_of(kept, &seen), 5);
+    /* again, from before */
+    got.refuse = "five";
+    got.count = 0;
+    tst_ok(ledger_bridge_cursor_set(first, kept, "first", "0", false, &err), &err);
+    assert_int_equal(tst_drain(from_first), 3);
+    assert_int_equal(got.count, 1);
+    assert_int_equal(parked_of(kept, &seen), 6);
+    assert_string_equal(seen.reasons[5], "no such thing here");
+    assert_int_equal(seen.positions[5], 2);
+    got.refuse = NULL;
+    tst_ok(ledger_bridge_retry(from_second, 0, &applied, &left, &err), &err);
+    assert_int_equal(applied, 0); /* behind the first log's */
+    tst_ok(ledger_bridge_retry(from_first, 0, &applied, &left, &err), &err);
+    assert_int_equal(applied, 2);
+    assert_int_equal(left, 0);
+    tst_ok(ledger_bridge_retry(from_second, 0, &applied, &left, &err), &err);
+    assert_int_equal(left, 0);
+    assert_int_equal(parked_of(kept, &seen), 0);
+    for (size_t i = 0; i < 3; i++)
+        assert_string_equal(got.lines[i], lines[i]);
+    assert_string_equal(got.lines[got.count - 1], lines[4]);
+    ledger_bridge_destroy(&from_first);
+    ledger_bridge_destroy(&from_second);
+    ledger_store_close(&kept);
+    ledger_store_close(&sink);
+}
+
+/* What others do to the parked events meanwhile counts at once: a bridge remembers none. */
+static void others_drop_and_retry(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_error err;
+    struct parked_seen seen;
+    uint64_t applied = 0, left = 0, dropped = 0;
+    state_options(*state, source, TST_SQLITE, &o);
+    tst_append(source, "s", "1", NULL, NULL);
+    tst_append(source, "s", "2", NULL, NULL);
+    got.refuse = "append";
+    ledger_bridge *bridge = tst_bridge(source, sink, &o), *other = tst_bridge(source, sink, &o);
+    assert_int_equal(tst_drain(bridge), 2);
+    ledger_store *kept = open_state(&o);
+    assert_int_equal(parked_of(kept, &seen), 2);
+    got.refuse = NULL;
+    tst_ok(ledger_bridge_parked_drop(kept, 1, &dropped, &err), &err);
+    tst_ok(ledger_bridge_retry(other, 2, &applied, &left, &err), &err);
+    assert_int_equal(applied, 1);
+    tst_tag(source, "s", 1, "x");
+    tst_tag(source, "s", 2, "y");
+    assert_int_equal(tst_drain(bridge), 2);
+    check_lines((const char *const[]){ "1:2 s append 2", "1:1 s tags x", "1:2 s tags y" }, 3);
+    /* and what another one parks */
+    got.refuse = "tags";
+    tst_tag(source, "s", 1, "z");
+    assert_int_equal(tst_drain(other), 1);
+    got.refuse = NULL;
+    tst_annotate(source, "s", 1, "k", "v");
+    assert_int_equal(tst_drain(bridge), 1);
+    assert_int_equal(got.count, 3);
+    assert_int_equal(parked_of(kept, &seen), 2);
+    assert_string_equal(seen.reasons[1], "behind parked event 5");
+    ledger_bridge_destroy(&bridge);
+    ledger_bridge_destroy(&other);
+    ledger_store_close(&kept);
+    ledger_store_close(&sink);
+}
+
 /* A trim takes what is parked below it along; what is parked when it comes again stays so. */
 static void trims_what_is_parked(void **state)
 {
@@ -508,9 +615,10 @@ static void says_what_it_cannot_do(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(takes_what_comes),          T(comes_again_after_a_failure), T(knows_origins_apart),
-        T(parks_in_the_state_store),  T(trims_what_is_parked),        T(delivers_each_once),
-        T(waits_for_the_state_store), T(keeps_state_apart),           T(says_what_it_cannot_do),
+        T(takes_what_comes),         T(comes_again_after_a_failure), T(knows_origins_apart),
+        T(parks_in_the_state_store), T(trims_what_is_parked),        T(delivers_each_once),
+        T(no_circle_of_two_logs),    T(others_drop_and_retry),       T(waits_for_the_state_store),
+        T(keeps_state_apart),        T(says_what_it_cannot_do),
     };
     return cmocka_run_group_tests_name("pure sink", tests, NULL, NULL);
 }

@@ -540,6 +540,47 @@ static void keys_wait_for_their_own_trim_only(struct conf_env *env)
     sink_holds(sink, "s", "1");
 }
 
+/* A state store is asked for those that may concern a batch, and not for all that it has. */
+static void parked_near_a_batch(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct ldg_parked_row *rows;
+    size_t count = 99;
+    ledger_error err;
+    sink_append(sink, sink->a, 7, "s", "7", NULL);
+    ok(ldg_store_parked_near(sink->store, sink->ops, 1, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 0);
+    sink->count = 0;
+    for (int64_t i = 1; i <= 100; i++) {
+        sink->count = 0;
+        sink_park(sink, i, i % 2 ? "s" : "t", "r")->log_position = 1000 + i;
+        sink_run(sink);
+    }
+    sink_park(sink, 0, "u", "of a stream")->log_position = 2000;
+    sink_park(sink, 0, "", "of no stream")->log_position = 2001;
+    sink_park(sink, 7, "s", "of another origin")->origin = sink->b;
+    sink->ops[2].log_position = 2002;
+    sink_run(sink);
+    /* its own event, its entry's, and what may have brought it */
+    sink_tags(sink, sink->a, 7, "u", "t")->log_position = 1042;
+    ok(ldg_store_parked_near(sink->store, sink->ops, 1, &env->arena, &rows, &count, &err));
+    sink->count = 0;
+    bool own = false, entry = false, stream = false, unknown = false;
+    for (size_t i = 0; i < count; i++) {
+        own |= rows[i].log_position == 1042 && rows[i].key.number == 42;
+        entry |= rows[i].log_position == 1007 && rows[i].origin == sink->a &&
+                 strcmp(rows[i].stream, "s") == 0 && strcmp(rows[i].reason, "r") == 0 &&
+                 strcmp(rows[i].source_uuid, sink->a_identity.uuid) == 0 && rows[i].id > 0;
+        stream |= rows[i].log_position == 2000;
+        unknown |= rows[i].log_position == 2001;
+        assert_int_equal(rows[i].event.size, 0);
+    }
+    assert_true(own && entry && stream && unknown);
+    assert_true(count < 12); /* perhaps the other origin's, perhaps one twice */
+    ok(ldg_store_parked_near(sink->store, NULL, 0, &env->arena, &rows, &count, &err));
+    assert_int_equal(count, 0);
+}
+
 #define PARKING                                                                                    \
     (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS | LDG_CAP_PARK | LDG_CAP_TAGS |    \
      LDG_CAP_ANNOTATIONS | LDG_CAP_TRIM | LDG_CAP_MUTATION_LOG)
@@ -555,6 +596,7 @@ const struct conf_case conf_parked_cases[] = {
     { "a retry parks nothing anew", a_retry_parks_nothing_anew, PARKING, 0 },
     { "parked of others change nothing", parked_of_others_change_nothing, PARKING, 0 },
     { "parked again is replaced", parked_again_is_replaced, PARKING, 0 },
+    { "parked near a batch", parked_near_a_batch, PARKING, 0 },
     { "two never wait for each other", two_never_wait_for_each_other, PARKING, 0 },
     { "appends wait for their key", appends_wait_for_their_key, PARKING, 0 },
     { "keys are dropped with their trim", keys_are_dropped_with_their_trim, PARKING, 0 },

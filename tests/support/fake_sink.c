@@ -2,6 +2,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -155,21 +156,37 @@ static bool concerns(const struct ldg_sink_parked *row, const struct ldg_op *op)
             (*row->stream == '\0' || same_text(row->stream, op->stream)));
 }
 
-static ledger_rc find_parked(void *ctx, struct ldg_sink_batch *b, ledger_error *err)
+static ledger_rc find_parked(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
 {
     struct fake *f = ctx;
-    ledger_rc rc = fails(f, "find_parked") ? ldg_fail_nomem(err) : LEDGER_OK;
+    struct ldg_parked_row *rows = ldg_arena_calloc(arena, f->now->parked_count, sizeof(*rows));
+    size_t found = 0;
 
-    for (size_t n = 0; rc == LEDGER_OK && n < f->now->parked_count; n++) {
+    if (rows == NULL || fails(f, "find_parked"))
+        return ldg_fail_nomem(err);
+    for (size_t n = 0; n < f->now->parked_count; n++) {
         const struct ldg_sink_parked *row = &f->now->parked[n].row;
         bool any = f->shows_all;
 
-        for (size_t i = b->first; i < b->end && !any; i++)
-            any = concerns(row, &b->ops[i]);
-        if (any)
-            rc = ldg_sink_found_parked(b, row, err);
+        for (size_t i = 0; i < count && !any; i++)
+            any = concerns(row, &ops[i]);
+        if (!any)
+            continue;
+        rows[found] = (struct ldg_parked_row){
+            .id = row->id,
+            .log_position = row->log_position,
+            .origin = row->origin,
+            .key = row->key,
+            .stream = row->stream,
+            .type_name = row->type_name,
+        };
+        snprintf(rows[found++].source_uuid, sizeof(rows->source_uuid), "%s", row->source_uuid);
     }
-    return rc;
+    *ret_rows = rows;
+    *ret_count = found;
+    return LEDGER_OK;
 }
 
 static ledger_bytes bytes_of(const char *text)

@@ -257,6 +257,7 @@ static const struct ldg_state_role state_role = {
     .origin_unguard = ldg_mem_origin_unguard,
     .origin_unclaimed = ldg_mem_origin_unclaimed,
     .parked_list = ldg_mem_parked_list,
+    .parked_near = ldg_mem_parked_near,
     .parked_count = ldg_mem_parked_count,
     .parked_retry = ldg_mem_parked_retry,
     .parked_note = ldg_mem_parked_note,

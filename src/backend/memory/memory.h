@@ -474,6 +474,9 @@ ledger_rc ldg_mem_parked_trim(struct ldg_memory *m, const struct ldg_op *op, uin
 ledger_rc ldg_mem_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                               struct ldg_parked_row **ret_rows, size_t *ret_count,
                               ledger_error *err);
+ledger_rc ldg_mem_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
+                              struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                              size_t *ret_count, ledger_error *err);
 ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                                ledger_error *err);
 ledger_rc ldg_mem_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);

@@ -133,6 +133,21 @@ struct ldg_mem_parked *ldg_mem_parked_find(const struct ldg_memory *m, int64_t i
     return NULL;
 }
 
+static ledger_rc copy_row(const struct ldg_mem_parked *parked, struct ldg_arena *arena,
+                          struct ldg_parked_row *row, ledger_error *err)
+{
+    *row = parked->row;
+    row->origin = parked->origin;
+    row->type_name = ldg_arena_strdup(arena, parked->row.type_name);
+    row->stream = ldg_arena_strdup(arena, parked->row.stream);
+    row->reason = ldg_arena_strdup(arena, parked->reason);
+    row->event.data = ldg_arena_strndup(arena, parked->row.event.data, parked->row.event.size);
+    return ldg_id_copy(parked->row.key, arena, &row->key) && row->type_name && row->stream &&
+                   row->reason && row->event.data
+               ? LEDGER_OK
+               : ldg_fail_nomem(err);
+}
+
 static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
                       struct ldg_arena *arena, struct ldg_parked_row **ret_rows, size_t *ret_count,
                       ledger_error *err)
@@ -142,22 +157,14 @@ static ledger_rc list(const struct ldg_memory *m, int64_t after, size_t limit,
     size_t count = 0;
     if (!rows)
         return ldg_fail_nomem(err);
-    for (size_t i = 0; i < m->table->parked_count && count < most; i++) {
+    ledger_rc rc = LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count && count < most; i++) {
         const struct ldg_mem_parked *parked = m->table->parked[i];
-        struct ldg_parked_row *row = &rows[count];
-        if (parked->row.id <= after || !ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)))
-            continue;
-        *row = parked->row;
-        row->origin = parked->origin;
-        row->type_name = ldg_arena_strdup(arena, parked->row.type_name);
-        row->stream = ldg_arena_strdup(arena, parked->row.stream);
-        row->reason = ldg_arena_strdup(arena, parked->reason);
-        row->event.data = ldg_arena_strndup(arena, parked->row.event.data, parked->row.event.size);
-        if (!ldg_id_copy(parked->row.key, arena, &row->key) || !row->type_name || !row->stream ||
-            !row->reason || !row->event.data)
-            return ldg_fail_nomem(err);
-        count++;
+        if (parked->row.id > after && ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)))
+            rc = copy_row(parked, arena, &rows[count++], err);
     }
+    if (rc != LEDGER_OK)
+        return rc;
     *ret_rows = rows;
     *ret_count = count;
     return LEDGER_OK;
@@ -172,6 +179,52 @@ ledger_rc ldg_mem_parked_list(void *ctx, int64_t after, size_t limit, struct ldg
     if (rc != LEDGER_OK)
         return rc;
     return ldg_mem_leave(m, list(m, after, limit, arena, ret_rows, ret_count, err), err);
+}
+
+static bool may_concern(const struct ldg_mem_parked *parked, const struct ldg_op *op)
+{
+    const struct ldg_parked_row *row = &parked->row;
+    const bool of_stream = !*row->stream || strcmp(row->stream, op->stream) == 0;
+    if (is_same_entry(parked, op) || row->log_position == op->log_position)
+        return true;
+    if (op->kind == LDG_OP_APPEND)
+        return of_stream && op->entry->dedup_key[0] && ldg_op_may_trim(row->type_name);
+    return of_stream && ldg_op_is_change(op) && ldg_id_is_none(row->key);
+}
+
+static ledger_rc near(const struct ldg_memory *m, const struct ldg_op *ops, size_t op_count,
+                      struct ldg_arena *arena, struct ldg_parked_row **ret_rows, size_t *ret_count,
+                      ledger_error *err)
+{
+    struct ldg_parked_row *rows = ldg_arena_calloc(arena, m->table->parked_count, sizeof(*rows));
+    size_t count = 0;
+    ledger_rc rc = rows ? LEDGER_OK : ldg_fail_nomem(err);
+    for (size_t i = 0; rc == LEDGER_OK && i < m->table->parked_count; i++) {
+        const struct ldg_mem_parked *parked = m->table->parked[i];
+        bool concerns = false;
+        for (size_t k = 0; k < op_count && !concerns; k++)
+            concerns = may_concern(parked, &ops[k]);
+        if (!concerns || !ldg_mem_visible(&parked->stamp, &m->tx, ldg_mem_seq(m)))
+            continue;
+        rc = copy_row(parked, arena, &rows[count], err);
+        rows[count++].event = (ledger_bytes){ "", 0 };
+    }
+    if (rc == LEDGER_OK) {
+        *ret_rows = rows;
+        *ret_count = count;
+    }
+    return rc;
+}
+
+ledger_rc ldg_mem_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
+                              struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                              size_t *ret_count, ledger_error *err)
+{
+    struct ldg_memory *m = ctx;
+    ledger_rc rc = ldg_mem_enter(m, "parked_near", err);
+    if (rc != LEDGER_OK)
+        return rc;
+    return ldg_mem_leave(m, near(m, ops, count, arena, ret_rows, ret_count, err), err);
 }
 
 ledger_rc ldg_mem_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,

@@ -147,8 +147,17 @@ static ledger_rc origin(void *ctx, int number, struct ldg_identity *ret_identity
     return rc;
 }
 
+static ledger_rc find_parked(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_pg_batch *b = ctx;
+
+    return ldg_pg_parked_find(b->pg, ops, count, arena, ret_rows, ret_count, err);
+}
+
 static const struct ldg_sink callbacks = {
-    .find_parked = ldg_pg_find_parked,
+    .find_parked = find_parked,
     .look_up = ldg_pg_look_up,
     .unpark = ldg_pg_unpark,
     .change = ldg_pg_change,

@@ -92,7 +92,6 @@ static inline bool ldg_pg_is_async(const struct ldg_pg *pg)
 
 /* --- callbacks of the sink library ----------------------------------------------------------- */
 
-ledger_rc ldg_pg_find_parked(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_pg_look_up(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_pg_change(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_pg_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err);

@@ -337,6 +337,7 @@ static const struct ldg_state_role state_role = {
     .origin_unguard = ldg_pg_origin_unguard,
     .origin_unclaimed = ldg_pg_origin_unclaimed,
     .parked_list = ldg_pg_parked_list,
+    .parked_near = ldg_pg_parked_near,
     .parked_count = ldg_pg_parked_count,
     .parked_retry = ldg_pg_parked_retry,
     .parked_note = ldg_pg_parked_note,

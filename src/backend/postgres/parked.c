@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define LIST_MAX_BYTES ((int64_t)64 * 1024 * 1024)
+#define ARRAY_MAX_BYTES ((size_t)999 * 1000 * 1000)
 
 static const char *or_empty(const char *text)
 {
@@ -182,6 +183,22 @@ static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena
                                                                            : ldg_fail_nomem(err);
 }
 
+static ledger_rc take_rows(const PGresult *result, struct ldg_arena *arena,
+                           struct ldg_parked_row **ret_rows, size_t *ret_count, ledger_error *err)
+{
+    const size_t count = result ? (size_t)PQntuples(result) : 0;
+    struct ldg_parked_row *rows = ldg_arena_calloc(arena, count, sizeof(*rows));
+    ledger_rc rc = rows ? LEDGER_OK : ldg_fail_nomem(err);
+
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
+        rc = fill_row(result, (int)i, arena, &rows[i], err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = rows;
+        *ret_count = count;
+    }
+    return rc;
+}
+
 ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                              struct ldg_parked_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
@@ -195,19 +212,96 @@ ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_
     ldg_pg_arg_int64(&args, LIST_MAX_BYTES);
     if (rc == LEDGER_OK && pg->has_ours)
         rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing parked events", parked_page, &args, &result, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    const size_t count = result ? (size_t)PQntuples(result) : 0;
-    struct ldg_parked_row *rows = ldg_arena_calloc(arena, count, sizeof(*rows));
-    if (!rows)
-        rc = ldg_fail_nomem(err);
-    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
-        rc = fill_row(result, (int)i, arena, &rows[i], err);
-    if (rc == LEDGER_OK) {
-        *ret_rows = rows;
-        *ret_count = count;
-    }
+    if (rc == LEDGER_OK)
+        rc = take_rows(result, arena, ret_rows, ret_count, err);
     PQclear(result);
+    return rc;
+}
+
+/* clang-format off */
+/* $1 ids at their origins, $2 log positions, $3 there are changes, $4 streams of trims, $5 streams
+ * of appends with a dedup key, $6 there are any: it may be one that a parked trim would set free */
+static const char parked_near[] =
+    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
+        "event_time, ''::bytea, origin FROM \"{t}_parked\" "
+    "WHERE entry = ANY ($1::int8[]) "
+    "OR log_position = ANY ($2::int8[]) "
+    "OR (entry = 0 AND $3) "
+    "OR stream = ANY ($4::text[]) "
+    "OR ((stream = '' OR stream = ANY ($5::text[])) AND $6 "
+        "AND type NOT IN ('append', 'set_tags', 'set_annotations'))";
+/* clang-format on */
+enum { NEAR_ENTRIES, NEAR_POSITIONS, NEAR_TRIMS, NEAR_KEYED, NEAR_ARRAYS };
+
+static void near_args(const struct ldg_op *ops, size_t count, struct ldg_buf arrays[NEAR_ARRAYS],
+                      struct ldg_pg_args *args)
+{
+    size_t trims = 0, keyed = 0;
+    bool changes = false;
+
+    ldg_pg_array_begin(&arrays[NEAR_ENTRIES], LDG_PG_INT8);
+    ldg_pg_array_begin(&arrays[NEAR_POSITIONS], LDG_PG_INT8);
+    ldg_pg_array_begin(&arrays[NEAR_TRIMS], LDG_PG_TEXT);
+    ldg_pg_array_begin(&arrays[NEAR_KEYED], LDG_PG_TEXT);
+    for (size_t i = 0; i < count; i++) {
+        const struct ldg_op *op = &ops[i];
+
+        ldg_pg_array_int64(&arrays[NEAR_ENTRIES], op->key.number);
+        ldg_pg_array_int64(&arrays[NEAR_POSITIONS], op->log_position);
+        changes = changes || ldg_op_is_change(op);
+        if (op->kind == LDG_OP_TRIM) {
+            ldg_pg_array_text(&arrays[NEAR_TRIMS], op->stream);
+            trims++;
+        }
+        if (op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0') {
+            ldg_pg_array_text(&arrays[NEAR_KEYED], op->stream);
+            keyed++;
+        }
+    }
+    ldg_pg_array_end(&arrays[NEAR_ENTRIES], count);
+    ldg_pg_array_end(&arrays[NEAR_POSITIONS], count);
+    ldg_pg_array_end(&arrays[NEAR_TRIMS], trims);
+    ldg_pg_array_end(&arrays[NEAR_KEYED], keyed);
+    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_ENTRIES]);
+    ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_POSITIONS]);
+    ldg_pg_arg_bool(args, changes);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_TRIMS]);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_KEYED]);
+    ldg_pg_arg_bool(args, keyed > 0);
+}
+
+ledger_rc ldg_pg_parked_find(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_buf arrays[NEAR_ARRAYS];
+    struct ldg_pg_args args = { 0 };
+    PGresult *result = NULL;
+    ledger_rc rc;
+
+    for (int i = 0; i < NEAR_ARRAYS; i++)
+        ldg_buf_init(&arrays[i], ARRAY_MAX_BYTES);
+    near_args(ops, count, arrays, &args);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for parked events", parked_near, &args, &result, err);
+    if (rc == LEDGER_OK)
+        rc = take_rows(result, arena, ret_rows, ret_count, err);
+    PQclear(result);
+    for (int i = 0; i < NEAR_ARRAYS; i++)
+        ldg_buf_fini(&arrays[i]);
+    return rc;
+}
+
+ledger_rc ldg_pg_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_pg *pg = ctx;
+    ledger_rc rc = ldg_pg_enter(pg, err);
+
+    if (rc == LEDGER_OK && pg->has_ours)
+        return ldg_pg_parked_find(pg, ops, count, arena, ret_rows, ret_count, err);
+    if (rc == LEDGER_OK)
+        *ret_count = 0;
     return rc;
 }
 

@@ -35,6 +35,10 @@ ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *re
 /* Deletes what is parked below a trim, but for what the source keeps. */
 ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
                              ledger_error *err);
+/* parked_near() */
+ledger_rc ldg_pg_parked_find(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err);
 /* The row goes, because its event is tried again. Errors: NOT_FOUND. */
 ledger_rc ldg_pg_parked_take(struct ldg_pg *pg, int64_t id, ledger_error *err);
 

@@ -99,8 +99,17 @@ static ledger_rc origin(void *ctx, int number, struct ldg_identity *ret_identity
     return ldg_sql_end(&q);
 }
 
+static ledger_rc find_parked(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_sqlite_batch *b = ctx;
+
+    return ldg_sqlite_parked_near(b->store, ops, count, arena, ret_rows, ret_count, err);
+}
+
 static const struct ldg_sink callbacks = {
-    .find_parked = ldg_sqlite_find_parked,
+    .find_parked = find_parked,
     .look_up = ldg_sqlite_look_up,
     .unpark = ldg_sqlite_unpark,
     .change = ldg_sqlite_change,

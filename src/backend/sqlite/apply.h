@@ -58,7 +58,6 @@ const char *ldg_sqlite_time_text(struct ldg_sqlite_batch *b, int64_t time_us);
 
 /* --- callbacks of the sink library ----------------------------------------------------------- */
 
-ledger_rc ldg_sqlite_find_parked(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_sqlite_look_up(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_sqlite_unpark(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_sqlite_change(void *ctx, struct ldg_sink_batch *s, ledger_error *err);

@@ -315,6 +315,7 @@ static const struct ldg_state_role state_role = {
     .origin_unguard = ldg_sqlite_origin_unguard,
     .origin_unclaimed = ldg_sqlite_origin_unclaimed,
     .parked_list = ldg_sqlite_parked_list,
+    .parked_near = ldg_sqlite_parked_near,
     .parked_count = ldg_sqlite_parked_count,
     .parked_retry = ldg_sqlite_parked_retry,
     .parked_note = ldg_sqlite_parked_note,

@@ -25,16 +25,6 @@ static ledger_bytes text_bytes(const struct ldg_sql *q, int column)
     return (ledger_bytes){ text, (size_t)sqlite3_column_bytes(q->stmt, column) };
 }
 
-static bool is_change(const struct ldg_op *op)
-{
-    return op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
-}
-
-static bool has_dedup_key(const struct ldg_op *op)
-{
-    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
-}
-
 ledger_rc ldg_sqlite_has_triggers(struct ldg_sqlite_batch *b, bool *ret_any, ledger_error *err)
 {
     static const char find[] =
@@ -50,139 +40,6 @@ ledger_rc ldg_sqlite_has_triggers(struct ldg_sqlite_batch *b, bool *ret_any, led
     }
     *ret_any = b->triggers_any;
     return rc;
-}
-
-/* --- parked events --------------------------------------------------------------------------- */
-
-#define PARKED                                                                                     \
-    "SELECT id, source_uuid, log_position, origin, entry, stream, type FROM main.\"%T_parked\" "   \
-    "WHERE "
-
-static const char looking_parked[] = "looking for parked events";
-
-static void take_parked(struct ldg_sqlite_batch *b, struct ldg_sql *q, ledger_error *err)
-{
-    const struct ldg_sink_parked parked = {
-        .id = sqlite3_column_int64(q->stmt, 0),
-        .source_uuid = text_at(q, 1),
-        .log_position = sqlite3_column_int64(q->stmt, 2),
-        .origin = sqlite3_column_int(q->stmt, 3),
-        .key = ldg_id_of(sqlite3_column_int64(q->stmt, 4)),
-        .stream = text_at(q, 5),
-        .type_name = text_at(q, 6),
-    };
-
-    q->rc = ldg_sink_found_parked(&b->s, &parked, err);
-}
-
-static ledger_rc find_of_entry(struct ldg_sqlite_batch *b, int origin, ledger_id key,
-                               ledger_error *err)
-{
-    struct ldg_sql q;
-
-    ldg_sql_begin(&q, b->store, looking_parked, PARKED "origin = ?1 AND entry = ?2", err);
-    ldg_sql_int(&q, origin);
-    ldg_sql_int(&q, key.number);
-    while (ldg_sql_row(&q))
-        take_parked(b, &q, err);
-    return ldg_sql_end(&q);
-}
-
-static ledger_rc find_of_entries(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    const struct ldg_sink_batch *s = &b->s;
-    const struct ldg_op *last = NULL;
-    ledger_rc rc = LEDGER_OK;
-
-    for (uint32_t i = 0; rc == LEDGER_OK && i < s->plan->item_count; i++)
-        rc = find_of_entry(b, s->plan->items[i].origin, s->plan->items[i].key, err);
-    for (size_t i = s->first; rc == LEDGER_OK && s->plan->item_count == 0 && i < s->end; i++) {
-        const struct ldg_op *op = &s->ops[i];
-
-        if (last == NULL || op->origin != last->origin || !ldg_id_equal(op->key, last->key))
-            rc = find_of_entry(b, op->origin, op->key, err);
-        last = op;
-    }
-    return rc;
-}
-
-/* Events of the log that the range was read from, at its positions. */
-static ledger_rc find_of_log(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    const struct ldg_sink_batch *s = &b->s;
-    int64_t lowest = INT64_MAX, highest = INT64_MIN;
-    struct ldg_sql q;
-
-    for (size_t i = s->first; i < s->end; i++) {
-        if (s->ops[i].log_position < lowest)
-            lowest = s->ops[i].log_position;
-        if (s->ops[i].log_position > highest)
-            highest = s->ops[i].log_position;
-    }
-    ldg_sql_begin(&q, b->store, looking_parked,
-                  PARKED "source_uuid = ?1 AND log_position BETWEEN ?2 AND ?3", err);
-    ldg_sql_text(&q, s->ops[s->first].source_uuid != NULL ? s->ops[s->first].source_uuid : "");
-    ldg_sql_int(&q, lowest);
-    ldg_sql_int(&q, highest);
-    while (ldg_sql_row(&q))
-        take_parked(b, &q, err);
-    return ldg_sql_end(&q);
-}
-
-/* Is it one behind which an op of the range may have to wait, though it names another entry, or
- * none? */
-static bool may_concern(const struct ldg_sqlite_batch *b, bool is_unknown, const char *stream,
-                        const char *type_name)
-{
-    const struct ldg_sink_batch *s = &b->s;
-    bool concerns = false;
-
-    for (size_t i = s->first; i < s->end && !concerns; i++) {
-        const struct ldg_op *op = &s->ops[i];
-
-        concerns =
-            ((is_unknown && is_change(op)) || (has_dedup_key(op) && ldg_op_may_trim(type_name))) &&
-            (*stream == '\0' || strcmp(stream, op->stream) == 0);
-    }
-    return concerns;
-}
-
-static ledger_rc find_others(struct ldg_sqlite_batch *b, ledger_error *err)
-{
-    const struct ldg_sink_batch *s = &b->s;
-    bool changes = false, keyed = false;
-    struct ldg_sql q;
-
-    for (size_t i = s->first; i < s->end; i++) {
-        changes = changes || is_change(&s->ops[i]);
-        keyed = keyed || has_dedup_key(&s->ops[i]);
-    }
-    if (!changes && !keyed)
-        return LEDGER_OK;
-    ldg_sql_begin(&q, b->store, looking_parked,
-                  PARKED "(?1 AND entry = 0) "
-                         "OR (?2 AND type NOT IN ('append', 'set_tags', 'set_annotations'))",
-                  err);
-    ldg_sql_int(&q, changes);
-    ldg_sql_int(&q, keyed);
-    while (ldg_sql_row(&q)) {
-        if (may_concern(b, sqlite3_column_int64(q.stmt, 4) == 0, text_at(&q, 5), text_at(&q, 6)))
-            take_parked(b, &q, err);
-    }
-    return ldg_sql_end(&q);
-}
-
-ledger_rc ldg_sqlite_find_parked(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
-{
-    struct ldg_sqlite_batch *b = ctx;
-    ledger_rc rc;
-
-    if (s->first == s->end)
-        return LEDGER_OK;
-    rc = find_of_log(b, err);
-    if (rc == LEDGER_OK)
-        rc = find_others(b, err);
-    return rc == LEDGER_OK ? find_of_entries(b, err) : rc;
 }
 
 /* --- entries --------------------------------------------------------------------------------- */
@@ -302,7 +159,7 @@ static ledger_rc look_for_key(struct ldg_sqlite_batch *b, const struct ldg_sink_
     const struct ldg_op *op = item->append;
     struct ldg_sql q;
 
-    if (op == NULL || !has_dedup_key(op) ||
+    if (op == NULL || op->entry->dedup_key[0] == '\0' ||
         (item->state == LDG_SINK_STORED && !b->s.plan->has_trims))
         return LEDGER_OK;
     ldg_sql_begin(&q, b->store, looking, ENTRY "stream = ?3 AND dedup_key = ?4 AND dedup_key != ''",
@@ -348,7 +205,7 @@ static ledger_rc look_for_marks(struct ldg_sqlite_batch *b, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     for (size_t i = s->first; rc == LEDGER_OK && i < s->end; i++) {
-        if (is_change(&s->ops[i]) && !ldg_sink_is_guarded(&s->ops[i]))
+        if (ldg_op_is_change(&s->ops[i]) && !ldg_sink_is_guarded(&s->ops[i]))
             rc = look_for_marks_of(b, &s->ops[i], err);
     }
     return rc;

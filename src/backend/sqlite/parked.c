@@ -195,6 +195,158 @@ ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct 
     return q.rc;
 }
 
+/* --- those that may concern a batch ---------------------------------------------------------- */
+
+/* clang-format off */
+#define NEAR                                                                                       \
+    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "     \
+        "event_time, x'', origin FROM main.\"%T_parked\" WHERE "
+/* clang-format on */
+
+static const char looking[] = "looking for parked events";
+
+/* Rows as they are found. */
+struct near {
+    struct ldg_sqlite *s;
+    const struct ldg_op *ops;
+    size_t op_count;
+    struct ldg_arena *arena;
+    struct ldg_parked_row *rows;
+    size_t count, cap;
+};
+
+static void take_near(struct near *near, struct ldg_sql *q, ledger_error *err)
+{
+    near->rows =
+        ldg_arena_grow(near->arena, near->rows, sizeof(*near->rows), near->count, &near->cap);
+    q->rc = near->rows != NULL ? take_row(q, near->arena, &near->rows[near->count], err)
+                               : ldg_fail_nomem(err);
+    near->count++;
+}
+
+static ledger_rc find_of_entry(struct near *near, const struct ldg_op *op, ledger_error *err)
+{
+    struct ldg_sql q;
+
+    ldg_sql_begin(&q, near->s, looking, NEAR "origin = ?1 AND entry = ?2", err);
+    ldg_sql_int(&q, op->origin);
+    ldg_sql_int(&q, op->key.number);
+    while (ldg_sql_row(&q))
+        take_near(near, &q, err);
+    return ldg_sql_end(&q);
+}
+
+static ledger_rc find_of_entries(struct near *near, ledger_error *err)
+{
+    const struct ldg_op *last = NULL;
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < near->op_count; i++) {
+        const struct ldg_op *op = &near->ops[i];
+
+        if (last == NULL || op->origin != last->origin || !ldg_id_equal(op->key, last->key))
+            rc = find_of_entry(near, op, err);
+        last = op;
+    }
+    return rc;
+}
+
+/* Events of the ops' log, at their positions. */
+static ledger_rc find_of_log(struct near *near, ledger_error *err)
+{
+    int64_t lowest = INT64_MAX, highest = INT64_MIN;
+    struct ldg_sql q;
+
+    for (size_t i = 0; i < near->op_count; i++) {
+        const int64_t position = near->ops[i].log_position;
+
+        lowest = position < lowest ? position : lowest;
+        highest = position > highest ? position : highest;
+    }
+    ldg_sql_begin(&q, near->s, looking, NEAR "source_uuid = ?1 AND log_position BETWEEN ?2 AND ?3",
+                  err);
+    ldg_sql_text(&q, or_empty(near->ops[0].source_uuid));
+    ldg_sql_int(&q, lowest);
+    ldg_sql_int(&q, highest);
+    while (ldg_sql_row(&q))
+        take_near(near, &q, err);
+    return ldg_sql_end(&q);
+}
+
+static bool has_dedup_key(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
+}
+
+/* Is it one behind which an op may have to wait, though it names another entry, or none? */
+static bool may_concern(const struct near *near, const struct ldg_sql *q)
+{
+    const bool is_unknown = sqlite3_column_int64(q->stmt, 3) == 0;
+    const char *type_name = or_empty((const char *)sqlite3_column_text(q->stmt, 4));
+    const char *stream = or_empty((const char *)sqlite3_column_text(q->stmt, 5));
+    bool concerns = false;
+
+    for (size_t i = 0; i < near->op_count && !concerns; i++) {
+        const struct ldg_op *op = &near->ops[i];
+
+        concerns = ((is_unknown && ldg_op_is_change(op)) ||
+                    (has_dedup_key(op) && ldg_op_may_trim(type_name))) &&
+                   (*stream == '\0' || strcmp(stream, op->stream) == 0);
+    }
+    return concerns;
+}
+
+static ledger_rc find_others(struct near *near, ledger_error *err)
+{
+    bool changes = false, keyed = false;
+    struct ldg_sql q;
+
+    for (size_t i = 0; i < near->op_count; i++) {
+        changes = changes || ldg_op_is_change(&near->ops[i]);
+        keyed = keyed || has_dedup_key(&near->ops[i]);
+    }
+    if (!changes && !keyed)
+        return LEDGER_OK;
+    ldg_sql_begin(&q, near->s, looking,
+                  NEAR "(?1 AND entry = 0) "
+                       "OR (?2 AND type NOT IN ('append', 'set_tags', 'set_annotations'))",
+                  err);
+    ldg_sql_int(&q, changes);
+    ldg_sql_int(&q, keyed);
+    while (ldg_sql_row(&q)) {
+        if (may_concern(near, &q))
+            take_near(near, &q, err);
+    }
+    return ldg_sql_end(&q);
+}
+
+ledger_rc ldg_sqlite_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
+                                 struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                 size_t *ret_count, ledger_error *err)
+{
+    struct ldg_sqlite *s = ctx;
+    struct near near = { .s = s, .ops = ops, .op_count = count, .arena = arena };
+    static const char find_any[] = "SELECT EXISTS (SELECT 1 FROM main.\"%T_parked\")";
+    int64_t any = 0;
+    ledger_rc rc = LEDGER_OK;
+
+    if (s->has_ours)
+        rc = ldg_sql_exec_ints(s, looking, find_any, LDG_NO_INTS, &any, err);
+    if (rc == LEDGER_OK && any != 0)
+        rc = find_of_log(&near, err);
+    if (rc == LEDGER_OK && any != 0)
+        rc = find_others(&near, err);
+    if (rc == LEDGER_OK && any != 0)
+        rc = find_of_entries(&near, err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = near.rows;
+        *ret_count = near.count;
+    }
+    return rc;
+}
+
+/* --- how many -------------------------------------------------------------------------------- */
+
 ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                                   ledger_error *err)
 {
@@ -204,7 +356,7 @@ ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *
     *ret_count = 0;
     if (!s->has_ours)
         return LEDGER_OK;
-    ldg_sql_begin(&q, s, "looking for parked events",
+    ldg_sql_begin(&q, s, looking,
                   "SELECT count(*) FROM main.\"%T_parked\" WHERE ?1 IS NULL OR source_uuid = ?1",
                   err);
     ldg_sql_text(&q, source_uuid);

@@ -268,6 +268,9 @@ ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *op
 ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_arena *arena,
                                  struct ldg_parked_row **ret_rows, size_t *ret_count,
                                  ledger_error *err);
+ledger_rc ldg_sqlite_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
+                                 struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                                 size_t *ret_count, ledger_error *err);
 ledger_rc ldg_sqlite_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                                   ledger_error *err);
 ledger_rc ldg_sqlite_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);

@@ -103,44 +103,6 @@ static void an_entry_that_go_has_carried(void **state)
     assert_int_equal(ledger_rc_exit_code(err.code), 78);
 }
 
-static void why_an_op_waits(void **state)
-{
-    char text[LDG_OP_WAIT_MAX];
-
-    ldg_op_wait_reason(INT64_MAX, LDG_WAIT_ENTRY, text);
-    assert_string_equal(text, "behind parked event 9223372036854775807");
-    ldg_op_wait_reason(7, LDG_WAIT_MISSING, text);
-    assert_string_equal(text, "its entry may be in parked event 7");
-    ldg_op_wait_reason(INT64_MAX, LDG_WAIT_KEY, text);
-    assert_string_equal(text, "its dedup key may be set free by parked event 9223372036854775807");
-}
-
-static void which_outcomes_may_have_to_wait(void **state)
-{
-    for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
-        for (uint8_t outcome = LDG_OUTCOME_MISSING; outcome <= LDG_OUTCOME_PARKED; outcome++) {
-            const struct ldg_op op = { .kind = (enum ldg_op_kind)kind };
-            const bool missing = outcome == LDG_OUTCOME_MISSING &&
-                                 (kind == LDG_OP_SET_TAGS || kind == LDG_OP_SET_ANNOTATIONS);
-            const bool key = outcome == LDG_OUTCOME_DEDUPLICATED && kind == LDG_OP_APPEND;
-            enum ldg_wait wait;
-            assert_int_equal(ldg_op_may_wait(&op, outcome, &wait), missing || key);
-            if (missing || key)
-                assert_int_equal(wait, key ? LDG_WAIT_KEY : LDG_WAIT_MISSING);
-        }
-    }
-}
-
-static void what_may_be_a_trim(void **state)
-{
-    assert_true(ldg_op_may_trim("trim"));
-    assert_true(ldg_op_may_trim("of a later version"));
-    assert_true(ldg_op_may_trim(""));
-    assert_false(ldg_op_may_trim("append"));
-    assert_false(ldg_op_may_trim("set_tags"));
-    assert_false(ldg_op_may_trim("set_annotations"));
-}
-
 static ledger_rc compare_maps(void *ctx)
 {
     static const ledger_pair pairs[] = { { "b", "2" }, { "a", "1" } },
@@ -369,9 +331,6 @@ int main(void)
         cmocka_unit_test(an_op_that_came_round),
         cmocka_unit_test(ids_of_an_event),
         cmocka_unit_test(an_entry_that_go_has_carried),
-        cmocka_unit_test(why_an_op_waits),
-        cmocka_unit_test(which_outcomes_may_have_to_wait),
-        cmocka_unit_test(what_may_be_a_trim),
         cmocka_unit_test(what_makes_an_entry_another_one),
         cmocka_unit_test(a_cursor_that_cannot_be_read),
         cmocka_unit_test(a_cursor_that_was_moved),

@@ -159,7 +159,7 @@ static void what_every_backend_has(void **state)
 static void groups_are_whole_or_not_there(void **state)
 {
     static const struct {
-        size_t callbacks[6];
+        size_t callbacks[8];
         const char *word;
     } groups[] = {
         { { AT(store, tx_begin), AT(store, tx_commit), AT(store, tx_rollback) }, "tx_" },
@@ -167,8 +167,8 @@ static void groups_are_whole_or_not_there(void **state)
         { { AT(state, origin_adopt), AT(state, origin_last), AT(state, origin_rewind) },
           "origin_adopt" },
         { { AT(state, cursor_get), AT(state, cursor_set), AT(state, cursor_list) }, "cursor_" },
-        { { AT(state, parked_list), AT(state, parked_count), AT(state, parked_retry),
-            AT(state, parked_note), AT(state, parked_drop) },
+        { { AT(state, parked_list), AT(state, parked_near), AT(state, parked_count),
+            AT(state, parked_retry), AT(state, parked_note), AT(state, parked_drop) },
           "parked_" },
     };
     for (size_t i = 0; i < sizeof(groups) / sizeof(groups[0]); i++) {
