@@ -610,6 +610,31 @@ static void says_what_it_cannot_do(void **state)
     assert_non_null(strstr(err.message, "cannot be a sink"));
 }
 
+/* A sink that does not know entries by texts is given none, and nothing is lost. */
+static void keeps_texts_aside(void **state)
+{
+    static const char reason[] = "entry id is a text, which this kind of sink cannot keep:";
+    ledger_store *source = tst_open(*state, TST_MEMORY, "a?ids=text"), *sink = open_pure();
+    const ledger_append_input input = { .payload = { "1", 1 } };
+    struct parked_seen seen = { 0 };
+    ledger_bridge_options o;
+    ledger_ids ids;
+    ledger_error err;
+    state_options(*state, source, TST_MEMORY, &o);
+    tst_ok(ledger_store_append(source, "s", &input, 1, &ids, &err), &err);
+    tst_ok(ledger_store_trim(source, "s", ids.items[0], NULL, &err), &err);
+    assert_int_equal(tst_bridge_once(source, sink, &o), 2);
+    assert_int_equal(got.count, 0);
+    ledger_store *kept = open_state(&o);
+    tst_ok(ledger_bridge_parked_list(kept, see_parked, &seen, &err), &err);
+    ledger_store_close(&kept);
+    assert_int_equal(seen.count, 2);
+    for (size_t i = 0; i < 2; i++)
+        assert_memory_equal(seen.reasons[i], reason, sizeof(reason) - 1);
+    ledger_ids_destroy(&ids);
+    ledger_store_close(&sink);
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
 
 int main(void)
@@ -618,7 +643,7 @@ int main(void)
         T(takes_what_comes),         T(comes_again_after_a_failure), T(knows_origins_apart),
         T(parks_in_the_state_store), T(trims_what_is_parked),        T(delivers_each_once),
         T(no_circle_of_two_logs),    T(others_drop_and_retry),       T(waits_for_the_state_store),
-        T(keeps_state_apart),        T(says_what_it_cannot_do),
+        T(keeps_state_apart),        T(says_what_it_cannot_do),      T(keeps_texts_aside),
     };
     return cmocka_run_group_tests_name("pure sink", tests, NULL, NULL);
 }

@@ -395,6 +395,7 @@ int main(int argc, char **argv)
         { conf_source_cases, conf_source_case_count },
         { conf_sink_cases, conf_sink_case_count },
         { conf_parked_cases, conf_parked_case_count },
+        { conf_text_cases, conf_text_case_count },
         { conf_random_cases, conf_random_case_count },
     };
     const size_t backend_count = sizeof(backends) / sizeof(backends[0]);

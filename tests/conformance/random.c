@@ -7,7 +7,8 @@
  * refused for a time, some events cannot be read at first, and parked ones are tried again, noted
  * or dropped. Between the batches a program writes into the sink.
  *
- * A third of the rounds is calm, so that batches go in at once. All rounds use the same tables,
+ * A third of the rounds is calm, so that batches go in at once. Where the backend takes them, the
+ * keys of A, B and C are now numbers, now texts. All rounds use the same tables,
  * with new origins and streams: what others have there must change nothing. LEDGER_TEST_SEED, as a
  * failure prints it, repeats its round alone, compared after each step; LEDGER_TEST_SCALE=1000 runs
  * ten times as many rounds. */
@@ -82,6 +83,7 @@ struct world {
     size_t own_count;
     int64_t last[STORES]; /* the entry that was appended last */
     bool has_log, readable, refusing;
+    bool texts[STORES]; /* ids of its entries are texts */
     bool calm; /* a plain log, of which a batch goes in at once: nothing is parked or comes round */
     struct ldg_arena arena; /* of the step */
 };
@@ -117,14 +119,6 @@ static int entry_stream(const struct world *w, int store, int64_t pos)
     return (int)(entry_random(w, store, pos) % STREAMS);
 }
 
-/* The id of an entry at its origin; of the sink's own it is not the same on both sides. */
-static int64_t entry_key(const struct side *side, int store, int64_t pos)
-{
-    if (store != OWN)
-        return pos;
-    return pos < ENTRIES_MAX && side->own_ids[pos] != 0 ? side->own_ids[pos] : NEVER_THERE + pos;
-}
-
 static const char *text(struct world *w, const char *fmt, ...) LEDGER_PRINTF(2, 3);
 static const char *text(struct world *w, const char *fmt, ...)
 {
@@ -136,6 +130,50 @@ static const char *text(struct world *w, const char *fmt, ...)
     return ldg_arena_strdup(&w->arena, buf);
 }
 
+/* Texts in no order, which are told from each other by their bytes alone. */
+static ledger_id text_key(struct world *w, int64_t pos)
+{
+    static const char *const odd[] = {
+        "a",
+        "A",
+        "a ",
+        " a",
+        "a  ",
+        "012",
+        "00",
+        "9223372036854775808",
+        "1e5",
+        "+1",
+        "12.0",
+        "0x",
+        "'",
+        "\"\\",
+        "%_",
+        "\xc3\xa9",
+        "z",
+        "NULL",
+        "--",
+        "?1",
+        "e",
+        "\x01",
+        "\xf0\x9f\x98\x80",
+        "yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy",
+    };
+    const size_t count = sizeof odd / sizeof odd[0];
+    if ((size_t)pos <= count)
+        return (ledger_id){ .text = odd[pos - 1] };
+    return (ledger_id){ .text = text(w, "%c%02" PRId64, pos & 1 ? 'k' : 'K', pos * 17 % 40) };
+}
+
+/* The id of an entry at its origin; of the sink's own it is not the same on both sides. */
+static ledger_id entry_key(struct world *w, const struct side *side, int store, int64_t pos)
+{
+    if (store != OWN)
+        return w->texts[store] ? text_key(w, pos) : ldg_id_of(pos);
+    return ldg_id_of(pos < ENTRIES_MAX && side->own_ids[pos] != 0 ? side->own_ids[pos]
+                                                                  : NEVER_THERE + pos);
+}
+
 static void entry_fill(struct world *w, const struct side *side, int store, int64_t pos,
                        bool altered, ledger_append_entry *entry)
 {
@@ -143,8 +181,9 @@ static void entry_fill(struct world *w, const struct side *side, int store, int6
     static const char *const tags[] = { "first", "<b>" };
     const uint64_t random = entry_random(w, store, pos);
     const char *payload = text(w, "{ \"n\":1%d%03" PRId64 ".50e%d, \"<\":1}", store, pos, altered);
+    char id[LEDGER_ID_TEXT_MAX];
     *entry = (ledger_append_entry){
-        .id = text(w, "%" PRId64, entry_key(side, store, pos)),
+        .id = text(w, "%s", ldg_id_text(entry_key(w, side, store, pos), id)),
         .payload = conf_bytes(payload),
         .order_key = random >> 8 & 1 ? "o" : "",
         .dedup_key = random >> 10 & 3 ? "" : text(w, "k%u", (unsigned)(random >> 16 & 3)),
@@ -254,13 +293,21 @@ static ledger_bytes event_bytes(struct world *w, const struct side *side, const 
     return bytes;
 }
 
+static int compare_ids(const void *a, const void *b)
+{
+    return ldg_id_compare(*(const ledger_id *)a, *(const ledger_id *)b);
+}
+
 static void fill_kept(struct world *w, const struct side *side, const struct event *e,
                       struct ldg_op *op)
 {
     ledger_id *kept = ldg_arena_calloc(&w->arena, ENTRIES_MAX, sizeof *kept);
-    for (int64_t pos = 0; pos <= e->entries[0] && pos < ENTRIES_MAX; pos++)
-        if ((e->kept >> pos & 1) != 0 && (pos > 0 || e->store == OWN))
-            kept[op->survivor_count++] = ldg_id_of(entry_key(side, e->store, pos));
+    for (int64_t pos = e->store == OWN ? 0 : 1; pos < ENTRIES_MAX; pos++) {
+        const ledger_id key = entry_key(w, side, e->store, pos);
+        if ((e->kept >> pos & 1) != 0 && ldg_id_is_up_to(key, op->key))
+            kept[op->survivor_count++] = key;
+    }
+    qsort(kept, op->survivor_count, sizeof *kept, compare_ids);
     op->survivors = kept;
 }
 
@@ -296,7 +343,7 @@ static void make_park(const struct world *w, const struct side *side, int log,
     op->kind = LDG_OP_PARK;
     op->reason = "cannot be read yet";
     op->type_name = known ? op->type_name : e->position % 2 ? "odd" : "";
-    op->key.number = known ? op->key.number : 0;
+    op->key = known ? op->key : ldg_id_of(0);
     op->stream = known || e->position % 4 == 0 ? w->streams[e->stream] : "";
     op->origin = known ? op->origin : side->origins[log];
 }
@@ -317,7 +364,7 @@ static size_t make_ops(struct world *w, const struct side *side, int log, size_t
                                .position = e->position,
                                .log_position = log_position,
                                .stream = w->streams[e->stream],
-                               .key.number = entry_key(side, e->store, e->entries[i]),
+                               .key = entry_key(w, side, e->store, e->entries[i]),
                                .time_us = SINK_TIME_US + (log_position + 100) * 1000001,
                                .type_name = types[e->kind],
                                .source_uuid = w->identities[log].uuid,
@@ -453,10 +500,13 @@ static void put_parked(struct world *w, const struct side *side, struct ldg_buf 
                           strncmp(row->reason, "cannot be read", 14) == 0;
         const struct event *e = row_event(w, row);
         const bool own = e->store == OWN && row->key.number != 0;
-        const int64_t entry = own ? -own_pos(side, row->key.number) - 1 : row->key.number;
-        put(buf, "\nparked %c/%" PRId64 " entry %" PRId64 " %s of %s, %" PRIu64 ": %s",
-            store_letter(w, row->source_uuid), row->log_position, entry, row->type_name,
-            row->stream, row->attempts, ours ? row->reason : "refused");
+        char key[LEDGER_ID_TEXT_MAX];
+        if (own)
+            snprintf(key, sizeof key, "o%" PRId64, own_pos(side, row->key.number));
+        put(buf, "\nparked %c/%" PRId64 " entry %s %s of %s, %" PRIu64 ": %s",
+            store_letter(w, row->source_uuid), row->log_position,
+            own ? key : ldg_id_text(row->key, key), row->type_name, row->stream, row->attempts,
+            ours ? row->reason : "refused");
         put_time(buf, "event", row->time_us);
         if (e->store != OWN) /* else it names ids of the sink */
             put(buf, " %.*s", (int)row->event.size, (const char *)row->event.data);
@@ -615,6 +665,7 @@ static ledger_rc apply_side(struct side *side, const struct manner *how, ledger_
 static void apply(struct world *w, const struct manner *how)
 {
     const struct side *want = &w->sides[MEMORY], *got = &w->sides[TESTED];
+    char key[LEDGER_ID_TEXT_MAX];
     ledger_error errs[SIDES] = { { 0 } };
     ledger_rc rcs[SIDES];
     EACH(side)
@@ -626,9 +677,9 @@ static void apply(struct world *w, const struct manner *how)
                rcs[MEMORY] ? errs[MEMORY].message : "");
     for (size_t i = 0; rcs[MEMORY] == LEDGER_OK && i < want->op_count; i++)
         if (want->outcomes[i] != got->outcomes[i])
-            differ(w, "event %c/%" PRId64 " (%s of %d/%" PRId64 " in %s): outcome %d, not %d",
+            differ(w, "event %c/%" PRId64 " (%s of %d/%s in %s): outcome %d, not %d",
                    store_letter(w, want->ops[i].source_uuid), want->ops[i].log_position,
-                   want->ops[i].type_name, want->ops[i].origin, want->ops[i].key.number,
+                   want->ops[i].type_name, want->ops[i].origin, ldg_id_text(want->ops[i].key, key),
                    want->ops[i].stream, got->outcomes[i], want->outcomes[i]);
 }
 
@@ -681,7 +732,7 @@ static size_t row_ops(struct world *w, const struct side *side, const struct ldg
     const size_t most = make_ops(w, side, log, (size_t)row->log_position - 1, readable, false, all);
     size_t count = 0;
     for (size_t i = 0; i < most; i++)
-        if (row->key.number == 0 || all[i].key.number == row->key.number)
+        if (ldg_id_is_none(row->key) || ldg_id_equal(all[i].key, row->key))
             ops[count++] = all[i];
     return count;
 }
@@ -690,6 +741,7 @@ static size_t row_ops(struct world *w, const struct side *side, const struct ldg
 static void try_parked(struct world *w)
 {
     const unsigned dice = below(w, 12), index = below(w, 1000);
+    char key[LEDGER_ID_TEXT_MAX];
     bool applied[SIDES] = { false, false };
     ledger_error err;
     EACH(side)
@@ -712,10 +764,10 @@ static void try_parked(struct world *w)
                                       &applied[side], &err));
         if (side == TESTED && applied[MEMORY] != applied[TESTED])
             differ(w,
-                   "parked event %" PRId64 " (%s of %s, entry %" PRId64
-                   ") tried again: applied is %d, not %d",
-                   row->log_position, row->type_name, row->stream, row->key.number, applied[TESTED],
-                   applied[MEMORY]);
+                   "parked event %" PRId64 " (%s of %s, entry %s) tried again: applied is %d, not "
+                   "%d",
+                   row->log_position, row->type_name, row->stream, ldg_id_text(row->key, key),
+                   applied[TESTED], applied[MEMORY]);
     }
 }
 
@@ -790,6 +842,7 @@ static void refuse(struct world *w, bool on)
 
 static void round_begin(struct world *w)
 {
+    const bool takes_texts = (ldg_store_caps(w->sides[TESTED].store) & LDG_CAP_TEXT_KEYS) != 0;
     ledger_error err;
     w->random = w->seed;
     w->calm = w->seed % 3 == 0;
@@ -802,6 +855,7 @@ static void round_begin(struct world *w)
     for (int i = A; i < STORES; i++) {
         ldg_uuid_new(w->identities[i].uuid);
         w->identities[i].epoch = 1;
+        w->texts[i] = takes_texts && (w->seed / 3 >> i & 1) != 0;
     }
     EACH(side)
     {
