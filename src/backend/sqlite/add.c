@@ -91,11 +91,14 @@ static ledger_list tags_of(const struct row *row)
                                                       : row->op->entry->tags;
 }
 
-/* Of the origin whose rows carry it; else "". In the arena; NULL: out of memory. */
+/* A key that is a text; a number of the origin whose rows carry it; else "". NULL: out of memory.
+ */
 static const char *source_id_of(const struct ldg_sqlite_batch *b, const struct row *row)
 {
     char text[LEDGER_ID_TEXT_MAX];
 
+    if (row->op->key.text != NULL)
+        return row->op->key.text;
     if (b->go_origin == 0 || row->op->origin != b->go_origin ||
         (row->item != NULL && row->item->without_source_id))
         return "";
@@ -160,7 +163,7 @@ static ledger_rc bind_row(struct ldg_sql *q, struct ldg_sqlite_batch *b, const s
     ldg_sql_text(q, tags);
     ldg_sql_text(q, time);
     ldg_sql_int(q, op->origin);
-    ldg_sql_int(q, op->key.number);
+    ldg_sql_key_number(q, op->key);
     ldg_sql_text(q, source_id);
     if (changed)
         rc = bind_changes(q, b, row, err);

@@ -12,11 +12,12 @@
 struct ldg_sqlite_batch {
     struct ldg_sink_batch s;
     struct ldg_sqlite *store;
-    const struct ldg_apply *apply;     /* NULL: a parked event is tried again */
-    int64_t *reserved;                 /* s.reserved, once there are any */
-    size_t append_count;               /* ops that may add an entry */
-    bool arranged;                     /* ids were given out in another order than the log's */
-    int go_origin;                     /* whose rows carry their source_id; 0: none's do */
+    const struct ldg_apply *apply; /* NULL: a parked event is tried again */
+    int64_t *reserved;             /* s.reserved, once there are any */
+    size_t append_count;           /* ops that may add an entry */
+    bool arranged;                 /* ids were given out in another order than the log's */
+    int go_origin;                 /* whose rows carry numbers as their source_id; 0: none's do */
+    bool go_index_known, go_index; /* Go's unique index on source_id is there */
     bool triggers_known, triggers_any; /* of the table of entries */
     struct ldg_buf text;               /* of the op in hand */
     /* The time text made last: neighbours mostly share it. */
@@ -31,6 +32,8 @@ ledger_rc ldg_sqlite_take_identity(struct ldg_sqlite *s, sqlite3_stmt *stmt, int
 /* From now on its entries here are in another order than there. */
 ledger_rc ldg_sqlite_origin_disorder(struct ldg_sqlite *s, int origin, const char *doing,
                                      ledger_error *err);
+/* Has the table Go's unique index on source_id? */
+ledger_rc ldg_sqlite_has_go_index(struct ldg_sqlite *s, bool *ret_has, ledger_error *err);
 /* CONNECT: another file has the name of this connection's, or none. */
 ledger_rc ldg_sqlite_not_moved(struct ldg_sqlite *s, ledger_error *err);
 /* *ret_found false: there is no such row. */
@@ -43,6 +46,14 @@ ledger_rc ldg_sqlite_cursor_move(struct ldg_sqlite *s, const char *name,
 /* FENCED unless the row still is what the batch was read from. */
 ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
                                   const struct ldg_cursor *expected, ledger_error *err);
+
+/* --- keys ------------------------------------------------------------------------------------- */
+
+/* Of a parked event; ldg_sql_key() reads it. A text has a number below 0 beside it, which tells the
+ * events of one log row apart. */
+#define LDG_SQLITE_PARKED_KEY "CASE WHEN entry_id = '' THEN entry ELSE entry_id END"
+/* The number by which <table>_foreign knows the entry of a row of <table>. */
+#define LDG_SQLITE_MARKED "coalesce(source_pos, CASE WHEN origin = 0 THEN id ELSE -id END)"
 
 /* --- known.c, add.c -------------------------------------------------------------------------- */
 

@@ -55,15 +55,13 @@ static ledger_rc look_for(struct ldg_sqlite_batch *b, const struct ldg_sink_item
             "coalesce(annotations_pos, mutation_pos, 0), "
             "max(coalesce(tags_pos, 0), coalesce(annotations_pos, 0)), "
             "CASE WHEN ?4 THEN annotations END "
-        "FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3";
+        "FROM main.\"%T\" WHERE origin = ?1 AND %K = ?2 AND %I AND +stream = ?3";
     /* clang-format on */
     struct ldg_sql q;
 
     *row = (struct row){ 0 };
-    ldg_sql_begin(&q, b->store, "looking for an entry", find, err);
+    ldg_sql_begin_key(&q, b->store, "looking for an entry", find, item->origin, item->key, err);
     q.fail = ldg_sqlite_op_fail;
-    ldg_sql_int(&q, item->origin);
-    ldg_sql_int(&q, item->key.number);
     ldg_sql_text(&q, item->stream);
     ldg_sql_int(&q, item->annotated);
     if (ldg_sql_row(&q)) {
@@ -148,15 +146,13 @@ static ledger_rc set_tags_at_once(struct ldg_sqlite_batch *b, const struct ldg_s
     static const char set[] =
         "UPDATE main.\"%T\" SET tags = ?4, tags_pos = ?6, "
             "updated_at = CASE WHEN annotations_pos > ?6 THEN updated_at ELSE ?5 END "
-        "WHERE origin = ?1 AND source_pos = ?2 AND +stream = ?3 "
+        "WHERE origin = ?1 AND %K = ?2 AND %I AND +stream = ?3 "
         "AND coalesce(tags_pos, mutation_pos, 0) < ?7";
     /* clang-format on */
     struct ldg_sql q;
 
-    ldg_sql_begin(&q, b->store, "setting tags", set, err);
+    ldg_sql_begin_key(&q, b->store, "setting tags", set, item->origin, item->key, err);
     q.fail = ldg_sqlite_op_fail;
-    ldg_sql_int(&q, item->origin);
-    ldg_sql_int(&q, item->key.number);
     ldg_sql_text(&q, item->stream);
     ldg_sql_text(&q, tags);
     ldg_sql_time(&q, item->time_us);
@@ -224,6 +220,18 @@ static ledger_rc change_items(struct ldg_sqlite_batch *b, ledger_error *err)
 
 /* --- entries that are added and trimmed at once ---------------------------------------------- */
 
+static ledger_rc is_here(struct ldg_sqlite_batch *b, const struct ldg_sink_item *item, bool *ret_is,
+                         ledger_error *err)
+{
+    struct ldg_sql q;
+
+    ldg_sql_begin_key(&q, b->store, "looking for an entry",
+                      "SELECT 1 FROM main.\"%T\" WHERE origin = ?1 AND %K = ?2 AND %I",
+                      item->origin, item->key, err);
+    *ret_is = ldg_sql_row(&q);
+    return ldg_sql_end(&q);
+}
+
 static ledger_rc has_key(struct ldg_sqlite_batch *b, const char *stream, const char *key,
                          bool *ret_has, ledger_error *err)
 {
@@ -247,17 +255,14 @@ static ledger_rc look_for_unseen(struct ldg_sqlite_batch *b, ledger_error *err)
 
     for (uint32_t i = 0; rc == LEDGER_OK && i < p->item_count; i++) {
         const struct ldg_sink_item *item = &p->items[i];
-        int64_t here = 0;
-        bool taken = false;
+        bool here = false, taken = false;
 
         if (!item->unseen)
             continue;
-        rc = ldg_sql_exec_ints(b->store, "looking for an entry",
-                               "SELECT 1 FROM main.\"%T\" WHERE origin = ?1 AND source_pos = ?2",
-                               LDG_INTS(item->origin, item->key.number), &here, err);
-        if (rc == LEDGER_OK && here == 0 && item->append->entry->dedup_key[0] != '\0')
+        rc = is_here(b, item, &here, err);
+        if (rc == LEDGER_OK && !here && item->append->entry->dedup_key[0] != '\0')
             rc = has_key(b, item->append->stream, item->append->entry->dedup_key, &taken, err);
-        if (rc == LEDGER_OK && (here != 0 || taken))
+        if (rc == LEDGER_OK && (here || taken))
             rc = ldg_fail(err, LEDGER_ERR_REJECTED, "an entry that is trimmed was here before");
     }
     return rc;
@@ -268,7 +273,7 @@ static ledger_rc look_for_unseen(struct ldg_sqlite_batch *b, ledger_error *err)
 /* clang-format off */
 /* ?1 origin, ?2 up to and with, ?3 stream, ?4 no row behind this id; the index of the origin would
  * visit other streams too */
-#define BRIDGED "stream = ?3 AND id <= ?4 AND +origin = ?1 AND +source_pos <= ?2"
+#define BRIDGED "stream = ?3 AND id <= ?4 AND +origin = ?1 AND +%K <= ?2 AND %I"
 #define LOCAL                                                                                      \
     "stream = ?3 AND id <= ?4 AND +origin = ?1 AND +source_pos IS NULL AND +source_id = ''"
 /* Whatever there is to be done with the rows, [1] of those that were written here. */
@@ -281,7 +286,7 @@ static const char *const highest_row[2] = {
     "SELECT coalesce(max(id), 0) FROM main.\"%T\" WHERE " LOCAL,
 };
 static const char *const list_rows[2] = {
-    "SELECT id, source_pos FROM main.\"%T\" WHERE " BRIDGED,
+    "SELECT id, %K FROM main.\"%T\" WHERE " BRIDGED,
     "SELECT id, id FROM main.\"%T\" WHERE " LOCAL,
 };
 static const char *const key_rows[2] = {
@@ -289,25 +294,24 @@ static const char *const key_rows[2] = {
     "SELECT dedup_key FROM main.\"%T\" WHERE " LOCAL " AND +dedup_key != ''",
 };
 /* Before the entries go: they tell which rows are theirs. */
-static const char forget_marks[] =
-    "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry IN ("
-        "SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE stream = ?3 AND id <= ?4 "
-        "AND +origin = ?1 AND coalesce(source_pos, id) <= ?2)";
+#define FORGET(rows)                                                                               \
+    "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry IN ("                             \
+        "SELECT " LDG_SQLITE_MARKED " FROM main.\"%T\" WHERE " rows ")"
+static const char *const forget_marks[2] = { FORGET(BRIDGED), FORGET(LOCAL) };
+#undef FORGET
 /* clang-format on */
 
 static void begin_trim(struct ldg_sql *q, struct ldg_sqlite_batch *b, const char *text,
                        const struct ldg_op *op, int64_t end, ledger_error *err)
 {
-    ldg_sql_begin(q, b->store, trimming, text, err);
+    ldg_sql_begin_key(q, b->store, trimming, text, op->origin, op->key, err);
     q->fail = ldg_sqlite_op_fail;
-    ldg_sql_int(q, op->origin);
-    ldg_sql_int(q, op->key.number);
     ldg_sql_text(q, op->stream);
     ldg_sql_int(q, end);
 }
 
 /* No row that the trim deletes has a higher id. Where a stream's ids rise with those of its origin
- * it ends at its last entry, or before the first that stays. */
+ * it ends at its last entry, or before the first that stays; texts do not count as rising. */
 static ledger_rc trim_end(struct ldg_sqlite_batch *b, const struct ldg_op *op, int64_t *ret_end,
                           ledger_error *err)
 {
@@ -321,7 +325,7 @@ static ledger_rc trim_end(struct ldg_sqlite_batch *b, const struct ldg_op *op, i
     struct ldg_sql q;
 
     *ret_end = op->origin == 0 ? op->key.number : INT64_MAX;
-    if (op->origin == 0 || !ldg_sink_is_ordered(&b->s, op->origin))
+    if (op->origin == 0 || op->key.text != NULL || !ldg_sink_is_ordered(&b->s, op->origin))
         return LEDGER_OK;
     begin_trim(&q, b, find, op, INT64_MAX, err);
     if (ldg_sql_row(&q))
@@ -351,7 +355,7 @@ static ledger_rc trim_all(struct ldg_sqlite_batch *b, const struct ldg_op *op, i
     ledger_rc rc = LEDGER_OK;
 
     if (b->s.marks_any) {
-        begin_trim(&q, b, forget_marks, op, end, err);
+        begin_trim(&q, b, forget_marks[op->origin == 0], op, end, err);
         q.fail = ldg_sqlite_own_fail;
         rc = ldg_sql_run(&q);
     }
@@ -380,7 +384,7 @@ static ledger_rc trim_list(struct ldg_sqlite_batch *b, const struct ldg_op *op, 
 
     begin_trim(&q, b, list_rows[op->origin == 0], op, end, err);
     while (ldg_sql_row(&q)) {
-        if (ldg_op_survives(op, ldg_id_of(sqlite3_column_int64(q.stmt, 1))))
+        if (ldg_op_survives(op, ldg_sql_key(&q, 1)))
             continue;
         ids = ldg_arena_grow(b->s.arena, ids, sizeof(*ids), count, &cap);
         if (ids == NULL) {
@@ -398,7 +402,7 @@ static ledger_rc delete_one(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                             ledger_error *err)
 {
     static const char forget[] = "DELETE FROM main.\"%T_foreign\" WHERE origin = ?1 AND entry = "
-                                 "(SELECT coalesce(source_pos, id) FROM main.\"%T\" WHERE id = ?2)";
+                                 "(SELECT " LDG_SQLITE_MARKED " FROM main.\"%T\" WHERE id = ?2)";
     struct ldg_sql q;
     ledger_rc rc = LEDGER_OK;
 
@@ -511,7 +515,7 @@ static ledger_rc note_mark(struct ldg_sqlite_batch *b, const struct ldg_sink_ite
     ldg_sql_begin(&q, b->store, "noting a change", put, err);
     q.fail = ldg_sqlite_own_fail;
     ldg_sql_int(&q, item->origin);
-    ldg_sql_int(&q, item->key.number);
+    ldg_sql_int(&q, item->key.text != NULL ? -item->id : item->key.number);
     ldg_sql_int(&q, mark->origin);
     ldg_sql_int(&q, mark->kind == LDG_OP_SET_TAGS ? 1 : 2);
     ldg_sql_int(&q, item->id);

@@ -61,6 +61,7 @@ static const struct {
     { HAS_IDX_DEDUP, "index idx_%s_dedup" },
     { HAS_IDX_STREAM, "index idx_%s_stream" },
     { HAS_IDX_ORIGIN, "index idx_%s_origin" },
+    { HAS_IDX_KEY, "index idx_%s_key" },
     { HAS_CURSORS, "table %s_cursors" },
     { HAS_CURSOR_STATE, "column %s_cursors.state" },
     { HAS_CURSOR_MOVED, "column %s_cursors.moved_at" },
@@ -69,7 +70,9 @@ static const struct {
     { HAS_ORIGINS, "table %s_origins" },
     { HAS_GO_IDS, "column %s_origins.go_ids" },
     { HAS_PARKED, "table %s_parked" },
+    { HAS_ENTRY_ID, "column %s_parked.entry_id" },
     { HAS_IDX_PARKED, "index idx_%s_parked_entry" },
+    { HAS_IDX_PARKED_KEY, "index idx_%s_parked_key" },
     { HAS_FOREIGN, "table %s_foreign" },
 };
 

@@ -58,8 +58,11 @@ static ledger_rc origins_known(struct ldg_sqlite *s, ledger_error *err)
 {
     /* clang-format off */
     static const char text[] =
-        "SELECT coalesce((SELECT max(origin) FROM main.\"%T\" WHERE source_pos IS NOT NULL), 0) > "
-               "(SELECT coalesce(max(id), 0) FROM main.\"%T_origins\")";
+        "SELECT max("
+            "coalesce((SELECT max(origin) FROM main.\"%T\" WHERE source_pos IS NOT NULL), 0), "
+            "coalesce((SELECT max(origin) FROM main.\"%T\" "
+                      "WHERE origin != 0 AND source_pos IS NULL), 0)) > "
+            "(SELECT coalesce(max(id), 0) FROM main.\"%T_origins\")";
     /* clang-format on */
     int64_t any = 0;
     ledger_rc rc = ldg_sql_exec_ints(s, "looking for origins", text, LDG_NO_INTS, &any, err);
@@ -153,21 +156,37 @@ ledger_rc ldg_sqlite_origin_list(void *ctx, struct ldg_arena *arena,
 
 /* --- what the Go bridge left, and what it finds ---------------------------------------------- */
 
+static const char adopting[] = "adopting the entries of another bridge";
+
+/* A key that is a text stands in the row already. */
+static ledger_rc adopt_one(struct ldg_sqlite *s, int origin, const struct ldg_claim *claim,
+                           ledger_error *err)
+{
+    /* clang-format off */
+    static const char *const text[2] = {
+        "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
+        "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
+        "UPDATE OR IGNORE main.\"%T\" SET origin = ?1 "
+        "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id = ?2",
+    };
+    /* clang-format on */
+    struct ldg_sql q;
+
+    ldg_sql_begin_key(&q, s, adopting, text[claim->key.text != NULL], origin, claim->key, err);
+    ldg_sql_int(&q, claim->id.number);
+    return ldg_sql_run(&q);
+}
+
 static ledger_rc adopt(struct ldg_sqlite *s, int origin, const struct ldg_claim *claims,
                        size_t count, uint64_t *ret_adopted, ledger_error *err)
 {
-    static const char adopting[] = "adopting the entries of another bridge";
     uint64_t adopted = 0;
     ledger_rc rc =
         ldg_sql_exec_ints(s, adopting, "UPDATE main.\"%T_origins\" SET adopted = 1 WHERE id = ?1",
                           LDG_INTS(origin), NULL, err);
 
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        rc = ldg_sql_exec_ints(
-            s, adopting,
-            "UPDATE OR IGNORE main.\"%T\" SET origin = ?1, source_pos = ?2 "
-            "WHERE id = ?3 AND +origin = 0 AND +source_pos IS NULL AND +source_id != ''",
-            LDG_INTS(origin, claims[i].key.number, claims[i].id.number), NULL, err);
+        rc = adopt_one(s, origin, &claims[i], err);
         if (rc == LEDGER_OK)
             adopted += (uint64_t)sqlite3_changes(s->db);
     }
@@ -205,11 +224,16 @@ ledger_rc ldg_sqlite_origin_disorder(struct ldg_sqlite *s, int origin, const cha
 ledger_rc ldg_sqlite_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
                                  ledger_error *err)
 {
+    /* clang-format off */
+    static const char find[] =
+        "SELECT coalesce("
+            "(SELECT id FROM main.\"%T\" WHERE origin = ?1 AND origin != 0 AND source_pos IS NULL "
+                "ORDER BY source_id DESC LIMIT 1), "
+            "(SELECT id FROM main.\"%T\" WHERE origin = ?1 AND source_pos IS NOT NULL "
+                "ORDER BY source_pos DESC LIMIT 1), 0)";
+    /* clang-format on */
     int64_t id = 0;
-    ledger_rc rc = ldg_sql_exec_ints(ctx, "looking for an entry",
-                                     "SELECT id FROM main.\"%T\" WHERE origin = ?1 "
-                                     "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1",
-                                     LDG_INTS(origin), &id, err);
+    ledger_rc rc = ldg_sql_exec_ints(ctx, "looking for an entry", find, LDG_INTS(origin), &id, err);
 
     (void)arena; /* ids here are numbers */
     if (rc == LEDGER_OK)
@@ -259,27 +283,37 @@ static ledger_rc fill_some(struct ldg_sqlite *s, int origin, int64_t *after, led
     return rc;
 }
 
+ledger_rc ldg_sqlite_has_go_index(struct ldg_sqlite *s, bool *ret_has, ledger_error *err)
+{
+    /* clang-format off */
+    static const char find[] =
+        "SELECT count(*) FROM pragma_index_list('%T', 'main') AS l WHERE l.\"unique\" "
+        "AND (SELECT group_concat(name) FROM pragma_index_info(l.name, 'main')) = 'source_id'";
+    /* clang-format on */
+    int64_t count = 0;
+    ledger_rc rc = ldg_sql_exec_ints(s, "looking at the indexes", find, LDG_NO_INTS, &count, err);
+
+    if (rc == LEDGER_OK)
+        *ret_has = count > 0;
+    return rc;
+}
+
 /* Picks the origin whose rows carry their source_id from now on (go_ids 1; 2: all of them do). Rows
  * that nobody has claimed may be those of a source that is to be taken over yet. */
 static ledger_rc choose(struct ldg_sqlite *s, ledger_error *err)
 {
     /* clang-format off */
-    static const char has_index[] =
-        "SELECT count(*) FROM pragma_index_list('%T', 'main') AS l WHERE l.\"unique\" "
-        "AND (SELECT group_concat(name) FROM pragma_index_info(l.name, 'main')) = 'source_id'";
     static const char pick[] =
         "UPDATE main.\"%T_origins\" SET go_ids = 1 "
         "WHERE id = (SELECT id FROM main.\"%T_origins\" ORDER BY adopted DESC, id LIMIT 1) "
         "AND NOT EXISTS (SELECT 1 FROM main.\"%T_origins\" WHERE go_ids > 0)";
     /* clang-format on */
-    int64_t index = 0;
-    bool unclaimed = false;
-    ledger_rc rc =
-        ldg_sql_exec_ints(s, "looking at the indexes", has_index, LDG_NO_INTS, &index, err);
+    bool index = false, unclaimed = false;
+    ledger_rc rc = ldg_sqlite_has_go_index(s, &index, err);
 
-    if (rc == LEDGER_OK && index > 0)
+    if (rc == LEDGER_OK && index)
         rc = ldg_sqlite_origin_unclaimed(s, &unclaimed, err);
-    if (rc != LEDGER_OK || index == 0 || unclaimed)
+    if (rc != LEDGER_OK || !index || unclaimed)
         return rc;
     return change(s, "choosing an origin", pick, LDG_NO_INTS, err);
 }
@@ -314,15 +348,19 @@ out:
 ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
 {
     /* clang-format off */
-    static const char of_entries[] =
-        "UPDATE main.\"%T\" SET "
-            "mutation_pos = CASE WHEN mutation_pos > ?2 THEN NULL ELSE mutation_pos END, "
-            "tags_pos = CASE WHEN tags_pos > ?2 THEN NULL ELSE tags_pos END, "
-            "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "
-        "WHERE origin = ?1 AND source_pos IS NOT NULL "
-        "AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)";
-    static const char of_others[] =
-        "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2";
+#define FORGET(keyed)                                                                              \
+    "UPDATE main.\"%T\" SET "                                                                      \
+        "mutation_pos = CASE WHEN mutation_pos > ?2 THEN NULL ELSE mutation_pos END, "             \
+        "tags_pos = CASE WHEN tags_pos > ?2 THEN NULL ELSE tags_pos END, "                         \
+        "annotations_pos = CASE WHEN annotations_pos > ?2 THEN NULL ELSE annotations_pos END "     \
+    "WHERE origin = ?1 AND " keyed                                                                 \
+    " AND (mutation_pos > ?2 OR tags_pos > ?2 OR annotations_pos > ?2)"
+    static const char *const texts[] = {
+        FORGET("source_pos IS NOT NULL"),
+        FORGET("origin != 0 AND source_pos IS NULL"),
+        "DELETE FROM main.\"%T_foreign\" WHERE mutation_origin = ?1 AND position > ?2",
+    };
+#undef FORGET
     /* clang-format on */
     static const char doing[] = "rewinding an origin";
     struct ldg_sqlite *s = ctx;
@@ -331,9 +369,8 @@ ledger_rc ldg_sqlite_origin_rewind(void *ctx, int origin, int64_t position, ledg
 
     if (rc != LEDGER_OK)
         return rc;
-    rc = ldg_sql_exec_ints(s, doing, of_entries, LDG_INTS(origin, position), NULL, err);
-    if (rc == LEDGER_OK)
-        rc = ldg_sql_exec_ints(s, doing, of_others, LDG_INTS(origin, position), NULL, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < sizeof(texts) / sizeof(texts[0]); i++)
+        rc = ldg_sql_exec_ints(s, doing, texts[i], LDG_INTS(origin, position), NULL, err);
     return ldg_sqlite_write_end(s, own, rc, err);
 }
 

@@ -38,7 +38,25 @@ static void put_values(sqlite3_str *out, int columns, int rows)
     }
 }
 
-static char *expand(const struct ldg_sqlite *s, const char *text, int columns, int rows)
+/* What a statement stands for besides its text. */
+struct form {
+    int columns, rows; /* of %V */
+    bool by_text;      /* %K and %I: keys are texts */
+};
+
+/* The two places of a key: this is where the kind of an id chooses between them. */
+static void put_key(sqlite3_str *out, bool by_text)
+{
+    sqlite3_str_appendall(out, by_text ? "source_id" : "source_pos");
+}
+
+static void put_is_keyed(sqlite3_str *out, bool by_text)
+{
+    sqlite3_str_appendall(out, by_text ? "origin != 0 AND source_pos IS NULL"
+                                       : "source_pos IS NOT NULL");
+}
+
+static char *expand(const struct ldg_sqlite *s, const char *text, struct form form)
 {
     sqlite3_str *out = sqlite3_str_new(s->db);
 
@@ -60,7 +78,13 @@ static char *expand(const struct ldg_sqlite *s, const char *text, int columns, i
             put_columns(s, out);
             break;
         case 'V':
-            put_values(out, columns, rows);
+            put_values(out, form.columns, form.rows);
+            break;
+        case 'K':
+            put_key(out, form.by_text);
+            break;
+        case 'I':
+            put_is_keyed(out, form.by_text);
             break;
         default: /* of LIKE: stays */
             sqlite3_str_appendchar(out, 1, '%');
@@ -73,7 +97,7 @@ static char *expand(const struct ldg_sqlite *s, const char *text, int columns, i
 
 char *ldg_sql_expand(const struct ldg_sqlite *s, const char *text)
 {
-    return expand(s, text, 0, 0);
+    return expand(s, text, (struct form){ 0 });
 }
 
 /* --- the statements of a handle -------------------------------------------------------------- */
@@ -81,7 +105,7 @@ char *ldg_sql_expand(const struct ldg_sqlite *s, const char *text)
 struct ldg_sqlite_prepared {
     struct ldg_sqlite_prepared *next; /* in its slot */
     const char *text;                 /* found by its address … */
-    int rows;                         /* … and this */
+    struct form form;                 /* … and this */
     sqlite3_stmt *stmt;
 };
 
@@ -94,34 +118,37 @@ static ledger_rc fail_text(struct ldg_sqlite *s, ledger_error *err)
         s->path ? s->path : "", s->path ? ": " : "", s->table, sqlite3_errmsg(s->db));
 }
 
-static struct ldg_sqlite_prepared **slot_of(struct ldg_sqlite *s, const char *text, int rows)
+static struct ldg_sqlite_prepared **slot_of(struct ldg_sqlite *s, const char *text,
+                                            struct form form)
 {
-    const uint64_t hash = ((uintptr_t)text + (unsigned)rows) * UINT64_C(0x9e3779b97f4a7c15);
+    const uint64_t hash =
+        ((uintptr_t)text + (unsigned)form.rows + form.by_text) * UINT64_C(0x9e3779b97f4a7c15);
 
     return &s->prepared[hash >> 58];
 }
 _Static_assert(LDG_SQLITE_SLOTS == 1 << (64 - 58), "slots by the upper bits of the hash");
 
-static ledger_rc prepare(struct ldg_sqlite *s, const char *text, int columns, int rows,
+static ledger_rc prepare(struct ldg_sqlite *s, const char *text, struct form form,
                          sqlite3_stmt **ret_stmt, ledger_error *err)
 {
-    struct ldg_sqlite_prepared **slot = slot_of(s, text, rows), *item;
+    struct ldg_sqlite_prepared **slot = slot_of(s, text, form), *item;
     ledger_rc rc = LEDGER_OK;
     char *sql = NULL;
 
     for (item = *slot; item != NULL; item = item->next) {
-        if (item->text == text && item->rows == rows) {
+        if (item->text == text && item->form.rows == form.rows &&
+            item->form.by_text == form.by_text) {
             *ret_stmt = item->stmt;
             return LEDGER_OK;
         }
     }
     item = ldg_calloc(1, sizeof(*item));
-    sql = expand(s, text, columns, rows);
+    sql = expand(s, text, form);
     if (item == NULL || sql == NULL) {
         rc = ldg_fail_nomem(err);
         goto out;
     }
-    *item = (struct ldg_sqlite_prepared){ .next = *slot, .text = text, .rows = rows };
+    *item = (struct ldg_sqlite_prepared){ .next = *slot, .text = text, .form = form };
     int code = sqlite3_prepare_v3(s->db, sql, -1, SQLITE_PREPARE_PERSISTENT, &item->stmt, NULL);
     if (code == SQLITE_ERROR)
         rc = fail_text(s, err);
@@ -142,7 +169,7 @@ ledger_rc ldg_sql_prepare(struct ldg_sqlite *s, const char *text, ledger_error *
 {
     sqlite3_stmt *stmt;
 
-    return prepare(s, text, 0, 0, &stmt, err);
+    return prepare(s, text, (struct form){ 0 }, &stmt, err);
 }
 
 ledger_rc ldg_sql_check(struct ldg_sqlite *s, ledger_error *err)
@@ -193,7 +220,19 @@ void ldg_sql_begin_rows(struct ldg_sql *q, struct ldg_sqlite *s, const char *doi
                         const char *text, int columns, int rows, ledger_error *err)
 {
     start(q, s, doing, err);
-    q->rc = prepare(s, text, columns, rows, &q->stmt, err);
+    q->rc = prepare(s, text, (struct form){ .columns = columns, .rows = rows }, &q->stmt, err);
+}
+
+void ldg_sql_begin_key(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing, const char *text,
+                       int origin, ledger_id key, ledger_error *err)
+{
+    start(q, s, doing, err);
+    q->rc = prepare(s, text, (struct form){ .by_text = key.text != NULL }, &q->stmt, err);
+    ldg_sql_int(q, origin);
+    if (key.text != NULL)
+        ldg_sql_text(q, key.text);
+    else
+        ldg_sql_int(q, key.number);
 }
 
 void ldg_sql_begin(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing, const char *text,
@@ -252,6 +291,14 @@ void ldg_sql_time(struct ldg_sql *q, int64_t time_us)
         ldg_time_format_ms(time_us, text);
         note(q, sqlite3_bind_text(q->stmt, ++q->bound, text, -1, SQLITE_TRANSIENT));
     }
+}
+
+void ldg_sql_key_number(struct ldg_sql *q, ledger_id key)
+{
+    if (key.text != NULL)
+        ldg_sql_text(q, NULL);
+    else
+        ldg_sql_int(q, key.number);
 }
 
 bool ldg_sql_row(struct ldg_sql *q)
@@ -340,7 +387,7 @@ void ldg_sqlite_rollback(struct ldg_sqlite *s)
     /* Without a transaction SQLite has ended it itself. The text is run directly: this must work
      * when memory for a statement is short. */
     if (!sqlite3_get_autocommit(s->db) && sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL) &&
-        prepare(s, rollback_text, 0, 0, &stmt, &ignored) == LEDGER_OK) {
+        prepare(s, rollback_text, (struct form){ 0 }, &stmt, &ignored) == LEDGER_OK) {
         sqlite3_step(stmt);
         sqlite3_reset(stmt);
     }
@@ -356,6 +403,18 @@ ledger_bytes ldg_sql_bytes(struct ldg_sql *q, int column)
     if (bytes.size > 0 && data == NULL && q->rc == LEDGER_OK)
         q->rc = ldg_fail_nomem(q->err);
     return bytes;
+}
+
+ledger_id ldg_sql_key(struct ldg_sql *q, int column)
+{
+    const char *text;
+
+    if (sqlite3_column_type(q->stmt, column) != SQLITE_TEXT)
+        return (ledger_id){ .number = sqlite3_column_int64(q->stmt, column) };
+    text = (const char *)sqlite3_column_text(q->stmt, column);
+    if (text == NULL && q->rc == LEDGER_OK)
+        q->rc = ldg_fail_nomem(q->err);
+    return (ledger_id){ .text = text };
 }
 
 const char *ldg_sql_copy(struct ldg_sql *q, int column, struct ldg_arena *arena)

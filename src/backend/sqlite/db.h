@@ -2,7 +2,8 @@
  *
  * A text stands beside the function that runs it. It is prepared on first use, found again by its
  * address, and kept until the handle is closed: so it has to be a literal, or static. In it stand
- * %T for the table, %L for the log table, %C for the columns of an entry, %V for rows of values.
+ * %T for the table, %L for the log table, %C for the columns of an entry, %V for rows of values,
+ * %K and %I for where the keys of entries are (ldg_sql_begin_key).
  *
  *     struct ldg_sql q;
  *     ldg_sql_begin(&q, s, "looking for an origin",
@@ -52,6 +53,15 @@ void ldg_sql_begin(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing, c
  * rows: use few. */
 void ldg_sql_begin_rows(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing,
                         const char *text, int columns, int rows, ledger_error *err);
+/* A text about entries by their keys, their ids at the origin; binds ?1 to the origin and ?2 to the
+ * key. Numbers are in one column, texts in another: %K stands for the one in which keys of this
+ * kind are, %I for the condition that a row has one, without which no index is used: "origin = ?1
+ * AND %K = ?2 AND %I". */
+void ldg_sql_begin_key(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing, const char *text,
+                       int origin, ledger_id key, ledger_error *err);
+/* The key of an entry that a bridge has brought, the id of one that was written here; for a column
+ * that ldg_sql_key() reads. */
+#define LDG_SQLITE_KEY "coalesce(source_pos, CASE WHEN origin = 0 THEN id ELSE source_id END)"
 /* A text that is not kept. */
 void ldg_sql_begin_once(struct ldg_sql *q, struct ldg_sqlite *s, const char *doing,
                         const char *text, ledger_error *err);
@@ -60,7 +70,8 @@ void ldg_sql_int(struct ldg_sql *q, int64_t value);
 void ldg_sql_text(struct ldg_sql *q, const char *text);                /* NULL: null */
 void ldg_sql_text_n(struct ldg_sql *q, const char *text, size_t size); /* the same */
 void ldg_sql_blob(struct ldg_sql *q, const void *data, size_t size);
-void ldg_sql_time(struct ldg_sql *q, int64_t time_us); /* a copy; LEDGER_NO_TIME: null */
+void ldg_sql_time(struct ldg_sql *q, int64_t time_us);     /* a copy; LEDGER_NO_TIME: null */
+void ldg_sql_key_number(struct ldg_sql *q, ledger_id key); /* null where it is a text */
 /* The next row; false: there is none, or q.rc tells why. */
 bool ldg_sql_row(struct ldg_sql *q);
 /* Back to the first parameter, for the same statement with other values. */
@@ -84,6 +95,8 @@ ledger_rc ldg_sql_prepare(struct ldg_sqlite *s, const char *text, ledger_error *
 
 /* Columns of the row at hand. A view; without memory for it q.rc is NOMEM. data NULL: no bytes. */
 ledger_bytes ldg_sql_bytes(struct ldg_sql *q, int column);
+/* A key: a number, or a text, which is a view. */
+ledger_id ldg_sql_key(struct ldg_sql *q, int column);
 /* A copy in the arena; "" for NULL. */
 const char *ldg_sql_copy(struct ldg_sql *q, int column, struct ldg_arena *arena);
 /* Puts a copy of the row's only column, "" for NULL, behind the names. */

@@ -45,12 +45,16 @@ ledger_rc ldg_sqlite_has_triggers(struct ldg_sqlite_batch *b, bool *ret_any, led
 /* --- entries --------------------------------------------------------------------------------- */
 
 /* clang-format off */
-/* ?1 is it to be compared, ?2 are its annotations looked at? */
+/* ?3 is it to be compared, ?4 are its annotations looked at? Where there is a source_id Go's bridge
+ * may have written the row; where that is the key, only if the origin took over from it. */
 #define ENTRY                                                                                      \
-    "SELECT origin, coalesce(source_pos, id), id, stream, dedup_key, "                             \
+    "SELECT origin, " LDG_SQLITE_KEY ", id, stream, dedup_key, "                                   \
         "coalesce(tags_pos, mutation_pos, 0), coalesce(annotations_pos, mutation_pos, 0), "        \
-        "CASE WHEN ?2 THEN annotations END, CASE WHEN ?1 THEN payload END, order_key, "            \
-        "schema_version, metadata, source_id, created_at FROM main.\"%T\" WHERE "
+        "CASE WHEN ?4 THEN annotations END, CASE WHEN ?3 THEN payload END, order_key, "            \
+        "schema_version, metadata, created_at, source_id != '' AND (origin = 0 "                   \
+            "OR source_pos IS NOT NULL "                                                           \
+            "OR (SELECT adopted FROM main.\"%T_origins\" AS o WHERE o.id = origin)) "              \
+        "FROM main.\"%T\" WHERE "
 /* clang-format on */
 enum {
     ENTRY_ORIGIN,
@@ -65,8 +69,8 @@ enum {
     ENTRY_ORDER_KEY,
     ENTRY_SCHEMA_VERSION,
     ENTRY_METADATA,
-    ENTRY_SOURCE_ID,
     ENTRY_CREATED_AT,
+    ENTRY_BY_GO,
 };
 
 /* Annotations that can be merged with others: a JSON object of strings, or none. */
@@ -97,7 +101,7 @@ static struct ldg_stored take_stored(struct ldg_sqlite_batch *b, struct ldg_sql 
         .dedup_key = text_bytes(q, ENTRY_DEDUP_KEY),
         .schema_version = sqlite3_column_int64(q->stmt, ENTRY_SCHEMA_VERSION),
         .created_at_us = ldg_sql_column_time(q->stmt, ENTRY_CREATED_AT),
-        .by_go = *text_at(q, ENTRY_SOURCE_ID) != '\0',
+        .by_go = sqlite3_column_int(q->stmt, ENTRY_BY_GO) != 0,
     };
     const ledger_bytes metadata = ldg_sql_bytes(q, ENTRY_METADATA);
     ledger_rc rc = LEDGER_OK;
@@ -116,7 +120,7 @@ static void take_entry(struct ldg_sqlite_batch *b, struct ldg_sql *q, bool whole
     struct ldg_stored stored;
     struct ldg_sink_found found = {
         .origin = sqlite3_column_int(q->stmt, ENTRY_ORIGIN),
-        .key = ldg_id_of(sqlite3_column_int64(q->stmt, ENTRY_KEY)),
+        .key = ldg_sql_key(q, ENTRY_KEY),
         .id = sqlite3_column_int64(q->stmt, ENTRY_ID),
         .stream = text_at(q, ENTRY_STREAM),
         .dedup_key = text_at(q, ENTRY_DEDUP_KEY),
@@ -139,14 +143,14 @@ static ledger_rc look_for_item(struct ldg_sqlite_batch *b, const struct ldg_sink
     const bool whole = item->append != NULL;
     struct ldg_sql q;
 
-    ldg_sql_begin(&q, b->store, looking,
-                  item->origin != 0 ? ENTRY "origin = ?3 AND source_pos = ?4"
-                                    : ENTRY "+origin = ?3 AND id = ?4",
-                  err);
+    if (item->origin == 0 && item->key.text != NULL) /* ids here are numbers, and "07" is none */
+        return LEDGER_OK;
+    ldg_sql_begin_key(&q, b->store, looking,
+                      item->origin != 0 ? ENTRY "origin = ?1 AND %K = ?2 AND %I"
+                                        : ENTRY "+origin = ?1 AND id = ?2",
+                      item->origin, item->key, err);
     ldg_sql_int(&q, whole);
     ldg_sql_int(&q, annotates);
-    ldg_sql_int(&q, item->origin);
-    ldg_sql_int(&q, item->key.number);
     if (ldg_sql_row(&q))
         take_entry(b, &q, whole, err);
     return ldg_sql_end(&q);
@@ -162,12 +166,12 @@ static ledger_rc look_for_key(struct ldg_sqlite_batch *b, const struct ldg_sink_
     if (op == NULL || op->entry->dedup_key[0] == '\0' ||
         (item->state == LDG_SINK_STORED && !b->s.plan->has_trims))
         return LEDGER_OK;
-    ldg_sql_begin(&q, b->store, looking, ENTRY "stream = ?3 AND dedup_key = ?4 AND dedup_key != ''",
+    ldg_sql_begin(&q, b->store, looking, ENTRY "stream = ?1 AND dedup_key = ?2 AND dedup_key != ''",
                   err);
-    ldg_sql_int(&q, false);
-    ldg_sql_int(&q, false);
     ldg_sql_text(&q, op->stream);
     ldg_sql_text(&q, op->entry->dedup_key);
+    ldg_sql_int(&q, false);
+    ldg_sql_int(&q, false);
     if (ldg_sql_row(&q))
         take_entry(b, &q, false, err);
     return ldg_sql_end(&q);
@@ -178,14 +182,20 @@ static ledger_rc look_for_key(struct ldg_sqlite_batch *b, const struct ldg_sink_
 static ledger_rc look_for_marks_of(struct ldg_sqlite_batch *b, const struct ldg_op *op,
                                    ledger_error *err)
 {
+    /* clang-format off */
+#define MARK                                                                                       \
+    "SELECT id, mutation_origin, kind, position FROM main.\"%T_foreign\" "                         \
+    "WHERE origin = ?1 AND kind < 3 AND entry = "
+    static const char *const find[2] = {
+        MARK "?2",
+        MARK "(SELECT -e.id FROM main.\"%T\" AS e WHERE origin = ?1 AND %K = ?2 AND %I)",
+    };
+#undef MARK
+    /* clang-format on */
     struct ldg_sql q;
 
-    ldg_sql_begin(&q, b->store, "looking for an earlier change",
-                  "SELECT id, mutation_origin, kind, position FROM main.\"%T_foreign\" "
-                  "WHERE origin = ?1 AND entry = ?2 AND kind < 3",
-                  err);
-    ldg_sql_int(&q, op->origin);
-    ldg_sql_int(&q, op->key.number);
+    ldg_sql_begin_key(&q, b->store, "looking for an earlier change", find[op->key.text != NULL],
+                      op->origin, op->key, err);
     while (ldg_sql_row(&q)) {
         const struct ldg_sink_mark mark = {
             .origin = sqlite3_column_int(q.stmt, 1),
@@ -211,9 +221,33 @@ static ledger_rc look_for_marks(struct ldg_sqlite_batch *b, ledger_error *err)
     return rc;
 }
 
+static ledger_rc has_go_index(struct ldg_sqlite_batch *b, bool *ret_has, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    if (!b->go_index_known)
+        rc = ldg_sqlite_has_go_index(b->store, &b->go_index, err);
+    b->go_index_known = rc == LEDGER_OK;
+    *ret_has = b->go_index;
+    return rc;
+}
+
+/* Is the entry to be added one whose row carries its source_id in Go's unique index? */
+static ledger_rc has_source_id(struct ldg_sqlite_batch *b, const struct ldg_sink_item *item,
+                               bool *ret_has, ledger_error *err)
+{
+    *ret_has = false;
+    if (item->append == NULL || item->origin == 0 || item->state == LDG_SINK_STORED)
+        return LEDGER_OK;
+    if (item->key.text != NULL)
+        return has_go_index(b, ret_has, err);
+    *ret_has = item->origin == b->go_origin;
+    return LEDGER_OK;
+}
+
 /* Has another row the source_id of the item already, in Go's unique index? If the Go bridge has
  * carried that row, it is this very entry: FOREIGN_BRIDGE. Else its number is this one's by chance,
- * and the entry goes without. */
+ * and the entry goes without; a text has no other place, and the index refuses it. */
 static ledger_rc look_for_source_id(struct ldg_sqlite_batch *b, struct ldg_sink_item *item,
                                     ledger_error *err)
 {
@@ -254,10 +288,12 @@ ledger_rc ldg_sqlite_look_up(void *ctx, struct ldg_sink_batch *s, ledger_error *
         rc = look_for_item(b, &p->items[i], annotates, err);
     for (uint32_t i = 0; rc == LEDGER_OK && i < named; i++) {
         struct ldg_sink_item *item = &p->items[i];
+        bool carries = false;
 
         rc = look_for_key(b, item, err);
-        if (rc == LEDGER_OK && item->append != NULL && item->origin == b->go_origin &&
-            item->origin != 0 && item->state != LDG_SINK_STORED)
+        if (rc == LEDGER_OK)
+            rc = has_source_id(b, item, &carries, err);
+        if (rc == LEDGER_OK && carries)
             rc = look_for_source_id(b, item, err);
     }
     return rc == LEDGER_OK && s->marks_any ? look_for_marks(b, err) : rc;

@@ -18,10 +18,18 @@ static ledger_rc park(struct ldg_sqlite *s, const struct ldg_op *op, ledger_byte
                       const char *reason, bool *ret_new, ledger_error *err)
 {
     /* clang-format off */
+    /* An event of several entries has a row for each. With texts the next number below 0 tells it
+     * from the others, so that the table's key is what it was when all keys were numbers. */
     static const char put[] =
         "INSERT INTO main.\"%T_parked\"(source_uuid, origin, log_position, entry, stream, type, "
-            "reason, parked_at, event_time, event) "
-        "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) "
+            "reason, parked_at, event_time, event, entry_id) "
+        "VALUES (?1, ?2, ?3, "
+            "CASE WHEN ?11 = '' THEN ?4 ELSE coalesce("
+                "(SELECT entry FROM main.\"%T_parked\" "
+                 "WHERE source_uuid = ?1 AND log_position = ?3 AND entry_id = ?11), "
+                "(SELECT min(coalesce(min(entry), 0), 0) - 1 FROM main.\"%T_parked\" "
+                 "WHERE source_uuid = ?1 AND log_position = ?3)) END, "
+            "?5, ?6, ?7, ?8, ?9, ?10, ?11) "
         "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
             "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
             "event_time = excluded.event_time, event = excluded.event, "
@@ -41,6 +49,7 @@ static ledger_rc park(struct ldg_sqlite *s, const struct ldg_op *op, ledger_byte
     ldg_sql_time(&q, ldg_clock_now_us());
     ldg_sql_time(&q, op->log_time_us);
     ldg_sql_blob(&q, event.data, event.size);
+    ldg_sql_text(&q, or_empty(op->key.text));
     if (ldg_sql_row(&q)) {
         *ret_new = sqlite3_column_int64(q.stmt, 0) == 1;
         (void)ldg_sql_row(&q);
@@ -79,18 +88,24 @@ ledger_rc ldg_sqlite_parked_delete(struct ldg_sqlite *s, int64_t id, ledger_erro
 /* --- trim ------------------------------------------------------------------------------------ */
 
 /* clang-format off */
-#define TRIMMED                                                                                    \
+#define OF_NUMBERS                                                                                 \
     "FROM main.\"%T_parked\" WHERE origin = ?1 AND entry > 0 AND entry <= ?2 AND stream = ?3"
+#define OF_TEXTS                                                                                   \
+    "FROM main.\"%T_parked\" "                                                                     \
+    "WHERE origin = ?1 AND entry_id != '' AND entry_id <= ?2 AND stream = ?3"
+static const char *const list_trimmed[2] = {
+    "SELECT id, " LDG_SQLITE_PARKED_KEY " " OF_NUMBERS,
+    "SELECT id, " LDG_SQLITE_PARKED_KEY " " OF_TEXTS,
+};
+static const char *const delete_trimmed[2] = { "DELETE " OF_NUMBERS, "DELETE " OF_TEXTS };
 /* clang-format on */
 
 static const char trimming[] = "trimming parked events";
 
-static void begin_trim(struct ldg_sql *q, struct ldg_sqlite *s, const char *text,
+static void begin_trim(struct ldg_sql *q, struct ldg_sqlite *s, const char *const text[2],
                        const struct ldg_op *op, ledger_error *err)
 {
-    ldg_sql_begin(q, s, trimming, text, err);
-    ldg_sql_int(q, op->origin);
-    ldg_sql_int(q, op->key.number);
+    ldg_sql_begin_key(q, s, trimming, text[op->key.text != NULL], op->origin, op->key, err);
     ldg_sql_text(q, or_empty(op->stream));
 }
 
@@ -106,9 +121,9 @@ static ledger_rc trim_but_survivors(struct ldg_sqlite *s, const struct ldg_op *o
         struct ldg_sql q;
 
         id = 0;
-        begin_trim(&q, s, "SELECT id, entry " TRIMMED, op, err);
+        begin_trim(&q, s, list_trimmed, op, err);
         while (id == 0 && ldg_sql_row(&q)) {
-            if (!ldg_op_survives(op, ldg_id_of(sqlite3_column_int64(q.stmt, 1))))
+            if (!ldg_op_survives(op, ldg_sql_key(&q, 1)))
                 id = sqlite3_column_int64(q.stmt, 0);
         }
         rc = ldg_sql_end(&q);
@@ -128,7 +143,7 @@ ledger_rc ldg_sqlite_parked_trim(struct ldg_sqlite *s, const struct ldg_op *op, 
     *ret_any = false;
     if (op->survivor_count > 0)
         return trim_but_survivors(s, op, ret_any, err);
-    begin_trim(&q, s, "DELETE " TRIMMED, op, err);
+    begin_trim(&q, s, delete_trimmed, op, err);
     q.fail = ldg_sqlite_own_fail;
     if (ldg_sql_run(&q) == LEDGER_OK)
         *ret_any = sqlite3_changes(s->db) > 0;
@@ -147,7 +162,6 @@ static ledger_rc take_row(struct ldg_sql *q, struct ldg_arena *arena, struct ldg
     *row = (struct ldg_parked_row){
         .id = sqlite3_column_int64(q->stmt, 0),
         .log_position = sqlite3_column_int64(q->stmt, 2),
-        .key = ldg_id_of(sqlite3_column_int64(q->stmt, 3)),
         .origin = sqlite3_column_int(q->stmt, 11),
         .type_name = ldg_sql_copy(q, 4, arena),
         .stream = ldg_sql_copy(q, 5, arena),
@@ -157,6 +171,8 @@ static ledger_rc take_row(struct ldg_sql *q, struct ldg_arena *arena, struct ldg
         .time_us = ldg_sql_column_time(q->stmt, 9),
         .event = { copy, event.size },
     };
+    if (!ldg_id_copy(ldg_sql_key(q, 3), arena, &row->key))
+        return ldg_fail_nomem(err);
     if (uuid != NULL)
         sqlite3_snprintf(sizeof(row->source_uuid), row->source_uuid, "%s", uuid);
     return copy != NULL ? q->rc : ldg_fail_nomem(err);
@@ -167,9 +183,12 @@ ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct 
                                  ledger_error *err)
 {
     /* clang-format off */
-    static const char list[] =
-        "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
-            "event_time, event, origin FROM main.\"%T_parked\" WHERE id > ?1 ORDER BY id LIMIT ?2";
+#define LIST(key)                                                                                  \
+    "SELECT id, source_uuid, log_position, " key ", type, stream, reason, attempts, parked_at, "   \
+        "event_time, event, origin FROM main.\"%T_parked\" WHERE id > ?1 ORDER BY id LIMIT ?2"
+    static const char list[] = LIST(LDG_SQLITE_PARKED_KEY);
+    static const char list_numbers[] = LIST("entry");
+#undef LIST
     /* clang-format on */
     struct ldg_sqlite *s = ctx;
     struct ldg_parked_row *rows = NULL;
@@ -180,7 +199,7 @@ ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct 
     *ret_count = 0;
     if (!s->has_ours)
         return LEDGER_OK;
-    ldg_sql_begin(&q, s, "listing parked events", list, err);
+    ldg_sql_begin(&q, s, "listing parked events", s->parks_texts ? list : list_numbers, err);
     ldg_sql_int(&q, after);
     ldg_sql_int(&q, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
     while (ldg_sql_row(&q)) {
@@ -199,8 +218,12 @@ ledger_rc ldg_sqlite_parked_list(void *ctx, int64_t after, size_t limit, struct 
 
 /* clang-format off */
 #define NEAR                                                                                       \
-    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "     \
-        "event_time, x'', origin FROM main.\"%T_parked\" WHERE "
+    "SELECT id, source_uuid, log_position, " LDG_SQLITE_PARKED_KEY ", type, stream, reason, "      \
+        "attempts, parked_at, event_time, x'', origin FROM main.\"%T_parked\" WHERE "
+static const char *const near_entry[2] = {
+    NEAR "origin = ?1 AND entry = ?2",
+    NEAR "origin = ?1 AND entry_id = ?2 AND entry_id != ''",
+};
 /* clang-format on */
 
 static const char looking[] = "looking for parked events";
@@ -228,9 +251,8 @@ static ledger_rc find_of_entry(struct near *near, const struct ldg_op *op, ledge
 {
     struct ldg_sql q;
 
-    ldg_sql_begin(&q, near->s, looking, NEAR "origin = ?1 AND entry = ?2", err);
-    ldg_sql_int(&q, op->origin);
-    ldg_sql_int(&q, op->key.number);
+    ldg_sql_begin_key(&q, near->s, looking, near_entry[op->key.text != NULL], op->origin, op->key,
+                      err);
     while (ldg_sql_row(&q))
         take_near(near, &q, err);
     return ldg_sql_end(&q);
@@ -279,9 +301,9 @@ static bool has_dedup_key(const struct ldg_op *op)
 }
 
 /* Is it one behind which an op may have to wait, though it names another entry, or none? */
-static bool may_concern(const struct near *near, const struct ldg_sql *q)
+static bool may_concern(const struct near *near, struct ldg_sql *q)
 {
-    const bool is_unknown = sqlite3_column_int64(q->stmt, 3) == 0;
+    const bool is_unknown = ldg_id_is_none(ldg_sql_key(q, 3));
     const char *type_name = or_empty((const char *)sqlite3_column_text(q->stmt, 4));
     const char *stream = or_empty((const char *)sqlite3_column_text(q->stmt, 5));
     bool concerns = false;

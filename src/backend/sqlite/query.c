@@ -659,6 +659,10 @@ static const char *by_source_text(const struct ldg_sqlite *s)
            "AND source_pos = ?3 AND +stream = ?1 "
            "UNION ALL "
            "SELECT id FROM main.\"%T\" "
+           "WHERE origin IN (SELECT id FROM main.\"%T_origins\") "
+           "AND origin != 0 AND source_pos IS NULL AND source_id = ?2 AND +stream = ?1 "
+           "UNION ALL "
+           "SELECT id FROM main.\"%T\" "
            "WHERE source_id = ?2 AND source_id != '' AND stream = ?1 LIMIT 1";
     /* clang-format on */
 }
@@ -733,22 +737,40 @@ ledger_rc ldg_sqlite_entries_by_id(void *ctx, const ledger_id *ids, size_t count
     return q.rc;
 }
 
-/* ?1 stream, ?2 id. */
-static const char survivors_here[] = "SELECT id FROM main.\"%T\" WHERE stream = ?1 AND id <= ?2 "
-                                     "AND +origin = 0 AND +source_pos IS NULL ORDER BY id";
-/* ?1 stream, ?2 source_pos, ?3 origin. Where the origin's entries are in its order, the first one
- * that a trim leaves ends the search. */
+/* ?1 origin, ?2 key, ?3 stream, in each. */
+static const char survivors_here[] = "SELECT id FROM main.\"%T\" WHERE stream = ?3 AND id <= ?2 "
+                                     "AND +origin = ?1 AND +source_pos IS NULL ORDER BY id";
 /* clang-format off */
-static const char survivors_of_origin[] =
-    "SELECT source_pos FROM main.\"%T\" WHERE stream = ?1 AND id < "
-        "coalesce(CASE WHEN (SELECT ordered FROM main.\"%T_origins\" WHERE id = ?3) THEN "
-            "(SELECT id FROM main.\"%T\" WHERE stream = ?1 AND +origin = ?3 AND +source_pos > ?2 "
+/* [1]: keys that are texts. Where the origin's entries are in its order, the first one that a trim
+ * leaves ends the search; texts never count as ordered. */
+static const char *const survivors_of_origin[2] = {
+    "SELECT source_pos FROM main.\"%T\" WHERE stream = ?3 AND id < "
+        "coalesce(CASE WHEN (SELECT ordered FROM main.\"%T_origins\" WHERE id = ?1) THEN "
+            "(SELECT id FROM main.\"%T\" WHERE stream = ?3 AND +origin = ?1 AND +source_pos > ?2 "
              "ORDER BY id LIMIT 1) END, 9223372036854775807) "
-        "AND +origin = ?3 AND +source_pos <= ?2 "
+        "AND +origin = ?1 AND +source_pos <= ?2 "
     "UNION "
     "SELECT entry FROM main.\"%T_parked\" "
-    "WHERE origin = ?3 AND entry > 0 AND entry <= ?2 AND +stream = ?1 ORDER BY 1";
+    "WHERE origin = ?1 AND entry > 0 AND entry <= ?2 AND +stream = ?3 ORDER BY 1",
+
+    "SELECT source_id FROM main.\"%T\" WHERE stream = ?3 "
+        "AND +origin = ?1 AND +source_id <= ?2 AND %I "
+    "UNION "
+    "SELECT entry_id FROM main.\"%T_parked\" "
+    "WHERE origin = ?1 AND entry_id != '' AND entry_id <= ?2 AND +stream = ?3 ORDER BY 1",
+};
 /* clang-format on */
+
+/* In the arena. */
+static ledger_rc add_id(struct ldg_arena *arena, ledger_id id, ledger_id **ids, size_t *count,
+                        size_t *capacity, ledger_error *err)
+{
+    *ids = ldg_arena_grow(arena, *ids, sizeof(**ids), *count, capacity);
+    if (!*ids || !ldg_id_copy(id, arena, &(*ids)[*count]))
+        return ldg_fail_nomem(err);
+    (*count)++;
+    return LEDGER_OK;
+}
 
 /* One writer at a time leaves none behind a trim, but an entry that was appended after it may have
  * an id at or before `before`, and the trim may be read again. Bridged entries come in any order,
@@ -757,21 +779,23 @@ ledger_rc ldg_sqlite_trim_survivors(void *ctx, int origin, const char *stream, l
                                     struct ldg_arena *arena, ledger_id **ret_ids, size_t *ret_count,
                                     ledger_error *err)
 {
+    const struct ldg_sqlite *s = ctx;
     ledger_id *ids = NULL;
     size_t count = 0, capacity = 0;
     struct ldg_sql q;
-    ldg_sql_begin(&q, ctx, "reading what a trim left",
-                  origin ? survivors_of_origin : survivors_here, err);
+    if (before.text && !s->parks_texts) { /* nor has it entries with such keys */
+        *ret_ids = NULL;
+        *ret_count = 0;
+        return LEDGER_OK;
+    }
+    ldg_sql_begin_key(&q, ctx, "reading what a trim left",
+                      origin ? survivors_of_origin[before.text != NULL] : survivors_here, origin,
+                      before, err);
     ldg_sql_text(&q, stream);
-    ldg_sql_int(&q, before.number);
-    if (origin)
-        ldg_sql_int(&q, origin);
     while (ldg_sql_row(&q)) {
-        ids = ldg_arena_grow(arena, ids, sizeof(*ids), count, &capacity);
-        if (ids)
-            ids[count++] = ldg_id_of(sqlite3_column_int64(q.stmt, 0));
-        else
-            q.rc = ldg_fail_nomem(err);
+        const ledger_id id = ldg_sql_key(&q, 0);
+        if (q.rc == LEDGER_OK)
+            q.rc = add_id(arena, id, &ids, &count, &capacity, err);
     }
     if (ldg_sql_end(&q) == LEDGER_OK) {
         *ret_ids = ids;
@@ -786,76 +810,98 @@ struct history {
     struct ldg_sql q;
     struct target target;
     int origin;
+    bool adopted; /* what the Go bridge left is among the origin's entries */
     struct ldg_history_row *rows;
-    size_t count, capacity, bytes, max_bytes; /* max_bytes 0: any */
-    bool full;                                /* the row at hand belongs to the next page */
+    size_t count, limit, capacity, bytes, max_bytes; /* max_bytes 0: any */
+    bool full;                                       /* the row at hand belongs to the next page */
 };
 
-static void history_begin(struct ldg_sqlite *s, const char *text, int origin, size_t max_bytes,
-                          struct ldg_arena *arena, struct history *h, ledger_error *err)
+static ledger_rc history_init(struct ldg_sqlite *s, int origin, size_t limit, size_t max_bytes,
+                              struct ldg_arena *arena, struct history *h, ledger_error *err)
 {
-    *h = (struct history){ .origin = origin, .max_bytes = max_bytes };
-    ldg_sql_begin(&h->q, s, "reading the history", text, err);
-    h->target = (struct target){ .s = s, .stmt = h->q.stmt, .arena = arena, .raw = true };
+    int64_t adopted = 0;
+    ledger_rc rc = LEDGER_OK;
+    *h = (struct history){ .origin = origin, .limit = limit, .max_bytes = max_bytes };
+    h->target = (struct target){ .s = s, .arena = arena, .raw = true };
+    if (origin > 0)
+        rc = ldg_sql_exec_ints(s, "looking for an origin",
+                               "SELECT adopted FROM main.\"%T_origins\" WHERE id = ?1",
+                               LDG_INTS(origin), &adopted, err);
+    h->adopted = adopted != 0;
+    return rc;
+}
+
+/* The statement's ?1 and ?2 are origin and key. */
+static void history_begin(struct history *h, const char *text, ledger_id key, ledger_error *err)
+{
+    ldg_sql_begin_key(&h->q, h->target.s, "reading the history", text, h->origin, key, err);
+    h->target.stmt = h->q.stmt;
+}
+
+/* False: of an origin, but no event can name it. */
+static bool history_key(const struct history *h, ledger_id *ret_key)
+{
+    sqlite3_stmt *stmt = h->q.stmt;
+    const char *text;
+    if (h->origin <= 0 || sqlite3_column_type(stmt, COL_SOURCE_POS) != SQLITE_NULL) {
+        *ret_key = ldg_id_of(sqlite3_column_int64(stmt, h->origin > 0 ? COL_SOURCE_POS : COL_ID));
+        return true;
+    }
+    text = (const char *)sqlite3_column_text(stmt, COL_SOURCE_ID);
+    return text && strlen(text) == (size_t)sqlite3_column_bytes(stmt, COL_SOURCE_ID) &&
+           ldg_id_parse(text, ret_key) && ret_key->text;
+}
+
+static ledger_rc history_add(struct history *h, ledger_id key, ledger_error *err)
+{
+    sqlite3_stmt *stmt = h->q.stmt;
+    struct ldg_history_row row = { 0 };
+    ledger_entry *entry = ldg_arena_alloc(h->target.arena, sizeof(*entry));
+    h->rows = ldg_arena_grow(h->target.arena, h->rows, sizeof(*h->rows), h->count, &h->capacity);
+    if (!entry || !h->rows || !ldg_id_copy(key, h->target.arena, &row.key))
+        return ldg_fail_nomem(err);
+    ledger_rc rc = fill_entry(&h->target, entry, err);
+    row.has_source_id = sqlite3_column_bytes(stmt, COL_SOURCE_ID) > 0 && (!key.text || h->adopted);
+    row.entry = entry;
+    if (rc == LEDGER_OK)
+        h->rows[h->count++] = row;
+    return rc;
 }
 
 /* Takes the rows that the statement gives now; the one that no longer fits is left. */
 static void history_take(struct history *h, ledger_error *err)
 {
-    while (!h->full && ldg_sql_row(&h->q)) {
+    ledger_id key;
+    while (!h->full && h->count < h->limit && ldg_sql_row(&h->q)) {
         sqlite3_stmt *stmt = h->q.stmt;
+        if (!history_key(h, &key))
+            continue;
         h->bytes += row_bytes(stmt);
         h->full = h->count > 0 && h->max_bytes > 0 && h->bytes > h->max_bytes;
         if (h->full)
             break;
-        ledger_entry *entry = ldg_arena_alloc(h->target.arena, sizeof(*entry));
-        h->rows =
-            ldg_arena_grow(h->target.arena, h->rows, sizeof(*h->rows), h->count, &h->capacity);
-        if (!entry || !h->rows) {
-            h->q.rc = ldg_fail_nomem(err);
-            break;
-        }
-        h->q.rc = fill_entry(&h->target, entry, err);
-        if (h->q.rc == LEDGER_OK)
-            h->rows[h->count++] = (struct ldg_history_row){
-                .key.number =
-                    h->origin > 0 ? sqlite3_column_int64(stmt, COL_SOURCE_POS) : entry->id.number,
-                .has_source_id = sqlite3_column_bytes(stmt, COL_SOURCE_ID) > 0,
-                .entry = entry,
-            };
+        h->q.rc = history_add(h, key, err);
     }
 }
 
-static ledger_rc history_end(struct history *h, struct ldg_history_row **ret_rows,
-                             size_t *ret_count)
-{
-    if (ldg_sql_end(&h->q) == LEDGER_OK) {
-        *ret_rows = h->rows;
-        *ret_count = h->count;
-    }
-    return h->q.rc;
-}
-
-/* ?1 after, ?2 limit, ?3 origin. A log may carry what the Go bridge brought, so that is of this
- * table. */
+/* ?2 after; ?1 origin, or not asked for. A log may carry what the Go bridge brought, so that is of
+ * this table. */
 static const char *history_text(const struct ldg_sqlite *s, int origin)
 {
     /* clang-format off */
     if (origin > 0)
-        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?3 AND source_pos > ?1 "
-               "ORDER BY source_pos LIMIT ?2";
+        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?1 AND %K > ?2 AND %I ORDER BY %K";
     if (origin == 0)
         return s->has_ours
-            ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 "
-              "AND +origin = 0 AND +source_pos IS NULL ORDER BY id LIMIT ?2"
-            : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 ORDER BY id LIMIT ?2";
+            ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?2 "
+              "AND +origin = 0 AND +source_pos IS NULL ORDER BY id"
+            : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?2 ORDER BY id";
     if (!s->has_source_id)
         return "SELECT %C FROM main.\"%T\" AS e WHERE 0 AND ?1 = ?2";
     return s->has_ours
-        ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND +origin = 0 "
-          "AND +source_pos IS NULL AND +source_id != '' ORDER BY id LIMIT ?2"
-        : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?1 AND source_id != '' "
-          "ORDER BY id LIMIT ?2";
+        ? "SELECT %C FROM main.\"%T\" AS e WHERE id > ?2 AND +origin = 0 "
+          "AND +source_pos IS NULL AND +source_id != '' ORDER BY id"
+        : "SELECT %C FROM main.\"%T\" AS e WHERE id > ?2 AND source_id != '' ORDER BY id";
     /* clang-format on */
 }
 
@@ -863,24 +909,33 @@ ledger_rc ldg_sqlite_history(void *ctx, int origin, ledger_id after, size_t limi
                              struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                              size_t *ret_count, ledger_error *err)
 {
+    static const ledger_id before_texts = { .text = "" };
     struct history h;
-    history_begin(ctx, history_text(ctx, origin), origin, max_bytes, arena, &h, err);
-    ldg_sql_int(&h.q, after.number);
-    ldg_sql_int(&h.q, (int64_t)limit);
-    if (origin > 0)
-        ldg_sql_int(&h.q, origin);
-    history_take(&h, err);
-    return history_end(&h, ret_rows, ret_count);
+    ledger_rc rc = history_init(ctx, origin, limit, max_bytes, arena, &h, err);
+    /* numbers come before texts */
+    while (rc == LEDGER_OK) {
+        history_begin(&h, history_text(ctx, origin), after, err);
+        history_take(&h, err);
+        rc = ldg_sql_end(&h.q);
+        if (origin <= 0 || after.text || h.full || h.count == limit)
+            break;
+        after = before_texts;
+    }
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return rc;
 }
 
-/* ?1 position, ?2 origin */
+/* ?1 origin, or not asked for; ?2 key */
 static const char *history_of_text(const struct ldg_sqlite *s, int origin)
 {
     if (origin)
-        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?2 AND source_pos = ?1";
+        return "SELECT %C FROM main.\"%T\" AS e WHERE origin = ?1 AND %K = ?2 AND %I";
     return s->has_ours ? "SELECT %C FROM main.\"%T\" AS e "
-                         "WHERE id = ?1 AND +origin = 0 AND +source_pos IS NULL"
-                       : "SELECT %C FROM main.\"%T\" AS e WHERE id = ?1";
+                         "WHERE id = ?2 AND +origin = 0 AND +source_pos IS NULL"
+                       : "SELECT %C FROM main.\"%T\" AS e WHERE id = ?2";
 }
 
 ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const ledger_id *keys, size_t count,
@@ -889,13 +944,15 @@ ledger_rc ldg_sqlite_history_of(void *ctx, int origin, const ledger_id *keys, si
                                 ledger_error *err)
 {
     struct history h;
-    history_begin(ctx, history_of_text(ctx, origin), origin, max_bytes, arena, &h, err);
-    for (size_t i = 0; h.q.rc == LEDGER_OK && i < count && !h.full; i++) {
-        ldg_sql_int(&h.q, keys[i].number);
-        if (origin)
-            ldg_sql_int(&h.q, origin);
+    ledger_rc rc = history_init(ctx, origin, SIZE_MAX, max_bytes, arena, &h, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count && !h.full; i++) {
+        history_begin(&h, history_of_text(ctx, origin), keys[i], err);
         history_take(&h, err);
-        ldg_sql_again(&h.q);
+        rc = ldg_sql_end(&h.q);
     }
-    return history_end(&h, ret_rows, ret_count);
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return rc;
 }

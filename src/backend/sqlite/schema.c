@@ -77,6 +77,7 @@ static const struct column parked_columns[] = {
     { "attempted_at TEXT", 0 },
     { "event_time TEXT", 0 },
     { "event BLOB", 0 },
+    { "entry_id TEXT NOT NULL DEFAULT ''", HAS_ENTRY_ID },
 };
 static const struct column foreign_columns[] = {
     { "origin INTEGER NOT NULL", 0 },
@@ -125,8 +126,14 @@ static const struct index {
     { "origin", "", HAS_IDX_ORIGIN, true, true, { "origin", "source_pos" },
       "CREATE UNIQUE INDEX main.\"idx_%T_origin\" ON \"%T\"(origin, source_pos) "
       "WHERE source_pos IS NOT NULL" },
+    { "key", "", HAS_IDX_KEY, true, true, { "origin", "source_id" },
+      "CREATE UNIQUE INDEX main.\"idx_%T_key\" ON \"%T\"(origin, source_id) "
+      "WHERE origin != 0 AND source_pos IS NULL" },
     { "parked_entry", "_parked", HAS_IDX_PARKED, false, false, { "origin", "entry" },
       "CREATE INDEX main.\"idx_%T_parked_entry\" ON \"%T_parked\"(origin, entry)" },
+    { "parked_key", "_parked", HAS_IDX_PARKED_KEY, false, true, { "origin", "entry_id" },
+      "CREATE INDEX main.\"idx_%T_parked_key\" ON \"%T_parked\"(origin, entry_id) "
+      "WHERE entry_id != ''" },
 };
 /* clang-format on */
 #define INDEX_COUNT (sizeof(indexes) / sizeof(indexes[0]))
@@ -177,8 +184,9 @@ static ledger_rc find_table(struct ldg_sqlite *s, const char *name, bool *ret_fo
 /* Columns whose texts are compared with one another: a name, a key, an identity. */
 static bool is_compared(const char *column)
 {
-    static const char *const names[] = { "stream", "order_key", "dedup_key",   "source_id", "name",
-                                         "cursor", "state",     "source_uuid", "uuid" };
+    static const char *const names[] = { "stream", "order_key", "dedup_key", "source_id",
+                                         "name",   "cursor",    "state",     "source_uuid",
+                                         "uuid",   "entry_id" };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (sqlite3_stricmp(column, names[i]) == 0)
             return true;
@@ -658,6 +666,7 @@ ledger_rc ldg_sqlite_schema_open(struct ldg_sqlite *s, const struct ldg_open *op
         return rc;
     s->has_source_id = has & HAS_SOURCE_ID;
     s->has_ours = (has & HAS_TO_READ) == HAS_TO_READ;
+    s->parks_texts = has & HAS_ENTRY_ID;
     s->has_log = has & HAS_LOG;
     if (open->log == LEDGER_MUTATION_LOG_ON && !s->has_log)
         return ldg_fail(err, LEDGER_ERR_SCHEMA,

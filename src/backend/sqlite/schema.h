@@ -27,10 +27,13 @@ enum {
     HAS_TAGS_POS = 1 << 17,
     HAS_ANNOTATIONS_POS = 1 << 18,
     HAS_GO_IDS = 1 << 19,
-    HAS_LOG = 1 << 20,
-    HAS_ALL_BUT_LOG = (1 << 20) - 1,
-    HAS_TO_READ =
-        HAS_ALL_BUT_LOG & ~(HAS_FOREIGN | HAS_TAGS_POS | HAS_ANNOTATIONS_POS | HAS_GO_IDS),
+    HAS_IDX_KEY = 1 << 20,
+    HAS_ENTRY_ID = 1 << 21,
+    HAS_IDX_PARKED_KEY = 1 << 22,
+    HAS_LOG = 1 << 23,
+    HAS_ALL_BUT_LOG = (1 << 23) - 1,
+    HAS_TO_READ = HAS_ALL_BUT_LOG & ~(HAS_FOREIGN | HAS_TAGS_POS | HAS_ANNOTATIONS_POS |
+                                      HAS_GO_IDS | HAS_IDX_KEY | HAS_ENTRY_ID | HAS_IDX_PARKED_KEY),
 };
 
 /* Reads what is there. Errors: SCHEMA for what is there but cannot be ours. */

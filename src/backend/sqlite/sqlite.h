@@ -39,6 +39,8 @@ struct ldg_sqlite {
     bool has_log;
     bool has_ours;      /* our columns and side tables exist (a read-only Go table may lack them) */
     bool has_source_id; /* the column; a read-only table of an old Go module may lack it */
+    bool parks_texts;   /* <table>_parked has keys that are texts; one of an earlier version that is
+                           read-only may not */
     int64_t schema_version; /* of the file, when its tables were looked at */
     bool has_origins; /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;

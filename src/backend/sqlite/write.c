@@ -329,7 +329,7 @@ static void origin_text(sqlite3_stmt *stmt, int column, char text[ORIGIN_TEXT_MA
 static ledger_rc take_mutable(struct ldg_sqlite *s, struct ldg_sql *q, struct mutable_row *row,
                               ledger_error *err)
 {
-    char number[LDG_SQLITE_INT64_MAX], origin[ORIGIN_TEXT_MAX];
+    char key[LEDGER_ID_TEXT_MAX], origin[ORIGIN_TEXT_MAX];
     if (sqlite3_column_type(q->stmt, 0) != SQLITE_NULL) {
         ledger_bytes bytes = ldg_sql_bytes(q, 0);
         row->annotations.size = bytes.size;
@@ -342,8 +342,7 @@ static ledger_rc take_mutable(struct ldg_sqlite *s, struct ldg_sql *q, struct mu
         sqlite3_column_type(q->stmt, 2) == SQLITE_NULL)
         return q->rc;
     origin_text(q->stmt, 2, origin);
-    row->source_id = ldg_arena_strdup(
-        &s->scratch, ldg_sqlite_int64_text(sqlite3_column_int64(q->stmt, 1), number));
+    row->source_id = ldg_arena_strdup(&s->scratch, ldg_id_text(ldg_sql_key(q, 1), key));
     row->entry_origin = ldg_arena_strdup(&s->scratch, origin);
     return row->source_id && row->entry_origin && sqlite3_column_text(q->stmt, 2)
                ? q->rc
@@ -355,7 +354,7 @@ static ledger_rc get_mutable(struct ldg_sqlite *s, const char *stream, int64_t i
 {
     /* clang-format off */
     const char *text = s->has_ours
-        ? "SELECT e.annotations, e.source_pos, o.uuid, o.epoch "
+        ? "SELECT e.annotations, coalesce(e.source_pos, e.source_id), o.uuid, o.epoch "
           "FROM main.\"%T\" AS e LEFT JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
           "WHERE e.id = ?1 AND +e.stream = ?2"
         : "SELECT annotations, NULL, NULL, NULL FROM main.\"%T\" WHERE id = ?1 AND +stream = ?2";
@@ -486,12 +485,12 @@ static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, i
 {
     /* clang-format off */
     static const char text[] =
-        "SELECT o.uuid, o.epoch, max(e.source_pos), max(e.id) "
+        "SELECT o.uuid, o.epoch, coalesce(max(e.source_pos), max(e.source_id)), max(e.id) "
         "FROM main.\"%T\" AS e JOIN main.\"%T_origins\" AS o ON o.id = e.origin "
-        "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 AND +e.source_pos IS NOT NULL "
-        "GROUP BY e.origin ORDER BY e.origin";
+        "WHERE e.stream = ?1 AND e.id <= ?2 AND +e.origin != 0 "
+        "GROUP BY e.origin, e.source_pos IS NULL ORDER BY e.origin, e.source_pos IS NULL";
     /* clang-format on */
-    char origin[ORIGIN_TEXT_MAX], number[LDG_SQLITE_INT64_MAX], id[LDG_SQLITE_INT64_MAX];
+    char origin[ORIGIN_TEXT_MAX], key[LEDGER_ID_TEXT_MAX], id[LDG_SQLITE_INT64_MAX];
     struct ldg_sql q;
     ldg_sql_begin(&q, s, "looking for bridged entries", text, err);
     ldg_sql_text(&q, stream);
@@ -500,7 +499,7 @@ static ledger_rc log_trim_of_origins(struct ldg_sqlite *s, const char *stream, i
         ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_TRIM, stream, time_us);
         origin_text(q.stmt, 0, origin);
         event.entry_origin = origin;
-        event.source_id = ldg_sqlite_int64_text(sqlite3_column_int64(q.stmt, 2), number);
+        event.source_id = ldg_id_text(ldg_sql_key(&q, 2), key);
         event.before_id = ldg_sqlite_int64_text(sqlite3_column_int64(q.stmt, 3), id);
         q.rc = log_insert(s, &event, time_text, err);
     }

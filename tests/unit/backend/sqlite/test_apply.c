@@ -403,6 +403,93 @@ static void test_trim_keeps(void **state)
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 0);
 }
 
+static struct ldg_op *with_text(struct ldg_op *op, const char *key)
+{
+    op->key = (ledger_id){ .text = key };
+    return op;
+}
+
+/* With Go's unique index on source_id there: what is Go's own, what another origin has, and numbers
+ * that nearly are the same. */
+static void test_text_keys_beside_go(void **state)
+{
+    const struct ldg_identity other = { .uuid = OTHER_UUID, .epoch = 1 };
+    ledger_error err;
+    int origin;
+
+    tst_exec(k.db, "CREATE UNIQUE INDEX idx_t_source ON t(source_id) WHERE source_id != ''; "
+                   "UPDATE t_origins SET go_ids = 2");
+    tst_ok(SINK->state->origin_get(&k.s, &other, "", &origin, &err), &err);
+    sink_append(&k, "s", 12, "1", ""); /* its row has the source_id 12 */
+    with_text(sink_append(&k, "s", 0, "2", ""), "012")->origin = origin;
+    with_text(sink_append(&k, "s", 0, "3", ""), "12 ")->origin = origin;
+    sink_apply(&k);
+    sink_is(&k, "SELECT group_concat(source_id || '/' || coalesce(source_pos, '-')) FROM t",
+            "12/12,012/-,12 /-");
+    /* the index allows a text once, whosever it is: ours is kept aside, and the rest goes on */
+    sink_begin(&k);
+    with_text(sink_append(&k, "s", 0, "4", ""), "012");
+    sink_append(&k, "s", 13, "5", "");
+    sink_apply(&k);
+    assert_int_equal(k.outcomes[0], LDG_OUTCOME_PARKED);
+    assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
+    sink_is(&k, "SELECT entry_id FROM t_parked WHERE reason LIKE '%UNIQUE%source_id%'", "012");
+    /* a row that Go's bridge has carried */
+    tst_exec(k.db, "INSERT INTO t(stream, payload, source_id) VALUES ('s', '6', 'abc')");
+    sink_begin(&k);
+    with_text(sink_append(&k, "s", 0, "6", ""), "abc");
+    tst_fails(sink_try(&k, &err), LEDGER_ERR_FOREIGN_BRIDGE, &err);
+    assert_non_null(strstr(err.message, "entry abc of"));
+    /* without the index nothing is in the way */
+    tst_exec(k.db, "DROP INDEX idx_t_source; DELETE FROM t WHERE source_id = 'abc'");
+    sink_begin(&k);
+    with_text(sink_append(&k, "s", 0, "6", ""), "abc");
+    with_text(sink_append(&k, "s", 0, "4", ""), "012")->log_position = 4;
+    sink_apply(&k);
+    assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t WHERE source_id = '012'"), 2);
+    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 0);
+    (void)state;
+}
+
+/* Each by its index, also with Go's. */
+static void test_text_key_plans(void **state)
+{
+    static const struct {
+        const char *part, *index;
+    } rows[] = {
+        { "origin = ?1 AND source_id = ?2 AND origin != 0",
+          "idx_t_key (origin=? AND source_id=?)" },
+        { "UPDATE main.\"t\" SET tags = ?4", "idx_t_key (origin=? AND source_id=?)" },
+        { "SELECT -e.id FROM", "idx_t_key (origin=? AND source_id=?)" },
+        { "DELETE FROM main.\"t\" WHERE stream = ?3", "idx_t_stream (stream=? AND rowid<?)" },
+        { "origin = ?1 AND entry_id = ?2", "idx_t_parked_key (origin=? AND entry_id=?)" },
+        { "entry_id <= ?2", "idx_t_parked_key (origin=? AND entry_id<?)" },
+    };
+    char plan[1024];
+
+    tst_exec(k.db, "CREATE UNIQUE INDEX idx_t_source ON t(source_id) WHERE source_id != ''");
+    with_text(sink_append(&k, "s", 0, "1", ""), "a");
+    with_text(sink_tags(&k, "s", 0, "x"), "a");
+    with_text(sink_op(&k, LDG_OP_PARK, "s", 0), "b")->reason = "r";
+    sink_apply(&k);
+    for (int round = 0; round < 2; round++) {
+        sink_begin(&k);
+        with_text(sink_tags(&k, "s", 0, "y"), "a");
+        with_text(sink_trim(&k, "s", 0), "0");
+        sink_apply(&k);
+        sink_begin(&k);
+        with_text(sink_tags(&k, "s", 0, "z"), "a")->mutation_origin = k.origin + 1;
+        sink_apply(&k);
+    }
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        plan_of(k.s.db, stmt_with(&k.s, rows[i].part), plan, sizeof(plan));
+        if (strstr(plan, rows[i].index) == NULL)
+            tst_fail("%s: %s", rows[i].part, plan);
+    }
+    (void)state;
+}
+
 /* The index of the stream, not that of the origin. */
 static void test_trim_plan(void **state)
 {
@@ -865,6 +952,8 @@ int main(void)
         TEST(test_own_entry),
         TEST(test_w8_trim_by_source_position),
         TEST(test_trim_keeps),
+        TEST(test_text_keys_beside_go),
+        TEST(test_text_key_plans),
         TEST(test_trim_plan),
         TEST(test_trim_after_late_entries),
         TEST(test_order_is_rolled_back),
