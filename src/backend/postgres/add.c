@@ -15,7 +15,7 @@ enum columns { COLUMNS_BARE, COLUMNS_METADATA, COLUMNS_ALL, COLUMNS_COUNT };
     "id, stream, payload, order_key, dedup_key, schema_version, created_at, origin, source_pos"
 #define MORE_COLUMNS ", metadata, tags, annotations, updated_at, tags_pos, annotations_pos"
 #define COPY_ENTRIES(columns) "COPY \"{t}\" (" ROW_COLUMNS columns ") FROM STDIN (FORMAT binary)"
-/* [1]: where the rows of some origin carry their source_id */
+/* [1]: where rows carry a source_id */
 static const char *const copy_entries[2][COLUMNS_COUNT] = {
     { COPY_ENTRIES(""), COPY_ENTRIES(", metadata"), COPY_ENTRIES(MORE_COLUMNS) },
     { COPY_ENTRIES(", source_id"), COPY_ENTRIES(", source_id, metadata"),
@@ -52,10 +52,17 @@ static ledger_list tags_of(const struct row *row)
     return row->changed && row->item->tags != NULL ? row->item->tags->tags : row->op->entry->tags;
 }
 
-/* Of the origin whose rows carry it; else "". */
+static bool carries_source_ids(const struct ldg_pg_batch *b)
+{
+    return b->go_origin != 0 || b->has_texts;
+}
+
+/* The key, if it is a text, or of the origin whose rows carry it for Go; else "". */
 static const char *source_id_of(const struct ldg_pg_batch *b, const struct row *row,
                                 char text[LEDGER_ID_TEXT_MAX])
 {
+    if (row->op->key.text != NULL)
+        return row->op->key.text;
     if (b->go_origin == 0 || row->op->origin != b->go_origin ||
         (row->item != NULL && row->item->without_source_id))
         return "";
@@ -114,7 +121,7 @@ static ledger_rc copy_row(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const s
     char source_id[LEDGER_ID_TEXT_MAX];
     ledger_rc rc = LEDGER_OK;
 
-    ldg_pg_copy_row(c, column_counts[columns] + (b->go_origin != 0));
+    ldg_pg_copy_row(c, column_counts[columns] + carries_source_ids(b));
     ldg_pg_copy_int64(c, b->s.reserved[row->index]);
     ldg_pg_copy_text(c, row->op->stream);
     ldg_pg_copy_bytes(c, entry->payload.data, entry->payload.size);
@@ -123,8 +130,11 @@ static ledger_rc copy_row(struct ldg_pg_copy *c, struct ldg_pg_batch *b, const s
     ldg_pg_copy_int32(c, entry->schema_version);
     ldg_pg_copy_time(c, ldg_sink_time(&b->s, row->op));
     ldg_pg_copy_int32(c, row->op->origin);
-    ldg_pg_copy_int64(c, row->op->key.number);
-    if (b->go_origin != 0)
+    if (row->op->key.text == NULL)
+        ldg_pg_copy_int64(c, row->op->key.number);
+    else
+        ldg_pg_copy_null(c);
+    if (carries_source_ids(b))
         ldg_pg_copy_text(c, source_id_of(b, row, source_id));
     if (columns != COLUMNS_BARE)
         rc = copy_map(c, b, entry->metadata, entry->metadata.count == 0, err);
@@ -160,7 +170,7 @@ static ledger_rc copy_some(struct ldg_pg_batch *b, enum columns columns, ledger_
         if (columns_of(&row) != columns)
             continue;
         if (!open)
-            rc = ldg_pg_copy_open(&c, b, copy_entries[b->go_origin != 0][columns], err);
+            rc = ldg_pg_copy_open(&c, b, copy_entries[carries_source_ids(b)][columns], err);
         open = true;
         if (rc == LEDGER_OK)
             rc = copy_row(&c, b, &row, columns, err);
@@ -217,7 +227,10 @@ static ledger_rc put_row(struct ldg_pg_batch *b, const struct row *row, struct l
     ldg_pg_array_int32(&a[4], entry->schema_version);
     ldg_pg_array_time(&a[5], ldg_sink_time(&b->s, row->op));
     ldg_pg_array_int32(&a[6], row->op->origin);
-    ldg_pg_array_int64(&a[7], row->op->key.number);
+    if (row->op->key.text == NULL)
+        ldg_pg_array_int64(&a[7], row->op->key.number);
+    else
+        ldg_pg_array_null(&a[7]);
     rc = ldg_pg_put_map(text, entry->metadata, b->s.arena, err);
     ldg_pg_array_jsonb(&a[8], entry->metadata.count > 0 ? text->data : NULL, text->size);
     if (rc == LEDGER_OK)
@@ -276,8 +289,9 @@ static ledger_rc insert_rows(struct ldg_pg_batch *b, ledger_error *err)
         ldg_pg_arg_array(&args, types[i], &a[i]);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_pg_run(b->pg, LDG_PG_KEEP, "adding entries",
-                        insert_entries[b->go_origin != 0][b->has_reserved], &args, &result, err);
+        rc =
+            ldg_pg_run(b->pg, LDG_PG_KEEP, "adding entries",
+                       insert_entries[carries_source_ids(b)][b->has_reserved], &args, &result, err);
     if (rc == LEDGER_OK)
         rc = take_ids(b, result, err);
     PQclear(result);
@@ -294,6 +308,21 @@ static ledger_rc copy_refused(struct ldg_pg_batch *b, ledger_rc rc, ledger_error
     return rc;
 }
 
+/* The words say what to do: the server's alone name an index that is none of ours. */
+static ledger_rc explain_go(const struct ldg_pg_batch *b, ledger_rc rc, ledger_error *err)
+{
+    const ledger_error why = *err;
+
+    if (rc != LEDGER_ERR_REJECTED || b->go_index[0] == '\0' ||
+        strcmp(b->pg->refused_by, b->go_index) != 0)
+        return rc;
+    return ldg_fail_native(err, rc, why.backend, why.native_code,
+                           "table \"%s\" has an entry of another store with this id, and Go's "
+                           "unique index takes an id once: if no Go program uses the table any "
+                           "more, DROP INDEX \"%s\", and try the event again",
+                           b->pg->table, b->go_index);
+}
+
 bool ldg_pg_may_copy(const struct ldg_pg_batch *b)
 {
     return b->sink->no_copy_on != b->pg->connect_count;
@@ -305,10 +334,10 @@ ledger_rc ldg_pg_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     if (!b->has_reserved || !ldg_pg_may_copy(b))
-        return ldg_pg_op_fail(insert_rows(b, err), err);
+        return explain_go(b, ldg_pg_op_fail(insert_rows(b, err), err), err);
     for (enum columns columns = 0; rc == LEDGER_OK && columns < COLUMNS_COUNT; columns++)
         rc = copy_some(b, columns, err);
-    return ldg_pg_op_fail(copy_refused(b, rc, err), err);
+    return explain_go(b, ldg_pg_op_fail(copy_refused(b, rc, err), err), err);
 }
 
 /* --- the own log ----------------------------------------------------------------------------- */

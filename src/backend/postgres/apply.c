@@ -209,9 +209,12 @@ static ledger_rc batch_init(struct ldg_pg_batch *b, struct ldg_pg *pg, const str
         return ldg_fail_nomem(err);
     b->s.reserved = b->reserved;
     b->s.width = b->sink->one_by_one ? 1 : 0;
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         b->append_count += ops[i].kind == LDG_OP_APPEND && ops[i].origin > 0;
-    return ldg_sink_begin(&b->s, err);
+        b->has_texts = b->has_texts || ops[i].key.text != NULL;
+    }
+    rc = b->has_texts ? ldg_pg_schema_check_texts(pg, err) : LEDGER_OK;
+    return rc == LEDGER_OK ? ldg_sink_begin(&b->s, err) : rc;
 }
 
 /* --- the end of a batch ---------------------------------------------------------------------- */

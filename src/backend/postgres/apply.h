@@ -59,6 +59,8 @@ struct ldg_pg_batch {
     size_t append_count; /* ops that may add an entry */
     bool has_reserved;
     int go_origin;        /* whose rows carry their source_id; 0: none's do */
+    bool has_texts;       /* some op names its entry by a text: that row carries it, too */
+    char go_index[64];    /* Go's, which that may meet; "": none, or nobody has looked */
     uint32_t named_count; /* items that the ops name; those behind were found by dedup keys */
     bool may_keep;        /* a trigger may keep rows that are trimmed */
     bool log_by_copy;
@@ -106,6 +108,11 @@ ledger_rc ldg_pg_order_late(void *ctx, struct ldg_sink_batch *s, const struct ld
                             const uint32_t *ops, size_t count, bool *ret_late, ledger_error *err);
 ledger_rc ldg_pg_order_note(void *ctx, int origin, ledger_error *err);
 
+/* <table>_foreign names an entry by its key; one that has a text by its id here, below zero. */
+static inline int64_t ldg_pg_mark_entry(const struct ldg_sink_item *item)
+{
+    return item->key.text == NULL ? item->key.number : -item->id;
+}
 /* May the server take COPY on this connection? */
 bool ldg_pg_may_copy(const struct ldg_pg_batch *b);
 /* The orders of all origins, for one who asks along with others: a statement for each. */

@@ -355,7 +355,7 @@ const struct ldg_backend ldg_backend_postgres = {
     .name = "postgres",
     .scheme = "postgresql",
     .caps = LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARALLEL_APPLY | LDG_CAP_OVERLAP_APPLY | LDG_CAP_SEARCH |
-            LDG_CAP_NOTIFY | LDG_CAP_FULL_TEXT,
+            LDG_CAP_NOTIFY | LDG_CAP_FULL_TEXT | LDG_CAP_TEXT_KEYS,
     .ctx_size = sizeof(struct ldg_pg),
     .open = pg_open,
     .close = pg_close,

@@ -106,6 +106,7 @@ static const char *const catalog[] = {
     "SELECT FROM unnest(i.indcollation) AS k(oid) JOIN pg_collation AS o ON o.oid = k.oid "
     "WHERE NOT o.collisdeterministic)::int, 0)::bigint "
     "FROM (VALUES ('idx_{t}_stream_id'), ('idx_{t}_dedup'), ('idx_{t}_origin'), "
+    "('idx_{t}_origin_text'), "
     "('idx_{t}_parked_entry'), ('idx_{l}_txid'), ('idx_{t}_fts')) AS w(name) "
     "JOIN pg_class AS c ON c.relname = w.name JOIN home ON c.relnamespace = home.ns "
     "LEFT JOIN pg_index AS i ON i.indexrelid = c.oid LEFT JOIN rels AS r ON r.oid = i.indrelid ",

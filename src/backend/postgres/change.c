@@ -25,10 +25,10 @@ static ledger_rc fail_kept(const struct ldg_pg_batch *b, ledger_error *err)
  * that go, $7 first and $8 last position of tags, $9 and $10 of annotations (null: no change by the
  * entry's own log), $11 time (null: as it is). Rows: n, id here (null: none), last positions of
  * tags and annotations there, whether it was changed. */
-#define CHANGE(is_row, updated_at)                                                                 \
-    "WITH x AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::int8[], $3::text[], "            \
+#define CHANGE(type, is_row, updated_at)                                                           \
+    "WITH x AS MATERIALIZED (SELECT * FROM unnest($1::int4[], $2::" type "[], $3::text[], "        \
         "$4::jsonb[], $5::jsonb[], $6::jsonb[], $7::int8[], $8::int8[], $9::int8[], $10::int8[], " \
-        "$11::timestamptz[], $12::int8[]) WITH ORDINALITY AS x(origin, pos, stream, tags, sets, "  \
+        "$11::timestamptz[], $12::int8[]) WITH ORDINALITY AS x(origin, key, stream, tags, sets, "  \
         "unsets, tags_first, tags_last, sets_first, sets_last, at, id, n)), "                      \
     "u AS (UPDATE \"{t}\" AS e SET tags = coalesce(x.tags, e.tags), "                              \
         "annotations = CASE WHEN x.sets IS NULL THEN e.annotations ELSE "                          \
@@ -53,19 +53,31 @@ static ledger_rc fail_kept(const struct ldg_pg_batch *b, ledger_error *err)
 
 /* A kind of change that was left out for a while comes late: what was changed after it keeps its
  * time. */
-static const char change_guarded[] = CHANGE(
-    "e.origin = x.origin AND e.source_pos = x.pos",
-    "CASE WHEN greatest(e.tags_pos, e.annotations_pos) > greatest(x.tags_last, x.sets_last) "
-        "THEN e.updated_at ELSE x.at END");
+#define LATER_TIME                                                                                 \
+    "CASE WHEN greatest(e.tags_pos, e.annotations_pos) > greatest(x.tags_last, x.sets_last) "      \
+        "THEN e.updated_at ELSE x.at END"
+static const char *const change_guarded[LDG_PG_KINDS] = {
+    [LDG_PG_NUMBERS] = CHANGE("int8", LDG_PG_IS_NUMBER, LATER_TIME),
+    [LDG_PG_TEXTS] = CHANGE("text", LDG_PG_IS_TEXT, LATER_TIME),
+};
 static const char change_by_id[] = CHANGE(
+    "int8",
     "e.id = x.id AND e.origin = x.origin",
     "coalesce(x.at, e.updated_at)");
 /* clang-format on */
 
 #define CHANGE_ARRAYS 12
 
+/* Informed: all by their ids here. Else by their keys, those of one kind in a statement. */
+static bool is_changed_by(const struct ldg_pg_batch *b, const struct ldg_sink_item *item,
+                          enum ldg_pg_kind kind)
+{
+    return ldg_sink_changes(item) &&
+           kind == (b->s.plan->informed ? LDG_PG_NUMBERS : ldg_pg_kind_of(item->key));
+}
+
 static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *item,
-                          struct ldg_buf *a, ledger_error *err)
+                          enum ldg_pg_kind kind, struct ldg_buf *a, ledger_error *err)
 {
     struct ldg_buf *text = &b->sink->text, *more_text = &b->sink->more_text;
     ledger_map set = { NULL, 0 };
@@ -73,7 +85,7 @@ static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *it
     ledger_rc rc = LEDGER_OK;
 
     ldg_pg_array_int32(&a[0], item->origin);
-    ldg_pg_array_int64(&a[1], item->key.number);
+    ldg_pg_array_key(&a[1], kind == LDG_PG_TEXTS ? item->key : ldg_id_of(item->key.number));
     ldg_pg_array_text(&a[2], item->stream);
     if (item->tags != NULL)
         rc = ldg_pg_put_list(text, item->tags->tags, err);
@@ -99,35 +111,49 @@ static ledger_rc put_item(struct ldg_pg_batch *b, const struct ldg_sink_item *it
     return LEDGER_OK;
 }
 
-static ledger_rc send_changes(struct ldg_pg_batch *b, ledger_error *err)
+/* The array of the keys, $2, is of their kind. */
+#define CHANGE_KEYS 1
+
+static ledger_rc send_changes(struct ldg_pg_batch *b, enum ldg_pg_kind kind, ledger_error *err)
 {
-    static const Oid elements[CHANGE_ARRAYS] = { LDG_PG_INT4,  LDG_PG_INT8,        LDG_PG_TEXT,
-                                                 LDG_PG_JSONB, LDG_PG_JSONB,       LDG_PG_JSONB,
-                                                 LDG_PG_INT8,  LDG_PG_INT8,        LDG_PG_INT8,
-                                                 LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ, LDG_PG_INT8 };
-    static const Oid types[CHANGE_ARRAYS] = {
-        LDG_PG_INT4_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TEXT_ARRAY,        LDG_PG_JSONB_ARRAY,
-        LDG_PG_JSONB_ARRAY, LDG_PG_JSONB_ARRAY, LDG_PG_INT8_ARRAY,        LDG_PG_INT8_ARRAY,
-        LDG_PG_INT8_ARRAY,  LDG_PG_INT8_ARRAY,  LDG_PG_TIMESTAMPTZ_ARRAY, LDG_PG_INT8_ARRAY
+    static const Oid elements[CHANGE_ARRAYS] = {
+        LDG_PG_INT4, 0,           LDG_PG_TEXT, LDG_PG_JSONB, LDG_PG_JSONB,       LDG_PG_JSONB,
+        LDG_PG_INT8, LDG_PG_INT8, LDG_PG_INT8, LDG_PG_INT8,  LDG_PG_TIMESTAMPTZ, LDG_PG_INT8
     };
+    static const Oid types[CHANGE_ARRAYS] = { LDG_PG_INT4_ARRAY,        0,
+                                              LDG_PG_TEXT_ARRAY,        LDG_PG_JSONB_ARRAY,
+                                              LDG_PG_JSONB_ARRAY,       LDG_PG_JSONB_ARRAY,
+                                              LDG_PG_INT8_ARRAY,        LDG_PG_INT8_ARRAY,
+                                              LDG_PG_INT8_ARRAY,        LDG_PG_INT8_ARRAY,
+                                              LDG_PG_TIMESTAMPTZ_ARRAY, LDG_PG_INT8_ARRAY };
     const struct ldg_sink_plan *p = b->s.plan;
     struct ldg_buf *arrays = b->sink->arrays;
     struct ldg_pg_args args = { 0 };
+    size_t count = 0;
     ledger_rc rc = LEDGER_OK;
 
-    for (int i = 0; i < CHANGE_ARRAYS; i++)
-        ldg_pg_array_begin(&arrays[i], elements[i]);
+    for (int i = 0; i < CHANGE_ARRAYS; i++) {
+        if (i == CHANGE_KEYS)
+            ldg_pg_array_keys_begin(&arrays[i], kind);
+        else
+            ldg_pg_array_begin(&arrays[i], elements[i]);
+    }
     for (uint32_t i = 0; rc == LEDGER_OK && i < p->item_count; i++) {
-        if (ldg_sink_changes(&p->items[i]))
-            rc = put_item(b, &p->items[i], arrays, err);
+        if (!is_changed_by(b, &p->items[i], kind))
+            continue;
+        rc = put_item(b, &p->items[i], kind, arrays, err);
+        count++;
     }
     for (int i = 0; i < CHANGE_ARRAYS; i++) {
-        ldg_pg_array_end(&arrays[i], p->change_count);
-        ldg_pg_arg_array(&args, types[i], &arrays[i]);
+        ldg_pg_array_end(&arrays[i], count);
+        if (i == CHANGE_KEYS)
+            ldg_pg_arg_keys(&args, kind, &arrays[i]);
+        else
+            ldg_pg_arg_array(&args, types[i], &arrays[i]);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_pg_pipe_send(b->pg, changing, p->informed ? change_by_id : change_guarded, &args,
-                              err);
+        rc = ldg_pg_pipe_send(b->pg, changing, p->informed ? change_by_id : change_guarded[kind],
+                              &args, err);
     return rc;
 }
 
@@ -147,7 +173,8 @@ static ledger_rc take_change(struct ldg_pg_batch *b, const struct ldg_sink_item 
     return ldg_sink_changed(&b->s, item, changed, id, tags_pos, annotations_pos, err);
 }
 
-static ledger_rc take_changes(struct ldg_pg_batch *b, const PGresult *result, ledger_error *err)
+static ledger_rc take_changes(struct ldg_pg_batch *b, enum ldg_pg_kind kind, const PGresult *result,
+                              ledger_error *err)
 {
     const struct ldg_sink_plan *p = b->s.plan;
     const struct ldg_sink_item **items =
@@ -158,7 +185,7 @@ static ledger_rc take_changes(struct ldg_pg_batch *b, const PGresult *result, le
     if (items == NULL)
         return ldg_fail_nomem(err);
     for (uint32_t i = 0; i < p->item_count; i++) {
-        if (ldg_sink_changes(&p->items[i]))
+        if (is_changed_by(b, &p->items[i], kind))
             items[count++] = &p->items[i];
     }
     if ((uint32_t)PQntuples(result) != count)
@@ -169,13 +196,13 @@ static ledger_rc take_changes(struct ldg_pg_batch *b, const PGresult *result, le
     return rc;
 }
 
-static ledger_rc receive_changes(struct ldg_pg_batch *b, ledger_error *err)
+static ledger_rc receive_changes(struct ldg_pg_batch *b, enum ldg_pg_kind kind, ledger_error *err)
 {
     PGresult *result = NULL;
     ledger_rc rc = ldg_pg_pipe_receive(b->pg, changing, &result, err);
 
     if (rc == LEDGER_OK)
-        rc = take_changes(b, result, err);
+        rc = take_changes(b, kind, result, err);
     PQclear(result);
     return rc;
 }
@@ -183,42 +210,47 @@ static ledger_rc receive_changes(struct ldg_pg_batch *b, ledger_error *err)
 /* --- entries that are added and trimmed at once ---------------------------------------------- */
 
 /* They are left out; but had one of them a key that is here, its outcome is another. */
-static ledger_rc send_unseen(struct ldg_pg_batch *b, ledger_error *err)
+static ledger_rc send_unseen(struct ldg_pg_batch *b, enum ldg_pg_kind kind, ledger_error *err)
 {
     /* clang-format off */
-    static const char find[] =
-        "SELECT count(*) FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "
-            "AS x(origin, pos, stream, key) "
-        "WHERE EXISTS (SELECT FROM \"{t}\" AS e "
-            "WHERE e.origin = x.origin AND e.source_pos = x.pos) "
-        "OR (x.key <> '' AND EXISTS (SELECT FROM \"{t}\" AS e "
-            "WHERE e.stream = x.stream AND e.dedup_key = x.key AND e.dedup_key <> ''))";
+#define UNSEEN(type, is_row)                                                                       \
+        "SELECT count(*) FROM unnest($1::int4[], $2::" type "[], $3::text[], $4::text[]) "         \
+            "AS x(origin, key, stream, dedup_key) "                                                \
+        "WHERE EXISTS (SELECT FROM \"{t}\" AS e WHERE " is_row ") "                                \
+        "OR (x.dedup_key <> '' AND EXISTS (SELECT FROM \"{t}\" AS e "                              \
+            "WHERE e.stream = x.stream AND e.dedup_key = x.dedup_key AND e.dedup_key <> ''))"
+    static const char *const find[LDG_PG_KINDS] = {
+        [LDG_PG_NUMBERS] = UNSEEN("int8", LDG_PG_IS_NUMBER),
+        [LDG_PG_TEXTS] = UNSEEN("text", LDG_PG_IS_TEXT),
+    };
     /* clang-format on */
     const struct ldg_sink_plan *p = b->s.plan;
     struct ldg_buf *a = b->sink->arrays;
     struct ldg_pg_args args = { 0 };
+    size_t count = 0;
 
     ldg_pg_array_begin(&a[0], LDG_PG_INT4);
-    ldg_pg_array_begin(&a[1], LDG_PG_INT8);
+    ldg_pg_array_keys_begin(&a[1], kind);
     ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
     ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
     for (uint32_t i = 0; i < p->item_count; i++) {
         const struct ldg_sink_item *item = &p->items[i];
 
-        if (!item->unseen)
+        if (!item->unseen || ldg_pg_kind_of(item->key) != kind)
             continue;
         ldg_pg_array_int32(&a[0], item->origin);
-        ldg_pg_array_int64(&a[1], item->key.number);
+        ldg_pg_array_key(&a[1], item->key);
         ldg_pg_array_text(&a[2], item->append->stream);
         ldg_pg_array_text(&a[3], item->append->entry->dedup_key);
+        count++;
     }
     for (int i = 0; i < 4; i++)
-        ldg_pg_array_end(&a[i], p->unseen_count);
+        ldg_pg_array_end(&a[i], count);
     ldg_pg_arg_array(&args, LDG_PG_INT4_ARRAY, &a[0]);
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &a[1]);
+    ldg_pg_arg_keys(&args, kind, &a[1]);
     ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[2]);
     ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &a[3]);
-    return ldg_pg_pipe_send(b->pg, "looking for entries", find, &args, err);
+    return ldg_pg_pipe_send(b->pg, "looking for entries", find[kind], &args, err);
 }
 
 static ledger_rc receive_unseen(struct ldg_pg_batch *b, ledger_error *err)
@@ -239,16 +271,17 @@ enum trim_kind {
     TRIM_LOCAL,   /* of entries that were written here */
     TRIM_ORDERED, /* of an origin whose ids rise with the ids here, in each stream */
     TRIM_ANY,
+    TRIM_TEXT, /* of an origin whose ids are texts */
     TRIM_KINDS
 };
 
 /* clang-format off */
 /* $1 origin, $2 up to and with, $3 stream, $4 ids that stay, as the text of an array. `stop`: id
  * here behind which nothing goes. */
-#define TRIMS(stop)                                                                                \
-    "WITH x AS MATERIALIZED (SELECT n, origin, last, stream, stays::int8[] AS stays, "             \
+#define TRIMS(type, stop)                                                                          \
+    "WITH x AS MATERIALIZED (SELECT n, origin, last, stream, stays::" type "[] AS stays, "         \
             stop " AS stop "                                                                       \
-        "FROM unnest($1::int4[], $2::int8[], $3::text[], $4::text[]) "                             \
+        "FROM unnest($1::int4[], $2::" type "[], $3::text[], $4::text[]) "                         \
             "WITH ORDINALITY AS x(origin, last, stream, stays, n))"
 #define NOWHERE "9223372036854775807"
 /* Where the ids of a stream rise with those of its origin, the first entry that stays ends it. */
@@ -262,14 +295,17 @@ enum trim_kind {
 #define GOES                                                                                       \
     "e.stream = x.stream AND (e.stream, e.id) <= (x.stream, x.stop) AND e.origin + 0 = x.origin "
 #define BRIDGED GOES "AND e.source_pos + 0 <= x.last AND e.source_pos <> ALL (x.stays)"
-#define LOCAL_OLD GOES "AND e.source_pos IS NULL AND e.id <> ALL (x.stays)"
-#define LOCAL LOCAL_OLD " AND e.source_id = ''"
+#define LOCAL                                                                                      \
+    GOES "AND e.source_pos IS NULL AND e.id <> ALL (x.stays) AND e.source_id = ''"
+#define TEXTS                                                                                      \
+    GOES "AND e.source_pos IS NULL AND " LDG_PG_TEXT_OF("e.") " <= x.last "                        \
+        "AND " LDG_PG_TEXT_OF("e.") " <> ALL (x.stays)"
 
 /* $5 keys that are looked for among what goes. Rows: n, the highest id that goes, whether the table
  * has a trigger that can keep rows in silence, and null; then each row that goes and has such a
  * key. IS TRUE lets the keys be hashed, where IN alone would become a join. */
-#define TRIM(stop, goes, entry, forget)                                                            \
-    TRIMS(stop) ", "                                                                               \
+#define TRIM(type, stop, goes, entry, forget)                                                      \
+    TRIMS(type, stop) ", "                                                                         \
     "d AS (DELETE FROM \"{t}\" AS e USING x WHERE " goes " "                                       \
         "RETURNING x.n, e.origin, " entry " AS entry, e.id, e.dedup_key)" forget " "               \
     "SELECT n, max(id), EXISTS (SELECT FROM pg_trigger AS g "                                      \
@@ -282,41 +318,36 @@ enum trim_kind {
 #define FORGET                                                                                     \
     ", f AS (DELETE FROM \"{t}_foreign\" AS f USING d "                                            \
         "WHERE f.origin = d.origin AND f.entry = d.entry)"
-static const char trim_local[] = TRIM("last", LOCAL, "e.id", FORGET);
-static const char trim_local_old[] = TRIM("last", LOCAL_OLD, "e.id", FORGET);
-static const char trim_ordered[] = TRIM(FIRST_STAYING, BRIDGED, "e.source_pos", "");
-static const char trim_ordered_forget[] = TRIM(FIRST_STAYING, BRIDGED, "e.source_pos", FORGET);
-static const char trim_any[] = TRIM(NOWHERE, BRIDGED, "e.source_pos", "");
-static const char trim_any_forget[] = TRIM(NOWHERE, BRIDGED, "e.source_pos", FORGET);
+/* [1]: there are marks, which go along with their entries */
+static const char *const trims[TRIM_KINDS][2] = {
+    [TRIM_LOCAL] = { TRIM("int8", "last", LOCAL, "e.id", FORGET),
+                     TRIM("int8", "last", LOCAL, "e.id", FORGET) },
+    [TRIM_ORDERED] = { TRIM("int8", FIRST_STAYING, BRIDGED, "e.source_pos", ""),
+                       TRIM("int8", FIRST_STAYING, BRIDGED, "e.source_pos", FORGET) },
+    [TRIM_ANY] = { TRIM("int8", NOWHERE, BRIDGED, "e.source_pos", ""),
+                   TRIM("int8", NOWHERE, BRIDGED, "e.source_pos", FORGET) },
+    [TRIM_TEXT] = { TRIM("text", NOWHERE, TEXTS, "-e.id", ""),
+                    TRIM("text", NOWHERE, TEXTS, "-e.id", FORGET) },
+};
 
 /* The first trim of which something is still here; null: all is gone. */
-#define LEFT(stop, goes) TRIMS(stop) " SELECT min(x.n) FROM x JOIN \"{t}\" AS e ON " goes
-static const char left_local[] = LEFT("last", LOCAL);
-static const char left_local_old[] = LEFT("last", LOCAL_OLD);
-static const char left_bridged[] = LEFT(NOWHERE, BRIDGED);
+#define LEFT(type, stop, goes)                                                                     \
+    TRIMS(type, stop) " SELECT min(x.n) FROM x JOIN \"{t}\" AS e ON " goes
+static const char *const left[TRIM_KINDS] = {
+    [TRIM_LOCAL] = LEFT("int8", "last", LOCAL),
+    [TRIM_ORDERED] = LEFT("int8", NOWHERE, BRIDGED),
+    [TRIM_ANY] = LEFT("int8", NOWHERE, BRIDGED),
+    [TRIM_TEXT] = LEFT("text", NOWHERE, TEXTS),
+};
 /* clang-format on */
-
-static const char *trim_template(const struct ldg_pg_batch *b, enum trim_kind kind)
-{
-    const bool marks = b->s.marks_any;
-
-    switch (kind) {
-    case TRIM_LOCAL:
-        return b->pg->has_source_id ? trim_local : trim_local_old;
-    case TRIM_ORDERED:
-        return marks ? trim_ordered_forget : trim_ordered;
-    case TRIM_ANY:
-    case TRIM_KINDS:
-    default:
-        return marks ? trim_any_forget : trim_any;
-    }
-}
 
 static enum trim_kind kind_of_trim(const struct ldg_pg_batch *b, const struct ldg_op *op)
 {
-    return op->origin == 0                          ? TRIM_LOCAL
-           : ldg_sink_is_ordered(&b->s, op->origin) ? TRIM_ORDERED
-                                                    : TRIM_ANY;
+    if (op->origin == 0)
+        return TRIM_LOCAL;
+    if (op->key.text != NULL)
+        return TRIM_TEXT;
+    return ldg_sink_is_ordered(&b->s, op->origin) ? TRIM_ORDERED : TRIM_ANY;
 }
 
 /* The next trim of the kind. *at: b->s.first at the beginning. */
@@ -334,13 +365,31 @@ static bool next_trim(const struct ldg_pg_batch *b, enum trim_kind kind, size_t 
     return false;
 }
 
+/* As an item of an array's text. */
+static void put_quoted(struct ldg_buf *text, const char *item)
+{
+    (void)ldg_buf_putc(text, '"');
+    for (; *item != '\0'; item++) {
+        if (*item == '"' || *item == '\\')
+            (void)ldg_buf_putc(text, '\\');
+        (void)ldg_buf_putc(text, *item);
+    }
+    (void)ldg_buf_putc(text, '"');
+}
+
 /* The array of the ids that stay, as a text. */
 static void put_survivors(struct ldg_buf *array, struct ldg_buf *text, const struct ldg_op *op)
 {
     ldg_buf_reset(text);
     (void)ldg_buf_putc(text, '{');
-    for (size_t i = 0; i < op->survivor_count; i++)
-        (void)ldg_buf_printf(text, "%s%" PRId64, i > 0 ? "," : "", op->survivors[i].number);
+    for (size_t i = 0; i < op->survivor_count; i++) {
+        if (i > 0)
+            (void)ldg_buf_putc(text, ',');
+        if (op->survivors[i].text != NULL)
+            put_quoted(text, op->survivors[i].text);
+        else
+            (void)ldg_buf_printf(text, "%" PRId64, op->survivors[i].number);
+    }
     (void)ldg_buf_putc(text, '}');
     if (text->rc == LEDGER_OK)
         ldg_pg_array_text(array, text->data);
@@ -353,26 +402,28 @@ static void put_survivors(struct ldg_buf *array, struct ldg_buf *text, const str
 /* $1 to $4 */
 static void trim_args(struct ldg_pg_batch *b, enum trim_kind kind, struct ldg_pg_args *args)
 {
-    static const Oid elements[] = { LDG_PG_INT4, LDG_PG_INT8, LDG_PG_TEXT, LDG_PG_TEXT };
-    static const Oid types[] = { LDG_PG_INT4_ARRAY, LDG_PG_INT8_ARRAY, LDG_PG_TEXT_ARRAY,
-                                 LDG_PG_TEXT_ARRAY };
+    const enum ldg_pg_kind keys = kind == TRIM_TEXT ? LDG_PG_TEXTS : LDG_PG_NUMBERS;
     struct ldg_buf *a = b->sink->arrays;
     size_t count = 0, index;
 
-    for (int i = 0; i < TRIM_ARRAYS; i++)
-        ldg_pg_array_begin(&a[i], elements[i]);
+    ldg_pg_array_begin(&a[0], LDG_PG_INT4);
+    ldg_pg_array_keys_begin(&a[1], keys);
+    ldg_pg_array_begin(&a[2], LDG_PG_TEXT);
+    ldg_pg_array_begin(&a[3], LDG_PG_TEXT);
     for (size_t at = b->s.first; next_trim(b, kind, &at, &index); count++) {
         const struct ldg_op *op = &b->s.ops[index];
 
         ldg_pg_array_int32(&a[0], op->origin);
-        ldg_pg_array_int64(&a[1], op->key.number);
+        ldg_pg_array_key(&a[1], kind == TRIM_TEXT ? op->key : ldg_id_of(op->key.number));
         ldg_pg_array_text(&a[2], op->stream);
         put_survivors(&a[3], &b->sink->text, op);
     }
-    for (int i = 0; i < TRIM_ARRAYS; i++) {
+    for (int i = 0; i < TRIM_ARRAYS; i++)
         ldg_pg_array_end(&a[i], count);
-        ldg_pg_arg_array(args, types[i], &a[i]);
-    }
+    ldg_pg_arg_array(args, LDG_PG_INT4_ARRAY, &a[0]);
+    ldg_pg_arg_keys(args, keys, &a[1]);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &a[2]);
+    ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &a[3]);
 }
 
 /* $5: keys of the entries that the batch adds, whether before a trim of their stream or not. */
@@ -413,34 +464,34 @@ static ledger_rc send_trims(struct ldg_pg_batch *b, ledger_error *err)
             continue;
         trim_args(b, kind, &args);
         key_arg(b, &args);
-        rc = ldg_pg_pipe_send(b->pg, trimming, trim_template(b, kind), &args, err);
+        rc = ldg_pg_pipe_send(b->pg, trimming, trims[kind][b->s.marks_any], &args, err);
     }
     return rc;
 }
 
 /* The op of each n of a statement, from 1; in the arena. */
-static ledger_rc list_trims(struct ldg_pg_batch *b, enum trim_kind kind, size_t **ret_trims,
+static ledger_rc list_trims(struct ldg_pg_batch *b, enum trim_kind kind, size_t **ret_ops,
                             ledger_error *err)
 {
-    size_t *trims = ldg_arena_alloc(b->s.arena, (b->s.plan->trim_count + 1) * sizeof(*trims));
+    size_t *ops = ldg_arena_alloc(b->s.arena, (b->s.plan->trim_count + 1) * sizeof(*ops));
     size_t count = 0;
 
-    if (trims == NULL)
+    if (ops == NULL)
         return ldg_fail_nomem(err);
-    for (size_t at = b->s.first; next_trim(b, kind, &at, &trims[count + 1]);)
+    for (size_t at = b->s.first; next_trim(b, kind, &at, &ops[count + 1]);)
         count++;
-    *ret_trims = trims;
+    *ret_ops = ops;
     return LEDGER_OK;
 }
 
 static ledger_rc take_trims(struct ldg_pg_batch *b, enum trim_kind kind, const PGresult *result,
                             ledger_error *err)
 {
-    size_t *trims;
-    ledger_rc rc = list_trims(b, kind, &trims, err);
+    size_t *ops;
+    ledger_rc rc = list_trims(b, kind, &ops, err);
 
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
-        const size_t index = trims[ldg_pg_get_int64(result, row, 0)];
+        const size_t index = ops[ldg_pg_get_int64(result, row, 0)];
 
         if (!PQgetisnull(result, row, 3)) {
             if (ldg_sink_adds_key_before(&b->s, index, ldg_pg_get_text(result, row, 3)))
@@ -476,20 +527,18 @@ static ledger_rc receive_trims(struct ldg_pg_batch *b, ledger_error *err)
 /* Are all entries gone that the trims have just deleted? */
 static ledger_rc check_trims(struct ldg_pg_batch *b, enum trim_kind kind, ledger_error *err)
 {
-    const char *left = kind != TRIM_LOCAL     ? left_bridged
-                       : b->pg->has_source_id ? left_local
-                                              : left_local_old;
     struct ldg_pg_args args = { 0 };
     int64_t first = 0;
-    size_t *trims;
+    size_t *ops;
     ledger_rc rc;
 
     trim_args(b, kind, &args);
-    rc = ldg_pg_run_int64(b->pg, "looking for what is trimmed", left, &args, NULL, &first, err);
+    rc = ldg_pg_run_int64(b->pg, "looking for what is trimmed", left[kind], &args, NULL, &first,
+                          err);
     if (rc == LEDGER_OK && first != 0)
-        rc = list_trims(b, kind, &trims, err);
+        rc = list_trims(b, kind, &ops, err);
     if (rc == LEDGER_OK && first != 0) {
-        b->s.culprit = trims[first];
+        b->s.culprit = ops[first];
         rc = fail_kept(b, err);
     }
     return rc;
@@ -517,15 +566,40 @@ static ledger_rc after_trims(struct ldg_pg_batch *b, ledger_error *err)
 
 /* --- all ------------------------------------------------------------------------------------- */
 
+/* Are there any of the kind? A batch without texts need not look. */
+static bool has_unseen(const struct ldg_pg_batch *b, enum ldg_pg_kind kind)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    bool any = !b->has_texts && kind == LDG_PG_NUMBERS && p->unseen_count > 0;
+
+    for (uint32_t i = 0; b->has_texts && p->unseen_count > 0 && i < p->item_count && !any; i++)
+        any = p->items[i].unseen && ldg_pg_kind_of(p->items[i].key) == kind;
+    return any;
+}
+
+static bool has_changes(const struct ldg_pg_batch *b, enum ldg_pg_kind kind)
+{
+    const struct ldg_sink_plan *p = b->s.plan;
+    bool any = !b->has_texts && kind == LDG_PG_NUMBERS && p->change_count > 0;
+
+    for (uint32_t i = 0; b->has_texts && p->change_count > 0 && i < p->item_count && !any; i++)
+        any = is_changed_by(b, &p->items[i], kind);
+    return any;
+}
+
 static ledger_rc send_all(struct ldg_pg_batch *b, ledger_error *err)
 {
     const struct ldg_sink_plan *p = b->s.plan;
     ledger_rc rc = LEDGER_OK;
 
-    if (p->unseen_count > 0)
-        rc = send_unseen(b, err);
-    if (rc == LEDGER_OK && p->change_count > 0)
-        rc = send_changes(b, err);
+    for (enum ldg_pg_kind kind = 0; rc == LEDGER_OK && kind < LDG_PG_KINDS; kind++) {
+        if (has_unseen(b, kind))
+            rc = send_unseen(b, kind, err);
+    }
+    for (enum ldg_pg_kind kind = 0; rc == LEDGER_OK && kind < LDG_PG_KINDS; kind++) {
+        if (has_changes(b, kind))
+            rc = send_changes(b, kind, err);
+    }
     if (rc == LEDGER_OK && p->trim_count > 0)
         rc = send_trims(b, err);
     return rc;
@@ -536,10 +610,14 @@ static ledger_rc receive_all(struct ldg_pg_batch *b, ledger_error *err)
     const struct ldg_sink_plan *p = b->s.plan;
     ledger_rc rc = LEDGER_OK;
 
-    if (p->unseen_count > 0)
-        rc = receive_unseen(b, err);
-    if (rc == LEDGER_OK && p->change_count > 0)
-        rc = receive_changes(b, err);
+    for (enum ldg_pg_kind kind = 0; rc == LEDGER_OK && kind < LDG_PG_KINDS; kind++) {
+        if (has_unseen(b, kind))
+            rc = receive_unseen(b, err);
+    }
+    for (enum ldg_pg_kind kind = 0; rc == LEDGER_OK && kind < LDG_PG_KINDS; kind++) {
+        if (has_changes(b, kind))
+            rc = receive_changes(b, kind, err);
+    }
     if (rc == LEDGER_OK && p->trim_count > 0)
         rc = receive_trims(b, err);
     return rc;
@@ -590,7 +668,7 @@ static ledger_rc note_marks(struct ldg_pg_batch *b, ledger_error *err)
             if (!mark->is_new)
                 continue;
             ldg_pg_array_int32(&a[0], item->origin);
-            ldg_pg_array_int64(&a[1], item->key.number);
+            ldg_pg_array_int64(&a[1], ldg_pg_mark_entry(item));
             ldg_pg_array_int32(&a[2], mark->origin);
             ldg_pg_array_int32(&a[3], mark->kind == LDG_OP_SET_TAGS ? 1 : 2);
             ldg_pg_array_int64(&a[4], item->id);

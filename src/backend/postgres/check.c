@@ -314,12 +314,14 @@ static bool may_read(const struct ldg_pg_shape *shape, enum ldg_pg_table table)
 static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape *shape,
                             ledger_error *err)
 {
-    /* Each step jumps to the next origin in the index. */
-    static const char orphans[] =
-        "WITH RECURSIVE o(n) AS (SELECT min(origin) FROM \"{t}\" WHERE source_pos IS NOT NULL "
-        "UNION ALL SELECT (SELECT min(origin) FROM \"{t}\" WHERE source_pos IS NOT NULL "
-        "AND origin > o.n) FROM o WHERE o.n IS NOT NULL) SELECT count(*) FROM o "
-        "WHERE n IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \"{t}_origins\" AS k WHERE k.id = n)";
+    /* Each step jumps to the next origin in an index: of numbers, of texts. */
+#define ORPHANS(of)                                                                                \
+    "WITH RECURSIVE o(n) AS (SELECT min(origin) FROM \"{t}\" WHERE " of " "                        \
+    "UNION ALL SELECT (SELECT min(origin) FROM \"{t}\" WHERE " of " "                              \
+    "AND origin > o.n) FROM o WHERE o.n IS NOT NULL) SELECT count(*) FROM o "                      \
+    "WHERE n IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \"{t}_origins\" AS k WHERE k.id = n)"
+    static const char orphans[] = ORPHANS("source_pos IS NOT NULL");
+    static const char orphans_text[] = ORPHANS(LDG_PG_OF_TEXTS(""));
     static const char copies[] = "SELECT count(*) FROM \"{t}_origins\" AS o JOIN \"{t}_meta\" AS m "
                                  "ON m.uuid = o.uuid AND m.epoch = o.epoch";
     static const char lost[] =
@@ -334,7 +336,7 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
         "DESC "
         "LIMIT 1) AS n WHERE EXISTS (SELECT FROM (SELECT txid FROM \"{l}\" AS b WHERE b.id < n.id "
         "ORDER BY b.id DESC LIMIT 1000) AS q WHERE txid IS NOT NULL)";
-    int64_t n = 0;
+    int64_t n = 0, texts = 0;
     ledger_rc rc = LEDGER_OK;
 
     if ((shape->has & LDG_PG_HAS_IDENTITY) && may_read(shape, LDG_PG_ORIGINS)) {
@@ -350,6 +352,9 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
         (shape->has & with_origins) == with_origins && may_read(shape, LDG_PG_ENTRIES) &&
         may_read(shape, LDG_PG_ORIGINS)) {
         rc = count(f, orphans, &n, err);
+        if (rc == LEDGER_OK && shape->has & (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN_TEXT))
+            rc = count(f, orphans_text, &texts, err);
+        n += texts;
         if (rc == LEDGER_OK && n)
             tell(f, LEDGER_FINDING_ERROR, f->pg->table,
                  "entries of %lld origins that table \"%s_origins\" does not know: its rows were "

@@ -5,6 +5,7 @@
 #include "backend/postgres/parked.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #define ADOPT_TRIES 5
@@ -113,11 +114,18 @@ static ledger_rc origin_make(struct ldg_pg *pg, const struct ldg_identity *ident
 /* A number that entries have already must not be given to another store. */
 static ledger_rc origins_known(struct ldg_pg *pg, ledger_error *err)
 {
-    static const char unknown[] =
-        "SELECT count(*) FROM (SELECT max(origin) AS n FROM \"{t}\" WHERE source_pos IS NOT NULL) "
-        "AS e WHERE n > (SELECT coalesce(max(id), 0) FROM \"{t}_origins\")";
-    int64_t any = 0;
-    ledger_rc rc = ldg_pg_run_int64(pg, "looking for origins", unknown, NULL, NULL, &any, err);
+    /* clang-format off */
+#define UNKNOWN(highest)                                                                           \
+        "SELECT (" highest " > (SELECT coalesce(max(id), 0) FROM \"{t}_origins\"))::int::bigint"
+#define OF_NUMBERS "(SELECT max(origin) FROM \"{t}\" WHERE source_pos IS NOT NULL)"
+#define OF_BOTH                                                                                    \
+        "greatest(" OF_NUMBERS ", "                                                                \
+            "(SELECT max(origin) FROM \"{t}\" WHERE " LDG_PG_OF_TEXTS("") "))"
+    /* clang-format on */
+    static const char of_numbers[] = UNKNOWN(OF_NUMBERS), of_both[] = UNKNOWN(OF_BOTH);
+    int64_t any = 0; /* no rows: null */
+    ledger_rc rc = ldg_pg_run_int64(
+        pg, "looking for origins", pg->has_text_keys ? of_both : of_numbers, NULL, NULL, &any, err);
 
     return rc == LEDGER_OK && any
                ? ldg_schema_fail_origins(pg->where ? pg->where : "the database", pg->table, err)
@@ -209,46 +217,58 @@ out:
 
 static const char adopting[] = "adopting the entries of another bridge";
 
-/* $1 origin, $2 ids, $3 positions; of two rows with one position the first is taken. Entries come
- * late, so the origin is in order no more. */
-static const char adopt[] =
-    "WITH chosen AS (SELECT DISTINCT ON (pos) id, pos FROM unnest($2::int8[], $3::int8[]) "
-    "AS c(id, pos) ORDER BY pos, id), "
-    "changed AS (UPDATE \"{t}\" AS e SET origin = $1, source_pos = c.pos FROM chosen AS c "
-    "WHERE e.id = c.id AND e.origin = 0 AND e.source_pos IS NULL AND e.source_id <> '' "
-    "AND NOT EXISTS (SELECT FROM \"{t}\" AS o WHERE o.origin = $1 AND o.source_pos = c.pos) "
-    "RETURNING 1), "
-    "mark AS (UPDATE \"{t}_origins\" SET adopted = true, "
-    "ordered = ordered AND NOT EXISTS (SELECT FROM changed) WHERE id = $1) "
-    "SELECT count(*) FROM changed";
+/* $1 origin, $2 ids, $3 keys; of two rows with one key the first is taken. A text is in source_id,
+ * where it stays. Entries come late, so the origin is in order no more. */
+/* clang-format off */
+#define ADOPT(type, set, is_free)                                                                  \
+    "WITH chosen AS (SELECT DISTINCT ON (key) id, key, $1 AS origin "                              \
+        "FROM unnest($2::int8[], $3::" type "[]) AS c(id, key) ORDER BY key, id), "                \
+    "changed AS (UPDATE \"{t}\" AS t SET origin = $1" set " FROM chosen AS x "                     \
+        "WHERE t.id = x.id AND t.origin = 0 AND t.source_pos IS NULL AND " is_free " "             \
+        "AND NOT EXISTS (SELECT FROM \"{t}\" AS e WHERE "
+#define ADOPTED                                                                                    \
+        ") RETURNING 1), "                                                                         \
+    "mark AS (UPDATE \"{t}_origins\" SET adopted = true, "                                         \
+        "ordered = ordered AND NOT EXISTS (SELECT FROM changed) WHERE id = $1) "                   \
+    "SELECT count(*) FROM changed"
+static const char *const adopt[LDG_PG_KINDS] = {
+    [LDG_PG_NUMBERS] = ADOPT("int8", ", source_pos = x.key", "t.source_id <> ''") LDG_PG_IS_NUMBER
+                       ADOPTED,
+    [LDG_PG_TEXTS] = ADOPT("text", "", "t.source_id = x.key") LDG_PG_IS_TEXT ADOPTED,
+};
+/* clang-format on */
 
 ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *claims, size_t count,
                               uint64_t *ret_adopted, ledger_error *err)
 {
+    /* of one source, and so of one kind */
+    const enum ldg_pg_kind kind = count > 0 ? ldg_pg_kind_of(claims[0].key) : LDG_PG_NUMBERS;
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
-    struct ldg_buf ids, positions;
+    struct ldg_buf ids, keys;
     ledger_rc rc = ldg_pg_enter(pg, err);
 
     ldg_buf_init(&ids, 64 + count * 12);
-    ldg_buf_init(&positions, 64 + count * 12);
+    ldg_buf_init(&keys, 64 + count * (4 + LEDGER_ID_TEXT_MAX));
     ldg_pg_array_begin(&ids, LDG_PG_INT8);
-    ldg_pg_array_begin(&positions, LDG_PG_INT8);
+    ldg_pg_array_keys_begin(&keys, kind);
     for (size_t i = 0; i < count; i++) {
         ldg_pg_array_int64(&ids, claims[i].id.number);
-        ldg_pg_array_int64(&positions, claims[i].key.number);
+        ldg_pg_array_key(&keys, claims[i].key);
     }
     ldg_pg_array_end(&ids, count);
-    ldg_pg_array_end(&positions, count);
+    ldg_pg_array_end(&keys, count);
     ldg_pg_arg_int32(&args, origin);
     ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &ids);
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &positions);
-    if (rc == LEDGER_OK && (ids.rc != LEDGER_OK || positions.rc != LEDGER_OK))
+    ldg_pg_arg_keys(&args, kind, &keys);
+    if (rc == LEDGER_OK && (ids.rc != LEDGER_OK || keys.rc != LEDGER_OK))
         rc = ldg_fail_nomem(err);
+    if (rc == LEDGER_OK && kind == LDG_PG_TEXTS)
+        rc = ldg_pg_schema_check_texts(pg, err);
     /* A bridge that carries the same entry at this moment is seen at the next try. */
     for (int i = 0; rc == LEDGER_OK && i < ADOPT_TRIES; i++) {
-        rc = ldg_pg_write_alone(pg, adopting, adopt, &args, &result, err);
+        rc = ldg_pg_write_alone(pg, adopting, adopt[kind], &args, &result, err);
         if (rc == LEDGER_OK || strcmp(ldg_pg_sqlstate(err), "23505") != 0)
             break;
         rc = i + 1 < ADOPT_TRIES ? LEDGER_OK : rc;
@@ -257,15 +277,23 @@ ledger_rc ldg_pg_origin_adopt(void *ctx, int origin, const struct ldg_claim *cla
         *ret_adopted = (uint64_t)ldg_pg_get_int64(result, 0, 0);
     PQclear(result);
     ldg_buf_fini(&ids);
-    ldg_buf_fini(&positions);
+    ldg_buf_fini(&keys);
     return rc;
 }
 
 ledger_rc ldg_pg_origin_last(void *ctx, int origin, struct ldg_arena *arena, ledger_id *ret_id,
                              ledger_error *err)
 {
-    static const char last[] = "SELECT id FROM \"{t}\" WHERE origin = $1 "
-                               "AND source_pos IS NOT NULL ORDER BY source_pos DESC LIMIT 1";
+    /* clang-format off */
+#define LAST(of, key)                                                                              \
+        "(SELECT id FROM \"{t}\" WHERE origin = $1 AND " of " ORDER BY " key " DESC LIMIT 1)"
+    static const char last[] = LAST("source_pos IS NOT NULL", "source_pos");
+    static const char last_of_both[] = /* texts come behind numbers */
+        LAST(LDG_PG_OF_TEXTS(""), LDG_PG_TEXT_OF(""))
+        " UNION ALL "
+        LAST("source_pos IS NOT NULL", "source_pos")
+        " LIMIT 1";
+    /* clang-format on */
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
     int64_t id = 0;
@@ -275,7 +303,8 @@ ledger_rc ldg_pg_origin_last(void *ctx, int origin, struct ldg_arena *arena, led
     (void)arena; /* ids here are numbers */
     ldg_pg_arg_int32(&args, origin);
     if (rc == LEDGER_OK)
-        rc = ldg_pg_run_int64(pg, "looking for an entry", last, &args, &found, &id, err);
+        rc = ldg_pg_run_int64(pg, "looking for an entry", pg->has_text_keys ? last_of_both : last,
+                              &args, &found, &id, err);
     if (rc == LEDGER_OK)
         *ret_id = ldg_id_of(found ? id : 0);
     return rc;
@@ -303,26 +332,37 @@ static ledger_rc go_origin(struct ldg_pg *pg, int *ret_origin, int64_t *ret_stat
     return rc;
 }
 
+ledger_rc ldg_pg_go_index(struct ldg_pg *pg, char name[64], ledger_error *err)
+{
+    static const char find[] =
+        "SELECT c.relname::text FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
+        "ON a.attrelid = i.indrelid AND a.attname = 'source_id' "
+        "JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = '\"{t}\"'::regclass AND i.indisunique AND i.indnkeyatts = 1 "
+        "AND i.indkey[0] = a.attnum ORDER BY 1 LIMIT 1";
+    PGresult *result = NULL;
+    ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking at the indexes", find, NULL, &result, err);
+
+    if (rc == LEDGER_OK)
+        snprintf(name, 64, "%s", PQntuples(result) > 0 ? ldg_pg_get_text(result, 0, 0) : "");
+    PQclear(result);
+    return rc;
+}
+
 /* Rows that nobody has claimed may be those of a source that is to be taken over yet. */
 static ledger_rc choose(struct ldg_pg *pg, ledger_error *err)
 {
-    static const char index_of_go[] =
-        "SELECT count(*) FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a "
-        "ON a.attrelid = i.indrelid AND a.attname = 'source_id' "
-        "WHERE i.indrelid = '\"{t}\"'::regclass AND i.indisunique AND i.indnkeyatts = 1 "
-        "AND i.indkey[0] = a.attnum";
     static const char set[] =
         "UPDATE \"{t}_origins\" SET go_ids = 1 WHERE id = (SELECT id FROM \"{t}_origins\" "
         "ORDER BY adopted DESC, id LIMIT 1) "
         "AND NOT EXISTS (SELECT FROM \"{t}_origins\" WHERE go_ids > 0)";
-    int64_t count = 0;
+    char index[64] = "";
     bool unclaimed = false;
-    ledger_rc rc =
-        ldg_pg_run_int64(pg, "looking at the indexes", index_of_go, NULL, NULL, &count, err);
+    ledger_rc rc = ldg_pg_go_index(pg, index, err);
 
-    if (rc == LEDGER_OK && count > 0)
+    if (rc == LEDGER_OK && index[0] != '\0')
         rc = ldg_pg_origin_unclaimed(pg, &unclaimed, err);
-    if (rc == LEDGER_OK && count > 0 && !unclaimed)
+    if (rc == LEDGER_OK && index[0] != '\0' && !unclaimed)
         rc = ldg_pg_write_alone(pg, "choosing an origin", set, NULL, NULL, err);
     return rc;
 }
@@ -393,14 +433,20 @@ out:
 
 ledger_rc ldg_pg_origin_rewind(void *ctx, int origin, int64_t position, ledger_error *err)
 {
+    /* clang-format off */
+#define REWIND(of)                                                                                 \
+        "UPDATE \"{t}\" SET "                                                                      \
+            "mutation_pos = CASE WHEN mutation_pos > $2 THEN NULL ELSE mutation_pos END, "         \
+            "tags_pos = CASE WHEN tags_pos > $2 THEN NULL ELSE tags_pos END, "                     \
+            "annotations_pos = CASE WHEN annotations_pos > $2 THEN NULL ELSE annotations_pos END " \
+        "WHERE origin = $1 AND " of " "                                                            \
+        "AND (mutation_pos > $2 OR tags_pos > $2 OR annotations_pos > $2)"
     static const char rewind[] =
         "WITH foreigners AS (DELETE FROM \"{t}_foreign\" WHERE mutation_origin = $1 "
-        "AND position > $2) UPDATE \"{t}\" SET "
-        "mutation_pos = CASE WHEN mutation_pos > $2 THEN NULL ELSE mutation_pos END, "
-        "tags_pos = CASE WHEN tags_pos > $2 THEN NULL ELSE tags_pos END, "
-        "annotations_pos = CASE WHEN annotations_pos > $2 THEN NULL ELSE annotations_pos END "
-        "WHERE origin = $1 AND source_pos IS NOT NULL "
-        "AND (mutation_pos > $2 OR tags_pos > $2 OR annotations_pos > $2)";
+            "AND position > $2), "
+        "texts AS (" REWIND(LDG_PG_OF_TEXTS("")) ") "
+        REWIND("source_pos IS NOT NULL");
+    /* clang-format on */
     struct ldg_pg *pg = ctx;
     struct ldg_pg_args args = { 0 };
     ledger_rc rc = ldg_pg_enter(pg, err);

@@ -147,11 +147,15 @@ out:
 #define FIND_OURS                                                                                  \
     "SELECT e.id FROM \"{t}_origins\" AS o JOIN \"{t}\" AS e ON e.origin = o.id "                  \
     "AND e.source_pos = $3 WHERE e.stream = $1 "
+#define FIND_TEXT                                                                                  \
+    "SELECT e.id FROM \"{t}_origins\" AS o JOIN \"{t}\" AS e ON e.origin = o.id "                  \
+    "AND " LDG_PG_TEXT_OF("e.") " = $2 AND " LDG_PG_OF_TEXTS("e.") " WHERE e.stream = $1 "
 #define FIND_GO "SELECT id FROM \"{t}\" WHERE source_id = $2 AND source_id <> '' AND stream = $1 "
 
 ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *source_id,
                                    ledger_id *ret_id, ledger_error *err)
 {
+    static const char all[] = FIND_OURS "UNION ALL " FIND_TEXT "UNION ALL " FIND_GO "LIMIT 1";
     static const char both[] = FIND_OURS "UNION ALL " FIND_GO "LIMIT 1";
     static const char ours[] = FIND_OURS "LIMIT 1";
     static const char go[] = FIND_GO "LIMIT 1";
@@ -166,9 +170,10 @@ ledger_rc ldg_pg_find_by_source_id(void *ctx, const char *stream, const char *so
         return rc;
     if (!ldg_int64_parse(source_id, false, &number))
         number = 0;
-    const char *template = pg->has_source_id ? pg->has_ours ? both : go
-                           : pg->has_ours    ? ours
-                                             : none;
+    const char *template = pg->has_text_keys    ? all
+                           : !pg->has_source_id ? pg->has_ours ? ours : none
+                           : pg->has_ours       ? both
+                                                : go;
     ldg_pg_arg_text(&args, stream);
     ldg_pg_arg_text(&args, source_id);
     ldg_pg_arg_int64(&args, number);
@@ -257,8 +262,8 @@ static const char survivors_here[] = "SELECT id FROM \"{t}\" WHERE stream = $1 A
                                      "AND origin = 0 AND source_pos IS NULL ORDER BY id";
 static const char survivors_go[] =
     "SELECT id FROM \"{t}\" WHERE stream = $1 AND id <= $2 ORDER BY id";
-/* $1 stream, $2 before, $3 origin. Where the origin's entries are in its order, the first one that
- * a trim leaves ends the look. */
+/* $1 stream, $2 before, $3 origin: of its numbers, of its texts. Where the origin's entries are in
+ * its order, the first one that a trim leaves ends the look. */
 static const char survivors_origin[] =
     "SELECT source_pos FROM \"{t}\" WHERE stream = $1 AND id < coalesce(CASE WHEN "
     "(SELECT ordered FROM \"{t}_origins\" WHERE id = $3) THEN (SELECT id FROM \"{t}\" "
@@ -266,6 +271,44 @@ static const char survivors_origin[] =
     "9223372036854775807) AND origin = $3 AND source_pos <= $2 "
     "UNION SELECT entry FROM \"{t}_parked\" WHERE origin = $3 AND entry > 0 AND entry <= $2 "
     "AND stream = $1 ORDER BY 1";
+/* clang-format off */
+static const char survivors_text[] =
+    "SELECT " LDG_PG_TEXT_OF("") " FROM \"{t}\" "
+        "WHERE stream = $1 AND origin = $3 AND " LDG_PG_OF_TEXTS("") " "
+            "AND " LDG_PG_TEXT_OF("") " <= $2 "
+    "UNION "
+    "SELECT entry_id COLLATE \"C\" FROM \"{t}_parked\" "
+        "WHERE origin = $3 AND entry < 0 AND entry_id COLLATE \"C\" <= $2 AND stream = $1 "
+    "ORDER BY 1";
+/* clang-format on */
+
+static const char *survivors_template(const struct ldg_pg *pg, int origin, ledger_id before)
+{
+    if (origin != 0)
+        return before.text != NULL ? survivors_text : survivors_origin;
+    return pg->has_ours ? survivors_here : survivors_go;
+}
+
+static ledger_rc take_ids(const PGresult *result, bool texts, struct ldg_arena *arena,
+                          ledger_id **ret_ids, size_t *ret_count, ledger_error *err)
+{
+    const size_t count = (size_t)PQntuples(result);
+    ledger_id *ids = ldg_arena_calloc(arena, count, sizeof(*ids));
+
+    if (ids == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++) {
+        const int row = (int)i;
+        const ledger_id id = texts ? (ledger_id){ .text = ldg_pg_get_text(result, row, 0) }
+                                   : ldg_id_of(ldg_pg_get_int64(result, row, 0));
+
+        if (!ldg_id_copy(id, arena, &ids[i]))
+            return ldg_fail_nomem(err);
+    }
+    *ret_ids = ids;
+    *ret_count = count;
+    return LEDGER_OK;
+}
 
 /* Transactions overlap: an append with a lower id may become visible around the trim. Bridged
  * entries come in any order, those that were parked here latest of all. */
@@ -280,25 +323,19 @@ ledger_rc ldg_pg_trim_survivors(void *ctx, int origin, const char *stream, ledge
 
     if (rc != LEDGER_OK)
         return rc;
+    if (before.text != NULL && (origin == 0 || !pg->has_entry_id)) { /* nobody has such an id */
+        *ret_ids = NULL;
+        *ret_count = 0;
+        return LEDGER_OK;
+    }
     ldg_pg_arg_text(&args, stream);
-    ldg_pg_arg_int64(&args, before.number);
+    ldg_pg_arg_key(&args, before);
     if (origin)
         ldg_pg_arg_int32(&args, origin);
     rc = ldg_pg_run(pg, LDG_PG_KEEP, "reading what a trim left",
-                    origin         ? survivors_origin
-                    : pg->has_ours ? survivors_here
-                                   : survivors_go,
-                    &args, &result, err);
-    const size_t count = rc == LEDGER_OK ? (size_t)PQntuples(result) : 0;
-    ledger_id *ids = ldg_arena_calloc(arena, count, sizeof(*ids));
-    if (rc == LEDGER_OK && !ids)
-        rc = ldg_fail_nomem(err);
-    if (rc == LEDGER_OK) {
-        for (size_t i = 0; i < count; i++)
-            ids[i] = ldg_id_of(ldg_pg_get_int64(result, (int)i, 0));
-        *ret_ids = ids;
-        *ret_count = count;
-    }
+                    survivors_template(pg, origin, before), &args, &result, err);
+    if (rc == LEDGER_OK)
+        rc = take_ids(result, before.text != NULL, arena, ret_ids, ret_count, err);
     PQclear(result);
     return rc;
 }

@@ -168,8 +168,8 @@ static ledger_rc enter_schema(struct migration *m, ledger_error *err)
  * missing is made. */
 static ledger_rc note_lost(struct migration *m, ledger_error *err)
 {
-    static const char foreign[] = "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE origin > 0 "
-                                  "AND source_pos IS NOT NULL LIMIT 1) AS s";
+    static const char foreign[] =
+        "SELECT count(*) FROM (SELECT FROM \"{t}\" WHERE origin > 0 LIMIT 1) AS s";
     static const char lost[] = "UPDATE \"{t}_cursors\" SET state = '" LDG_CURSOR_LOST "' "
                                "WHERE state <> '' OR cursor <> ''";
     static const char lost_parked[] = "UPDATE \"{t}_cursors\" SET state = '" LDG_CURSOR_LOST "' "

@@ -48,15 +48,27 @@ static ledger_rc clean_text(struct ldg_arena *arena, const char *text, const cha
     return LEDGER_OK;
 }
 
-/* $1 source_uuid, $2 origin, $3 log_position, $4 entry, $5 stream, $6 type, $7 reason, $8 now,
- * $9 event_time, $10 event */
-static const char park[] =
-    "INSERT INTO \"{t}_parked\" AS p (source_uuid, origin, log_position, entry, stream, type, "
-    "reason, parked_at, event_time, event) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) "
-    "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "
-    "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "
-    "event_time = excluded.event_time, event = excluded.event, "
-    "attempts = p.attempts + 1, attempted_at = excluded.parked_at RETURNING p.attempts";
+/* clang-format off */
+/* $1 source_uuid, $2 origin, $3 log_position, $4 key, $5 stream, $6 type, $7 reason, $8 now,
+ * $9 event_time, $10 event. The unique key is on numbers: the column `entry` is the key; of one
+ * that is a text, which is in entry_id, it is a number below zero, another for each of an event. */
+#define PARK(more, values, update)                                                                 \
+    "INSERT INTO \"{t}_parked\" AS p (source_uuid, origin, log_position, stream, type, "           \
+        "reason, parked_at, event_time, event, entry" more ") " values " "                         \
+    "ON CONFLICT (source_uuid, log_position, entry) DO UPDATE SET origin = excluded.origin, "      \
+        "stream = excluded.stream, type = excluded.type, reason = excluded.reason, "               \
+        "event_time = excluded.event_time, event = excluded.event, " update                        \
+        "attempts = p.attempts + 1, attempted_at = excluded.parked_at RETURNING p.attempts"
+static const char *const park[LDG_PG_KINDS] = {
+    [LDG_PG_NUMBERS] = PARK("", "VALUES ($1, $2, $3, $5, $6, $7, $8, $9, $10, $4)", ""),
+    [LDG_PG_TEXTS] = PARK(", entry_id",
+        "SELECT $1, $2, $3, $5, $6, $7, $8, $9, $10, "
+                "coalesce(min(w.entry) FILTER (WHERE w.entry_id COLLATE \"C\" = $4), "
+                    "least(min(w.entry), 0) - 1), $4 "
+            "FROM \"{t}_parked\" AS w WHERE w.source_uuid = $1 AND w.log_position = $3",
+        "entry_id = excluded.entry_id, "),
+};
+/* clang-format on */
 
 ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *reason, bool *ret_new,
                       ledger_error *err)
@@ -82,14 +94,15 @@ ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *re
     ldg_pg_arg_text(&args, or_empty(op->source_uuid));
     ldg_pg_arg_int32(&args, op->origin);
     ldg_pg_arg_int64(&args, op->log_position);
-    ldg_pg_arg_int64(&args, op->key.number);
+    ldg_pg_arg_key(&args, op->key);
     ldg_pg_arg_text(&args, stream);
     ldg_pg_arg_text(&args, type);
     ldg_pg_arg_text(&args, reason);
     ldg_pg_arg_time(&args, ldg_clock_now_us());
     ldg_pg_arg_time(&args, op->log_time_us);
     ldg_pg_arg_bytes(&args, event.size ? event.data : "", event.size);
-    rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park, &args, &result, err);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "parking an event", park[ldg_pg_kind_of(op->key)], &args,
+                    &result, err);
     rc = ldg_pg_fail_own(rc, err);
     if (rc == LEDGER_OK && PQntuples(result) == 0)
         rc = ldg_schema_fail_kept_out(pg->table, "parked", err);
@@ -105,27 +118,33 @@ out:
 ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *ret_any,
                              ledger_error *err)
 {
-    static const char trim[] = "DELETE FROM \"{t}_parked\" WHERE origin = $1 AND entry > 0 "
-                               "AND entry <= $2 AND stream = $3 AND entry <> ALL ($4)";
+    static const char *const trim[LDG_PG_KINDS] = {
+        "DELETE FROM \"{t}_parked\" WHERE origin = $1 AND entry > 0 "
+        "AND entry <= $2 AND stream = $3 AND entry <> ALL ($4)",
+        "DELETE FROM \"{t}_parked\" WHERE origin = $1 AND entry < 0 "
+        "AND entry_id COLLATE \"C\" <= $2 AND stream = $3 AND entry_id <> ALL ($4)",
+    };
+    const enum ldg_pg_kind kind = ldg_pg_kind_of(op->key);
     struct ldg_pg_args args = { 0 };
     PGresult *result = NULL;
     struct ldg_buf survivors;
     ledger_rc rc = LEDGER_OK;
 
-    ldg_buf_init(&survivors, 64 + op->survivor_count * 12);
-    ldg_pg_array_begin(&survivors, LDG_PG_INT8);
+    ldg_buf_init(&survivors, 64 + op->survivor_count * (4 + LEDGER_ID_TEXT_MAX));
+    ldg_pg_array_keys_begin(&survivors, kind);
     for (size_t i = 0; i < op->survivor_count; i++)
-        ldg_pg_array_int64(&survivors, op->survivors[i].number);
+        ldg_pg_array_key(&survivors, op->survivors[i]);
     ldg_pg_array_end(&survivors, op->survivor_count);
     if (survivors.rc != LEDGER_OK)
         rc = ldg_fail_nomem(err);
     ldg_pg_arg_int32(&args, op->origin);
-    ldg_pg_arg_int64(&args, op->key.number);
+    ldg_pg_arg_key(&args, op->key);
     ldg_pg_arg_text(&args, or_empty(op->stream));
-    ldg_pg_arg_array(&args, LDG_PG_INT8_ARRAY, &survivors);
+    ldg_pg_arg_keys(&args, kind, &survivors);
     if (rc == LEDGER_OK)
         rc = ldg_pg_fail_own(
-            ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim, &args, &result, err), err);
+            ldg_pg_run(pg, LDG_PG_KEEP, "trimming parked events", trim[kind], &args, &result, err),
+            err);
     if (rc == LEDGER_OK)
         *ret_any = ldg_pg_changed(result) > 0;
     PQclear(result);
@@ -136,12 +155,15 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
 /* --- looking at them ------------------------------------------------------------------------- */
 
 /* $1 after, $2 limit, $3 bytes: as in a page of entries, events are large or many but not both */
-static const char parked_page[] =
-    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
-    "event_time, event, origin FROM (SELECT *, sum(octet_length(event)::bigint) OVER (ORDER BY id "
-    "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT * FROM \"{t}_parked\" WHERE id > $1 "
-    "ORDER BY id LIMIT $2) AS w) AS p WHERE ldg_total IS NULL OR ldg_total <= $3 "
-    "OR ldg_total = octet_length(event) ORDER BY id";
+#define PAGE(entry_id)                                                                             \
+    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "     \
+    "event_time, event, origin, " entry_id " "                                                     \
+    "FROM (SELECT *, sum(octet_length(event)::bigint) OVER (ORDER BY id "                          \
+    "ROWS UNBOUNDED PRECEDING) AS ldg_total FROM (SELECT * FROM \"{t}_parked\" WHERE id > $1 "     \
+    "ORDER BY id LIMIT $2) AS w) AS p WHERE ldg_total IS NULL OR ldg_total <= $3 "                 \
+    "OR ldg_total = octet_length(event) ORDER BY id"
+static const char parked_page[] = PAGE("entry_id");
+static const char parked_page_old[] = PAGE("''::text"); /* of a table that lacks the column */
 enum {
     ROW_ID,
     ROW_SOURCE_UUID,
@@ -155,6 +177,7 @@ enum {
     ROW_EVENT_TIME,
     ROW_EVENT,
     ROW_ORIGIN,
+    ROW_ENTRY_ID,
 };
 
 static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena,
@@ -163,11 +186,15 @@ static ledger_rc fill_row(const PGresult *result, int i, struct ldg_arena *arena
     const ledger_bytes uuid = ldg_pg_get_bytes(result, i, ROW_SOURCE_UUID);
     const ledger_bytes event = ldg_pg_get_bytes(result, i, ROW_EVENT);
 
+    ledger_id key = ldg_pg_get_key(result, i, ROW_ENTRY, ROW_ENTRY_ID);
+
+    if (!ldg_id_copy(key, arena, &key))
+        return ldg_fail_nomem(err);
     *row = (struct ldg_parked_row){
         .id = ldg_pg_get_int64(result, i, ROW_ID),
         .log_position = ldg_pg_get_int64(result, i, ROW_LOG_POSITION),
         .origin = (int)ldg_pg_get_int64(result, i, ROW_ORIGIN),
-        .key.number = ldg_pg_get_int64(result, i, ROW_ENTRY),
+        .key = key,
         .type_name = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_TYPE)),
         .stream = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_STREAM)),
         .reason = ldg_arena_strdup(arena, ldg_pg_get_text(result, i, ROW_REASON)),
@@ -211,7 +238,8 @@ ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_
     ldg_pg_arg_int64(&args, limit < INT64_MAX ? (int64_t)limit : INT64_MAX);
     ldg_pg_arg_int64(&args, LIST_MAX_BYTES);
     if (rc == LEDGER_OK && pg->has_ours)
-        rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing parked events", parked_page, &args, &result, err);
+        rc = ldg_pg_run(pg, LDG_PG_KEEP, "listing parked events",
+                        pg->has_entry_id ? parked_page : parked_page_old, &args, &result, err);
     if (rc == LEDGER_OK)
         rc = take_rows(result, arena, ret_rows, ret_count, err);
     PQclear(result);
@@ -220,33 +248,41 @@ ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_
 
 /* clang-format off */
 /* $1 ids at their origins, $2 log positions, $3 there are changes, $4 streams of trims, $5 streams
- * of appends with a dedup key, $6 there are any: it may be one that a parked trim would set free */
-static const char parked_near[] =
-    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "
-        "event_time, ''::bytea, origin FROM \"{t}_parked\" "
-    "WHERE entry = ANY ($1::int8[]) "
-    "OR log_position = ANY ($2::int8[]) "
-    "OR (entry = 0 AND $3) "
-    "OR stream = ANY ($4::text[]) "
-    "OR ((stream = '' OR stream = ANY ($5::text[])) AND $6 "
-        "AND type NOT IN ('append', 'set_tags', 'set_annotations'))";
+ * of appends with a dedup key, $6 there are any: it may be one that a parked trim would set free,
+ * $7 ids that are texts */
+#define NEAR(entry_id, or_text)                                                                    \
+    "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "     \
+        "event_time, ''::bytea, origin, " entry_id " FROM \"{t}_parked\" "                         \
+    "WHERE entry = ANY ($1::int8[]) "                                                              \
+    "OR log_position = ANY ($2::int8[]) "                                                          \
+    "OR (entry = 0 AND $3) "                                                                       \
+    "OR stream = ANY ($4::text[]) "                                                                \
+    "OR ((stream = '' OR stream = ANY ($5::text[])) AND $6 "                                       \
+        "AND type NOT IN ('append', 'set_tags', 'set_annotations'))" or_text
+static const char parked_near[] = NEAR("entry_id", "");
+static const char parked_near_texts[] =
+    NEAR("entry_id", " OR entry_id COLLATE \"C\" = ANY ($7::text[])");
+static const char parked_near_old[] = NEAR("''::text", ""); /* of a table that lacks the column */
 /* clang-format on */
-enum { NEAR_ENTRIES, NEAR_POSITIONS, NEAR_TRIMS, NEAR_KEYED, NEAR_ARRAYS };
+enum { NEAR_ENTRIES, NEAR_POSITIONS, NEAR_TRIMS, NEAR_KEYED, NEAR_TEXTS, NEAR_ARRAYS };
 
-static void near_args(const struct ldg_op *ops, size_t count, struct ldg_buf arrays[NEAR_ARRAYS],
-                      struct ldg_pg_args *args)
+/* $1 to $6; how many texts there are. */
+static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf arrays[NEAR_ARRAYS],
+                        struct ldg_pg_args *args)
 {
-    size_t trims = 0, keyed = 0;
+    size_t trims = 0, keyed = 0, texts = 0;
     bool changes = false;
 
     ldg_pg_array_begin(&arrays[NEAR_ENTRIES], LDG_PG_INT8);
     ldg_pg_array_begin(&arrays[NEAR_POSITIONS], LDG_PG_INT8);
     ldg_pg_array_begin(&arrays[NEAR_TRIMS], LDG_PG_TEXT);
     ldg_pg_array_begin(&arrays[NEAR_KEYED], LDG_PG_TEXT);
+    ldg_pg_array_begin(&arrays[NEAR_TEXTS], LDG_PG_TEXT);
     for (size_t i = 0; i < count; i++) {
         const struct ldg_op *op = &ops[i];
 
-        ldg_pg_array_int64(&arrays[NEAR_ENTRIES], op->key.number);
+        ldg_pg_array_key(&arrays[op->key.text != NULL ? NEAR_TEXTS : NEAR_ENTRIES], op->key);
+        texts += op->key.text != NULL;
         ldg_pg_array_int64(&arrays[NEAR_POSITIONS], op->log_position);
         changes = changes || ldg_op_is_change(op);
         if (op->kind == LDG_OP_TRIM) {
@@ -258,16 +294,18 @@ static void near_args(const struct ldg_op *ops, size_t count, struct ldg_buf arr
             keyed++;
         }
     }
-    ldg_pg_array_end(&arrays[NEAR_ENTRIES], count);
+    ldg_pg_array_end(&arrays[NEAR_ENTRIES], count - texts);
     ldg_pg_array_end(&arrays[NEAR_POSITIONS], count);
     ldg_pg_array_end(&arrays[NEAR_TRIMS], trims);
     ldg_pg_array_end(&arrays[NEAR_KEYED], keyed);
+    ldg_pg_array_end(&arrays[NEAR_TEXTS], texts);
     ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_ENTRIES]);
     ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_POSITIONS]);
     ldg_pg_arg_bool(args, changes);
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_TRIMS]);
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_KEYED]);
     ldg_pg_arg_bool(args, keyed > 0);
+    return texts;
 }
 
 ledger_rc ldg_pg_parked_find(struct ldg_pg *pg, const struct ldg_op *ops, size_t count,
@@ -281,8 +319,14 @@ ledger_rc ldg_pg_parked_find(struct ldg_pg *pg, const struct ldg_op *ops, size_t
 
     for (int i = 0; i < NEAR_ARRAYS; i++)
         ldg_buf_init(&arrays[i], ARRAY_MAX_BYTES);
-    near_args(ops, count, arrays, &args);
-    rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for parked events", parked_near, &args, &result, err);
+    const bool texts = near_args(ops, count, arrays, &args) > 0 && pg->has_entry_id;
+    if (texts)
+        ldg_pg_arg_array(&args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_TEXTS]);
+    rc = ldg_pg_run(pg, LDG_PG_KEEP, "looking for parked events",
+                    texts              ? parked_near_texts
+                    : pg->has_entry_id ? parked_near
+                                       : parked_near_old,
+                    &args, &result, err);
     if (rc == LEDGER_OK)
         rc = take_rows(result, arena, ret_rows, ret_count, err);
     PQclear(result);

@@ -26,6 +26,9 @@ ledger_rc ldg_pg_take_identity(const struct ldg_pg *pg, const PGresult *result, 
 ledger_rc ldg_pg_take_cursor(const struct ldg_pg *pg, const PGresult *result, int row,
                              const char *name, struct ldg_cursor *cursor, ledger_error *err);
 
+/* The unique index on source_id that Go makes; "": there is none. */
+ledger_rc ldg_pg_go_index(struct ldg_pg *pg, char name[64], ledger_error *err);
+
 /* --- parked.c; in the caller's transaction --------------------------------------------------- */
 
 /* The op's event; one that is parked already is replaced and counts an attempt more. *ret_new: it

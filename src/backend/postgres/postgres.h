@@ -74,6 +74,8 @@ struct ldg_pg {
     bool has_notify;    /* the log has a trigger that notifies */
     bool has_full_text; /* the index of full text exists */
     bool has_origins;   /* <table>_origins has rows; trim looks again */
+    bool has_entry_id;  /* the column of <table>_parked; older tables lack it */
+    bool has_text_keys; /* that, and the index of bridged rows by texts */
     enum ldg_role role;
     uint32_t flags;
     int busy_timeout_ms;
@@ -147,6 +149,28 @@ void ldg_pg_arg_bool(struct ldg_pg_args *args, bool value);
 void ldg_pg_arg_time(struct ldg_pg_args *args, int64_t time_us); /* timestamptz; NO_TIME: null */
 /* An array in binary form, built by ldg_pg_array_â€¦(); type: of the array, e.g. LDG_PG_INT8_ARRAY */
 void ldg_pg_arg_array(struct ldg_pg_args *args, Oid type, const struct ldg_buf *array);
+
+/* A bridged row keeps its id at its origin in source_pos where that is a number, and in source_id
+ * where it is a text; so a statement that names rows by it has a form for each kind. Texts compare
+ * by their bytes. */
+enum ldg_pg_kind { LDG_PG_NUMBERS, LDG_PG_TEXTS, LDG_PG_KINDS };
+/* Rows of texts, of a table that the statement calls e ("e.", or ""), as their index has them; and
+ * the text that it is on. */
+#define LDG_PG_OF_TEXTS(e) e "origin <> 0 AND " e "source_pos IS NULL"
+#define LDG_PG_TEXT_OF(e) e "source_id COLLATE \"C\""
+/* Row e of the table is the one that row x names by origin and key. */
+#define LDG_PG_IS_NUMBER "e.origin = x.origin AND e.source_pos = x.key"
+#define LDG_PG_IS_TEXT                                                                             \
+    "e.origin = x.origin AND " LDG_PG_TEXT_OF("e.") " = x.key AND " LDG_PG_OF_TEXTS("e.")
+static inline enum ldg_pg_kind ldg_pg_kind_of(ledger_id key)
+{
+    return key.text != NULL ? LDG_PG_TEXTS : LDG_PG_NUMBERS;
+}
+/* Ids as parameters: int8, or text. */
+void ldg_pg_arg_key(struct ldg_pg_args *args, ledger_id key);
+void ldg_pg_array_keys_begin(struct ldg_buf *buf, enum ldg_pg_kind kind);
+void ldg_pg_array_key(struct ldg_buf *buf, ledger_id key); /* of that kind */
+void ldg_pg_arg_keys(struct ldg_pg_args *args, enum ldg_pg_kind kind, const struct ldg_buf *array);
 
 enum { /* pg_type.dat; fixed for ever */
        LDG_PG_BOOL = 16,
@@ -419,6 +443,8 @@ int64_t ldg_pg_get_time(const PGresult *result, int row, int column); /* null, Â
 ledger_bytes ldg_pg_get_bytes(const PGresult *result, int row, int column); /* views the result */
 /* A view of the result, "" for null. libpq puts a NUL behind every value. */
 const char *ldg_pg_get_text(const PGresult *result, int row, int column);
+/* The id in two columns: a text, or where that is null or empty the number. Views the result. */
+ledger_id ldg_pg_get_key(const PGresult *result, int row, int number, int text);
 /* jsonb -> map, list; in the arena. Errors: DATA (what another program has written there). */
 ledger_rc ldg_pg_get_map(const PGresult *result, int row, int column, struct ldg_arena *arena,
                          ledger_map *ret_map, ledger_error *err);
@@ -445,6 +471,8 @@ ledger_rc ldg_pg_schema_watch(struct ldg_pg *pg, ledger_error *err);
  * Returns err->code. */
 ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err);
 bool ldg_pg_schema_check_due(const struct ldg_pg *pg);
+/* For who would write an id that is a text. Errors: SCHEMA, with what the tables lack. */
+ledger_rc ldg_pg_schema_check_texts(const struct ldg_pg *pg, ledger_error *err);
 ledger_rc ldg_pg_check(void *ctx, ledger_finding_fn fn, void *fn_ctx, ledger_error *err);
 
 /* --- write.c --------------------------------------------------------------------------------- */

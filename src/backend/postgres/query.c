@@ -91,7 +91,7 @@ static ledger_rc fill_payload(const struct target *t, int row, int column,
     return LEDGER_OK;
 }
 
-/* The id at the origin: what Go wrote, else our number. */
+/* The id at the origin: the text, or what Go wrote, else our number. */
 static ledger_rc fill_source_id(const struct target *t, int row, const char **ret_text,
                                 ledger_error *err)
 {
@@ -190,13 +190,14 @@ static void put_bound(struct query *q, const char *text, const char *rest)
 /* Orders of a page. Of one stream, or origin, the order names that, too, and the conditions compare
  * both (below), so that no plan goes along the primary key through the entries of all others, or
  * takes what lies behind for a few rows that are soon sorted. */
-enum order { BY_ID, BY_ID_DOWN, BY_STREAM, BY_STREAM_DOWN, BY_SOURCE_POS };
+enum order { BY_ID, BY_ID_DOWN, BY_STREAM, BY_STREAM_DOWN, BY_SOURCE_POS, BY_SOURCE_ID };
 static const char *const order_texts[] = {
     [BY_ID] = "id",
     [BY_ID_DOWN] = "id DESC",
     [BY_STREAM] = "stream, id",
     [BY_STREAM_DOWN] = "stream DESC, id DESC",
     [BY_SOURCE_POS] = "origin, source_pos",
+    [BY_SOURCE_ID] = "origin, " LDG_PG_TEXT_OF(""),
 };
 
 /* The conditions of the rows are put between these two. */
@@ -470,53 +471,120 @@ ledger_rc ldg_pg_read_gaps(void *ctx, const char *stream, const ledger_read_opti
     return read_page(ctx, stream, NULL, options, &ids, arena, ret_entries, ret_count, err);
 }
 
-/* The conditions of the positions are there. A log may carry what the Go bridge brought, so for
- * origin 0 that is of this table. */
-static ledger_rc history(struct ldg_pg *pg, struct query *q, int origin, size_t limit,
-                         size_t max_bytes, struct ldg_arena *arena,
-                         struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
+/* --- history --------------------------------------------------------------------------------- */
+
+/* Entries of a store, by their ids there: of one kind. */
+struct history {
+    struct ldg_pg *pg;
+    int origin;
+    enum order order;
+    struct ldg_arena *arena;
+    struct ldg_history_row *rows;
+    size_t count;
+};
+
+static enum order history_order(int origin, enum ldg_pg_kind kind)
 {
-    const bool bridged = origin > 0;
-    struct ldg_history_row *rows = NULL;
-    ledger_entry *entries = NULL;
-    size_t count = 0;
+    if (origin <= 0)
+        return BY_ID;
+    return kind == LDG_PG_TEXTS ? BY_SOURCE_ID : BY_SOURCE_POS;
+}
+
+/* Did Go's bridge write rows of texts, too? Each has a source_id, whoever wrote it. */
+static ledger_rc is_adopted(const struct history *h, bool *ret_adopted, ledger_error *err)
+{
+    static const char get[] = "SELECT adopted::int::bigint FROM \"{t}_origins\" WHERE id = $1";
+    struct ldg_pg_args args = { 0 };
+    int64_t adopted = 0;
+    bool found;
+    ledger_rc rc;
+
+    ldg_pg_arg_int32(&args, h->origin);
+    rc = ldg_pg_run_int64(h->pg, "looking for an origin", get, &args, &found, &adopted, err);
+    *ret_adopted = adopted != 0;
+    return rc;
+}
+
+static ledger_rc history_take(struct history *h, const PGresult *result, ledger_error *err)
+{
+    const struct target target = { .pg = h->pg, .result = result, .arena = h->arena, .raw = true };
+    const size_t count = (size_t)PQntuples(result);
+    const bool texts = h->order == BY_SOURCE_ID;
+    struct ldg_history_row *rows = ldg_arena_calloc(h->arena, count, sizeof(*rows));
+    ledger_entry *entries = ldg_arena_calloc(h->arena, count, sizeof(*entries));
+    bool adopted = true;
+    ledger_rc rc = rows && entries ? LEDGER_OK : ldg_fail_nomem(err);
+
+    if (rc == LEDGER_OK && texts && count > 0)
+        rc = is_adopted(h, &adopted, err);
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        rc = fill_entry(&target, (int)i, &entries[i], err);
+        rows[i] = (struct ldg_history_row){
+            .key = texts ? (ledger_id){ .text = entries[i].source_id } : entries[i].id,
+            .has_source_id = adopted && PQgetlength(result, (int)i, LDG_PG_E_SOURCE_ID) > 0,
+            .entry = &entries[i],
+        };
+        if (h->order == BY_SOURCE_POS)
+            rows[i].key = ldg_id_of(ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS));
+    }
+    if (rc == LEDGER_OK) {
+        h->rows = rows;
+        h->count = count;
+    }
+    return rc;
+}
+
+/* The conditions of the keys are there. A log may carry what the Go bridge brought, so for origin 0
+ * that is of this table. */
+static ledger_rc history_read(struct history *h, struct query *q, size_t limit, size_t max_bytes,
+                              ledger_error *err)
+{
+    const struct ldg_pg *pg = h->pg;
     PGresult *result = NULL;
     ledger_rc rc;
 
-    if (origin == LDG_ORIGIN_UNCLAIMED)
+    if (h->origin == LDG_ORIGIN_UNCLAIMED)
         ldg_buf_puts(&q->sql, pg->has_source_id ? " AND source_id <> ''" : " AND false");
-    if (!bridged && pg->has_ours) {
+    if (h->origin <= 0 && pg->has_ours) {
         /* Two conditions would promise one row of a table that was never analyzed, and each page
          * be looked for in all of it. */
         ldg_buf_puts(&q->sql, " AND CASE WHEN origin = 0 THEN source_pos IS NULL ELSE false END");
     }
-    page_end(q, bridged ? BY_SOURCE_POS : BY_ID, limit, max_bytes ? max_bytes : SIZE_MAX);
-    rc = query_run(pg, q, "reading the history", &result, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    count = (size_t)PQntuples(result);
-    rows = ldg_arena_calloc(arena, count, sizeof(*rows));
-    entries = ldg_arena_calloc(arena, count, sizeof(*entries));
-    if (!rows || !entries) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    const struct target target = { .pg = pg, .result = result, .arena = arena, .raw = true };
-    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
-        rc = fill_entry(&target, (int)i, &entries[i], err);
-        rows[i] = (struct ldg_history_row){
-            .key.number = bridged ? ldg_pg_get_int64(result, (int)i, LDG_PG_E_SOURCE_POS)
-                                  : entries[i].id.number,
-            .has_source_id = PQgetlength(result, (int)i, LDG_PG_E_SOURCE_ID) > 0,
-            .entry = &entries[i],
-        };
-    }
-out:
+    page_end(q, h->order, limit, max_bytes ? max_bytes : SIZE_MAX);
+    rc = query_run(h->pg, q, "reading the history", &result, err);
+    if (rc == LEDGER_OK)
+        rc = history_take(h, result, err);
     PQclear(result);
-    if (rc == LEDGER_OK) {
-        *ret_rows = rows;
-        *ret_count = count;
+    return rc;
+}
+
+static ledger_rc history_behind(struct history *h, ledger_id after, size_t limit, size_t max_bytes,
+                                ledger_error *err)
+{
+    struct query q;
+    ledger_rc rc;
+
+    query_init(&q);
+    h->order = history_order(h->origin, ldg_pg_kind_of(after));
+    page_begin(&q, h->order);
+    ldg_pg_arg_key(&q.args, after);
+    if (h->origin > 0)
+        ldg_pg_arg_int32(&q.args, h->origin);
+    switch (h->order) {
+    case BY_SOURCE_POS:
+        ldg_buf_puts(&q.sql, " AND source_pos IS NOT NULL AND (origin, source_pos) > ($2, $1)"
+                             " AND (origin, source_pos) <= ($2, 9223372036854775807)");
+        break;
+    case BY_SOURCE_ID:
+        ldg_buf_puts(&q.sql, " AND origin = $2 AND " LDG_PG_OF_TEXTS(""));
+        ldg_buf_puts(&q.sql, " AND " LDG_PG_TEXT_OF("") " > $1");
+        break;
+    default:
+        ldg_buf_puts(&q.sql, " AND id > $1");
+        break;
     }
+    rc = history_read(h, &q, limit, max_bytes, err);
+    query_fini(&q);
     return rc;
 }
 
@@ -524,22 +592,53 @@ ledger_rc ldg_pg_history(void *ctx, int origin, ledger_id after, size_t limit, s
                          struct ldg_arena *arena, struct ldg_history_row **ret_rows,
                          size_t *ret_count, ledger_error *err)
 {
+    struct history h = { .pg = ctx, .origin = origin, .arena = arena };
+    ledger_rc rc = ldg_pg_enter(ctx, err);
+
+    if (rc == LEDGER_OK)
+        rc = history_behind(&h, after, limit, max_bytes, err);
+    /* Texts come behind all numbers. */
+    if (rc == LEDGER_OK && h.count == 0 && h.order == BY_SOURCE_POS && h.pg->has_text_keys)
+        rc = history_behind(&h, (ledger_id){ .text = "" }, limit, max_bytes, err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
+    }
+    return rc;
+}
+
+/* Of keys [first, end) those of one kind, which stand together. */
+static ledger_rc history_among(struct history *h, const ledger_id *keys, size_t count,
+                               enum ldg_pg_kind kind, size_t max_bytes, ledger_error *err)
+{
     struct query q;
+    struct ldg_buf *array = &q.filters[0];
+    ledger_rc rc;
 
     query_init(&q);
-    ledger_rc rc = ldg_pg_enter(ctx, err);
-    if (rc == LEDGER_OK) {
-        page_begin(&q, origin > 0 ? BY_SOURCE_POS : BY_ID);
-        ldg_pg_arg_int64(&q.args, after.number);
-        if (origin > 0) {
-            ldg_pg_arg_int32(&q.args, origin);
-            ldg_buf_puts(&q.sql, " AND source_pos IS NOT NULL AND (origin, source_pos) > ($2, $1)"
-                                 " AND (origin, source_pos) <= ($2, 9223372036854775807)");
-        } else {
-            put_bound(&q, " AND id > ", "");
-        }
-        rc = history(ctx, &q, origin, limit, max_bytes, arena, ret_rows, ret_count, err);
+    h->order = history_order(h->origin, kind);
+    page_begin(&q, h->order);
+    ldg_pg_array_keys_begin(array, kind);
+    for (size_t i = 0; i < count; i++)
+        ldg_pg_array_key(array, keys[i]);
+    ldg_pg_array_end(array, count);
+    ldg_pg_arg_keys(&q.args, kind, array);
+    if (h->origin > 0) {
+        ldg_pg_arg_int32(&q.args, h->origin);
+        ldg_buf_puts(&q.sql, " AND origin = $2");
     }
+    switch (h->order) {
+    case BY_SOURCE_POS:
+        ldg_buf_puts(&q.sql, " AND source_pos = ANY ($1)");
+        break;
+    case BY_SOURCE_ID:
+        ldg_buf_puts(&q.sql, " AND " LDG_PG_OF_TEXTS("") " AND " LDG_PG_TEXT_OF("") " = ANY ($1)");
+        break;
+    default:
+        ldg_buf_puts(&q.sql, " AND id = ANY ($1)");
+        break;
+    }
+    rc = history_read(h, &q, SIZE_MAX, max_bytes, err);
     query_fini(&q);
     return rc;
 }
@@ -548,26 +647,19 @@ ledger_rc ldg_pg_history_of(void *ctx, int origin, const ledger_id *keys, size_t
                             size_t max_bytes, struct ldg_arena *arena,
                             struct ldg_history_row **ret_rows, size_t *ret_count, ledger_error *err)
 {
-    struct query q;
-
-    query_init(&q);
+    struct history h = { .pg = ctx, .origin = origin, .arena = arena };
+    size_t numbers = 0;
     ledger_rc rc = ldg_pg_enter(ctx, err);
-    if (rc == LEDGER_OK) {
-        struct ldg_buf *array = &q.filters[0];
 
-        page_begin(&q, origin ? BY_SOURCE_POS : BY_ID);
-        ldg_pg_array_begin(array, LDG_PG_INT8);
-        for (size_t i = 0; i < count; i++)
-            ldg_pg_array_int64(array, keys[i].number);
-        ldg_pg_array_end(array, count);
-        ldg_pg_arg_array(&q.args, LDG_PG_INT8_ARRAY, array);
-        put_bound(&q, origin ? " AND source_pos = ANY (" : " AND id = ANY (", ")");
-        if (origin > 0) {
-            ldg_pg_arg_int32(&q.args, origin);
-            put_bound(&q, " AND origin = ", "");
-        }
-        rc = history(ctx, &q, origin, SIZE_MAX, max_bytes, arena, ret_rows, ret_count, err);
+    while (numbers < count && keys[numbers].text == NULL)
+        numbers++;
+    if (rc == LEDGER_OK && numbers > 0)
+        rc = history_among(&h, keys, numbers, LDG_PG_NUMBERS, max_bytes, err);
+    if (rc == LEDGER_OK && h.count == 0 && numbers < count && origin > 0 && h.pg->has_text_keys)
+        rc = history_among(&h, keys + numbers, count - numbers, LDG_PG_TEXTS, max_bytes, err);
+    if (rc == LEDGER_OK) {
+        *ret_rows = h.rows;
+        *ret_count = h.count;
     }
-    query_fini(&q);
     return rc;
 }

@@ -217,10 +217,10 @@ static ledger_rc set_wake_name(struct ldg_pg *pg, const struct ldg_pg_shape *sha
 /* Takes over what was found, and refuses what this handle cannot work with. */
 static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape, ledger_error *err)
 {
-    const uint32_t to_use =
-        LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
-        ~(uint32_t)(LDG_PG_HAS_TAGS_POS | LDG_PG_HAS_ANNOTATIONS_POS | LDG_PG_HAS_GO_IDS) &
-        ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
+    const uint32_t to_use = LDG_PG_NEEDS & ~(uint32_t)(LDG_PG_HAS_TABLE << LDG_PG_FOREIGN) &
+                            ~(uint32_t)(LDG_PG_HAS_TAGS_POS | LDG_PG_HAS_ANNOTATIONS_POS |
+                                        LDG_PG_HAS_GO_IDS | LDG_PG_HAS_ENTRY_ID) &
+                            ~(uint32_t)(((1 << LDG_PG_INDEX_COUNT) - 1) * LDG_PG_HAS_INDEX);
     const uint32_t has = shape->has;
     char why[200];
 
@@ -229,6 +229,8 @@ static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
     pg->has_log = has & LDG_PG_HAS_LOG;
     pg->has_txid = has & LDG_PG_HAS_TXID;
     pg->has_notify = has & LDG_PG_HAS_NOTIFY;
+    pg->has_entry_id = has & LDG_PG_HAS_ENTRY_ID;
+    pg->has_text_keys = pg->has_ours && (has & LDG_PG_TEXT_NEEDS) == LDG_PG_TEXT_NEEDS;
     pg->has_full_text = (has & LDG_PG_HAS_FULL_TEXT) && (has & LDG_PG_HAS_WORDS);
     pg->has_origins = shape->has_origins;
     if (pg->has_ours)
@@ -237,9 +239,10 @@ static ledger_rc take_shape(struct ldg_pg *pg, const struct ldg_pg_shape *shape,
     if (rc != LEDGER_OK || pg->role == LDG_ROLE_USER)
         return rc;
 
-    const uint32_t need = pg->role == LDG_ROLE_SOURCE
-                              ? to_use | (pg->has_log ? LDG_PG_LOG_NEEDS : 0)
-                              : LDG_PG_NEEDS | (pg->has_log ? LDG_PG_HAS_LOG : 0);
+    const uint32_t need =
+        pg->role == LDG_ROLE_SOURCE
+            ? to_use | (pg->has_log ? LDG_PG_LOG_NEEDS : 0)
+            : (LDG_PG_NEEDS & ~LDG_PG_TEXT_NEEDS) | (pg->has_log ? LDG_PG_HAS_LOG : 0);
     if ((has & need) == need) {
         rc = ldg_pg_check_role(pg, shape, err);
         return rc == LEDGER_OK ? check_faults(pg, shape, err) : rc;
@@ -341,6 +344,20 @@ ledger_rc ldg_pg_schema_recheck(struct ldg_pg *pg, ledger_error *err)
                         "(uuid %s, was %s)",
                         pg->where, pg->table, shape.identity.uuid, known.uuid);
     return take_shape(pg, &shape, err);
+}
+
+ledger_rc ldg_pg_schema_check_texts(const struct ldg_pg *pg, ledger_error *err)
+{
+    if (pg->has_text_keys)
+        return LEDGER_OK;
+    return ldg_fail(
+        err, LEDGER_ERR_SCHEMA,
+        "%s: the tables of \"%s\" are of an earlier version, and cannot hold entries "
+        "whose ids are texts: run `ledgerctl store init` as their owner, or ALTER TABLE "
+        "\"%s_parked\" ADD entry_id text NOT NULL DEFAULT ''; CREATE UNIQUE INDEX "
+        "CONCURRENTLY \"idx_%s_origin_text\" ON \"%s\"(origin, source_id COLLATE "
+        "\"C\") WHERE " LDG_PG_OF_TEXTS(""),
+        pg->where ? pg->where : "the database", pg->table, pg->table, pg->table, pg->table);
 }
 
 ledger_rc ldg_pg_schema_missing(struct ldg_pg *pg, ledger_error *err)

@@ -19,6 +19,7 @@ enum ldg_pg_index {
     LDG_PG_IDX_STREAM,
     LDG_PG_IDX_DEDUP,
     LDG_PG_IDX_ORIGIN,
+    LDG_PG_IDX_ORIGIN_TEXT,
     LDG_PG_IDX_PARKED,
     LDG_PG_IDX_TXID,
     LDG_PG_IDX_FULL_TEXT,
@@ -31,22 +32,26 @@ enum {
     LDG_PG_HAS_LOG = LDG_PG_HAS_TABLE << LDG_PG_LOG,
     LDG_PG_HAS_INDEX = 1 << LDG_PG_TABLE_COUNT, /* << enum ldg_pg_index */
     LDG_PG_HAS_FULL_TEXT = LDG_PG_HAS_INDEX << LDG_PG_IDX_FULL_TEXT,
-    LDG_PG_HAS_SOURCE_ID = 1 << 13,
-    LDG_PG_HAS_ORIGIN = 1 << 14,
-    LDG_PG_HAS_SOURCE_POS = 1 << 15,
-    LDG_PG_HAS_MUTATION_POS = 1 << 16,
-    LDG_PG_HAS_CURSOR_STATE = 1 << 17,
-    LDG_PG_HAS_CURSOR_MOVED = 1 << 18,
-    LDG_PG_HAS_IDENTITY = 1 << 19,
-    LDG_PG_HAS_TXID = 1 << 20,
-    LDG_PG_HAS_TXID_DEFAULT = 1 << 21,
-    LDG_PG_HAS_NOTIFY = 1 << 22,
-    LDG_PG_HAS_WORDS = 1 << 23, /* the function that the index of full text is on */
-    LDG_PG_HAS_TAGS_POS = 1 << 24,
-    LDG_PG_HAS_ANNOTATIONS_POS = 1 << 25,
-    LDG_PG_HAS_TXID_GUARD = 1 << 26, /* no row can be written without a transaction number */
-    LDG_PG_HAS_GO_IDS = 1 << 27,
+    LDG_PG_HAS_SOURCE_ID = 1 << 14,
+    LDG_PG_HAS_ORIGIN = 1 << 15,
+    LDG_PG_HAS_SOURCE_POS = 1 << 16,
+    LDG_PG_HAS_MUTATION_POS = 1 << 17,
+    LDG_PG_HAS_CURSOR_STATE = 1 << 18,
+    LDG_PG_HAS_CURSOR_MOVED = 1 << 19,
+    LDG_PG_HAS_IDENTITY = 1 << 20,
+    LDG_PG_HAS_TXID = 1 << 21,
+    LDG_PG_HAS_TXID_DEFAULT = 1 << 22,
+    LDG_PG_HAS_NOTIFY = 1 << 23,
+    LDG_PG_HAS_WORDS = 1 << 24, /* the function that the index of full text is on */
+    LDG_PG_HAS_TAGS_POS = 1 << 25,
+    LDG_PG_HAS_ANNOTATIONS_POS = 1 << 26,
+    LDG_PG_HAS_TXID_GUARD = 1 << 27, /* no row can be written without a transaction number */
+    LDG_PG_HAS_GO_IDS = 1 << 28,
+    LDG_PG_HAS_ENTRY_ID = 1 << 29,
 };
+/* Where an origin's ids are texts; a store without it takes such entries neither in nor aside. */
+#define LDG_PG_TEXT_NEEDS                                                                          \
+    ((uint32_t)LDG_PG_HAS_ENTRY_ID | (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN_TEXT))
 /* What every store needs, without its log. */
 #define LDG_PG_NEEDS                                                                               \
     ((uint32_t)((1 << LDG_PG_LOG) - 1) | (LDG_PG_HAS_INDEX << LDG_PG_IDX_STREAM) |                 \
@@ -54,7 +59,7 @@ enum {
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_PARKED) | LDG_PG_HAS_SOURCE_ID | LDG_PG_HAS_ORIGIN |          \
      LDG_PG_HAS_SOURCE_POS | LDG_PG_HAS_MUTATION_POS | LDG_PG_HAS_TAGS_POS |                       \
      LDG_PG_HAS_ANNOTATIONS_POS | LDG_PG_HAS_CURSOR_STATE | LDG_PG_HAS_CURSOR_MOVED |              \
-     LDG_PG_HAS_GO_IDS | LDG_PG_HAS_IDENTITY)
+     LDG_PG_HAS_GO_IDS | LDG_PG_HAS_IDENTITY | LDG_PG_TEXT_NEEDS)
 #define LDG_PG_LOG_NEEDS                                                                           \
     ((uint32_t)LDG_PG_HAS_LOG | LDG_PG_HAS_TXID | LDG_PG_HAS_TXID_DEFAULT |                        \
      (LDG_PG_HAS_INDEX << LDG_PG_IDX_TXID))

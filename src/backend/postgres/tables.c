@@ -65,6 +65,7 @@ static const struct ldg_pg_column parked_columns[] = {
     { "attempted_at", LDG_PG_TIMESTAMPTZ, 0, NULL },
     { "event_time", LDG_PG_TIMESTAMPTZ, 0, NULL },
     { "event", LDG_PG_BYTEA, 0, NULL },
+    { "entry_id", LDG_PG_TEXT, LDG_PG_HAS_ENTRY_ID, "entry_id TEXT NOT NULL DEFAULT ''" },
     { NULL, 0, 0, NULL },
 };
 static const struct ldg_pg_column foreign_columns[] = {
@@ -117,6 +118,7 @@ const struct ldg_pg_table_def ldg_pg_tables[LDG_PG_TABLE_COUNT] = {
                         "type TEXT NOT NULL, reason TEXT NOT NULL, "
                         "attempts BIGINT NOT NULL DEFAULT 1, parked_at TIMESTAMPTZ NOT NULL, "
                         "attempted_at TIMESTAMPTZ, event_time TIMESTAMPTZ, event BYTEA, "
+                        "entry_id TEXT NOT NULL DEFAULT '', "
                         "UNIQUE (source_uuid, log_position, entry))" },
     /* last positions of changes that were made in another store than their entry */
     [LDG_PG_FOREIGN] = { "{t}_foreign", foreign_columns,
@@ -137,6 +139,10 @@ const struct ldg_pg_index_def ldg_pg_indexes[LDG_PG_INDEX_COUNT] = {
     [LDG_PG_IDX_ORIGIN] = { "idx_{t}_origin", LDG_PG_ENTRIES, true, true, "origin,source_pos",
                             "\"idx_{t}_origin\" ON \"{t}\"(origin, source_pos) "
                             "WHERE source_pos IS NOT NULL" },
+    [LDG_PG_IDX_ORIGIN_TEXT] = { "idx_{t}_origin_text", LDG_PG_ENTRIES, true, true,
+                                 "origin,source_id",
+                                 "\"idx_{t}_origin_text\" ON \"{t}\""
+                                 "(origin, " LDG_PG_TEXT_OF("") ") WHERE " LDG_PG_OF_TEXTS("") },
     [LDG_PG_IDX_PARKED] = { "idx_{t}_parked_entry", LDG_PG_PARKED, false, false, "origin,entry",
                             "\"idx_{t}_parked_entry\" ON \"{t}_parked\"(origin, entry)" },
     [LDG_PG_IDX_TXID] = { "idx_{l}_txid", LDG_PG_LOG, false, false, "txid,id",

@@ -108,6 +108,19 @@ void ldg_pg_arg_array(struct ldg_pg_args *args, Oid type, const struct ldg_buf *
     add(args, type, BINARY, array->data ? array->data : "", array->size);
 }
 
+void ldg_pg_arg_key(struct ldg_pg_args *args, ledger_id key)
+{
+    if (key.text != NULL)
+        ldg_pg_arg_text(args, key.text);
+    else
+        ldg_pg_arg_int64(args, key.number);
+}
+
+void ldg_pg_arg_keys(struct ldg_pg_args *args, enum ldg_pg_kind kind, const struct ldg_buf *array)
+{
+    ldg_pg_arg_array(args, kind == LDG_PG_TEXTS ? LDG_PG_TEXT_ARRAY : LDG_PG_INT8_ARRAY, array);
+}
+
 /* --- arrays ---------------------------------------------------------------------------------- */
 
 void ldg_pg_array_begin(struct ldg_buf *buf, Oid element)
@@ -146,6 +159,19 @@ void ldg_pg_array_bytes(struct ldg_buf *buf, const void *data, size_t size)
 void ldg_pg_array_text(struct ldg_buf *buf, const char *text)
 {
     put_item(buf, "", 0, text, text ? strlen(text) : 0);
+}
+
+void ldg_pg_array_keys_begin(struct ldg_buf *buf, enum ldg_pg_kind kind)
+{
+    ldg_pg_array_begin(buf, kind == LDG_PG_TEXTS ? LDG_PG_TEXT : LDG_PG_INT8);
+}
+
+void ldg_pg_array_key(struct ldg_buf *buf, ledger_id key)
+{
+    if (key.text != NULL)
+        ldg_pg_array_text(buf, key.text);
+    else
+        ldg_pg_array_int64(buf, key.number);
 }
 
 void ldg_pg_array_null(struct ldg_buf *buf)
@@ -315,6 +341,13 @@ ledger_bytes ldg_pg_get_bytes(const PGresult *result, int row, int column)
 {
     return (ledger_bytes){ .data = PQgetvalue(result, row, column),
                            .size = (size_t)PQgetlength(result, row, column) };
+}
+
+ledger_id ldg_pg_get_key(const PGresult *result, int row, int number, int text)
+{
+    if (PQgetlength(result, row, text) > 0)
+        return (ledger_id){ .text = ldg_pg_get_text(result, row, text) };
+    return ldg_id_of(ldg_pg_get_int64(result, row, number));
 }
 
 const char *ldg_pg_get_text(const PGresult *result, int row, int column)

@@ -70,16 +70,17 @@ static const char insert_log[] = INSERT_LOG "VALUES ('_', $1, 1, $2)";
 #define CHANGE_OF_GO(update, event)                                                                \
     "WITH u AS (" update " RETURNING id), l AS (" INSERT_LOG "SELECT '_', " event                  \
     " || '}'::bytea, 1, $3 FROM u) SELECT id FROM u"
-#define AT_ORIGIN(uuid, epoch, id)                                                                 \
+/* clang-format off */
+#define AT_ORIGIN(uuid, epoch, key)                                                                \
     "convert_to(',\"entry_origin\":' || to_json(" uuid " || ':' || " epoch ")::text || "           \
-    "',\"source_id\":\"' || " id " || '\"}', 'UTF8')"
+    "',\"source_id\":' || to_json(" key ")::text || '}', 'UTF8')"
 #define CHANGE_WITH_ORIGIN(update, event)                                                          \
-    "WITH u AS (" update " RETURNING id, origin, source_pos), l AS (" INSERT_LOG                   \
-    "SELECT '_', " event " || CASE WHEN o.id IS NULL THEN '}'::bytea ELSE " AT_ORIGIN(             \
-        "o.uuid", "o.epoch",                                                                       \
-        "u.source_pos") " END, 1, $3 FROM u "                                                      \
-                        "LEFT JOIN \"{t}_origins\" AS o ON o.id = u.origin AND u.source_pos IS "   \
-                        "NOT NULL) SELECT id FROM u"
+    "WITH u AS (" update " RETURNING id, origin, coalesce(source_pos::text, source_id) AS key), "  \
+    "l AS (" INSERT_LOG "SELECT '_', " event " || CASE WHEN o.id IS NULL THEN '}'::bytea "         \
+            "ELSE " AT_ORIGIN("o.uuid", "o.epoch", "u.key") " END, 1, $3 "                         \
+        "FROM u LEFT JOIN \"{t}_origins\" AS o ON o.id = u.origin) "                               \
+    "SELECT id FROM u"
+/* clang-format on */
 #define SET_TAGS UPDATE("tags = $4")
 /* $4 is merged, the keys of $5 go; what is no object of strings is left alone. */
 #define SET_ANNOTATIONS                                                                            \
@@ -103,20 +104,26 @@ static const char entry_exists[] = "SELECT id FROM \"{t}\" WHERE id = $1 AND str
 /* $1 stream, $2 id, $3 time, $4 event, $5 event of one origin, without its last byte. The log gets
  * one event more per origin of the entries that went. */
 #define DELETE "DELETE FROM \"{t}\" WHERE stream = $1 AND id <= $2"
+/* clang-format off */
 static const char *const trims[] = {
     "WITH d AS (" DELETE " RETURNING 1) SELECT count(*) FROM d",
     "WITH d AS (" DELETE " RETURNING 1), n AS (SELECT count(*) AS n FROM d), l AS (" INSERT_LOG
     "SELECT '_', $4, 1, $3 FROM n WHERE n.n >= 0) SELECT n FROM n",
-    "WITH d AS (" DELETE " RETURNING id, origin, source_pos), n AS (SELECT count(*) AS n FROM d), "
+    "WITH d AS (" DELETE " RETURNING id, origin, source_pos, source_id), "
+    "n AS (SELECT count(*) AS n FROM d), "
+    "b AS (SELECT origin, max(id) AS id, "
+            "coalesce(max(source_pos)::text, max(" LDG_PG_TEXT_OF("") ")) AS last "
+        "FROM d WHERE origin != 0 GROUP BY origin, source_pos IS NULL), "
     "l AS (" INSERT_LOG "SELECT '_', v.event, 1, $3 FROM ("
-    "SELECT 0 AS origin, $4 AS event FROM n WHERE n.n >= 0 UNION ALL "
-    "SELECT o.id, $5 || convert_to(',\"before_id\":\"' || b.id || '\"', 'UTF8') || " AT_ORIGIN(
-        "o.uuid", "o.epoch", "b.last") " FROM (SELECT origin, max(id) AS id, "
-                                       "max(source_pos) AS last FROM d WHERE origin != 0 "
-                                       "AND source_pos IS NOT NULL GROUP BY origin) "
-                                       "AS b JOIN \"{t}_origins\" AS o ON o.id = b.origin "
-                                       "ORDER BY origin) AS v) SELECT n FROM n",
+        "SELECT 0 AS origin, $4 AS event FROM n WHERE n.n >= 0 "
+        "UNION ALL "
+        "SELECT o.id, $5 || convert_to(',\"before_id\":\"' || b.id || '\"', 'UTF8') "
+                "|| " AT_ORIGIN("o.uuid", "o.epoch", "b.last") " "
+            "FROM b JOIN \"{t}_origins\" AS o ON o.id = b.origin "
+        "ORDER BY origin) AS v) "
+    "SELECT n FROM n",
 };
+/* clang-format on */
 
 /* Which of the three: no log, a log, a log and entries that bridges may have brought. */
 static size_t form_of(const struct ldg_pg *pg)

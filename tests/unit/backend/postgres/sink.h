@@ -64,12 +64,13 @@ static inline const char *sink_text(struct sink *k, const char *sql)
 }
 
 /* What is in the sink, one line, without ids of the sink. */
+#define SINK_KEY "coalesce(source_pos::text, source_id)"
 #define SINK_ALL                                                                                   \
-    "SELECT string_agg(stream || '|' || source_pos || '|' || convert_from(payload, 'UTF8') || "    \
+    "SELECT string_agg(stream || '|' || " SINK_KEY " || '|' || convert_from(payload, 'UTF8') || "  \
     "'|' || dedup_key || '|' || tags::text || '|' || coalesce(annotations::text, '-') || '|' || "  \
     "coalesce(to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS'), '-') || "    \
     "'|' || coalesce(tags_pos::text, '-') || '|' || coalesce(annotations_pos::text, '-'), "        \
-    "' ' ORDER BY source_pos) FROM t"
+    "' ' ORDER BY source_pos, source_id) FROM t"
 
 #include "../sink_ops.h"
 

@@ -108,17 +108,20 @@ static void check_ours(PGconn *conn, const char *t, bool with_log)
 {
     static const char *const columns[] = { "source_id",    "origin",   "source_pos",
                                            "mutation_pos", "tags_pos", "annotations_pos" };
-    static const char *const indexes[] = { "stream_id", "dedup", "origin", "parked_entry" };
+    static const char *const indexes[] = { "stream_id", "dedup", "origin", "origin_text",
+                                           "parked_entry" };
     char name[128];
     for (size_t i = 0; i < sizeof(columns) / sizeof(columns[0]); i++)
         assert_true(has_column(conn, t, columns[i]));
-    for (size_t i = 0; i < 4; i++) {
+    for (size_t i = 0; i < sizeof(indexes) / sizeof(indexes[0]); i++) {
         snprintf(name, sizeof(name), "idx_%s_%s", t, indexes[i]);
         assert_true(has_index(conn, name));
     }
     snprintf(name, sizeof(name), "%s_cursors", t);
     assert_true(has_column(conn, name, "state"));
     assert_true(has_column(conn, name, "moved_at"));
+    snprintf(name, sizeof(name), "%s_parked", t);
+    assert_true(has_column(conn, name, "entry_id"));
     assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_meta", t), 1);
     assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_origins", t), 0);
     assert_int_equal(tst_pg_sql_int(conn, "SELECT count(*) FROM %s_parked", t), 0);
@@ -151,7 +154,7 @@ static void test_create(void **state)
     /* Only what is needed: no other index slows the writer down. */
     assert_int_equal(
         tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index WHERE indrelid = '" T "'::regclass"),
-        4);
+        5);
     assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index WHERE indrelid = '" T
                                              "_mutations'::regclass"),
                      2);
@@ -908,7 +911,7 @@ static void test_swapped_tables(void **state)
     handle_close(&f->pg);
     assert_int_equal(tst_pg_sql_int(f->conn, "SELECT count(*) FROM pg_index "
                                              "WHERE indrelid = 'old'::regclass"),
-                     4);
+                     5);
     /* An id that is given otherwise than by the sequence. */
     tst_pg_sql(f->conn, "ALTER TABLE " T " ALTER id DROP DEFAULT");
     tst_fails(try_open(f, 0), LEDGER_ERR_SCHEMA, &f->err);
