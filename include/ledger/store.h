@@ -3,13 +3,15 @@
  * Streams come into being with their first entry. Every write puts its mutation event into the log
  * in the same transaction, so a bridge sees exactly what was committed.
  *
- * Threads: one handle, one thread at a time. Open another handle for another thread.
+ * Threads: one handle, one thread at a time. Open another handle for another thread. Only
+ * ledger_store_interrupt() may be called beside a call.
  * Every call may fail with INVALID, CLOSED, NOMEM, BUSY (retry), CONNECT (retry), IO (retry), FULL
  * (retry), PERMISSION, SCHEMA (somebody changed the tables since the store was opened), CORRUPT,
- * CANCELLED (the program interrupted its own connection), INTERNAL; with DATA or TOO_LARGE for a
- * name or key that is no UTF-8 or too long. Calls that write may fail with READ_ONLY, calls that
- * read entries with DATA (a row that another program has written cannot be read). Only further
- * errors are listed below. On failure ret_ values are untouched and nothing was written. */
+ * CANCELLED (the program interrupted the call, or its own connection), INTERNAL; with DATA or
+ * TOO_LARGE for a name or key that is no UTF-8 or too long. Calls that write may fail with
+ * READ_ONLY, calls that read entries with DATA (a row that another program has written cannot be
+ * read). Only further errors are listed below. On failure ret_ values are untouched and nothing was
+ * written. */
 #ifndef LEDGER_STORE_H
 #define LEDGER_STORE_H
 
@@ -105,6 +107,27 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_store_open(const ledger_store_option
 
 /* Closes; an open transaction of ledger_store_begin() is rolled back. NULL is fine; sets NULL. */
 LEDGER_API void ledger_store_close(ledger_store **store);
+
+/* Ends the call that runs on this handle, also one on a tail or stream of it: soon (a wait looks up
+ * ten times a second, work more often) it fails with CANCELLED, nothing of it was written, and the
+ * store goes on. NULL is fine. Threads: any, and a signal handler, while the store is open.
+ *
+ * A call that was about to end ends with its own result, and so does one whose COMMIT is under way,
+ * however long that takes (one of SQLite that waits for a lock has not begun: it is rolled back);
+ * rolling back and closing are not interrupted. When no call runs nothing happens, also not to the
+ * next one: each forgets at its entry what came before. Who means a call that may not have begun
+ * yet interrupts again until it has returned.
+ *
+ * Inside of ledger_store_begin()'s transaction: call ledger_store_rollback() after CANCELLED.
+ * PostgreSQL takes nothing else then, and SQLite has undone all of it if a write was interrupted.
+ *
+ * PostgreSQL is told on a second connection to cancel the statement. A server that does not answer
+ * for some seconds, and any behind a pooler, loses the connection instead, and the next call makes
+ * a new one; the outcome of a write that is a transaction of its own is then UNKNOWN_OUTCOME.
+ * On a `connection` of the caller's: SQLite hears of it between two rows only, and not while it
+ * waits for a lock; PostgreSQL by PQcancel(), so the call ends when the server answers.
+ * A bridge has handles of its own: ledger_bridge_request_stop(). */
+LEDGER_API void ledger_store_interrupt(ledger_store *store);
 
 /* Views; live as long as the store. */
 LEDGER_API const char *ledger_store_table(const ledger_store *store);

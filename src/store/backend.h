@@ -42,7 +42,8 @@ struct ldg_open {
     const struct ldg_backend *backend;
     const char *label; /* what the server is told about who connects: "ledgerctl/orders"; never
                           NULL, any length */
-    const ledger_wait *wait; /* NULL: nobody is asked or told */
+    const ledger_wait *wait; /* NULL: nobody is asked or told. With `connection` it tells of an
+                                interrupt, and of nothing else */
     enum ldg_role {
         LDG_ROLE_USER,   /* opened by a program */
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */
@@ -506,6 +507,7 @@ struct ldg_backend {
 /* One wait. From zeroes with `wait`; begins with the first look. */
 struct ldg_waiting {
     const ledger_wait *wait; /* may be NULL */
+    bool commits;            /* for the answer to a COMMIT: an interrupt does not end that */
     int64_t since_us;
     bool told;
 };
@@ -515,6 +517,13 @@ void ldg_waiting_again(struct ldg_waiting *waiting);
 int64_t ldg_waiting_ms(struct ldg_waiting *waiting);
 /* May it go on? Without a `wait` always. */
 ledger_wait_answer ldg_waiting_ask(struct ldg_waiting *waiting);
+/* Also an answer, unless STOP is: the program has interrupted the call. It ends with CANCELLED as
+ * soon as it can, and its connection is kept. The answer stays the same until the next call begins,
+ * so what has to be done for good (a rollback, taking back) does not ask. The `wait` that a store
+ * gives its backend adds it to what the program answers. */
+#define LDG_WAIT_INTERRUPTED ((ledger_wait_answer)4)
+/* Is that the answer? For work that is no wait. */
+bool ldg_wait_interrupted(const ledger_wait *wait);
 /* Is it time to say what is waited for? True once for each wait, and never where nobody hears. */
 bool ldg_waiting_is_long(struct ldg_waiting *waiting);
 /* Says it. */

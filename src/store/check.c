@@ -17,11 +17,17 @@ ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledg
                     store->backend->name, what);
 }
 
-ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, bool has_callback,
-                        const char *what, ledger_error *err)
+ledger_rc ldg_fail_closed(ledger_error *err)
+{
+    return ldg_fail(err, LEDGER_ERR_CLOSED, "the store is closed (its handle is NULL)");
+}
+
+ledger_rc ldg_check_use(ledger_store *store, enum ldg_use use, bool has_callback, const char *what,
+                        ledger_error *err)
 {
     if (!store)
-        return ldg_fail(err, LEDGER_ERR_CLOSED, "the store is closed (its handle is NULL)");
+        return ldg_fail_closed(err);
+    atomic_store(&store->interrupted, false);
     if (use == LDG_USE_WRITE && (store->open.flags & LEDGER_STORE_READ_ONLY))
         return ldg_fail(err, LEDGER_ERR_READ_ONLY, "the store was opened read-only");
     if (!has_callback)
@@ -39,7 +45,7 @@ ledger_rc ldg_check_not_append_only(const ledger_store *store, ledger_error *err
                           "the store was opened append-only: tags and annotations cannot be set");
 }
 
-ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, bool has_callback,
+ledger_rc ldg_check_use_alone(ledger_store *store, enum ldg_use use, bool has_callback,
                               const char *what, ledger_error *err)
 {
     ledger_rc rc = ldg_check_use(store, use, has_callback, what, err);

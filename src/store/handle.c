@@ -89,6 +89,36 @@ static ledger_rc copy_options(ledger_store *store, const ledger_store_options *o
     return LEDGER_OK;
 }
 
+/* --- who is asked and told during a call ----------------------------------------------------- */
+
+static ledger_wait_answer may_wait(void *ctx, int64_t waited_ms)
+{
+    const ledger_store *store = ctx;
+    const ledger_wait *wait = store->wait;
+    unsigned answer = LEDGER_WAIT_ON;
+    /* How long its own connection waits is its owner's to decide. */
+    if (store->open.connection == NULL && wait != NULL && wait->ask != NULL)
+        answer = wait->ask(wait->ctx, waited_ms);
+    return answer | (atomic_load(&store->interrupted) ? LDG_WAIT_INTERRUPTED : 0U);
+}
+
+static void tell_wait(void *ctx, const char *what)
+{
+    const ledger_wait *wait = ((const ledger_store *)ctx)->wait;
+    wait->waiting(wait->ctx, what);
+}
+
+static void set_waits(ledger_store *store, const ledger_store_options *options)
+{
+    const ledger_wait *wait = options->wait;
+    const bool tells = wait != NULL && wait->waiting != NULL && options->connection == NULL;
+    store->wait = wait;
+    store->waits =
+        (ledger_wait){ .ask = may_wait, .waiting = tells ? tell_wait : NULL, .ctx = store };
+}
+
+/* --- opening --------------------------------------------------------------------------------- */
+
 static ledger_rc check_flags(const struct ldg_backend *backend, uint32_t flags, ledger_error *err)
 {
     const char *what = NULL;
@@ -141,6 +171,7 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         rc = ldg_fail_nomem(err);
         goto out;
     }
+    set_waits(store, options);
     store->open = (struct ldg_open){
         .backend = store->backend,
         .url = store->url,
@@ -152,7 +183,7 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         .busy_timeout_ms = options->busy_timeout_ms,
         .connection = options->connection,
         .label = store->label,
-        .wait = options->wait,
+        .wait = &store->waits,
         .role = role,
     };
     rc = store->backend->open(store->ctx, &store->open, err);

@@ -5,6 +5,8 @@
 #ifndef LDG_STORE_HANDLE_H
 #define LDG_STORE_HANDLE_H
 
+#include <stdatomic.h>
+
 #include "base/error.h"
 #include "base/mem.h"
 #include "store/intern.h"
@@ -26,6 +28,9 @@ struct ledger_store {
     char *table;
     char *log_table;
     char *label;
+    atomic_bool interrupted; /* the call that runs, or ran last */
+    const ledger_wait *wait; /* whom the program named; NULL: nobody */
+    ledger_wait waits;       /* whom the backend asks: of the interrupt, and that one */
     struct ldg_arena scratch;
     bool in_tx;
     bool in_snapshot;
@@ -41,13 +46,15 @@ enum ldg_use {
 #define LDG_HAS(store, role, callback)                                                             \
     ((store) && (store)->backend->role && (store)->backend->role->callback)
 
-/* May the handle do this now? store NULL: CLOSED. has_callback false: this backend cannot do it;
- * what: the ability, for the message. */
-ledger_rc ldg_check_use(const ledger_store *store, enum ldg_use use, bool has_callback,
-                        const char *what, ledger_error *err);
+/* A call begins: may the handle do this now? store NULL: CLOSED. has_callback false: this backend
+ * cannot do it; what: the ability, for the message. An interrupt that came before is forgotten, so
+ * this is not called again once a backend was. */
+ledger_rc ldg_check_use(ledger_store *store, enum ldg_use use, bool has_callback, const char *what,
+                        ledger_error *err);
 /* As ldg_check_use, for calls that are a transaction of their own. */
-ledger_rc ldg_check_use_alone(const ledger_store *store, enum ldg_use use, bool has_callback,
+ledger_rc ldg_check_use_alone(ledger_store *store, enum ldg_use use, bool has_callback,
                               const char *what, ledger_error *err);
+ledger_rc ldg_fail_closed(ledger_error *err);
 /* Is the handle one that only adds entries? */
 ledger_rc ldg_check_not_append_only(const ledger_store *store, ledger_error *err);
 ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err);
@@ -78,6 +85,10 @@ void ldg_store_wrote(ledger_store *store);
 /* store.c: read options of any version (NULL: the defaults) as ours. */
 ledger_rc ldg_read_options_take(const ledger_read_options *options,
                                 ledger_read_options *ret_options, ledger_error *err);
+/* store.c: as ledger_store_read(), in the midst of a call: stream was checked. */
+ledger_rc ldg_store_read_more(ledger_store *store, const char *stream,
+                              const ledger_read_options *options, ledger_batch **ret_batch,
+                              ledger_error *err);
 /* store.c: options are checked, stream was; only with the callback. */
 ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,
                               const ledger_read_options *options, const int64_t *known,

@@ -66,9 +66,8 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
     if (!err)
         err = &local_err;
 
-    ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
-    if (rc != LEDGER_OK)
-        return rc;
+    if (!store)
+        return ldg_fail_closed(err);
     if (!describe(store, url, sizeof(url)))
         return ldg_fail(err, LEDGER_ERR_INVALID,
                         "this %s database has no name under which a second handle could open it; "
@@ -84,7 +83,7 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
         .log = store->open.log,
         .flags = store->open.flags & ~LDG_FLAGS_ONCE,
         .busy_timeout_ms = store->open.busy_timeout_ms,
-        .wait = wait ? wait : store->open.wait,
+        .wait = wait ? wait : store->wait,
     };
     return ldg_store_open_as(store->backend, &options, role, ret_store, err);
 }
@@ -104,7 +103,7 @@ ledger_rc ldg_store_identity(ledger_store *store, struct ldg_identity *ret_ident
     return rc;
 }
 
-static ledger_rc check_log(const ledger_store *store, ledger_error *err)
+static ledger_rc check_log(ledger_store *store, ledger_error *err)
 {
     ledger_rc rc =
         ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, source, log_read), "a mutation log", err);

@@ -91,6 +91,16 @@ bool ledger_store_has_log(const ledger_store *store)
     return LDG_HAS(store, source, log_read) && store->backend->has_log(store->ctx);
 }
 
+/* --- interrupting ---------------------------------------------------------------------------- */
+
+_Static_assert(ATOMIC_BOOL_LOCK_FREE == 2, "a signal handler may interrupt");
+
+void ledger_store_interrupt(ledger_store *store)
+{
+    if (store)
+        atomic_store(&store->interrupted, true);
+}
+
 /* --- transactions ---------------------------------------------------------------------------- */
 
 ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err)
@@ -111,7 +121,7 @@ ledger_rc ledger_store_begin(ledger_store *store, ledger_error *err)
     return rc;
 }
 
-static ledger_rc check_in_tx(const ledger_store *store, ledger_error *err)
+static ledger_rc check_in_tx(ledger_store *store, ledger_error *err)
 {
     ledger_rc rc = ldg_check_use(store, LDG_USE_READ, true, "", err);
     if (rc == LEDGER_OK && !store->in_tx)
@@ -381,6 +391,13 @@ static ledger_rc read_entries(ledger_store *store, const char *stream, const cha
     else
         ledger_batch_destroy(&batch);
     return rc;
+}
+
+ledger_rc ldg_store_read_more(ledger_store *store, const char *stream,
+                              const ledger_read_options *options, ledger_batch **ret_batch,
+                              ledger_error *err)
+{
+    return read_entries(store, stream, NULL, options, ret_batch, err);
 }
 
 ledger_rc ldg_store_read_gaps(ledger_store *store, const char *stream,

@@ -99,7 +99,7 @@ static ledger_rc look_back(struct ledger_tail *tail, ledger_error *err)
     while (rc == LEDGER_OK && lowest > tail->watermark.settled + 1 &&
            tail->given_count < LOOK_BACK_COUNT) {
         ledger_batch *batch = NULL;
-        rc = ledger_store_read(tail->store, tail->stream, &o, &batch, err);
+        rc = ldg_store_read_more(tail->store, tail->stream, &o, &batch, err);
         if (rc == LEDGER_OK)
             rc = reserve(tail, batch->count, err);
         if (rc == LEDGER_OK) {
@@ -138,10 +138,9 @@ static ledger_rc start_at_end(struct ledger_tail *tail, ledger_error *err)
     ledger_rc rc;
 
     if (!tail->unordered) {
-        rc = ledger_store_stat(tail->store, tail->stream, &stat, err);
-        if (rc == LEDGER_OK) {
+        rc = tail->store->backend->store->stat(tail->store->ctx, tail->stream, &stat, err);
+        if (rc == LEDGER_OK)
             rc = move_behind(tail, stat.last_id, err);
-        }
         return rc;
     }
     rc = tail->store->backend->store->watermark(tail->store->ctx, &tail->watermark, err);
@@ -207,7 +206,7 @@ void ledger_tail_close(ledger_tail **tail)
 static ledger_rc read_ordered(struct ledger_tail *tail, ledger_batch **ret_batch, ledger_error *err)
 {
     ledger_batch *batch = NULL;
-    ledger_rc rc = ledger_store_read(tail->store, tail->stream, &tail->options, &batch, err);
+    ledger_rc rc = ldg_store_read_more(tail->store, tail->stream, &tail->options, &batch, err);
 
     if (rc == LEDGER_OK && batch->count > 0) {
         rc = move_behind(tail, batch->entries[batch->count - 1].id, err);
@@ -242,7 +241,7 @@ static ledger_rc read_next(struct ledger_tail *tail, ledger_batch **ret_batch, l
         ledger_batch_destroy(ret_batch);
         o.after.number = tail->given[tail->given_count - 1];
     }
-    return ledger_store_read(tail->store, tail->stream, &o, ret_batch, err);
+    return ldg_store_read_more(tail->store, tail->stream, &o, ret_batch, err);
 }
 
 static ledger_rc read_unordered(struct ledger_tail *tail, ledger_batch **ret_batch,

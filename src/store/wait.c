@@ -29,7 +29,16 @@ ledger_wait_answer ldg_waiting_ask(struct ldg_waiting *waiting)
     const ledger_wait *wait = waiting->wait;
     if (wait == NULL || wait->ask == NULL)
         return LEDGER_WAIT_ON;
-    return wait->ask(wait->ctx, ldg_waiting_ms(waiting));
+    const unsigned all = wait->ask(wait->ctx, ldg_waiting_ms(waiting));
+    const ledger_wait_answer answer = all & ~(unsigned)LDG_WAIT_INTERRUPTED;
+    return answer == all || answer == LEDGER_WAIT_STOP || waiting->commits ? answer
+                                                                           : LDG_WAIT_INTERRUPTED;
+}
+
+bool ldg_wait_interrupted(const ledger_wait *wait)
+{
+    struct ldg_waiting now = { .wait = wait };
+    return ldg_waiting_ask(&now) == LDG_WAIT_INTERRUPTED;
 }
 
 bool ldg_waiting_is_long(struct ldg_waiting *waiting)

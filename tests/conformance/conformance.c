@@ -392,6 +392,7 @@ int main(int argc, char **argv)
     } parts[] = {
         { conf_user_cases, conf_user_case_count },
         { conf_change_cases, conf_change_case_count },
+        { conf_interrupt_cases, conf_interrupt_case_count },
         { conf_source_cases, conf_source_case_count },
         { conf_sink_cases, conf_sink_case_count },
         { conf_parked_cases, conf_parked_case_count },

@@ -67,6 +67,7 @@ static ledger_rc memory_open(void *ctx, const struct ldg_open *open, ledger_erro
     const size_t key_size = strlen("memory:") + strlen(open->path) + 1;
     ldg_arena_init(&m->scratch, SCRATCH_KEEP_BYTES);
     ldg_buf_init(&m->event_buf, LDG_MEM_EVENT_MAX_BYTES);
+    m->wait = open->wait;
 
     ledger_rc rc = ldg_mem_before_open(open->path, err);
     if (rc == LEDGER_OK && !(m->wake_key = ldg_malloc(key_size)))

@@ -27,6 +27,16 @@ ledger_rc ldg_mem_leave(struct ldg_memory *m, ledger_rc rc, ledger_error *err)
     return rc == LEDGER_OK && hooks ? hooks->leave(m, err) : rc;
 }
 
+/* Rows between two looks: some microseconds. */
+#define LOOK_ROWS 256
+
+ledger_rc ldg_mem_look_up(const struct ldg_memory *m, size_t i, ledger_error *err)
+{
+    return i % LOOK_ROWS == 0 && ldg_wait_interrupted(m->wait)
+               ? ldg_fail_native(err, LEDGER_ERR_CANCELLED, "memory", 0, "interrupted")
+               : LEDGER_OK;
+}
+
 void ldg_mem_hold(struct ldg_memory *m)
 {
     const struct ldg_mem_hooks *hooks = ldg_mem_hooks;

@@ -211,6 +211,7 @@ struct ldg_memory {
     struct ldg_mem_db *db;
     struct ldg_mem_table *table;
     struct ldg_mem_log *log; /* NULL: off */
+    const ledger_wait *wait; /* asked by calls that go through many rows */
     struct ldg_mem_tx tx;
     bool in_tx;
     bool in_snapshot;
@@ -377,6 +378,8 @@ extern _Atomic(const struct ldg_mem_hooks *) ldg_mem_hooks;
 /* Every callback begins and ends with these: hook, then mutex. */
 ledger_rc ldg_mem_enter(struct ldg_memory *m, const char *callback, ledger_error *err);
 ledger_rc ldg_mem_leave(struct ldg_memory *m, ledger_rc rc, ledger_error *err);
+/* For the loops of a program's calls, at each row `i`: CANCELLED once the call was interrupted. */
+ledger_rc ldg_mem_look_up(const struct ldg_memory *m, size_t i, ledger_error *err);
 /* Hook only (there is no mutex yet). */
 ledger_rc ldg_mem_before_open(const char *name, ledger_error *err);
 /* In apply(), before the commit; the mutex is held before and after. */

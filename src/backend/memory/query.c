@@ -54,8 +54,9 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
         const ledger_append_input *in = &inputs[i];
         struct ldg_mem_row *row = NULL, *known = NULL;
         char *id_text = ldg_arena_alloc(&m->scratch, LEDGER_ID_TEXT_MAX);
-        rc = id_text ? ldg_mem_dedup_find(m, stream, in->dedup_key, &known, err)
-                     : ldg_fail_nomem(err);
+        rc = id_text ? ldg_mem_look_up(m, i, err) : ldg_fail_nomem(err);
+        if (rc == LEDGER_OK)
+            rc = ldg_mem_dedup_find(m, stream, in->dedup_key, &known, err);
         if (rc != LEDGER_OK)
             return rc;
         if (known)
@@ -237,7 +238,9 @@ static ledger_rc trim(struct ldg_memory *m, const char *stream_name, ledger_id b
             break;
         if (!ldg_mem_visible(&row->stamp, &m->tx, LDG_MEM_NOW))
             continue; /* also one that is still being appended: its transaction keeps it */
-        rc = ldg_mem_delete(m, row, err);
+        rc = ldg_mem_look_up(m, i, err);
+        if (rc == LEDGER_OK)
+            rc = ldg_mem_delete(m, row, err);
         deleted++;
         if (ldg_id_compare(row->key, last_key[row->origin]) > 0)
             last_key[row->origin] = row->key;
@@ -443,6 +446,9 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
 
     for (size_t i = 0; i < left && count < o->limit && (count == 0 || bytes < o->max_bytes); i++) {
         const struct ldg_mem_row *row = rows->items[o->descending ? begin - 1 - i : begin + i];
+        ledger_rc rc = ldg_mem_look_up(m, i, err);
+        if (rc != LEDGER_OK)
+            return rc;
         if (!ldg_mem_visible(&row->stamp, &m->tx, seq) || !is_wanted(gaps, row->id))
             continue;
         const struct ldg_mem_version *version = ldg_mem_version_seen(row, &m->tx, seq);
@@ -451,7 +457,7 @@ static ledger_rc read_rows(const struct ldg_memory *m, const struct ldg_mem_rows
         entries = arena_grow(arena, entries, count, &cap, sizeof(*entries));
         if (!entries)
             return ldg_fail_nomem(err);
-        ledger_rc rc = copy_entry(m, row, version, arena, &entries[count], err);
+        rc = copy_entry(m, row, version, arena, &entries[count], err);
         if (rc != LEDGER_OK)
             return rc;
         bytes += row->payload.size;
@@ -533,8 +539,9 @@ ledger_rc ldg_mem_stat(void *ctx, const char *stream_name, ledger_stream_stat *r
         stream_name ? ldg_mem_stream_find(m->table, stream_name) : NULL;
     const struct ldg_mem_rows *rows = stream ? &stream->rows : &m->table->rows;
     const int64_t seq = ldg_mem_seq(m);
-    for (size_t i = 0; (stream || !stream_name) && i < rows->count; i++) {
+    for (size_t i = 0; (stream || !stream_name) && rc == LEDGER_OK && i < rows->count; i++) {
         const struct ldg_mem_row *row = rows->items[i];
+        rc = ldg_mem_look_up(m, i, err);
         if (!ldg_mem_visible(&row->stamp, &m->tx, seq))
             continue;
         if (stat.count++ == 0) {
@@ -544,7 +551,7 @@ ledger_rc ldg_mem_stat(void *ctx, const char *stream_name, ledger_stream_stat *r
         stat.last_id = ldg_mem_id(m, row->id, m->id_texts[1]);
         stat.last_at_us = row->created_at_us;
     }
-    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
         *ret_stat = stat;
     return rc;
@@ -559,9 +566,11 @@ ledger_rc ldg_mem_count(void *ctx, const char *stream, uint64_t *ret_count, ledg
         return rc;
     const struct ldg_mem_stream *s = stream ? ldg_mem_stream_find(m->table, stream) : NULL;
     const struct ldg_mem_rows *rows = s ? &s->rows : &m->table->rows;
-    for (size_t i = 0; (s || !stream) && i < rows->count; i++)
+    for (size_t i = 0; (s || !stream) && rc == LEDGER_OK && i < rows->count; i++) {
+        rc = ldg_mem_look_up(m, i, err);
         count += ldg_mem_visible(&rows->items[i]->stamp, &m->tx, ldg_mem_seq(m));
-    rc = ldg_mem_leave(m, LEDGER_OK, err);
+    }
+    rc = ldg_mem_leave(m, rc, err);
     if (rc == LEDGER_OK)
         *ret_count = count;
     return rc;
@@ -596,6 +605,9 @@ static ledger_rc list_streams(struct ldg_memory *m, const char *after, size_t li
     if (!names->items)
         return ldg_fail_nomem(err);
     for (size_t i = low; i < stream_count && names->count < limit; i++) {
+        ledger_rc rc = ldg_mem_look_up(m, i - low, err);
+        if (rc != LEDGER_OK)
+            return rc;
         if (!stream_has_rows(m, streams[i]))
             continue;
         if (!(names->items[names->count] = ldg_strdup(streams[i]->name)))

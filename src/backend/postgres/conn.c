@@ -499,10 +499,13 @@ static ledger_rc await_attempt(struct attempt **attempt, ledger_error *err)
             tell_attempt(a);
         if (ldg_waiting_ask(&waiting) == LEDGER_WAIT_ON)
             continue;
+        const bool interrupted = ldg_wait_interrupted(a->wait);
         name_target(&a->p, target, sizeof(target));
         if (leave(a))
             break;
         *attempt = NULL;
+        if (interrupted)
+            return ldg_fail(err, LEDGER_ERR_CANCELLED, "connecting %s: interrupted", target);
         return ldg_fail(err, LEDGER_ERR_CONNECT,
                         "connecting %s: no answer within %lld seconds, and no more time for it; "
                         "check host and port, and firewalls between",
@@ -517,7 +520,10 @@ static ledger_rc run_attempt(struct attempt **attempt, ledger_error *err)
     struct ldg_waiting now = { .wait = (*attempt)->wait };
     pthread_attr_t attr;
     pthread_t thread;
-    if (ldg_waiting_ask(&now) != LEDGER_WAIT_ON)
+    const ledger_wait_answer answer = ldg_waiting_ask(&now);
+    if (answer == LDG_WAIT_INTERRUPTED)
+        return ldg_fail(err, LEDGER_ERR_CANCELLED, "interrupted before it has connected");
+    if (answer != LEDGER_WAIT_ON)
         return ldg_fail(err, LEDGER_ERR_CONNECT, "no more time to connect");
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);

@@ -23,6 +23,10 @@
 #define LOCKED_PROBE_MS 2000
 /* A server that is at work is left alone for so long, and then asked about again. */
 #define WORK_MS 5000
+/* An interrupt that must not be now is tried again then; one that the server has heard of and has
+ * not heeded by then ends the connection. */
+#define INTERRUPT_PAUSE_US (500 * INT64_C(1000))
+#define INTERRUPT_HEEDED_US (3 * INT64_C(1000000))
 
 /* How long nothing has come. */
 struct silence {
@@ -32,11 +36,12 @@ struct silence {
     int enough_probe_ms; /* a second connection asks then, where enough was waited … */
     int next_probe_ms;   /* … then in any case … */
     int locked_probe_ms; /* … and then, where locks were in the way before: once */
+    int64_t next_interrupt_us;
 };
 
 static struct silence silence_of(const struct ldg_pg *pg)
 {
-    struct silence s = { .waiting = { .wait = pg->own_conn ? pg->wait : NULL },
+    struct silence s = { .waiting = { .wait = pg->wait, .commits = pg->commits },
                          .slice_ms = LDG_WAIT_LOOK_MS,
                          .next_probe_ms = pg->reply_timeout_ms,
                          .locked_probe_ms = INT_MAX };
@@ -74,6 +79,32 @@ static ledger_rc give_up_to_stop(struct ldg_pg *pg, const char *doing, ledger_er
     return give_up(pg, doing, "no answer, and the caller is to stop", err);
 }
 
+/* The program has interrupted the call: the statement is to fail, so that the session goes on. */
+static ledger_rc interrupt(struct ldg_pg *pg, struct silence *s, const char *doing,
+                           ledger_error *err)
+{
+    const int64_t now_us = ldg_clock_mono_us();
+    enum ldg_pg_signal signal = LDG_PG_NOT_NOW;
+    if (now_us < s->next_interrupt_us)
+        return LEDGER_OK;
+    if (pg->interrupted_us == 0) {
+        signal = ldg_pg_interrupt(pg);
+        s->next_interrupt_us = ldg_clock_mono_us() + INTERRUPT_PAUSE_US;
+        if (signal == LDG_PG_SIGNALLED)
+            pg->interrupted_us = now_us;
+    } else if (now_us - pg->interrupted_us >= INTERRUPT_HEEDED_US) {
+        signal = LDG_PG_NO_ANSWER;
+    }
+    if (signal != LDG_PG_NO_ANSWER || !pg->own_conn)
+        return LEDGER_OK;
+    ledger_rc rc = ldg_fail(err, LEDGER_ERR_CANCELLED,
+                            "%s: while %s: interrupted; the server did not hear of it, so the "
+                            "connection is given up",
+                            pg->where, doing);
+    ldg_pg_drop(pg);
+    return rc;
+}
+
 static bool has_come(const struct ldg_pg *pg)
 {
     struct pollfd fd = { .fd = PQsocket(pg->conn), .events = POLLIN };
@@ -91,7 +122,7 @@ static ledger_rc probe_silence(struct ldg_pg *pg, struct silence *s, bool enough
     if (locked)
         s->locked_probe_ms = INT_MAX;
     /* What has come while it was asked was not there to be seen any more. */
-    if (has_come(pg))
+    if (has_come(pg) || ldg_waiting_ask(&s->waiting) == LDG_WAIT_INTERRUPTED)
         return LEDGER_OK;
     if (tell || (locked && sight == LDG_PG_WAITS_FOR_LOCK && *pg->holder))
         ldg_wait_tell(s->waiting.wait, "%s: %s: %s", pg->where, doing, words);
@@ -138,10 +169,13 @@ ledger_rc ldg_pg_await(struct ldg_pg *pg, bool sending, const char *doing, ledge
             break;
         struct pollfd fd = { .fd = PQsocket(pg->conn),
                              .events = (short)(POLLIN | (unsent ? POLLOUT : 0)) };
-        if (ldg_waiting_ask(&silence.waiting) == LEDGER_WAIT_STOP) {
+        const ledger_wait_answer answer = ldg_waiting_ask(&silence.waiting);
+        if (answer == LEDGER_WAIT_STOP)
             rc = give_up_to_stop(pg, doing, err);
+        else if (answer == LDG_WAIT_INTERRUPTED)
+            rc = interrupt(pg, &silence, doing, err);
+        if (rc != LEDGER_OK)
             break;
-        }
         int ready = fd.fd < 0 ? 0 : poll(&fd, 1, silence.slice_ms);
         if (fd.fd < 0 || (ready < 0 && errno != EINTR))
             break;
@@ -222,6 +256,9 @@ ledger_rc ldg_pg_failed(struct ldg_pg *pg, const PGresult *result, const char *d
     else if (strcmp(sqlstate, "55P03") == 0 || (*sqlstate && pg->cancelled))
         note_locked(pg, help, sizeof(help));
     ledger_rc rc = ldg_pg_fail(pg, result, doing, help, err);
+    if (pg->interrupted_us != 0 && strcmp(sqlstate, "57014") == 0)
+        rc = ldg_fail_native(err, LEDGER_ERR_CANCELLED, "postgres", err->native_code,
+                             "%s: while %s: interrupted", pg->where, doing);
     if (rc == LEDGER_ERR_CONNECT || PQstatus(pg->conn) == CONNECTION_BAD)
         ldg_pg_drop(pg);
     return rc;
@@ -257,7 +294,7 @@ ledger_rc ldg_pg_collect(struct ldg_pg *pg, bool sent, const char *doing, PGresu
     else
         PQclear(kept);
     /* What could not be sent may still have gone out in part. */
-    pg->reply_lost = !sent || rc == LEDGER_ERR_CONNECT;
+    pg->reply_lost = !sent || rc == LEDGER_ERR_CONNECT || (rc == LEDGER_ERR_CANCELLED && !pg->conn);
     return rc;
 }
 
@@ -269,6 +306,7 @@ ledger_rc ldg_pg_check_ready(struct ldg_pg *pg, const char *doing, const struct 
     size_t size = 0;
     pg->reply_lost = false;
     pg->cancelled = false;
+    pg->interrupted_us = 0;
     if (!pg->conn)
         return ldg_fail(err, LEDGER_ERR_CONNECT, "%s: while %s: the connection was lost", pg->where,
                         doing);

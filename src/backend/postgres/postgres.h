@@ -80,6 +80,7 @@ struct ldg_pg {
     uint32_t flags;
     int busy_timeout_ms;
     int server_version; /* 150018 */
+    bool has_standbys;  /* commits wait for a standby, as it was set when we connected */
     char system_id[24]; /* of the cluster; "" where the role may not ask */
     char *url;          /* with its secrets; NULL with a connection */
     char *label;        /* application_name */
@@ -112,8 +113,10 @@ struct ldg_pg {
     int silent_ms;        /* a bridge whose program says nothing for so long may be ended */
     const ledger_wait *wait;        /* NULL: nobody is asked or told */
     unsigned lock_failures;         /* waits for a lock that have ended without it, in a row */
-    bool commits;                   /* a COMMIT is under way */
+    bool commits;                   /* a COMMIT or ROLLBACK is under way */
+    bool writes_alone;              /* what is under way writes, and is a transaction of its own */
     bool cancelled;                 /* the statement under way, by us: enough waited for its lock */
+    int64_t interrupted_us;         /* the same for an interrupt: since then; 0: it was not */
     char holder[LDG_PG_HOLDER_MAX]; /* who was last seen with a lock that was waited for; "" */
     /* pipeline */
     struct ldg_pg_sent *sent;
@@ -428,6 +431,14 @@ enum ldg_pg_sight ldg_pg_server_probe(struct ldg_pg *pg, bool hurry, char words[
 /* Makes a statement that waits for a lock fail, so that its session can be used again. False: it
  * does not wait for one any more, or cannot be reached. */
 bool ldg_pg_cancel(struct ldg_pg *pg);
+enum ldg_pg_signal {
+    LDG_PG_SIGNALLED,
+    LDG_PG_NOT_NOW,  /* it must not be now, or the statement has ended */
+    LDG_PG_NO_ANSWER /* or there is no way to the server */
+};
+/* Makes the statement that is under way fail, whatever it does; never while it waits for a standby:
+ * then its transaction has committed. */
+enum ldg_pg_signal ldg_pg_interrupt(struct ldg_pg *pg);
 /* Ends the session that this connection is about to leave behind in the middle of something, so
  * that it holds nobody up; never while it waits for a standby: it has committed. */
 void ldg_pg_end_session(struct ldg_pg *pg);

@@ -130,8 +130,10 @@ ledger_rc ldg_pg_run_write(struct ldg_pg *pg, const char *doing, const char *tem
                            const struct ldg_pg_args *args, PGresult **ret_result, ledger_error *err)
 {
     bool alone = pg->conn && PQtransactionStatus(pg->conn) == PQTRANS_IDLE;
+    pg->writes_alone = alone;
     ledger_rc rc = ldg_pg_run(pg, LDG_PG_KEEP, doing, template, args, ret_result, err);
-    if (rc == LEDGER_ERR_CONNECT && alone && pg->reply_lost) {
+    pg->writes_alone = false;
+    if ((rc == LEDGER_ERR_CONNECT || rc == LEDGER_ERR_CANCELLED) && alone && pg->reply_lost) {
         ledger_error why = *err;
         rc = ldg_fail_native(err, LEDGER_ERR_UNKNOWN_OUTCOME, why.backend, why.native_code,
                              "%s; whether it was written is not known", why.message);

@@ -23,9 +23,11 @@
 
 /* --- the second connection ------------------------------------------------------------------- */
 
-/* All that it does has to be done by then; and it hears what its first connection hears. */
+/* All that it does has to be done by then; and it hears of a stop, and of an interrupt, as its
+ * first connection does. */
 struct deadline {
     const ledger_wait *wait; /* NULL: nobody else is asked */
+    bool commits;            /* the first connection: then an interrupt is nothing to it */
     int64_t until_us;
     ledger_wait as_wait;
 };
@@ -33,11 +35,14 @@ struct deadline {
 static ledger_wait_answer ask_deadline(void *ctx, int64_t waited_ms)
 {
     const struct deadline *d = ctx;
+    unsigned answer = LEDGER_WAIT_ON;
     if (ldg_clock_mono_us() >= d->until_us)
         return LEDGER_WAIT_STOP;
-    return d->wait && d->wait->ask && d->wait->ask(d->wait->ctx, waited_ms) == LEDGER_WAIT_STOP
-               ? LEDGER_WAIT_STOP
-               : LEDGER_WAIT_ON;
+    if (d->wait && d->wait->ask)
+        answer = d->wait->ask(d->wait->ctx, waited_ms);
+    if (d->commits)
+        answer &= ~(unsigned)LDG_WAIT_INTERRUPTED;
+    return answer > LEDGER_WAIT_ENOUGH ? LEDGER_WAIT_STOP : LEDGER_WAIT_ON;
 }
 
 static void set_deadline(struct deadline *d, const ledger_wait *wait, int64_t ms)
@@ -106,17 +111,29 @@ static const char end_sql[] = "SELECT pg_terminate_backend(pid) FROM pg_stat_act
 static const char cancel_sql[] = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
                                  "WHERE pid = $1 AND backend_start = $2 "
                                  "AND wait_event_type = 'Lock'";
+#define INTERRUPT                                                                                  \
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2 "   \
+    "AND wait_event IS DISTINCT FROM 'SyncRep'"
+static const char interrupt_sql[] = INTERRUPT;
+/* Of one that commits by itself, in a cluster where a commit waits for a standby: only while that
+ * is far. A signal that comes in that wait ends it as if the standby had answered. */
+static const char interrupt_write_sql[] =
+    INTERRUPT " AND (wait_event_type = 'Lock' OR backend_xid IS NULL "
+              "OR current_setting('synchronous_standby_names') = '')";
 
-static bool signal_session(PGconn *conn, const struct deadline *d, const char *sql, int pid,
-                           int64_t start_us)
+static enum ldg_pg_signal signal_session(PGconn *conn, const struct deadline *d, const char *sql,
+                                         int pid, int64_t start_us)
 {
     struct ldg_pg_args args = { 0 };
     ldg_pg_arg_int32(&args, pid);
     ldg_pg_arg_time(&args, start_us);
     PGresult *result = ask(conn, d, sql, &args);
-    bool done = PQntuples(result) > 0 && ldg_pg_get_bool(result, 0, 0);
+    const bool done = PQntuples(result) > 0 && ldg_pg_get_bool(result, 0, 0);
+    const enum ldg_pg_signal signal = done     ? LDG_PG_SIGNALLED
+                                      : result ? LDG_PG_NOT_NOW
+                                               : LDG_PG_NO_ANSWER;
     PQclear(result);
-    return done;
+    return signal;
 }
 
 static void name_holder(struct ldg_pg *pg, const PGresult *result, int row)
@@ -144,7 +161,8 @@ static void see_holders(struct ldg_pg *pg, PGconn *conn, const struct deadline *
             continue;
         name_holder(pg, result, i);
         if (!ldg_pg_get_bool(result, i, MAY_END) ||
-            !signal_session(conn, d, end_sql, pid, ldg_pg_get_time(result, i, START)))
+            signal_session(conn, d, end_sql, pid, ldg_pg_get_time(result, i, START)) !=
+                LDG_PG_SIGNALLED)
             continue;
         ldg_wait_tell(pg->wait,
                       "%s: ended the session of process %d (%.60s): it held a lock that was waited "
@@ -195,6 +213,7 @@ enum ldg_pg_sight ldg_pg_server_probe(struct ldg_pg *pg, bool hurry, char words[
     if (!pg->url)
         return LDG_PG_LOST;
     set_deadline(&d, pg->wait, hurry ? HURRY_TIMEOUT_MS : PROBE_TIMEOUT_MS);
+    d.commits = pg->commits;
     if (ldg_pg_dial(pg, &d.as_wait, &conn, &err) != LEDGER_OK) {
         /* With a SQLSTATE the server spoke: too many connections. */
         const bool spoke = *ldg_pg_sqlstate(&err) != '\0';
@@ -219,24 +238,48 @@ enum ldg_pg_sight ldg_pg_server_probe(struct ldg_pg *pg, bool hurry, char words[
 }
 
 /* One signal to our own session. */
-static bool signal_own(struct ldg_pg *pg, const char *sql, const ledger_wait *wait, int64_t ms)
+static enum ldg_pg_signal signal_own(struct ldg_pg *pg, const char *sql, const ledger_wait *wait,
+                                     int64_t ms)
 {
     PGconn *conn = NULL;
     struct deadline d;
     ledger_error err;
     if (!pg->own_conn || !pg->url || !pg->backend_pid)
-        return false;
+        return LDG_PG_NO_ANSWER;
     set_deadline(&d, wait, ms);
     if (ldg_pg_dial(pg, &d.as_wait, &conn, &err) != LEDGER_OK)
-        return false;
-    bool done = signal_session(conn, &d, sql, pg->backend_pid, pg->backend_start_us);
+        return LDG_PG_NO_ANSWER;
+    const enum ldg_pg_signal signal =
+        signal_session(conn, &d, sql, pg->backend_pid, pg->backend_start_us);
     PQfinish(conn);
-    return done;
+    return signal;
 }
 
 bool ldg_pg_cancel(struct ldg_pg *pg)
 {
-    return signal_own(pg, cancel_sql, pg->wait, HURRY_TIMEOUT_MS);
+    return signal_own(pg, cancel_sql, pg->wait, HURRY_TIMEOUT_MS) == LDG_PG_SIGNALLED;
+}
+
+/* Where the connection is the caller's there is no second one to ask first: libpq's own way. It
+ * waits until the server has heard of it, so it hits no later statement. */
+static enum ldg_pg_signal interrupt_given(struct ldg_pg *pg)
+{
+    char text[256];
+    if (pg->writes_alone && pg->has_standbys)
+        return LDG_PG_NOT_NOW;
+    PGcancel *cancel = PQgetCancel(pg->conn);
+    const bool done = cancel != NULL && PQcancel(cancel, text, sizeof(text)) != 0;
+    PQfreeCancel(cancel);
+    return done ? LDG_PG_SIGNALLED : LDG_PG_NOT_NOW;
+}
+
+enum ldg_pg_signal ldg_pg_interrupt(struct ldg_pg *pg)
+{
+    if (!pg->own_conn)
+        return interrupt_given(pg);
+    /* Who has interrupted the call is not asked about it again. */
+    return signal_own(pg, pg->writes_alone ? interrupt_write_sql : interrupt_sql, NULL,
+                      HURRY_TIMEOUT_MS);
 }
 
 void ldg_pg_end_session(struct ldg_pg *pg)

@@ -65,7 +65,8 @@ static ledger_rc check_server(struct ldg_pg *pg, ledger_error *err)
         "SELECT pg_backend_pid(), current_setting('server_version_num')::int4, "
         "current_setting('server_encoding'), pg_is_in_recovery(), "
         "(SELECT backend_start FROM pg_stat_get_activity(pg_backend_pid())), "
-        "has_function_privilege('pg_control_system()', 'EXECUTE')";
+        "has_function_privilege('pg_control_system()', 'EXECUTE'), "
+        "current_setting('synchronous_standby_names') <> ''";
     PGresult *result = NULL;
     ledger_rc rc;
     pg->pooled = false; /* until it is known: a new session that says nothing is given up */
@@ -84,6 +85,7 @@ static ledger_rc check_server(struct ldg_pg *pg, ledger_error *err)
     pg->pooled = pid != PQbackendPID(pg->conn);
     pg->backend_pid = pg->pooled ? 0 : pid;
     pg->backend_start_us = ldg_pg_get_time(result, 0, 4);
+    pg->has_standbys = ldg_pg_get_bool(result, 0, 6);
     pg->server_version = (int)ldg_pg_get_int64(result, 0, 1);
     rc = judge_server(pg, ldg_pg_get_text(result, 0, 2), ldg_pg_get_bool(result, 0, 3), err);
     PQclear(result);

@@ -103,12 +103,14 @@ void ldg_pg_rollback(struct ldg_pg *pg)
     ledger_error err;
     if (!pg->conn)
         return;
+    pg->commits = true;
     if (PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF)
         (void)!ldg_pg_pipe_end(pg, &err);
     ldg_pg_copy_cancel(pg);
     if (pg->conn && PQtransactionStatus(pg->conn) != PQTRANS_IDLE &&
         ldg_pg_run_simple(pg, "rolling back", "ROLLBACK", NULL, &err) != LEDGER_OK)
         ldg_pg_drop(pg);
+    pg->commits = false;
 }
 
 ledger_rc ldg_pg_end(struct ldg_pg *pg, bool own, ledger_rc rc, ledger_error *err)

@@ -149,16 +149,21 @@ static int on_busy(void *ctx, int count)
     return 1;
 }
 
-/* A statement at work hears of a stop, and of nothing else. Not 0: it ends. */
+/* A statement at work hears of a stop and of an interrupt, and of nothing else. Not 0: it ends.
+ * SQLite counts the opcodes of a prepared statement from one run to the next, and may also call
+ * this when the statement has done all that it does: a COMMIT then fails that has committed. */
 static int on_progress(void *ctx)
 {
-    struct ldg_waiting now = { .wait = ((struct ldg_sqlite *)ctx)->wait };
-    return ldg_waiting_ask(&now) == LEDGER_WAIT_STOP;
+    const struct ldg_sqlite *s = ctx;
+    struct ldg_waiting now = { .wait = s->wait };
+    const ledger_wait_answer answer = s->undisturbed ? LEDGER_WAIT_ON : ldg_waiting_ask(&now);
+    return answer == LEDGER_WAIT_STOP || answer == LDG_WAIT_INTERRUPTED;
 }
 
 int ldg_sqlite_wait_setup(struct ldg_sqlite *s)
 {
     if (s->wait)
         sqlite3_progress_handler(s->db, LOOK_OPCODES, on_progress, s);
+    s->has_handlers = true;
     return sqlite3_busy_handler(s->db, on_busy, s);
 }

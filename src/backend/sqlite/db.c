@@ -305,6 +305,9 @@ bool ldg_sql_row(struct ldg_sql *q)
 {
     int code;
 
+    if (q->rc == LEDGER_OK && !q->s->has_handlers && !q->s->undisturbed &&
+        ldg_wait_interrupted(q->s->wait))
+        q->rc = ldg_sqlite_fail_interrupted(q->s, q->doing, q->err);
     if (q->rc != LEDGER_OK)
         return false;
     code = sqlite3_step(q->stmt);
@@ -341,6 +344,15 @@ ledger_rc ldg_sql_exec(struct ldg_sqlite *s, const char *doing, const char *text
 
     ldg_sql_begin(&q, s, doing, text, err);
     return ldg_sql_run(&q);
+}
+
+ledger_rc ldg_sql_control(struct ldg_sqlite *s, const char *doing, const char *text,
+                          ledger_error *err)
+{
+    s->undisturbed = true;
+    ledger_rc rc = ldg_sql_exec(s, doing, text, err);
+    s->undisturbed = false;
+    return rc;
 }
 
 ledger_rc ldg_sql_exec_ints(struct ldg_sqlite *s, const char *doing, const char *text,

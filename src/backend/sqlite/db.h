@@ -83,6 +83,10 @@ ledger_rc ldg_sql_run(struct ldg_sql *q);
 /* A statement without parameters, of which no row is wanted. */
 ledger_rc ldg_sql_exec(struct ldg_sqlite *s, const char *doing, const char *text,
                        ledger_error *err);
+/* The same for BEGIN, COMMIT, SAVEPOINT and what ends one: neither a stop nor an interrupt comes
+ * between what it does and its result. Waiting for a lock it hears of both. */
+ledger_rc ldg_sql_control(struct ldg_sqlite *s, const char *doing, const char *text,
+                          ledger_error *err);
 /* A statement with integers; *ret_value (may be NULL): the first column, if a row came. */
 ledger_rc ldg_sql_exec_ints(struct ldg_sqlite *s, const char *doing, const char *text,
                             const int64_t *values, size_t count, int64_t *ret_value,

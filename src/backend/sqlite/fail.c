@@ -82,6 +82,10 @@ static ledger_rc fail_busy(const struct ldg_sqlite *s, int sqlite_rc, const char
 {
     char holder[LDG_SQLITE_HOLDER_MAX];
     ldg_sqlite_holder(s, holder);
+    if (s->has_handlers && ldg_wait_interrupted(s->wait))
+        return ldg_fail_native(err, LEDGER_ERR_CANCELLED, "sqlite", sqlite_rc,
+                               "%s%swhile %s: interrupted; %s holds the lock",
+                               s->path ? s->path : "", s->path ? ": " : "", doing, holder);
     return ldg_fail_native(err, LEDGER_ERR_BUSY, "sqlite", sqlite_rc,
                            "%s%swhile %s: %s; %s holds the lock: try again, or wait longer (busy "
                            "timeout)",
@@ -164,6 +168,14 @@ ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing
             code = ldg_sqlite_fail_ids(s, table, err);
     }
     return code;
+}
+
+ledger_rc ldg_sqlite_fail_interrupted(const struct ldg_sqlite *s, const char *doing,
+                                      ledger_error *err)
+{
+    return ldg_fail_native(err, LEDGER_ERR_CANCELLED, "sqlite", SQLITE_INTERRUPT,
+                           "%s%swhile %s: interrupted", s->path ? s->path : "", s->path ? ": " : "",
+                           doing);
 }
 
 ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err)

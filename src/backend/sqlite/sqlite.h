@@ -70,6 +70,8 @@ struct ldg_sqlite {
     int64_t seen_version; /* data_version of the last log_read: the witness was right then */
     bool seen;            /* there was one */
     const ledger_wait *wait;
+    bool has_handlers; /* SQLite asks `wait` by itself; else it is asked between rows */
+    bool undisturbed;  /* what is done now is done for good: work does not ask */
     int busy_timeout_ms;
     bool no_wal;                /* it was found without one when it was opened */
     struct ldg_waiting waiting; /* for a lock */
@@ -78,6 +80,9 @@ struct ldg_sqlite {
 /* fail.c: turns a SQLite result into our code, with its text. */
 ledger_rc ldg_sqlite_fail(struct ldg_sqlite *s, int sqlite_rc, const char *doing,
                           ledger_error *err);
+/* CANCELLED: the program has interrupted the call. */
+ledger_rc ldg_sqlite_fail_interrupted(const struct ldg_sqlite *s, const char *doing,
+                                      ledger_error *err);
 /* A failure to write what is ours alone (cursors, parked events …): no event's fault. */
 ledger_rc ldg_sqlite_own_fail(struct ldg_sqlite *s, int code, const char *doing, ledger_error *err);
 /* The statement that lets a table's ids go on behind its rows; complete enough to paste. */

@@ -26,7 +26,7 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
                         "ledger_store_rollback() and begin again");
     ledger_rc rc = ldg_sqlite_file_verify(s, false, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sql_exec(s, "waiting for the write lock", "BEGIN IMMEDIATE", err);
+        rc = ldg_sql_control(s, "waiting for the write lock", "BEGIN IMMEDIATE", err);
     if (rc != LEDGER_OK)
         return rc;
     rc = ldg_sqlite_schema_refresh(s, err);
@@ -39,7 +39,7 @@ ledger_rc ldg_sqlite_begin_write(struct ldg_sqlite *s, bool *ret_own, ledger_err
 
 static ledger_rc commit(struct ldg_sqlite *s, ledger_error *err)
 {
-    return ldg_sql_exec(s, "committing", "COMMIT", err);
+    return ldg_sql_control(s, "committing", "COMMIT", err);
 }
 
 ledger_rc ldg_sqlite_commit(struct ldg_sqlite *s, ledger_error *err)
@@ -61,18 +61,18 @@ ledger_rc ldg_sqlite_save(struct ldg_sqlite *s, ledger_error *err)
     ledger_rc rc = ldg_sql_prepare(s, undo_text, err);
     if (rc == LEDGER_OK)
         rc = ldg_sql_prepare(s, release_text, err);
-    return rc == LEDGER_OK ? ldg_sql_exec(s, "setting a savepoint", "SAVEPOINT ldg", err) : rc;
+    return rc == LEDGER_OK ? ldg_sql_control(s, "setting a savepoint", "SAVEPOINT ldg", err) : rc;
 }
 
 ledger_rc ldg_sqlite_release(struct ldg_sqlite *s, ledger_error *err)
 {
-    return ldg_sql_exec(s, "releasing a savepoint", release_text, err);
+    return ldg_sql_control(s, "releasing a savepoint", release_text, err);
 }
 
 ledger_rc ldg_sqlite_undo(struct ldg_sqlite *s, ledger_error *err)
 {
-    ledger_rc rc = ldg_sql_exec(s, "undoing", undo_text, err);
-    return rc == LEDGER_OK ? ldg_sql_exec(s, "undoing", release_text, err) : rc;
+    ledger_rc rc = ldg_sql_control(s, "undoing", undo_text, err);
+    return rc == LEDGER_OK ? ldg_sql_control(s, "undoing", release_text, err) : rc;
 }
 
 void ldg_sqlite_add_note(ledger_error *err, const char *text)
@@ -111,7 +111,7 @@ ledger_rc ldg_sqlite_write_end(struct ldg_sqlite *s, bool own, ledger_rc rc, led
 ledger_rc ldg_sqlite_read_begin(struct ldg_sqlite *s, bool *ret_own, ledger_error *err)
 {
     *ret_own = sqlite3_get_autocommit(s->db) != 0;
-    return *ret_own ? ldg_sql_exec(s, "beginning a read", "BEGIN", err) : LEDGER_OK;
+    return *ret_own ? ldg_sql_control(s, "beginning a read", "BEGIN", err) : LEDGER_OK;
 }
 
 void ldg_sqlite_read_end(struct ldg_sqlite *s, bool own)
@@ -185,7 +185,7 @@ ledger_rc ldg_sqlite_snapshot_begin(void *ctx, ledger_error *err)
         return ldg_fail(err, LEDGER_ERR_INVALID, "a snapshot or a transaction is already open");
     ledger_rc rc = ldg_sqlite_rollback_ready(s, err);
     if (rc == LEDGER_OK)
-        rc = ldg_sql_exec(s, "beginning a snapshot", "BEGIN", err);
+        rc = ldg_sql_control(s, "beginning a snapshot", "BEGIN", err);
     if (rc == LEDGER_OK) {
         /* BEGIN alone takes no snapshot: the first read does. */
         rc = ldg_sql_exec(s, "beginning a snapshot", "SELECT 1 FROM main.\"%T\" LIMIT 1", err);

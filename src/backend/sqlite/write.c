@@ -128,12 +128,14 @@ static void take_back(struct ldg_sqlite *s, const ledger_append_entry *entries, 
         ldg_sqlite_add_note(err, "; the database has rolled the whole transaction back");
         return;
     }
+    s->undisturbed = true;
     for (size_t i = 0; i < count && !failed; i++) {
         int64_t id = 0;
         failed =
             !ldg_int64_parse(entries[i].id, false, &id) ||
             ldg_sql_exec_ints(s, "undoing", delete_entry, LDG_INTS(id), NULL, &second) != LEDGER_OK;
     }
+    s->undisturbed = false;
     if (failed)
         ldg_sqlite_add_note(err, "; it could not be undone: roll the transaction back");
 }

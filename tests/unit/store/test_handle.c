@@ -99,11 +99,72 @@ static void options_are_copied(void **state)
     ledger_store_close(&store);
 }
 
+/* --- who is asked and told ------------------------------------------------------------------- */
+
+static int asked_count, told_count;
+
+static ledger_wait_answer ask(void *ctx, int64_t waited_ms)
+{
+    ++*(int *)ctx;
+    return LEDGER_WAIT_ENOUGH;
+}
+
+static void tell(void *ctx, const char *what)
+{
+    assert_string_equal(what, "x");
+    assert_ptr_equal(ctx, &asked_count);
+    told_count++;
+}
+
+/* Of the interrupt, and whom the program named; a handle that is made from this one asks
+ * that one, too, and hears nothing of the interrupt. */
+static void the_program_is_asked(void **state)
+{
+    const ledger_wait wait = { .ask = ask, .waiting = tell, .ctx = &asked_count };
+    const ledger_wait silent = { 0 };
+    ledger_store_options options = {
+        .size = sizeof(options), .url = "memory:asked", .flags = LEDGER_STORE_CREATE, .wait = &wait
+    };
+    ledger_store *store = NULL, *again = NULL;
+    struct ldg_waiting waiting = { 0 };
+    uint64_t count;
+    assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
+    waiting.wait = store->open.wait;
+    assert_int_equal(ldg_waiting_ask(&waiting), LEDGER_WAIT_ENOUGH);
+    assert_int_equal(asked_count, 1);
+    ldg_wait_tell(store->open.wait, "x");
+    assert_int_equal(told_count, 1);
+    ledger_store_interrupt(store);
+    assert_int_equal(ldg_waiting_ask(&waiting), LDG_WAIT_INTERRUPTED);
+    assert_int_equal(asked_count, 2);
+    assert_true(ldg_wait_interrupted(store->open.wait));
+    assert_int_equal(ldg_store_reopen(store, LDG_ROLE_USER, NULL, &again, NULL), LEDGER_OK);
+    assert_true(ldg_wait_interrupted(store->open.wait));
+    waiting.wait = again->open.wait;
+    asked_count = 0;
+    assert_int_equal(ldg_waiting_ask(&waiting), LEDGER_WAIT_ENOUGH);
+    assert_int_equal(asked_count, 1);
+    ledger_store_close(&again);
+    assert_int_equal(ledger_store_count(store, NULL, &count, NULL), LEDGER_OK);
+    assert_false(ldg_wait_interrupted(store->open.wait));
+    ledger_store_close(&store);
+
+    options.wait = &silent;
+    assert_int_equal(ledger_store_open(&options, &store, NULL), LEDGER_OK);
+    waiting.wait = store->open.wait;
+    assert_int_equal(ldg_waiting_ask(&waiting), LEDGER_WAIT_ON);
+    assert_null(store->open.wait->waiting);
+    ledger_store_close(&store);
+    assert_int_equal(ldg_store_reopen(NULL, LDG_ROLE_USER, NULL, &again, NULL), LEDGER_ERR_CLOSED);
+    ledger_store_interrupt(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(options_are_checked),
         cmocka_unit_test(options_are_copied),
+        cmocka_unit_test(the_program_is_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

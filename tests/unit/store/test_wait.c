@@ -66,6 +66,25 @@ static void who_waits_asks(void **state)
     assert_int_equal(asked_ms, 0);
 }
 
+/* A stop is more than an interrupt, and that is more than the rest; a COMMIT does not hear of it.
+ */
+static void an_interrupt_is_an_answer(void **state)
+{
+    static const ledger_wait_answer answers[] = { LEDGER_WAIT_ON, LEDGER_WAIT_ENOUGH,
+                                                  LEDGER_WAIT_STOP };
+    struct ldg_waiting w = { .wait = &wait_of }, commits = { .wait = &wait_of, .commits = true };
+    for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+        const bool stop = answers[i] == LEDGER_WAIT_STOP;
+        answer = answers[i];
+        assert_false(ldg_wait_interrupted(&wait_of));
+        answer = (ledger_wait_answer)((unsigned)answers[i] | LDG_WAIT_INTERRUPTED);
+        assert_int_equal(ldg_waiting_ask(&w), stop ? LEDGER_WAIT_STOP : LDG_WAIT_INTERRUPTED);
+        assert_int_equal(ldg_wait_interrupted(&wait_of), !stop);
+        assert_int_equal(ldg_waiting_ask(&commits), answers[i]);
+    }
+    assert_false(ldg_wait_interrupted(NULL));
+}
+
 static void long_waits_are_told_once(void **state)
 {
     struct ldg_waiting w = { .wait = &wait_of };
@@ -102,6 +121,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(who_waits_asks, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_interrupt_is_an_answer, setup, teardown),
         cmocka_unit_test_setup_teardown(long_waits_are_told_once, setup, teardown),
         cmocka_unit_test_setup_teardown(nobody_has_to_hear, setup, teardown),
     };

@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <endian.h>
 #include <netdb.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -758,7 +759,10 @@ static void test_enough(void **state)
  * it seen before it is safe. */
 static void test_standby_away(void **state)
 {
-    static const ledger_wait_answer ends[] = { LEDGER_WAIT_STOP, LEDGER_WAIT_ENOUGH };
+    /* An interrupt changes nothing of it. */
+    static const ledger_wait_answer ends[] = { LEDGER_WAIT_STOP, LEDGER_WAIT_ENOUGH,
+                                               (ledger_wait_answer)(LEDGER_WAIT_ENOUGH |
+                                                                    LDG_WAIT_INTERRUPTED) };
     static const char standbys[] = "SELECT length(current_setting('synchronous_standby_names'))";
     struct tst_pg *server = tst_pg_start(NULL);
     PGconn *watcher = tst_pg_connect(server, NULL);
@@ -767,7 +771,7 @@ static void test_standby_away(void **state)
     tst_pg_reload(server);
     for (int i = 0; i < 200 && tst_pg_sql_int(watcher, standbys) == 0; i++)
         usleep(10000);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         connect_to(tst_pg_url(server, NULL, NULL, NULL));
         pg.wait = &asked;
         answer = LEDGER_WAIT_ON;
@@ -776,7 +780,7 @@ static void test_standby_away(void **state)
         answer_in(500, ends[i]);
         assert_int_equal(ldg_pg_commit(&pg, &err), LEDGER_ERR_UNKNOWN_OUTCOME);
         soon(6000);
-        if (ends[i] == LEDGER_WAIT_ENOUGH)
+        if (ends[i] != LEDGER_WAIT_STOP)
             assert_true(says("SyncRep"));
         assert_null(pg.conn);
         answer = LEDGER_WAIT_ON;
@@ -787,13 +791,185 @@ static void test_standby_away(void **state)
     assert_int_equal(
         tst_pg_sql_int(watcher,
                        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
-        2);
+        3);
     tst_pg_configure(server, "synchronous_standby_names = ''");
     tst_pg_reload(server);
-    for (int i = 0; i < 500 && tst_pg_sql_int(watcher, "SELECT count(*) FROM t") != 2; i++)
+    for (int i = 0; i < 500 && tst_pg_sql_int(watcher, "SELECT count(*) FROM t") != 3; i++)
         usleep(10000);
-    assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t"), 2);
+    assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t"), 3);
     release_handle();
+    PQfinish(watcher);
+    tst_pg_destroy(&server);
+}
+
+/* --- interrupts ------------------------------------------------------------------------------ */
+
+static const char sleep_sql[] = "SELECT pg_sleep(60)";
+
+static ledger_rc insert_alone(int64_t id)
+{
+    struct ldg_pg_args args = { 0 };
+    ldg_pg_arg_int64(&args, id);
+    ldg_pg_arg_text(&args, "x");
+    return ldg_pg_run_write(&pg, "inserting", insert_row, &args, NULL, &err);
+}
+
+/* A statement fails, whatever it does; the connection goes on. */
+static void test_interrupt(void **state)
+{
+    const int pid = pg.backend_pid;
+    pg.wait = &asked;
+    answer_in(300, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                     LEDGER_ERR_CANCELLED);
+    soon(5000);
+    assert_true(says("interrupted"));
+
+    answer = LEDGER_WAIT_ON;
+    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
+    tst_pg_sql(other, "BEGIN; LOCK t");
+    answer_in(300, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(insert_alone(1), LEDGER_ERR_CANCELLED);
+    soon(5000);
+    tst_pg_sql(other, "ROLLBACK");
+
+    /* What ends a transaction is not interrupted. */
+    for (int i = 0; i < 2; i++) {
+        answer = LEDGER_WAIT_ON;
+        must(ldg_pg_begin(&pg, "BEGIN", NULL, &err));
+        must(insert(2, "x"));
+        answer_in(0, LDG_WAIT_INTERRUPTED);
+        if (i == 0) {
+            assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                             LEDGER_ERR_CANCELLED);
+            ldg_pg_rollback(&pg);
+        } else {
+            must(ldg_pg_commit(&pg, &err));
+        }
+        answer = LEDGER_WAIT_ON;
+        assert_int_equal(ask_int("SELECT count(*) FROM t"), i);
+    }
+    assert_int_equal(pg.backend_pid, pid);
+}
+
+static void test_interrupt_given(void **state)
+{
+    PGconn *given = tst_pg_connect(tst_pg_shared(), NULL);
+    release_handle();
+    prepare_handle(NULL);
+    must(ldg_pg_take(&pg, given, &err));
+    pg.wait = &asked;
+    answer_in(300, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                     LEDGER_ERR_CANCELLED);
+    soon(5000);
+    answer = LEDGER_WAIT_ON;
+    must(insert(1, "x"));
+    tst_pg_sql(given, "BEGIN");
+    answer_in(0, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                     LEDGER_ERR_CANCELLED);
+    assert_int_equal(PQtransactionStatus(given), PQTRANS_INERROR);
+    tst_pg_sql(given, "ROLLBACK");
+    ldg_pg_close_conn(&pg);
+    PQfinish(given);
+}
+
+/* A server, or a session, that is stopped: there is no answer, so the connection goes. */
+static void test_interrupt_no_answer(void **state)
+{
+    static const struct {
+        bool server, writes;
+        ledger_rc want;
+    } cases[] = {
+        { true, false, LEDGER_ERR_CANCELLED },
+        { true, true, LEDGER_ERR_UNKNOWN_OUTCOME },
+        { false, false, LEDGER_ERR_CANCELLED },
+    };
+    struct tst_pg *server = tst_pg_start(NULL);
+    tst_pg_exec(server, NULL, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        connect_to(tst_pg_url(server, NULL, NULL, NULL));
+        must(insert_alone(10 + (int64_t)i)); /* prepared: else nothing would be run yet */
+        const int pid = pg.backend_pid;
+        pg.wait = &asked;
+        kill(pid, SIGSTOP);
+        if (cases[i].server)
+            kill(server->pid, SIGSTOP);
+        answer_in(300, LDG_WAIT_INTERRUPTED);
+        ledger_rc rc = cases[i].writes
+                           ? insert_alone(1)
+                           : ldg_pg_run_text(&pg, "asking", "SELECT 1", NULL, NULL, &err);
+        kill(server->pid, SIGCONT);
+        kill(pid, SIGCONT);
+        assert_int_equal(rc, cases[i].want);
+        soon(15000);
+        assert_null(pg.conn);
+        answer = LEDGER_WAIT_ON;
+        must(ldg_pg_connect(&pg, &err));
+        assert_int_equal(ask_int("SELECT 5::int8"), 5);
+    }
+    release_handle();
+    tst_pg_destroy(&server);
+}
+
+static struct tst_pg *to_mend; /* NULL: it was mended */
+
+static ledger_wait_answer ask_and_mend(void *ctx, int64_t waited_ms)
+{
+    if (to_mend && ldg_clock_mono_us() >= answer_from_us + 1500000) {
+        tst_pg_configure(to_mend, "synchronous_standby_names = ''");
+        tst_pg_reload(to_mend);
+        to_mend = NULL;
+    }
+    return ask(ctx, waited_ms);
+}
+
+/* What waits for a standby has committed. It would be told so before it is safe if the wait were
+ * ended. */
+static void test_interrupt_standby_away(void **state)
+{
+    static const ledger_wait mends = { .ask = ask_and_mend };
+    struct tst_pg *server = tst_pg_start(NULL);
+    PGconn *watcher = tst_pg_connect(server, NULL), *given = NULL;
+    tst_pg_sql(watcher, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    for (int i = 0; i < 3; i++) {
+        tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
+        tst_pg_reload(server);
+        for (int n = 0; n < 200 && tst_pg_sql_int(watcher, "SELECT length(current_setting("
+                                                           "'synchronous_standby_names'))") == 0;
+             n++)
+            usleep(10000);
+        if (i < 2) {
+            connect_to(tst_pg_url(server, NULL, NULL, NULL));
+        } else {
+            release_handle();
+            prepare_handle(NULL);
+            given = tst_pg_connect(server, NULL);
+            must(ldg_pg_take(&pg, given, &err));
+        }
+        pg.wait = &mends;
+        if (i == 1) { /* a lock is not yet a commit */
+            must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
+            tst_pg_sql(watcher, "BEGIN; LOCK t");
+            answer_in(300, LDG_WAIT_INTERRUPTED);
+            assert_int_equal(insert_alone(i), LEDGER_ERR_CANCELLED);
+            tst_pg_sql(watcher, "ROLLBACK");
+            answer = LEDGER_WAIT_ON;
+        }
+        if (i == 0) {
+            must(ldg_pg_begin(&pg, "BEGIN", NULL, &err));
+            must(insert(i, "x"));
+        }
+        to_mend = server;
+        answer_in(300, LDG_WAIT_INTERRUPTED);
+        must(i == 0 ? ldg_pg_commit(&pg, &err) : insert_alone(i));
+        assert_null(to_mend);
+        assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t WHERE id = %d", i), 1);
+        answer = LEDGER_WAIT_ON;
+    }
+    release_handle();
+    PQfinish(given);
     PQfinish(watcher);
     tst_pg_destroy(&server);
 }
@@ -879,6 +1055,9 @@ static void stop_connecting(const char *url, const char *waits_for)
     pg.wait = &asked;
     answer_in(300, LEDGER_WAIT_STOP);
     assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
+    soon(3000);
+    answer_in(300, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CANCELLED);
     soon(3000);
     /* By a clock on which ten seconds are soon over. */
     answer_in(30000, LEDGER_WAIT_ENOUGH);
@@ -1130,6 +1309,10 @@ int main(void)
         TEST(test_stop),
         TEST(test_enough),
         TEST(test_standby_away),
+        TEST(test_interrupt),
+        TEST(test_interrupt_given),
+        TEST(test_interrupt_no_answer),
+        TEST(test_interrupt_standby_away),
         TEST(test_frozen),
         TEST(test_stop_connecting),
         TEST(test_refused),

@@ -15,9 +15,12 @@ static ledger_wait_answer answer;
 static int told_count;
 static char told[512];
 static int64_t stop_us; /* by the true clock: from then on the answer is STOP; 0: never */
+static int asks_left;   /* that many, and then the answer is that it was interrupted; 0: never */
 
 static ledger_wait_answer ask(void *ctx, int64_t waited_ms)
 {
+    if (asks_left > 0 && --asks_left == 0)
+        answer = LDG_WAIT_INTERRUPTED;
     return stop_us != 0 && ldg_clock_mono_us() >= stop_us ? LEDGER_WAIT_STOP : answer;
 }
 
@@ -72,6 +75,7 @@ static int setup(void **state)
     answer = LEDGER_WAIT_ON;
     told_count = 0;
     stop_us = 0;
+    asks_left = 0;
     return 0;
 }
 
@@ -206,13 +210,125 @@ static void work_hears_of_a_stop_alone(void **state)
     handle_close(&s);
 }
 
+/* --- interrupts ------------------------------------------------------------------------------ */
+
+static void an_interrupt_ends_a_wait_and_work(void **state)
+{
+    struct ldg_sqlite s;
+    tst_ok(open_for(&s, 600000), &err);
+    hold("BEGIN IMMEDIATE");
+    asks_left = 5;
+    assert_int_equal(write_one(&s), LEDGER_ERR_CANCELLED);
+    assert_true(names_holder(err.message));
+    kill(holder, SIGKILL);
+    waitpid(holder, NULL, 0);
+    holder = 0;
+    answer = LEDGER_WAIT_ON;
+    tst_ok(write_one(&s), &err);
+    asks_left = 5;
+    assert_int_equal(ldg_sqlite_exec(&s, "counting", &err,
+                                     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM "
+                                     "n) SELECT count(*) FROM n"),
+                     LEDGER_ERR_CANCELLED);
+    answer = LEDGER_WAIT_ON;
+    tst_ok(write_one(&s), &err);
+    handle_close(&s);
+}
+
+/* SQLite may ask when a statement has done what it does: then its failure would be a lie. */
+static void what_is_done_has_not_failed(void **state)
+{
+    static const char begin[] = "BEGIN IMMEDIATE", save[] = "SAVEPOINT x", commit[] = "COMMIT";
+    struct ldg_sqlite s;
+    tst_ok(open_for(&s, 1000), &err);
+    answer = LDG_WAIT_INTERRUPTED;
+    for (int i = 0; i < 25000; i++) {
+        tst_ok(ldg_sql_control(&s, "beginning", begin, &err), &err);
+        tst_ok(ldg_sql_control(&s, "saving", save, &err), &err);
+        tst_ok(ldg_sql_control(&s, "committing", commit, &err), &err);
+    }
+    answer = LEDGER_WAIT_ON;
+    handle_close(&s);
+}
+
+static ledger_rc append_ten(ledger_store *store)
+{
+    ledger_append_input inputs[10];
+    for (size_t i = 0; i < 10; i++)
+        inputs[i] = (ledger_append_input){ .payload = { "{}", 2 } };
+    return ledger_store_append(store, "s", inputs, 10, NULL, &err);
+}
+
+/* Its owner's handlers stay; of an interrupt the calls hear between rows. */
+static void own_connection(void **state)
+{
+    ledger_store_options options;
+    ledger_store *store = NULL;
+    sqlite3 *db = raw_open(path);
+    uint64_t count = 0;
+    ledger_store_options_defaults(&options);
+    options.connection = db;
+    options.wait = &wait_of;
+    tst_ok(ledger_store_open(&options, &store, &err), &err);
+    answer = LEDGER_WAIT_STOP; /* how long it waits is its owner's to decide */
+    tst_ok(append_ten(store), &err);
+    answer = LEDGER_WAIT_ON;
+    ledger_store_close(&store);
+
+    struct ldg_sqlite s;
+    const struct ldg_open open = { .connection = db,
+                                   .table = LEDGER_DEFAULT_TABLE,
+                                   .log_table = LEDGER_DEFAULT_TABLE "_mutations",
+                                   .wait = &wait_of };
+    const ledger_append_input input = {
+        .payload = { "{}", 2 }, .order_key = "", .dedup_key = "", .schema_version = 1
+    };
+    const ledger_append_input inputs[] = { input, input, input };
+    const ledger_read_options all = { .limit = 100, .max_bytes = SIZE_MAX };
+    ledger_ids ids = { 0 };
+    ledger_entry *entries;
+    struct ldg_arena arena;
+    size_t read = 0;
+    ldg_arena_init(&arena, 0);
+    memset(&s, 0, sizeof(s));
+    tst_ok(ldg_backend_sqlite.open(&s, &open, &err), &err);
+    asks_left = 5;
+    assert_int_equal(ldg_sqlite_read(&s, "s", NULL, &all, &arena, &entries, &read, &err),
+                     LEDGER_ERR_CANCELLED);
+    answer = LEDGER_WAIT_ON;
+    tst_ok(ldg_sqlite_read(&s, "s", NULL, &all, &arena, &entries, &read, &err), &err);
+    assert_int_equal(read, 10);
+
+    /* In its owner's transaction the call takes back what is its own. */
+    assert_int_equal(sqlite3_exec(db, "BEGIN", NULL, NULL, NULL), SQLITE_OK);
+    tst_ok(ldg_sqlite_append(&s, "s", inputs, 1, &ids, &err), &err);
+    ledger_ids_destroy(&ids);
+    asks_left = 2;
+    assert_int_equal(ldg_sqlite_append(&s, "s", inputs, 3, &ids, &err), LEDGER_ERR_CANCELLED);
+    assert_int_equal(asks_left, 0);
+    assert_false(sqlite3_get_autocommit(db));
+    assert_int_equal(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+    answer = LEDGER_WAIT_ON;
+    tst_ok(ldg_sqlite_count(&s, "s", &count, &err), &err);
+    assert_int_equal(count, 11);
+    ldg_backend_sqlite.close(&s);
+    ldg_arena_fini(&arena);
+    sqlite3_close(db);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(a_timeout_names_the_holder), TEST(a_reader_without_wal_is_named),
-        TEST(ourselves_are_named),        TEST(who_asks_may_end_it),
-        TEST(a_long_wait_is_told_once),   TEST(work_hears_of_a_stop_alone),
+        TEST(a_timeout_names_the_holder),
+        TEST(a_reader_without_wal_is_named),
+        TEST(ourselves_are_named),
+        TEST(who_asks_may_end_it),
+        TEST(a_long_wait_is_told_once),
+        TEST(work_hears_of_a_stop_alone),
+        TEST(an_interrupt_ends_a_wait_and_work),
+        TEST(what_is_done_has_not_failed),
+        TEST(own_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
