@@ -660,7 +660,8 @@ static void run_shell(const char *fmt, ...)
 static void dump_restored_elsewhere(void **state)
 {
     struct tst_env *env = *state;
-    struct tst_pg *pg[2] = { tst_pg_start(NULL), tst_pg_start(NULL) };
+    const struct tst_pg_options other = { .own_cluster = true };
+    struct tst_pg *pg[2] = { tst_pg_start(NULL), tst_pg_start(&other) };
     char url[2][900];
     ledger_store_options o;
     ledger_error err = { 0 };

@@ -138,7 +138,7 @@ static void become(const struct tst_pg *pg, const char **args, int death_signal,
     if (death_signal != 0 && (prctl(PR_SET_PDEATHSIG, death_signal) != 0 || getppid() != parent))
         _exit(123);
     /* By its whole path: the server's programs look for each other beside what they were called. */
-    snprintf(path, sizeof path, "%s/%s", bin_dir, args[0]);
+    snprintf(path, sizeof path, "%s/%s", args[0][0] == '/' ? "" : bin_dir, args[0]);
     args[0] = path;
     execv(path, (char *const *)(uintptr_t)args);
     _exit(127);
@@ -308,6 +308,31 @@ static void configure_place(struct tst_pg *pg, bool tcp)
     tst_pg_configure(pg, text);
 }
 
+/* LEDGER_TEST_PG_CLUSTER/data, if LEDGER_TEST_PG_CLUSTER/bin says that our server made it. */
+static bool find_made_cluster(char *ret_data, size_t size)
+{
+    const char *made = getenv("LEDGER_TEST_PG_CLUSTER");
+    char link[500], made_with[sizeof bin_dir];
+    ssize_t length;
+    if (made == NULL || made[0] == '\0')
+        return false;
+    snprintf(link, sizeof link, "%s/bin", made);
+    length = readlink(link, made_with, sizeof made_with);
+    snprintf(ret_data, size, "%s/data", made);
+    return length == (ssize_t)strlen(bin_dir) && memcmp(made_with, bin_dir, (size_t)length) == 0;
+}
+
+static void make_data(const struct tst_pg *pg, bool own_cluster)
+{
+    char made[500];
+    if (!own_cluster && find_made_cluster(made, sizeof made))
+        run_program(pg, (const char *[]){ "/bin/cp", "-a", made, pg->data, NULL });
+    else
+        run_program(pg, (const char *[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U",
+                                          "postgres", "-E", "UTF8", "--locale=C.UTF-8",
+                                          "--no-instructions", NULL });
+}
+
 struct tst_pg *tst_pg_start(const struct tst_pg_options *options)
 {
     static const struct tst_pg_options none = { 0 };
@@ -316,9 +341,7 @@ struct tst_pg *tst_pg_start(const struct tst_pg_options *options)
     if (options == NULL)
         options = &none;
     pg = make();
-    run_program(pg,
-                (const char *[]){ "initdb", "-D", pg->data, "-A", "trust", "-N", "-U", "postgres",
-                                  "-E", "UTF8", "--locale=C.UTF-8", "--no-instructions", NULL });
+    make_data(pg, options->own_cluster);
     tst_pg_configure(pg, "fsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
                          "max_connections = 120\nmax_prepared_transactions = 64\n"
                          "log_checkpoints = off\nautovacuum_naptime = 5s\n");

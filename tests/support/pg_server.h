@@ -1,5 +1,7 @@
 /* PostgreSQL servers of the test's own: real ones, made with initdb in a folder under $TMPDIR, gone
  * when the program ends, however it ends. As root they run as the user postgres (or nobody).
+ * With LEDGER_TEST_PG_CLUSTER (`tests/support/pg_server.py FOLDER` makes it) they are copies of it,
+ * which takes a tenth of the time.
  *
  * Where no server can be had the running test is skipped with the reason, and with CI=true it
  * fails. Everything else that goes wrong here fails the test, with the end of the server's log.
@@ -25,6 +27,7 @@ struct tst_pg_options {
     const char *settings; /* more lines for postgresql.conf; NULL: none */
     const char *hba;      /* lines before those that trust everybody; NULL: none */
     bool tcp;             /* listen on 127.0.0.1, too, on a free port */
+    bool own_cluster;     /* with a system identifier that no other server has */
 };
 
 /* Can servers be started here? *ret_why (may be NULL) says why not. */

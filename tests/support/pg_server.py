@@ -4,6 +4,7 @@
         pg.sql("CREATE TABLE t (id int)")
         ctl('store', 'init', '--store', pg.url())
 
+With LEDGER_TEST_PG_CLUSTER (`pg_server.py FOLDER` makes it) servers are copies of it.
 A server is stopped when this process ends, however it ends. Where none can be had, PgServer()
 raises PgMissing; with CI=true that is an error, otherwise the case is to be skipped."""
 import atexit
@@ -16,6 +17,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -94,11 +96,45 @@ def _alive(pid):
         return False
 
 
+def _child_options(user, folder, death_signal):
+    libc = ctypes.CDLL(None)
+
+    def before_exec():  # after the change of user, which would forget it
+        libc.prctl(1, death_signal)  # PR_SET_PDEATHSIG
+
+    options = {'cwd': folder, 'preexec_fn': before_exec, 'stdin': subprocess.DEVNULL}
+    if user:
+        options.update(user=user[0], group=user[1], extra_groups=[])
+    return options
+
+
+def _run(args, options):
+    done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                          **options)
+    assert done.returncode == 0, f'{args[0]}: {done.stdout.decode("utf-8", "replace")}'
+
+
+def initdb(data):
+    return ('initdb', '-D', data, '-A', 'trust', '-N', '-U', 'postgres', '-E', 'UTF8',
+            '--locale=C.UTF-8', '--no-instructions')
+
+
+def make_cluster(folder):
+    """What LEDGER_TEST_PG_CLUSTER names: data/, of which servers are copies, and bin, what made
+    it."""
+    user, name, *args = server_user(), *initdb(os.path.join(folder, 'data'))
+    if user:
+        os.chown(folder, *user)
+    os.chmod(folder, 0o755)
+    _run([os.path.join(bin_dir(), name), *args], _child_options(user, folder, signal.SIGKILL))
+    os.symlink(bin_dir(), os.path.join(folder, 'bin'))
+
+
 class PgServer:
     # pylint: disable=too-many-instance-attributes
     all = []
 
-    def __init__(self, settings='', hba='', tcp=False, base=None, initdb=()):
+    def __init__(self, settings='', hba='', tcp=False, base=None):
         self.bin = bin_dir()
         self.user = server_user()
         self.process = None
@@ -113,8 +149,7 @@ class PgServer:
             self.run_program('pg_basebackup', '-D', self.data, '-h', base.dir, '-p', base.port,
                              '-U', 'postgres', '-R', '-X', 'stream', '-c', 'fast', '--no-sync')
         else:
-            self.run_program('initdb', '-D', self.data, '-A', 'trust', '-N', '-U', 'postgres',
-                             '-E', 'UTF8', '--locale=C.UTF-8', '--no-instructions', *initdb)
+            self.make_data()
             self.configure('fsync = off\nfull_page_writes = off\nshared_buffers = 64MB\n'
                            'max_connections = 120\nmax_prepared_transactions = 64\n'
                            'log_checkpoints = off\nautovacuum_naptime = 5s')
@@ -138,21 +173,18 @@ class PgServer:
         self.destroy()
 
     def _options(self, death_signal):
-        libc = ctypes.CDLL(None)
+        return _child_options(self.user, self.dir, death_signal)
 
-        def before_exec():  # after the change of user, which would forget it
-            libc.prctl(1, death_signal)  # PR_SET_PDEATHSIG
-
-        options = {'cwd': self.dir, 'preexec_fn': before_exec, 'stdin': subprocess.DEVNULL}
-        if self.user:
-            options.update(user=self.user[0], group=self.user[1], extra_groups=[])
-        return options
+    def make_data(self):
+        made = os.environ.get('LEDGER_TEST_PG_CLUSTER')
+        if made and os.readlink(os.path.join(made, 'bin')) == self.bin:
+            self.run_program('/bin/cp', '-a', os.path.join(made, 'data'), self.data)
+        else:
+            self.run_program(*initdb(self.data))
 
     def run_program(self, name, *args):
-        done = subprocess.run([os.path.join(self.bin, name)] + [str(a) for a in args],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-                              **self._options(signal.SIGKILL))
-        assert done.returncode == 0, f'{name}: {done.stdout.decode("utf-8", "replace")}'
+        _run([os.path.join(self.bin, name)] + [str(a) for a in args],
+             self._options(signal.SIGKILL))
 
     def configure(self, settings):
         """For the next start or reload; wins over what is there."""
@@ -305,3 +337,6 @@ def _clean_up():
 
 
 atexit.register(_clean_up)
+
+if __name__ == '__main__':
+    make_cluster(sys.argv[1])
