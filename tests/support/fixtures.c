@@ -171,6 +171,9 @@ static void close_all(struct tst_env *env)
         ledger_store_close(&env->stores[i - 1]);
     }
     env->store_count = 0;
+#if LDG_WITH_POSTGRES
+    tst_pg_forget();
+#endif
 }
 
 int tst_teardown(void **state)
@@ -405,12 +408,10 @@ static int64_t postgres_v(const ledger_store *store, const char *fmt, va_list ar
 {
     int64_t value = -1;
 #if LDG_WITH_POSTGRES
-    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
     char *sql = sqlite3_vmprintf(fmt, args);
     assert_non_null(sql);
-    value = tst_pg_sql_int(conn, "%s", sql);
+    value = tst_pg_sql_int(tst_pg_kept(ledger_store_url(store)), "%s", sql);
     sqlite3_free(sql);
-    PQfinish(conn);
 #else
     tst_fail("no PostgreSQL in this build: %s", fmt);
 #endif
@@ -546,7 +547,7 @@ static void log_raw_postgres(const ledger_store *store, const void *event, size_
 {
     const char *values[] = { size > 0 ? event : "" };
     const int lengths[] = { (int)size }, formats[] = { 1 };
-    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
+    PGconn *conn = tst_pg_kept(ledger_store_url(store));
     char sql[256];
     PGresult *result;
     snprintf(sql, sizeof sql, "INSERT INTO %s_mutations (stream, payload) VALUES ('_', $1::bytea)",
@@ -555,7 +556,6 @@ static void log_raw_postgres(const ledger_store *store, const void *event, size_
     if (PQresultStatus(result) != PGRES_COMMAND_OK)
         tst_fail("%s: %s", sql, PQerrorMessage(conn));
     PQclear(result);
-    PQfinish(conn);
 }
 
 /* By a trigger, which ends with a SQLSTATE of the user's own (P0001). */

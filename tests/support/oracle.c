@@ -255,7 +255,7 @@ static void load_postgres_row(const PGresult *result, int row, bool ours, struct
 /* Through a cursor: a table may be larger than what one result should hold. */
 static void load_postgres(ledger_store *store, struct tst_history *h)
 {
-    PGconn *conn = tst_pg_connect_url(ledger_store_url(store));
+    PGconn *conn = tst_pg_kept(ledger_store_url(store));
     const char *table = ledger_store_table(store);
     int count;
     bool ours = tst_pg_sql_int(conn,
@@ -294,7 +294,7 @@ static void load_postgres(ledger_store *store, struct tst_history *h)
             load_postgres_row(result, row, ours, h);
         PQclear(result);
     } while (count > 0);
-    PQfinish(conn);
+    tst_pg_sql(conn, "COMMIT");
 }
 #endif
 
@@ -637,7 +637,7 @@ static void play_sqlite(ledger_store *source, struct played **items, size_t *cou
 #if LDG_WITH_POSTGRES
 static void play_postgres(ledger_store *source, struct played **items, size_t *count)
 {
-    PGconn *conn = tst_pg_connect_url(ledger_store_url(source));
+    PGconn *conn = tst_pg_kept(ledger_store_url(source));
     char sql[1024];
     PGresult *result;
     snprintf(sql, sizeof sql,
@@ -658,7 +658,6 @@ static void play_postgres(ledger_store *source, struct played **items, size_t *c
     for (int row = 0; row < PQntuples(result); row++)
         play_text(PQgetvalue(result, row, 0), items, count);
     PQclear(result);
-    PQfinish(conn);
 }
 #endif
 

@@ -388,6 +388,7 @@ void tst_pg_run(struct tst_pg *pg)
 void tst_pg_stop(struct tst_pg *pg, enum tst_pg_stop how)
 {
     assert_true(pg->pid > 0);
+    tst_pg_forget(); /* a smart one waits for every session */
     (void)kill(pg->pid, how == TST_PG_SMART ? SIGTERM : how == TST_PG_FAST ? SIGINT : SIGQUIT);
     if (!reap(pg, tst_slow(START_US)))
         tst_fail("the server does not stop");
@@ -544,6 +545,47 @@ PGconn *tst_pg_connect_url(const char *url)
         tst_fail("%s", PQerrorMessage(conn));
     PQsetNoticeReceiver(conn, no_notice, NULL);
     return conn;
+}
+
+/* Most questions of a test go to one of two stores, and a session costs more than they do. */
+#define KEPT_MAX 4
+static struct kept {
+    PGconn *conn;
+    char url[900];
+} kept[KEPT_MAX]; /* the one used last comes first */
+
+/* Nobody has left a transaction open, and the server has not ended the session. */
+static bool is_usable(PGconn *conn)
+{
+    return PQtransactionStatus(conn) == PQTRANS_IDLE && PQconsumeInput(conn) == 1 &&
+           PQconsumeInput(conn) == 1 && PQstatus(conn) == CONNECTION_OK;
+}
+
+PGconn *tst_pg_kept(const char *url)
+{
+    struct kept found = { .conn = NULL };
+    size_t at = 0;
+    while (at < KEPT_MAX - 1 && kept[at].conn != NULL && strcmp(kept[at].url, url) != 0)
+        at++;
+    if (kept[at].conn != NULL && strcmp(kept[at].url, url) == 0 && is_usable(kept[at].conn)) {
+        found = kept[at];
+    } else {
+        PQfinish(kept[at].conn);
+        kept[at].conn = NULL;
+        snprintf(found.url, sizeof found.url, "%s", url);
+        found.conn = tst_pg_connect_url(url);
+    }
+    memmove(&kept[1], &kept[0], at * sizeof kept[0]);
+    kept[0] = found;
+    return found.conn;
+}
+
+void tst_pg_forget(void)
+{
+    for (size_t i = 0; i < KEPT_MAX; i++) {
+        PQfinish(kept[i].conn);
+        kept[i].conn = NULL;
+    }
 }
 
 PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database)

@@ -67,6 +67,10 @@ int tst_pg_free_port(void);
 /* A connection of the test's own; PQfinish. */
 PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database);
 PGconn *tst_pg_connect_url(const char *url);
+/* One that is kept for whoever asks for this URL next: leave no transaction and no setting behind.
+ * They end with the env, or with any server. */
+PGconn *tst_pg_kept(const char *url);
+void tst_pg_forget(void); /* ends them */
 /* Any number of statements, which must work. */
 void tst_pg_sql(PGconn *conn, const char *fmt, ...) LEDGER_PRINTF(2, 3);
 int64_t tst_pg_sql_int(PGconn *conn, const char *fmt, ...) LEDGER_PRINTF(2, 3); /* null, none: -1 */
