@@ -71,8 +71,8 @@ static bool applies(enum tst_pq_fault fault, enum what what)
     case TST_PQ_SQLSTATE:
         return what == SENDS;
     case TST_PQ_CUT:
-    case TST_PQ_CUT_AFTER:
-        return what != OTHERS && what != CONNECTS;
+    case TST_PQ_CUT_AFTER: /* a result is taken from what has been read: noticed by the next read */
+        return what == SENDS || what == RECEIVES;
     default:
         return true;
     }
@@ -116,7 +116,7 @@ static void cut_after_request(PGconn *conn)
         struct pollfd out = { .fd = PQsocket(conn), .events = POLLOUT };
         (void)poll(&out, 1, 10);
     }
-    (void)poll(&fd, 1, 100); /* the answer is there, unread */
+    (void)poll(&fd, 1, 20); /* the answer is there, unread; in a pipeline there may be none */
     cut(conn);
 }
 
@@ -239,12 +239,8 @@ PGresult *__wrap_PQgetResult(PGconn *conn)
     PGresult *result;
     if (!due("PQgetResult", RESULTS, &fault, sqlstate))
         return __real_PQgetResult(conn);
-    if (fault == TST_PQ_CUT)
-        cut(conn);
     result = __real_PQgetResult(conn);
-    if (fault == TST_PQ_CUT_AFTER)
-        cut(conn);
-    if ((fault == TST_PQ_FAIL || fault == TST_PQ_STATUS) && result != NULL) {
+    if (result != NULL) { /* FAIL or STATUS */
         PQclear(result);
         result =
             PQmakeEmptyPGresult(conn, fault == TST_PQ_FAIL ? PGRES_FATAL_ERROR : PGRES_EMPTY_QUERY);
