@@ -37,7 +37,7 @@ static void drain_and_second_run(void **state)
 static void restart_after_each_batch(void **state)
 {
     struct tst_env *env = *state;
-    TST_ALL_PAIRS(env, from, to)
+    TST_EACH_PAIR(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -104,7 +104,7 @@ static void batches_end_by_bytes(void **state)
 static void skipped_types_are_counted(void **state)
 {
     struct tst_env *env = *state;
-    TST_ALL_PAIRS(env, from, to)
+    TST_EACH_PAIR(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");
@@ -150,7 +150,7 @@ static void skipped_kind_comes_after_a_reset(void **state)
     static const ledger_mutation_type kinds[] = { LEDGER_MUTATION_SET_TAGS,
                                                   LEDGER_MUTATION_SET_ANNOTATIONS };
     struct tst_env *env = *state;
-    TST_ALL_PAIRS(env, from, to)
+    TST_EACH_PAIR(env, from, to)
     {
         for (size_t kind = 0; kind < 2; kind++) {
             ledger_store *source = tst_open(env, from, kind ? "source-1" : "source-0");
@@ -245,7 +245,7 @@ static void parallel_streams(void **state)
 {
     struct tst_env *env = *state;
     static const size_t widths[] = { 1, 2, 8 };
-    TST_ALL_PAIRS(env, from, to)
+    TST_EACH_PAIR(env, from, to)
     {
         for (size_t i = 0; i < 3; i++) {
             char name[2][32];
@@ -425,7 +425,7 @@ static void replayed_trim_leaves_later_entries(void **state)
 static void replayed_changes_never_go_back(void **state)
 {
     struct tst_env *env = *state;
-    TST_ALL_PAIRS(env, from, to)
+    TST_EACH_PAIR(env, from, to)
     {
         ledger_store *source = tst_open(env, from, "source");
         ledger_store *sink = tst_open(env, to, "sink");

@@ -69,7 +69,7 @@ static int run_random(const char *path, uint64_t seed, uint64_t count)
         } else if ((err.flags & LEDGER_ERROR_RETRY) == 0 || ++failures > 20) {
             return complain("step", &err);
         }
-        if (i % 8 == 7 && !w.in_transaction)
+        if (i % 4 == 3 && !w.in_transaction)
             tst_sleep_us((int64_t)tst_random_below(&w.state, 2000));
     }
     ledger_store_close(&store);

@@ -698,7 +698,7 @@ static bool sanitized(const char *how)
 size_t tst_scale(size_t n)
 {
     const char *text = getenv("LEDGER_TEST_SCALE");
-    size_t percent = sanitized("valgrind") ? 5 : sanitized(NULL) ? 30 : 100;
+    size_t percent = sanitized("valgrind") ? 5 : sanitized(NULL) ? 15 : 100;
     if (text != NULL && text[0] != '\0')
         percent = (size_t)strtoul(text, NULL, 10);
     n = n * percent / 100;

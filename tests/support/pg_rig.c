@@ -36,7 +36,7 @@ static void *write_on(void *arg)
         ledger_error err = { 0 };
         ledger_rc rc = tst_workload_step(&w->workload, w->store, &err);
         if (rc == LEDGER_OK) {
-            tst_sleep_us((int64_t)tst_random_below(&w->workload.state, 4000));
+            tst_sleep_us((int64_t)tst_random_below(&w->workload.state, 8000));
             continue;
         }
         w->errors[rc < 64 ? rc : 63]++;
