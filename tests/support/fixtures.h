@@ -168,7 +168,8 @@ void tst_sleep_us(int64_t us);
 bool tst_note_pair(int source_kind, int sink_kind);
 bool tst_pairs_done(void); /* always false */
 /* False for the pairs with PostgreSQL that others stand for: memory at the other end (SQLite is),
- * and of the sinks without log all but one for each database. */
+ * and of the sinks without log all but one for each database. For a sanitizer, which looks for
+ * wrong code, PostgreSQL to itself and SQLite to a PostgreSQL without log have all of it. */
 bool tst_pair_is_telling(int source_kind, int sink_kind);
 
 #endif
