@@ -87,19 +87,34 @@ static void replayed_trim_in_a_chain(void **state)
     }
 }
 
-static void settle(ledger_store *a, ledger_store *b)
+static ledger_bridge *named_bridge(ledger_store *from, ledger_store *to, const char *name,
+                                   size_t batch_size)
 {
     ledger_bridge_options o;
     tst_bridge_options(&o);
-    for (int round = 0; round < 10; round++) {
-        o.name = "a-b";
-        uint64_t there = tst_bridge_once(a, b, &o);
-        o.name = "b-a";
-        uint64_t back = tst_bridge_once(b, a, &o);
-        if (there + back == 0)
-            return;
+    o.name = name;
+    o.batch_size = batch_size;
+    return tst_bridge(from, to, &o);
+}
+
+static void end(ledger_bridge **bridge)
+{
+    tst_check_counters(*bridge);
+    ledger_bridge_destroy(bridge);
+}
+
+static void settle(ledger_store *a, ledger_store *b)
+{
+    ledger_bridge *there = named_bridge(a, b, "a-b", 500), *back = named_bridge(b, a, "b-a", 500);
+    uint64_t read = 1;
+    for (int round = 0; read > 0; round++) {
+        if (round == 10)
+            tst_fail("opposite bridges do not settle");
+        read = tst_drain(there);
+        read += tst_drain(back);
     }
-    tst_fail("opposite bridges do not settle");
+    end(&there);
+    end(&back);
 }
 
 static void opposite_bridges_settle(void **state)
@@ -210,13 +225,13 @@ static void ring_of_three_settles(void **state)
         ledger_store *stores[3] = { tst_open(env, from, "a"), tst_open(env, to, "b"),
                                     tst_open(env, from, "c") };
         struct tst_workload w[3];
-        ledger_bridge_options o;
-        tst_bridge_options(&o);
+        ledger_bridge *bridges[3];
         for (int i = 0; i < 3; i++) {
             static const char *const prefixes[] = { "a", "b", "c" };
             tst_workload_init(&w[i], tst_seed() + (uint64_t)i);
             w[i].prefix = prefixes[i];
             w[i].no_dedup = true;
+            bridges[i] = tst_bridge(stores[i], stores[(i + 1) % 3], NULL);
         }
         for (int round = 0; round < 4; round++) {
             uint64_t read = 1;
@@ -226,11 +241,13 @@ static void ring_of_three_settles(void **state)
                 assert_true(turn < 10);
                 read = 0;
                 for (int i = 0; i < 3; i++)
-                    read += tst_bridge_once(stores[i], stores[(i + 1) % 3], &o);
+                    read += tst_drain(bridges[i]);
             }
             tst_assert_equal(stores[0], stores[1], 0);
             tst_assert_equal(stores[1], stores[2], 0);
         }
+        for (int i = 0; i < 3; i++)
+            end(&bridges[i]);
     }
 }
 
@@ -244,32 +261,31 @@ static void diamond_of_two_ways(void **state)
         ledger_store *b = tst_open(env, from, "b");
         ledger_store *c = tst_open(env, TST_SQLITE, "c");
         ledger_store *d = tst_open(env, to, "d");
+        ledger_bridge *a_b = named_bridge(a, b, "default", 9),
+                      *a_c = named_bridge(a, c, "default", 9);
+        ledger_bridge *b_d = named_bridge(b, d, "b", 9), *c_d = named_bridge(c, d, "c", 9);
         struct tst_workload w;
-        ledger_bridge_options o;
         uint64_t random = tst_seed();
         tst_workload_init(&w, random);
-        tst_bridge_options(&o);
-        o.batch_size = 9;
         for (size_t round = 0; round < 4 + tst_pair_scale(36); round++) {
             tst_workload_run(&w, a, tst_scale(10));
             if (tst_random_below(&random, 2) == 0)
-                (void)tst_bridge_once(a, b, &o);
+                (void)tst_drain(a_b);
             if (tst_random_below(&random, 5) == 0)
-                (void)tst_bridge_once(a, c, &o);
-            o.name = "b";
+                (void)tst_drain(a_c);
             if (tst_random_below(&random, 2) == 0)
-                (void)tst_bridge_once(b, d, &o);
-            o.name = "c";
+                (void)tst_drain(b_d);
             if (tst_random_below(&random, 3) == 0)
-                (void)tst_bridge_once(c, d, &o);
-            o.name = "default";
+                (void)tst_drain(c_d);
         }
-        (void)tst_bridge_once(a, b, &o);
-        (void)tst_bridge_once(a, c, &o);
-        o.name = "b";
-        (void)tst_bridge_once(b, d, &o);
-        o.name = "c";
-        (void)tst_bridge_once(c, d, &o);
+        (void)tst_drain(a_b);
+        (void)tst_drain(a_c);
+        (void)tst_drain(b_d);
+        (void)tst_drain(c_d);
+        end(&a_b);
+        end(&a_c);
+        end(&b_d);
+        end(&c_d);
         tst_assert_equal(a, b, 0);
         tst_assert_equal(a, c, 0);
         tst_assert_equal(a, d, TST_CMP_ANY_ORDER);
