@@ -187,7 +187,9 @@ static void keep_difference(void *ctx, const ledger_difference *d)
     }
     fputs("  stream ", to);
     print_plain(to, d->stream, strlen(d->stream));
-    fprintf(to, ", entry %s: ", d->source_id);
+    fputs(", entry ", to);
+    print_plain(to, d->source_id, strlen(d->source_id));
+    fputs(": ", to);
     if (d->kind == LEDGER_DIFF_MISSING) {
         fputs("not in the sink\n", to);
     } else if (d->kind == LEDGER_DIFF_EXTRA) {
@@ -340,8 +342,10 @@ static void print_parked(const ledger_parked *p)
            cli_time_text(p->parked_at_us, when), (long long)p->position,
            p->type[0] != '\0' ? p->type : "(no type)");
     print_plain(stdout, p->stream, strlen(p->stream));
-    if (p->entry_id[0] != '\0')
-        printf("  entry %s", p->entry_id);
+    if (p->entry_id[0] != '\0') {
+        fputs("  entry ", stdout);
+        print_plain(stdout, p->entry_id, strlen(p->entry_id));
+    }
     printf("  attempts %llu: ", (unsigned long long)p->attempts);
     print_plain(stdout, p->reason, strlen(p->reason));
     putchar('\n');

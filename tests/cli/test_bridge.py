@@ -242,6 +242,58 @@ def test_parked_events():
     ctl('bridge', 'verify', *ends)
 
 
+TEXT_STORE = 'aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa:1'
+
+
+def relayed(kind, position, **fields):
+    """An event of a store whose ids are texts, in the log of one that has it from there."""
+    event = {'type': kind, 'stream': 's', 'origin': TEXT_STORE, 'origin_pos': position, **fields}
+    bad_event(json.dumps(event).encode())
+
+
+def test_ids_that_are_texts():
+    source, sink, end = init('source', 'sink', 'end')
+    first, second = ['--source', source, '--sink', sink], ['--source', sink, '--sink', end]
+    odd = 'a\x1b[31m'
+    for position, key in enumerate(['65f0a1', '012', odd, 'A'], 1):
+        relayed('append', position, entries=[{'id': str(position), 'source_id': key,
+                                              'payload': position}])
+    relayed('set_tags', 5, entry_id='2', source_id='012', tags=['x'])
+    with sqlite3.connect('sink.db') as db:
+        db.execute("CREATE TRIGGER no BEFORE INSERT ON ledger_entries WHEN new.source_id IN "
+                   "('012', ?) BEGIN SELECT RAISE(ABORT, 'not here'); END".replace('?', f"'{odd}'"))
+    equal(run_until_empty(first)['parked'], 3)
+    parked = ctl('bridge', 'parked', 'list', *first[2:], '--json').objects()
+    equal([p['entry_id'] for p in parked], ['012', odd, '012'])
+    contains(ctl('bridge', 'parked', *first[2:]).out, 'entry a\\u001b[31m  attempts 1')
+    equal(ctl('bridge', 'status', *first, '--json', code=12).objects()[0]['parked'], 3)
+    with sqlite3.connect('sink.db') as db:
+        db.execute('DROP TRIGGER no')
+    contains(ctl('bridge', 'parked', 'retry', '--all', *first).out, '3 applied')
+    read = ctl('stream', 'read', '--store', sink, '--stream', 's', '--json').objects()
+    equal({e['source_id']: e['tags'] for e in read},
+          {'65f0a1': [], '012': ['x'], odd: [], 'A': []})
+
+    run_until_empty(second)
+    contains(ctl('bridge', 'verify', *second).out, 'equal: 4 entries')
+    equal(int(ctl('bridge', 'cursor', 'show', *second, '--json').objects()[0]['position']), 5)
+    with sqlite3.connect('end.db') as db:
+        db.execute('DELETE FROM ledger_entries WHERE source_id = ?', (odd,))
+    contains(ctl('bridge', 'verify', *second, code=10).out, 'entry a\\u001b[31m: not in the sink')
+    found = ctl('bridge', 'verify', *second, '--json', code=10).objects()[0]['first_differences']
+    equal([(d['kind'], d['source_id']) for d in found], [('missing', odd)])
+    ctl('bridge', 'cursor', 'reset', *second)
+    equal(run_until_empty(second)['applied'], 1)
+    contains(ctl('bridge', 'verify', *second).out, 'equal: 4 entries')
+
+    relayed('trim', 6, before_id='4', source_id='A')  # '012' and '65f0a1' lie before it
+    run_until_empty(first)
+    run_until_empty(second)
+    contains(ctl('bridge', 'verify', *second).out, 'equal: 1 entry')
+    equal([e['source_id'] for e in
+           ctl('stream', 'read', '--store', end, '--stream', 's', '--json').objects()], [odd])
+
+
 def test_a_bad_event_stops_when_asked():
     ends = pair()
     fill(ends[1], 3)
