@@ -811,6 +811,23 @@ static void test_out_of_memory(void **state)
     assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_parked"), 1);
 }
 
+/* Keys that are copied, in each place where they are. */
+static void test_out_of_memory_with_texts(void **state)
+{
+    refuse_bad();
+    k.s.scratch.keep = 0;
+    with_text(sink_append(&k, "s", 0, "{}", "k"), "a");
+    with_text(sink_tags(&k, "s", 0, "x"), "a")->mutation_origin = k.origin + 1;
+    with_text(sink_append(&k, "s", 0, "\"bad\"", ""), "b");
+    with_text(sink_tags(&k, "s", 0, "waits"), "b");
+    with_text(sink_append(&k, "s", 0, "{}", "k"), "c");
+    with_text(sink_trim(&k, "s", 0), "0");
+    alloc_fail_each(oom_run, NULL);
+    sink_is(&k, "SELECT group_concat(source_id || tags) FROM t", "a[\"x\"]");
+    sink_is(&k, "SELECT group_concat(entry_id) FROM t_parked", "b,b");
+    (void)state;
+}
+
 /* --- inside somebody else's transaction --------------------------------------------------------
  */
 
@@ -962,6 +979,7 @@ int main(void)
         TEST(test_random_against_model),
         TEST(test_full_leaves_nothing),
         TEST(test_out_of_memory),
+        TEST(test_out_of_memory_with_texts),
         TEST(test_inside_a_transaction),
         TEST(test_chain_events),
         TEST(test_chain_ids_are_never_used_again),
