@@ -376,6 +376,85 @@ static void test_odd_texts(void **state)
     }
 }
 
+static const char *join(char out[256], const ledger_id *ids, size_t count)
+{
+    out[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        snprintf(out + strlen(out), 256 - strlen(out), "%s%s", i > 0 ? " " : "", ids[i].text);
+    return out;
+}
+
+static const char *history(char out[256])
+{
+    struct ldg_history_row *rows;
+    ledger_id ids[16];
+    size_t count;
+    ledger_error err = { 0 };
+
+    tst_ok(SINK->verify->history(&k.s, k.origin, ldg_id_of(0), 16, 1 << 20, &k.arena, &rows, &count,
+                                 &err),
+           &err);
+    for (size_t i = 0; i < count; i++)
+        ids[i] = rows[i].key;
+    return join(out, ids, count);
+}
+
+static const char *survivors(const char *before, char out[256])
+{
+    ledger_id *ids;
+    size_t count;
+    ledger_error err = { 0 };
+
+    tst_ok(SINK->source->trim_survivors(&k.s, k.origin, "s", key_of(before), &k.arena, &ids, &count,
+                                        &err),
+           &err);
+    return join(out, ids, count);
+}
+
+/* In English A comes behind a, and B behind both. */
+static void test_bytes_in_any_locale(void **state)
+{
+    static const char *const keys[] = { "b", "a", "B", "A", "a b", "ab", "a-c" };
+    struct tst_pg *server = tst_pg_shared();
+    char text[256], english[400];
+    ledger_id last;
+    uint64_t deleted;
+    ledger_error err = { 0 };
+
+    if (tst_pg_int(server, NULL, "SELECT count(*) FROM pg_database WHERE datname = 'texts'") == 0)
+        tst_pg_exec(server, NULL,
+                    "CREATE DATABASE texts TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C' "
+                    "LOCALE_PROVIDER icu ICU_LOCALE 'en-US'");
+    sink_close(&k);
+    snprintf(english, sizeof(english), "%s", tst_pg_url(server, "texts", NULL, NULL));
+    sink_open(&k, english, LEDGER_MUTATION_LOG_ON);
+    assert_true(tst_pg_sql_int(k.db, "SELECT ('a' < 'A' AND 'A' < 'b')::int") == 1);
+    for (size_t i = 0; i < 7; i++)
+        append(keys[i], "1");
+    for (size_t i = 0; i < 3; i++) /* parked ones survive, too */
+        sink_op(&k, LDG_OP_PARK, "s", 0)->key = key_of((const char *[]){ "0", "C", "c" }[i]);
+    sink_apply(&k);
+    assert_string_equal(history(text), "A B a a b a-c ab b");
+    assert_string_equal(survivors("a", text), "0 A B C a");
+    assert_string_equal(survivors("c", text), "0 A B C a a b a-c ab b c");
+    tst_ok(SINK->state->origin_last(&k.s, k.origin, &k.arena, &last, &err), &err);
+    assert_int_equal(last.number, sink_int(&k, "SELECT id FROM t WHERE source_id = 'b'"));
+    /* here it is said in bytes, too, which is the last one */
+    tst_ok(SINK->store->trim(&k.s, "s", ldg_id_of(2), &deleted, &err), &err);
+    assert_int_equal(deleted, 2);
+    assert_non_null(strstr(sink_text(&k, "SELECT convert_from(payload, 'UTF8') FROM t_mutations "
+                                         "ORDER BY id DESC LIMIT 1"),
+                           "\"source_id\":\"b\""));
+    sink_begin(&k);
+    sink_trim(&k, "s", 0)->key = key_of("a b");
+    sink_apply(&k);
+    assert_string_equal(history(text), "a-c ab");
+    assert_string_equal(survivors("c", text), "a-c ab c");
+    sink_exec(&k, "DROP TABLE t, t_mutations, t_cursors, t_meta, t_origins, t_parked, t_foreign");
+    sink_close(&k);
+    sink_open(&k, url(*state), LEDGER_MUTATION_LOG_OFF);
+}
+
 /* A row of texts is looked for in its index, whatever the planner takes the table for. */
 static void test_is_found_by_its_index(void **state)
 {
@@ -400,9 +479,9 @@ static void test_is_found_by_its_index(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_owner_mends),           TEST(test_lesser_role), TEST(test_go_index),
-        TEST(test_go_bridge_beside),      TEST(test_long_texts),  TEST(test_odd_texts),
-        TEST(test_is_found_by_its_index),
+        TEST(test_owner_mends),           TEST(test_lesser_role),         TEST(test_go_index),
+        TEST(test_go_bridge_beside),      TEST(test_long_texts),          TEST(test_odd_texts),
+        TEST(test_is_found_by_its_index), TEST(test_bytes_in_any_locale),
     };
     return cmocka_run_group_tests_name("postgres: text keys", tests, NULL, NULL);
 }
