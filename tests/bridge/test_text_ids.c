@@ -222,7 +222,7 @@ static void a_trim_keeps_what_commits_around_it(void **state)
 }
 
 /* A text store, one with numbers behind it, and a third at the end: keys stay what they are. */
-static void chain(ledger_store *a, ledger_store *b, ledger_store *c)
+static void chain(struct tst_env *env, ledger_store *a, ledger_store *b, ledger_store *c)
 {
     char text[256];
     const ledger_id first = append(a, "s", "1"), own = append(b, "s", "\"b\"");
@@ -255,6 +255,16 @@ static void chain(ledger_store *a, ledger_store *b, ledger_store *c)
     assert_int_equal(trim(b, "s", stat.last_id), 3);
     (void)tst_bridge_once(b, c, NULL);
     assert_int_equal(tst_count(c, "s"), 0);
+    /* what committed around a trim stays at the end of the chain, too */
+    ledger_store *late = tst_open(env, TST_MEMORY, "a" TEXTS);
+    tst_ok(ledger_store_begin(late, &err), &err);
+    append(late, "s", "\"late\"");
+    assert_int_equal(trim(a, "s", append(a, "s", "5")), 3);
+    tst_ok(ledger_store_commit(late, &err), &err);
+    (void)tst_bridge_once(a, b, NULL);
+    (void)tst_bridge_once(b, c, NULL);
+    assert_string_equal(stream_text(c, "s", false, text, sizeof(text)), "\"late\"[]{}");
+    streams_equal(b, c);
 }
 
 static void a_chain_of_both_kinds(void **state)
@@ -274,7 +284,7 @@ static void a_chain_of_both_kinds(void **state)
         ledger_store *b = open_sink(env, chains[i].middle_kind, "b");
         ledger_store *c = open_sink(env, chains[i].end_kind, chains[i].end);
         if (b != NULL && c != NULL)
-            chain(tst_open(env, TST_MEMORY, "a" TEXTS), b, c);
+            chain(env, tst_open(env, TST_MEMORY, "a" TEXTS), b, c);
     }
 }
 
