@@ -10,6 +10,9 @@
 
 #include "base/error.h"
 
+/* Ops that cost about as much as a range of its own does. */
+#define PIECE_MIN 64
+
 /* --- one plan -------------------------------------------------------------------------------- */
 
 bool ldg_sink_is_plain(const struct ldg_op *ops, size_t count)
@@ -41,6 +44,7 @@ ledger_rc ldg_sink_begin(struct ldg_sink_batch *b, ledger_error *err)
     b->first = 0;
     b->end = b->count;
     b->plan = NULL;
+    b->culprit = b->suspect = SIZE_MAX;
     if (b->count >= UINT32_MAX / 8)
         return ldg_fail(err, LEDGER_ERR_TOO_LARGE, "a batch of %zu operations is too large",
                         b->count);
@@ -62,6 +66,7 @@ static ledger_rc plan_range(struct ldg_sink_batch *b, bool informed, ledger_erro
 
 ledger_rc ldg_sink_plan(struct ldg_sink_batch *b, ledger_error *err)
 {
+    b->culprit = b->suspect = SIZE_MAX;
     return plan_range(b, false, err);
 }
 
@@ -236,6 +241,7 @@ struct ranges {
         size_t first, end;
     } * items;
     size_t count;
+    size_t refused_count;          /* ops of which the backend knew that they are refused */
     struct ldg_sink_order *orders; /* as they were before the one in hand */
 };
 
@@ -243,6 +249,30 @@ static void push(struct ranges *ranges, size_t first, size_t end)
 {
     if (first < end)
         ranges->items[ranges->count++] = (struct ldg_sink_range){ first, end };
+}
+
+/* In pieces of `width` ops. */
+static void push_pieces(struct ranges *ranges, size_t first, size_t end, size_t width)
+{
+    while (first < end) {
+        const size_t last = first + (end - first - 1) / width * width;
+
+        push(ranges, last, end);
+        end = last;
+    }
+}
+
+/* The culprit alone between the others. What is tried together and refused was done in vain: so
+ * what comes behind is tried in pieces in which one refusal is to be expected. */
+static void push_around(struct ranges *ranges, size_t first, size_t end, size_t culprit)
+{
+    size_t width = (culprit + 1) / ++ranges->refused_count;
+
+    if (width < PIECE_MIN)
+        width = PIECE_MIN;
+    push_pieces(ranges, culprit + 1, end, width);
+    push(ranges, culprit, culprit + 1);
+    push(ranges, first, culprit);
 }
 
 /* The range in hand was refused: the halves, or the culprit alone between the others. */
@@ -257,9 +287,7 @@ static ledger_rc split(struct ldg_sink_batch *b, struct ranges *ranges, ledger_e
         if (rc == LEDGER_OK)
             push(ranges, first, end);
     } else if (culprit >= first && culprit < end) {
-        push(ranges, culprit + 1, end);
-        push(ranges, culprit, culprit + 1);
-        push(ranges, first, culprit);
+        push_around(ranges, first, end, culprit);
     } else {
         push(ranges, middle, end);
         push(ranges, first, middle);
@@ -331,8 +359,11 @@ static ledger_rc do_ranges(struct ldg_sink_batch *b, bool *ret_again, ledger_err
     ranges.orders = ldg_arena_calloc(b->arena, b->order_count, sizeof(*ranges.orders));
     if (ranges.items == NULL || ranges.orders == NULL)
         return ldg_fail_nomem(err);
-    for (size_t end = b->count; end > 0; end = (end - 1) / width * width)
-        push(&ranges, (end - 1) / width * width, end);
+    if (b->suspect < b->count && width == b->count)
+        push_around(&ranges, 0, b->count, b->suspect);
+    else
+        push_pieces(&ranges, 0, b->count, width);
+    b->suspect = SIZE_MAX;
     while (rc == LEDGER_OK && ranges.count > 0 && !*ret_again)
         rc = next_range(b, &ranges, ret_again, err);
     b->first = 0;

@@ -19,7 +19,9 @@
  *   informed    The sink is asked once for all that the ops name, and resolve() knows each outcome
  *               before anything is written.
  *   halved      The database refuses something of an informed batch: the range is undone and
- *               halved until the culprit stands alone, and that op is parked. */
+ *               halved until the culprit stands alone, and that op is parked. Where the backend
+ *               knows the culprit it is tried alone at once, and what comes behind it in ranges
+ *               about as long as refusals lie apart. */
 #ifndef LDG_SINK_SINK_H
 #define LDG_SINK_SINK_H
 
@@ -162,6 +164,9 @@ struct ldg_sink_batch {
     size_t first, end;
     struct ldg_sink_plan *plan;
     size_t culprit; /* index of the op that was refused; SIZE_MAX: not known */
+    /* By the backend: the op that the optimistic try was refused for, where it was not for a key
+     * that is taken; SIZE_MAX: none. */
+    size_t suspect;
     /* apply.c's */
     struct ldg_sink_order *orders; /* one for each origin that the batch adds to or trims */
     size_t order_count;

@@ -319,6 +319,18 @@ static ledger_rc undo(struct run *r, ledger_error *err)
     return LEDGER_OK;
 }
 
+/* What the database says of a row is said of an op; a key that is taken is no fault of it. */
+static bool is_key_taken(const ledger_error *err)
+{
+    return strcmp(ldg_pg_sqlstate(err), "23505") == 0;
+}
+
+static void suspect(struct ldg_pg_batch *b, const ledger_error *err)
+{
+    if (ldg_pg_sqlstate(err)[0] != '\0' && !is_key_taken(err))
+        b->s.suspect = b->s.culprit;
+}
+
 /* Before the earlier batch has ended: what the batch adds. *ret_again: it is refused, or waits for
  * a lock of that batch. A key that is taken may be about to be trimmed there. */
 static ledger_rc add_ahead(struct run *r, bool *ret_again, ledger_error *err)
@@ -333,7 +345,8 @@ static ledger_rc add_ahead(struct run *r, bool *ret_again, ledger_error *err)
     if (rc != LEDGER_ERR_REJECTED && rc != LEDGER_ERR_BUSY)
         return rc;
     *ret_again = true;
-    r->optimistic = rc == LEDGER_ERR_BUSY || strcmp(ldg_pg_sqlstate(err), "23505") == 0;
+    r->optimistic = rc == LEDGER_ERR_BUSY || is_key_taken(err);
+    suspect(b, err);
     rc = undo(r, err);
     return rc == LEDGER_OK ? ldg_pg_batch_turn(b, err) : rc;
 }
@@ -366,6 +379,7 @@ static ledger_rc go_optimistic(struct run *r, bool *ret_again, ledger_error *err
         b->sink->optimistic_count++;
     if (rc != LEDGER_ERR_REJECTED)
         return rc;
+    suspect(b, err);
     *ret_again = true;
     r->optimistic = false;
     return LEDGER_OK;
