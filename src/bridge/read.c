@@ -11,6 +11,10 @@
 
 #define KEEP_BYTES ((size_t)8 * 1024 * 1024)
 #define KEEP_PLAN_BYTES ((size_t)2 * 1024 * 1024)
+/* Nothing is read ahead of a batch that takes more memory, at EVENT_BYTES for each event beside its
+ * text: then only one batch of that size is held. */
+#define AHEAD_MAX_BYTES ((size_t)9 * 1024 * 1024)
+#define EVENT_BYTES ((size_t)560)
 
 void ldg_batch_init(struct ldg_batch *batch)
 {
@@ -164,6 +168,7 @@ ledger_rc ldg_read_complete(ledger_store *source, struct ldg_batch_event *items,
 static ledger_rc read_batch(struct ldg_reader *reader, struct ldg_batch *batch, const char *from,
                             const struct ldg_log_limits *limits, ledger_error *err)
 {
+    ldg_arena_reset(&batch->plan);
     batch->events = NULL;
     batch->ops = NULL;
     batch->op_count = 0;
@@ -243,10 +248,19 @@ void ldg_reader_fini(struct ldg_reader *reader)
     pthread_cond_destroy(&reader->cond);
 }
 
+/* Batches that overlap need the next one in any case. */
+static bool may_read_ahead(const struct ldg_reader *reader)
+{
+    const struct ldg_log_batch *log = &reader->batches[reader->current].log;
+    return reader->batch_count > 2 || log->bytes + log->count * EVENT_BYTES <= AHEAD_MAX_BYTES;
+}
+
 void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits)
 {
     (void)reader_settle(reader);
+    if (!may_read_ahead(reader))
+        return;
     if (!reader->has_thread) {
         /* Without the thread everything still works, one stage after the other. */
         if (pthread_create(&reader->thread, NULL, reader_main, reader) != 0)
@@ -265,18 +279,20 @@ ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
                         const struct ldg_log_limits *limits, struct ldg_batch **ret_batch,
                         ledger_error *err)
 {
+    const struct ldg_batch *ahead = &reader->batches[next_batch(reader)];
     ledger_rc rc;
     /* A batch read ahead that is larger than asked for now is no use either. */
     if (reader_settle(reader) && strcmp(reader->from, from) == 0 &&
-        (reader->rc != LEDGER_OK ||
-         reader->batches[next_batch(reader)].log.count <= limits->max_count)) {
+        (reader->rc != LEDGER_OK || ahead->log.count <= limits->max_count)) {
+        reader->current = next_batch(reader);
         rc = reader->rc;
         if (rc != LEDGER_OK && err != NULL)
             *err = reader->err;
     } else {
-        rc = read_batch(reader, &reader->batches[next_batch(reader)], from, limits, err);
+        if (reader->batch_count > 2) /* the present one may be under way */
+            reader->current = next_batch(reader);
+        rc = read_batch(reader, &reader->batches[reader->current], from, limits, err);
     }
-    reader->current = next_batch(reader);
     if (rc == LEDGER_OK)
         *ret_batch = &reader->batches[reader->current];
     return rc;

@@ -244,8 +244,8 @@ void ldg_batch_fini(struct ldg_batch *batch);
 
 void ldg_reader_init(struct ldg_reader *reader, ledger_store *source);
 void ldg_reader_fini(struct ldg_reader *reader);
-/* The next batch behind `from`: the one read ahead, if it began there, else read now. The one
- * before the previous one is gone. *ret_batch belongs to the reader. */
+/* The next batch behind `from`: the one read ahead, if it began there, else read now. Its memory is
+ * the reader's, and lasts until the next call; where batches overlap until the one after it. */
 ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
                         const struct ldg_log_limits *limits, struct ldg_batch **ret_batch,
                         ledger_error *err);

@@ -487,7 +487,7 @@ static ledger_rc list_trims(struct ldg_pg_batch *b, enum trim_kind kind, size_t 
 static ledger_rc take_trims(struct ldg_pg_batch *b, enum trim_kind kind, const PGresult *result,
                             ledger_error *err)
 {
-    size_t *ops;
+    size_t *ops = NULL;
     ledger_rc rc = list_trims(b, kind, &ops, err);
 
     for (int row = 0; rc == LEDGER_OK && row < PQntuples(result); row++) {
@@ -529,7 +529,7 @@ static ledger_rc check_trims(struct ldg_pg_batch *b, enum trim_kind kind, ledger
 {
     struct ldg_pg_args args = { 0 };
     int64_t first = 0;
-    size_t *ops;
+    size_t *ops = NULL;
     ledger_rc rc;
 
     trim_args(b, kind, &args);
