@@ -310,6 +310,8 @@ static int follow(struct query *query, ledger_tail *tail)
     while (!cli_stop_asked()) {
         ledger_batch *batch = NULL;
         ledger_rc rc = ledger_tail_read(tail, &batch, &err);
+        if (rc == LEDGER_ERR_CANCELLED && cli_stop_asked())
+            break;
         if (rc == LEDGER_ERR_INVALID && query->stream == NULL) {
             cli_error("this store cannot follow every stream at once: give --stream NAME");
             return CLI_EXIT_USAGE;
