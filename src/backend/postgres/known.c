@@ -118,13 +118,14 @@ struct page {
 /* Items from `first` on, as many as one answer may hold; of each kind three arrays. */
 static void put_items(struct ldg_pg_batch *b, uint32_t first, struct page *page)
 {
+    const int kinds = b->has_texts ? LDG_PG_KINDS : LDG_PG_NUMBERS + 1;
     const struct ldg_sink_plan *p = b->s.plan;
     struct ldg_buf *arrays = b->sink->arrays;
     uint32_t end = first;
     size_t bytes = 0;
 
     *page = (struct page){ .local = false };
-    for (int kind = 0; kind < LDG_PG_KINDS; kind++) {
+    for (int kind = 0; kind < kinds; kind++) {
         ldg_pg_array_begin(&arrays[3 * kind], LDG_PG_INT4);
         ldg_pg_array_keys_begin(&arrays[3 * kind + 1], (enum ldg_pg_kind)kind);
         ldg_pg_array_begin(&arrays[3 * kind + 2], LDG_PG_BOOL);
@@ -143,7 +144,7 @@ static void put_items(struct ldg_pg_batch *b, uint32_t first, struct page *page)
             bytes += item->append->entry->payload.size;
     }
     page->end = end;
-    for (int i = 0; i < 3 * LDG_PG_KINDS; i++)
+    for (int i = 0; i < 3 * kinds; i++)
         ldg_pg_array_end(&arrays[i], page->counts[i / 3]);
 }
 

@@ -277,12 +277,12 @@ static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf a
     ldg_pg_array_begin(&arrays[NEAR_POSITIONS], LDG_PG_INT8);
     ldg_pg_array_begin(&arrays[NEAR_TRIMS], LDG_PG_TEXT);
     ldg_pg_array_begin(&arrays[NEAR_KEYED], LDG_PG_TEXT);
-    ldg_pg_array_begin(&arrays[NEAR_TEXTS], LDG_PG_TEXT);
     for (size_t i = 0; i < count; i++) {
         const struct ldg_op *op = &ops[i];
 
+        if (op->key.text != NULL && texts++ == 0)
+            ldg_pg_array_begin(&arrays[NEAR_TEXTS], LDG_PG_TEXT);
         ldg_pg_array_key(&arrays[op->key.text != NULL ? NEAR_TEXTS : NEAR_ENTRIES], op->key);
-        texts += op->key.text != NULL;
         ldg_pg_array_int64(&arrays[NEAR_POSITIONS], op->log_position);
         changes = changes || ldg_op_is_change(op);
         if (op->kind == LDG_OP_TRIM) {
@@ -298,7 +298,8 @@ static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf a
     ldg_pg_array_end(&arrays[NEAR_POSITIONS], count);
     ldg_pg_array_end(&arrays[NEAR_TRIMS], trims);
     ldg_pg_array_end(&arrays[NEAR_KEYED], keyed);
-    ldg_pg_array_end(&arrays[NEAR_TEXTS], texts);
+    if (texts > 0)
+        ldg_pg_array_end(&arrays[NEAR_TEXTS], texts);
     ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_ENTRIES]);
     ldg_pg_arg_array(args, LDG_PG_INT8_ARRAY, &arrays[NEAR_POSITIONS]);
     ldg_pg_arg_bool(args, changes);
