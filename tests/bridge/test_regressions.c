@@ -203,13 +203,16 @@ static void w3_sink_without_cursors(void **state)
         ledger_store *sink = tst_open(env, to, "sink");
         ledger_bridge_options o;
         ledger_bridge_stats stats;
+        ledger_error err = { 0 };
         const int total = 1800;
         char payload[64];
         tst_cut(sink, TST_CUT_CURSORS);
+        tst_ok(ledger_store_begin(source, &err), &err);
         for (int i = 0; i < total; i++) {
             snprintf(payload, sizeof payload, "{\"n\":%d}", i);
             tst_append(source, i % 7 == 0 ? "a" : "b", payload, NULL, NULL);
         }
+        tst_ok(ledger_store_commit(source, &err), &err);
         tst_bridge_options(&o);
         o.cursor_file = tst_path(env, "cursors.db");
         ledger_bridge *bridge = tst_bridge(source, sink, &o);
@@ -412,7 +415,7 @@ static void several_bridges(struct tst_env *env, size_t bridge_count, uint64_t s
         }
         tst_workload_init(&w, seed);
         w.stream_count = 2; /* many changes of the same entries */
-        tst_workload_run(&w, source, tst_scale(500));
+        tst_workload_run(&w, source, tst_pair_scale(500));
         for (size_t i = 0; i < bridge_count; i++)
             tst_ok(ledger_bridge_wait(bridges[i], true, 60000, &err), &err);
         for (size_t i = 0; i < bridge_count; i++) {
@@ -525,7 +528,7 @@ static void w14_cursor_only_covers_what_is_applied(void **state)
         ledger_store *sink = tst_open(env, to, "sink");
         /* A bridge has to come to its first batches: connecting alone takes a while. */
         const bool slow = tst_is_postgres(from) || tst_is_postgres(to);
-        const size_t stops_max = slow ? tst_scale(30) : 200;
+        const size_t stops_max = slow ? tst_scale(15) : 200;
         const uint64_t run_us = slow ? 60000 : 3000;
         const int64_t total = (int64_t)tst_scale(3000);
         ledger_error err = { 0 };
