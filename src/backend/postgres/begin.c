@@ -23,7 +23,9 @@
 #define GO_ORIGIN "coalesce((SELECT max(id) FROM \"{t}_origins\" WHERE go_ids > 0), 0)::bigint"
 static const char go_origin[] = "SELECT " GO_ORIGIN;
 /* Everything here finds rows by an index, one after the other; what the planner takes for better
- * comes of guesses about a table that was empty when the plan was made. */
+ * comes of guesses about a table that was empty when the plan was made. What is off and needed all
+ * the same is given a price at which jit would compile for seconds; a session that is not ours may
+ * have it on. */
 #define NO_LIMITS LDG_PG_NO_LIMITS("statement_timeout,transaction_timeout")
 static const char settings[] =
     "SELECT " GO_ORIGIN ", set_config(" SILENT
@@ -32,7 +34,7 @@ static const char settings[] =
     "true), "
     "set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true), "
     "set_config('enable_sort', 'off', true), set_config('enable_hashjoin', 'off', true), "
-    "set_config('enable_mergejoin', 'off', true), "
+    "set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true), "
     "set_config('synchronous_commit', coalesce($2, current_setting('synchronous_commit')), true)";
 /* The name is looked up once, and not for each id, which would take as long as the COPY. */
 static const char reserve_ids[] =
