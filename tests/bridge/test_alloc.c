@@ -8,6 +8,7 @@
 #include "alloc_fail.h"
 #include "fixtures.h"
 #include "oracle.h"
+#include "recorder.h"
 #include "workload.h"
 
 static uint64_t next_n(uint64_t n)
@@ -197,13 +198,120 @@ static void other_calls_with_failing_allocations(void **state)
     }
 }
 
+/* --- an own sink, with a state store --------------------------------------------------------- */
+
+static ledger_store *open_state(const char *url)
+{
+    ledger_store_options options;
+    ledger_store *kept = NULL;
+    ledger_error err;
+    ledger_store_options_defaults(&options);
+    options.url = url;
+    options.table = LEDGER_BRIDGE_DEFAULT_STATE_TABLE;
+    options.flags = LEDGER_STORE_CREATE;
+    tst_ok(ledger_store_open(&options, &kept, &err), &err);
+    return kept;
+}
+
+static ledger_rc deliver_all(ledger_store *source, struct tst_recorder *recorder,
+                             const ledger_bridge_options *o, ledger_error *err)
+{
+    const ledger_sink sink = tst_recorder_sink(recorder);
+    ledger_bridge *bridge = NULL;
+    uint64_t read = 1;
+    ledger_rc rc = ledger_bridge_create_to(source, &sink, o, &bridge, err);
+    while (rc == LEDGER_OK && read > 0)
+        rc = ledger_bridge_poll(bridge, &read, err);
+    ledger_bridge_destroy(&bridge);
+    return rc;
+}
+
+/* Whatever fails: all of it comes, in order, and what comes twice is the same. */
+static void own_sink_with_failing_allocations(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    uint64_t failures = 1, n = 1;
+    fill(source);
+    for (; failures > 0; n = next_n(n)) {
+        struct tst_recorder recorder;
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        ledger_rc rc = LEDGER_OK;
+        char url[600];
+        snprintf(url, sizeof url, "memory:own-%" PRIu64, n);
+        if (n % 8 == 0)
+            snprintf(url, sizeof url, "sqlite:%s/state-%" PRIu64 ".db", env->dir, n);
+        ledger_store *kept = open_state(url); /* memory lives as long as a handle */
+        tst_recorder_init(&recorder, 4000);
+        recorder.most = n % 5;
+        tst_bridge_options(&o);
+        o.batch_size = 20;
+        o.state_url = url;
+        const bool failed = WITH_FAILURE(n, rc = deliver_all(source, &recorder, &o, &err));
+        if (rc != LEDGER_OK && !(failed && rc == LEDGER_ERR_NOMEM))
+            tst_fail("allocation %" PRIu64 ": %s: %s", n, ledger_rc_name(rc), err.message);
+        tst_ok(deliver_all(source, &recorder, &o, &err), &err);
+        const size_t again = tst_recorder_check(&recorder, source, kept);
+        if (again > 20 * 3) /* an append may have several entries */
+            tst_fail("allocation %" PRIu64 ": %zu came again, more than a batch", n, again);
+        tst_recorder_fini(&recorder);
+        ledger_store_close(&kept);
+    }
+    assert_true(n > 50);
+}
+
+/* A retry fails at any point: what is parked stays so until it was delivered. */
+static void retry_with_failing_allocations(void **state)
+{
+    struct tst_env *env = *state;
+    uint64_t failures = 1, n = 1;
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    const int64_t id = tst_append(source, "s", "\"refused\"", NULL, NULL);
+    tst_tag(source, "s", id, "x");
+    for (; failures > 0; n++) {
+        struct tst_recorder recorder;
+        ledger_bridge_options o;
+        ledger_bridge_status status;
+        ledger_error err = { 0 };
+        ledger_bridge *bridge = NULL;
+        ledger_rc rc = LEDGER_OK;
+        uint64_t applied = 77, left = 77;
+        char url[64];
+        snprintf(url, sizeof url, "memory:retry-%" PRIu64, n);
+        ledger_store *kept = open_state(url);
+        tst_recorder_init(&recorder, 100);
+        const ledger_sink sink = tst_recorder_sink(&recorder);
+        tst_bridge_options(&o);
+        o.state_url = url;
+        tst_ok(ledger_bridge_create_to(source, &sink, &o, &bridge, &err), &err);
+        recorder.refuse = "refused";
+        assert_int_equal(tst_drain(bridge), 2);
+        assert_int_equal(recorder.count, 0);
+        recorder.refuse = NULL;
+        const bool failed =
+            WITH_FAILURE(n, rc = ledger_bridge_retry(bridge, 0, &applied, &left, &err));
+        if (rc != LEDGER_OK && (!failed || rc != LEDGER_ERR_NOMEM || applied != 77))
+            tst_fail("allocation %" PRIu64 ": %s: %s", n, ledger_rc_name(rc), err.message);
+        tst_ok(ledger_bridge_status_get(source, kept, NULL, &status, &err), &err);
+        assert_true(recorder.count + status.parked_count >= 2); /* nothing is lost */
+        tst_ok(ledger_bridge_retry(bridge, 0, NULL, &left, &err), &err);
+        assert_int_equal(left, 0);
+        assert_true(tst_recorder_check(&recorder, source, kept) <= 1);
+        ledger_bridge_destroy(&bridge);
+        tst_recorder_fini(&recorder);
+        ledger_store_close(&kept);
+    }
+    assert_true(n > 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(bridge_with_failing_allocations),
-        T(thread_with_failing_allocations),
-        T(other_calls_with_failing_allocations),
+        T(bridge_with_failing_allocations),      T(thread_with_failing_allocations),
+        T(other_calls_with_failing_allocations), T(own_sink_with_failing_allocations),
+        T(retry_with_failing_allocations),
     };
     return cmocka_run_group_tests_name("allocations", tests, NULL, NULL);
 }

@@ -10,6 +10,7 @@
 #include "fixtures.h"
 #include "memory_faults.h"
 #include "oracle.h"
+#include "recorder.h"
 #include "roles.h"
 #include "workload.h"
 
@@ -491,7 +492,7 @@ static void sqlite_source_is_never_written(void **state)
     tst_fault_vfs_remove();
 }
 
-/* The side store of a sink without cursors: a lost position is a replay, to no effect. */
+/* The state store of a sink without cursors: a lost position is a replay, to no effect. */
 static void cursor_file_fails_on_call_n(void **state)
 {
     struct tst_env *env = *state;
@@ -505,7 +506,7 @@ static void cursor_file_fails_on_call_n(void **state)
             char name[32], part[60];
             ledger_bridge_options o;
             snprintf(name, sizeof name, "sink%zu-%" PRIu64, f, n);
-            snprintf(part, sizeof part, "side%zu-%" PRIu64 ".db", f, n);
+            snprintf(part, sizeof part, "state%zu-%" PRIu64 ".db", f, n);
             ledger_store *sink = tst_open(env, TST_MEMORY, name);
             tst_cut(sink, TST_CUT_CURSORS);
             small_batches(&o);
@@ -518,6 +519,68 @@ static void cursor_file_fails_on_call_n(void **state)
             assert_int_equal(tst_bridge_once(source, sink, &o), 0);
             tst_assert_equal(source, sink, 0);
             tst_close(env, sink);
+        }
+        check_reached(f, n, TST_FAULT_WRITE | TST_FAULT_OPEN | TST_FAULT_LOCK);
+    }
+    tst_env_reset(env);
+    tst_fault_vfs_remove();
+}
+
+/* Polls to the end, through errors, with one bridge or a new one after each. */
+static void deliver_through(ledger_store *source, struct tst_recorder *recorder,
+                            const ledger_bridge_options *o, bool same_bridge)
+{
+    const ledger_sink sink = tst_recorder_sink(recorder);
+    ledger_bridge *bridge = NULL;
+    size_t errors = 0;
+    uint64_t read = 1;
+    while (read > 0) {
+        ledger_error err = { 0 };
+        ledger_rc rc = LEDGER_OK;
+        if (bridge == NULL)
+            rc = ledger_bridge_create_to(source, &sink, o, &bridge, &err);
+        if (rc == LEDGER_OK)
+            rc = ledger_bridge_poll(bridge, &read, &err);
+        if (rc == LEDGER_OK)
+            continue;
+        if (++errors > 60)
+            tst_fail("no way through the fault: %s: %s", ledger_rc_name(rc), err.message);
+        if (!same_bridge)
+            ledger_bridge_destroy(&bridge);
+        read = 1;
+    }
+    ledger_bridge_destroy(&bridge);
+}
+
+/* An own sink, whose state store fails: while the bridge lives each event comes once; over a new
+ * start the batch that was under way comes again. */
+static void state_file_of_an_own_sink_fails_on_call_n(void **state)
+{
+    struct tst_env *env = *state;
+    tst_fault_vfs_install();
+    ledger_store *source = tst_open(env, TST_MEMORY, "source");
+    fill(source, tst_seed(), 50);
+    for (size_t f = 0; f < FILE_FAULT_COUNT; f++) {
+        bool hit = true;
+        uint64_t n = 1;
+        for (; hit; n = next_n(n)) {
+            char file[60], url[700];
+            struct tst_recorder recorder;
+            ledger_bridge_options o;
+            snprintf(file, sizeof file, "own%zu-%" PRIu64 ".db", f, n);
+            snprintf(url, sizeof url, "sqlite:%s", tst_path(env, file));
+            tst_recorder_init(&recorder, 4000);
+            recorder.most = n % 4;
+            small_batches(&o);
+            o.state_url = url;
+            tst_fault_arm(file, file_faults[f].ops, (long)n, file_faults[f].rc, false);
+            deliver_through(source, &recorder, &o, n % 2 == 0);
+            hit = tst_fault_hits() > 0;
+            tst_fault_disarm();
+            const size_t again = tst_recorder_check(&recorder, source, NULL);
+            if (again > (n % 2 == 0 ? 0U : 7U * 3))
+                tst_fail("%s, call %" PRIu64 ": %zu came again", file_faults[f].what, n, again);
+            tst_recorder_fini(&recorder);
         }
         check_reached(f, n, TST_FAULT_WRITE | TST_FAULT_OPEN | TST_FAULT_LOCK);
     }
@@ -732,6 +795,7 @@ int main(void)
         T(sqlite_sink_disk_full_for_a_while),
         T(sqlite_source_is_never_written),
         T(cursor_file_fails_on_call_n),
+        T(state_file_of_an_own_sink_fails_on_call_n),
         T(t8_memory_sink_taken_over_at_every_point),
         T(t8_sqlite_sink_taken_over_at_every_point),
         T(t8_parallel_worker_held_before_its_commit),
