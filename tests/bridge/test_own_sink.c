@@ -1,5 +1,6 @@
 /* A program's own sink: what it is given, what it may answer, and what becomes of answers that make
  * no sense. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -7,6 +8,8 @@
 #include <unistd.h>
 
 #include "fixtures.h"
+#include "recorder.h"
+#include "workload.h"
 
 #define LINES_MAX 64
 
@@ -428,6 +431,130 @@ static void dies_before_the_commit(void **state)
     assert_int_equal(count, 4);
 }
 
+/* A program that feeds its sink until it is killed. */
+static void feed(const char *url, const char *state_url, const char *path)
+{
+    struct tst_recorder recorder;
+    ledger_store_options options;
+    ledger_bridge_options o;
+    ledger_store *source = NULL;
+    ledger_bridge *bridge = NULL;
+    ledger_error err;
+    tst_recorder_init(&recorder, 20000);
+    recorder.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    recorder.most = 3;
+    recorder.pause_us = 1000; /* so that it is mostly killed in the middle of a batch */
+    const ledger_sink sink = tst_recorder_sink(&recorder);
+    tst_bridge_options(&o);
+    o.state_url = state_url;
+    o.batch_size = 5;
+    o.backlog_batch_size = 10;
+    ledger_store_options_defaults(&options);
+    options.url = url;
+    if (recorder.fd >= 0 && ledger_store_open(&options, &source, &err) == LEDGER_OK &&
+        ledger_bridge_create_to(source, &sink, &o, &bridge, &err) == LEDGER_OK &&
+        ledger_bridge_start(bridge, &err) == LEDGER_OK)
+        (void)!ledger_bridge_wait(bridge, false, 60000, &err);
+    _exit(1);
+}
+
+/* Killed at any moment, again and again, while the source is written to: all of the log came, in
+ * order, and what came twice is the same. */
+static void killed_at_any_moment(void **state)
+{
+    const char *given = getenv("LEDGER_TEST_KILLS");
+    const size_t kills = given != NULL ? strtoul(given, NULL, 10) : tst_scale(40);
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *kept = NULL;
+    struct tst_recorder recorder;
+    struct tst_workload w;
+    ledger_store_options options;
+    ledger_bridge_options o;
+    ledger_bridge *bridge = NULL;
+    ledger_error err;
+    uint64_t random = tst_seed();
+    char state_url[1024], path[1024];
+    snprintf(state_url, sizeof state_url, "sqlite:%s", tst_path(*state, "state.db"));
+    snprintf(path, sizeof path, "%s", tst_path(*state, "delivered"));
+    tst_workload_init(&w, random);
+    w.small = true;
+    w.stream_count = 3;
+    for (size_t i = 0; i < kills; i++) {
+        tst_workload_run(&w, source, 8);
+        const pid_t pid = fork();
+        if (pid == 0)
+            feed(ledger_store_url(source), state_url, path);
+        tst_workload_run(&w, source, 3);
+        tst_sleep_us((int64_t)tst_random_below(&random, 30000));
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+    }
+    /* the rest, by a process that lives */
+    (void)tst_append(source, "s", "1", NULL, NULL);
+    tst_recorder_init(&recorder, 20000);
+    recorder.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    assert_true(recorder.fd >= 0);
+    const ledger_sink sink = tst_recorder_sink(&recorder);
+    tst_bridge_options(&o);
+    o.state_url = state_url;
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &bridge, &err), &err);
+    (void)tst_drain(bridge);
+    ledger_bridge_destroy(&bridge);
+    assert_int_equal(close(recorder.fd), 0);
+    recorder.count = 0;
+    tst_recorder_load(&recorder, path);
+    ledger_store_options_defaults(&options);
+    options.url = state_url;
+    options.table = LEDGER_BRIDGE_DEFAULT_STATE_TABLE;
+    tst_ok(ledger_store_open(&options, &kept, &err), &err);
+    const size_t again = tst_recorder_check(&recorder, source, kept);
+    print_message("%zu kills: %zu deliveries, %zu of them again\n", kills, recorder.count, again);
+    ledger_store_close(&kept);
+    tst_recorder_fini(&recorder);
+}
+
+/* Another name has a cursor of its own in the same state store: it begins anew, under the same
+ * keys, and leaves the first one's where it is. */
+static void state_of_another_name(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *kept = NULL;
+    struct tst_recorder recorder;
+    ledger_store_options options;
+    ledger_bridge_options o;
+    ledger_bridge_status status;
+    ledger_bridge *first = NULL, *second = NULL;
+    ledger_error err;
+    char url[1024];
+    snprintf(url, sizeof url, "sqlite:%s", tst_path(*state, "state.db"));
+    tst_recorder_init(&recorder, 100);
+    const ledger_sink sink = tst_recorder_sink(&recorder);
+    tst_bridge_options(&o);
+    o.state_url = url;
+    o.name = "first";
+    tst_append(source, "s", "1", NULL, NULL);
+    tst_append(source, "s", "2", NULL, NULL);
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &first, &err), &err);
+    assert_int_equal(tst_drain(first), 2);
+    o.name = "second";
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &second, &err), &err);
+    assert_int_equal(tst_drain(second), 2);
+    assert_int_equal(tst_recorder_check(&recorder, source, NULL), 2);
+    tst_append(source, "s", "3", NULL, NULL);
+    assert_int_equal(tst_drain(second), 1);
+    ledger_store_options_defaults(&options);
+    options.url = url;
+    options.table = LEDGER_BRIDGE_DEFAULT_STATE_TABLE;
+    tst_ok(ledger_store_open(&options, &kept, &err), &err);
+    tst_ok(ledger_bridge_status_get(source, kept, "first", &status, &err), &err);
+    assert_int_equal(status.backlog_count, 1);
+    tst_ok(ledger_bridge_status_get(source, kept, "second", &status, &err), &err);
+    assert_int_equal(status.backlog_count, 0);
+    assert_int_equal(tst_drain(first), 1);
+    ledger_bridge_destroy(&first);
+    ledger_bridge_destroy(&second);
+    ledger_store_close(&kept);
+    tst_recorder_fini(&recorder);
+}
+
 static void sinks_that_cannot_be(void **state)
 {
     ledger_store *source = tst_open(*state, TST_SQLITE, "source");
@@ -467,6 +594,7 @@ int main(void)
         T(is_given_each_mutation),        T(answers_are_heeded),
         T(nonsense_ends_the_bridge),      T(calls_back_are_refused),
         T(a_stop_says_what_it_waits_for), T(dies_before_the_commit),
+        T(killed_at_any_moment),          T(state_of_another_name),
         T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);

@@ -10,7 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "oracle.h"
 #include "pg_rig.h"
+#include "recorder.h"
+#include "roles.h"
 #include "workload.h"
 
 #define EACH_SIDE(side)                                                                            \
@@ -382,6 +385,98 @@ static void standby_is_promoted(void **state)
     }
 }
 
+/* --- a state store ---------------------------------------------------------------------------
+ */
+
+/* An own sink, and a store that keeps no cursor, fed by way of state tables in one server. */
+struct fed {
+    ledger_store *source, *sink;
+    struct tst_recorder recorder;
+    ledger_bridge *bridges[2];
+};
+
+static void fed_start(struct fed *fed, struct tst_env *env, const char *url)
+{
+    ledger_bridge_options o;
+    ledger_error err;
+    fed->source = tst_open(env, TST_SQLITE, "source");
+    fed->sink = tst_open(env, TST_PLAIN, "sink");
+    tst_cut(fed->sink, TST_CUT_CURSORS);
+    tst_recorder_init(&fed->recorder, 20000);
+    const ledger_sink own = tst_recorder_sink(&fed->recorder);
+    tst_bridge_options(&o);
+    o.batch_size = 7;
+    o.backlog_batch_size = 20;
+    o.interval_ms = 50;
+    o.retry_max_ms = 100;
+    o.state_url = url;
+    o.name = "own";
+    tst_ok(ledger_bridge_create_to(fed->source, &own, &o, &fed->bridges[0], &err), &err);
+    o.name = "store";
+    fed->bridges[1] = tst_bridge(fed->source, fed->sink, &o);
+    for (int i = 0; i < 2; i++)
+        tst_ok(ledger_bridge_start(fed->bridges[i], &err), &err);
+}
+
+static void fed_await(struct fed *fed)
+{
+    ledger_error err;
+    for (int i = 0; i < 2; i++)
+        tst_ok(ledger_bridge_wait(fed->bridges[i], true, tst_slow(60000), &err), &err);
+}
+
+static uint64_t fed_error_count(struct fed *fed)
+{
+    ledger_bridge_stats stats;
+    ledger_bridge_get_stats(fed->bridges[0], &stats);
+    return stats.error_count;
+}
+
+/* Nothing is lost, the order is kept, and while the process lives nothing comes twice. */
+static void state_store_goes_away(void **state)
+{
+    struct tst_env *env = *state;
+    struct fed fed = { 0 };
+    struct tst_workload w;
+    uint64_t random = tst_seed();
+    const size_t times = tst_scale(20);
+    tst_pg_require();
+    struct tst_pg *pg = tst_pg_start(NULL);
+    fed_start(&fed, env, tst_pg_url(pg, NULL, NULL, NULL));
+    tst_workload_init(&w, random);
+    w.small = true;
+    w.stream_count = 3;
+    for (size_t i = 0; i < times; i++) {
+        const uint64_t before = fed_error_count(&fed);
+        tst_workload_run(&w, fed.source, 20);
+        tst_sleep_us((int64_t)below(&random, 30000));
+        if (i % 3 == 0)
+            tst_pg_stop(pg, TST_PG_FAST);
+        else
+            tst_pg_kill(pg);
+        tst_workload_run(&w, fed.source, 10);
+        (void)tst_append(fed.source, "s", "1", NULL, NULL); /* the others may be rolled back */
+        for (int64_t end = tst_mono_us() + tst_slow(20000000); fed_error_count(&fed) == before;) {
+            assert_true(tst_mono_us() < end);
+            tst_sleep_us(1000);
+        }
+        tst_pg_run(pg);
+        if (i % 4 == 3)
+            fed_await(&fed);
+    }
+    fed_await(&fed);
+    assert_int_equal(tst_recorder_check(&fed.recorder, fed.source, NULL), 0);
+    tst_assert_equal(fed.source, fed.sink, 0);
+    print_message("%zu stops and kills of a state store: %zu deliveries, none twice\n", times,
+                  fed.recorder.count);
+    for (int i = 0; i < 2; i++) {
+        tst_check_counters(fed.bridges[i]);
+        ledger_bridge_destroy(&fed.bridges[i]);
+    }
+    tst_recorder_fini(&fed.recorder);
+    tst_pg_destroy(&pg);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -400,6 +495,7 @@ int main(void)
         T(serializable_by_default),
         T(full_tablespace),
         T(standby_is_promoted),
+        T(state_store_goes_away),
     };
     return cmocka_run_group_tests_name("faults of PostgreSQL", tests, NULL, NULL);
 }

@@ -71,7 +71,7 @@ static bool is_refused(const struct tst_recorder *recorder, const ledger_mutatio
 static bool write_line(const struct tst_recorder *recorder, const struct tst_delivery *d)
 {
     char line[256];
-    const int size = snprintf(line, sizeof line, "%s %s %" PRIx64 "\n", d->key, d->stream, d->hash);
+    const int size = snprintf(line, sizeof line, "%s %" PRIx64 " %s\n", d->key, d->hash, d->stream);
     return write(recorder->fd, line, (size_t)size) == size;
 }
 
@@ -103,6 +103,8 @@ static size_t deliver(void *ctx, const ledger_mutation *const *mutations, size_t
         done++;
     }
     pthread_mutex_unlock(&recorder->mutex);
+    if (recorder->pause_us > 0)
+        tst_sleep_us(recorder->pause_us);
     return done;
 }
 
@@ -123,7 +125,7 @@ void tst_recorder_load(struct tst_recorder *recorder, const char *path)
     while (fgets(line, sizeof line, file) != NULL) {
         struct tst_delivery *d = &recorder->items[recorder->count++];
         assert_true(recorder->count <= recorder->cap);
-        if (sscanf(line, "%159s %63s %" SCNx64, d->key, d->stream, &d->hash) != 3)
+        if (sscanf(line, "%100s %" SCNx64 " %63[^\n]", d->key, &d->hash, d->stream) != 3)
             tst_fail("not a line of a recorder: %s", line);
     }
     fclose(file);

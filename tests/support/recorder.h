@@ -21,6 +21,7 @@ struct tst_recorder {
     size_t count, cap;
     size_t most;        /* results per call; 0: all */
     const char *refuse; /* appends with this in their payload are refused; NULL: none is */
+    int64_t pause_us;   /* a call takes so much longer */
     int fd;             /* each delivery is a line there before it counts; -1: none */
 };
 /* cap: as many deliveries as can come; deliver() allocates nothing. */
