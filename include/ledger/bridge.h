@@ -94,7 +94,9 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create(const ledger_store *so
                                                           ledger_error *err);
 /* The same, to a program's own sink, which is copied; on success its close() is called when the
  * bridge is destroyed, on failure never. Unless options say where the state is kept, another
- * process begins anew. Errors besides: INVALID (no deliver(), types that do not exist). */
+ * process begins anew. Errors besides: INVALID (no deliver(), types that do not exist;
+ * another bridge of this process carries the source to the same deliver and ctx, and has its state
+ * elsewhere). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create_to(const ledger_store *source,
                                                              const ledger_sink *sink,
                                                              const ledger_bridge_options *options,

@@ -63,13 +63,19 @@ typedef struct ledger_sink {
      * behind that one is not known to the bridge and comes again.
      * What waits behind a refused mutation is parked by the bridge and does not come; the rest of
      * the batch does, in another call.
-     * Anything else that it returns (more results than mutations, a code that does not exist,
-     * REFUSED without a reason) ends the bridge with INVALID, at that mutation: the cursor stays
-     * before it.
-     * Threads: the bridge's own, or that of ledger_bridge_poll(); never two at a time. It may block
-     * (a stop waits for it, and says so in the log after five seconds), so give everything that it
-     * waits for a timeout. Called from it, poll, wait and retry of this bridge refuse (INVALID),
-     * destroy leaves the bridge alone, and stop does not wait. */
+     * Anything else that it returns (more results than mutations, results behind those, a code that
+     * does not exist, REFUSED without a reason) ends the bridge with INVALID, at that mutation: the
+     * cursor stays before it.
+     * Threads: the bridge's own, or that of ledger_bridge_poll() or _retry(); of one bridge never
+     * two at a time (of two bridges that share a sink, side by side). Called from it, poll, wait
+     * and retry of this bridge refuse (INVALID), destroy leaves the bridge alone, and stop does not
+     * wait. It must not wait for a thread that is in one of these.
+     * It has to return: no longjmp(), no exception, no end of the thread. It may block, so give
+     * everything that it waits for a timeout: poll, retry and stop of other threads, and destroy,
+     * wait for it. A stop says so in the log after five seconds. Where it never returns,
+     * ledger_bridge_request_stop() and ledger_bridge_wait() with a timeout do, and TIMEOUT tells
+     * since when it was called; the process can then end as it likes. What the cursor has not
+     * passed comes again at the next start, under the same keys. */
     size_t (*deliver)(void *ctx, const ledger_mutation *const *mutations, size_t count,
                       ledger_delivery *results);
     /* Called once, by ledger_bridge_destroy(), when no call of deliver() will come any more. May be

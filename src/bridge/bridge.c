@@ -187,71 +187,6 @@ static ledger_rc check_abilities(const struct ledger_bridge *bridge, ledger_erro
     return LEDGER_OK;
 }
 
-/* Each of the three is a table of its own. */
-static ledger_rc check_identities(struct ledger_bridge *bridge, ledger_error *err)
-{
-    ledger_store *const ends[] = { bridge->source, bridge->sink };
-    struct ldg_identity state, end;
-    ledger_rc rc = LEDGER_OK;
-    if (bridge->state_store != NULL)
-        rc = ldg_store_identity(bridge->state_store, &state, err);
-    for (int i = 0; rc == LEDGER_OK && bridge->state_store != NULL && i < 2; i++) {
-        if ((ldg_store_caps(ends[i]) & LDG_CAP_ORIGINS) == 0)
-            continue;
-        rc = ldg_store_identity(ends[i], &end, err);
-        if (rc == LEDGER_OK && strcmp(end.uuid, state.uuid) == 0)
-            rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                          "the state store is the table of the %s itself, or a copy of it; give it "
-                          "one of its own with --state-table",
-                          i == 0 ? "source" : "sink");
-    }
-    if (rc == LEDGER_OK && (ldg_store_caps(bridge->sink) & LDG_CAP_ORIGINS) != 0)
-        rc = ldg_pair_identities(bridge->source, bridge->sink, &state, &end, err);
-    return rc;
-}
-
-/* A sink without cursors has them where the caller says, else in memory, as long as the bridge. */
-static ledger_rc open_state_store(struct ledger_bridge *bridge, ledger_error *err)
-{
-    const uint64_t needed = LDG_CAP_TX_CURSOR | LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARK;
-    const ledger_bridge_options *o = &bridge->options;
-    char url[4096 + 16], uuid[LDG_UUID_TEXT_MAX];
-    ledger_store_options options;
-    int n = 0;
-    if ((ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) != 0)
-        return o->state_url == NULL && o->cursor_file == NULL
-                   ? LEDGER_OK
-                   : ldg_fail(err, LEDGER_ERR_INVALID,
-                              "a %s sink keeps its cursor and its parked events itself; leave "
-                              "--state and --cursor-file out",
-                              ledger_store_backend(bridge->sink));
-    if (ldg_store_has_table(bridge->source, o->state_table) ||
-        ldg_store_has_table(bridge->sink, o->state_table))
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "the state table \"%s\" is the name of a table of the source or the sink; "
-                        "give another one with --state-table",
-                        o->state_table);
-    ldg_uuid_new(uuid);
-    if (o->cursor_file != NULL)
-        n = snprintf(url, sizeof(url), "sqlite:%s", o->cursor_file);
-    else if (o->state_url == NULL)
-        n = snprintf(url, sizeof(url), "memory:state-%s", uuid);
-    if (n < 0 || (size_t)n >= sizeof(url))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "the path of the cursor file is too long");
-    ledger_store_options_defaults(&options);
-    options.url = o->state_url != NULL ? o->state_url : url;
-    options.table = o->state_table;
-    options.log = LEDGER_MUTATION_LOG_OFF;
-    options.flags = LEDGER_STORE_CREATE;
-    options.label = o->name;
-    ledger_rc rc = ledger_store_open(&options, &bridge->state_store, err);
-    if (rc == LEDGER_OK && (ldg_store_caps(bridge->state_store) & needed) != needed)
-        rc = ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
-                      "a %s store cannot keep the state of a bridge: it has no transactions",
-                      ledger_store_backend(bridge->state_store));
-    return rc;
-}
-
 /* A bridge that has nothing open. */
 static struct ledger_bridge *bridge_new(void)
 {
@@ -305,9 +240,7 @@ static ledger_rc create(const ledger_store *source, const ledger_store *store,
     if (rc == LEDGER_OK)
         rc = check_abilities(bridge, err);
     if (rc == LEDGER_OK)
-        rc = open_state_store(bridge, err);
-    if (rc == LEDGER_OK)
-        rc = check_identities(bridge, err);
+        rc = ldg_state_open(bridge, err);
     if (rc == LEDGER_OK)
         rc = ldg_telemetry_init(&bridge->telemetry, &bridge->options, err);
     bridge->is_whole = rc == LEDGER_OK;
@@ -697,6 +630,18 @@ void ledger_bridge_stop(ledger_bridge *bridge)
         wait_for_end(bridge);
 }
 
+static ledger_rc fail_running(struct ledger_bridge *bridge, int64_t timeout_ms, ledger_error *err)
+{
+    const int64_t inside_ms = ldg_own_inside_ms(bridge->own);
+    if (inside_ms < timeout_ms || inside_ms == 0)
+        return ldg_fail(err, LEDGER_ERR_TIMEOUT, "still running after %lld ms",
+                        (long long)timeout_ms);
+    return ldg_fail(err, LEDGER_ERR_TIMEOUT,
+                    "still running after %lld ms: deliver() of the program's sink was called %.1f "
+                    "s ago and has not returned",
+                    (long long)timeout_ms, (double)inside_ms / 1e3);
+}
+
 ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t timeout_ms,
                              ledger_error *err)
 {
@@ -726,8 +671,7 @@ ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty, int64_t ti
         if (err != NULL)
             *err = bridge->end_err;
     } else if (bridge->running && !empty) {
-        rc =
-            ldg_fail(err, LEDGER_ERR_TIMEOUT, "still running after %lld ms", (long long)timeout_ms);
+        rc = fail_running(bridge, timeout_ms, err);
     } else if (!bridge->running && until_empty && !empty) {
         rc = ldg_fail(err, LEDGER_ERR_CANCELLED, "stopped before the log was empty");
     }

@@ -15,6 +15,8 @@ struct ldg_own_sink {
     struct ldg_sink_role role;
     ledger_sink sink;
     atomic_llong since_us; /* monotonic: in deliver() since then; 0: it is not */
+    char source_uuid[LDG_UUID_TEXT_MAX], state_uuid[LDG_UUID_TEXT_MAX];
+    struct ldg_own_sink *next; /* of those that bridges of this process deliver to */
 };
 
 static const struct ldg_options sink_options = {
@@ -55,6 +57,46 @@ int64_t ldg_own_inside_ms(struct ldg_own_sink *own)
 {
     const int64_t since_us = own != NULL ? atomic_load(&own->since_us) : 0;
     return since_us != 0 ? (ldg_clock_mono_us() - since_us) / 1000 : 0;
+}
+
+/* --- those of this process -------------------------------------------------------------------- */
+
+static pthread_mutex_t entered_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct ldg_own_sink *entered;
+
+ledger_rc ldg_own_enter(struct ldg_own_sink *own, const char *source_uuid, const char *state_uuid,
+                        ledger_error *err)
+{
+    bool clashes = false;
+    (void)snprintf(own->source_uuid, sizeof(own->source_uuid), "%s", source_uuid);
+    (void)snprintf(own->state_uuid, sizeof(own->state_uuid), "%s", state_uuid);
+    pthread_mutex_lock(&entered_mutex);
+    for (const struct ldg_own_sink *at = entered; at != NULL && !clashes; at = at->next)
+        clashes = at->sink.deliver == own->sink.deliver && at->sink.ctx == own->sink.ctx &&
+                  strcmp(at->source_uuid, source_uuid) == 0 &&
+                  strcmp(at->state_uuid, state_uuid) != 0;
+    if (!clashes) {
+        own->next = entered;
+        entered = own;
+    }
+    pthread_mutex_unlock(&entered_mutex);
+    if (clashes)
+        return ldg_fail(err, LEDGER_ERR_INVALID,
+                        "another bridge of this process carries this source to the same sink (the "
+                        "same deliver and ctx) and keeps its state elsewhere, so all would be "
+                        "delivered twice; give both the same --state");
+    return LEDGER_OK;
+}
+
+static void leave(struct ldg_own_sink *own)
+{
+    pthread_mutex_lock(&entered_mutex);
+    struct ldg_own_sink **link = &entered;
+    while (*link != NULL && *link != own)
+        link = &(*link)->next;
+    if (*link != NULL)
+        *link = own->next;
+    pthread_mutex_unlock(&entered_mutex);
 }
 
 /* --- ops as mutations ------------------------------------------------------------------------- */
@@ -129,17 +171,24 @@ static ledger_rc judge(const ledger_mutation *mutation, ledger_delivery *result,
                     (int)result->code, mutation->key);
 }
 
+/* results: room for one more than count, which has to stay as it is. */
 static size_t call(struct ldg_own_sink *own, const ledger_mutation *const *mutations, size_t count,
                    ledger_delivery *results)
 {
     const struct inside here = { .own = own, .outer = inside };
-    memset(results, 0, count * sizeof(*results));
+    memset(results, 0, (count + 1) * sizeof(*results));
     inside = &here;
     atomic_store(&own->since_us, ldg_clock_mono_us());
     const size_t given = own->sink.deliver(own->sink.ctx, mutations, count, results);
     atomic_store(&own->since_us, 0);
     inside = here.outer;
     return given;
+}
+
+static bool is_untouched(const ledger_delivery *result)
+{
+    static const ledger_delivery zeroes;
+    return memcmp(result, &zeroes, sizeof(zeroes)) == 0;
 }
 
 /* One call after the other, until it has all. *ret_done: how many it has. */
@@ -152,6 +201,11 @@ static ledger_rc deliver(struct ldg_own_sink *own, const ledger_mutation *const 
         const ledger_mutation *const *rest = mutations + *ret_done;
         const size_t left = count - *ret_done;
         const size_t given = call(own, rest, left, results);
+        if (!is_untouched(&results[left]))
+            return ldg_fail(err, LEDGER_ERR_INVALID,
+                            "deliver() of the program's sink filled results for more than the %zu "
+                            "mutations that it was given, from %s on",
+                            left, rest[0]->key);
         if (given > left)
             return ldg_fail(err, LEDGER_ERR_INVALID,
                             "deliver() of the program's sink returned %zu results for %zu "
@@ -197,7 +251,7 @@ static ledger_rc own_apply(void *ctx, const struct ldg_apply *apply, uint8_t *re
     ldg_arena_init(&arena, 0);
     ledger_mutation *mutations = ldg_arena_calloc(&arena, apply->count, sizeof(*mutations));
     const ledger_mutation **list = ldg_arena_calloc(&arena, apply->count, sizeof(*list));
-    ledger_delivery *results = ldg_arena_calloc(&arena, apply->count, sizeof(*results));
+    ledger_delivery *results = ldg_arena_calloc(&arena, apply->count + 1, sizeof(*results));
     ledger_rc rc =
         mutations != NULL && list != NULL && results != NULL ? LEDGER_OK : ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < apply->count; i++) {
@@ -262,6 +316,8 @@ ledger_rc ldg_own_open(const struct ldg_own_sink *own, ledger_store **ret_store,
 
 void ldg_own_destroy(struct ldg_own_sink **own, bool close)
 {
+    if (*own != NULL)
+        leave(*own);
     if (*own != NULL && close && (*own)->sink.close != NULL)
         (*own)->sink.close((*own)->sink.ctx);
     ldg_free(*own);

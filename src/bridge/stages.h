@@ -11,6 +11,7 @@
  *   fit.c     do sink and source fit the sink's cursors? at a start
  *   lag.c     how long events have waited                                    (pure)
  *   own.c     a program's own sink, as a backend
+ *   state.c   where the state of a bridge is kept when its sink keeps none
  *   pipe.c    one trip through them, and its accounting
  *   bridge.c  a bridge's life: the loop over trips, and retries
  *
@@ -348,10 +349,18 @@ ledger_rc ldg_own_create(const ledger_sink *sink, struct ldg_own_sink **ret_own,
 /* *own may be NULL. close: the program's close() is called. */
 void ldg_own_destroy(struct ldg_own_sink **own, bool close);
 ledger_rc ldg_own_open(const struct ldg_own_sink *own, ledger_store **ret_store, ledger_error *err);
+/* The bridge carries this source to it, and keeps its state there; until it is destroyed. Errors:
+ * INVALID (a bridge of this process does the same with another state store). */
+ledger_rc ldg_own_enter(struct ldg_own_sink *own, const char *source_uuid, const char *state_uuid,
+                        ledger_error *err);
 /* Is this thread in its deliver()? own may be NULL. */
 bool ldg_own_is_inside(const struct ldg_own_sink *own);
 /* How long the call of deliver() has taken that is under way; 0: none is. own may be NULL. */
 int64_t ldg_own_inside_ms(struct ldg_own_sink *own);
+
+/* state.c: opens the state store, if the sink needs one, and tells source, sink and state apart.
+ * Errors: INVALID, UNSUPPORTED. */
+ledger_rc ldg_state_open(struct ledger_bridge *bridge, ledger_error *err);
 
 /* How long the oldest of a backlog has waited, as somebody sees it who comes by: oldest_us, when it
  * was written by its writer's clock; moved_us, when the cursor moved last. */

@@ -209,7 +209,8 @@ ledger_rc ldg_check_table_name(const char *name, size_t max_bytes, const char *w
 /* Is `name` the table, or one of those that stand beside it? */
 static bool is_beside(const char *table, const char *name)
 {
-    static const char *const suffixes[] = { "", "_cursors", "_meta", "_origins", "_parked" };
+    static const char *const suffixes[] = { "",         "_cursors", "_meta",
+                                            "_origins", "_parked",  "_foreign" };
     const size_t size = strlen(table);
     bool found = false;
     for (size_t i = 0; !found && i < sizeof(suffixes) / sizeof(suffixes[0]); i++)

@@ -23,7 +23,7 @@ struct own {
     size_t later; /* so many calls answer LATER first */
     /* what makes no sense: */
     int code; /* given instead of DONE; 0: it is not */
-    size_t too_many;
+    size_t too_many, too_far;
     ledger_bridge *call_back;
     void (*call)(struct own *own);
 };
@@ -66,7 +66,7 @@ static size_t deliver(void *ctx, const ledger_mutation *const *mutations, size_t
         return own->later % 2;
     }
     if (own->too_many > 0)
-        return count + own->too_many;
+        return own->too_many == SIZE_MAX ? SIZE_MAX : count + own->too_many;
     for (size_t i = 0; i < count; i++) {
         const ledger_mutation *m = mutations[i];
         char *line = own->lines[own->count];
@@ -82,6 +82,8 @@ static size_t deliver(void *ctx, const ledger_mutation *const *mutations, size_t
             return i + 1;
         }
         results[i].code = own->code != 0 ? (ledger_delivery_code)own->code : LEDGER_DELIVERY_DONE;
+        if (own->too_far > 0) /* an answer for one that it was not given */
+            results[count].code = LEDGER_DELIVERY_DONE;
         own->count++;
         if (own->most > 0 && i + 1 == own->most)
             return own->most;
@@ -215,13 +217,16 @@ static void answers_are_heeded(void **state)
 static void nonsense_ends_the_bridge(void **state)
 {
     static const struct {
-        size_t too_many;
+        size_t too_many, too_far;
         int code;
         const char *refuse, *told;
     } cases[] = {
-        { 1, 0, NULL, "returned 2 results for 1" },
-        { 0, 77, NULL, "code 77" },
-        { 0, 0, "append", "without a reason" },
+        { 1, 0, 0, NULL, "returned 2 results for 1" },
+        { SIZE_MAX, 0, 0, NULL, "results for 1" },
+        { 0, 1, 0, NULL, "more than the 1 mutations that it was given" },
+        { 0, 0, 77, NULL, "code 77" },
+        { 0, 0, -1, NULL, "code -1" },
+        { 0, 0, 0, "append", "without a reason" },
     };
     ledger_store *source = tst_open(*state, TST_SQLITE, "source");
     ledger_bridge_options o;
@@ -232,6 +237,7 @@ static void nonsense_ends_the_bridge(void **state)
         struct own own;
         ledger_bridge *bridge = open_bridge(source, &own, &o);
         own.too_many = cases[i].too_many;
+        own.too_far = cases[i].too_far;
         own.code = cases[i].code;
         own.refuse = cases[i].refuse;
         own.reason = "";
@@ -239,7 +245,7 @@ static void nonsense_ends_the_bridge(void **state)
         tst_fails(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), LEDGER_ERR_INVALID,
                   &err);
         assert_non_null(strstr(err.message, cases[i].told));
-        own.too_many = 0;
+        own.too_many = own.too_far = 0;
         own.code = 0;
         own.refuse = NULL;
         own.count = 0;
@@ -321,6 +327,72 @@ static void hear(void *ctx, ledger_log_level level, const char *message, const l
     gate.told |= strstr(message, "the stop waits for deliver()") != NULL;
     pthread_cond_broadcast(&gate.cond);
     pthread_mutex_unlock(&gate.mutex);
+}
+
+/* It does not return: whoever gave himself a time limit goes on, and hears what for. */
+static void never_returns(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_bridge_options o;
+    ledger_bridge_stats stats;
+    ledger_error err;
+    struct own own;
+    tst_bridge_options(&o);
+    tst_append(source, "s", "1", NULL, NULL);
+    gate.inside = gate.told = false;
+    ledger_bridge *bridge = open_bridge(source, &own, &o);
+    own.call = stay_until_told;
+    tst_ok(ledger_bridge_start(bridge, &err), &err);
+    pthread_mutex_lock(&gate.mutex);
+    while (!gate.inside)
+        pthread_cond_wait(&gate.cond, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+    tst_sleep_us(20000);
+    ledger_bridge_request_stop(bridge);
+    tst_fails(ledger_bridge_wait(bridge, false, 10, &err), LEDGER_ERR_TIMEOUT, &err);
+    assert_non_null(strstr(err.message, "deliver() of the program's sink was called"));
+    ledger_bridge_get_stats(bridge, &stats);
+    assert_int_equal(stats.apply_count, 0);
+    pthread_mutex_lock(&gate.mutex);
+    gate.told = true;
+    pthread_cond_broadcast(&gate.cond);
+    pthread_mutex_unlock(&gate.mutex);
+    tst_ok(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), &err);
+    ledger_bridge_destroy(&bridge);
+    gate.inside = gate.told = false;
+}
+
+/* Of two that have their states apart the second is told, while the first is there. */
+static void two_states_of_one_sink(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_store *other = tst_open(*state, TST_SQLITE, "other");
+    struct own own, another;
+    const ledger_sink sink = sink_of(&own);
+    ledger_bridge *first = NULL, *second = NULL, *third = NULL;
+    ledger_bridge_options o;
+    ledger_error err;
+    char url[1024];
+    snprintf(url, sizeof url, "sqlite:%s", tst_path(*state, "state.db"));
+    tst_bridge_options(&o);
+    o.state_url = url;
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &first, &err), &err);
+    o.name = "second";
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &second, &err), &err); /* the same one */
+    o.state_url = NULL;
+    tst_fails(ledger_bridge_create_to(source, &sink, &o, &third, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "keeps its state elsewhere"));
+    assert_non_null(strstr(err.message, "--state"));
+    tst_ok(ledger_bridge_create_to(other, &sink, &o, &third, &err), &err); /* another source */
+    ledger_bridge_destroy(&third);
+    third = open_bridge(source, &another, &o); /* another sink */
+    ledger_bridge_destroy(&third);
+    ledger_bridge_destroy(&first);
+    tst_fails(ledger_bridge_create_to(source, &sink, &o, &third, &err), LEDGER_ERR_INVALID, &err);
+    ledger_bridge_destroy(&second);
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &third, &err), &err);
+    ledger_bridge_destroy(&third);
+    assert_int_equal(own.closed, 4);
 }
 
 static void a_stop_says_what_it_waits_for(void **state)
@@ -591,10 +663,16 @@ static void sinks_that_cannot_be(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(is_given_each_mutation),        T(answers_are_heeded),
-        T(nonsense_ends_the_bridge),      T(calls_back_are_refused),
-        T(a_stop_says_what_it_waits_for), T(dies_before_the_commit),
-        T(killed_at_any_moment),          T(state_of_another_name),
+        T(is_given_each_mutation),
+        T(answers_are_heeded),
+        T(nonsense_ends_the_bridge),
+        T(calls_back_are_refused),
+        T(a_stop_says_what_it_waits_for),
+        T(dies_before_the_commit),
+        T(never_returns),
+        T(two_states_of_one_sink),
+        T(killed_at_any_moment),
+        T(state_of_another_name),
         T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);

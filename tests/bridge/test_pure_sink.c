@@ -555,7 +555,7 @@ static void keeps_state_apart(void **state)
     o.state_url = url;
     o.state_table = ledger_store_table(source);
     tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
-    assert_non_null(strstr(err.message, "the table of the source"));
+    assert_non_null(strstr(err.message, "the state store (--state) is the table of the source"));
     static const char *const suffixes[] = { "_mutations", "_cursors", "_parked" };
     for (size_t i = 0; i < 3; i++) {
         snprintf(beside, sizeof(beside), "%s%s", ledger_store_table(source), suffixes[i]);
@@ -563,6 +563,26 @@ static void keeps_state_apart(void **state)
         tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
         assert_non_null(strstr(err.message, "--state-table"));
     }
+    /* In the words of what was given. */
+    o.state_url = NULL;
+    o.state_table = NULL;
+    o.cursor_file = url + strlen("sqlite:");
+    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "--cursor-file"));
+    assert_non_null(strstr(err.message, "is the file of the source itself"));
+    assert_int_equal(tst_query_int_on(source, "SELECT count(*) FROM sqlite_master WHERE name LIKE "
+                                              "'ledger_state%%'"),
+                     0);
+    const char *copy = tst_path(*state, "copy.db");
+    tst_exec_on(source, "VACUUM INTO '%s'", copy);
+    o.cursor_file = copy;
+    o.state_table = ledger_store_table(source);
+    tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(
+        strstr(err.message, "the state store (--cursor-file) is the table of the source"));
+    tst_fails(ledger_bridge_create(source, store, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
+    assert_non_null(strstr(err.message, "leave --cursor-file out"));
+    o.state_url = url;
     o.state_table = NULL;
     o.cursor_file = "cursors.db";
     tst_fails(ledger_bridge_create(source, sink, &o, &bridge, &err), LEDGER_ERR_INVALID, &err);
