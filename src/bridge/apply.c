@@ -38,8 +38,8 @@ ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size
 {
     applier->sink = sink;
     applier->refusals.limit = refusal_limit;
-    applier->flights[0].sink = sink;
-    applier->flights[0].applier = applier->flights[1].applier = applier;
+    applier->inflight[0].sink = sink;
+    applier->inflight[0].applier = applier->inflight[1].applier = applier;
     pthread_mutex_init(&applier->mutex, NULL);
     pthread_cond_init(&applier->cond, NULL);
     if (parallel <= 1 || (ldg_store_caps(sink) & LDG_CAP_PARALLEL_APPLY) == 0)
@@ -70,7 +70,7 @@ void ldg_applier_fini(struct ldg_applier *applier)
     applier->worker_count = 0;
     if (applier->sink == NULL)
         return;
-    ledger_store_close(&applier->flights[1].sink);
+    ledger_store_close(&applier->inflight[1].sink);
     pthread_mutex_destroy(&applier->mutex);
     pthread_cond_destroy(&applier->cond);
     applier->sink = NULL;
@@ -172,9 +172,9 @@ static ledger_rc apply_split(struct ldg_applier *applier, const struct ldg_apply
 
 /* --- one batch ------------------------------------------------------------------------------- */
 
-static struct ldg_flight *flight_at(struct ldg_applier *applier, size_t index)
+static struct ldg_inflight *inflight_at(struct ldg_applier *applier, size_t index)
 {
-    return &applier->flights[((size_t)applier->first + index) % 2];
+    return &applier->inflight[((size_t)applier->first + index) % 2];
 }
 
 /* What is left to do when all shares are committed: the trims, and the cursor. */
@@ -208,16 +208,16 @@ static size_t index_of_trim(const struct ldg_batch *batch, size_t n)
     return i;
 }
 
-static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
+static ledger_rc submit(struct ldg_inflight *inflight, ledger_error *err)
 {
-    struct ldg_applier *applier = flight->applier;
-    struct ldg_batch *batch = flight->batch;
-    struct ldg_apply apply = flight->apply;
+    struct ldg_applier *applier = inflight->applier;
+    struct ldg_batch *batch = inflight->batch;
+    struct ldg_apply apply = inflight->apply;
     uint8_t *outcomes = batch->outcomes;
     bool split = can_split(applier, batch);
     ledger_rc rc = LEDGER_OK;
     if (split)
-        rc = apply_split(applier, &flight->apply, batch, err);
+        rc = apply_split(applier, &inflight->apply, batch, err);
     if (rc == LEDGER_ERR_REJECTED && apply.park_rejected) { /* by one, in order */
         split = false;
         rc = LEDGER_OK;
@@ -225,47 +225,47 @@ static ledger_rc fly(struct ldg_flight *flight, ledger_error *err)
     if (rc == LEDGER_OK && split)
         rc = keep_trims(batch, &apply, &outcomes, err);
     if (rc == LEDGER_OK) {
-        rc = ldg_store_apply(flight->sink, &apply, outcomes, err);
+        rc = ldg_store_apply(inflight->sink, &apply, outcomes, err);
         if (rc == LEDGER_OK)
-            flight->applied_count++;
+            inflight->applied_count++;
         else if (rc == LEDGER_ERR_REJECTED && split && err->done_count < apply.count)
             err->done_count = index_of_trim(batch, err->done_count);
     }
     return rc;
 }
 
-static void set_state(struct ldg_flight *flight, int state)
+static void set_state(struct ldg_inflight *inflight, int state)
 {
-    struct ldg_applier *applier = flight->applier;
+    struct ldg_applier *applier = inflight->applier;
     pthread_mutex_lock(&applier->mutex);
-    if (state > (int)flight->state)
-        flight->state = state;
+    if (state > (int)inflight->state)
+        inflight->state = state;
     pthread_cond_broadcast(&applier->cond);
     pthread_mutex_unlock(&applier->mutex);
 }
 
-static void *flight_main(void *arg)
+static void *submit_main(void *arg)
 {
-    struct ldg_flight *flight = arg;
-    flight->rc = fly(flight, &flight->err);
-    set_state(flight, LDG_FLIGHT_DONE);
+    struct ldg_inflight *inflight = arg;
+    inflight->rc = submit(inflight, &inflight->err);
+    set_state(inflight, LDG_INFLIGHT_DONE);
     return NULL;
 }
 
-static void flight_ids_reserved(void *ctx)
+static void inflight_ids_reserved(void *ctx)
 {
-    set_state(ctx, LDG_FLIGHT_RESERVED);
+    set_state(ctx, LDG_INFLIGHT_RESERVED);
 }
 
-static ledger_rc flight_await_commit_order(void *ctx, ledger_error *err)
+static ledger_rc inflight_await_commit_order(void *ctx, ledger_error *err)
 {
-    struct ldg_flight *flight = ctx;
-    struct ldg_applier *applier = flight->applier;
-    flight_ids_reserved(flight);
+    struct ldg_inflight *inflight = ctx;
+    struct ldg_applier *applier = inflight->applier;
+    inflight_ids_reserved(inflight);
     pthread_mutex_lock(&applier->mutex);
-    while (flight->lead != NULL && flight->lead->state != LDG_FLIGHT_DONE)
+    while (inflight->lead != NULL && inflight->lead->state != LDG_INFLIGHT_DONE)
         pthread_cond_wait(&applier->cond, &applier->mutex);
-    ledger_rc rc = flight->lead != NULL ? flight->lead->rc : flight->lead_rc;
+    ledger_rc rc = inflight->lead != NULL ? inflight->lead->rc : inflight->lead_rc;
     pthread_mutex_unlock(&applier->mutex);
     return rc == LEDGER_OK
                ? LEDGER_OK
@@ -283,23 +283,24 @@ bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *
         applier->serial_left--;
         return false;
     }
-    if (applier->flights[1].sink == NULL) {
-        if (ldg_store_reopen(applier->sink, LDG_ROLE_SINK, NULL, &applier->flights[1].sink, NULL) !=
-            LEDGER_OK) {
+    if (applier->inflight[1].sink == NULL) {
+        if (ldg_store_reopen(applier->sink, LDG_ROLE_SINK, NULL, &applier->inflight[1].sink,
+                             NULL) != LEDGER_OK) {
             applier->serial_left = SERIAL_AFTER_COLLISION; /* it goes without */
             return false;
         }
-        ldg_store_hint_backlog(applier->flights[1].sink, applier->backlog);
+        ldg_store_hint_backlog(applier->inflight[1].sink, applier->backlog);
     }
     return true;
 }
 
-/* Until the batch before has drawn its ids, this one must not: ids follow the order of the log. */
-static void wait_for_lead(struct ldg_flight *flight)
+/* Until the batch before has reserved its ids, this one must not: ids follow the order of the log.
+ */
+static void wait_for_lead(struct ldg_inflight *inflight)
 {
-    struct ldg_applier *applier = flight->applier;
+    struct ldg_applier *applier = inflight->applier;
     pthread_mutex_lock(&applier->mutex);
-    while (flight->lead->state < LDG_FLIGHT_RESERVED)
+    while (inflight->lead->state < LDG_INFLIGHT_RESERVED)
         pthread_cond_wait(&applier->cond, &applier->mutex);
     pthread_mutex_unlock(&applier->mutex);
 }
@@ -307,79 +308,80 @@ static void wait_for_lead(struct ldg_flight *flight)
 ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_keeper *cursor,
                           struct ldg_batch *batch, bool park, bool ahead, ledger_error *err)
 {
-    struct ldg_flight *lead = applier->count > 0 ? flight_at(applier, 0) : NULL;
+    struct ldg_inflight *lead = applier->count > 0 ? inflight_at(applier, 0) : NULL;
     if (lead == NULL && !ahead)
         applier->first = 0;
-    struct ldg_flight *flight = flight_at(applier, applier->count);
-    flight->expected = lead != NULL ? lead->next : cursor->row;
-    ledger_rc rc = ldg_cursor_next(cursor, &flight->expected, &batch->log, &flight->next, err);
+    struct ldg_inflight *inflight = inflight_at(applier, applier->count);
+    inflight->expected = lead != NULL ? lead->next : cursor->row;
+    ledger_rc rc = ldg_cursor_next(cursor, &inflight->expected, &batch->log, &inflight->next, err);
     if (rc != LEDGER_OK)
         return rc;
-    flight->batch = batch;
-    flight->apply = (struct ldg_apply){
+    inflight->batch = batch;
+    inflight->apply = (struct ldg_apply){
         .name = cursor->name,
-        .expected = &flight->expected,
-        .next = &flight->next,
+        .expected = &inflight->expected,
+        .next = &inflight->next,
         .ops = batch->ops,
         .count = batch->op_count,
         .park_rejected = park,
         .refusals = &applier->refusals,
-        .await_commit_order = ahead ? flight_await_commit_order : NULL,
-        .ids_reserved = ahead ? flight_ids_reserved : NULL,
-        .overlap_ctx = ahead ? flight : NULL,
+        .await_commit_order = ahead ? inflight_await_commit_order : NULL,
+        .ids_reserved = ahead ? inflight_ids_reserved : NULL,
+        .overlap_ctx = ahead ? inflight : NULL,
     };
-    flight->rc = flight->lead_rc = LEDGER_OK;
-    memset(&flight->err, 0, sizeof(flight->err));
-    flight->lead = lead;
-    flight->state = LDG_FLIGHT_BEGUN;
+    inflight->rc = inflight->lead_rc = LEDGER_OK;
+    memset(&inflight->err, 0, sizeof(inflight->err));
+    inflight->lead = lead;
+    inflight->state = LDG_INFLIGHT_BEGUN;
     applier->collided = false;
     applier->count++;
     if (ahead && lead != NULL)
-        wait_for_lead(flight);
-    flight->has_thread = ahead && pthread_create(&flight->thread, NULL, flight_main, flight) == 0;
-    if (!flight->has_thread)
-        (void)flight_main(flight); /* without a thread it is done at once */
+        wait_for_lead(inflight);
+    inflight->has_thread =
+        ahead && pthread_create(&inflight->thread, NULL, submit_main, inflight) == 0;
+    if (!inflight->has_thread)
+        (void)submit_main(inflight); /* without a thread it is done at once */
     return LEDGER_OK;
 }
 
 /* Takes the oldest off the list. */
-static struct ldg_flight *land(struct ldg_applier *applier)
+static struct ldg_inflight *complete(struct ldg_applier *applier)
 {
-    struct ldg_flight *flight = flight_at(applier, 0);
-    struct ldg_flight *behind = applier->count > 1 ? flight_at(applier, 1) : NULL;
-    if (flight->has_thread)
-        pthread_join(flight->thread, NULL);
-    flight->has_thread = false;
+    struct ldg_inflight *inflight = inflight_at(applier, 0);
+    struct ldg_inflight *behind = applier->count > 1 ? inflight_at(applier, 1) : NULL;
+    if (inflight->has_thread)
+        pthread_join(inflight->thread, NULL);
+    inflight->has_thread = false;
     pthread_mutex_lock(&applier->mutex);
     if (behind != NULL) {
-        behind->lead_rc = flight->rc;
+        behind->lead_rc = inflight->rc;
         behind->lead = NULL;
     }
-    flight->state = LDG_FLIGHT_IDLE;
+    inflight->state = LDG_INFLIGHT_IDLE;
     pthread_cond_broadcast(&applier->cond);
     pthread_mutex_unlock(&applier->mutex);
     applier->first = 1 - applier->first;
     applier->count--;
-    return flight;
+    return inflight;
 }
 
 ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper *cursor,
                            struct ldg_batch **ret_batch, ledger_error *err)
 {
-    struct ldg_flight *flight = land(applier);
-    const bool overlapped = flight->apply.await_commit_order != NULL;
-    ledger_rc rc = flight->rc;
-    *ret_batch = flight->batch;
-    flight->batch = NULL;
+    struct ldg_inflight *inflight = complete(applier);
+    const bool overlapped = inflight->apply.await_commit_order != NULL;
+    ledger_rc rc = inflight->rc;
+    *ret_batch = inflight->batch;
+    inflight->batch = NULL;
     if (rc == LEDGER_OK) {
-        applier->last = (struct ldg_ticket){ .flight = (int)(flight - applier->flights),
-                                             .count = flight->applied_count };
-        ldg_cursor_moved(cursor, &flight->next);
+        applier->last = (struct ldg_ticket){ .slot = (int)(inflight - applier->inflight),
+                                             .count = inflight->applied_count };
+        ldg_cursor_moved(cursor, &inflight->next);
     } else if (err != NULL) {
-        *err = flight->err;
+        *err = inflight->err;
     }
     while (rc != LEDGER_OK && applier->count > 0)
-        land(applier)->batch = NULL;
+        complete(applier)->batch = NULL;
     /* Each of the two may have held what the other one waited for. */
     applier->collided = rc == LEDGER_ERR_BUSY && overlapped;
     if (applier->collided)
@@ -391,22 +393,22 @@ const char *ldg_apply_end(const struct ldg_applier *applier, const struct ldg_cu
 {
     if (applier->count == 0)
         return cursor->from;
-    return applier->flights[((size_t)applier->first + applier->count - 1) % 2].next.state;
+    return applier->inflight[((size_t)applier->first + applier->count - 1) % 2].next.state;
 }
 
 bool ldg_apply_is_durable(struct ldg_applier *applier, struct ldg_ticket ticket)
 {
-    struct ldg_flight *flight = &applier->flights[ticket.flight];
+    struct ldg_inflight *inflight = &applier->inflight[ticket.slot];
     /* One thread at a time per handle: not while it is under way. */
-    if (flight->durable_count < ticket.count && flight->batch == NULL)
-        flight->durable_count = ldg_store_durable_count(flight->sink, flight->applied_count);
-    return flight->durable_count >= ticket.count;
+    if (inflight->durable_count < ticket.count && inflight->batch == NULL)
+        inflight->durable_count = ldg_store_durable_count(inflight->sink, inflight->applied_count);
+    return inflight->durable_count >= ticket.count;
 }
 
 void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog)
 {
     applier->backlog = backlog;
     for (int i = 0; i < 2; i++)
-        if (applier->flights[i].sink != NULL)
-            ldg_store_hint_backlog(applier->flights[i].sink, backlog);
+        if (applier->inflight[i].sink != NULL)
+            ldg_store_hint_backlog(applier->inflight[i].sink, backlog);
 }

@@ -111,7 +111,7 @@ struct ldg_reader {
 };
 
 /* apply.c: one batch on its way into the sink, and the handle it goes by */
-struct ldg_flight {
+struct ldg_inflight {
     struct ldg_applier *applier;
     ledger_store *sink;
     uint64_t applied_count; /* batches that were committed by this handle */
@@ -122,16 +122,16 @@ struct ldg_flight {
     pthread_t thread;
     bool has_thread;
     /* under the applier's mutex */
-    enum { LDG_FLIGHT_IDLE, LDG_FLIGHT_BEGUN, LDG_FLIGHT_RESERVED, LDG_FLIGHT_DONE } state;
-    struct ldg_flight *lead; /* the batch before it, while that is under way */
-    ledger_rc lead_rc;       /* what became of it */
+    enum { LDG_INFLIGHT_IDLE, LDG_INFLIGHT_BEGUN, LDG_INFLIGHT_RESERVED, LDG_INFLIGHT_DONE } state;
+    struct ldg_inflight *lead; /* the batch before it, while that is under way */
+    ledger_rc lead_rc;         /* what became of it */
     ledger_rc rc;
     ledger_error err;
 };
 
 /* A committed batch: by which handle, and which of its commits. */
 struct ldg_ticket {
-    int flight;
+    int slot;
     uint64_t count;
 };
 
@@ -139,9 +139,9 @@ struct ldg_applier {
     ledger_store *sink;
     struct ldg_apply_worker *workers; /* parallel streams; NULL: one after the other */
     size_t worker_count;
-    struct ldg_flight flights[2]; /* [0] goes by `sink`; [1] has a handle once it is needed */
+    struct ldg_inflight inflight[2]; /* [0] goes by `sink`; [1] has a handle once it is needed */
     int first;
-    size_t count;           /* under way: flights[first] and the other one */
+    size_t count;           /* under way: inflight[first] and the other one */
     size_t serial_left;     /* after a collision so many batches go alone */
     bool collided;          /* what failed last may have been in each other's way: try again */
     bool backlog;           /* as hinted */
