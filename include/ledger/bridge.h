@@ -106,7 +106,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create_to(const ledger_store 
  * stop, and the bridge stays. */
 LEDGER_API void ledger_bridge_destroy(ledger_bridge **bridge);
 
-/* One cycle: reads at most batch_size mutations, applies them, moves the cursor. ret_read (may be
+/* One poll: reads at most batch_size mutations, applies them, moves the cursor. ret_read (may be
  * NULL): how many were read; 0 = nothing to do. Safe beside start and stop, and from several
  * threads: such calls take turns.
  * Errors: any of store.h, CURSOR_MISMATCH, SOURCE_REWOUND, POSITION_REUSED, REJECTED and DATA (a
@@ -141,7 +141,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_wait(ledger_bridge *bridge, b
 /* Counters since the bridge was made. Always:
  * read_count = apply_count + skip_count + park_count + dedup_count. */
 typedef struct ledger_bridge_stats {
-    uint64_t poll_count;         /* cycles */
+    uint64_t poll_count;         /* polls */
     uint64_t read_count;         /* mutations whose outcome is decided */
     uint64_t apply_count;        /* written to the sink */
     uint64_t skip_count;         /* dropped, for one of these reasons: */
@@ -151,12 +151,12 @@ typedef struct ledger_bridge_stats {
     uint64_t skip_origin_count;  /*   it came from the sink in the first place */
     uint64_t park_count;
     uint64_t dedup_count;    /* appends whose dedup keys the sink's stream already had */
-    uint64_t error_count;    /* failed cycles */
+    uint64_t error_count;    /* failed polls */
     uint64_t backlog_count;  /* mutations in the log behind the cursor, at the last look */
     double lag_seconds;      /* age of the oldest of them, as far as what the bridge has seen allows
                                 it: at least as long as it has seen events wait, at most since it
                                 last saw none; 0 when there is none */
-    int64_t last_success_us; /* end of the last cycle without error; LEDGER_NO_TIME: none yet */
+    int64_t last_success_us; /* end of the last poll without error; LEDGER_NO_TIME: none yet */
     int64_t last_progress_us;          /* last time the cursor moved; LEDGER_NO_TIME: not yet */
     char position[LEDGER_ID_TEXT_MAX]; /* applied */
     char durable_position[LEDGER_ID_TEXT_MAX]; /* known to be on the sink's disk */
@@ -247,7 +247,7 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_parked_retry(ledger_store *so
                                                                 uint64_t *ret_left,
                                                                 ledger_error *err);
 /* The same by a bridge's own means, which every sink has, a program's own too; the source of the
- * events is the bridge's. Takes turns with its cycles. Errors besides: those of poll. */
+ * events is the bridge's. Takes turns with its polls. Errors besides: those of poll. */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_retry(ledger_bridge *bridge, int64_t id,
                                                          uint64_t *ret_applied, uint64_t *ret_left,
                                                          ledger_error *err);

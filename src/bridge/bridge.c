@@ -375,7 +375,7 @@ static void succeeded(struct ledger_bridge *bridge, struct retry *retry)
 }
 
 /* What was a primary before and is read-only now is in the middle of a fail-over: it may be
- * promoted again, or its name lead to another server. A cycle that did not get as far as reading
+ * promoted again, or its name lead to another server. A poll that did not get as far as reading
  * has failed, too. */
 static ledger_rc open_pipe(struct ledger_bridge *bridge, const ledger_wait *waits, bool *was_open,
                            struct ldg_pipe **ret_pipe, ledger_error *err)
@@ -428,7 +428,7 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
             rc = open_pipe(bridge, &bridge->poll_waits, &bridge->poll_was_open, &bridge->poll_pipe,
                            err);
         if (rc == LEDGER_OK)
-            rc = ldg_pipe_cycle(bridge->poll_pipe, false, &read, err);
+            rc = ldg_pipe_poll(bridge->poll_pipe, false, &read, err);
     }
     if (rc != LEDGER_OK && wants_reopen(rc))
         ldg_pipe_close(&bridge->poll_pipe);
@@ -490,7 +490,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
                 rc = ldg_store_wake_add(pipe->source, bridge->wake_fd, err);
         }
         if (rc == LEDGER_OK)
-            rc = ldg_pipe_cycle(pipe, true, &read, err);
+            rc = ldg_pipe_poll(pipe, true, &read, err);
         if (rc == LEDGER_OK) {
             succeeded(bridge, &retry);
             if (read == 0) {

@@ -1,4 +1,4 @@
-/* One set of handles with the stages on them, and one trip through the stages. */
+/* One set of handles with the stages on them, and one poll: once through the stages. */
 #include <stdio.h>
 #include <string.h>
 
@@ -98,7 +98,7 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
 {
     if (*pipe == NULL)
         return;
-    ldg_pipe_settle(*pipe);
+    ldg_pipe_drain(*pipe);
     ldg_reader_fini(&(*pipe)->reader);
     ldg_applier_fini(&(*pipe)->applier);
     ldg_origins_fini(&(*pipe)->origins);
@@ -327,7 +327,7 @@ static void note_backlog(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         ldg_telemetry_lag(&bridge->telemetry, lag);
 }
 
-/* --- the trip -------------------------------------------------------------------------------- */
+/* --- one poll -------------------------------------------------------------------------------- */
 
 static ledger_rc plan(struct ldg_pipe *pipe, struct ldg_batch *batch, ledger_error *err)
 {
@@ -402,7 +402,7 @@ static ledger_rc finish_all(struct ldg_pipe *pipe, size_t but, ledger_error *err
     return rc;
 }
 
-void ldg_pipe_settle(struct ldg_pipe *pipe)
+void ldg_pipe_drain(struct ldg_pipe *pipe)
 {
     ledger_error err;
     while (pipe->applier.count > 0)
@@ -433,7 +433,7 @@ static struct ldg_log_limits limits_of(const struct ldg_pipe *pipe, bool backlog
     return limits;
 }
 
-/* With the policy STOP: the next trip ends before the first bad event, or it is the end. */
+/* With the policy STOP: the next poll ends before the first bad event, or it is the end. */
 static ledger_rc stop_before_bad(struct ldg_pipe *pipe, const struct ldg_batch *batch,
                                  ledger_error *err)
 {
@@ -468,9 +468,9 @@ static ledger_rc apply(struct ldg_pipe *pipe, struct ldg_batch *batch, bool park
     return rc;
 }
 
-/* May leave the batch under way; the next trip, or its failure, ends it. *ret_read stays as it is
- * when there is to be another trip at once. */
-static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
+/* May leave the batch under way; the next poll, or its failure, ends it. *ret_read stays as it is
+ * when it is to be done once more at once. */
+static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
 {
     const bool park = pipe->bridge->options.on_bad_event == LEDGER_BAD_EVENT_PARK;
     struct ldg_batch *batch = NULL;
@@ -521,7 +521,7 @@ static ledger_rc trip(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledg
     return rc;
 }
 
-ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
+ledger_rc ldg_pipe_poll(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err)
 {
     struct ledger_bridge *bridge = pipe->bridge;
     int64_t start = ldg_clock_mono_us();
@@ -535,9 +535,9 @@ ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, l
         pipe->cursor.loaded = false;
     }
     while (rc == LEDGER_OK && read == again)
-        rc = trip(pipe, joined, &read, err);
+        rc = poll_once(pipe, joined, &read, err);
     if (rc != LEDGER_OK) {
-        ldg_pipe_settle(pipe);
+        ldg_pipe_drain(pipe);
         ldg_read_discard(&pipe->reader);
         pipe->cursor.loaded = false;
     }

@@ -12,8 +12,8 @@
  *   lag.c     how long events have waited                                    (pure)
  *   own.c     a program's own sink, as a backend
  *   state.c   where the state of a bridge is kept when its sink keeps none
- *   pipe.c    one trip through them, and its accounting
- *   bridge.c  a bridge's life: the loop over trips, and retries
+ *   pipe.c    one poll: once through them, and its accounting
+ *   bridge.c  a bridge's life: the loop over polls, and retries
  *
  * One ldg_pipe is one set of handles with these stages; a bridge has one for its thread and one for
  * poll(). A pipe belongs to one thread; its reader thread borrows the source handle between
@@ -212,7 +212,7 @@ struct ledger_bridge {
     ledger_store *source, *sink; /* templates: every pipe opens its own from them */
     ledger_store *state_store;   /* keeps the cursors of a sink that does not; else NULL */
     struct ldg_own_sink *own;    /* the program's sink; else NULL */
-    pthread_mutex_t lone_mutex;  /* with a state store cycles take turns: for `delivered`, and
+    pthread_mutex_t lone_mutex;  /* with a state store polls take turns: for `delivered`, and
                                     because a delivery cannot be taken back */
     struct ldg_delivered delivered;
     struct ldg_telemetry telemetry;
@@ -444,10 +444,10 @@ ledger_rc ldg_bridge_check(const ledger_bridge *bridge, const char *call, ledger
 ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
                         struct ldg_pipe **ret_pipe, ledger_error *err);
 /* Waits for what is under way and counts it. */
-void ldg_pipe_settle(struct ldg_pipe *pipe);
-void ldg_pipe_close(struct ldg_pipe **pipe); /* settles first */
-/* One trip through the stages; counts its outcomes. *ret_read 0: the log was empty behind the
+void ldg_pipe_drain(struct ldg_pipe *pipe);
+void ldg_pipe_close(struct ldg_pipe **pipe); /* drains first */
+/* One poll: once through the stages; counts its outcomes. *ret_read 0: the log was empty behind the
  * cursor. */
-ledger_rc ldg_pipe_cycle(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err);
+ledger_rc ldg_pipe_poll(struct ldg_pipe *pipe, bool joined, size_t *ret_read, ledger_error *err);
 
 #endif

@@ -151,11 +151,11 @@ struct progress {
     int64_t start_us, last_us;
     uint64_t last_read;
     double rate;                    /* per second, smoothed over about two seconds */
-    int64_t success_us, failing_us; /* last cycle that went well; since when none does, or 0 */
-    uint64_t errors;                /* up to that cycle */
+    int64_t success_us, failing_us; /* last poll that went well; since when none does, or 0 */
+    uint64_t errors;                /* up to that poll */
 };
 
-/* For how long cycles have failed: backlog and lag are then what they were before. 0: they do not.
+/* For how long polls have failed: backlog and lag are then what they were before. 0: they do not.
  */
 static double failing_seconds(struct progress *p, const ledger_bridge_stats *s)
 {

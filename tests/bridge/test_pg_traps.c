@@ -628,9 +628,9 @@ static void t12_crossed_dedup_keys(void **state)
         assert_true(deduplicated >= KEYS / 100);
         assert_int_equal(tst_count(sink, "s"), KEYS);
     }
-    print_message(
-        "t12: %zu rounds: %" PRId64 " deadlocks, %" PRIu64 " failed cycles; all arrived\n", rounds,
-        tst_pg_int(pg, NULL, "SELECT sum(deadlocks) FROM pg_stat_database"), errors);
+    print_message("t12: %zu rounds: %" PRId64 " deadlocks, %" PRIu64 " failed polls; all arrived\n",
+                  rounds, tst_pg_int(pg, NULL, "SELECT sum(deadlocks) FROM pg_stat_database"),
+                  errors);
     tst_pg_destroy(&pg);
 }
 

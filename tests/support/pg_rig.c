@@ -304,7 +304,7 @@ void tst_rig_end(struct tst_rig **rig_, const char *fmt, ...)
     rig->events = (uint64_t)tst_query_int_on(rig->store[TST_SOURCE_SIDE],
                                              "SELECT count(*) FROM ledger_entries_mutations");
     print_message("%s: %" PRIu64 " events, %" PRIu64
-                  " failed cycles, back after %.0f ms at the longest; equal\n",
+                  " failed polls, back after %.0f ms at the longest; equal\n",
                   text, rig->events, rig->errors, (double)rig->longest_us / 1000);
     for (int side = 0; side < TST_SIDES; side++) {
         tst_close(rig->env, rig->store[side]);

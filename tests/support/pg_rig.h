@@ -50,7 +50,7 @@ struct tst_rig {
     uint64_t writer_errors[64]; /* by ledger_rc; after the end */
     uint64_t events;            /* of the source's log; after the end */
     int64_t longest_us;         /* until a mark arrived */
-    uint64_t errors;            /* failed cycles of the bridges */
+    uint64_t errors;            /* failed polls of the bridges */
 };
 
 struct tst_rig *tst_rig_start(struct tst_env *env, const struct tst_rig_options *options);
@@ -59,7 +59,7 @@ void tst_rig_bridge(struct tst_rig *rig);
 void tst_rig_unbridge(struct tst_rig *rig); /* stops it, checks its counters, destroys it */
 /* An entry that is written now arrives in the sink, through the same bridge. */
 void tst_rig_await(struct tst_rig *rig, const char *what);
-/* The number of failed cycles has grown by one at least: the disturbance was felt. */
+/* The number of failed polls has grown by one at least: the disturbance was felt. */
 void tst_rig_await_error(struct tst_rig *rig, uint64_t before, const char *what);
 uint64_t tst_rig_error_count(const struct tst_rig *rig);
 /* Ends each session of the bridge on that side; how many. */
