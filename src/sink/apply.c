@@ -26,7 +26,7 @@ bool ldg_sink_is_plain(const struct ldg_op *ops, size_t count)
             break;
         case LDG_OP_SET_TAGS:
         case LDG_OP_SET_ANNOTATIONS:
-            plain = ldg_op_came_round(&ops[i]) || ldg_sink_is_guarded(&ops[i]);
+            plain = ldg_op_was_made_here(&ops[i]) || ldg_sink_is_guarded(&ops[i]);
             break;
         case LDG_OP_TRIM:
             break;

@@ -407,7 +407,7 @@ static ledger_rc resolve_one(struct ldg_sink_batch *b, uint32_t i, ledger_error 
     b->outcomes[i] = LDG_OUTCOME_MISSING;
     if (b->park_reason != NULL && b->park_reason[i].is_set)
         return ldg_sink_park(b, i, b->park_reason[i].why.message, true, err);
-    if (ldg_op_came_round(op)) { /* it is here already: it neither waits nor is refused */
+    if (ldg_op_was_made_here(op)) { /* it is here already: it neither waits nor is refused */
         b->outcomes[i] = LDG_OUTCOME_REPLAYED;
         ldg_sink_park_done(b, op);
         return LEDGER_OK;

@@ -307,7 +307,7 @@ bool ldg_sink_next_add(const struct ldg_sink_batch *b, size_t *at, struct ldg_si
 /* Op is a trim that is to be done (not our own that came back)? */
 static inline bool ldg_sink_trims(const struct ldg_op *op)
 {
-    return op->kind == LDG_OP_TRIM && !ldg_op_came_round(op);
+    return op->kind == LDG_OP_TRIM && !ldg_op_was_made_here(op);
 }
 /* Optimistic: does the batch add an entry with this dedup key to the stream of the trim, before it?
  * If the trim deletes a row that has the key, the entry would not have come in: REJECTED. */

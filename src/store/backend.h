@@ -339,7 +339,7 @@ struct ldg_sink_role {
      * Of each op, first what is here already: it neither waits nor is refused. A change or a trim
      * with mutation_origin 0 was made here: REPLAYED. The entry of an append is compared with the
      * one that is here: the same is REPLAYED, another one POSITION_REUSED. That goes for the sink's
-     * own entries too (origin 0) when they come round; one that is not here was trimmed: MISSING.
+     * own entries too (origin 0) when they come back; one that is not here was trimmed: MISSING.
      * Then whether it waits behind a parked event of its entry (or, below, enum ldg_wait): only
      * what is parked of its own entry, stream or log can keep it; all else changes nothing.
      * An op that is not parked takes the event away that is parked in its place: of its log and
@@ -543,8 +543,8 @@ void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *sourc
  * who gets it twice can tell. */
 #define LDG_DELIVERY_KEY_MAX (LDG_UUID_TEXT_MAX + 3 * 21)
 void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX]);
-/* A change or a trim that was made here and has come round: it is here already. */
-bool ldg_op_came_round(const struct ldg_op *op);
+/* A change or a trim that was made in this store: it has it already. */
+bool ldg_op_was_made_here(const struct ldg_op *op);
 /* The entry that a sink has at the place of an append's, as far as it says whether they are one. */
 struct ldg_stored {
     ledger_bytes stream, payload, order_key, dedup_key;
@@ -572,8 +572,8 @@ ledger_rc ldg_cursor_compare(const char *name, const struct ldg_cursor *found,
 /* SCHEMA: the table holds entries of other stores, and <table>_origins, which names those, is gone.
  */
 ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_error *err);
-/* SCHEMA: what was written to <table>_<side> is not there, and nothing said why. */
-ledger_rc ldg_schema_fail_kept_out(const char *table, const char *side, ledger_error *err);
+/* SCHEMA: what was written to <table>_<name> is not there, and nothing said why. */
+ledger_rc ldg_schema_fail_kept_out(const char *table, const char *name, ledger_error *err);
 /* In the words of SOURCE_REWOUND where the row of the witness is another one. */
 #define LDG_OR_A_COPY                                                                              \
     "; or it is a copy of the store that was carried, which needs an identity of its own "         \

@@ -21,7 +21,7 @@ static ledger_mutation_type type_of(enum ldg_op_kind kind)
     return types[kind];
 }
 
-bool ldg_op_came_round(const struct ldg_op *op)
+bool ldg_op_was_made_here(const struct ldg_op *op)
 {
     return op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK;
 }
@@ -170,10 +170,10 @@ ledger_rc ldg_schema_fail_origins(const char *where, const char *table, ledger_e
         where, table, table);
 }
 
-ledger_rc ldg_schema_fail_kept_out(const char *table, const char *side, ledger_error *err)
+ledger_rc ldg_schema_fail_kept_out(const char *table, const char *name, ledger_error *err)
 {
     return ldg_fail(err, LEDGER_ERR_SCHEMA,
-                    "a trigger or a rule of table \"%s_%s\" keeps rows out: drop it", table, side);
+                    "a trigger or a rule of table \"%s_%s\" keeps rows out: drop it", table, name);
 }
 
 ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err)

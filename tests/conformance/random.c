@@ -3,7 +3,7 @@
  * and the sink's own log.
  *
  * The logs of two stores A and B are read, in pieces, forth and back again. In them are entries of
- * A, of B, of C (which A has from elsewhere), and of the sink itself, which come round. A stream is
+ * A, of B, of C (which A has from elsewhere), and of the sink itself, which come back. A stream is
  * refused for a time, some events cannot be read at first, and parked ones are tried again, noted
  * or dropped. Between the batches a program writes into the sink.
  *
@@ -84,7 +84,7 @@ struct world {
     int64_t last[STORES]; /* the entry that was appended last */
     bool has_log, readable, refusing;
     bool texts[STORES]; /* ids of its entries are texts */
-    bool calm; /* a plain log, of which a batch goes in at once: nothing is parked or comes round */
+    bool calm; /* a plain log, of which a batch goes in at once: nothing is parked or comes back */
     struct ldg_arena arena; /* of the step */
 };
 

@@ -366,7 +366,7 @@ static void replays_have_the_same_time(struct conf_env *env)
 }
 
 /* What was written here is compared as what was carried: ids given out twice are noticed. */
-static void own_entries_come_round(struct conf_env *env)
+static void own_entries_come_back(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
     ledger_error err;
@@ -687,7 +687,7 @@ static void apply_changes_local_entries(struct conf_env *env)
     sink_run(sink);
     sink_is(sink, "a");
     sink_holds(sink, "s", "3");
-    /* the sink's own mutations that come round */
+    /* the sink's own mutations that come back */
     sink_append(sink, 0, id, "s", "1", NULL);
     sink_append(sink, 0, id, "s", "1", NULL);
     sink_tags(sink, sink->a, id, "s", "own")->mutation_origin = 0;
@@ -1046,7 +1046,7 @@ const struct conf_case conf_sink_cases[] = {
       SINK | CHANGES | LDG_CAP_MUTATION_LOG, 0 },
     { "apply notices a used position", apply_notices_a_used_position, SINK, 0 },
     { "replays have the same time", replays_have_the_same_time, SINK | LDG_CAP_PARK, 0 },
-    { "own entries come round", own_entries_come_round, SINK, 0 },
+    { "own entries come back", own_entries_come_back, SINK, 0 },
     { "apply respects dedup keys", apply_respects_dedup_keys, SINK | CHANGES, 0 },
     { "apply frees a key by trim", apply_frees_a_key_by_trim, SINK | CHANGES, 0 },
     { "apply is fenced", apply_is_fenced, SINK | LDG_CAP_TRANSACTIONS, 0 },

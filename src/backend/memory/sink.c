@@ -601,7 +601,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
     if (op->kind == LDG_OP_PARK)
         return set_aside(m, op, own_id == 0, op->reason ? op->reason : "", outcome, err);
     /* First what is here already: it must not be refused, nor wait. */
-    bool replayed = ldg_op_came_round(op);
+    bool replayed = ldg_op_was_made_here(op);
     if (op->kind == LDG_OP_APPEND)
         rc = append_replayed(m, op, &replayed, err);
     if (rc == LEDGER_OK && replayed) {

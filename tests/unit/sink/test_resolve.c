@@ -104,7 +104,7 @@ static void survivors_stay(void **state)
         holds("s", "2 4 5[t] 6");
         holds("t", "3");
         trim(A, 9, "nothing here");
-        trim(A, 9, "t")->mutation_origin = 0; /* our own came round */
+        trim(A, 9, "t")->mutation_origin = 0; /* our own came back */
         run(way, "rr");
         holds("t", "3");
     }

@@ -53,16 +53,16 @@ static void an_op_as_an_event(void **state)
     assert_int_equal(ldg_op_event(&op, 9).created_at_us, 9);
 }
 
-static void an_op_that_came_round(void **state)
+static void an_op_that_was_made_here(void **state)
 {
     struct ldg_op op = { .mutation_origin = 1 };
 
     for (int kind = LDG_OP_APPEND; kind <= LDG_OP_PARK; kind++) {
         op.kind = (enum ldg_op_kind)kind;
         op.mutation_origin = 1;
-        assert_false(ldg_op_came_round(&op));
+        assert_false(ldg_op_was_made_here(&op));
         op.mutation_origin = 0;
-        assert_int_equal(ldg_op_came_round(&op), kind != LDG_OP_APPEND && kind != LDG_OP_PARK);
+        assert_int_equal(ldg_op_was_made_here(&op), kind != LDG_OP_APPEND && kind != LDG_OP_PARK);
     }
 }
 
@@ -328,7 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
-        cmocka_unit_test(an_op_that_came_round),
+        cmocka_unit_test(an_op_that_was_made_here),
         cmocka_unit_test(ids_of_an_event),
         cmocka_unit_test(an_entry_that_go_has_carried),
         cmocka_unit_test(what_makes_an_entry_another_one),

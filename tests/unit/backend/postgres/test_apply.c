@@ -120,7 +120,7 @@ static void test_unplanned_is_parked(void **state)
             "{\"type\":\"later\"");
 }
 
-/* What failed before and works when it comes round again leaves the list. */
+/* What failed before and works when it comes again leaves the list. */
 static void test_replay_clears_parked(void **state)
 {
     ledger_error err;
@@ -247,7 +247,7 @@ static void test_own_entry(void **state)
     sink_exec(&k, "UPDATE t SET created_at = to_timestamp(%lld / 1e6) WHERE id = 3",
               (long long)op->time_us);
     sink_append(&k, "s", 78, "{}", "")->origin = 0;
-    op = sink_tags(&k, "s", 2, "came round");
+    op = sink_tags(&k, "s", 2, "came back");
     op->origin = op->mutation_origin = 0;
     sink_trim(&k, "s", 1)->origin = 0;
     sink_apply(&k);

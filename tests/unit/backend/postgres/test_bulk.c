@@ -228,7 +228,7 @@ struct random {
     int64_t next;  /* position of the next entry */
     bool keys;     /* dedup keys that meet */
     bool overlaps; /* entries may come late */
-    bool foreign;  /* changes of a third store, own ones that come round */
+    bool foreign;  /* changes of a third store, own ones that come back */
     int third;
 };
 

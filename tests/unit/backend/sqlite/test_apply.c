@@ -219,7 +219,7 @@ static void test_unplanned_is_parked(void **state)
     sink_is(&k, "SELECT event FROM t_parked WHERE entry = 0", "{\"type\":\"later\"");
 }
 
-/* What failed before and works when it comes round again leaves the list. */
+/* What failed before and works when it comes again leaves the list. */
 static void test_replay_clears_parked(void **state)
 {
     ledger_error err;
@@ -343,7 +343,7 @@ static void test_own_entry(void **state)
     ldg_time_format_ms(op->time_us, time);
     tst_exec(k.db, "UPDATE t SET created_at = '%s' WHERE id = 3", time);
     sink_append(&k, "s", 78, "{}", "")->origin = 0;
-    op = sink_tags(&k, "s", 2, "came round");
+    op = sink_tags(&k, "s", 2, "came back");
     op->origin = op->mutation_origin = 0;
     sink_trim(&k, "s", 1)->origin = 0;
     sink_apply(&k);
