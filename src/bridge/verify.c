@@ -769,6 +769,46 @@ void ledger_verify_options_init(ledger_verify_options *options, size_t size)
     ldg_options_init(&verify_options, options, size);
 }
 
+static ledger_rc verify_new(ledger_store *source, ledger_store *sink,
+                            const ledger_verify_options *options, struct verify **ret_verify,
+                            ledger_error *err)
+{
+    struct verify *v = ldg_calloc(1, sizeof(*v));
+    if (v == NULL)
+        return ldg_fail_nomem(err);
+    v->trims = ldg_malloc(TRIMS_MAX * sizeof(*v->trims));
+    if (v->trims == NULL) {
+        ldg_free(v);
+        return ldg_fail_nomem(err);
+    }
+    v->source = source;
+    v->sink = sink;
+    v->time_precision_us = ldg_store_time_precision_us(source);
+    if (ldg_store_time_precision_us(sink) > v->time_precision_us)
+        v->time_precision_us = ldg_store_time_precision_us(sink);
+    v->options = options;
+    ldg_arena_init(&v->pairs_arena, 0);
+    ldg_arena_init(&v->texts, 0);
+    ldg_arena_init(&v->trim_texts, 0);
+    v->cursor = (struct ldg_cursor_keeper){
+        .store = sink,
+        .name = options->name != NULL ? options->name : LEDGER_BRIDGE_DEFAULT_NAME,
+        .codec = &ledger_int64_codec,
+    };
+    *ret_verify = v;
+    return LEDGER_OK;
+}
+
+static void verify_free(struct verify *v)
+{
+    ldg_arena_fini(&v->pairs_arena);
+    ldg_arena_fini(&v->texts);
+    ldg_arena_fini(&v->trim_texts);
+    ldg_free(v->candidates);
+    ldg_free(v->trims);
+    ldg_free(v);
+}
+
 ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
                                const ledger_verify_options *options,
                                ledger_verify_result *ret_result, ledger_error *err)
@@ -779,31 +819,13 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_result == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "verify: source, sink or result is NULL");
+    struct verify *v = NULL;
     ledger_rc rc = ldg_options_take(&verify_options, options, &o, err);
+    if (rc == LEDGER_OK)
+        rc = verify_new(source, sink, &o, &v, err);
     if (rc != LEDGER_OK)
         return rc;
-    struct verify *v = ldg_calloc(1, sizeof(*v));
-    if (v == NULL)
-        return ldg_fail_nomem(err);
-    v->source = source;
-    v->sink = sink;
-    v->time_precision_us = ldg_store_time_precision_us(source);
-    if (ldg_store_time_precision_us(sink) > v->time_precision_us)
-        v->time_precision_us = ldg_store_time_precision_us(sink);
-    v->options = &o;
-    ldg_arena_init(&v->pairs_arena, 0);
-    ldg_arena_init(&v->texts, 0);
-    ldg_arena_init(&v->trim_texts, 0);
-    v->cursor = (struct ldg_cursor_keeper){
-        .store = sink,
-        .name = v->options->name != NULL ? v->options->name : LEDGER_BRIDGE_DEFAULT_NAME,
-        .codec = &ledger_int64_codec,
-    };
-    v->trims = ldg_malloc(TRIMS_MAX * sizeof(*v->trims));
-    if (v->trims == NULL)
-        rc = ldg_fail_nomem(err);
-    if (rc == LEDGER_OK)
-        rc = ldg_cursor_look(&v->cursor, source, &position, err);
+    rc = ldg_cursor_look(&v->cursor, source, &position, err);
     if (rc == LEDGER_ERR_NOT_FOUND)
         rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
                       "the sink has no cursor \"%s\": no bridge of that name has run (see --name)",
@@ -826,11 +848,6 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
             v->result.position[0] = '\0';
         *ret_result = v->result;
     }
-    ldg_arena_fini(&v->pairs_arena);
-    ldg_arena_fini(&v->texts);
-    ldg_arena_fini(&v->trim_texts);
-    ldg_free(v->candidates);
-    ldg_free(v->trims);
-    ldg_free(v);
+    verify_free(v);
     return rc;
 }

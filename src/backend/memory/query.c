@@ -38,6 +38,24 @@ ledger_rc ldg_mem_dedup_find(struct ldg_memory *m, const char *stream_name, cons
     return LEDGER_OK;
 }
 
+static ledger_rc insert_input(struct ldg_memory *m, const char *stream,
+                              const ledger_append_input *in, int64_t now_us,
+                              struct ldg_mem_row **ret_row, ledger_error *err)
+{
+    const struct ldg_mem_new_row fresh = {
+        .stream = stream,
+        .payload = in->payload,
+        .order_key = in->order_key,
+        .dedup_key = in->dedup_key,
+        .source_id = "",
+        .schema_version = in->schema_version,
+        .metadata = in->metadata,
+        .tags = in->tags,
+        .created_at_us = now_us,
+    };
+    return ldg_mem_insert(m, &fresh, ret_row, err);
+}
+
 static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_id *ids, size_t *ret_count, ledger_error *err)
 {
@@ -61,18 +79,7 @@ static ledger_rc append(struct ldg_memory *m, const char *stream, const ledger_a
             return rc;
         if (known)
             continue;
-        const struct ldg_mem_new_row fresh = {
-            .stream = stream,
-            .payload = in->payload,
-            .order_key = in->order_key,
-            .dedup_key = in->dedup_key,
-            .source_id = "",
-            .schema_version = in->schema_version,
-            .metadata = in->metadata,
-            .tags = in->tags,
-            .created_at_us = now_us,
-        };
-        rc = ldg_mem_insert(m, &fresh, &row, err);
+        rc = insert_input(m, stream, in, now_us, &row, err);
         if (rc != LEDGER_OK)
             return rc;
         const ledger_id id = ldg_mem_id(m, row->id, id_text);

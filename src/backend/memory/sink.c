@@ -585,6 +585,26 @@ static ledger_rc wait_behind(struct ldg_memory *m, const struct ldg_op *op, int6
     return set_aside(m, op, own_id == 0, reason, outcome, err);
 }
 
+/* What the op does, where it neither waits nor is refused. row: of the entry that is changed, NULL:
+ * it is not here. found: the entry that has the dedup key of an append. */
+static ledger_rc do_op(struct ldg_memory *m, const struct ldg_op *op, struct ldg_mem_row *row,
+                       struct ldg_mem_row *found, uint8_t *outcome, int64_t *ret_id,
+                       ledger_error *err)
+{
+    switch (op->kind) {
+    case LDG_OP_APPEND:
+        return apply_append(m, op, found, outcome, ret_id, err);
+    case LDG_OP_SET_TAGS:
+    case LDG_OP_SET_ANNOTATIONS:
+        return row ? apply_set(m, op, row, outcome, ret_id, err) : LEDGER_OK;
+    case LDG_OP_TRIM:
+        return apply_trim(m, op, outcome, ret_id, err);
+    case LDG_OP_PARK:
+        break;
+    }
+    return LEDGER_OK;
+}
+
 /* *ret_id: the entry's id here; of a trim: the highest that it deleted; 0: none. */
 static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool park_rejected,
                           int64_t own_id, uint8_t *outcome, int64_t *ret_id, ledger_error *err)
@@ -628,21 +648,7 @@ static ledger_rc apply_op(struct ldg_memory *m, const struct ldg_op *op, bool pa
                                                     : true;
     if (writes && ldg_mem_refuses(m, op))
         return refused(m, op, park_rejected, outcome, err);
-    switch (op->kind) {
-    case LDG_OP_APPEND:
-        rc = apply_append(m, op, found, outcome, ret_id, err);
-        break;
-    case LDG_OP_SET_TAGS:
-    case LDG_OP_SET_ANNOTATIONS:
-        if (row)
-            rc = apply_set(m, op, row, outcome, ret_id, err);
-        break;
-    case LDG_OP_TRIM:
-        rc = apply_trim(m, op, outcome, ret_id, err);
-        break;
-    case LDG_OP_PARK:
-        break;
-    }
+    rc = do_op(m, op, row, found, outcome, ret_id, err);
     if (rc == LEDGER_OK && any_parked && ldg_op_may_wait(op, *outcome, &wait))
         rc = wait_behind(m, op, own_id, wait, found, &waits, outcome, err);
     if (rc == LEDGER_OK && !waits && any_parked && own_id == 0)

@@ -311,8 +311,9 @@ static bool may_read(const struct ldg_pg_shape *shape, enum ldg_pg_table table)
     return (shape->tables[table] & LDG_PG_MAY_SELECT) != 0;
 }
 
-static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape *shape,
-                            ledger_error *err)
+/* Entries of stores that <table>_origins does not know. */
+static ledger_rc check_orphans(const struct findings *f, const struct ldg_pg_shape *shape,
+                               ledger_error *err)
 {
     /* Each step jumps to the next origin in an index: of numbers, of texts. */
 #define ORPHANS(of)                                                                                \
@@ -322,21 +323,57 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
     "WHERE n IS NOT NULL AND NOT EXISTS (SELECT 1 FROM \"{t}_origins\" AS k WHERE k.id = n)"
     static const char orphans[] = ORPHANS("source_pos IS NOT NULL");
     static const char orphans_text[] = ORPHANS(LDG_PG_OF_TEXTS(""));
-    static const char copies[] = "SELECT count(*) FROM \"{t}_origins\" AS o JOIN \"{t}_meta\" AS m "
-                                 "ON m.uuid = o.uuid AND m.epoch = o.epoch";
-    static const char lost[] =
-        "SELECT count(*) FROM \"{t}_cursors\" WHERE state = '" LDG_CURSOR_LOST "'";
+    int64_t n = 0, texts = 0;
+    ledger_rc rc = count(f, orphans, &n, err);
+
+    if (rc == LEDGER_OK && shape->has & (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN_TEXT))
+        rc = count(f, orphans_text, &texts, err);
+    if (rc == LEDGER_OK && n + texts)
+        tell(f, LEDGER_FINDING_ERROR, f->pg->table,
+             "entries of %lld origins that table \"%s_origins\" does not know: its rows were "
+             "deleted, or not restored with the rest",
+             (long long)(n + texts), f->pg->table);
+    return rc;
+}
+
+static ledger_rc check_log_rows(const struct findings *f, ledger_error *err)
+{
     static const char later[] =
         "SELECT count(*) FROM (SELECT 1 FROM \"{l}\" "
         "WHERE txid >= pg_snapshot_xmax(pg_current_snapshot()) LIMIT 1) AS s";
-    const uint32_t with_origins =
-        LDG_PG_HAS_ORIGIN | LDG_PG_HAS_SOURCE_POS | (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN);
     static const char unnumbered[] =
         "SELECT count(*) FROM (SELECT id FROM \"{l}\" WHERE txid IS NULL ORDER BY txid DESC, id "
         "DESC "
         "LIMIT 1) AS n WHERE EXISTS (SELECT FROM (SELECT txid FROM \"{l}\" AS b WHERE b.id < n.id "
         "ORDER BY b.id DESC LIMIT 1000) AS q WHERE txid IS NOT NULL)";
-    int64_t n = 0, texts = 0;
+    int64_t n = 0;
+    ledger_rc rc = count(f, later, &n, err);
+
+    if (rc == LEDGER_OK && n)
+        tell(f, LEDGER_FINDING_ERROR, f->pg->log_table,
+             "it holds transaction numbers that this server has not reached: it was restored "
+             "from another one; `ledgerctl bridge cursor acknowledge` lets its bridges go on");
+    if (rc == LEDGER_OK)
+        rc = count(f, unnumbered, &n, err);
+    if (rc == LEDGER_OK && n)
+        tell(f, LEDGER_FINDING_ERROR, f->pg->log_table,
+             "rows behind ones with a transaction number have none, and a bridge does not carry "
+             "them: UPDATE \"%s\" SET txid = DEFAULT for each row with txid NULL that was not "
+             "carried",
+             f->pg->log_table);
+    return rc;
+}
+
+static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape *shape,
+                            ledger_error *err)
+{
+    static const char copies[] = "SELECT count(*) FROM \"{t}_origins\" AS o JOIN \"{t}_meta\" AS m "
+                                 "ON m.uuid = o.uuid AND m.epoch = o.epoch";
+    static const char lost[] =
+        "SELECT count(*) FROM \"{t}_cursors\" WHERE state = '" LDG_CURSOR_LOST "'";
+    const uint32_t with_origins =
+        LDG_PG_HAS_ORIGIN | LDG_PG_HAS_SOURCE_POS | (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN);
+    int64_t n = 0;
     ledger_rc rc = LEDGER_OK;
 
     if ((shape->has & LDG_PG_HAS_IDENTITY) && may_read(shape, LDG_PG_ORIGINS)) {
@@ -350,17 +387,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
     }
     if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_IDENTITY) &&
         (shape->has & with_origins) == with_origins && may_read(shape, LDG_PG_ENTRIES) &&
-        may_read(shape, LDG_PG_ORIGINS)) {
-        rc = count(f, orphans, &n, err);
-        if (rc == LEDGER_OK && shape->has & (LDG_PG_HAS_INDEX << LDG_PG_IDX_ORIGIN_TEXT))
-            rc = count(f, orphans_text, &texts, err);
-        n += texts;
-        if (rc == LEDGER_OK && n)
-            tell(f, LEDGER_FINDING_ERROR, f->pg->table,
-                 "entries of %lld origins that table \"%s_origins\" does not know: its rows were "
-                 "deleted, or not restored with the rest",
-                 (long long)n, f->pg->table);
-    }
+        may_read(shape, LDG_PG_ORIGINS))
+        rc = check_orphans(f, shape, err);
     if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_CURSOR_STATE) &&
         may_read(shape, LDG_PG_CURSORS)) {
         rc = count(f, lost, &n, err);
@@ -371,22 +399,8 @@ static ledger_rc check_rows(const struct findings *f, const struct ldg_pg_shape 
                  (long long)n);
     }
     if (rc == LEDGER_OK && (shape->has & LDG_PG_HAS_LOG) && (shape->has & LDG_PG_HAS_TXID) &&
-        may_read(shape, LDG_PG_LOG)) {
-        rc = count(f, later, &n, err);
-        if (rc == LEDGER_OK && n)
-            tell(f, LEDGER_FINDING_ERROR, f->pg->log_table,
-                 "it holds transaction numbers that this server has not reached: it was restored "
-                 "from another one; `ledgerctl bridge cursor acknowledge` lets its bridges go on");
-        if (rc == LEDGER_OK)
-            rc = count(f, unnumbered, &n, err);
-        if (rc == LEDGER_OK && n)
-            tell(
-                f, LEDGER_FINDING_ERROR, f->pg->log_table,
-                "rows behind ones with a transaction number have none, and a bridge does not carry "
-                "them: UPDATE \"%s\" SET txid = DEFAULT for each row with txid NULL that was not "
-                "carried",
-                f->pg->log_table);
-    }
+        may_read(shape, LDG_PG_LOG))
+        rc = check_log_rows(f, err);
     return rc;
 }
 
