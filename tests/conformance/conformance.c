@@ -204,6 +204,12 @@ const char *conf_url(struct conf_env *env, const char *database)
     return url;
 }
 
+void conf_keep(struct conf_env *env, ledger_store *store)
+{
+    assert_true(env->store_count < CONF_STORES_MAX);
+    env->stores[env->store_count++] = store;
+}
+
 ledger_store *conf_open_with(struct conf_env *env, const char *database, const char *table,
                              ledger_log_mode log, uint32_t flags)
 {
@@ -217,8 +223,7 @@ ledger_store *conf_open_with(struct conf_env *env, const char *database, const c
     options.flags = flags ? flags : LEDGER_STORE_CREATE;
     options.busy_timeout_ms = 100;
     ok(ledger_store_open(&options, &store, &err));
-    assert_true(env->store_count < CONF_STORES_MAX);
-    env->stores[env->store_count++] = store;
+    conf_keep(env, store);
     return store;
 }
 

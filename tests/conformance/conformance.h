@@ -79,6 +79,8 @@ const char *conf_url(struct conf_env *env, const char *database); /* until the n
 ledger_store *conf_open(struct conf_env *env, const char *database);
 ledger_store *conf_open_with(struct conf_env *env, const char *database, const char *table,
                              ledger_log_mode log, uint32_t flags);
+/* One that was opened elsewhere is closed with them. */
+void conf_keep(struct conf_env *env, ledger_store *store);
 void conf_close(struct conf_env *env, ledger_store *store);
 
 int64_t conf_append(ledger_store *store, const char *stream, const char *payload);

@@ -81,8 +81,10 @@ static void events_wait_behind_parked_ones(struct conf_env *env)
 
 static void changes_wait_for_unknown_entries(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     struct ldg_parked_row *rows;
+    uint64_t dropped;
+    ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_park(sink, 0, "", "cannot be read");
     sink_tags(sink, sink->a, 1, "s", "here");    /* its entry is here */
@@ -93,12 +95,22 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
     sink_holds(sink, "s", "1[here] 3");
     assert_int_equal(list(sink, &rows), 2);
     assert_int_equal(rows[1].key.number, 2);
+    assert_string_equal(rows[1].reason, "its entry may be in parked event 2");
+    /* where the stream is known, in that one alone */
+    ok(ldg_store_parked_drop(sink->store, 0, &dropped, &err));
+    sink_park(sink, 0, "s", "of a later version");
+    sink_tags(sink, sink->a, 7, "s", "perhaps");
+    sink_tags(sink, sink->a, 8, "t", "just not here");
+    sink_run(sink);
+    sink_is(sink, "ppm");
+    assert_int_equal(list(sink, &rows), 2);
+    assert_int_equal(rows[1].key.number, 7);
 }
 
 static void trim_drops_what_is_parked(struct conf_env *env)
 {
     static const ledger_id kept[] = { { .number = 4 } };
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     struct ldg_parked_row *rows;
     for (int64_t i = 2; i <= 6; i++)
         sink_park(sink, i, i == 5 ? "t" : "s", "r");
@@ -382,8 +394,12 @@ static void refused_events_stop_or_park(struct conf_env *env)
         sink_tags(sink, sink->a, 2, "bad", "t");
         sink_tags(sink, sink->a, 3, "good", "t");
         if (!park) {
+            const struct ldg_cursor before = sink->cursor;
             fails(sink_try(sink, &err), REJECTED);
             assert_int_equal(err.done_count, 1);
+            assert_non_null(strstr(err.message, "refuse")); /* as the database says it */
+            ok(ldg_store_cursor_get(sink->store, "c", false, &sink->cursor, &err));
+            assert_string_equal(sink->cursor.state, before.state);
             assert_int_equal(conf_count(sink->store, NULL), 0);
             assert_int_equal(conf_events(env, sink->store, &events, NULL), 0);
         } else {
@@ -393,8 +409,17 @@ static void refused_events_stop_or_park(struct conf_env *env)
     }
     sink_holds(sink, "good", "1 3[t]");
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 3);
+    assert_int_equal(events[0].origin_pos, 1);
+    assert_int_equal(events[1].origin_pos, 3);
+    assert_int_equal(events[2].origin_pos, 5);
     assert_int_equal(list(sink, &rows), 2);
-    assert_true(*rows[0].reason);
+    assert_int_equal(rows[0].log_position, 2);
+    assert_int_equal(rows[0].key.number, 2);
+    assert_string_equal(rows[0].stream, "bad");
+    assert_string_equal(rows[0].type_name, "append");
+    assert_non_null(strstr(rows[0].reason, "refuse"));
+    assert_int_equal(rows[1].log_position, 4);
+    assert_string_equal(rows[1].type_name, "set_tags");
     assert_string_equal(rows[1].reason, "behind parked event 2");
 
     sink->position = 1;
@@ -410,6 +435,27 @@ static void refused_events_stop_or_park(struct conf_env *env)
     assert_true(applied);
     sink_holds(sink, "bad", "2");
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
+}
+
+/* Once the database takes them, they leave the list when they come again. */
+static void refused_events_come_again(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    struct ldg_parked_row *rows;
+    sink->park_rejected = true;
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "bad");
+    for (uint64_t attempt = 1; attempt <= 3; attempt++) {
+        if (attempt == 3)
+            env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, NULL);
+        sink->position = 0;
+        sink_append(sink, sink->a, 1, "bad", "1", NULL);
+        sink_run(sink);
+        sink_is(sink, attempt < 3 ? "p" : "a");
+        assert_int_equal(list(sink, &rows), attempt < 3);
+        if (attempt < 3)
+            assert_int_equal(rows[0].attempts, attempt);
+    }
+    sink_holds(sink, "bad", "1");
 }
 
 /* A trim that the sink refused, as it is kept. */
@@ -606,6 +652,8 @@ const struct conf_case conf_parked_cases[] = {
       offsetof(struct conf_backend, refuse) },
     { "parked notes and drops", parked_notes_and_drops, PARKING, 0 },
     { "refused events stop or park", refused_events_stop_or_park, PARKING,
+      offsetof(struct conf_backend, refuse) },
+    { "refused events come again", refused_events_come_again, PARKING,
       offsetof(struct conf_backend, refuse) },
 };
 const size_t conf_parked_case_count = sizeof(conf_parked_cases) / sizeof(conf_parked_cases[0]);

@@ -8,7 +8,10 @@ struct sink *sink_new(struct conf_env *env, ledger_log_mode log)
     struct sink *sink = ldg_arena_calloc(&env->arena, 1, sizeof(*sink));
     ledger_error err;
     sink->env = env;
-    sink->store = conf_open_with(env, "sink", NULL, log, 0);
+    ledger_store *store = conf_open_with(env, "sink", NULL, log, 0);
+    ok(ldg_store_reopen(store, LDG_ROLE_SINK, NULL, &sink->store, &err)); /* as a bridge does */
+    conf_close(env, store);
+    conf_keep(env, sink->store);
     ldg_uuid_new(sink->a_identity.uuid);
     ldg_uuid_new(sink->b_identity.uuid);
     sink->a_identity.epoch = sink->b_identity.epoch = 1;
@@ -236,13 +239,14 @@ static void apply_brings_every_field(struct conf_env *env)
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     char text[LEDGER_ID_TEXT_MAX];
     ledger_id id;
+    struct ldg_cursor row;
     ledger_error err;
     sink_append(sink, sink->a, 41, "s", " {\"a\": 1.0} ", "key");
-    sink_append(sink, sink->a, 42, "s", "2", NULL);
-    const int64_t second_us = sink->ops[1].time_us;
+    const int64_t second_us = SINK_TIME_US + 543; /* is cut, not rounded */
+    sink_append(sink, sink->a, 42, "s", "2", NULL)->time_us = second_us;
     sink_tags(sink, sink->a, 42, "s", "t");
-    const int64_t tagged_us = sink->ops[2].time_us;
-    sink_annotate(sink, sink->a, 42, "s", "k", "v");
+    const int64_t changed_us = SINK_TIME_US + 9000543;
+    sink_annotate(sink, sink->a, 42, "s", "k", "v")->time_us = changed_us;
     sink_run(sink);
     sink_is(sink, "aaaa");
     ledger_batch *batch = conf_read(sink->store, "s", NULL);
@@ -260,8 +264,7 @@ static void apply_brings_every_field(struct conf_env *env)
     e = ledger_batch_entry(batch, 1);
     const int64_t precision_us = ldg_store_time_precision_us(sink->store);
     assert_true(e->created_at_us == second_us / precision_us * precision_us);
-    assert_true(e->updated_at_us > tagged_us);
-    assert_int_equal(e->updated_at_us % precision_us, 0);
+    assert_true(e->updated_at_us == changed_us / precision_us * precision_us);
     assert_true(conf_list_is(e->tags, "t"));
     assert_true(conf_map_is(e->annotations, "k=v"));
     ok(ledger_store_find_by_source_id(sink->store, "s", "42", &id, &err));
@@ -272,16 +275,22 @@ static void apply_brings_every_field(struct conf_env *env)
     ledger_batch_destroy(&batch);
     ok(ledger_store_cursor_get(sink->store, "c", text, &err));
     assert_string_equal(text, "0000000000000000004");
+    ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
+    assert_string_equal(row.state, "state 4");
+    assert_true(row.moved_at_us / 1000 == SINK_TIME_US / 1000);
 }
 
 static void apply_again_changes_nothing(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    const ledger_map unsorted = conf_map({ "b", "<" }, { "a", "\xc3\xa9" });
     ledger_mutation_event *events;
+    int64_t updated_us = 0;
     for (int round = 0; round < 3; round++) {
         sink->position = 0;
         sink_append(sink, sink->a, 1, "s", "1", "k");
-        sink_append(sink, sink->a, 2, "s", "2", NULL);
+        struct ldg_op *op = sink_append(sink, sink->a, 2, "s", "2", NULL);
+        ((ledger_append_entry *)op->entry)->metadata = unsorted;
         sink_tags(sink, sink->a, 1, "s", "t");
         sink_annotate(sink, sink->a, 1, "s", "k", "v");
         sink_trim(sink, sink->a, 1, "t");
@@ -291,31 +300,48 @@ static void apply_again_changes_nothing(struct conf_env *env)
         else
             sink_is(sink, "rrrrr");
         sink_holds(sink, "s", "1[t]{k=v} 2");
+        ledger_batch *batch = conf_read(sink->store, "s", NULL);
+        if (round > 0)
+            assert_true(ledger_batch_entry(batch, 0)->updated_at_us == updated_us);
+        updated_us = ledger_batch_entry(batch, 0)->updated_at_us;
+        ledger_batch_destroy(&batch);
         assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
     }
 }
 
 static void apply_notices_a_used_position(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     struct ldg_cursor row;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     const int64_t first_us = sink->ops[0].time_us;
     sink_run(sink);
     const struct {
-        const char *stream, *payload, *dedup_key;
+        const char *field, *stream, *payload, *dedup_key, *order_key;
         int schema_version;
     } rows[] = {
-        { "t", "1", NULL, 2 }, { "s", "2", NULL, 2 }, { "s", "1", "k", 2 }, { "s", "1", NULL, 3 }
+        { "stream", "S", "1", NULL, "o", 2 },    { "payload", "s", "2", NULL, "o", 2 },
+        { "payload", "s", "1 ", NULL, "o", 2 },  { "dedup_key", "s", "1", "k", "o", 2 },
+        { "order_key", "s", "1", NULL, "p", 2 }, { "schema_version", "s", "1", NULL, "o", 3 },
+        { "metadata", "s", "1", NULL, "o", 2 },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         sink_append(sink, sink->a, 100 + (int64_t)i, "s", "5", NULL);
         struct ldg_op *op =
             sink_append(sink, sink->a, 1, rows[i].stream, rows[i].payload, rows[i].dedup_key);
+        ledger_append_entry *entry = (ledger_append_entry *)op->entry;
         op->time_us = first_us;
-        ((ledger_append_entry *)op->entry)->schema_version = rows[i].schema_version;
+        entry->order_key = rows[i].order_key;
+        entry->schema_version = rows[i].schema_version;
+        if (strcmp(rows[i].field, "metadata") == 0)
+            entry->metadata.count--;
+        char where[64], what[64];
+        snprintf(where, sizeof(where), "stream \"%s\"", rows[i].stream);
+        snprintf(what, sizeof(what), "another %s", rows[i].field);
         fails(sink_try(sink, &err), POSITION_REUSED);
+        assert_non_null(strstr(err.message, where));
+        assert_non_null(strstr(err.message, what));
     }
     sink_holds(sink, "s", "1"); /* nothing of those batches */
     /* of an event that Go wrote the payload is known in Go's form only, and no time */
@@ -395,22 +421,28 @@ static void own_entries_come_back(struct conf_env *env)
 static void apply_respects_dedup_keys(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    ledger_mutation_event *events;
     conf_append_dedup(sink->store, "s", "\"local\"", "k1");
     sink_append(sink, sink->a, 1, "s", "1", "k1");
     sink_append(sink, sink->a, 2, "s", "2", "k2");
     sink_append(sink, sink->b, 2, "s", "3", "k2");
     sink_append(sink, sink->b, 3, "t", "4", "k1");
     sink_tags(sink, sink->a, 1, "s", "lost"); /* of an entry that is not here */
+    sink_append(sink, sink->a, 4, "s", "5", "k2");
+    sink_append(sink, sink->a, 5, "t", "6", ""); /* no key is no duplicate of no key */
+    sink_append(sink, sink->a, 6, "t", "7", "");
     sink_run(sink);
-    sink_is(sink, "dadam");
+    sink_is(sink, "dadamdaa");
     sink_holds(sink, "s", "\"local\" 2");
-    sink_holds(sink, "t", "4");
+    sink_holds(sink, "t", "4 6 7");
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 5);
 }
 
 static void apply_frees_a_key_by_trim(struct conf_env *env)
 {
-    /* Append K, trim, append K: one K is left, in one batch and over several. */
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    /* Append K, trim, append K: one K is left, in one batch and over several; beside a duplicate,
+     * with which a batch may go another way, too. */
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     sink_append(sink, sink->a, 1, "s", "1", "k");
     sink_trim(sink, sink->a, 1, "s");
     sink_append(sink, sink->a, 2, "s", "2", "k");
@@ -424,11 +456,19 @@ static void apply_frees_a_key_by_trim(struct conf_env *env)
     sink_run(sink);
     sink_is(sink, "aaa");
     sink_holds(sink, "s", "3");
+    sink_append(sink, sink->a, 5, "t", "x", "same");
+    sink_append(sink, sink->a, 6, "t", "y", "same");
+    sink_append(sink, sink->a, 101, "s", "4", "K");
+    sink_trim(sink, sink->a, 101, "s");
+    sink_append(sink, sink->a, 102, "s", "5", "K");
+    sink_run(sink);
+    sink_is(sink, "adaaa");
+    sink_holds(sink, "s", "5");
 }
 
 static void apply_is_fenced(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     struct ldg_cursor first = sink->cursor, row;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
@@ -442,6 +482,8 @@ static void apply_is_fenced(struct conf_env *env)
     sink->cursor.readable[0] = 'x'; /* somebody set it by hand */
     sink_append(sink, sink->a, 2, "s", "2", NULL);
     fails(sink_try(sink, &err), FENCED);
+    assert_non_null(strstr(err.message, "\"0000000000000000001\"")); /* where it is */
+    assert_int_equal(sink->outcomes[0], 0xff);                       /* untouched */
     sink_holds(sink, "s", "1");
     /* a worker checks the fence and leaves the cursor */
     sink_append(sink, sink->a, 2, "s", "2", NULL);
@@ -450,6 +492,13 @@ static void apply_is_fenced(struct conf_env *env)
     apply.expected = &second;
     ok(ldg_store_apply(sink->store, &apply, sink->outcomes, &err));
     sink_is(sink, "a");
+    ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
+    assert_string_equal(row.state, second.state);
+    /* the fence alone */
+    apply.count = 0;
+    ok(ldg_store_apply(sink->store, &apply, sink->outcomes, &err));
+    apply.expected = &first;
+    fails(ldg_store_apply(sink->store, &apply, sink->outcomes, &err), FENCED);
     ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
     assert_string_equal(row.state, second.state);
     /* no fence at all */
@@ -462,6 +511,8 @@ static void apply_is_fenced(struct conf_env *env)
         .name = "none", .expected = &first, .next = &second, .ops = sink->ops, .count = 1
     };
     fails(ldg_store_apply(sink->store, &apply, sink->outcomes, &err), FENCED);
+    ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
+    assert_string_equal(row.state, second.state);
     /* an empty batch moves the cursor */
     sink->count = 0;
     sink->cursor = second;
@@ -476,7 +527,7 @@ static void apply_is_fenced(struct conf_env *env)
 
 static void apply_keeps_the_later_change(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_tags(sink, sink->a, 1, "s", "five")->position = 5;
     sink_tags(sink, sink->a, 1, "s", "four")->position = 4;
@@ -498,6 +549,15 @@ static void apply_keeps_the_later_change(struct conf_env *env)
     sink_run(sink);
     sink_is(sink, "aaramm");
     sink_holds(sink, "s", "1[seven]");
+    sink_annotate(sink, sink->a, 1, "s", "k", "new")->position = 60;
+    sink_annotate(sink, sink->a, 1, "s", "k", "old")->position = 60;
+    sink_annotate(sink, sink->a, 1, "s", "l", "more")->position = 61;
+    sink_run(sink);
+    sink_is(sink, "ara");
+    sink_holds(sink, "s", "1[seven]{k=new}{l=more}");
+    sink_annotate(sink, sink->a, 1, "s", "k", NULL)->position = 62;
+    sink_run(sink);
+    sink_holds(sink, "s", "1[seven]{l=more}");
 }
 
 static void apply_foreign_changes_once(struct conf_env *env)
@@ -673,7 +733,7 @@ static void unclaimed_entries(struct conf_env *env)
 static void apply_changes_local_entries(struct conf_env *env)
 {
     /* Entry of the sink itself, tagged further down and brought back. */
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     int64_t id = conf_append(sink->store, "s", "1");
     int64_t other = conf_append(sink->store, "s", "2");
     sink_tags(sink, 0, id, "s", "of a")->mutation_origin = sink->a;
@@ -698,7 +758,7 @@ static void apply_changes_local_entries(struct conf_env *env)
 
 static void apply_keeps_origins_apart(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     sink_append(sink, sink->a, 1, "s", "\"a1\"", NULL);
     sink_append(sink, sink->b, 1, "s", "\"b1\"", NULL);
     sink_append(sink, sink->a, 2, "s", "\"a2\"", NULL);
@@ -715,7 +775,7 @@ static void apply_keeps_origins_apart(struct conf_env *env)
 
 static void apply_trims_by_source_position(struct conf_env *env)
 {
-    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     static const ledger_id kept[] = { { .number = 2 }, { .number = 9 } };
     conf_append(sink->store, "s", "\"local\"");
     static const int64_t positions[] = { 9, 1, 10, 2, 11, 100 };
@@ -876,11 +936,15 @@ static void chain_events_name_their_origin(struct conf_env *env)
     sink->ops[1].log_position = sink->ops[0].log_position;
     sink_tags(sink, sink->a, 42, "s", "t")->position = 8;
     sink_annotate(sink, sink->a, 42, "s", "k", NULL)->mutation_origin = sink->b;
+    sink->ops[3].position = 70;
+    const int64_t annotate_us = sink->ops[3].time_us;
     const int64_t tag_us = sink->ops[2].time_us, append_us = sink->ops[0].time_us;
     sink_tags(sink, sink->a, 99, "s", "missing");
     sink_trim(sink, sink->a, 41, "s")->position = 9;
+    const int64_t trim_us = sink->ops[5].time_us;
+    sink_trim(sink, sink->a, 41, "s"); /* nothing is left of them */
     sink_run(sink);
-    sink_is(sink, "aaaama");
+    sink_is(sink, "aaaamar");
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
 
     assert_int_equal(events[0].type, LEDGER_MUTATION_APPEND);
@@ -892,6 +956,8 @@ static void chain_events_name_their_origin(struct conf_env *env)
     assert_string_equal(events[0].entries[0].dedup_key, "k");
     assert_int_equal(events[0].entries[0].payload.size, 3);
     assert_true(events[0].entries[0].created_at_us / 1000 == append_us / 1000);
+    assert_true(events[0].entries[1].created_at_us / 1000 == append_us / 1000 + 1000);
+    assert_memory_equal(events[0].entries[0].payload.data, " 1 ", 3);
     ledger_batch *batch = conf_read(sink->store, "s", NULL);
     snprintf(local_id, sizeof(local_id), "%lld",
              (long long)ledger_batch_entry(batch, 0)->id.number);
@@ -910,10 +976,15 @@ static void chain_events_name_their_origin(struct conf_env *env)
     assert_string_equal(events[2].origin, b);
     assert_string_equal(events[2].entry_origin, a);
     assert_string_equal(events[2].source_id, "42");
+    assert_int_equal(events[2].origin_pos, 70);
+    assert_string_equal(events[2].entry_id, local_id);
     assert_true(conf_map_is(events[2].annotations, "k=(null)"));
+    assert_true(events[2].created_at_us / 1000 == annotate_us / 1000);
 
     assert_int_equal(events[3].type, LEDGER_MUTATION_TRIM);
     assert_string_equal(events[3].origin, a);
+    assert_int_equal(events[3].origin_pos, 9);
+    assert_true(events[3].created_at_us / 1000 == trim_us / 1000);
     assert_string_equal(events[3].source_id, "41");
     assert_string_equal(events[3].before_id, events[0].entries[0].id); /* for a Go bridge */
 }
@@ -1047,7 +1118,8 @@ const struct conf_case conf_sink_cases[] = {
     { "apply notices a used position", apply_notices_a_used_position, SINK, 0 },
     { "replays have the same time", replays_have_the_same_time, SINK | LDG_CAP_PARK, 0 },
     { "own entries come back", own_entries_come_back, SINK, 0 },
-    { "apply respects dedup keys", apply_respects_dedup_keys, SINK | CHANGES, 0 },
+    { "apply respects dedup keys", apply_respects_dedup_keys, SINK | CHANGES | LDG_CAP_MUTATION_LOG,
+      0 },
     { "apply frees a key by trim", apply_frees_a_key_by_trim, SINK | CHANGES, 0 },
     { "apply is fenced", apply_is_fenced, SINK | LDG_CAP_TRANSACTIONS, 0 },
     { "apply keeps the later change", apply_keeps_the_later_change, SINK | CHANGES, 0 },

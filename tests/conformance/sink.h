@@ -7,7 +7,7 @@
 #define SINK_OPS_MAX 64
 #define SINK_TIME_US 1700000000123456
 
-/* A sink, two origins, a cursor, and the batch that is being made up. */
+/* A sink, opened as a bridge's, two origins, a cursor, and the batch that is being made up. */
 struct sink {
     struct conf_env *env;
     ledger_store *store;

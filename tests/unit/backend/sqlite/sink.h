@@ -77,14 +77,6 @@ static inline const char *sink_text(struct sink *k, const char *sql)
     return text;
 }
 
-/* What is in the sink, one line, without ids of the sink. */
-#define SINK_ALL                                                                                   \
-    "SELECT group_concat(stream || '|' || source_pos || '|' || payload || '|' || dedup_key || "    \
-    "'|' "                                                                                         \
-    "|| tags || '|' || coalesce(annotations, '-') || '|' || coalesce(updated_at, '-') || '|' || "  \
-    "coalesce(tags_pos, '-') || '|' || coalesce(annotations_pos, '-'), ' ') FROM (SELECT * FROM "  \
-    "t ORDER BY source_pos)"
-
 #include "../sink_ops.h"
 
 #endif
