@@ -304,10 +304,11 @@ static inline bool ldg_sink_changes(const struct ldg_sink_item *item)
  * is. False: there are no more. */
 bool ldg_sink_next_add(const struct ldg_sink_batch *b, size_t *at, struct ldg_sink_item **ret_item,
                        size_t *ret_index);
-/* Op is a trim that is to be done (not our own that came back)? */
-static inline bool ldg_sink_trims(const struct ldg_op *op)
+/* Op i is a trim that is to be done: not our own that came back, and not one that is parked? */
+static inline bool ldg_sink_trims(const struct ldg_sink_batch *b, size_t i)
 {
-    return op->kind == LDG_OP_TRIM && !ldg_op_was_made_here(op);
+    return b->ops[i].kind == LDG_OP_TRIM && !ldg_op_was_made_here(&b->ops[i]) &&
+           b->outcomes[i] != LDG_OUTCOME_PARKED;
 }
 /* Optimistic: does the batch add an entry with this dedup key to the stream of the trim, before it?
  * If the trim deletes a row that has the key, the entry would not have come in: REJECTED. */

@@ -477,7 +477,7 @@ static ledger_rc change(void *ctx, struct ldg_sink_batch *b, ledger_error *err)
         rc = change_item(f, b, &p->items[n], err);
     }
     for (size_t i = b->first; rc == LEDGER_OK && i < b->end; i++) {
-        if (!ldg_sink_trims(&b->ops[i]))
+        if (!ldg_sink_trims(b, i))
             continue;
         trims++;
         rc = trim(f, b, i, err);

@@ -355,9 +355,7 @@ static bool next_trim(const struct ldg_pg_batch *b, enum trim_kind kind, size_t 
                       size_t *ret_index)
 {
     for (; *at < b->s.end; (*at)++) {
-        const struct ldg_op *op = &b->s.ops[*at];
-
-        if (ldg_sink_trims(op) && kind_of_trim(b, op) == kind) {
+        if (ldg_sink_trims(&b->s, *at) && kind_of_trim(b, &b->s.ops[*at]) == kind) {
             *ret_index = (*at)++;
             return true;
         }
@@ -556,7 +554,7 @@ static ledger_rc after_trims(struct ldg_pg_batch *b, ledger_error *err)
     for (size_t i = b->s.first; rc == LEDGER_OK && b->s.parked_any && i < b->s.end; i++) {
         bool unparked = false;
 
-        if (ldg_sink_trims(&b->s.ops[i]))
+        if (ldg_sink_trims(&b->s, i))
             rc = ldg_pg_parked_trim(b->pg, &b->s.ops[i], &unparked, err);
         if (unparked)
             ldg_sink_trimmed(&b->s, i, 0, true);

@@ -496,7 +496,7 @@ ledger_rc ldg_sqlite_change(void *ctx, struct ldg_sink_batch *s, ledger_error *e
     if (rc == LEDGER_OK && s->plan->change_count > 0)
         rc = change_items(b, err);
     for (size_t i = s->first; rc == LEDGER_OK && s->plan->trim_count > 0 && i < s->end; i++) {
-        if (ldg_sink_trims(&s->ops[i]))
+        if (ldg_sink_trims(s, i))
             rc = trim(b, i, err);
     }
     return rc;

@@ -188,6 +188,28 @@ static void the_refused_one_is_found(void **state)
     assert_int_equal(f->now->parked_count, 2);
 }
 
+/* A trim is done once more beside the one that is parked, which is not. */
+static void a_refused_trim_is_parked(void **state)
+{
+    for (int at_once = 0; at_once < 2; at_once++) {
+        const int64_t key = 10 * at_once;
+
+        f->refuses_event = NULL;
+        f->log_at_once = at_once != 0;
+        append(A, key + 1, "s", "1", "");
+        append(A, key + 2, "no", "2", "");
+        run(FAKE_OPTIMISTIC, "aa");
+        f->refuses_event = has_no;
+        trim(A, key + 1, "s");
+        trim(A, key + 2, "no");
+        trim(A, key + 2, "s");
+        run(FAKE_OPTIMISTIC, "apr");
+    }
+    holds("s", "");
+    holds("no", "2 2");
+    parked_are("4:the event is refused, 9:the event is refused");
+}
+
 static void or_ends_the_batch(void **state)
 {
     f->refuses_event = has_no;
@@ -219,6 +241,7 @@ int main(void)
         TEST(a_large_event),
         TEST(a_refused_event_is_parked),
         TEST(the_refused_one_is_found),
+        TEST(a_refused_trim_is_parked),
         TEST(or_ends_the_batch),
     };
 
