@@ -87,11 +87,12 @@ static int compare_delivered(const void *a, const void *b)
     return (x->part > y->part) - (x->part < y->part);
 }
 
-/* Finds those of an earlier try from the same cursor, and makes room for the rest. */
+/* Finds those of an earlier try from the same cursor, or of one whose commit took place although it
+ * failed; and makes room for the rest. */
 static ledger_rc recall(struct delivery *run, const char *from, ledger_error *err)
 {
     struct ldg_delivered *delivered = run->deliverer->delivered;
-    if (strcmp(delivered->from, from) != 0)
+    if (strcmp(delivered->from, from) != 0 && strcmp(delivered->next, from) != 0)
         delivered->count = 0;
     memcpy(delivered->from, from, strlen(from) + 1);
     if (delivered->cap < delivered->count + run->count) {
@@ -126,6 +127,19 @@ static void remember(struct delivery *run, size_t index)
         .part = run->ops[index].part,
         .outcome = run->outcomes[index],
     };
+}
+
+/* The state store knows of the batch. It may be shorter than one that was tried before: what was
+ * delivered behind its end is part of the next one. */
+static void forget(const struct delivery *run)
+{
+    struct ldg_delivered *delivered = run->deliverer->delivered;
+    const int64_t end = run->count > 0 ? run->ops[run->count - 1].log_position : 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < delivered->count; i++)
+        if (delivered->ops[i].log_position > end)
+            delivered->ops[kept++] = delivered->ops[i];
+    delivered->count = kept;
 }
 
 void ldg_delivered_fini(struct ldg_delivered *delivered)
@@ -398,11 +412,13 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
         rc = ldg_refusals_end(&run.refusals, err);
     if (rc == LEDGER_OK)
         rc = ldg_cursor_next(cursor, &cursor->row, &batch->log, next, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK) {
+        memcpy(deliverer->delivered->next, next->state, strlen(next->state) + 1);
         rc = commit(&run, cursor, next, err);
+    }
     if (rc == LEDGER_OK) {
         deliverer->refusals = run.refusals;
-        deliverer->delivered->count = 0;
+        forget(&run);
         ldg_cursor_moved(cursor, next);
     }
     return rc;

@@ -158,7 +158,8 @@ struct ldg_delivered_op {
     uint8_t outcome;
 };
 struct ldg_delivered {
-    char from[LDG_CURSOR_STATE_MAX]; /* their batch began there */
+    char from[LDG_CURSOR_STATE_MAX]; /* their batch began there … */
+    char next[LDG_CURSOR_STATE_MAX]; /* … and was to lead there when it was last committed */
     struct ldg_delivered_op *ops;
     size_t count, cap;
 };

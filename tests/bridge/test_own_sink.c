@@ -255,6 +255,33 @@ static void nonsense_ends_the_bridge(void **state)
     }
 }
 
+/* A batch that is read again ends earlier: what was delivered behind that end is not again. */
+static void a_shorter_batch_forgets_nothing(void **state)
+{
+    static const char *const lines[] = { ":1:1 1 s append 1", ":1:2:0 2 s append 2",
+                                         ":1:2:1 3 s append 3", ":1:3 4 s append 4" };
+    const ledger_append_input two[] = { { .payload = { "2", 1 } }, { .payload = { "3", 1 } } };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_bridge_options o;
+    ledger_error err;
+    struct own own;
+    tst_bridge_options(&o);
+    o.on_bad_event = LEDGER_BAD_EVENT_STOP;
+    tst_append(source, "s", "1", NULL, NULL);
+    tst_ok(ledger_store_append(source, "s", two, 2, NULL, &err), &err);
+    tst_append(source, "s", "4", NULL, NULL);
+    ledger_bridge *bridge = open_bridge(source, &own, &o);
+    own.refuse = "append 3";
+    own.reason = "not this one";
+    for (int i = 0; i < 3; i++)
+        (void)!ledger_bridge_poll(bridge, NULL, &err);
+    check_lines(&own, lines, 2);
+    own.refuse = NULL;
+    (void)tst_drain(bridge);
+    check_lines(&own, lines, 4);
+    ledger_bridge_destroy(&bridge);
+}
+
 static void call_all(struct own *own)
 {
     ledger_bridge *same = own->call_back;
@@ -663,17 +690,10 @@ static void sinks_that_cannot_be(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(is_given_each_mutation),
-        T(answers_are_heeded),
-        T(nonsense_ends_the_bridge),
-        T(calls_back_are_refused),
-        T(a_stop_says_what_it_waits_for),
-        T(dies_before_the_commit),
-        T(never_returns),
-        T(two_states_of_one_sink),
-        T(killed_at_any_moment),
-        T(state_of_another_name),
-        T(sinks_that_cannot_be),
+        T(is_given_each_mutation),   T(answers_are_heeded),     T(a_shorter_batch_forgets_nothing),
+        T(nonsense_ends_the_bridge), T(calls_back_are_refused), T(a_stop_says_what_it_waits_for),
+        T(dies_before_the_commit),   T(never_returns),          T(two_states_of_one_sink),
+        T(killed_at_any_moment),     T(state_of_another_name),  T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);
 }
