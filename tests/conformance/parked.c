@@ -1,6 +1,8 @@
 /* Parked events: kept, waited for, tried again, dropped. */
 #include "sink.h"
 
+#include "base/clock.h"
+
 static size_t list(struct sink *sink, struct ldg_parked_row **ret_rows)
 {
     size_t count = 0;
@@ -18,8 +20,10 @@ static void parked_are_kept(struct conf_env *env)
     ledger_error err;
     assert_int_equal(list(sink, &rows), 0);
     sink_append(sink, sink->a, 1, "s", "1", NULL);
-    sink_park(sink, 0, "", "not JSON")->event = conf_bytes("\x01 odd bytes");
-    sink_park(sink, 9, "s", "unknown type");
+    sink_park(sink, 0, "", "not JSON")->event = (ledger_bytes){ "\0\x01 odd bytes", 12 };
+    struct ldg_op *op = sink_park(sink, 9, "s", "unknown type"); /* and nothing else of it */
+    op->type_name = NULL;
+    op->log_time_us = LEDGER_NO_TIME;
     sink_append(sink, sink->a, 2, "s", "2", NULL);
     sink_run(sink);
     sink_is(sink, "appa");
@@ -32,12 +36,14 @@ static void parked_are_kept(struct conf_env *env)
     assert_string_equal(rows[0].type_name, "odd");
     assert_string_equal(rows[0].reason, "not JSON");
     assert_int_equal(rows[0].attempts, 1);
-    assert_true(rows[0].parked_at_us != LEDGER_NO_TIME);
+    assert_true(ldg_clock_now_us() - rows[0].parked_at_us < 60 * 1000000);
     assert_true(rows[0].time_us / 1000 == SINK_TIME_US / 1000);
-    assert_int_equal(rows[0].event.size, 11);
-    assert_memory_equal(rows[0].event.data, "\x01 odd bytes", 11);
+    assert_int_equal(rows[0].event.size, 12);
+    assert_memory_equal(rows[0].event.data, "\0\x01 odd bytes", 12);
     assert_int_equal(rows[1].key.number, 9);
     assert_string_equal(rows[1].stream, "s");
+    assert_string_equal(rows[1].type_name, "");
+    assert_true(rows[1].time_us == LEDGER_NO_TIME);
     assert_true(rows[1].id > rows[0].id);
     ok(ldg_store_parked_list(sink->store, rows[0].id, 1, &env->arena, &rows, &listed, &err));
     assert_int_equal(listed, 1);
@@ -55,6 +61,15 @@ static void parked_are_kept(struct conf_env *env)
     sink_is(sink, "p");
     assert_int_equal(list(sink, &rows), 2);
     assert_int_equal(rows[0].attempts, 2);
+    /* of another log */
+    sink_park(sink, 0, "", "not JSON")->source_uuid = sink->b_identity.uuid;
+    sink_run(sink);
+    assert_int_equal(list(sink, &rows), 3);
+    assert_string_equal(rows[2].source_uuid, sink->b_identity.uuid);
+    ok(ldg_store_parked_count(sink->store, sink->b_identity.uuid, &count, &err));
+    assert_int_equal(count, 1);
+    ok(ldg_store_parked_list(sink->store, 0, 1, &env->arena, &rows, &listed, &err));
+    assert_int_equal(listed, 1);
 }
 
 static void events_wait_behind_parked_ones(struct conf_env *env)
@@ -84,6 +99,7 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
     struct ldg_parked_row *rows;
     uint64_t dropped;
+    bool applied;
     ledger_error err;
     sink_append(sink, sink->a, 1, "s", "1", NULL);
     sink_park(sink, 0, "", "cannot be read");
@@ -101,10 +117,19 @@ static void changes_wait_for_unknown_entries(struct conf_env *env)
     sink_park(sink, 0, "s", "of a later version");
     sink_tags(sink, sink->a, 7, "s", "perhaps");
     sink_tags(sink, sink->a, 8, "t", "just not here");
+    const struct ldg_op tags = sink->ops[1];
     sink_run(sink);
     sink_is(sink, "ppm");
     assert_int_equal(list(sink, &rows), 2);
     assert_int_equal(rows[1].key.number, 7);
+    /* tried again it waits as long as that one is there, and then finds that its entry is not */
+    ok(ldg_store_parked_retry(sink->store, rows[1].id, &tags, 1, &applied, &err));
+    assert_false(applied);
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, NULL, 0, &applied, &err));
+    assert_true(applied);
+    ok(ldg_store_parked_retry(sink->store, rows[1].id, &tags, 1, &applied, &err));
+    assert_true(applied);
+    assert_int_equal(list(sink, &rows), 0);
 }
 
 static void trim_drops_what_is_parked(struct conf_env *env)
@@ -353,6 +378,60 @@ static void replays_are_never_parked(struct conf_env *env)
     assert_int_equal(rows[0].log_position, 2);
 }
 
+/* A row that was trimmed or dropped meanwhile must not bring its entry back. */
+static void parked_rows_that_are_gone(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    struct ldg_parked_row *rows;
+    uint64_t dropped = 99;
+    bool applied = true;
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    const struct ldg_op append = sink->ops[0];
+    sink->count = 0;
+    for (int trim = 0; trim < 2; trim++) {
+        sink->position = 0;
+        sink_park(sink, 1, "s", "r");
+        sink_run(sink);
+        assert_int_equal(list(sink, &rows), 1);
+        if (trim) {
+            sink_trim(sink, sink->a, 1, "s");
+            sink_run(sink);
+        } else {
+            ok(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err));
+            assert_int_equal(dropped, 1);
+        }
+        fails(ldg_store_parked_retry(sink->store, rows[0].id, &append, 1, &applied, &err),
+              NOT_FOUND);
+        fails(ldg_store_parked_retry(sink->store, rows[0].id, NULL, 0, &applied, &err), NOT_FOUND);
+        fails(ldg_store_parked_note(sink->store, rows[0].id, "r", &err), NOT_FOUND);
+        sink_holds(sink, "s", "");
+    }
+}
+
+static void a_retry_does_not_reuse_a_position(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    struct ldg_parked_row *rows;
+    bool applied = true;
+    ledger_error err;
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    const struct ldg_op append = sink->ops[0];
+    sink->count = 0;
+    sink->position = 0;
+    sink_park(sink, 0, "", "cannot be read"); /* yet, and what nobody knows keeps no append */
+    sink_append(sink, sink->a, 1, "s", "7", NULL);
+    sink_run(sink);
+    sink_is(sink, "pa");
+    list(sink, &rows);
+    ok(ldg_store_parked_retry(sink->store, rows[0].id, &append, 1, &applied, &err));
+    assert_false(applied);
+    assert_int_equal(list(sink, &rows), 1);
+    assert_int_equal(rows[0].attempts, 2);
+    assert_non_null(strstr(rows[0].reason, "was carried before with another payload"));
+    sink_holds(sink, "s", "7");
+}
+
 static void parked_notes_and_drops(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
@@ -363,11 +442,11 @@ static void parked_notes_and_drops(struct conf_env *env)
         sink_park(sink, i, "s", "r");
     sink_run(sink);
     list(sink, &rows);
-    ok(ldg_store_parked_note(sink->store, rows[1].id, "still no", &err));
+    ok(ldg_store_parked_note(sink->store, rows[1].id, "still \"odd\"", &err));
     fails(ldg_store_parked_note(sink->store, rows[3].id + 1, "x", &err), NOT_FOUND);
     list(sink, &rows);
     assert_int_equal(rows[1].attempts, 2);
-    assert_string_equal(rows[1].reason, "still no");
+    assert_string_equal(rows[1].reason, "still \"odd\"");
     ok(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err));
     assert_int_equal(dropped, 1);
     fails(ldg_store_parked_drop(sink->store, rows[0].id, &dropped, &err), NOT_FOUND);
@@ -418,6 +497,8 @@ static void refused_events_stop_or_park(struct conf_env *env)
     assert_string_equal(rows[0].stream, "bad");
     assert_string_equal(rows[0].type_name, "append");
     assert_non_null(strstr(rows[0].reason, "refuse"));
+    assert_int_equal(rows[0].event.size, 11);
+    assert_memory_equal(rows[0].event.data, "{\"event\":2}", 11);
     assert_int_equal(rows[1].log_position, 4);
     assert_string_equal(rows[1].type_name, "set_tags");
     assert_string_equal(rows[1].reason, "behind parked event 2");
@@ -435,6 +516,50 @@ static void refused_events_stop_or_park(struct conf_env *env)
     assert_true(applied);
     sink_holds(sink, "bad", "2");
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 4);
+}
+
+static bool retry(struct sink *sink, size_t row, const struct ldg_op *op)
+{
+    struct ldg_parked_row *rows;
+    bool applied = false;
+    ledger_error err;
+    assert_true(list(sink, &rows) > row);
+    ok(ldg_store_parked_retry(sink->store, rows[row].id, op, op != NULL, &applied, &err));
+    return applied;
+}
+
+/* Append, tags, annotations of one entry: each only behind the one before it. */
+static void refused_events_go_in_order(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    struct ldg_parked_row *rows;
+    struct ldg_op ops[3];
+    sink->park_rejected = true;
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "bad");
+    sink_append(sink, sink->a, 1, "bad", "1", NULL);
+    sink_tags(sink, sink->a, 1, "bad", "x");
+    sink_annotate(sink, sink->a, 1, "bad", "a", "b");
+    memcpy(ops, sink->ops, sizeof(ops));
+    sink_run(sink);
+    sink_is(sink, "ppp");
+    assert_false(retry(sink, 0, &ops[0]));
+    assert_false(retry(sink, 1, &ops[1])); /* still behind the first */
+    assert_int_equal(list(sink, &rows), 3);
+    assert_non_null(strstr(rows[0].reason, "refuse"));
+    assert_string_equal(rows[1].reason, "behind parked event 1");
+    assert_string_equal(rows[2].reason, "behind parked event 1");
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(rows[i].attempts, i < 2 ? 2 : 1);
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, NULL);
+    assert_false(retry(sink, 2, &ops[2]));
+    for (size_t i = 0; i < 3; i++)
+        assert_true(retry(sink, 0, &ops[i]));
+    sink_holds(sink, "bad", "1[x]{a=b}");
+    assert_int_equal(list(sink, &rows), 0);
+    sink_tags(sink, sink->a, 1, "bad", "y"); /* what comes next goes straight through */
+    sink_run(sink);
+    sink_is(sink, "a");
+    sink_holds(sink, "bad", "1[y]{a=b}");
 }
 
 /* Once the database takes them, they leave the list when they come again. */
@@ -464,16 +589,6 @@ static void park_trim(struct sink *sink, int origin, int64_t before, const char 
     struct ldg_op *op = sink_park(sink, before, stream, "refused");
     op->type_name = "trim";
     op->origin = origin;
-}
-
-static bool retry(struct sink *sink, size_t row, const struct ldg_op *op)
-{
-    struct ldg_parked_row *rows;
-    bool applied = false;
-    ledger_error err;
-    assert_true(list(sink, &rows) > row);
-    ok(ldg_store_parked_retry(sink->store, rows[row].id, op, op != NULL, &applied, &err));
-    return applied;
 }
 
 static void appends_wait_for_their_key(struct conf_env *env)
@@ -652,6 +767,10 @@ const struct conf_case conf_parked_cases[] = {
       offsetof(struct conf_backend, refuse) },
     { "parked notes and drops", parked_notes_and_drops, PARKING, 0 },
     { "refused events stop or park", refused_events_stop_or_park, PARKING,
+      offsetof(struct conf_backend, refuse) },
+    { "parked rows that are gone", parked_rows_that_are_gone, PARKING, 0 },
+    { "a retry does not reuse a position", a_retry_does_not_reuse_a_position, PARKING, 0 },
+    { "refused events go in order", refused_events_go_in_order, PARKING,
       offsetof(struct conf_backend, refuse) },
     { "refused events come again", refused_events_come_again, PARKING,
       offsetof(struct conf_backend, refuse) },
