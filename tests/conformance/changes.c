@@ -443,6 +443,13 @@ static void cursors_by_name(struct conf_env *env)
     assert_int_equal(names.count, 2);
     assert_string_equal(names.items[0], "c");
     ledger_names_destroy(&names);
+    ok(ledger_store_cursor_set(store, "D", "x", &err));
+    ok(ldg_store_cursor_list(store, &names, &err));
+    assert_int_equal(names.count, 3);
+    assert_string_equal(names.items[0], "D"); /* bytewise */
+    assert_string_equal(names.items[1], "c");
+    assert_string_equal(names.items[2], "d \xc3\xa9'");
+    ledger_names_destroy(&names);
     fails(ledger_store_cursor_set(store, "c", longest, &err), TOO_LARGE);
     fails(ledger_store_cursor_set(store, "c", NULL, &err), INVALID);
     fails(ledger_store_cursor_set(store, "", "1", &err), INVALID);

@@ -179,6 +179,8 @@ static void origins_have_numbers(struct conf_env *env)
     int number = -1, *numbers;
     size_t count;
     ledger_error err;
+    ok(ldg_store_origin_list(conf_open(env, "new"), &env->arena, &items, &numbers, &count, &err));
+    assert_int_equal(count, 0);
     assert_true(sink->a > 0 && sink->b > 0 && sink->a != sink->b);
     ok(ldg_store_origin_get(sink->store, &sink->a_identity, "", &number, &err));
     assert_int_equal(number, sink->a);
@@ -194,7 +196,14 @@ static void origins_have_numbers(struct conf_env *env)
         assert_true(numbers[i] > (i ? numbers[i - 1] : 0));
         if (numbers[i] == sink->b)
             assert_string_equal(items[i].uuid, sink->b_identity.uuid);
+        assert_int_equal(items[i].epoch, numbers[i] == number ? 2 : 1);
     }
+    for (sink->a_identity.epoch = 3; sink->a_identity.epoch <= 40; sink->a_identity.epoch++)
+        ok(ldg_store_origin_get(sink->store, &sink->a_identity, NULL, &number, &err));
+    ok(ldg_store_origin_list(sink->store, &env->arena, &items, &numbers, &count, &err));
+    assert_int_equal(count, 41);
+    assert_int_equal(items[40].epoch, 40);
+    assert_int_equal(numbers[40], number);
     ledger_store *reader =
         conf_open_with(env, "sink", NULL, LEDGER_MUTATION_LOG_AUTO, LEDGER_STORE_READ_ONLY);
     ok(ldg_store_origin_get(reader, &sink->b_identity, "", &number, &err));
@@ -212,16 +221,26 @@ static void cursor_rows(struct conf_env *env)
     ledger_error err;
     assert_string_equal(sink->cursor.state, "");
     assert_string_equal(sink->cursor.readable, "");
+    assert_true(sink->cursor.moved_at_us == LEDGER_NO_TIME);
     fails(ledger_store_cursor_get(sink->store, "c", text, &err), NOT_FOUND);
+    row.moved_at_us = 1;
     fails(ldg_store_cursor_get(sink->store, "none", false, &row, &err), NOT_FOUND);
+    assert_int_equal(row.moved_at_us, 1);
+    ok(ldg_store_cursor_get(conf_open(env, "sink"), "c", false, &row, &err)); /* committed */
     ok(ldg_store_cursor_set(sink->store, "c", &sink->cursor, &next_row, &err));
     fails(ldg_store_cursor_set(sink->store, "c", &sink->cursor, &next_row, &err), FENCED);
     fails(ldg_store_cursor_set(sink->store, "none", &sink->cursor, &next_row, &err), FENCED);
     ok(ldg_store_cursor_get(sink->store, "c", false, &row, &err));
     assert_string_equal(row.state, "s1");
     assert_string_equal(row.readable, "1");
-    assert_true(row.moved_at_us / 1000 == SINK_TIME_US / 1000);
+    const int64_t precision_us = ldg_store_time_precision_us(sink->store);
+    assert_in_range(SINK_TIME_US - row.moved_at_us, 0, precision_us - 1);
+    memset(next_row.state, 's', sizeof(next_row.state) - 1);
+    next_row.moved_at_us = LEDGER_NO_TIME;
     ok(ldg_store_cursor_set(sink->store, "new", NULL, &next_row, &err));
+    ok(ldg_store_cursor_get(sink->store, "new", false, &row, &err));
+    assert_string_equal(row.state, next_row.state);
+    assert_true(row.moved_at_us == LEDGER_NO_TIME);
     ok(ledger_store_cursor_set(sink->store, "c", "7", &err)); /* a program's own: no state */
     ok(ldg_store_cursor_get(sink->store, "c", true, &row, &err));
     assert_string_equal(row.state, "");

@@ -1,4 +1,4 @@
-/* Origins, adoption and cursors of the SQLite backend. */
+/* Origins, adoption and cursors of the SQLite backend: what is its own in them. */
 #include "sink.h"
 
 #include "alloc_fail.h"
@@ -20,55 +20,19 @@ static int teardown(void **state)
     return tst_teardown(state);
 }
 
-static void test_origin_numbers(void **state)
+static void test_damaged_origins(void **state)
 {
-    struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = 1 }, *items;
+    struct ldg_identity *items;
     ledger_error err = { 0 };
     struct ldg_arena arena;
-    int first, again, later, own, *numbers;
+    int *numbers;
     size_t count;
 
-    tst_ok(SINK->state->origin_get(&k.s, &identity, "n", &first, &err), &err);
-    tst_ok(SINK->state->origin_get(&k.s, &identity, "other", &again, &err), &err);
-    assert_int_equal(first, again);
-    identity.epoch = 2;
-    tst_ok(SINK->state->origin_get(&k.s, &identity, "", &later, &err), &err);
-    assert_int_not_equal(first, later);
-    tst_ok(SINK->state->origin_get(&k.s, &k.s.identity, "", &own, &err), &err);
-    assert_int_equal(own, 0);
     assert_true(k.s.has_origins);
-
-    ldg_arena_init(&arena, 0);
-    tst_ok(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
-    assert_int_equal(count, 3);
-    assert_int_equal(numbers[0], k.origin);
-    assert_string_equal(items[0].uuid, SOURCE_UUID);
-    assert_int_equal(items[2].epoch, 2);
-    ldg_arena_fini(&arena);
-
     tst_exec(k.db, "UPDATE t_origins SET uuid = printf('%%.100c', 'x') WHERE id = 1");
     ldg_arena_init(&arena, 0);
     tst_fails(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err),
               LEDGER_ERR_SCHEMA, &err);
-    ldg_arena_fini(&arena);
-}
-
-static void test_many_origins(void **state)
-{
-    ledger_error err = { 0 };
-    struct ldg_identity *items;
-    struct ldg_arena arena;
-    int number, *numbers;
-    size_t count;
-
-    for (int64_t i = 0; i < 40; i++) {
-        const struct ldg_identity identity = { .uuid = OTHER_UUID, .epoch = i };
-        tst_ok(SINK->state->origin_get(&k.s, &identity, NULL, &number, &err), &err);
-    }
-    ldg_arena_init(&arena, 0);
-    tst_ok(SINK->state->origin_list(&k.s, &arena, &items, &numbers, &count, &err), &err);
-    assert_int_equal(count, 41);
-    assert_int_equal(items[40].epoch, 39);
     ldg_arena_fini(&arena);
 }
 
@@ -120,41 +84,6 @@ static void test_adopt(void **state)
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_REPLAYED);
     assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
     assert_int_equal(k.outcomes[2], LDG_OUTCOME_APPLIED);
-}
-
-static void test_cursor_get_and_set(void **state)
-{
-    struct ldg_cursor cursor = { .moved_at_us = 1 }, next = { .moved_at_us = 1764000000123000 };
-    ledger_error err = { 0 };
-    ledger_names names = { 0 };
-
-    tst_fails(SINK->state->cursor_get(&k.s, "b", false, &cursor, &err), LEDGER_ERR_NOT_FOUND, &err);
-    assert_int_equal(cursor.moved_at_us, 1);
-    tst_ok(SINK->state->cursor_get(&k.s, "b", true, &cursor, &err), &err);
-    assert_string_equal(cursor.state, "");
-    assert_string_equal(cursor.readable, "");
-    assert_int_equal(cursor.moved_at_us, LEDGER_NO_TIME);
-    /* Committed at once. */
-    assert_int_equal(tst_query_int(k.db, "SELECT count(*) FROM t_cursors WHERE name = 'b'"), 1);
-
-    snprintf(next.state, sizeof(next.state), "state");
-    snprintf(next.readable, sizeof(next.readable), "7");
-    tst_ok(SINK->state->cursor_set(&k.s, "b", &cursor, &next, &err), &err);
-    tst_fails(SINK->state->cursor_set(&k.s, "b", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
-    tst_fails(SINK->state->cursor_set(&k.s, "none", &cursor, &next, &err), LEDGER_ERR_FENCED, &err);
-    tst_ok(SINK->state->cursor_get(&k.s, "b", false, &cursor, &err), &err);
-    assert_string_equal(cursor.state, "state");
-    assert_int_equal(cursor.moved_at_us, 1764000000123000);
-    next.moved_at_us = LEDGER_NO_TIME;
-    tst_ok(SINK->state->cursor_set(&k.s, "a", NULL, &next, &err), &err); /* a new one */
-    tst_ok(SINK->state->cursor_set(&k.s, "b", NULL, &next, &err), &err);
-    sink_is(&k, "SELECT moved_at FROM t_cursors WHERE name = 'b'", "");
-
-    tst_ok(SINK->state->cursor_list(&k.s, &names, &err), &err);
-    assert_int_equal(names.count, 3);
-    assert_string_equal(names.items[0], "a");
-    assert_string_equal(names.items[2], "default");
-    ledger_names_destroy(&names);
 }
 
 static void test_cursor_of_another_kind(void **state)
@@ -328,10 +257,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_origin_numbers),
-        TEST(test_many_origins),
+        TEST(test_damaged_origins),
         TEST(test_adopt),
-        TEST(test_cursor_get_and_set),
         TEST(test_cursor_of_another_kind),
         TEST(test_cursor_of_a_go_table),
         TEST(test_out_of_memory),
