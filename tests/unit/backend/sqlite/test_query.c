@@ -63,53 +63,23 @@ static ledger_rc read_rc(struct fixture *f, const char *stream, ledger_error *er
     return rc;
 }
 
-static void test_filters(void **state)
+/* Go writes the same strings with other escapes. */
+static void test_filters_and_escapes(void **state)
 {
     struct fixture *f = *state;
-    const char *ab[] = { "a", "b" }, *b[] = { "b" };
-    const ledger_pair x1[] = { { "x", "1" } }, x1y2[] = { { "x", "1" }, { "y", "2" } };
+    const ledger_pair x1[] = { { "x", "1" } };
+    const char *a[] = { "a" };
     const ledger_append_input inputs[] = {
-        { .payload = { "1", 1 }, .order_key = "o", .tags = { ab, 2 }, .metadata = { x1, 1 } },
-        { .payload = { "2", 1 }, .tags = { b, 1 }, .metadata = { x1y2, 2 } },
-        { .payload = { "3", 1 }, .order_key = "o", .metadata = { x1, 1 } },
-        { .payload = { "4", 1 } },
-        { .payload = { "5", 1 }, .order_key = "o", .tags = { ab, 2 } },
+        { .payload = { "1", 1 }, .tags = { a, 1 }, .metadata = { x1, 1 } },
+        { .payload = { "2", 1 } },
+        { .payload = { "3", 1 } },
     };
     ledger_error err = { 0 };
-    tst_ok(ledger_store_append(f->store, "s", inputs, 5, NULL, &err), &err);
-    tst_append(f->store, "t", "6", NULL, "a");
-    tst_annotate(f->store, "s", 3, "n", "v");
-    tst_annotate(f->store, "s", 5, "n", "w");
-
-#define READ(...) ids_of(f, "s", NULL, OPTIONS(__VA_ARGS__))
-    assert_string_equal(ids_of(f, "s", NULL, NULL), "1 2 3 4 5");
-    assert_string_equal(READ(.descending = true), "5 4 3 2 1");
-    assert_string_equal(READ(.limit = 2), "1 2");
-    assert_string_equal(READ(.has_after = true, .after = { .number = 2 }), "3 4 5");
-    assert_string_equal(READ(.has_after = true, .after = { .number = 4 }, .descending = true),
-                        "3 2 1");
-    assert_string_equal(READ(.has_after = true, .after = { .number = 5 }), "");
-    assert_string_equal(READ(.order_key = "o"), "1 3 5");
-    assert_string_equal(READ(.order_key = ""), "1 2 3 4 5");
-    assert_string_equal(READ(.tag = "a"), "1 5");
-    assert_string_equal(READ(.tag = "b", .limit = 1, .descending = true), "5");
-    assert_string_equal(READ(.all_tags = { ab, 2 }), "1 5");
-    assert_string_equal(READ(.tag = "b", .all_tags = { b, 1 }), "1 2 5");
-    assert_string_equal(READ(.metadata = { x1, 1 }), "1 2 3");
-    assert_string_equal(READ(.metadata = { x1y2, 2 }), "2");
-    assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "n", "v" } }, 1 }), "3");
-    assert_string_equal(READ(.annotations = { (ledger_pair[]){ { "m", "v" } }, 1 }), "");
-    assert_string_equal(READ(.order_key = "o", .tag = "a", .metadata = { x1, 1 }), "1");
-    assert_string_equal(
-        READ(.order_key = "o", .tag = "a", .has_after = true, .after = { .number = 1 }), "5");
-    assert_string_equal(ids_of(f, "none", NULL, NULL), "");
-    assert_string_equal(ids_of(f, "", NULL, NULL), "");
-
-    /* Go writes the same strings with other escapes. */
+    tst_ok(ledger_store_append(f->store, "s", inputs, 3, NULL, &err), &err);
     tst_exec(f->db, "UPDATE ledger_entries SET tags = '[\"\\u0061\"]', "
-                    "metadata = '{ \"\\u0078\" : \"\\u0031\" }' WHERE id = 4");
-    assert_string_equal(READ(.tag = "a", .metadata = { x1, 1 }), "1 4");
-#undef READ
+                    "metadata = '{ \"\\u0078\" : \"\\u0031\" }' WHERE id = 2");
+    assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.tag = "a")), "1 2");
+    assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.metadata = { x1, 1 })), "1 2");
 }
 
 static void test_max_bytes(void **state)
@@ -127,15 +97,13 @@ static void test_max_bytes(void **state)
     assert_string_equal(ids_of(f, "s", NULL, OPTIONS(.max_bytes = 100000)), "1 2 3");
 }
 
-static void test_search(void **state)
+/* A payload is looked through in pieces. */
+static void test_search_in_pieces(void **state)
 {
     struct fixture *f = *state;
     const size_t size = 3 * 1024 * 1024;
     ledger_error err = { 0 };
     char *big = test_malloc(size);
-    tst_append(f->store, "s", "{\"Name\":\"Ada\"}", NULL, "x");
-    tst_append(f->store, "s", "{\"name\":\"grace\"}", NULL, NULL);
-    tst_append(f->store, "t", "\"ADA\"", NULL, "x");
     /* Across the border of two pieces, and only there. */
     memset(big, '.', size);
     big[0] = big[size - 1] = '"';
@@ -144,20 +112,14 @@ static void test_search(void **state)
     tst_ok(ledger_store_append(f->store, "s", &input, 1, NULL, &err), &err);
     test_free(big);
 
-    assert_string_equal(ids_of(f, "s", "ada", NULL), "1");
-    assert_string_equal(ids_of(f, NULL, "ada", NULL), "1 3");
-    assert_string_equal(ids_of(f, NULL, "NAME", OPTIONS(.descending = true)), "2 1");
-    assert_string_equal(ids_of(f, NULL, "a", OPTIONS(.tag = "x", .limit = 1)), "1");
-    assert_string_equal(ids_of(f, NULL, "%", NULL), "");
-    assert_string_equal(ids_of(f, NULL, "_", NULL), "");
-    assert_string_equal(ids_of(f, "s", "needle", NULL), "4");
+    assert_string_equal(ids_of(f, "s", "needle", NULL), "1");
     assert_string_equal(ids_of(f, "s", "needles", NULL), "");
-    assert_string_equal(ids_of(f, "s", ".\"", NULL), "4");
+    assert_string_equal(ids_of(f, "s", ".\"", NULL), "1");
     /* Longer than a piece. */
     char *needle = test_malloc(size);
     memset(needle, '.', size);
     needle[300 * 1024] = '\0';
-    assert_string_equal(ids_of(f, "s", needle, NULL), "4");
+    assert_string_equal(ids_of(f, "s", needle, NULL), "1");
     needle[300 * 1024 - 1] = 'x';
     assert_string_equal(ids_of(f, "s", needle, NULL), "");
     test_free(needle);
@@ -305,50 +267,15 @@ static void test_damaged_history(void **state)
     ldg_arena_fini(&arena);
 }
 
-static void test_stat_count_list(void **state)
+/* Many rows in one stream cost one step. */
+static void test_streams_are_skipped(void **state)
 {
     struct fixture *f = *state;
     ledger_error err = { 0 };
-    ledger_stream_stat stat;
     ledger_names names = { 0 };
-    uint64_t count = 99;
-    tst_ok(ledger_store_stat(f->store, NULL, &stat, &err), &err);
-    assert_int_equal(stat.count, 0);
-    assert_int_equal(stat.first_id.number, 0);
-    assert_true(stat.first_at_us == LEDGER_NO_TIME);
-    tst_ok(ledger_store_count(f->store, NULL, &count, &err), &err);
-    assert_int_equal(count, 0);
-    tst_ok(ledger_store_list_streams(f->store, NULL, 0, &names, &err), &err);
-    assert_int_equal(names.count, 0);
-    ledger_names_destroy(&names);
-
-    static const char *const streams[] = { "b", "", "a", "B", "b", "\xc3\xa4" };
-    for (size_t i = 0; i < 6; i++)
-        tst_append(f->store, streams[i], "1", NULL, NULL);
-    tst_ok(ledger_store_stat(f->store, "b", &stat, &err), &err);
-    assert_int_equal(stat.count, 2);
-    assert_int_equal(stat.first_id.number, 1);
-    assert_int_equal(stat.last_id.number, 5);
-    assert_true(stat.first_at_us <= stat.last_at_us);
-    assert_int_equal(tst_count(f->store, "b"), 2);
-    tst_ok(ledger_store_stat(f->store, NULL, &stat, &err), &err);
-    assert_int_equal(stat.count, 6);
-    tst_ok(ledger_store_list_streams(f->store, NULL, 0, &names, &err), &err);
-    assert_int_equal(names.count, 5);
-    assert_string_equal(names.items[0], "");
-    assert_string_equal(names.items[1], "B");
-    assert_string_equal(names.items[4], "\xc3\xa4");
-    ledger_names_destroy(&names);
-    tst_ok(ledger_store_list_streams(f->store, "B", 2, &names, &err), &err);
-    assert_int_equal(names.count, 2);
-    assert_string_equal(names.items[0], "a");
-    assert_string_equal(names.items[1], "b");
-    ledger_names_destroy(&names);
-    tst_ok(ledger_store_list_streams(f->store, "", 0, &names, &err), &err);
-    assert_int_equal(names.count, 4);
-    ledger_names_destroy(&names);
-
-    /* Many rows in one stream cost one step. */
+    tst_append(f->store, "a", "1", NULL, NULL);
+    tst_append(f->store, "b", "1", NULL, NULL);
+    tst_append(f->store, "z", "1", NULL, NULL);
     tst_exec(f->db, "INSERT INTO ledger_entries(stream, payload) SELECT 'm', '1' FROM "
                     "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
                     "WHERE i < 50000) SELECT i FROM n)");
@@ -518,13 +445,13 @@ static void test_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_filters, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_filters_and_escapes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_max_bytes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_search, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_search_in_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(test_plain_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_history, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_stat_count_list, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_streams_are_skipped, setup, teardown),
         cmocka_unit_test_setup_teardown(test_history_and_sources, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_values, setup, teardown),
         cmocka_unit_test_setup_teardown(test_allocations, setup, teardown),
