@@ -56,7 +56,9 @@ typedef struct ledger_bridge_options {
      * given, or it is a program's own): the store that keeps them. Any of ours with transactions;
      * it is made if it is not there. A table in the database of the source will do. Bridges that
      * share a sink under one name share this, too: what others keep elsewhere none of them can
-     * know. Default: this process's memory, as long as the bridge. */
+     * know. Each sink has a table of its own: the list of parked events is one, under whatever
+     * names, and what is on it is delivered once. Default: this process's memory, as long as the
+     * bridge. */
     const char *state_url;
     const char *state_table;         /* default LEDGER_BRIDGE_DEFAULT_STATE_TABLE */
     const char *cursor_file;         /* short for state_url "sqlite:" and this path */

@@ -64,28 +64,36 @@ int64_t ldg_own_inside_ms(struct ldg_own_sink *own)
 static pthread_mutex_t entered_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct ldg_own_sink *entered;
 
+/* Why the two cannot go on side by side; NULL: they can. */
+static const char *find_clash(const struct ldg_own_sink *a, const struct ldg_own_sink *b)
+{
+    const bool same_sink = a->sink.deliver == b->sink.deliver && a->sink.ctx == b->sink.ctx;
+    const bool same_state = strcmp(a->state_uuid, b->state_uuid) == 0;
+    if (strcmp(a->source_uuid, b->source_uuid) != 0 || same_sink == same_state)
+        return NULL;
+    return same_sink ? "another bridge of this process carries this source to the same sink (the "
+                       "same deliver and ctx) and keeps its state elsewhere, so all would be "
+                       "delivered twice; give both the same --state"
+                     : "another bridge of this process carries this source to another sink and "
+                       "keeps its state in the same table, so what one of the sinks refuses would "
+                       "be kept from both; give each a --state-table of its own";
+}
+
 ledger_rc ldg_own_enter(struct ldg_own_sink *own, const char *source_uuid, const char *state_uuid,
                         ledger_error *err)
 {
-    bool clashes = false;
+    const char *clash = NULL;
     (void)snprintf(own->source_uuid, sizeof(own->source_uuid), "%s", source_uuid);
     (void)snprintf(own->state_uuid, sizeof(own->state_uuid), "%s", state_uuid);
     pthread_mutex_lock(&entered_mutex);
-    for (const struct ldg_own_sink *at = entered; at != NULL && !clashes; at = at->next)
-        clashes = at->sink.deliver == own->sink.deliver && at->sink.ctx == own->sink.ctx &&
-                  strcmp(at->source_uuid, source_uuid) == 0 &&
-                  strcmp(at->state_uuid, state_uuid) != 0;
-    if (!clashes) {
+    for (const struct ldg_own_sink *at = entered; at != NULL && clash == NULL; at = at->next)
+        clash = find_clash(at, own);
+    if (clash == NULL) {
         own->next = entered;
         entered = own;
     }
     pthread_mutex_unlock(&entered_mutex);
-    if (clashes)
-        return ldg_fail(err, LEDGER_ERR_INVALID,
-                        "another bridge of this process carries this source to the same sink (the "
-                        "same deliver and ctx) and keeps its state elsewhere, so all would be "
-                        "delivered twice; give both the same --state");
-    return LEDGER_OK;
+    return clash == NULL ? LEDGER_OK : ldg_fail(err, LEDGER_ERR_INVALID, "%s", clash);
 }
 
 static void leave(struct ldg_own_sink *own)

@@ -351,7 +351,8 @@ ledger_rc ldg_own_create(const ledger_sink *sink, struct ldg_own_sink **ret_own,
 void ldg_own_destroy(struct ldg_own_sink **own, bool close);
 ledger_rc ldg_own_open(const struct ldg_own_sink *own, ledger_store **ret_store, ledger_error *err);
 /* The bridge carries this source to it, and keeps its state there; until it is destroyed. Errors:
- * INVALID (a bridge of this process does the same with another state store). */
+ * INVALID (a bridge of this process does the same with another state store, or carries the source
+ * to another sink with this one). */
 ledger_rc ldg_own_enter(struct ldg_own_sink *own, const char *source_uuid, const char *state_uuid,
                         ledger_error *err);
 /* Is this thread in its deliver()? own may be NULL. */

@@ -101,7 +101,8 @@ static ledger_rc open_store(struct ledger_bridge *bridge, ledger_error *err)
 }
 
 /* Two bridges that carry one source to one sink of the program's, each with a state of its own,
- * would deliver everything twice. Only those of this process can be seen. */
+ * would deliver everything twice; of two sinks with one state each would lack what the other
+ * refuses. Only those of this process can be seen. */
 static ledger_rc check_others(const struct ledger_bridge *bridge, ledger_error *err)
 {
     struct ldg_identity source, state;

@@ -422,6 +422,44 @@ static void two_states_of_one_sink(void **state)
     assert_int_equal(own.closed, 4);
 }
 
+/* What one sink refuses is kept from the other as well, and a retry for one takes it off the list
+ * of both: so a second sink is told to have a state of its own. */
+static void one_state_of_two_sinks(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_store *other = tst_open(*state, TST_SQLITE, "other");
+    struct own own, another;
+    const ledger_sink second_sink = sink_of(&another);
+    ledger_bridge *second = NULL;
+    ledger_bridge_options o;
+    ledger_error err;
+    uint64_t applied = 0, left = 0;
+    char url[1024];
+    snprintf(url, sizeof url, "sqlite:%s", tst_path(*state, "state.db"));
+    tst_bridge_options(&o);
+    o.state_url = url;
+    tst_append(source, "s", "1", NULL, NULL);
+    ledger_bridge *first = open_bridge(source, &own, &o);
+    own.refuse = "append 1";
+    own.reason = "not this one";
+    assert_int_equal(tst_drain(first), 1);
+    o.name = "second";
+    tst_fails(ledger_bridge_create_to(source, &second_sink, &o, &second, &err), LEDGER_ERR_INVALID,
+              &err);
+    assert_non_null(strstr(err.message, "--state-table"));
+    tst_ok(ledger_bridge_create_to(other, &second_sink, &o, &second, &err), &err);
+    ledger_bridge_destroy(&second);
+    o.state_table = "second_state";
+    tst_ok(ledger_bridge_create_to(source, &second_sink, &o, &second, &err), &err);
+    assert_int_equal(tst_drain(second), 1);
+    own.refuse = NULL;
+    tst_ok(ledger_bridge_retry(first, 0, &applied, &left, &err), &err);
+    check_lines(&own, (const char *const[]){ ":1:1 1 s append 1" }, 1);
+    check_lines(&another, (const char *const[]){ ":1:1 1 s append 1" }, 1);
+    ledger_bridge_destroy(&first);
+    ledger_bridge_destroy(&second);
+}
+
 static void a_stop_says_what_it_waits_for(void **state)
 {
     ledger_store *source = tst_open(*state, TST_SQLITE, "source");
@@ -693,7 +731,8 @@ int main(void)
         T(is_given_each_mutation),   T(answers_are_heeded),     T(a_shorter_batch_forgets_nothing),
         T(nonsense_ends_the_bridge), T(calls_back_are_refused), T(a_stop_says_what_it_waits_for),
         T(dies_before_the_commit),   T(never_returns),          T(two_states_of_one_sink),
-        T(killed_at_any_moment),     T(state_of_another_name),  T(sinks_that_cannot_be),
+        T(one_state_of_two_sinks),   T(killed_at_any_moment),   T(state_of_another_name),
+        T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);
 }
