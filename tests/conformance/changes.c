@@ -1,6 +1,8 @@
 /* What a program sees of store.h: changes, transactions, the log they leave, cursors, health. */
 #include "conformance.h"
 
+#include "base/clock.h"
+
 /* --- changes --------------------------------------------------------------------------------- */
 
 static const ledger_entry *only(ledger_batch *batch)
@@ -44,14 +46,15 @@ static void annotations_merge(struct conf_env *env)
     ledger_error err;
     ok(ledger_store_set_annotations(
         store, "s", conf_id(id), conf_map({ "k.x", "1" }, { "a", "2" }, { "gone", NULL }), &err));
-    ok(ledger_store_set_annotations(store, "s", conf_id(id),
-                                    conf_map({ "b", "" }, { "a", NULL }, { "c", "q\"\\" }), &err));
+    ok(ledger_store_set_annotations(
+        store, "s", conf_id(id),
+        conf_map({ "b", "" }, { "a", NULL }, { "c\n", "q\"\\\xe2\x80\xa8" }), &err));
     ledger_batch *batch = conf_read(store, "s", NULL);
-    assert_true(conf_map_is(only(batch)->annotations, "b=,c=q\"\\,k.x=1"));
+    assert_true(conf_map_is(only(batch)->annotations, "b=,c\n=q\"\\\xe2\x80\xa8,k.x=1"));
     assert_true(only(batch)->updated_at_us >= only(batch)->created_at_us);
     ledger_batch_destroy(&batch);
-    ok(ledger_store_set_annotations(store, "s", conf_id(id),
-                                    conf_map({ "b", NULL }, { "c", NULL }, { "k.x", NULL }), &err));
+    ok(ledger_store_set_annotations(
+        store, "s", conf_id(id), conf_map({ "b", NULL }, { "c\n", NULL }, { "k.x", NULL }), &err));
     ok(ledger_store_set_annotations(store, "s", conf_id(id), (ledger_map){ 0 }, &err));
     batch = conf_read(store, "s", NULL);
     assert_int_equal(only(batch)->annotations.count, 0);
@@ -381,6 +384,7 @@ static void log_holds_the_changes(struct conf_env *env)
     batch = conf_read(store, "s", NULL);
     const int64_t annotated_us = ledger_batch_entry(batch, 1)->updated_at_us;
     ledger_batch_destroy(&batch);
+    const int64_t now_us = ldg_clock_now_us();
     ok(ledger_store_trim(store, "s", conf_id(a), NULL, &err));
     assert_int_equal(conf_events(env, store, &events, NULL), 5);
     assert_int_equal(events[2].type, LEDGER_MUTATION_SET_TAGS);
@@ -388,17 +392,26 @@ static void log_holds_the_changes(struct conf_env *env)
     assert_string_equal(events[2].entry_id, id);
     assert_true(conf_list_is(events[2].tags, "y,x"));
     assert_true(events[2].created_at_us == tagged_us);
+    assert_string_equal(events[2].origin, "");
     assert_string_equal(events[2].entry_origin, "");
+    assert_string_equal(events[2].source_id, "");
     assert_int_equal(events[3].type, LEDGER_MUTATION_SET_ANNOTATIONS);
     assert_string_equal(events[3].entry_id, id);
     assert_true(conf_map_is(events[3].annotations, "a=1,z=(null)"));
     assert_true(events[3].created_at_us == annotated_us);
     assert_int_equal(events[4].type, LEDGER_MUTATION_TRIM);
     assert_string_equal(events[4].before_id, before);
-    assert_true(events[4].created_at_us != LEDGER_NO_TIME);
+    assert_in_range(events[4].created_at_us, now_us - 999, ldg_clock_now_us());
     /* what fails leaves no event */
     fails(ledger_store_set_tags(store, "s", conf_id(a), conf_list("x"), &err), NOT_FOUND);
     assert_int_equal(conf_events(env, store, &events, NULL), 5);
+    /* a trim that finds nothing leaves one: elsewhere there may be something */
+    ok(ledger_store_trim(store, "none", conf_id(b), NULL, &err));
+    ok(ledger_store_set_tags(store, "s", conf_id(b), (ledger_list){ 0 }, &err));
+    assert_int_equal(conf_events(env, store, &events, NULL), 7);
+    assert_int_equal(events[5].type, LEDGER_MUTATION_TRIM);
+    assert_string_equal(events[5].stream, "none");
+    assert_int_equal(events[6].tags.count, 0);
 }
 
 static void log_off_writes_none(struct conf_env *env)

@@ -1082,6 +1082,8 @@ static void chain_trims_name_the_highest_id(struct conf_env *env)
 
 static void local_changes_of_bridged_entries(struct conf_env *env)
 {
+    /* A program that is there before the first bridge comes. */
+    ledger_store *program = conf_open_with(env, "sink", NULL, LEDGER_MUTATION_LOG_ON, 0);
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
     ledger_mutation_event *events;
     ledger_error err;
@@ -1091,8 +1093,11 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
     sink_append(sink, sink->a, 41, "s", "1", NULL);
     sink_append(sink, sink->a, 42, "s", "2", NULL);
     sink_append(sink, sink->b, 7, "s", "3", NULL);
+    sink_append(sink, sink->b, 8, "t", "3", NULL);
     sink_run(sink);
-    conf_append(sink->store, "s", "4");
+    conf_append(program, "s", "4");
+    sink_append(sink, sink->a, 44, "s", "5", NULL);
+    sink_run(sink);
     ledger_batch *batch = conf_read(sink->store, "s", NULL);
     const ledger_id first = ledger_batch_entry(batch, 0)->id,
                     last = ledger_batch_entry(batch, 3)->id;
@@ -1101,17 +1106,19 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
         snprintf(ids[i], sizeof(ids[i]), "%lld",
                  (long long)ledger_batch_entry(batch, (size_t)i)->id.number);
     ledger_batch_destroy(&batch);
-    ok(ledger_store_set_tags(sink->store, "s", first, conf_list("here"), &err));
-    ok(ledger_store_set_annotations(sink->store, "s", first, conf_map({ "k", "v" }), &err));
-    ok(ledger_store_trim(sink->store, "s", last, NULL, &err));
-    assert_int_equal(conf_events(env, sink->store, &events, NULL), 9);
-    for (int i = 4; i < 6; i++) {
+    ok(ledger_store_set_tags(program, "s", first, conf_list("here"), &err));
+    ok(ledger_store_set_annotations(program, "s", first, conf_map({ "k", "v" }), &err));
+    ok(ledger_store_trim(program, "s", last, NULL, &err));
+    assert_int_equal(conf_events(env, sink->store, &events, NULL), 11);
+    for (int i = 6; i < 8; i++) {
+        assert_string_equal(events[i].entry_id, ids[0]);
         assert_string_equal(events[i].origin, "");
         assert_string_equal(events[i].entry_origin, a);
         assert_string_equal(events[i].source_id, "41");
     }
     bool seen_a = false, seen_b = false, seen_own = false;
-    for (int i = 6; i < 9; i++) {
+    assert_string_equal(events[8].entry_origin, ""); /* first what a Go bridge goes by */
+    for (int i = 8; i < 11; i++) {
         assert_int_equal(events[i].type, LEDGER_MUTATION_TRIM);
         assert_string_equal(events[i].origin, "");
         if (strcmp(events[i].entry_origin, a) == 0)
@@ -1124,6 +1131,8 @@ static void local_changes_of_bridged_entries(struct conf_env *env)
             seen_own = *events[i].before_id && !*events[i].source_id;
     }
     assert_true(seen_a && seen_b && seen_own);
+    sink_holds(sink, "s", "5");
+    sink_holds(sink, "t", "3");
 }
 
 #define SINK (LDG_CAP_ATOMIC_BATCH | LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS)

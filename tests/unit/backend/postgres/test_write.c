@@ -1,4 +1,6 @@
-/* Append, tags, annotations, trim: rows, events, and taking part in somebody else's transaction. */
+/* Append, tags, annotations: rows as they are stored, and taking part in somebody else's
+ * transaction.
+ */
 #include "handle.h"
 
 #include <pthread.h>
@@ -396,34 +398,16 @@ static void test_changes(void **state)
     assert_int_equal(count(f, ENTRIES " WHERE tags = '[\"b\",\"\\\"\",\"b\"]' "
                                       "AND updated_at = '2026-11-23T03:42:14.123456Z'"),
                      1);
-    ledger_mutation_event event = event_at(f, 0);
-    assert_int_equal(event.type, LEDGER_MUTATION_SET_TAGS);
-    assert_int_equal(strtoll(event.entry_id, NULL, 10), id);
-    assert_int_equal(event.tags.count, 3);
-    assert_int_equal(event.created_at_us, fixed_now_us());
-    assert_string_equal(event.source_id, "");
     tst_ok(ledger_store_set_tags(f->store, "s", as_id, (ledger_list){ 0 }, &f->err), &f->err);
     assert_int_equal(count(f, ENTRIES " WHERE tags = '[]'"), 1);
-    assert_int_equal(event_at(f, 0).tags.count, 0);
 
     const ledger_pair two[] = { { "b", "2" }, { "a", "1" } };
     const ledger_pair mixed[] = { { "a", NULL }, { "c", "{}" }, { "none", NULL } };
     annotate(f, id, two, 2, "{\"a\":\"1\",\"b\":\"2\"}");
     annotate(f, id, mixed, 3, "{\"b\":\"2\",\"c\":\"{}\"}");
-    event = event_at(f, 0);
-    assert_int_equal(event.type, LEDGER_MUTATION_SET_ANNOTATIONS);
-    assert_int_equal(event.annotations.count, 3);
-    assert_null(event.annotations.items[0].value);
-    assert_string_equal(event.annotations.items[1].value, "{}");
     tst_pg_sql(f->conn, "UPDATE " T " SET annotations = 'null'");
     annotate(f, id, mixed, 1, "{}");
 
-    /* Another stream's entry, and none. */
-    tst_fails(ledger_store_set_tags(f->store, "t", as_id, (ledger_list){ 0 }, &f->err),
-              LEDGER_ERR_NOT_FOUND, &f->err);
-    tst_fails(ledger_store_set_annotations(f->store, "s", (ledger_id){ .number = id + 1 },
-                                           (ledger_map){ two, 2 }, &f->err),
-              LEDGER_ERR_NOT_FOUND, &f->err);
     /* What another program wrote there is neither lost nor guessed at. */
     static const char *const damaged[] = { "[1]",          "1",
                                            "\"x\"",        "{\"a\":1}",
@@ -440,77 +424,7 @@ static void test_changes(void **state)
     assert_int_equal(count(f, EVENTS), events);
 }
 
-/* --- chains ---------------------------------------------------------------------------------- */
-
-/* Entries that bridges brought are known by their id at the origin further down the chain. */
-static void test_bridged(void **state)
-{
-    struct fixture *f = *state;
-    const char *tag = "t";
-    const ledger_pair pair = { "a", "b" };
-    uint64_t deleted = 0;
-    tst_append(f->store, "s", "1", NULL, NULL);
-    tst_pg_sql(f->conn, "INSERT INTO " T "_origins(id, uuid, epoch) VALUES (2, 'two', 5), "
-                        "(1, 'o\"ne', 1); INSERT INTO " T "(stream, payload, origin, source_pos) "
-                        "VALUES ('s', '1', 2, 70), ('s', '1', 1, 9), ('s', '1', 2, 50), "
-                        "('t', '1', 1, 10), ('s', '1', 1, 11)");
-    tst_ok(ledger_store_set_tags(f->store, "s", (ledger_id){ .number = 2 },
-                                 (ledger_list){ &tag, 1 }, &f->err),
-           &f->err);
-    ledger_mutation_event event = event_at(f, 0);
-    assert_string_equal(event.entry_id, "2");
-    assert_string_equal(event.entry_origin, "two:5");
-    assert_string_equal(event.source_id, "70");
-    assert_string_equal(event.origin, "");
-    tst_ok(ledger_store_set_annotations(f->store, "s", (ledger_id){ .number = 3 },
-                                        (ledger_map){ &pair, 1 }, &f->err),
-           &f->err);
-    event = event_at(f, 0);
-    assert_string_equal(event.entry_origin, "o\"ne:1");
-    assert_string_equal(event.source_id, "9");
-    const int64_t events = count(f, EVENTS);
-    tst_ok(ledger_store_trim(f->store, "s", (ledger_id){ .number = 4 }, &deleted, &f->err),
-           &f->err);
-    assert_int_equal(deleted, 4);
-    assert_int_equal(count(f, EVENTS), events + 3);
-    event = event_at(f, 2); /* the trim itself comes first */
-    assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
-    assert_string_equal(event.before_id, "4");
-    assert_string_equal(event.entry_origin, "");
-    event = event_at(f, 1);
-    assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
-    assert_string_equal(event.before_id, "3");
-    assert_string_equal(event.entry_origin, "o\"ne:1");
-    assert_string_equal(event.source_id, "9");
-    event = event_at(f, 0);
-    assert_string_equal(event.entry_origin, "two:5");
-    assert_string_equal(event.source_id, "70");
-}
-
-static void test_trim(void **state)
-{
-    struct fixture *f = *state;
-    uint64_t deleted = 9;
-    tst_append(f->store, "s", "1", NULL, NULL);
-    tst_append(f->store, "t", "2", NULL, NULL);
-    int64_t last = tst_append(f->store, "s", "3", NULL, NULL);
-    tst_append(f->store, "s", "4", NULL, NULL);
-    ldg_clock_set_now(fixed_now_us);
-    tst_ok(ledger_store_trim(f->store, "s", (ledger_id){ .number = last }, &deleted, &f->err),
-           &f->err);
-    ldg_clock_set_now(NULL);
-    assert_int_equal(deleted, 2);
-    ledger_mutation_event event = event_at(f, 0);
-    assert_int_equal(event.type, LEDGER_MUTATION_TRIM);
-    assert_int_equal(strtoll(event.before_id, NULL, 10), last);
-    assert_int_equal(event.created_at_us, fixed_now_us());
-    /* Where nothing is to go it is told all the same: elsewhere there may be something. */
-    const int64_t events = count(f, EVENTS);
-    tst_ok(ledger_store_trim(f->store, "none", (ledger_id){ .number = last }, NULL, &f->err),
-           &f->err);
-    assert_int_equal(count(f, EVENTS), events + 1);
-    assert_int_equal(count(f, ENTRIES), 2);
-}
+/* --- other tables ---------------------------------------------------------------------------- */
 
 /* Without a log, and on tables that have no columns of ours. */
 static void test_other_forms(void **state)
@@ -642,18 +556,11 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_append),
-        TEST(w19_only_duplicates_are_ignored),
-        TEST(test_append_many),
-        TEST(test_too_large),
-        TEST(test_same_key_at_once),
-        TEST(test_callers_transaction),
-        TEST(test_changes),
-        TEST(test_bridged),
-        TEST(test_trim),
-        TEST(test_other_forms),
-        TEST(test_order_of_changes),
-        TEST(test_no_memory),
+        TEST(test_append),           TEST(w19_only_duplicates_are_ignored),
+        TEST(test_append_many),      TEST(test_too_large),
+        TEST(test_same_key_at_once), TEST(test_callers_transaction),
+        TEST(test_changes),          TEST(test_other_forms),
+        TEST(test_order_of_changes), TEST(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
