@@ -853,6 +853,7 @@ static void history_of_an_origin(struct conf_env *env)
     assert_int_equal(rows[1].key.number, 93);
     assert_int_equal(rows[2].key.number, 95);
     assert_string_equal(rows[2].entry->source_id, "95");
+    assert_string_equal(rows[2].entry->origin, sink->a_identity.uuid);
     ok(ldg_store_history(sink->store, sink->a, ldg_id_of(95), 3, SIZE_MAX, &env->arena, &rows,
                          &count, &err));
     assert_int_equal(count, 2);
@@ -863,6 +864,7 @@ static void history_of_an_origin(struct conf_env *env)
     ok(ldg_store_history(sink->store, 0, ldg_id_of(0), 100, SIZE_MAX, &env->arena, &rows, &count,
                          &err));
     assert_int_equal(count, 1);
+    assert_string_equal(rows[0].entry->source_id, "");
     ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 100, 1, &env->arena, &rows, &count,
                          &err));
     assert_int_equal(count, 1);

@@ -312,6 +312,40 @@ static void trim_leaves_bridged_entries(struct conf_env *env)
     kept_are(sink, 0, "s", 100, text);
 }
 
+/* By the text that Go has left, or by the number at the origin; and those of Go are the store's
+ * own.
+ */
+static void found_by_source_id(struct conf_env *env)
+{
+    static const char *const there[] = { "70", "00009", "60" }, *const none[] = { "80", "070", "1",
+                                                                                  "x", "999" };
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    char text[64];
+    ledger_id id;
+    ledger_error err;
+    const int64_t local = conf_append(sink->store, "s", "0");
+    sink_append(sink, sink->a, 70, "s", "1", NULL);
+    sink_append(sink, sink->a, 80, "t", "1", NULL);
+    sink_run(sink);
+    env->backend->put_legacy(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "s", "2", "00009");
+    sink_append(sink, sink->b, 60, "s", "3", NULL);
+    sink_run(sink);
+    ledger_batch *batch = conf_read(sink->store, "s", NULL);
+    assert_int_equal(ledger_batch_count(batch), 4);
+    for (size_t i = 0; i < 3; i++) {
+        ok(ledger_store_find_by_source_id(sink->store, "s", there[i], &id, &err));
+        assert_int_equal(id.number, ledger_batch_entry(batch, i + 1)->id.number);
+    }
+    const ledger_id last = id, of_go = ledger_batch_entry(batch, 2)->id;
+    ledger_batch_destroy(&batch);
+    for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++)
+        fails(ledger_store_find_by_source_id(sink->store, "s", none[i], &id, &err), NOT_FOUND);
+    assert_int_equal(id.number, last.number);
+    snprintf(text, sizeof(text), "%lld %lld", (long long)local, (long long)of_go.number);
+    kept_are(sink, 0, "s", last.number, text);
+    kept_are(sink, 0, "none", last.number, "");
+}
+
 static void entries_by_id(struct conf_env *env)
 {
     ledger_store *store = conf_open(env, "a");
@@ -485,6 +519,8 @@ const struct conf_case conf_source_cases[] = {
     { "log stat counts the backlog", log_stat_counts_the_backlog, LOG, 0 },
     { "log wait wakes up", log_wait_wakes_up, LOG | LDG_CAP_TRANSACTIONS, 0 },
     { "trim leaves bridged entries", trim_leaves_bridged_entries, LOG | SINK, 0 },
+    { "found by source id", found_by_source_id, LOG | SINK,
+      offsetof(struct conf_backend, put_legacy) },
     { "entries by id", entries_by_id, LOG, 0 },
     { "history of local entries", history_of_local_entries, LOG, 0 },
     { "history has what Go left", history_has_what_go_left, LOG,

@@ -1,4 +1,4 @@
-/* Counts, statistics, names of streams, look-ups by other numbers, what a trim leaves. */
+/* Names of streams in any locale, look-ups, a table of Go's. */
 #include "handle.h"
 
 #include <stdlib.h>
@@ -38,35 +38,6 @@ static int teardown(void **state)
 static void add(const char *stream)
 {
     tst_pg_sql(conn, "INSERT INTO t(stream, payload) VALUES ('%s', '1')", stream);
-}
-
-static void test_count_and_stat(void **state)
-{
-    ledger_stream_stat stat;
-    uint64_t count = 99;
-
-    tst_ok(ldg_pg_stat(&pg, NULL, &stat, &err), &err);
-    assert_int_equal(stat.count, 0);
-    assert_int_equal(stat.first_id.number, 0);
-    assert_true(stat.first_at_us == LEDGER_NO_TIME && stat.last_at_us == LEDGER_NO_TIME);
-    tst_ok(ldg_pg_count(&pg, NULL, &count, &err), &err);
-    assert_int_equal(count, 0);
-    static const char *const streams[] = { "b", "", "a", "B", "b", "\xc3\xa4" };
-    for (size_t i = 0; i < 6; i++)
-        add(streams[i]);
-    tst_pg_sql(conn, "UPDATE t SET created_at = '2025-11-24 16:00:00.000001+00' WHERE id = 1");
-    tst_ok(ldg_pg_stat(&pg, "b", &stat, &err), &err);
-    assert_int_equal(stat.count, 2);
-    assert_int_equal(stat.first_id.number, 1);
-    assert_int_equal(stat.last_id.number, 5);
-    assert_true(stat.first_at_us == 1764000000000001);
-    assert_true(stat.last_at_us > stat.first_at_us);
-    tst_ok(ldg_pg_stat(&pg, NULL, &stat, &err), &err);
-    assert_int_equal(stat.count, 6);
-    tst_ok(ldg_pg_count(&pg, "b", &count, &err), &err);
-    assert_int_equal(count, 2);
-    tst_ok(ldg_pg_count(&pg, "none", &count, &err), &err);
-    assert_int_equal(count, 0);
 }
 
 static const char *names_after(const char *after, size_t limit)
@@ -127,31 +98,6 @@ static void test_streams_of_a_locale(void **state)
     check_names();
 }
 
-static void test_find_by_source_id(void **state)
-{
-    ledger_id id = { 0 };
-
-    tst_pg_sql(conn, "INSERT INTO t_origins(id, uuid, epoch) VALUES (1, 'u1', 2), (2, 'u2', 1); "
-                     "INSERT INTO t(stream, payload, origin, source_pos, source_id) "
-                     "VALUES ('s', '1', 0, NULL, ''), ('s', '1', 1, 70, ''), "
-                     "('s', '1', 0, NULL, '00009'), ('s', '1', 2, 60, '60'), "
-                     "('s', '1', 0, NULL, ''), ('t', '1', 1, 80, '')");
-#define FIND(text) ldg_pg_find_by_source_id(&pg, "s", text, &id, &err)
-    tst_ok(FIND("70"), &err);
-    assert_int_equal(id.number, 2);
-    tst_ok(FIND("00009"), &err);
-    assert_int_equal(id.number, 3);
-    tst_ok(FIND("60"), &err);
-    assert_int_equal(id.number, 4);
-    tst_fails(FIND("80"), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(FIND("070"), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(FIND("1"), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(FIND("x"), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(FIND(""), LEDGER_ERR_NOT_FOUND, &err);
-    assert_int_equal(id.number, 4);
-#undef FIND
-}
-
 static void test_entries_by_id(void **state)
 {
     const ledger_id ids[] = { { .number = 2 }, { .number = 99 }, { .number = 1 }, { .number = 2 } };
@@ -188,32 +134,6 @@ static const char *kept(int origin, const char *stream, int64_t before)
         snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s%lld", i ? " " : "",
                  (long long)ids[i].number);
     return text;
-}
-
-static void test_trim_survivors(void **state)
-{
-    tst_pg_sql(conn, "INSERT INTO t_origins(id, uuid, epoch) VALUES (1, 'u1', 2), (2, 'u2', 1); "
-                     "INSERT INTO t(id, stream, payload, origin, source_pos, source_id) "
-                     "VALUES (1, 's', '1', 0, NULL, ''), (2, 's', '1', 1, 10, ''), "
-                     "(3, 's', '1', 0, NULL, '9'), (4, 's', '1', 1, 20, ''), "
-                     "(5, 'u', '1', 0, NULL, ''), (6, 's', '1', 2, 1, ''), "
-                     "(7, 's', '1', 1, 30, '')");
-    assert_string_equal(kept(0, "s", 4), "1 3");
-    assert_string_equal(kept(0, "none", 4), "");
-    assert_string_equal(kept(1, "s", 20), "10 20");
-    assert_string_equal(kept(1, "s", 9), "");
-    assert_string_equal(kept(2, "s", 9), "1");
-    /* One that came late is seen where the origin is known to be out of order. */
-    tst_pg_sql(conn, "INSERT INTO t(id, stream, payload, origin, source_pos) "
-                     "VALUES (8, 's', '1', 1, 5); UPDATE t_origins SET ordered = false");
-    assert_string_equal(kept(1, "s", 20), "5 10 20");
-    /* What is parked is kept, too. */
-    tst_pg_sql(conn,
-               "INSERT INTO t_parked(source_uuid, origin, log_position, entry, stream, type, "
-               "reason, parked_at) VALUES ('u', 1, 1, 15, 's', 'append', 'r', now()), "
-               "('u', 1, 2, 25, 's', 'append', 'r', now()), ('u', 1, 3, 0, 's', '', 'r', now()), "
-               "('u', 1, 4, 10, 's', 'set_tags', 'r', now()), ('u', 2, 5, 7, 's', '', '', now())");
-    assert_string_equal(kept(1, "s", 20), "5 10 15 20");
 }
 
 /* A table that only Go has opened, by a role that may only read. */
@@ -306,9 +226,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_count_and_stat),    TEST(test_streams),       TEST(test_streams_of_a_locale),
-        TEST(test_find_by_source_id), TEST(test_entries_by_id), TEST(test_trim_survivors),
-        TEST(test_go_table),          TEST(test_out_of_memory),
+        TEST(test_streams),  TEST(test_streams_of_a_locale), TEST(test_entries_by_id),
+        TEST(test_go_table), TEST(test_out_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -289,68 +289,6 @@ static void test_streams_are_skipped(void **state)
     handle_close(&s);
 }
 
-static void test_history_and_sources(void **state)
-{
-    struct fixture *f = *state;
-    struct ldg_sqlite s;
-    struct ldg_arena arena;
-    struct ldg_history_row *rows = NULL;
-    ledger_entry *entry = NULL;
-    ledger_id id = { 0 };
-    size_t count = 0;
-    ledger_error err = { 0 };
-    ldg_arena_init(&arena, 0);
-    tst_exec(f->db,
-             "INSERT INTO ledger_entries_origins(id, uuid, epoch) VALUES (1, 'u1', 2); "
-             "INSERT INTO ledger_entries(id, stream, payload, origin, source_pos, source_id) "
-             "VALUES (1, 's', '1', 0, NULL, ''), (2, 's', '1', 1, 70, ''), "
-             "(3, 's', '1', 0, NULL, '00009'), (4, 's', '1', 1, 60, '60'), "
-             "(5, 's', '1', 0, NULL, ''), (6, 't', '1', 1, 80, '')");
-    handle_open(&s, tst_path(f->env, "a.db"), LDG_ROLE_SOURCE, 0);
-    tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
-    assert_int_equal(count, 3);
-    assert_int_equal(rows[0].key.number, 1);
-    assert_int_equal(rows[1].key.number, 3);
-    assert_string_equal(rows[1].entry->source_id, "00009");
-    assert_int_equal(rows[2].key.number, 5);
-    assert_string_equal(rows[2].entry->source_id, "");
-    tst_ok(ldg_sqlite_history(&s, 0, ldg_id_of(3), 10, 0, &arena, &rows, &count, &err), &err);
-    assert_int_equal(count, 1);
-    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(0), 10, 0, &arena, &rows, &count, &err), &err);
-    assert_int_equal(count, 3);
-    assert_int_equal(rows[0].key.number, 60);
-    assert_int_equal(rows[0].entry->id.number, 4);
-    assert_string_equal(rows[0].entry->source_id, "60");
-    assert_string_equal(rows[1].entry->source_id, "70");
-    assert_string_equal(rows[1].entry->origin, "u1");
-    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(60), 1, 0, &arena, &rows, &count, &err), &err);
-    assert_int_equal(count, 1);
-    assert_int_equal(rows[0].key.number, 70);
-    tst_ok(ldg_sqlite_history(&s, 1, ldg_id_of(0), 10, 1, &arena, &rows, &count, &err), &err);
-    assert_int_equal(count, 1);
-
-    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "70", &id, &err), &err);
-    assert_int_equal(id.number, 2);
-    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "00009", &id, &err), &err);
-    assert_int_equal(id.number, 3);
-    tst_ok(ldg_sqlite_find_by_source_id(&s, "s", "60", &id, &err), &err);
-    assert_int_equal(id.number, 4);
-    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "80", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "070", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "1", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
-    tst_fails(ldg_sqlite_find_by_source_id(&s, "s", "", &id, &err), LEDGER_ERR_NOT_FOUND, &err);
-    assert_int_equal(id.number, 4);
-
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 2 }, 1, &arena, &entry, &err),
-           &err);
-    assert_string_equal(entry->source_id, ""); /* not asked for */
-    tst_ok(ldg_sqlite_entries_by_id(&s, &(ledger_id){ .number = 99 }, 1, &arena, &entry, &err),
-           &err);
-    assert_int_equal(entry->id.number, 0);
-    handle_close(&s);
-    ldg_arena_fini(&arena);
-}
-
 static void test_large_values(void **state)
 {
     struct fixture *f = *state;
@@ -452,7 +390,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_damaged_rows, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_history, setup, teardown),
         cmocka_unit_test_setup_teardown(test_streams_are_skipped, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_history_and_sources, setup, teardown),
         cmocka_unit_test_setup_teardown(test_large_values, setup, teardown),
         cmocka_unit_test_setup_teardown(test_allocations, setup, teardown),
     };
