@@ -118,12 +118,15 @@ static ledger_rc insert_entry(struct ldg_sqlite *s, const char *stream,
 static const char delete_entry[] = "DELETE FROM main.\"%T\" WHERE id = ?1";
 
 /* Takes entries back inside a transaction that is not ours. Cheaper than a savepoint on every call,
- * and the log's event is always the last thing written. */
+ * and the log's event is always the last thing written. A row that was interrupted may be in all
+ * the same (busy.c), so then all goes, as where SQLite ends the transaction itself. */
 static void take_back(struct ldg_sqlite *s, const ledger_append_entry *entries, size_t count,
                       ledger_error *err)
 {
     ledger_error second = { 0 };
     bool failed = false;
+    if (err->code == LEDGER_ERR_CANCELLED && s->has_handlers)
+        ldg_sqlite_rollback(s);
     if (sqlite3_get_autocommit(s->db)) {
         ldg_sqlite_add_note(err, "; the database has rolled the whole transaction back");
         return;

@@ -251,6 +251,35 @@ static void what_is_done_has_not_failed(void **state)
     handle_close(&s);
 }
 
+/* Most often it is heard between two rows of an append: the last of them is in then. Whoever
+ * commits all the same must not find it there, without its event. */
+static void nothing_is_left_in_a_transaction(void **state)
+{
+    const struct ldg_store_role *store = ldg_backend_sqlite.store;
+    static ledger_append_input inputs[1000];
+    struct ldg_sqlite s;
+    int heard = 0;
+    for (size_t i = 0; i < 1000; i++)
+        inputs[i] = (ledger_append_input){ .payload = { "{}", 2 } };
+    tst_ok(open_for(&s, 1000), &err);
+    for (int i = 0; i < 20; i++) {
+        ledger_ids ids = { 0 };
+        tst_ok(store->tx_begin(&s, &err), &err);
+        asks_left = 1;
+        const ledger_rc rc = store->append(&s, "s", inputs, 1000 - (size_t)i, &ids, &err);
+        heard += rc == LEDGER_ERR_CANCELLED;
+        answer = LEDGER_WAIT_ON;
+        if (rc != LEDGER_OK)
+            (void)!store->tx_commit(&s, &err);
+        else
+            tst_ok(store->tx_rollback(&s, &err), &err);
+        ledger_ids_destroy(&ids);
+        assert_int_equal(tst_query_int(s.db, "SELECT count(*) FROM ledger_entries"), 0);
+    }
+    assert_true(heard > 10);
+    handle_close(&s);
+}
+
 static ledger_rc append_ten(ledger_store *store)
 {
     ledger_append_input inputs[10];
@@ -328,6 +357,7 @@ int main(void)
         TEST(work_hears_of_a_stop_alone),
         TEST(an_interrupt_ends_a_wait_and_work),
         TEST(what_is_done_has_not_failed),
+        TEST(nothing_is_left_in_a_transaction),
         TEST(own_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
