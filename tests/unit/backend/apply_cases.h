@@ -8,10 +8,25 @@
 
 static struct sink k; /* large */
 
-/* What the including test gives, in its own SQL: payload "bad" is refused from now on; what
- * t_origins says. */
+/* What the including test gives, in its own SQL: payload "bad" is refused from now on. */
 static void refuse_bad(void);
-static void check_ordered(bool ordered);
+
+/* While a stream's ids rise with those of its origin a trim ends at its last entry; what comes late
+ * ends that, in any way it can come. */
+static void check_ordered(bool ordered)
+{
+    assert_int_equal(
+        sink_int(&k, "SELECT count(*) FROM t_origins WHERE ordered AND id = %d", k.origin),
+        ordered);
+}
+
+/* The entries of the stream: so many, from this position at the source on. */
+static void check_left(const char *stream, int64_t count, int64_t lowest)
+{
+    assert_int_equal(sink_int(&k, "SELECT count(*) FROM t WHERE stream = '%s'", stream), count);
+    assert_int_equal(sink_int(&k, "SELECT min(source_pos) FROM t WHERE stream = '%s'", stream),
+                     lowest);
+}
 
 /* A cursor that says no time has moved now. */
 static void test_cursor_has_a_time(void **state)
@@ -101,6 +116,55 @@ static void test_inside_a_transaction(void **state)
     tst_ok(SINK->store->tx_commit(&k.s, &err), &err);
     assert_int_equal(sink_int(&k, "SELECT count(*) FROM t"), 1);
     assert_int_equal(sink_int(&k, "SELECT source_pos FROM t"), 1);
+}
+
+static void test_trim_after_late_entries(void **state)
+{
+    static const char *const keys[] = { "", "same" }; /* in bulk; op by op */
+    int64_t base = 0;
+
+    for (int i = 0; i < 4; i++, base += 100) {
+        const bool apart = i >= 2; /* the trim in a batch of its own */
+
+        sink_exec(&k, "UPDATE t_origins SET ordered = true; DELETE FROM t");
+        sink_begin(&k);
+        sink_append(&k, "s", base + 1, "{}", "");
+        sink_append(&k, "s", base + 5, "{}", "");
+        sink_append(&k, "x", base + 8, "{}", keys[i % 2]);
+        sink_append(&k, "x", base + 9, "{}", keys[i % 2]);
+        sink_append(&k, "other", base + 4, "{}", ""); /* late, but the first of its stream */
+        sink_apply(&k);
+        check_ordered(true);
+        sink_begin(&k);
+        sink_append(&k, "x", base + 11, "{}", keys[i % 2]);
+        sink_append(&k, "s", base + 3, "{}", "");
+        sink_append(&k, "s", base + 2, "{}", "");
+        if (apart) {
+            sink_apply(&k);
+            check_ordered(false);
+            sink_begin(&k);
+        }
+        sink_trim(&k, "s", base + 2);
+        sink_apply(&k);
+        check_ordered(false);
+        check_left("s", 2, base + 3);
+        sink_begin(&k);
+        sink_trim(&k, "s", base + 3);
+        sink_apply(&k);
+        check_left("s", 1, base + 5);
+    }
+    /* Late within what is still pending. */
+    sink_exec(&k, "UPDATE t_origins SET ordered = true; DELETE FROM t");
+    sink_begin(&k);
+    sink_append(&k, "s", 5, "{}", "");
+    sink_append(&k, "s", 4, "{}", "");
+    sink_append(&k, "s", 6, "{}", "");
+    sink_apply(&k);
+    check_ordered(false);
+    sink_begin(&k);
+    sink_trim(&k, "s", 4);
+    sink_apply(&k);
+    check_left("s", 2, 5);
 }
 
 /* A batch that is rolled back takes what it knew with it. */

@@ -40,56 +40,6 @@ static void refuse_bad(void)
 /* --- trim --------------------------------------------------------------------------------------
  */
 
-/* While a stream's ids rise with those of its origin a trim ends at its last entry; what comes late
- * ends that, in any way it can come. */
-static void check_ordered(bool ordered)
-{
-    assert_int_equal(
-        tst_pg_sql_int(k.db, "SELECT ordered::int FROM t_origins WHERE id = %d", k.origin),
-        ordered);
-}
-
-static void test_trim_after_late_entries(void **state)
-{
-    static const char *const keys[] = { "", "same" }; /* in bulk; op by op */
-    int64_t base = 0;
-
-    for (size_t i = 0; i < 2; i++, base += 100) {
-        tst_pg_sql(k.db, "UPDATE t_origins SET ordered = true; DELETE FROM t");
-        sink_begin(&k);
-        sink_append(&k, "s", base + 1, "{}", "");
-        sink_append(&k, "s", base + 5, "{}", "");
-        sink_append(&k, "x", base + 8, "{}", keys[i]);
-        sink_append(&k, "x", base + 9, "{}", keys[i]);
-        sink_append(&k, "other", base + 4, "{}", ""); /* late, but the first of its stream */
-        sink_apply(&k);
-        check_ordered(true);
-        sink_begin(&k);
-        sink_append(&k, "x", base + 11, "{}", keys[i]);
-        sink_append(&k, "s", base + 3, "{}", "");
-        sink_append(&k, "s", base + 2, "{}", "");
-        sink_trim(&k, "s", base + 2);
-        sink_apply(&k);
-        check_ordered(false);
-        sink_is(&k,
-                "SELECT string_agg((source_pos % 100)::text, ',' ORDER BY source_pos) FROM t WHERE "
-                "stream = 's'",
-                "3,5");
-    }
-    /* Late within what is still pending. */
-    tst_pg_sql(k.db, "UPDATE t_origins SET ordered = true; DELETE FROM t");
-    sink_begin(&k);
-    sink_append(&k, "s", 5, "{}", "");
-    sink_append(&k, "s", 4, "{}", "");
-    sink_append(&k, "s", 6, "{}", "");
-    sink_apply(&k);
-    check_ordered(false);
-    sink_begin(&k);
-    sink_trim(&k, "s", 4);
-    sink_apply(&k);
-    sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY source_pos) FROM t", "5,6");
-}
-
 /* Where others add at the same time, nobody can tell: a worker's trims and those that come later
  * look at whole streams. */
 static void test_order_beside_others(void **state)

@@ -264,54 +264,6 @@ static void test_trim_plan(void **state)
     assert_non_null(strstr(plan, "idx_t_stream"));
 }
 
-/* While a stream's ids rise with those of its origin a trim ends at its last entry; what comes late
- * ends that, in any way it can come. */
-static void check_ordered(bool ordered)
-{
-    assert_int_equal(tst_query_int(k.db, "SELECT ordered FROM t_origins WHERE id = %d", k.origin),
-                     ordered);
-}
-
-static void test_trim_after_late_entries(void **state)
-{
-    static const char *const keys[] = { "", "same" }; /* optimistic; informed */
-    int64_t base = 0;
-
-    for (size_t i = 0; i < 2; i++, base += 100) {
-        tst_exec(k.db, "UPDATE t_origins SET ordered = 1; DELETE FROM t");
-        sink_begin(&k);
-        sink_append(&k, "s", base + 1, "{}", "");
-        sink_append(&k, "s", base + 5, "{}", "");
-        sink_append(&k, "x", base + 8, "{}", keys[i]);
-        sink_append(&k, "x", base + 9, "{}", keys[i]);
-        sink_append(&k, "other", base + 4, "{}", ""); /* late, but the first of its stream */
-        sink_apply(&k);
-        check_ordered(true);
-        sink_begin(&k);
-        sink_append(&k, "x", base + 11, "{}", keys[i]);
-        sink_append(&k, "s", base + 3, "{}", "");
-        sink_append(&k, "s", base + 2, "{}", "");
-        sink_apply(&k);
-        check_ordered(false);
-        sink_begin(&k);
-        sink_trim(&k, "s", base + 3);
-        sink_apply(&k);
-        sink_is(&k, "SELECT group_concat(source_pos % 100) FROM t WHERE stream = 's'", "5");
-    }
-    /* Late within one batch. */
-    tst_exec(k.db, "UPDATE t_origins SET ordered = 1; DELETE FROM t");
-    sink_begin(&k);
-    sink_append(&k, "s", 5, "{}", "");
-    sink_append(&k, "s", 4, "{}", "");
-    sink_append(&k, "s", 6, "{}", "");
-    sink_apply(&k);
-    check_ordered(false);
-    sink_begin(&k);
-    sink_trim(&k, "s", 4);
-    sink_apply(&k);
-    sink_is(&k, "SELECT group_concat(source_pos) FROM t", "5,6");
-}
-
 /* --- order -------------------------------------------------------------------------------------
  */
 
