@@ -145,6 +145,7 @@ static void forget(const struct delivery *run)
 void ldg_delivered_fini(struct ldg_delivered *delivered)
 {
     ldg_free(delivered->ops);
+    ldg_free(delivered->retried);
     memset(delivered, 0, sizeof(*delivered));
 }
 
@@ -426,6 +427,102 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
 
 /* --- one parked event ------------------------------------------------------------------------ */
 
+static bool is_of_row(const struct ldg_retried_op *op, const struct ldg_parked_row *row)
+{
+    return op->row == row->id && op->log_position == row->log_position &&
+           op->attempts == row->attempts;
+}
+
+static bool was_retried(const struct ldg_delivered *delivered, const struct ldg_parked_row *row,
+                        uint32_t part)
+{
+    bool was = false;
+    for (size_t i = 0; i < delivered->retried_count && !was; i++)
+        was = is_of_row(&delivered->retried[i], row) && delivered->retried[i].part == part;
+    return was;
+}
+
+static ledger_rc reserve_retried(struct ldg_delivered *delivered, size_t count, ledger_error *err)
+{
+    const size_t cap = delivered->retried_count + count;
+    if (cap <= delivered->retried_cap)
+        return LEDGER_OK;
+    void *retried = ldg_realloc(delivered->retried, cap * sizeof(*delivered->retried));
+    if (retried == NULL)
+        return ldg_fail_nomem(err);
+    delivered->retried = retried;
+    delivered->retried_cap = cap;
+    return LEDGER_OK;
+}
+
+/* The row was written: it is gone, or has an attempt more. */
+static void settle_retried(struct ldg_delivered *delivered, const struct ldg_parked_row *row,
+                           bool is_gone)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < delivered->retried_count; i++) {
+        struct ldg_retried_op op = delivered->retried[i];
+        const bool stays = !is_gone && is_of_row(&op, row);
+        op.attempts += stays;
+        if (stays || op.row != row->id)
+            delivered->retried[kept++] = op;
+    }
+    delivered->retried_count = kept;
+}
+
+/* Delivers what no earlier try has. */
+static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_parked_row *row,
+                                ledger_error *err)
+{
+    struct ldg_delivered *delivered = run->deliverer->delivered;
+    ledger_store *sink = run->deliverer->sink;
+    struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
+    struct ldg_apply apply = { .ops = ops };
+    ledger_rc rc = ops != NULL ? reserve_retried(delivered, run->count, err) : ldg_fail_nomem(err);
+    for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
+        if (!was_retried(delivered, row, run->ops[i].part))
+            ops[apply.count++] = run->ops[i];
+    if (rc != LEDGER_OK || apply.count == 0)
+        return rc;
+    err->done_count = 0;
+    rc = ldg_store_apply(sink, &apply, run->outcomes, err);
+    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
+    const size_t done = rc == LEDGER_OK ? apply.count : is_atomic ? 0 : err->done_count;
+    for (size_t i = 0; i < done && i < apply.count; i++)
+        delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){
+            .row = row->id,
+            .log_position = row->log_position,
+            .attempts = row->attempts,
+            .part = ops[i].part,
+        };
+    return rc;
+}
+
+/* Takes it off the list, or notes why it stays. */
+static ledger_rc write_parked(const struct delivery *run, const struct ldg_parked_row *row,
+                              const char *reason, bool *ret_applied, ledger_error *err)
+{
+    ledger_store *state = run->deliverer->state;
+    struct ldg_op *trims = ldg_arena_calloc(run->arena, run->count, sizeof(*trims));
+    size_t trim_count = 0;
+    bool applied = false;
+    ledger_rc rc = LEDGER_OK;
+    if (trims == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < run->count; i++)
+        if (run->ops[i].kind == LDG_OP_TRIM)
+            trims[trim_count++] = run->ops[i];
+    if (reason != NULL)
+        rc = ldg_store_parked_note(state, row->id, reason, err);
+    else
+        rc = ldg_store_parked_retry(state, row->id, trims, trim_count, &applied, err);
+    if (rc == LEDGER_OK) {
+        settle_retried(run->deliverer->delivered, row, applied);
+        *ret_applied = applied;
+    }
+    return rc;
+}
+
 static const char *first_reason(const struct delivery *run)
 {
     const char *reason = NULL;
@@ -441,7 +538,7 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
     struct delivery run;
     struct ldg_op *own = ldg_arena_calloc(arena, count, sizeof(*own));
     uint8_t *outcomes = ldg_arena_calloc(arena, count, 1);
-    size_t own_count = 0, trim_count = 0;
+    size_t own_count = 0;
     if (own == NULL || outcomes == NULL)
         return ldg_fail_nomem(err);
     /* Each entry of an append has a row of its own. */
@@ -454,22 +551,11 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
     if (rc != LEDGER_OK)
         return rc;
     const char *reason = first_reason(&run);
-    const struct ldg_apply apply = { .ops = own, .count = own_count };
-    if (reason == NULL && own_count > 0) {
-        rc = ldg_store_apply(deliverer->sink, &apply, outcomes, err);
-        if (rc == LEDGER_ERR_REJECTED) {
-            reason = ldg_arena_strdup(arena, err->message);
-            rc = reason != NULL ? LEDGER_OK : ldg_fail_nomem(err);
-        }
+    if (reason == NULL)
+        rc = deliver_parked(&run, row, err);
+    if (rc == LEDGER_ERR_REJECTED) {
+        reason = ldg_arena_strdup(arena, err->message);
+        rc = reason != NULL ? LEDGER_OK : ldg_fail_nomem(err);
     }
-    if (rc == LEDGER_OK && reason != NULL) {
-        *ret_applied = false;
-        return ldg_store_parked_note(deliverer->state, row->id, reason, err);
-    }
-    for (size_t i = 0; i < own_count; i++)
-        if (own[i].kind == LDG_OP_TRIM)
-            own[trim_count++] = own[i];
-    return rc == LEDGER_OK ? ldg_store_parked_retry(deliverer->state, row->id, own, trim_count,
-                                                    ret_applied, err)
-                           : rc;
+    return rc == LEDGER_OK ? write_parked(&run, row, reason, ret_applied, err) : rc;
 }

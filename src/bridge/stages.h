@@ -157,11 +157,19 @@ struct ldg_delivered_op {
     uint32_t part;
     uint8_t outcome;
 };
+/* The same of a parked event, whose row is as it was then. */
+struct ldg_retried_op {
+    int64_t row, log_position;
+    uint64_t attempts;
+    uint32_t part;
+};
 struct ldg_delivered {
     char from[LDG_CURSOR_STATE_MAX]; /* their batch began there … */
     char next[LDG_CURSOR_STATE_MAX]; /* … and was to lead there when it was last committed */
     struct ldg_delivered_op *ops;
     size_t count, cap;
+    struct ldg_retried_op *retried;
+    size_t retried_count, retried_cap;
 };
 struct ldg_deliverer {
     ledger_store *sink, *state;

@@ -213,6 +213,44 @@ static void answers_are_heeded(void **state)
     ledger_store_close(&kept);
 }
 
+/* While the state store does not let it off the list, an event that was tried again is not
+ * delivered once more. */
+static void a_retry_delivers_once(void **state)
+{
+    static const char *const lines[] = { ":1:1 1 s append 1" };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_bridge_options o;
+    ledger_error err;
+    struct own own;
+    sqlite3 *db = NULL;
+    char url[1024];
+    uint64_t applied = 0, left = 0;
+    snprintf(url, sizeof url, "sqlite:%s", tst_path(*state, "state.db"));
+    tst_bridge_options(&o);
+    o.state_url = url;
+    tst_append(source, "s", "1", NULL, NULL);
+    ledger_bridge *bridge = open_bridge(source, &own, &o);
+    own.refuse = "append 1";
+    own.reason = "not this one";
+    assert_int_equal(tst_drain(bridge), 1);
+    own.refuse = NULL;
+    assert_int_equal(sqlite3_open(url + strlen("sqlite:"), &db), SQLITE_OK);
+    tst_exec(db, "CREATE TRIGGER keep BEFORE DELETE ON ledger_state_parked "
+                 "BEGIN SELECT raise(ABORT, 'no'); END");
+    for (int i = 0; i < 2; i++) {
+        (void)!ledger_bridge_retry(bridge, 0, &applied, &left, &err);
+        check_lines(&own, lines, 1);
+        assert_int_equal(tst_query_int(db, "SELECT count(*) FROM ledger_state_parked"), 1);
+    }
+    tst_exec(db, "DROP TRIGGER keep");
+    sqlite3_close(db);
+    tst_ok(ledger_bridge_retry(bridge, 0, &applied, &left, &err), &err);
+    assert_int_equal(applied, 1);
+    assert_int_equal(left, 0);
+    check_lines(&own, lines, 1);
+    ledger_bridge_destroy(&bridge);
+}
+
 /* An answer that makes no sense ends the bridge, and the cursor stays. */
 static void nonsense_ends_the_bridge(void **state)
 {
@@ -731,8 +769,8 @@ int main(void)
         T(is_given_each_mutation),   T(answers_are_heeded),     T(a_shorter_batch_forgets_nothing),
         T(nonsense_ends_the_bridge), T(calls_back_are_refused), T(a_stop_says_what_it_waits_for),
         T(dies_before_the_commit),   T(never_returns),          T(two_states_of_one_sink),
-        T(one_state_of_two_sinks),   T(killed_at_any_moment),   T(state_of_another_name),
-        T(sinks_that_cannot_be),
+        T(one_state_of_two_sinks),   T(a_retry_delivers_once),  T(killed_at_any_moment),
+        T(state_of_another_name),    T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);
 }
