@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-/* Ops that cost about as much as a range of its own does. */
+/* So many ops cost about as much as a range of its own. */
 #define PIECE_MIN 64
 
 /* --- one plan -------------------------------------------------------------------------------- */
@@ -262,15 +262,23 @@ static void push_pieces(struct ranges *ranges, size_t first, size_t end, size_t 
     }
 }
 
-/* The culprit alone between the others. What is tried together and refused was done in vain: so
- * what comes behind is tried in pieces in which one refusal is to be expected. */
+/* What is tried together with a culprit was done in vain, and each piece costs as much as PIECE_MIN
+ * ops: the width between that and the distance of the culprits makes the sum of both smallest. */
+static size_t piece_width(size_t distance)
+{
+    size_t width = PIECE_MIN;
+
+    while (width / PIECE_MIN < distance / width)
+        width *= 2;
+    return width;
+}
+
+/* The culprit alone between the others. */
 static void push_around(struct ranges *ranges, size_t first, size_t end, size_t culprit)
 {
-    size_t width = (culprit + 1) / ++ranges->refused_count;
+    const size_t distance = (culprit + 1) / ++ranges->refused_count;
 
-    if (width < PIECE_MIN)
-        width = PIECE_MIN;
-    push_pieces(ranges, culprit + 1, end, width);
+    push_pieces(ranges, culprit + 1, end, piece_width(distance));
     push(ranges, culprit, culprit + 1);
     push(ranges, first, culprit);
 }

@@ -20,8 +20,8 @@
  *               before anything is written.
  *   halved      The database refuses something of an informed batch: the range is undone and
  *               halved until the culprit stands alone, and that op is parked. Where the backend
- *               knows the culprit it is tried alone at once, and what comes behind it in ranges
- *               about as long as refusals lie apart. */
+ *               knows the culprit it is tried alone at once, and what comes behind it in pieces,
+ *               the smaller the closer refusals lie together. */
 #ifndef LDG_SINK_SINK_H
 #define LDG_SINK_SINK_H
 

@@ -249,27 +249,42 @@ ledger_rc ldg_pg_parked_list(void *ctx, int64_t after, size_t limit, struct ldg_
 /* clang-format off */
 /* $1 ids at their origins, $2 log positions, $3 there are changes, $4 streams of trims, $5 streams
  * of appends with a dedup key, $6 there are any: it may be one that a parked trim would set free,
- * $7 ids that are texts */
+ * $7 and $8 lowest and highest id, $9 and $10 lowest and highest log position, $11 ids that are
+ * texts. What costs least is looked at first: there may be thousands of each. */
 #define NEAR(entry_id, or_text)                                                                    \
     "SELECT id, source_uuid, log_position, entry, type, stream, reason, attempts, parked_at, "     \
         "event_time, ''::bytea, origin, " entry_id " FROM \"{t}_parked\" "                         \
-    "WHERE entry = ANY ($1::int8[]) "                                                              \
-    "OR log_position = ANY ($2::int8[]) "                                                          \
+    "WHERE (entry BETWEEN $7 AND $8 AND entry = ANY ($1::int8[])) "                                \
+    "OR (log_position BETWEEN $9 AND $10 AND log_position = ANY ($2::int8[])) "                    \
     "OR (entry = 0 AND $3) "                                                                       \
     "OR stream = ANY ($4::text[]) "                                                                \
-    "OR ((stream = '' OR stream = ANY ($5::text[])) AND $6 "                                       \
-        "AND type NOT IN ('append', 'set_tags', 'set_annotations'))" or_text
+    "OR ($6 AND type NOT IN ('append', 'set_tags', 'set_annotations') "                            \
+        "AND (stream = '' OR stream = ANY ($5::text[])))" or_text
 static const char parked_near[] = NEAR("entry_id", "");
 static const char parked_near_texts[] =
-    NEAR("entry_id", " OR entry_id COLLATE \"C\" = ANY ($7::text[])");
+    NEAR("entry_id", " OR entry_id COLLATE \"C\" = ANY ($11::text[])");
 static const char parked_near_old[] = NEAR("''::text", ""); /* of a table that lacks the column */
 /* clang-format on */
 enum { NEAR_ENTRIES, NEAR_POSITIONS, NEAR_TRIMS, NEAR_KEYED, NEAR_TEXTS, NEAR_ARRAYS };
 
-/* $1 to $6; how many texts there are. */
+/* Of numbers that are looked for: a row outside is not compared with each. */
+struct span {
+    int64_t lowest, highest;
+};
+
+static void span_add(struct span *span, int64_t number)
+{
+    if (number < span->lowest)
+        span->lowest = number;
+    if (number > span->highest)
+        span->highest = number;
+}
+
+/* $1 to $10; how many texts there are. */
 static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf arrays[NEAR_ARRAYS],
                         struct ldg_pg_args *args)
 {
+    struct span entries = { INT64_MAX, INT64_MIN }, positions = entries;
     size_t trims = 0, keyed = 0, texts = 0;
     bool changes = false;
 
@@ -284,6 +299,9 @@ static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf a
             ldg_pg_array_begin(&arrays[NEAR_TEXTS], LDG_PG_TEXT);
         ldg_pg_array_key(&arrays[op->key.text != NULL ? NEAR_TEXTS : NEAR_ENTRIES], op->key);
         ldg_pg_array_int64(&arrays[NEAR_POSITIONS], op->log_position);
+        span_add(&positions, op->log_position);
+        if (op->key.text == NULL)
+            span_add(&entries, op->key.number);
         changes = changes || ldg_op_is_change(op);
         if (op->kind == LDG_OP_TRIM) {
             ldg_pg_array_text(&arrays[NEAR_TRIMS], op->stream);
@@ -306,6 +324,10 @@ static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf a
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_TRIMS]);
     ldg_pg_arg_array(args, LDG_PG_TEXT_ARRAY, &arrays[NEAR_KEYED]);
     ldg_pg_arg_bool(args, keyed > 0);
+    ldg_pg_arg_int64(args, entries.lowest);
+    ldg_pg_arg_int64(args, entries.highest);
+    ldg_pg_arg_int64(args, positions.lowest);
+    ldg_pg_arg_int64(args, positions.highest);
     return texts;
 }
 
