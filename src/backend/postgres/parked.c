@@ -51,7 +51,9 @@ static ledger_rc clean_text(struct ldg_arena *arena, const char *text, const cha
 /* clang-format off */
 /* $1 source_uuid, $2 origin, $3 log_position, $4 key, $5 stream, $6 type, $7 reason, $8 now,
  * $9 event_time, $10 event. The unique key is on numbers: the column `entry` is the key; of one
- * that is a text, which is in entry_id, it is a number below zero, another for each of an event. */
+ * that is a text, which is in entry_id, it is a number below zero, another for each of an event:
+ * made of the text, so that two bridges that park at once do not choose the same for two texts. */
+#define NUMBER_OF_TEXT "-1 - (hashtextextended($4, 0) >> 1 & 4611686018427387903)"
 #define PARK(more, values, update)                                                                 \
     "INSERT INTO \"{t}_parked\" AS p (source_uuid, origin, log_position, stream, type, "           \
         "reason, parked_at, event_time, event, entry" more ") " values " "                         \
@@ -64,7 +66,8 @@ static const char *const park[LDG_PG_KINDS] = {
     [LDG_PG_TEXTS] = PARK(", entry_id",
         "SELECT $1, $2, $3, $5, $6, $7, $8, $9, $10, "
                 "coalesce(min(w.entry) FILTER (WHERE w.entry_id COLLATE \"C\" = $4), "
-                    "least(min(w.entry), 0) - 1), $4 "
+                    "CASE WHEN bool_or(w.entry = " NUMBER_OF_TEXT ") "
+                        "THEN least(min(w.entry), 0) - 1 ELSE " NUMBER_OF_TEXT " END), $4 "
             "FROM \"{t}_parked\" AS w WHERE w.source_uuid = $1 AND w.log_position = $3",
         "entry_id = excluded.entry_id, "),
 };
