@@ -105,14 +105,6 @@ static const char *source_id_of(const struct ldg_sqlite_batch *b, const struct r
     return ldg_arena_strdup(b->s.arena, ldg_id_text(row->op->key, text));
 }
 
-static void bind_position(struct ldg_sql *q, int64_t position)
-{
-    if (position != 0)
-        ldg_sql_int(q, position);
-    else
-        ldg_sql_text(q, NULL);
-}
-
 static ledger_rc bind_changes(struct ldg_sql *q, struct ldg_sqlite_batch *b, const struct row *row,
                               ledger_error *err)
 {
@@ -129,8 +121,8 @@ static ledger_rc bind_changes(struct ldg_sql *q, struct ldg_sqlite_batch *b, con
         rc = ldg_sqlite_map_text(b, item->annotations, &annotations, err);
     ldg_sql_text(q, annotations);
     ldg_sql_time(q, item->time_us);
-    bind_position(q, item->tags_at.last);
-    bind_position(q, item->annotations_at.last);
+    ldg_sql_position(q, item->tags_at.last);
+    ldg_sql_position(q, item->annotations_at.last);
     return rc;
 }
 

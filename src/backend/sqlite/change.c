@@ -101,14 +101,6 @@ static const char update_both[] = UPDATE(
     "annotations = ?5, annotations_pos = coalesce(?6, annotations_pos)");
 /* clang-format on */
 
-static void bind_position(struct ldg_sql *q, int64_t position)
-{
-    if (position != 0)
-        ldg_sql_int(q, position);
-    else
-        ldg_sql_text(q, NULL);
-}
-
 /* b->text: the annotations. */
 static ledger_rc update(struct ldg_sqlite_batch *b, const struct ldg_sink_item *item, int64_t id,
                         const char *tags, int64_t time_us, ledger_error *err)
@@ -125,11 +117,11 @@ static ledger_rc update(struct ldg_sqlite_batch *b, const struct ldg_sink_item *
     ldg_sql_time(&q, time_us);
     if (item->tags != NULL) {
         ldg_sql_text(&q, tags);
-        bind_position(&q, item->tags_at.last);
+        ldg_sql_position(&q, item->tags_at.last);
     }
     if (item->annotated) {
         ldg_sql_text_n(&q, b->text.data, b->text.size);
-        bind_position(&q, item->annotations_at.last);
+        ldg_sql_position(&q, item->annotations_at.last);
     }
     if (ldg_sql_run(&q) == LEDGER_OK && sqlite3_changes(b->store->db) == 0)
         return fail_kept(b, err);

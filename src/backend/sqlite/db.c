@@ -301,6 +301,14 @@ void ldg_sql_key_number(struct ldg_sql *q, ledger_id key)
         ldg_sql_int(q, key.number);
 }
 
+void ldg_sql_position(struct ldg_sql *q, int64_t position)
+{
+    if (position != 0)
+        ldg_sql_int(q, position);
+    else
+        ldg_sql_text(q, NULL);
+}
+
 bool ldg_sql_row(struct ldg_sql *q)
 {
     int code;

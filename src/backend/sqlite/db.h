@@ -70,8 +70,9 @@ void ldg_sql_int(struct ldg_sql *q, int64_t value);
 void ldg_sql_text(struct ldg_sql *q, const char *text);                /* NULL: null */
 void ldg_sql_text_n(struct ldg_sql *q, const char *text, size_t size); /* the same */
 void ldg_sql_blob(struct ldg_sql *q, const void *data, size_t size);
-void ldg_sql_time(struct ldg_sql *q, int64_t time_us);     /* a copy; LEDGER_NO_TIME: null */
-void ldg_sql_key_number(struct ldg_sql *q, ledger_id key); /* null where it is a text */
+void ldg_sql_time(struct ldg_sql *q, int64_t time_us);      /* a copy; LEDGER_NO_TIME: null */
+void ldg_sql_key_number(struct ldg_sql *q, ledger_id key);  /* null where it is a text */
+void ldg_sql_position(struct ldg_sql *q, int64_t position); /* 0: null */
 /* The next row; false: there is none, or q.rc tells why. */
 bool ldg_sql_row(struct ldg_sql *q);
 /* Back to the first parameter, for the same statement with other values. */
