@@ -109,17 +109,6 @@ static void leave(struct ldg_own_sink *own)
 
 /* --- ops as mutations ------------------------------------------------------------------------- */
 
-static ledger_mutation_type type_of(enum ldg_op_kind kind)
-{
-    static const ledger_mutation_type types[] = {
-        [LDG_OP_APPEND] = LEDGER_MUTATION_APPEND,
-        [LDG_OP_SET_TAGS] = LEDGER_MUTATION_SET_TAGS,
-        [LDG_OP_SET_ANNOTATIONS] = LEDGER_MUTATION_SET_ANNOTATIONS,
-        [LDG_OP_TRIM] = LEDGER_MUTATION_TRIM,
-    };
-    return types[kind];
-}
-
 static bool translate(const struct ldg_op *op, struct ldg_arena *arena, ledger_mutation *mutation)
 {
     char key[LDG_DELIVERY_KEY_MAX], origin[LDG_DELIVERY_KEY_MAX];
@@ -127,7 +116,7 @@ static bool translate(const struct ldg_op *op, struct ldg_arena *arena, ledger_m
     (void)snprintf(origin, sizeof(origin), "%s:%" PRId64, op->source_uuid, op->source_epoch);
     *mutation = (ledger_mutation){
         .key = ldg_arena_strdup(arena, key),
-        .type = type_of(op->kind),
+        .type = ldg_op_type(op->kind),
         .stream = op->stream,
         .origin = op->origin_text[0] != '\0' ? op->origin_text : ldg_arena_strdup(arena, origin),
         .id = op->key,
@@ -280,7 +269,7 @@ static uint32_t kinds_of(uint32_t types)
 {
     uint32_t kinds = 0;
     for (int kind = LDG_OP_APPEND; kind <= LDG_OP_TRIM; kind++)
-        if ((types >> type_of((enum ldg_op_kind)kind) & 1) != 0)
+        if ((types >> ldg_op_type((enum ldg_op_kind)kind) & 1) != 0)
             kinds |= 1U << kind;
     return kinds;
 }

@@ -531,6 +531,8 @@ void ldg_wait_tell(const ledger_wait *wait, const char *fmt, ...) LEDGER_PRINTF(
 
 /* --- op.c: what is the same in every backend ------------------------------------------------- */
 
+/* The type that its event has in a log; of PARK UNKNOWN. */
+ledger_mutation_type ldg_op_type(enum ldg_op_kind kind);
 /* The op as an event for the sink's own log; views the op. Left to the backend, and "" or empty:
  * origin (of the mutation), entry_origin, ids, entries. now_us: where the op has no time. */
 ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us);

@@ -8,7 +8,7 @@
 #include "event/event.h"
 #include "store/backend.h"
 
-static ledger_mutation_type type_of(enum ldg_op_kind kind)
+ledger_mutation_type ldg_op_type(enum ldg_op_kind kind)
 {
     static const ledger_mutation_type types[] = {
         [LDG_OP_APPEND] = LEDGER_MUTATION_APPEND,
@@ -29,7 +29,7 @@ bool ldg_op_was_made_here(const struct ldg_op *op)
 ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us)
 {
     const int64_t time_us = op->time_us != LEDGER_NO_TIME ? op->time_us : now_us;
-    ledger_mutation_event event = ldg_event_blank(type_of(op->kind), op->stream, time_us);
+    ledger_mutation_event event = ldg_event_blank(ldg_op_type(op->kind), op->stream, time_us);
 
     event.tags = op->tags;
     event.annotations = op->annotations;
