@@ -13,14 +13,9 @@
  * again, which has INT64_MAX where there is none. */
 #define NEW_IDS (INT64_MAX / 2)
 
-static const char *or_empty(const char *text)
-{
-    return text != NULL ? text : "";
-}
-
 static bool same_text(const char *a, const char *b)
 {
-    return strcmp(or_empty(a), or_empty(b)) == 0;
+    return strcmp(ldg_or_empty(a), ldg_or_empty(b)) == 0;
 }
 
 static bool is_of_log(const struct ldg_sink_parked *row, const struct ldg_op *op)
@@ -162,15 +157,15 @@ ledger_rc ldg_sink_park(struct ldg_sink_batch *b, size_t index, const char *reas
             return ldg_fail_nomem(err);
         *row = (struct ldg_sink_parked){
             .id = NEW_IDS + ++p->last_parked_id,
-            .source_uuid = or_empty(op->source_uuid),
+            .source_uuid = ldg_or_empty(op->source_uuid),
             .log_position = op->log_position,
             .origin = op->origin,
             .key = op->key,
         };
         link_row(b, row);
     }
-    row->stream = or_empty(op->stream); /* more of it may be known than before */
-    row->type_name = or_empty(op->type_name);
+    row->stream = ldg_or_empty(op->stream); /* more of it may be known than before */
+    row->type_name = ldg_or_empty(op->type_name);
     return LEDGER_OK;
 }
 

@@ -146,6 +146,12 @@ static inline bool ldg_op_is_change(const struct ldg_op *op)
     return op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
 }
 
+/* The texts of ops and of parked events: NULL is as good as "". */
+static inline const char *ldg_or_empty(const char *text)
+{
+    return text != NULL ? text : "";
+}
+
 /* What became of an op. Of the ops of one event the highest value counts. */
 enum ldg_outcome {
     LDG_OUTCOME_MISSING = 0,  /* its entry is not here */

@@ -9,14 +9,9 @@
 
 #include "store/backend.h"
 
-static const char *or_empty(const char *text)
-{
-    return text != NULL ? text : "";
-}
-
 bool ldg_op_is_of_log(const struct ldg_op *op, const char *source_uuid)
 {
-    return strcmp(or_empty(op->source_uuid), or_empty(source_uuid)) == 0;
+    return strcmp(ldg_or_empty(op->source_uuid), ldg_or_empty(source_uuid)) == 0;
 }
 
 struct ldg_place ldg_place_of(const struct ldg_op *op, int64_t own_row)
@@ -44,7 +39,7 @@ bool ldg_op_may_come_by(const struct ldg_op *op, const char *source_uuid, int64_
 {
     return ldg_id_is_none(key) && log_position < op->log_position &&
            ldg_op_is_of_log(op, source_uuid) &&
-           (*or_empty(stream) == '\0' || strcmp(or_empty(op->stream), stream) == 0);
+           (*ldg_or_empty(stream) == '\0' || strcmp(ldg_or_empty(op->stream), stream) == 0);
 }
 
 void ldg_op_wait_reason(int64_t log_position, enum ldg_wait wait, char text[LDG_OP_WAIT_MAX])

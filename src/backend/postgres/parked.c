@@ -12,11 +12,6 @@
 #define LIST_MAX_BYTES ((int64_t)64 * 1024 * 1024)
 #define ARRAY_MAX_BYTES ((size_t)999 * 1000 * 1000)
 
-static const char *or_empty(const char *text)
-{
-    return text ? text : "";
-}
-
 /* --- parking --------------------------------------------------------------------------------- */
 
 /* A reason may be a message that was cut inside of a character, and PostgreSQL takes no such text.
@@ -87,14 +82,14 @@ ledger_rc ldg_pg_park(struct ldg_pg *pg, const struct ldg_op *op, const char *re
     ldg_buf_init(&buf, pg->event_buf.max);
     ledger_rc rc = ldg_op_parked_event(op, &buf, &event, err);
     if (rc == LEDGER_OK)
-        rc = clean_text(&texts, or_empty(op->stream), &stream, err);
+        rc = clean_text(&texts, ldg_or_empty(op->stream), &stream, err);
     if (rc == LEDGER_OK)
-        rc = clean_text(&texts, or_empty(op->type_name), &type, err);
+        rc = clean_text(&texts, ldg_or_empty(op->type_name), &type, err);
     if (rc == LEDGER_OK)
         rc = clean_text(&texts, reason, &reason, err);
     if (rc != LEDGER_OK)
         goto out;
-    ldg_pg_arg_text(&args, or_empty(op->source_uuid));
+    ldg_pg_arg_text(&args, ldg_or_empty(op->source_uuid));
     ldg_pg_arg_int32(&args, op->origin);
     ldg_pg_arg_int64(&args, op->log_position);
     ldg_pg_arg_key(&args, op->key);
@@ -142,7 +137,7 @@ ledger_rc ldg_pg_parked_trim(struct ldg_pg *pg, const struct ldg_op *op, bool *r
         rc = ldg_fail_nomem(err);
     ldg_pg_arg_int32(&args, op->origin);
     ldg_pg_arg_key(&args, op->key);
-    ldg_pg_arg_text(&args, or_empty(op->stream));
+    ldg_pg_arg_text(&args, ldg_or_empty(op->stream));
     ldg_pg_arg_keys(&args, kind, &survivors);
     if (rc == LEDGER_OK)
         rc = ldg_pg_fail_own(

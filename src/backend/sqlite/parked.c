@@ -7,11 +7,6 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const char *or_empty(const char *text)
-{
-    return text != NULL ? text : "";
-}
-
 /* --- parking --------------------------------------------------------------------------------- */
 
 static ledger_rc park(struct ldg_sqlite *s, const struct ldg_op *op, ledger_bytes event,
@@ -39,17 +34,17 @@ static ledger_rc park(struct ldg_sqlite *s, const struct ldg_op *op, ledger_byte
 
     ldg_sql_begin(&q, s, "parking an event", put, err);
     q.fail = ldg_sqlite_own_fail;
-    ldg_sql_text(&q, or_empty(op->source_uuid));
+    ldg_sql_text(&q, ldg_or_empty(op->source_uuid));
     ldg_sql_int(&q, op->origin);
     ldg_sql_int(&q, op->log_position);
     ldg_sql_int(&q, op->key.number);
-    ldg_sql_text(&q, or_empty(op->stream));
-    ldg_sql_text(&q, or_empty(op->type_name));
+    ldg_sql_text(&q, ldg_or_empty(op->stream));
+    ldg_sql_text(&q, ldg_or_empty(op->type_name));
     ldg_sql_text(&q, reason);
     ldg_sql_time(&q, ldg_clock_now_us());
     ldg_sql_time(&q, op->log_time_us);
     ldg_sql_blob(&q, event.data, event.size);
-    ldg_sql_text(&q, or_empty(op->key.text));
+    ldg_sql_text(&q, ldg_or_empty(op->key.text));
     if (ldg_sql_row(&q)) {
         *ret_new = sqlite3_column_int64(q.stmt, 0) == 1;
         (void)ldg_sql_row(&q);
@@ -106,7 +101,7 @@ static void begin_trim(struct ldg_sql *q, struct ldg_sqlite *s, const char *cons
                        const struct ldg_op *op, ledger_error *err)
 {
     ldg_sql_begin_key(q, s, trimming, text[op->key.text != NULL], op->origin, op->key, err);
-    ldg_sql_text(q, or_empty(op->stream));
+    ldg_sql_text(q, ldg_or_empty(op->stream));
 }
 
 /* Deletes one by one what the source does not keep. The list is walked again after each: it is
@@ -287,7 +282,7 @@ static ledger_rc find_of_log(struct near *near, ledger_error *err)
     }
     ldg_sql_begin(&q, near->s, looking, NEAR "source_uuid = ?1 AND log_position BETWEEN ?2 AND ?3",
                   err);
-    ldg_sql_text(&q, or_empty(near->ops[0].source_uuid));
+    ldg_sql_text(&q, ldg_or_empty(near->ops[0].source_uuid));
     ldg_sql_int(&q, lowest);
     ldg_sql_int(&q, highest);
     while (ldg_sql_row(&q))
@@ -304,8 +299,8 @@ static bool has_dedup_key(const struct ldg_op *op)
 static bool may_concern(const struct near *near, struct ldg_sql *q)
 {
     const bool is_unknown = ldg_id_is_none(ldg_sql_key(q, 3));
-    const char *type_name = or_empty((const char *)sqlite3_column_text(q->stmt, 4));
-    const char *stream = or_empty((const char *)sqlite3_column_text(q->stmt, 5));
+    const char *type_name = ldg_or_empty((const char *)sqlite3_column_text(q->stmt, 4));
+    const char *stream = ldg_or_empty((const char *)sqlite3_column_text(q->stmt, 5));
     bool concerns = false;
 
     for (size_t i = 0; i < near->op_count && !concerns; i++) {
