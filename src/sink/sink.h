@@ -319,6 +319,12 @@ static inline bool ldg_sink_is_guarded(const struct ldg_op *op)
 {
     return op->origin != 0 && op->mutation_origin == op->origin;
 }
+/* A change by another log than the entry's own, for which a mark may stand? What was made here has
+ * none. */
+static inline bool ldg_sink_is_foreign(const struct ldg_op *op)
+{
+    return ldg_op_is_change(op) && op->mutation_origin != 0 && !ldg_sink_is_guarded(op);
+}
 /* May a trim of this origin end at the first entry that stays? */
 bool ldg_sink_is_ordered(const struct ldg_sink_batch *b, int origin);
 static inline int64_t ldg_sink_time(const struct ldg_sink_batch *b, const struct ldg_op *op)

@@ -231,12 +231,6 @@ static ledger_rc look_for_keys(struct ldg_pg_batch *b, ledger_error *err)
     return rc;
 }
 
-static bool is_remote(const struct ldg_op *op)
-{
-    return (op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS) &&
-           op->mutation_origin != 0 && !ldg_sink_is_guarded(op);
-}
-
 /* The entries that may have marks; their keys, in the same order. A mark names one that has a text
  * by its id here (ldg_pg_mark_entry()), so that one was looked up before. */
 static size_t put_marked(struct ldg_pg_batch *b, ledger_id *keys)
@@ -251,8 +245,8 @@ static size_t put_marked(struct ldg_pg_batch *b, ledger_id *keys)
     for (size_t i = b->s.first; i < b->s.end; i++) {
         const struct ldg_op *op = &b->s.ops[i];
 
-        texts = texts || (is_remote(op) && op->key.text != NULL);
-        if (!is_remote(op) || op->key.text != NULL)
+        texts = texts || (ldg_sink_is_foreign(op) && op->key.text != NULL);
+        if (!ldg_sink_is_foreign(op) || op->key.text != NULL)
             continue;
         ldg_pg_array_int32(&a[0], op->origin);
         ldg_pg_array_int64(&a[1], op->key.number);

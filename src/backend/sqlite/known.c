@@ -215,7 +215,7 @@ static ledger_rc look_for_marks(struct ldg_sqlite_batch *b, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     for (size_t i = s->first; rc == LEDGER_OK && i < s->end; i++) {
-        if (ldg_op_is_change(&s->ops[i]) && !ldg_sink_is_guarded(&s->ops[i]))
+        if (ldg_sink_is_foreign(&s->ops[i]))
             rc = look_for_marks_of(b, &s->ops[i], err);
     }
     return rc;
