@@ -131,8 +131,8 @@ struct ldg_mem_table {
     struct ldg_mem_table *next;
     struct ldg_identity identity;
     int64_t last_id;
-    struct ldg_memory *drawn; /* handles of whose ids not all are used */
-    struct ldg_mem_rows rows; /* ascending by id, dead ones among them */
+    struct ldg_memory *reserving; /* handles of whose ids not all are used */
+    struct ldg_mem_rows rows;     /* ascending by id, dead ones among them */
     size_t dead_count;
     struct ldg_mem_stream **streams; /* hash table */
     size_t stream_bucket_count, stream_count;
@@ -221,10 +221,10 @@ struct ldg_memory {
     char *wake_key; /* "memory:NAME" */
     struct ldg_arena scratch;
     struct ldg_buf event_buf;
-    /* apply() with await_commit_order: the batch's ids are drawn beforehand */
-    int64_t first_id; /* 0: drawn as entries are added */
-    struct ldg_memory *next_drawn;
-    int64_t drawn_id;           /* of the op in hand; 0: none */
+    /* apply() with await_commit_order: the batch's ids are reserved beforehand */
+    int64_t first_id; /* 0: given as entries are added */
+    struct ldg_memory *next_reserving;
+    int64_t reserved_id;        /* of the op in hand; 0: none */
     struct ldg_refusals *brake; /* of the batch in hand; NULL: none */
     /* gate.c: what a test does to the call in hand */
     bool lose_ack, apply_half, hold;

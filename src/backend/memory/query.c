@@ -509,8 +509,7 @@ ledger_rc ldg_mem_read_gaps(void *ctx, const char *stream, const ledger_read_opt
                         ret_entries, ret_count, err);
 }
 
-/* All that is below the first entry of an open transaction, and below ids that were drawn for one.
- */
+/* All that is below the first entry of an open transaction, and below ids that are reserved. */
 ledger_rc ldg_mem_watermark(void *ctx, struct ldg_watermark *watermark, ledger_error *err)
 {
     struct ldg_memory *m = ctx;
@@ -526,8 +525,8 @@ ledger_rc ldg_mem_watermark(void *ctx, struct ldg_watermark *watermark, ledger_e
             break;
         }
     }
-    for (const struct ldg_memory *drawn = m->table->drawn; drawn; drawn = drawn->next_drawn)
-        settled = drawn->first_id <= settled ? drawn->first_id - 1 : settled;
+    for (const struct ldg_memory *at = m->table->reserving; at; at = at->next_reserving)
+        settled = at->first_id <= settled ? at->first_id - 1 : settled;
     rc = ldg_mem_leave(m, LEDGER_OK, err);
     if (rc == LEDGER_OK && settled > watermark->settled)
         watermark->settled = settled;

@@ -447,7 +447,7 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op,
         return LEDGER_OK;
     }
     const struct ldg_mem_new_row fresh = {
-        .id = m->drawn_id,
+        .id = m->reserved_id,
         .stream = op->stream,
         .payload = op->entry->payload,
         .order_key = op->entry->order_key,
@@ -743,9 +743,9 @@ static ledger_rc apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_
     for (size_t begin = 0, end = 0; rc == LEDGER_OK && begin < count; begin = end) {
         for (; rc == LEDGER_OK && end < count && ops[end].event_index == ops[begin].event_index;
              end++) {
-            m->drawn_id = m->first_id ? m->first_id + (int64_t)end : 0;
+            m->reserved_id = m->first_id ? m->first_id + (int64_t)end : 0;
             rc = apply_op(m, &ops[end], park_rejected, own_id, &outcomes[end], &ids[end], err);
-            m->drawn_id = 0;
+            m->reserved_id = 0;
             if (rc != LEDGER_OK)
                 err->done_count = end;
             else if (m->brake)
@@ -768,32 +768,32 @@ static bool only_adds(const struct ldg_apply *apply)
 }
 
 /* For as long as they are not used, who follows the table must not pass them. */
-static void draw_ids(struct ldg_memory *m, size_t count)
+static void reserve_ids(struct ldg_memory *m, size_t count)
 {
     m->first_id = m->table->last_id + 1;
     m->table->last_id += (int64_t)count;
-    m->next_drawn = m->table->drawn;
-    m->table->drawn = m;
+    m->next_reserving = m->table->reserving;
+    m->table->reserving = m;
 }
 
 static void forget_ids(struct ldg_memory *m)
 {
-    struct ldg_memory **link = &m->table->drawn;
+    struct ldg_memory **link = &m->table->reserving;
     while (*link && *link != m)
-        link = &(*link)->next_drawn;
+        link = &(*link)->next_reserving;
     if (*link)
-        *link = m->next_drawn;
+        *link = m->next_reserving;
     m->first_id = 0;
 }
 
 /* What may be done while an earlier batch is still under way: entries that hit no key, and write no
- * event, which would come before that batch's. Then waits for the turn. Others may come in
- * meanwhile; the rows are ours. */
+ * event, which would come before that batch's. Then waits until that one is committed. Others
+ * may come in meanwhile; the rows are ours. */
 static ledger_rc apply_ahead(struct ldg_memory *m, const struct ldg_apply *apply, uint8_t *outcomes,
                              bool *ret_done, ledger_error *err)
 {
     bool done = false;
-    draw_ids(m, apply->count);
+    reserve_ids(m, apply->count);
     pthread_mutex_unlock(&m->db->mutex);
     apply->ids_reserved(apply->overlap_ctx);
     pthread_mutex_lock(&m->db->mutex);

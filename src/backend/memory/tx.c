@@ -232,7 +232,7 @@ static ledger_rc index_row(struct ldg_mem_table *table, struct ldg_mem_row *row,
     return rc;
 }
 
-/* Ids that were drawn beforehand may come late. Behind a dead row with the same id. */
+/* Ids that were reserved beforehand may come late. Behind a dead row with the same id. */
 static void rows_put(struct ldg_mem_rows *rows, struct ldg_mem_row *row)
 {
     size_t at = rows->count++;

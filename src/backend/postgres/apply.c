@@ -348,7 +348,7 @@ static ledger_rc add_ahead(struct run *r, bool *ret_again, ledger_error *err)
     r->optimistic = rc == LEDGER_ERR_BUSY || is_key_taken(err);
     suspect(b, err);
     rc = undo(r, err);
-    return rc == LEDGER_OK ? ldg_pg_batch_turn(b, err) : rc;
+    return rc == LEDGER_OK ? ldg_pg_batch_await_order(b, err) : rc;
 }
 
 static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
@@ -363,7 +363,7 @@ static ledger_rc overlap(struct run *r, bool *ret_again, ledger_error *err)
         rc = add_ahead(r, ret_again, err);
     if (rc != LEDGER_OK || *ret_again)
         return rc;
-    rc = ldg_pg_batch_turn(b, err);
+    rc = ldg_pg_batch_await_order(b, err);
     return rc == LEDGER_OK ? ldg_pg_batch_fence(b, err) : rc;
 }
 
@@ -439,7 +439,7 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
     rc = r->open ? ldg_pg_batch_fence(b, err) : ldg_pg_batch_begin(b, err);
     begun = begun || rc == LEDGER_OK;
     r->open = false;
-    if (rc == LEDGER_OK && !b->turned)
+    if (rc == LEDGER_OK && !b->order_awaited)
         rc = overlap(r, ret_again, err);
     if (rc == LEDGER_OK && !*ret_again)
         rc = go(r, ret_again, err);
@@ -463,8 +463,8 @@ static ledger_rc try_inside(struct ldg_pg_batch *b, ledger_error *err)
     bool own = false, again = false;
     ledger_rc rc = LEDGER_OK;
 
-    if (!b->turned)
-        rc = ldg_pg_batch_turn(b, err);
+    if (!b->order_awaited)
+        rc = ldg_pg_batch_await_order(b, err);
     if (rc == LEDGER_OK)
         rc = ldg_pg_write_begin(b->pg, NULL, &own, err);
     if (rc != LEDGER_OK)
@@ -492,7 +492,7 @@ static ledger_rc run_all(struct ldg_pg_batch *b, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
 
     b->own = PQtransactionStatus(b->pg->conn) == PQTRANS_IDLE && !b->pg->in_snapshot;
-    b->turned = b->apply->await_commit_order == NULL;
+    b->order_awaited = b->apply->await_commit_order == NULL;
     r.optimistic =
         !b->sink->was_known && !b->sink->one_by_one && ldg_sink_is_plain(b->s.ops, b->s.count);
     if (!b->own)

@@ -68,7 +68,7 @@ struct ldg_pg_batch {
     const struct ldg_apply *apply; /* NULL: a parked event is tried again */
     /* over all tries of one call */
     bool own;           /* the transaction is ours, else a part of another */
-    bool turned;        /* await_commit_order() was called, or need not be */
+    bool order_awaited; /* await_commit_order() was called, or need not be */
     bool told_reserved; /* ids_reserved() was */
     bool immediate;     /* constraints are checked at once: one was not met at the commit */
     int64_t columns;    /* as in ldg_pg_sink, now */
@@ -76,13 +76,13 @@ struct ldg_pg_batch {
 
 /* --- begin.c --------------------------------------------------------------------------------- */
 
-/* BEGIN, with whatever can be asked at once: ids are reserved, and once it is the batch's turn the
- * fence is compared. */
+/* BEGIN, with whatever can be asked at once: ids are reserved, and once the earlier batch is
+ * committed the fence is compared. */
 ledger_rc ldg_pg_batch_begin(struct ldg_pg_batch *b, ledger_error *err);
 /* The fence, and what is asked behind it, where the transaction is open, or part of another. */
 ledger_rc ldg_pg_batch_fence(struct ldg_pg_batch *b, ledger_error *err);
-/* Waits for the turn. */
-ledger_rc ldg_pg_batch_turn(struct ldg_pg_batch *b, ledger_error *err);
+/* Waits until the earlier batch is committed. */
+ledger_rc ldg_pg_batch_await_order(struct ldg_pg_batch *b, ledger_error *err);
 /* Whose rows carry their source_id? */
 ledger_rc ldg_pg_batch_go_origin(struct ldg_pg_batch *b, ledger_error *err);
 /* Commits need not wait for the disk: the cursor falls back with the data. But who reads the sink's

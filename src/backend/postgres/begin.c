@@ -1,8 +1,8 @@
 /* The beginning of a batch: one round trip for BEGIN, settings, reserved ids and the fence.
  *
  * Hides what is asked before anything is written. Invariants: ids that are reserved and not used
- * yet are never taken for ones that never will be; the fence is compared only when it is the
- * batch's turn. */
+ * yet are never taken for ones that never will be; the fence is compared only when the earlier
+ * batch is committed. */
 #include "backend/postgres/apply.h"
 #include "backend/postgres/schema.h"
 
@@ -12,8 +12,8 @@
 /* Two batches of ours may meet in a lock: then the wait must end soon. */
 #define OVERLAP_LOCK_MS 200
 #define LOOK_LOCK_MS 1000
-/* How long a session may be silent inside its transaction. One that waits for its turn is, for as
- * long as the earlier batch takes; one that holds the cursor is not, unless its program is stopped.
+/* How long a session may be silent inside its transaction. One that waits for the earlier batch is,
+ * for as long as that takes; one that holds the cursor is not, unless its program is stopped.
  */
 #define SILENT "'idle_in_transaction_session_timeout', '1800s'"
 #define SILENT_WITH_CURSOR "'idle_in_transaction_session_timeout', '60s'"
@@ -193,9 +193,9 @@ ledger_rc ldg_pg_batch_fence(struct ldg_pg_batch *b, ledger_error *err)
     return rc == LEDGER_OK ? look_if_altered(b, err) : rc;
 }
 
-ledger_rc ldg_pg_batch_turn(struct ldg_pg_batch *b, ledger_error *err)
+ledger_rc ldg_pg_batch_await_order(struct ldg_pg_batch *b, ledger_error *err)
 {
-    b->turned = true;
+    b->order_awaited = true;
     return b->apply->await_commit_order(b->apply->overlap_ctx, err);
 }
 
@@ -280,7 +280,7 @@ static ledger_rc send_head(struct ldg_pg_batch *b, const struct head *head, ledg
         rc = ldg_pg_pipe_send(pg, beginning, reserve_ids, &count, err);
     if (rc == LEDGER_OK && head->keep)
         rc = ldg_pg_pipe_send(pg, beginning, keep_ids, NULL, err);
-    if (rc == LEDGER_OK && b->turned)
+    if (rc == LEDGER_OK && b->order_awaited)
         rc = send_fence(b, err);
     return rc;
 }
@@ -298,7 +298,7 @@ static ledger_rc receive_head(struct ldg_pg_batch *b, const struct head *head, l
         rc = receive_ids(b, err);
     if (rc == LEDGER_OK && head->keep)
         rc = ldg_pg_pipe_receive(pg, beginning, NULL, err);
-    if (rc == LEDGER_OK && b->turned)
+    if (rc == LEDGER_OK && b->order_awaited)
         rc = receive_fence(b, err);
     return rc;
 }
@@ -320,5 +320,5 @@ ledger_rc ldg_pg_batch_begin(struct ldg_pg_batch *b, ledger_error *err)
         rc = receive_head(b, &head, err);
     if (ldg_pg_pipe_end(b->pg, rc == LEDGER_OK ? err : &ignored) != LEDGER_OK && rc == LEDGER_OK)
         rc = err->code;
-    return rc == LEDGER_OK && b->turned ? look_if_altered(b, err) : rc;
+    return rc == LEDGER_OK && b->order_awaited ? look_if_altered(b, err) : rc;
 }

@@ -246,47 +246,47 @@ static void test_t12_deadlock_is_retried(void **state)
 
 /* --- two batches under way ------------------------------------------------------------------- */
 
-struct turn {
-    int drawn, turned;
-    size_t seen;    /* rows that others saw at the turn */
-    ledger_rc give; /* what turn() returns */
+struct overlap {
+    int reserved, awaited;
+    size_t seen;    /* rows that others saw at the wait */
+    ledger_rc give; /* what await_order() returns */
     const char *meanwhile;
 };
 
-static ledger_rc take_turn(void *ctx, ledger_error *err)
+static ledger_rc await_order(void *ctx, ledger_error *err)
 {
-    struct turn *turn = ctx;
+    struct overlap *overlap = ctx;
 
-    turn->turned++;
-    assert_int_equal(turn->drawn <= 1, 1);
-    turn->seen = (size_t)tst_pg_sql_int(k.db, "SELECT count(*) FROM t");
+    overlap->awaited++;
+    assert_int_equal(overlap->reserved <= 1, 1);
+    overlap->seen = (size_t)tst_pg_sql_int(k.db, "SELECT count(*) FROM t");
     /* Else who follows the table would take the ids for ones that are never used. */
-    if (turn->drawn)
+    if (overlap->reserved)
         assert_int_equal(tst_pg_sql_int(k.db,
                                         "SELECT count(*) FROM pg_locks WHERE relation = "
                                         "pg_get_serial_sequence('t', 'id')::regclass AND "
                                         "mode = 'RowExclusiveLock' AND pid = %d",
                                         PQbackendPID(k.s.conn)),
                          1);
-    if (turn->meanwhile != NULL)
-        tst_pg_sql(k.db, "%s", turn->meanwhile);
-    if (turn->give != LEDGER_OK) {
+    if (overlap->meanwhile != NULL)
+        tst_pg_sql(k.db, "%s", overlap->meanwhile);
+    if (overlap->give != LEDGER_OK) {
         memset(err, 0, sizeof(*err));
-        err->code = turn->give;
+        err->code = overlap->give;
         snprintf(err->message, sizeof(err->message), "given up");
     }
-    return turn->give;
+    return overlap->give;
 }
 
-static void note_drawn(void *ctx)
+static void note_reserved(void *ctx)
 {
-    struct turn *turn = ctx;
+    struct overlap *overlap = ctx;
 
-    assert_int_equal(turn->turned, 0);
-    turn->drawn++;
+    assert_int_equal(overlap->awaited, 0);
+    overlap->reserved++;
 }
 
-static ledger_rc overlapped(struct turn *turn, ledger_error *err)
+static ledger_rc overlapped(struct overlap *overlap, ledger_error *err)
 {
     struct ldg_cursor next = k.cursor;
     const struct ldg_apply apply = { .name = "default",
@@ -295,9 +295,9 @@ static ledger_rc overlapped(struct turn *turn, ledger_error *err)
                                      .ops = k.ops,
                                      .count = k.count,
                                      .park_rejected = true,
-                                     .await_commit_order = take_turn,
-                                     .ids_reserved = note_drawn,
-                                     .overlap_ctx = turn };
+                                     .await_commit_order = await_order,
+                                     .ids_reserved = note_reserved,
+                                     .overlap_ctx = overlap };
     memset(err, 0, sizeof(*err));
     snprintf(next.state, sizeof(next.state), "overlapped %d", (int)k.position);
     ledger_rc rc = SINK->sink->apply(&k.s, &apply, k.outcomes, err);
@@ -308,54 +308,54 @@ static ledger_rc overlapped(struct turn *turn, ledger_error *err)
 
 static void test_overlap(void **state)
 {
-    struct turn turn = { 0 };
+    struct overlap overlap = { 0 };
     ledger_error err;
 
     sink_append(&k, "s", 1, "{}", "a");
     sink_append(&k, "s", 2, "{}", "b");
-    tst_ok(overlapped(&turn, &err), &err);
-    assert_int_equal(turn.drawn, 1);
-    assert_int_equal(turn.turned, 1);
+    tst_ok(overlapped(&overlap, &err), &err);
+    assert_int_equal(overlap.reserved, 1);
+    assert_int_equal(overlap.awaited, 1);
     assert_int_equal(k.s.sink->optimistic_count, 1);
-    /* A key that is there: the turn comes, and the drawn ids are used. */
-    turn = (struct turn){ .meanwhile = "INSERT INTO t (stream, payload) VALUES ('x', '1')" };
+    /* A key that is there: the earlier batch is committed, and the reserved ids are used. */
+    overlap = (struct overlap){ .meanwhile = "INSERT INTO t (stream, payload) VALUES ('x', '1')" };
     sink_begin(&k);
     sink_append(&k, "s", 3, "{}", "b");
     sink_append(&k, "s", 4, "{}", "c");
-    tst_ok(overlapped(&turn, &err), &err);
-    assert_int_equal(turn.drawn, 1);
-    assert_int_equal(turn.turned, 1);
+    tst_ok(overlapped(&overlap, &err), &err);
+    assert_int_equal(overlap.reserved, 1);
+    assert_int_equal(overlap.awaited, 1);
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_DEDUPLICATED);
     assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT ((SELECT id FROM t WHERE source_pos = 4) < "
                                           "(SELECT id FROM t WHERE stream = 'x'))::int"),
                      1);
     /* The earlier batch gave up: so does this one. */
-    turn = (struct turn){ .give = LEDGER_ERR_CONNECT };
+    overlap = (struct overlap){ .give = LEDGER_ERR_CONNECT };
     sink_begin(&k);
     sink_append(&k, "s", 5, "{}", "");
-    tst_fails(overlapped(&turn, &err), LEDGER_ERR_CONNECT, &err);
+    tst_fails(overlapped(&overlap, &err), LEDGER_ERR_CONNECT, &err);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t WHERE source_pos = 5"), 0);
     /* The cursor was moved by another bridge meanwhile. */
-    turn = (struct turn){ .meanwhile = "UPDATE t_cursors SET state = 'other'" };
-    tst_fails(overlapped(&turn, &err), LEDGER_ERR_FENCED, &err);
+    overlap = (struct overlap){ .meanwhile = "UPDATE t_cursors SET state = 'other'" };
+    tst_fails(overlapped(&overlap, &err), LEDGER_ERR_FENCED, &err);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t WHERE source_pos = 5"), 0);
 }
 
 /* A row of the earlier batch that is not committed: the wait for it ends soon. */
 static void test_overlap_meets_a_lock(void **state)
 {
-    struct turn turn = { 0 };
+    struct overlap overlap = { 0 };
     PGconn *other = tst_pg_connect_url(url);
     ledger_error err;
 
     tst_pg_sql(other, "BEGIN; INSERT INTO t (stream, payload, dedup_key) VALUES ('s', '1', 'a')");
     sink_append(&k, "s", 1, "{}", "a");
-    tst_fails(overlapped(&turn, &err), LEDGER_ERR_BUSY, &err);
-    assert_int_equal(turn.turned, 1);
+    tst_fails(overlapped(&overlap, &err), LEDGER_ERR_BUSY, &err);
+    assert_int_equal(overlap.awaited, 1);
     tst_pg_sql(other, "COMMIT");
-    turn = (struct turn){ 0 };
-    tst_ok(overlapped(&turn, &err), &err);
+    overlap = (struct overlap){ 0 };
+    tst_ok(overlapped(&overlap, &err), &err);
     assert_int_equal(k.outcomes[0], LDG_OUTCOME_DEDUPLICATED);
     PQfinish(other);
 }
@@ -547,7 +547,7 @@ static void terminate(void)
                          "WHERE pid <> pg_backend_pid() AND application_name = 'test'");
 }
 
-static ledger_rc terminated_turn(void *ctx, ledger_error *err)
+static ledger_rc terminated_meanwhile(void *ctx, ledger_error *err)
 {
     terminate();
     return LEDGER_OK;
@@ -565,7 +565,7 @@ static void test_t5_lost_before_the_commit(void **state)
                                      .next = &next,
                                      .ops = k.ops,
                                      .count = 1,
-                                     .await_commit_order = terminated_turn };
+                                     .await_commit_order = terminated_meanwhile };
     tst_fails(SINK->sink->apply(&k.s, &apply, k.outcomes, &err), LEDGER_ERR_CONNECT, &err);
     assert_int_equal(tst_pg_sql_int(k.db, "SELECT count(*) FROM t"), 0);
     sink_apply(&k); /* on a new connection */

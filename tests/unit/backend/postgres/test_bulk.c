@@ -49,13 +49,13 @@ static void close_both(void)
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
 
-enum { BEGUN, DRAWN, AT_TURN, DONE };
+enum { BEGUN, RESERVED, AWAITING, DONE };
 struct half {
     struct ldg_pg *pg;
     struct ldg_apply apply;
     uint8_t *outcomes;
     struct half *other;
-    int until; /* what the other one has to have reached for this one's turn to come */
+    int until; /* what the other one has to have reached for this one to go on */
     int state;
     ledger_rc rc;
     ledger_error err;
@@ -78,19 +78,19 @@ static void wait_until(const struct half *half, int state)
     pthread_mutex_unlock(&mutex);
 }
 
-static void half_drawn(void *ctx)
+static void half_reserved(void *ctx)
 {
-    reach(ctx, DRAWN);
+    reach(ctx, RESERVED);
 }
 
-/* The first half's comes only when the second has done whatever it may do before its own. */
-static ledger_rc half_turn(void *ctx, ledger_error *err)
+/* The first half goes on only when the second has done whatever it may do before that. */
+static ledger_rc half_await_order(void *ctx, ledger_error *err)
 {
     struct half *half = ctx;
 
-    reach(half, AT_TURN);
+    reach(half, AWAITING);
     wait_until(half->other, half->until);
-    if (half->until == AT_TURN || half->other->rc == LEDGER_OK)
+    if (half->until == AWAITING || half->other->rc == LEDGER_OK)
         return LEDGER_OK;
     err->code = LEDGER_ERR_FENCED;
     return LEDGER_ERR_FENCED;
@@ -109,7 +109,7 @@ static void *half_run(void *ctx)
 static void apply_in_two(struct sink *k, size_t first_count)
 {
     struct ldg_cursor middle = k->cursor, next = k->cursor;
-    struct half a = { .pg = &k->s, .outcomes = k->outcomes, .until = AT_TURN };
+    struct half a = { .pg = &k->s, .outcomes = k->outcomes, .until = AWAITING };
     struct half b = { .pg = &ahead, .outcomes = k->outcomes + first_count, .until = DONE };
     pthread_t thread;
 
@@ -123,8 +123,8 @@ static void apply_in_two(struct sink *k, size_t first_count)
                                   .ops = k->ops,
                                   .count = first_count,
                                   .park_rejected = true,
-                                  .await_commit_order = half_turn,
-                                  .ids_reserved = half_drawn,
+                                  .await_commit_order = half_await_order,
+                                  .ids_reserved = half_reserved,
                                   .overlap_ctx = &a };
     b.apply = a.apply;
     b.apply.expected = &middle;
@@ -133,7 +133,7 @@ static void apply_in_two(struct sink *k, size_t first_count)
     b.apply.count = k->count - first_count;
     b.apply.overlap_ctx = &b;
     assert_int_equal(pthread_create(&thread, NULL, half_run, &a), 0);
-    wait_until(&a, DRAWN);
+    wait_until(&a, RESERVED);
     half_run(&b);
     pthread_join(thread, NULL);
     for (struct half *half = &a; half != NULL; half = half == &a ? &b : NULL) {
