@@ -456,7 +456,7 @@ static ledger_rc reserve_retried(struct ldg_delivered *delivered, size_t count, 
 }
 
 /* The row was written: it is gone, or has an attempt more. */
-static void settle_retried(struct ldg_delivered *delivered, const struct ldg_parked_row *row,
+static void forget_retried(struct ldg_delivered *delivered, const struct ldg_parked_row *row,
                            bool is_gone)
 {
     size_t kept = 0;
@@ -517,7 +517,7 @@ static ledger_rc write_parked(const struct delivery *run, const struct ldg_parke
     else
         rc = ldg_store_parked_retry(state, row->id, trims, trim_count, &applied, err);
     if (rc == LEDGER_OK) {
-        settle_retried(run->deliverer->delivered, row, applied);
+        forget_retried(run->deliverer->delivered, row, applied);
         *ret_applied = applied;
     }
     return rc;

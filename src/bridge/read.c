@@ -213,7 +213,7 @@ static void *reader_main(void *arg)
 }
 
 /* Waits until the thread no longer uses the source; true: it has read a batch. */
-static bool reader_settle(struct ldg_reader *reader)
+static bool reader_wait_idle(struct ldg_reader *reader)
 {
     if (!reader->has_thread)
         return false;
@@ -228,13 +228,13 @@ static bool reader_settle(struct ldg_reader *reader)
 
 void ldg_read_discard(struct ldg_reader *reader)
 {
-    (void)reader_settle(reader);
+    (void)reader_wait_idle(reader);
 }
 
 void ldg_reader_fini(struct ldg_reader *reader)
 {
     if (reader->has_thread) {
-        (void)reader_settle(reader);
+        (void)reader_wait_idle(reader);
         pthread_mutex_lock(&reader->mutex);
         reader->state = LDG_READER_QUIT;
         pthread_cond_broadcast(&reader->cond);
@@ -258,7 +258,7 @@ static bool may_read_ahead(const struct ldg_reader *reader)
 void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits)
 {
-    (void)reader_settle(reader);
+    (void)reader_wait_idle(reader);
     if (!may_read_ahead(reader))
         return;
     if (!reader->has_thread) {
@@ -282,7 +282,7 @@ ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
     const struct ldg_batch *ahead = &reader->batches[next_batch(reader)];
     ledger_rc rc;
     /* A batch read ahead that is larger than asked for now is no use either. */
-    if (reader_settle(reader) && strcmp(reader->from, from) == 0 &&
+    if (reader_wait_idle(reader) && strcmp(reader->from, from) == 0 &&
         (reader->rc != LEDGER_OK || ahead->log.count <= limits->max_count)) {
         reader->current = next_batch(reader);
         rc = reader->rc;

@@ -304,7 +304,7 @@ static bool close_difference(struct ldg_pg *pg, struct ldg_pg_cursor *c)
     return ldg_pg_snapshot_cut(&c->s1, xmax, &pg->source->work, &c->s0);
 }
 
-/* One trip of log_read. */
+/* One call of log_read. */
 struct reading {
     struct ldg_pg *pg;
     const char *state;
