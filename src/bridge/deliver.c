@@ -327,25 +327,37 @@ static size_t collect(const struct delivery *run, struct ldg_op *ops, uint32_t *
     return count;
 }
 
+/* *done: so many of the ops are done and stay so, whatever is returned. */
+static ledger_rc apply_to_sink(ledger_store *sink, const struct ldg_apply *apply, uint8_t *outcomes,
+                               size_t *done, ledger_error *err)
+{
+    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
+    *done = 0;
+    err->done_count = 0;
+    ledger_rc rc = ldg_store_apply(sink, apply, outcomes, err);
+    if (rc != LEDGER_OK && err->done_count > apply->count - (rc == LEDGER_ERR_REJECTED))
+        return ldg_fail(err, LEDGER_ERR_INTERNAL, "the sink has done more than it was given");
+    if (rc == LEDGER_OK)
+        *done = apply->count;
+    else if (!is_atomic)
+        *done = err->done_count;
+    return rc;
+}
+
 /* Until nothing is left, or something fails that is not the events' fault. REJECTED, where nothing
  * is to be parked: err->done_count is the op. */
 static ledger_rc deliver_rest(struct delivery *run, bool may_park, ledger_error *err)
 {
-    ledger_store *sink = run->deliverer->sink;
-    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
     uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
     uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
     struct ldg_apply apply = { .ops = ops };
+    size_t done;
     ledger_rc rc = LEDGER_OK;
     if (ops == NULL || index == NULL || outcomes == NULL)
         return ldg_fail_nomem(err);
     while (rc == LEDGER_OK && (apply.count = collect(run, ops, index)) > 0) {
-        err->done_count = 0;
-        rc = ldg_store_apply(sink, &apply, outcomes, err);
-        if (rc != LEDGER_OK && err->done_count + (rc == LEDGER_ERR_REJECTED) > apply.count)
-            return ldg_fail(err, LEDGER_ERR_INTERNAL, "the sink has done more than it was given");
-        const size_t done = rc == LEDGER_OK ? apply.count : is_atomic ? 0 : err->done_count;
+        rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, &done, err);
         for (size_t i = 0; i < done; i++) {
             run->outcomes[index[i]] = outcomes[i];
             remember(run, index[i]);
@@ -475,20 +487,17 @@ static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_par
                                 ledger_error *err)
 {
     struct ldg_delivered *delivered = run->deliverer->delivered;
-    ledger_store *sink = run->deliverer->sink;
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
     struct ldg_apply apply = { .ops = ops };
+    size_t done;
     ledger_rc rc = ops != NULL ? reserve_retried(delivered, run->count, err) : ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
         if (!was_retried(delivered, row, run->ops[i].part))
             ops[apply.count++] = run->ops[i];
     if (rc != LEDGER_OK || apply.count == 0)
         return rc;
-    err->done_count = 0;
-    rc = ldg_store_apply(sink, &apply, run->outcomes, err);
-    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
-    const size_t done = rc == LEDGER_OK ? apply.count : is_atomic ? 0 : err->done_count;
-    for (size_t i = 0; i < done && i < apply.count; i++)
+    rc = apply_to_sink(run->deliverer->sink, &apply, run->outcomes, &done, err);
+    for (size_t i = 0; i < done; i++)
         delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){
             .row = row->id,
             .log_position = row->log_position,

@@ -16,6 +16,7 @@ static struct {
     int fail_next;      /* so many calls fail first */
     size_t fail_at;     /* the call that comes to this op fails there, once; 0: none does */
     const char *refuse; /* ops whose line has this are refused; NULL: none */
+    size_t too_many;    /* a failure counts so many more than were done */
     bool in_order;      /* within one call positions never fall */
 } got;
 
@@ -68,7 +69,7 @@ static ledger_rc fail_at(size_t index, ledger_rc rc, const char *message, ledger
     memset(err, 0, sizeof(*err));
     err->code = rc;
     err->flags = ledger_rc_flags(rc);
-    err->done_count = index;
+    err->done_count = index + got.too_many;
     snprintf(err->message, sizeof(err->message), "%s", message);
     return rc;
 }
@@ -516,6 +517,46 @@ static void delivers_each_once(void **state)
     ledger_store_close(&sink);
 }
 
+/* A sink that counts more than it was given is broken, and nobody can tell what it has: neither a
+ * batch nor a retry goes on. */
+static void counts_no_more_than_was_given(void **state)
+{
+    static const size_t too_many[] = { 1, SIZE_MAX };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_error err;
+    uint64_t applied = 0, left = 0;
+    state_options(*state, source, TST_SQLITE, &o);
+    tst_append(source, "s", "1", NULL, NULL);
+    ledger_bridge *bridge = tst_bridge(source, sink, &o);
+    got.fail_next = 1;
+    got.too_many = 2;
+    tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_INTERNAL, &err);
+    got.refuse = "append 1";
+    for (size_t i = 0; i < 2; i++) {
+        got.too_many = too_many[i];
+        tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_INTERNAL, &err);
+    }
+    got.too_many = 0;
+    assert_int_equal(tst_drain(bridge), 1);
+
+    got.fail_next = 1;
+    got.too_many = 2;
+    tst_fails(ledger_bridge_retry(bridge, 0, NULL, NULL, &err), LEDGER_ERR_INTERNAL, &err);
+    for (size_t i = 0; i < 2; i++) {
+        got.too_many = too_many[i];
+        tst_fails(ledger_bridge_retry(bridge, 0, NULL, NULL, &err), LEDGER_ERR_INTERNAL, &err);
+    }
+    got.too_many = 0;
+    got.refuse = NULL;
+    tst_ok(ledger_bridge_retry(bridge, 0, &applied, &left, &err), &err);
+    assert_int_equal(applied, 1);
+    assert_int_equal(left, 0);
+    check_lines((const char *const[]){ "1:1 s append 1" }, 1);
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&sink);
+}
+
 /* The state store is away when all was delivered: it is waited for, and nothing comes twice. */
 static void waits_for_the_state_store(void **state)
 {
@@ -660,10 +701,19 @@ static void keeps_texts_aside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(takes_what_comes),         T(comes_again_after_a_failure), T(knows_origins_apart),
-        T(parks_in_the_state_store), T(trims_what_is_parked),        T(delivers_each_once),
-        T(no_circle_of_two_logs),    T(others_drop_and_retry),       T(waits_for_the_state_store),
-        T(keeps_state_apart),        T(says_what_it_cannot_do),      T(keeps_texts_aside),
+        T(takes_what_comes),
+        T(comes_again_after_a_failure),
+        T(knows_origins_apart),
+        T(parks_in_the_state_store),
+        T(trims_what_is_parked),
+        T(delivers_each_once),
+        T(no_circle_of_two_logs),
+        T(others_drop_and_retry),
+        T(waits_for_the_state_store),
+        T(keeps_state_apart),
+        T(says_what_it_cannot_do),
+        T(keeps_texts_aside),
+        T(counts_no_more_than_was_given),
     };
     return cmocka_run_group_tests_name("pure sink", tests, NULL, NULL);
 }
