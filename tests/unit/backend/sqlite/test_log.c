@@ -440,7 +440,7 @@ static void test_idle_look_is_cheap(void **state)
     sqlite3_trace_v2(s.db, 0, NULL, NULL);
 }
 
-/* T2: the file and a prefix of its WAL put back, as power loss does; then other writes follow. */
+/* The file and a prefix of its WAL put back, as power loss does; then other writes follow. */
 static void test_t2_wal_prefix(void **state)
 {
     struct tst_env *env = *state;

@@ -170,7 +170,7 @@ static int64_t until_rows(size_t count)
     return tst_mono_us() - start;
 }
 
-/* T7: one commit, then nothing: with FULL its file event comes before it is visible. */
+/* One commit, then nothing: with FULL its file event comes before it is visible. */
 static void lone_commits(const char *pragmas)
 {
     char done;
