@@ -55,10 +55,10 @@ typedef struct ledger_bridge_options {
     /* For a sink that keeps no cursor and no parked events (its backend only takes what it is
      * given, or it is a program's own): the store that keeps them. Any of ours with transactions;
      * it is made if it is not there. A table in the database of the source will do. Bridges that
-     * share a sink under one name share this, too: what others keep elsewhere none of them can
-     * know. Each sink has a table of its own: the list of parked events is one, under whatever
-     * names, and what is on it is delivered once. Default: this process's memory, as long as the
-     * bridge. */
+     * share a sink have to share this, too: what is kept elsewhere they cannot see. Give each sink
+     * a table of its own: a table has one list of parked events, whatever the names of the cursors,
+     * and takes an event off once one sink has it. Default: this process's memory, as long as the
+     * bridge. INVALID together with cursor_file. */
     const char *state_url;
     const char *state_table;         /* default LEDGER_BRIDGE_DEFAULT_STATE_TABLE */
     const char *cursor_file;         /* short for state_url "sqlite:" and this path */
@@ -96,16 +96,18 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create(const ledger_store *so
                                                           ledger_error *err);
 /* The same, to a program's own sink, which is copied; on success its close() is called when the
  * bridge is destroyed, on failure never. Unless options say where the state is kept, another
- * process begins anew. Errors besides: INVALID (no deliver(), types that do not exist;
- * another bridge of this process carries the source to the same deliver and ctx, and has its state
- * elsewhere). */
+ * process begins anew. Errors besides: INVALID (no deliver(); `takes` lacks APPEND, or names a type
+ * that does not exist; another bridge of this process carries the source to the same deliver and
+ * ctx and has its state elsewhere, or carries it to another sink and has its state in the same
+ * table). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_create_to(const ledger_store *source,
                                                              const ledger_sink *sink,
                                                              const ledger_bridge_options *options,
                                                              ledger_bridge **ret_bridge,
                                                              ledger_error *err);
 /* Stops first. NULL is fine; sets NULL. From within deliver() of the own sink it only asks for the
- * stop, and the bridge stays. */
+ * stop and logs an error: the bridge stays, and so does *bridge; destroy it later, from elsewhere.
+ */
 LEDGER_API void ledger_bridge_destroy(ledger_bridge **bridge);
 
 /* One poll: reads at most batch_size mutations, applies them, moves the cursor. ret_read (may be
@@ -126,8 +128,8 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_start(ledger_bridge *bridge, 
  * times, also without start. A batch that still waits for a database after four seconds (a lock, an
  * answer, a connection, a commit) is given up: its transaction is rolled back, or, if the commit
  * was sent, the next start finds out; nothing is lost or doubled. So the end comes within ten
- * seconds.
- */
+ * seconds, unless deliver() of a program's own sink does not return (sink.h): that is waited for.
+ * From within deliver() this only asks. */
 LEDGER_API void ledger_bridge_stop(ledger_bridge *bridge);
 
 /* As stop, without waiting. Async-signal-safe. */

@@ -43,7 +43,8 @@ typedef struct ledger_bytes {
  * `ledger_…_options_init()` is the same with the size handed in, for programs in languages that
  * cannot use an inline function of C. NULL is fine for both. */
 
-/* Id of an entry: a number (SQLite, PostgreSQL: text is NULL), or text (MongoDB, ClickHouse). */
+/* Id of an entry: a number (SQLite, PostgreSQL, memory: text is NULL), or a text
+ * (memory:NAME?ids=text). */
 typedef struct ledger_id {
     int64_t number;
     const char *text;

@@ -4,13 +4,14 @@
  * thread and a handle of its own, so that two may be under way: the second adds its rows while the
  * first commits, and waits for that commit before it compares the fence. They begin, commit and end
  * in the order of the log; what the first one fails at makes the second give up.
- * Parallel streams: streams are dealt out by hash
- * to workers with handles of their own; each commits its share only while the cursor still is where
- * the batch began, and when all have committed the cursor moves by compare-and-set. A crash in
- * between leaves a part applied and the cursor behind it: it is applied again, as a no-op. Another
- * bridge's workers may be at a shorter batch from the same cursor and add late what a trim of this
- * one has deleted; so the trims are done once more in the transaction that moves the cursor, which
- * waits for them all and lets no other begin. */
+ *
+ * Parallel streams: streams are dealt out by hash to workers with handles of their own; each
+ * commits its share only while the cursor still is where the batch began, and when all have
+ * committed the cursor moves by compare-and-set. A crash in between leaves a part applied and the
+ * cursor behind it: it is applied again, as a no-op. Another bridge's workers may be at a shorter
+ * batch from the same cursor and add late what a trim of this one has deleted; so the trims are
+ * done once more in the transaction that moves the cursor, which waits for them all and lets no
+ * other begin. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

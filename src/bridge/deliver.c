@@ -4,9 +4,9 @@
  * the rest, in order; one that it refuses is parked, and what is on the same entry waits behind it.
  * Then cursor and parked events are written, in one fenced transaction of the state store.
  *
- * A delivery cannot be taken back. So what was delivered of a batch is remembered until the state
- * store knows of it: while the process lives each op is delivered once, whatever fails; after a
- * crash it may come again, under the same key. */
+ * Hides what of a batch was delivered and is not known to the state store yet. Invariant: while the
+ * process lives each op is delivered once, whatever fails; after a crash it may come again, under
+ * the same key. */
 #include <stdlib.h>
 #include <string.h>
 

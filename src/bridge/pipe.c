@@ -1,4 +1,7 @@
-/* One set of handles with the stages on them, and one poll: once through the stages. */
+/* One set of handles with the stages on them, and one poll: once through the stages.
+ *
+ * Hides which stage begins before the last one has ended. Invariant: after any failure the next
+ * poll begins where the stored cursor stands. */
 #include <stdio.h>
 #include <string.h>
 
@@ -409,7 +412,7 @@ void ldg_pipe_drain(struct ldg_pipe *pipe)
         (void)finish(pipe, &err);
 }
 
-/* A change of pace; whoever is to know of it must be at rest. */
+/* A backlog begins or ends: the sink is told when nothing is under way. */
 static ledger_rc note_pace(struct ldg_pipe *pipe, bool backlog, ledger_error *err)
 {
     if (pipe->backlog == backlog)

@@ -1,9 +1,9 @@
 /* Reading: rows behind a cursor, decoded and completed, from the source alone.
  *
- * While one batch is applied a reader thread may already read the next. Three batches take turns:
- * one may still be under way into the sink, the pipe works on the second, the thread fills the
- * third. A batch read ahead counts only if it begins where the one before it ends; else it is
- * thrown away, so that nothing is ever applied from a guess. */
+ * While one batch is applied a reader thread may already read the next. Two batches take turns: the
+ * pipe works on one, the thread fills the other. Where batches overlap there is a third, which may
+ * still be under way into the sink. A batch read ahead counts only if it begins where the one
+ * before it ends; else it is thrown away, so that nothing is ever applied from a guess. */
 #include <stdio.h>
 #include <string.h>
 

@@ -49,7 +49,7 @@ struct ldg_batch_event {
 };
 
 struct ldg_batch {
-    struct ldg_log_batch log;       /* rows; its arena holds everything below too */
+    struct ldg_log_batch log;       /* rows; its arena holds the events, too */
     struct ldg_batch_event *events; /* log.count of them */
     struct ldg_op *ops;
     size_t op_count;

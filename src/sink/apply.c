@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 
-/* So many ops cost about as much as a range of its own. */
+/* A range of its own costs about as much as so many ops more. */
 #define PIECE_MIN 64
 
 /* --- one plan -------------------------------------------------------------------------------- */
@@ -262,8 +262,8 @@ static void push_pieces(struct ranges *ranges, size_t first, size_t end, size_t 
     }
 }
 
-/* What is tried together with a culprit was done in vain, and each piece costs as much as PIECE_MIN
- * ops: the width between that and the distance of the culprits makes the sum of both smallest. */
+/* Each piece costs as much as PIECE_MIN ops, and what shares a piece with a culprit is done twice.
+ * The sum is smallest at about the square root of PIECE_MIN times the distance of the culprits. */
 static size_t piece_width(size_t distance)
 {
     size_t width = PIECE_MIN;
@@ -362,8 +362,8 @@ static ledger_rc do_ranges(struct ldg_sink_batch *b, bool *ret_again, ledger_err
     struct ranges ranges = { .count = 0 };
     ledger_rc rc = LEDGER_OK;
 
-    /* a range leaves at most two more behind than there were */
-    ranges.items = ldg_arena_alloc(b->arena, (b->count + 3) * sizeof(*ranges.items));
+    /* ranges never overlap, and none is empty */
+    ranges.items = ldg_arena_alloc(b->arena, (b->count + 1) * sizeof(*ranges.items));
     ranges.orders = ldg_arena_calloc(b->arena, b->order_count, sizeof(*ranges.orders));
     if (ranges.items == NULL || ranges.orders == NULL)
         return ldg_fail_nomem(err);

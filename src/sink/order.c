@@ -83,7 +83,7 @@ ledger_rc ldg_sink_orders_collect(struct ldg_sink_batch *b, ledger_error *err)
     return rc;
 }
 
-/* Others may add meanwhile: from now on its order is not known. */
+/* From now on it counts as out of order. */
 static void give_up(struct ldg_sink_order *order)
 {
     order->disorder = true;

@@ -9,8 +9,8 @@
 
 #include "base/error.h"
 
-/* Rows that this range parks come behind all that are there, and before the one that is tried
- * again, which has INT64_MAX where there is none. */
+/* Ids of the rows that this range parks: above all that are in the table, and below INT64_MAX,
+ * which says that no row is tried again. */
 #define NEW_IDS (INT64_MAX / 2)
 
 static bool same_text(const char *a, const char *b)
@@ -83,8 +83,8 @@ static struct ldg_place place_of(const struct ldg_sink_batch *b, const struct ld
     return place;
 }
 
-/* Is it a trim that deletes the entry with the key; or, of op's own log, may it be one: of those
- * its entry is not known? */
+/* May the event be a trim that deletes `holder`? One that can be read is compared; one of op's own
+ * log that cannot be read may be anything. */
 static bool may_free(const struct ldg_sink_batch *b, const struct ldg_sink_parked *row,
                      const struct ldg_op *op, const struct ldg_sink_item *holder)
 {
@@ -180,7 +180,7 @@ void ldg_sink_park_done(struct ldg_sink_batch *b, const struct ldg_op *op)
     }
 }
 
-/* Others that nobody has looked up the trim's own statement deletes. */
+/* Parked rows that were not looked up are deleted by the trim's own statement. */
 bool ldg_sink_park_trim(struct ldg_sink_batch *b, const struct ldg_op *op)
 {
     struct ldg_sink_plan *p = b->plan;

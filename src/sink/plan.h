@@ -1,5 +1,5 @@
 /* The tables of a plan: entries by key, dedup keys by stream, what a trim may reach. Between
- * resolve.c, known.c and parking.c. */
+ * plan.c and apply.c, resolve.c, known.c, parking.c. */
 #ifndef LDG_SINK_PLAN_H
 #define LDG_SINK_PLAN_H
 

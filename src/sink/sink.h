@@ -9,8 +9,9 @@
  *   order.c    do the ids of an origin rise here as they do there?
  *   apply.c    the way of a batch: optimistic, informed, halved
  *
- * All of it runs in the backend's transaction, behind its fence and before its cursor; it opens no
- * connection and knows no SQL.
+ * What looks at the sink, or writes to it, runs in the backend's transaction, behind its fence and
+ * before its cursor; only add() may come before the fence (ldg_sink_may_add_first()). The library
+ * opens no connection and knows no SQL.
  *
  * A batch is tried in up to three ways:
  *   optimistic  Nothing is asked. Because the cursor moves with the data a replay is the exception:
@@ -276,11 +277,12 @@ struct ldg_sink_found {
     int64_t tags_pos, annotations_pos; /* 0: none */
     bool unmergeable;
     const struct ldg_stored *stored;
-    const char *differs; /* not NULL: the row has this field, and it is no such thing */
+    const char *differs; /* a field of the row that cannot be read, so that it differs from any
+                            append; NULL: none */
 };
 ledger_rc ldg_sink_found_entry(struct ldg_sink_batch *b, const struct ldg_sink_found *found,
                                ledger_error *err);
-/* id: that the entry had. */
+/* id: the one that the entry had here when the mark was written. */
 ledger_rc ldg_sink_found_mark(struct ldg_sink_batch *b, int origin, ledger_id key, int64_t id,
                               const struct ldg_sink_mark *mark, ledger_error *err);
 /* The change of an item was written (`changed`), or not: then what is there. id 0: no row. Of an

@@ -1,4 +1,6 @@
-/* Comparing, hashing, writing and reading ids of entries. Pure. */
+/* Comparing, hashing, writing and reading ids of entries. Pure.
+ *
+ * Hides which kind an id is of. Invariant: texts compare by their bytes, in every store. */
 #include "store/id.h"
 
 #include <inttypes.h>

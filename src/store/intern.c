@@ -520,12 +520,13 @@ ledger_rc ldg_store_parked_near(ledger_store *store, const struct ldg_op *ops, s
         err = &local_err;
     ledger_rc rc = ldg_check_use(store, LDG_USE_READ, LDG_HAS(store, state, parked_near),
                                  "parked events", err);
-    if (rc == LEDGER_OK && count == 0)
-        *ret_count = 0;
-    else if (rc == LEDGER_OK)
-        rc = store->backend->state->parked_near(store->ctx, ops, count, arena, ret_rows, ret_count,
-                                                err);
-    return rc;
+    if (rc != LEDGER_OK)
+        return rc;
+    *ret_rows = NULL;
+    *ret_count = 0;
+    return count == 0 ? LEDGER_OK
+                      : store->backend->state->parked_near(store->ctx, ops, count, arena, ret_rows,
+                                                           ret_count, err);
 }
 
 ledger_rc ldg_store_parked_count(ledger_store *store, const char *source_uuid, uint64_t *ret_count,

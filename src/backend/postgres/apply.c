@@ -670,10 +670,3 @@ out:
     PQclear(result);
     return sink->durable_count;
 }
-
-/* The server has no setting of a session that a backlog would want changed. */
-void ldg_pg_hint_backlog(void *ctx, bool backlog)
-{
-    (void)ctx;
-    (void)backlog;
-}

@@ -319,7 +319,6 @@ static const struct ldg_sink_role sink_role = {
              1 << LDG_OP_TRIM | 1 << LDG_OP_PARK,
     .apply = ldg_pg_apply,
     .durable_count = ldg_pg_durable_count,
-    .hint_backlog = ldg_pg_hint_backlog,
 };
 
 static const struct ldg_state_role state_role = {

@@ -1,4 +1,6 @@
-/* What the table says of the order of an origin's entries (sink/order.c). */
+/* What the table says of the order of an origin's entries (sink/order.c).
+ *
+ * Hides the statements. Invariant: an origin that was once noted as out of order stays so. */
 #include "backend/postgres/apply.h"
 
 #include <string.h>

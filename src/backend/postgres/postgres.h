@@ -14,8 +14,8 @@
  * lookup.c counts, single look-ups            tail.c    which ids have settled
  * The source's side (source.h): snapshot.c sets of transactions and the cursor's text, pure;
  * log_diff.c what is new, the witness; log.c pages of rows; wait.c waiting for a commit.
- * The sink's side: cursors.c origins and cursors; apply.c the fenced batch, with bulk.c, copy.c,
- * rows.c, ops.c, order.c and chain.c (apply.h); parked.c parked events (parked.h).
+ * The sink's side: cursors.c origins and cursors; apply.c the fenced batch, with begin.c, known.c,
+ * order.c, change.c, add.c and copy.c (apply.h); parked.c parked events (parked.h).
  *
  * Behind a pooler in transaction mode a session is ours only for a transaction, so nothing here
  * lives in one: no session setting, no named statement, no LISTEN, where `pooled` is set; settings
@@ -575,7 +575,6 @@ ledger_rc ldg_pg_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *e
 ledger_rc ldg_pg_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
                        ledger_error *err);
 uint64_t ldg_pg_durable_count(void *ctx);
-void ldg_pg_hint_backlog(void *ctx, bool backlog);
 void ldg_pg_sink_free(struct ldg_pg *pg); /* at close */
 
 /* --- parked.c -------------------------------------------------------------------------------- */

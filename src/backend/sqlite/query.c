@@ -28,11 +28,6 @@ const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX]
     return p;
 }
 
-int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text)
-{
-    return sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC);
-}
-
 ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
                               const char *why, ledger_error *err)
 {
@@ -42,7 +37,7 @@ ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char
                     s->table, (long long)id, column, why);
 }
 
-/* Columns of %C, sql.c. */
+/* Columns of %C, db.c. */
 enum {
     COL_ID,
     COL_STREAM,

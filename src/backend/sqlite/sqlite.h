@@ -3,6 +3,7 @@
  * backend.c  open, close, the roles         fail.c    what SQLite's results mean
  * db.c       statements (db.h)              tx.c      transactions
  * file.c     which file a name leads to, and if it still does
+ * busy.c     waiting for a lock of the file
  * schema.c   tables, migration              check.c   findings about a store
  * write.c    append, set, trim              query.c   read, search, history
  * The source's side: log.c (rows, cursor, witness), watch.c (waiting for a commit). The sink's
@@ -202,8 +203,6 @@ ledger_rc ldg_sqlite_log_event(struct ldg_sqlite *s, ledger_bytes event, const c
 #define LDG_SQLITE_INT64_MAX 24
 /* A view of text. */
 const char *ldg_sqlite_int64_text(int64_t value, char text[LDG_SQLITE_INT64_MAX]);
-/* text is borrowed until the statement is reset. */
-int ldg_sqlite_bind_text(sqlite3_stmt *stmt, int index, const char *text);
 /* DATA: what another program has written into this row cannot be read. */
 ledger_rc ldg_sqlite_fail_row(const struct ldg_sqlite *s, int64_t id, const char *column,
                               const char *why, ledger_error *err);

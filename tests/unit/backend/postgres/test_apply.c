@@ -615,7 +615,6 @@ static void test_durable_count(void **state)
     for (int i = 0; i < 300 && (count = SINK->sink->durable_count(&k.s)) < 3; i++)
         usleep(10000);
     assert_int_equal(count, 3);
-    SINK->sink->hint_backlog(&k.s, true);
 }
 
 int main(void)
