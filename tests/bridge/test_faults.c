@@ -578,7 +578,7 @@ static void state_file_of_an_own_sink_fails_on_call_n(void **state)
             hit = tst_fault_hits() > 0;
             tst_fault_disarm();
             const size_t again = tst_recorder_check(&recorder, source, NULL);
-            if (again > (n % 2 == 0 ? 0U : 7U * 3))
+            if (again > (n % 2 == 0 ? 0U : o.batch_size * TST_WORKLOAD_APPEND_MAX))
                 tst_fail("%s, call %" PRIu64 ": %zu came again", file_faults[f].what, n, again);
             tst_recorder_fini(&recorder);
         }

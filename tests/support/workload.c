@@ -103,7 +103,6 @@ static void remember(struct tst_workload *w, unsigned stream, int64_t id)
     w->known[i].id = id;
 }
 
-#define APPEND_MAX 30
 static const char *const tag_words[] = {
     "red", "gr\xC3\xBCn", "blue sky",     "\"quoted\"", "<b>&",
     "",    "a.b$c",       "\xE2\x80\xA8", "\\",         "tab\t"
@@ -136,11 +135,11 @@ static ledger_map random_map(struct tst_workload *w, ledger_pair *items, size_t 
 static ledger_rc step_append(struct tst_workload *w, ledger_store *store, size_t count,
                              ledger_error *err)
 {
-    ledger_append_input inputs[APPEND_MAX] = { { { 0 } } };
-    const char *tags[APPEND_MAX][4];
-    ledger_pair metadata[APPEND_MAX][3];
-    char order_keys[APPEND_MAX][32], dedup_keys[APPEND_MAX][32];
-    char *payloads[APPEND_MAX] = { NULL };
+    ledger_append_input inputs[TST_WORKLOAD_APPEND_MAX] = { { { 0 } } };
+    const char *tags[TST_WORKLOAD_APPEND_MAX][4];
+    ledger_pair metadata[TST_WORKLOAD_APPEND_MAX][3];
+    char order_keys[TST_WORKLOAD_APPEND_MAX][32], dedup_keys[TST_WORKLOAD_APPEND_MAX][32];
+    char *payloads[TST_WORKLOAD_APPEND_MAX] = { NULL };
     unsigned stream = (unsigned)tst_random_below(&w->state, w->stream_count);
     char name[64];
     ledger_ids ids = { 0 };
@@ -236,8 +235,9 @@ ledger_rc tst_workload_step(struct tst_workload *w, ledger_store *store, ledger_
         return rc;
     }
     if (kind < 50 || w->no_changes || w->known_count == 0)
-        return step_append(w, store,
-                           kind < 42 ? 1 : 2 + tst_random_below(&w->state, APPEND_MAX - 1), err);
+        return step_append(
+            w, store, kind < 42 ? 1 : 2 + tst_random_below(&w->state, TST_WORKLOAD_APPEND_MAX - 1),
+            err);
     if (kind < 72)
         return step_change(w, store, true, err);
     if (kind < 90 || w->no_trim || tst_random_below(&w->state, 2) != 0)

@@ -8,6 +8,7 @@
 #include "fixtures.h"
 
 #define TST_WORKLOAD_KNOWN 256
+#define TST_WORKLOAD_APPEND_MAX 30 /* entries of one event */
 
 struct tst_workload {
     uint64_t seed; /* for the message of a failing test */
