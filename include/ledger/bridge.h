@@ -286,6 +286,8 @@ typedef struct ledger_verify_options {
     ledger_difference_fn fn;                        /* may be NULL */
     void (*progress)(void *ctx, uint64_t compared); /* may be NULL; about ten times a second */
     void *ctx;
+    ledger_store *state; /* keeps cursor and parked events of a bridge that has state_url; NULL: the
+                            sink does */
 } ledger_verify_options;
 LEDGER_API void ledger_verify_options_init(ledger_verify_options *options, size_t size);
 static inline void ledger_verify_options_defaults(ledger_verify_options *options)

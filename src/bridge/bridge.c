@@ -85,6 +85,8 @@ static ledger_rc check_options(const ledger_bridge_options *o, ledger_error *err
     if (o->name == NULL || o->name[0] == '\0' || strlen(o->name) > 200 ||
         !ldg_utf8_valid(o->name, strlen(o->name)))
         wrong = "name must be 1 to 200 bytes of UTF-8";
+    else if (ldg_sending_is_name(o->name))
+        wrong = "name must not end with /sending: the row of that name is another bridge's";
     else if (o->interval_ms < 1)
         wrong = "interval must be at least 1 ms";
     else if (o->batch_size < 1 || o->batch_size > 1000000)
@@ -290,6 +292,7 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
     ledger_store_close(&b->source);
     ldg_own_destroy(&b->own, b->is_whole);
     ldg_delivered_fini(&b->delivered);
+    ldg_sending_fini(&b->sending);
     for (int i = 0; i < STRINGS; i++)
         ldg_free(b->strings[i]);
     if (b->wake_fd >= 0)

@@ -314,33 +314,54 @@ static ledger_rc park_refused(struct delivery *run, size_t index, ledger_error *
     return rc == LEDGER_OK ? hold_behind_op(run, index, err) : rc;
 }
 
-/* What is left, in order. */
-static size_t collect(const struct delivery *run, struct ldg_op *ops, uint32_t *index)
+static int compare_turns(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Ops in order of their deliveries, and of the log within one. */
+static uint64_t *take_turns(const struct delivery *run)
+{
+    uint64_t *turns = ldg_arena_calloc(run->arena, run->count, sizeof(*turns));
+    bool in_order = true;
+    for (size_t i = 0; turns != NULL && i < run->count; i++) {
+        turns[i] = (uint64_t)run->ops[i].delivery << 32 | i;
+        in_order = in_order && (i == 0 || turns[i - 1] < turns[i]);
+    }
+    if (!in_order)
+        qsort(turns, run->count, sizeof(*turns), compare_turns);
+    return turns;
+}
+
+/* What is left, in these turns. */
+static size_t collect(const struct delivery *run, const uint64_t *turns, struct ldg_op *ops,
+                      uint32_t *index)
 {
     size_t count = 0;
     for (size_t i = 0; i < run->count; i++) {
-        if (run->is_done[i] || run->reasons[i] != NULL)
+        const uint32_t at = (uint32_t)turns[i];
+        if (run->is_done[at] || run->reasons[at] != NULL)
             continue;
-        ops[count] = run->ops[i];
-        index[count++] = (uint32_t)i;
+        ops[count] = run->ops[at];
+        index[count++] = at;
     }
     return count;
 }
 
-/* *done: so many of the ops are done and stay so, whatever is returned. */
+/* Ops whose outcome is not NONE are done and stay so, whatever is returned. */
 static ledger_rc apply_to_sink(ledger_store *sink, const struct ldg_apply *apply, uint8_t *outcomes,
-                               size_t *done, ledger_error *err)
+                               ledger_error *err)
 {
     const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
-    *done = 0;
+    memset(outcomes, LDG_OUTCOME_NONE, apply->count);
     err->done_count = 0;
     ledger_rc rc = ldg_store_apply(sink, apply, outcomes, err);
-    if (rc != LEDGER_OK && err->done_count > apply->count - (rc == LEDGER_ERR_REJECTED))
-        return ldg_fail(err, LEDGER_ERR_INTERNAL, "the sink has done more than it was given");
-    if (rc == LEDGER_OK)
-        *done = apply->count;
-    else if (!is_atomic)
-        *done = err->done_count;
+    if (rc != LEDGER_OK && is_atomic)
+        memset(outcomes, LDG_OUTCOME_NONE, apply->count);
+    if (rc == LEDGER_ERR_REJECTED &&
+        (err->done_count >= apply->count || outcomes[err->done_count] != LDG_OUTCOME_NONE))
+        return ldg_fail(err, LEDGER_ERR_INTERNAL, "the sink refuses what it was not given, or has");
     return rc;
 }
 
@@ -351,14 +372,16 @@ static ledger_rc deliver_rest(struct delivery *run, bool may_park, ledger_error 
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
     uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
     uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
+    uint64_t *turns = take_turns(run);
     struct ldg_apply apply = { .ops = ops };
-    size_t done;
     ledger_rc rc = LEDGER_OK;
-    if (ops == NULL || index == NULL || outcomes == NULL)
+    if (ops == NULL || index == NULL || outcomes == NULL || turns == NULL)
         return ldg_fail_nomem(err);
-    while (rc == LEDGER_OK && (apply.count = collect(run, ops, index)) > 0) {
-        rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, &done, err);
-        for (size_t i = 0; i < done; i++) {
+    while (rc == LEDGER_OK && (apply.count = collect(run, turns, ops, index)) > 0) {
+        rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, err);
+        for (size_t i = 0; i < apply.count; i++) {
+            if (outcomes[i] == LDG_OUTCOME_NONE)
+                continue;
             run->outcomes[index[i]] = outcomes[i];
             remember(run, index[i]);
             ldg_refusals_applied(&run->refusals, ops[i].kind);
@@ -417,6 +440,9 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
                    NOT_PARKED, err);
     if (rc == LEDGER_OK)
         rc = recall(&run, cursor->from, err);
+    if (rc == LEDGER_OK && batch->op_count > 0)
+        rc = ldg_sending_begin(deliverer->sending, deliverer->state, cursor, batch->ops,
+                               batch->op_count, err);
     if (rc == LEDGER_OK)
         rc = find_waiting(&run, err);
     if (rc == LEDGER_OK)
@@ -489,21 +515,21 @@ static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_par
     struct ldg_delivered *delivered = run->deliverer->delivered;
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
     struct ldg_apply apply = { .ops = ops };
-    size_t done;
     ledger_rc rc = ops != NULL ? reserve_retried(delivered, run->count, err) : ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
         if (!was_retried(delivered, row, run->ops[i].part))
             ops[apply.count++] = run->ops[i];
     if (rc != LEDGER_OK || apply.count == 0)
         return rc;
-    rc = apply_to_sink(run->deliverer->sink, &apply, run->outcomes, &done, err);
-    for (size_t i = 0; i < done; i++)
-        delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){
-            .row = row->id,
-            .log_position = row->log_position,
-            .attempts = row->attempts,
-            .part = ops[i].part,
-        };
+    rc = apply_to_sink(run->deliverer->sink, &apply, run->outcomes, err);
+    for (size_t i = 0; i < apply.count; i++)
+        if (run->outcomes[i] != LDG_OUTCOME_NONE)
+            delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){
+                .row = row->id,
+                .log_position = row->log_position,
+                .attempts = row->attempts,
+                .part = ops[i].part,
+            };
     return rc;
 }
 

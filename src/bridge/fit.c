@@ -36,7 +36,7 @@ ledger_rc ldg_fit_check_others(const struct ldg_cursor_keeper *cursor, ledger_st
     ledger_rc rc =
         row == NULL ? ldg_fail_nomem(err) : ldg_store_cursor_list(cursor->store, &names, err);
     for (size_t i = 0; rc == LEDGER_OK && i < names.count; i++) {
-        if (strcmp(names.items[i], cursor->name) == 0)
+        if (strcmp(names.items[i], cursor->name) == 0 || ldg_sending_is_name(names.items[i]))
             continue;
         rc = ldg_store_cursor_get(cursor->store, names.items[i], false, row, &why);
         if (rc == LEDGER_OK && row->state[0] != '\0')

@@ -11,7 +11,7 @@
 
 ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store)
 {
-    return (ldg_store_caps(sink) & LDG_CAP_ORIGINS) != 0 ? sink : state_store;
+    return state_store != NULL ? state_store : sink;
 }
 
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
@@ -88,6 +88,7 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
             .sink = pipe->sink,
             .state = pipe->state_store,
             .delivered = &bridge->delivered,
+            .sending = &bridge->sending,
             .refusals.limit = bridge->options.refusal_limit,
         };
         *ret_pipe = pipe;
@@ -211,6 +212,7 @@ static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
         skip = &tally->skip_origin;
     } else {
         switch (outcome) {
+        case LDG_OUTCOME_NONE: /* of a batch that failed; none is accounted */
         case LDG_OUTCOME_MISSING:
             skip = &tally->skip_missing;
             break;
@@ -500,7 +502,7 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
             *ret_read = 0;
         return rc;
     }
-    bool ahead = joined && batch->log.more && pipe->limit_once == 0 && pipe->state_store == NULL;
+    bool ahead = joined && batch->log.more && pipe->limit_once == 0;
     if (ahead) {
         limits = limits_of(pipe, true);
         ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);

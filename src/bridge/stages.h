@@ -5,6 +5,7 @@
  *   plan.c    events + the user's choices -> ops, or why there are none      (pure)
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
  *   deliver.c the same, into a sink that keeps no state: another store keeps it
+ *   sending.c what one delivery is made of, so that it is the same when it comes again
  *   cursor.c  where the next batch begins                                    (owns positions)
  *   takeover.c  what the Go bridge left in the sink
  *
@@ -171,9 +172,25 @@ struct ldg_delivered {
     struct ldg_retried_op *retried;
     size_t retried_count, retried_cap;
 };
+/* sending.c: an event of the batch that begins where the cursor stands. */
+struct ldg_sent {
+    int64_t position;
+    uint32_t number; /* of its delivery */
+    uint32_t rank;   /* among all of them, as they came */
+};
+struct ldg_sending {
+    bool is_loaded;
+    struct ldg_cursor row;  /* as it stands in the state store */
+    uint64_t from_hash;     /* of the cursor */
+    struct ldg_sent *items; /* by position */
+    size_t count, cap;
+    uint32_t last; /* the highest number */
+    bool is_cut;   /* the row had no room for all of them */
+};
 struct ldg_deliverer {
     ledger_store *sink, *state;
-    struct ldg_delivered *delivered; /* the bridge's */
+    struct ldg_delivered *delivered; /* the bridge's, and so is … */
+    struct ldg_sending *sending;     /* … this */
     struct ldg_refusals refusals;
 };
 
@@ -221,9 +238,10 @@ struct ledger_bridge {
     ledger_store *source, *sink; /* templates: every pipe opens its own from them */
     ledger_store *state_store;   /* keeps the cursors of a sink that does not; else NULL */
     struct ldg_own_sink *own;    /* the program's sink; else NULL */
-    pthread_mutex_t lone_mutex;  /* with a state store polls take turns: for `delivered`, and
-                                    because a delivery cannot be taken back */
+    pthread_mutex_t lone_mutex;  /* with a state store polls take turns: for `delivered` and
+                                    `sending`, and because a delivery cannot be taken back */
     struct ldg_delivered delivered;
+    struct ldg_sending sending;
     struct ldg_telemetry telemetry;
     int wake_fd, stop_fd; /* eventfds; stop_fd stays readable once set */
     atomic_bool stopping;
@@ -327,6 +345,15 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
                              const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
                              bool *ret_applied, ledger_error *err);
 void ldg_delivered_fini(struct ldg_delivered *delivered);
+
+/* Sets op->delivery of a batch that begins where the cursor stands, and has it in the state store
+ * before it returns. Errors: FENCED (another bridge of this name is at work). */
+ledger_rc ldg_sending_begin(struct ldg_sending *sending, ledger_store *state,
+                            const struct ldg_cursor_keeper *cursor, struct ldg_op *ops,
+                            size_t count, ledger_error *err);
+void ldg_sending_fini(struct ldg_sending *sending);
+/* Is this the name of such a row beside a cursor? */
+bool ldg_sending_is_name(const char *name);
 
 /* Reads the cursor and finds where to begin; takes over what the Go bridge left (*ret_adopt). */
 ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source, bool create,

@@ -112,12 +112,21 @@ static ledger_rc check_others(const struct ledger_bridge *bridge, ledger_error *
     return rc == LEDGER_OK ? ldg_own_enter(bridge->own, source.uuid, state.uuid, err) : rc;
 }
 
+/* A sink that has a cursor but no transactions keeps it behind what it was given; a state store has
+ * what such a sink lacks, a fence. */
+static bool needs_state(const struct ledger_bridge *bridge)
+{
+    const uint64_t caps = ldg_store_caps(bridge->sink);
+    const bool named = bridge->options.state_url != NULL || bridge->options.cursor_file != NULL;
+    return (caps & LDG_CAP_TX_CURSOR) == 0 || (named && (caps & LDG_CAP_ATOMIC_BATCH) == 0);
+}
+
 ledger_rc ldg_state_open(struct ledger_bridge *bridge, ledger_error *err)
 {
     ledger_store *const ends[] = { bridge->source, bridge->sink };
     const ledger_bridge_options *o = &bridge->options;
     struct ldg_identity source, sink;
-    const bool needed = (ldg_store_caps(bridge->sink) & LDG_CAP_TX_CURSOR) == 0;
+    const bool needed = needs_state(bridge);
     ledger_rc rc = LEDGER_OK;
     if (!needed && (o->state_url != NULL || o->cursor_file != NULL))
         return ldg_fail(err, LEDGER_ERR_INVALID,

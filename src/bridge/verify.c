@@ -383,13 +383,14 @@ static ledger_rc scan_log(struct verify *v, const char *from, int64_t until, boo
 static ledger_rc mark_parked(struct verify *v, struct ldg_arena *arena, ledger_error *err)
 {
     int64_t after = 0;
-    if ((ldg_store_caps(v->sink) & LDG_CAP_PARK) == 0)
+    if ((ldg_store_caps(v->cursor.store) & LDG_CAP_PARK) == 0)
         return LEDGER_OK;
     for (;;) {
         struct ldg_parked_row *rows = NULL;
         size_t count = 0;
         ldg_arena_reset(arena);
-        ledger_rc rc = ldg_store_parked_list(v->sink, after, 100, arena, &rows, &count, err);
+        ledger_rc rc =
+            ldg_store_parked_list(v->cursor.store, after, 100, arena, &rows, &count, err);
         if (rc != LEDGER_OK || count == 0)
             return rc;
         for (size_t i = 0; i < count; i++) {
@@ -761,7 +762,7 @@ static const struct ldg_options verify_options = {
             .max_reported = 10,
         },
     .size = sizeof(ledger_verify_options),
-    .least = LDG_OPTIONS_UP_TO(ledger_verify_options, ctx),
+    .least = LDG_OPTIONS_UP_TO(ledger_verify_options, state),
 };
 
 void ledger_verify_options_init(ledger_verify_options *options, size_t size)
@@ -791,7 +792,7 @@ static ledger_rc verify_new(ledger_store *source, ledger_store *sink,
     ldg_arena_init(&v->texts, 0);
     ldg_arena_init(&v->trim_texts, 0);
     v->cursor = (struct ldg_cursor_keeper){
-        .store = sink,
+        .store = options->state != NULL ? options->state : sink,
         .name = options->name != NULL ? options->name : LEDGER_BRIDGE_DEFAULT_NAME,
         .codec = &ledger_int64_codec,
     };
@@ -828,8 +829,8 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     rc = ldg_cursor_look(&v->cursor, source, &position, err);
     if (rc == LEDGER_ERR_NOT_FOUND)
         rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND,
-                      "the sink has no cursor \"%s\": no bridge of that name has run (see --name)",
-                      v->cursor.name);
+                      "the %s has no cursor \"%s\": no bridge of that name has run (see --name)",
+                      o.state != NULL ? "state store" : "sink", v->cursor.name);
     if (rc == LEDGER_OK)
         rc = find_pairs(v, err);
     for (size_t i = 0; i < v->pair_count && rc == LEDGER_OK; i++)

@@ -273,23 +273,40 @@ static void print_verdict_json(const struct verify *verify, const ledger_verify_
     json_end(stdout);
 }
 
+/* Here the sink is wanted itself, whoever keeps its cursor. */
+static int verify_open(const struct cli *cli, struct pair *ret_pair, ledger_store **ret_state)
+{
+    *ret_pair = (struct pair){ 0 };
+    int exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &ret_pair->source);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, CLI_SINK, LEDGER_STORE_READ_ONLY, &ret_pair->sink);
+    if (exit_code == 0 && cli_keeper(cli) == CLI_STATE)
+        exit_code = cli_store_open(cli, CLI_STATE, LEDGER_STORE_READ_ONLY, ret_state);
+    if (exit_code != 0)
+        pair_close(ret_pair);
+    return exit_code;
+}
+
 int cli_bridge_verify(const struct cli *cli)
 {
     struct pair pair;
     struct verify verify = { .json = cli_flag(cli, OPT_JSON), .draw = cli_progress_possible() };
+    ledger_store *state = NULL;
     ledger_verify_options options;
     ledger_verify_result result;
     ledger_error err = { 0 };
-    int exit_code = pair_open(cli, LEDGER_STORE_READ_ONLY, &pair);
+    int exit_code = verify_open(cli, &pair, &state);
     if (exit_code != 0)
         return exit_code;
     verify.to = open_memstream(&verify.text, &verify.size);
     if (verify.to == NULL) {
         cli_error("out of memory");
+        ledger_store_close(&state);
         pair_close(&pair);
         return CLI_EXIT_TEMPORARY;
     }
     ledger_verify_options_defaults(&options);
+    options.state = state;
     options.name = bridge_name(cli);
     options.max_reported = (size_t)cli_number(cli, OPT_MAX_REPORTED, 10);
     options.fn = keep_difference;
@@ -308,6 +325,7 @@ int cli_bridge_verify(const struct cli *cli)
             print_verdict(&verify, &result);
     }
     cli_free(verify.text);
+    ledger_store_close(&state);
     pair_close(&pair);
     return exit_code;
 }

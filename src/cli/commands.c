@@ -185,7 +185,7 @@ const struct cli_command cli_commands[] = {
           "carry,\n"
           "and payloads that its bridge re-encoded, are counted apart and are no difference.",
       .examples = "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS, OPT_MAX_REPORTED),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_MAX_REPORTED),
       .run = cli_bridge_verify },
     { .words = "bridge parked list",
       .args = "",

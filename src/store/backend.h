@@ -139,6 +139,8 @@ struct ldg_op {
     uint32_t part, parts;    /* it is this one of the event's, from 0, and so many there are */
     int64_t source_epoch;    /* with source_uuid */
     const char *origin_text; /* "uuid:epoch" of `origin`; "": of the store whose log was read */
+    uint32_t delivery; /* of a sink without state: ops come in order of it, and what is joined with
+                          others of the same number, and of no other, comes again as it was */
 };
 
 static inline bool ldg_op_is_change(const struct ldg_op *op)
@@ -158,7 +160,8 @@ enum ldg_outcome {
     LDG_OUTCOME_REPLAYED,     /* was here already, unchanged */
     LDG_OUTCOME_DEDUPLICATED, /* its dedup key was here under another id */
     LDG_OUTCOME_APPLIED,
-    LDG_OUTCOME_PARKED, /* kept aside: refused, undecodable, or behind a parked event */
+    LDG_OUTCOME_PARKED,      /* kept aside: refused, undecodable, or behind a parked event */
+    LDG_OUTCOME_NONE = 0xff, /* not done */
 };
 
 /* What a sink's database has refused of late: the brake of refusals.c, below. */
@@ -249,6 +252,7 @@ struct ldg_history_row {
 
 /* What a program asks of a store. */
 struct ldg_store_role {
+    /* Optional; NULL: a program only reads it. */
     ledger_rc (*append)(void *ctx, const char *stream, const ledger_append_input *inputs,
                         size_t count, ledger_ids *ret_ids, ledger_error *err);
     /* stream NULL: all. search NULL: plain read. All in the arena. */
@@ -357,8 +361,9 @@ struct ldg_sink_role {
      * Errors: FENCED, REJECTED (err->done_count = index of the op), POSITION_REUSED, REFUSED_ALL
      * (the brake), FOREIGN_BRIDGE (the Go bridge has added an op's entry), UNKNOWN_OUTCOME; all of
      * them leave nothing behind, except UNKNOWN_OUTCOME.
-     * Without ATOMIC_BATCH ops are done one after the other: whatever fails, err->done_count of
-     * them are done and stay so; those behind come again.
+     * Without ATOMIC_BATCH ops may be done in part: whatever fails, those are done, and do not come
+     * again, whose outcome was set (before the call each is NONE). Of one stream they are done in
+     * order; distinct streams may go side by side.
      * REJECTED, and parking, is for what an event itself runs into. What would meet every event (a
      * table of another shape, ids that have run out, a missing privilege, a full disk) has codes
      * of its own, and parks nothing. */

@@ -9,7 +9,7 @@
  */
 enum {
     LDG_CAP_MUTATION_LOG = 1 << 16, /* can be a source */
-    LDG_CAP_TX_CURSOR = 1 << 17,    /* a sink that moves the cursor in apply()'s transaction */
+    LDG_CAP_TX_CURSOR = 1 << 17,    /* a sink whose apply() moves the cursor */
     LDG_CAP_ORIGINS = 1 << 18, /* numbers origins and finds their entries: replays are no-ops */
     LDG_CAP_TAGS = 1 << 19,
     LDG_CAP_ANNOTATIONS = 1 << 20,

@@ -130,8 +130,10 @@ static bool is_half(int there, int of)
 
 static const char *store_problem(const struct ldg_store_role *r)
 {
-    if (!r->append || !r->read || !r->count || !r->stat || !r->list_streams)
-        return "store: append, read, count, stat and list_streams are required";
+    if (!r->read || !r->count || !r->stat || !r->list_streams)
+        return "store: read, count, stat and list_streams are required";
+    if (!r->append && (r->set_tags || r->set_annotations || r->trim || r->tx_begin))
+        return "store: who writes has append";
     if (is_half(!!r->tx_begin + !!r->tx_commit + !!r->tx_rollback, 3))
         return "store: the tx_ callbacks come together or not at all";
     if (is_half(!!r->watermark + !!r->read_gaps, 2))
