@@ -61,7 +61,8 @@ enum {
     X(INTERNAL, 25, LEDGER_ERROR_FATAL, 1, "internal error")                                       \
     X(TIMEOUT, 26, LEDGER_ERROR_RETRY, 75, "not done within the time given")                       \
     X(REFUSED_ALL, 27, LEDGER_ERROR_FATAL, 78, "sink refuses every event")                         \
-    X(FOREIGN_BRIDGE, 28, LEDGER_ERROR_FATAL, 78, "the Go module's bridge is at this sink, too")
+    X(FOREIGN_BRIDGE, 28, LEDGER_ERROR_FATAL, 78, "the Go module's bridge is at this sink, too")   \
+    X(UNTRUSTED, 29, LEDGER_ERROR_FATAL, 78, "certificate is not accepted")
 
 typedef enum ledger_rc {
 #define X(name, number, flags, exit, text) LEDGER_ERR_##name = number,

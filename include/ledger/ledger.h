@@ -6,6 +6,7 @@
 #include "ledger/error.h"
 #include "ledger/types.h"
 #include "ledger/event.h"
+#include "ledger/http.h"
 #include "ledger/store.h"
 #include "ledger/stream.h"
 #include "ledger/telemetry.h"

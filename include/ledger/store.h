@@ -16,6 +16,7 @@
 #define LEDGER_STORE_H
 
 #include "ledger/event.h"
+#include "ledger/http.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -86,6 +87,8 @@ typedef struct ledger_store_options {
                           adds "/NAME"; NULL: "ledger" */
     const ledger_wait *wait; /* must outlive the store, and every bridge that is made from it; NULL:
                                 calls wait as long as their timeouts allow, and tell nobody */
+    const ledger_http_options *http; /* for a URL that is reached over HTTP; copied; NULL: their
+                                        defaults */
 } ledger_store_options;
 
 LEDGER_API void ledger_store_options_init(ledger_store_options *options, size_t size);

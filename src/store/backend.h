@@ -44,6 +44,7 @@ struct ldg_open {
                           NULL, any length */
     const ledger_wait *wait; /* NULL: nobody is asked or told. With `connection` it tells of an
                                 interrupt, and of nothing else */
+    const ledger_http_options *http; /* never NULL; of this version, within their limits */
     enum ldg_role {
         LDG_ROLE_USER,   /* opened by a program */
         LDG_ROLE_SOURCE, /* a bridge's reading end: never checkpoints, never blocks writers */

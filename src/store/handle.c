@@ -52,6 +52,7 @@ void ldg_store_free(ledger_store *store)
     ldg_free(store->table);
     ldg_free(store->log_table);
     ldg_free(store->label);
+    ldg_free(store->http);
     ldg_free(store);
 }
 
@@ -86,7 +87,7 @@ static ledger_rc copy_options(ledger_store *store, const ledger_store_options *o
         (options->url && !store->url))
         return ldg_fail_nomem(err);
     ldg_mask_url(shown, store->shown_url, shown_size);
-    return LEDGER_OK;
+    return ldg_http_options_copy(options->http, &store->http, err);
 }
 
 /* --- who is asked and told during a call ----------------------------------------------------- */
@@ -184,6 +185,7 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         .connection = options->connection,
         .label = store->label,
         .wait = &store->waits,
+        .http = store->http,
         .role = role,
     };
     rc = store->backend->open(store->ctx, &store->open, err);

@@ -14,6 +14,10 @@
 #define LDG_LOG_SUFFIX "_mutations"
 #define LDG_LOG_TABLE_MAX_BYTES (LEDGER_MAX_TABLE_BYTES + sizeof(LDG_LOG_SUFFIX) - 1)
 #define LDG_LABEL_MAX 512
+/* http.c: options of any version (NULL: the defaults), checked, as ours, with their strings; freed
+ * by ldg_free(). */
+ledger_rc ldg_http_options_copy(const ledger_http_options *options, ledger_http_options **ret_copy,
+                                ledger_error *err);
 /* Flags for the one opening that they are given to. */
 #define LDG_FLAGS_ONCE                                                                             \
     ((uint32_t)(LEDGER_STORE_CREATE | LEDGER_STORE_NEW_IDENTITY | LEDGER_OWN_CONN |                \
@@ -28,6 +32,7 @@ struct ledger_store {
     char *table;
     char *log_table;
     char *label;
+    ledger_http_options *http;
     atomic_bool interrupted; /* the call that runs, or ran last */
     const ledger_wait *wait; /* whom the program named; NULL: nobody */
     ledger_wait waits;       /* whom the backend asks: of the interrupt, and that one */

@@ -84,6 +84,7 @@ ledger_rc ldg_store_reopen_for(const ledger_store *store, enum ldg_role role, co
         .flags = store->open.flags & ~LDG_FLAGS_ONCE,
         .busy_timeout_ms = store->open.busy_timeout_ms,
         .wait = wait ? wait : store->wait,
+        .http = store->http,
     };
     return ldg_store_open_as(store->backend, &options, role, ret_store, err);
 }
