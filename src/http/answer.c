@@ -66,6 +66,8 @@ static void note_detail(struct ldg_http_slot *slot, CURLcode code)
     /* libcurl's words for it repeat the host and how long it took. */
     if (exchange->trouble == LDG_HTTP_NOT_CONNECTED && os_error != 0 && code != CURLE_PROXY)
         text = strerror((int)os_error);
+    if (exchange->trouble == LDG_HTTP_PROTOCOL && code == CURLE_OK)
+        text = "a status that has not three digits";
     ldg_mask_url(text, exchange->detail, sizeof(exchange->detail));
 }
 
@@ -75,9 +77,12 @@ void ldg_http_slot_finish(struct ldg_http_slot *slot, CURLcode code)
     long status = 0, request_bytes = 0;
     (void)curl_easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(slot->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-    exchange->status = (int)status;
+    /* libcurl lets any number pass. */
+    exchange->status = status >= 100 && status <= 999 ? (int)status : 0;
     exchange->was_sent = request_bytes > 0;
     exchange->trouble = trouble_of(slot, code);
+    if (exchange->trouble == LDG_HTTP_OK && exchange->status == 0)
+        exchange->trouble = LDG_HTTP_PROTOCOL;
     if (exchange->trouble != LDG_HTTP_OK)
         note_detail(slot, code);
 }
