@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""Runs the example that receives webhooks, sends it good and bad ones, lets a bridge send there:
+test_webhook_receiver.py RECEIVER LEDGERCTL. Prints TAP."""
+import base64
+import hashlib
+import hmac
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+KEYS = [b'0123456789abcdef01234567', b'another key of 32 bytes length..']
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+class Example:
+    def __init__(self, folder):
+        self.port = free_port()
+        self.secrets = os.path.join(folder, 'secrets')
+        self.printed = os.path.join(folder, 'printed')
+        with open(self.secrets, 'w', encoding='ascii') as file:
+            for key in KEYS:
+                file.write(f'whsec_{base64.b64encode(key).decode()}\n')
+        with open(self.printed, 'wb') as out:
+            # pylint: disable=consider-using-with
+            self.process = subprocess.Popen(
+                [sys.executable, sys.argv[1], str(self.port), self.secrets], stdout=out,
+                stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(('127.0.0.1', self.port), 1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None and time.monotonic() < end
+                time.sleep(0.01)
+
+    def lines(self):
+        with open(self.printed, encoding='utf-8') as file:
+            return file.read().splitlines()
+
+    def post(self, ident, body, key=KEYS[0], age=0, signature=None):
+        """The status of the answer."""
+        moment = str(int(time.time()) - age)
+        text = f'{ident}.{moment}.{body}'.encode()
+        right = base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode()
+        request = urllib.request.Request(f'http://127.0.0.1:{self.port}/', body.encode(), {
+            'webhook-id': ident, 'webhook-timestamp': moment,
+            'webhook-signature': f'v1,{right}' if signature is None else signature})
+        try:
+            with DIRECT.open(request, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+
+def bridge(folder, example):
+    """Exit status, and the payloads that were printed because of it."""
+    def ctl(*args):
+        return subprocess.run([sys.argv[2], *args], capture_output=True, text=True, check=False,
+                              timeout=120, input='')
+
+    source, state = (f'sqlite:{folder}/{name}.db' for name in ('source', 'state'))
+    ctl('store', 'init', '--store', source)
+    for number in range(3):
+        ctl('stream', 'append', f'{{"n": {number}}}', '--store', source, '--stream', 's')
+    before = len(example.lines())
+    results = [ctl('bridge', 'run', '--until-empty', '--source', source, '--state', state,
+                   '--sink', f'http://127.0.0.1:{example.port}/', '--secret-file', example.secrets)
+               for _ in range(2)]
+    payloads = [entry['payload']['n'] for line in example.lines()[before:]
+                for entry in json.loads(line)['entries']]
+    return [r.returncode for r in results], payloads, results[0].stderr
+
+
+def main():
+    checks = []
+
+    def check(name, is_, wanted):
+        checks.append((name, is_, wanted))
+
+    with tempfile.TemporaryDirectory() as folder:
+        example = Example(folder)
+        try:
+            check('signed', example.post('u:1:1', '{"a": 1}'), 204)
+            check('signed with the other secret', example.post('u:1:2', '"b"', KEYS[1]), 204)
+            check('came before', example.post('u:1:1', '{"a": 1}'), 204)
+            check('one of several signatures', example.post(
+                'u:1:1', '{"a": 1}', signature='v1a,x v1,AAAA'), 401)
+            check('by somebody else', example.post('u:1:3', '"c"', b'x'), 401)
+            check('recorded and sent again', example.post('u:1:4', '"d"', age=301), 401)
+            check('not signed', example.post('u:1:5', '"e"', signature=''), 401)
+            check('no letters', example.post('u:1:5', '"e"', signature='v1,\xe9'), 401)
+            check('each is printed once', example.lines(), ['{"a": 1}', '"b"'])
+            codes, payloads, error = bridge(folder, example)
+            check('a bridge sends to it: ' + error, (codes, payloads), ([0, 0], [0, 1, 2]))
+        finally:
+            example.process.kill()
+            example.process.wait()
+
+    print(f'1..{len(checks)}')
+    for number, (name, is_, wanted) in enumerate(checks, 1):
+        print(f'{"ok" if is_ == wanted else "not ok"} {number} - {name}')
+        if is_ != wanted:
+            print(f'# got {is_!r}\n# expected {wanted!r}')
+    return 0 if all(is_ == wanted for _, is_, wanted in checks) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
