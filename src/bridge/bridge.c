@@ -311,6 +311,7 @@ void ledger_bridge_destroy(ledger_bridge **bridge)
 
 struct retry {
     int64_t pause_ms; /* the next one; 0: no failure since the last success */
+    int64_t asked_ms; /* for the next one: the sink asks for so much */
     int64_t failing_since_us;
     ledger_rc told; /* what the log was told last, since then */
 };
@@ -356,7 +357,12 @@ static bool back_off(struct ledger_bridge *bridge, struct retry *retry, int64_t 
     retry->told = rc;
     /* Half fixed, half random: several bridges do not come back in step. */
     int64_t half = retry->pause_ms / 2;
-    pause_ms(bridge, half + (int64_t)(ldg_random_u64() % (uint64_t)(half + 1)) + 1);
+    int64_t ms = half + (int64_t)(ldg_random_u64() % (uint64_t)(half + 1)) + 1;
+    if (retry->asked_ms > ms) {
+        const int64_t left_ms = o->retry_for_ms - (now - retry->failing_since_us) / 1000;
+        ms = o->retry_for_ms >= 0 && left_ms < retry->asked_ms ? left_ms : retry->asked_ms;
+    }
+    pause_ms(bridge, ms);
     retry->pause_ms =
         retry->pause_ms <= o->retry_max_ms / 2 ? retry->pause_ms * 2 : o->retry_max_ms;
     return true;
@@ -395,6 +401,15 @@ static ledger_rc open_pipe(struct ledger_bridge *bridge, const ledger_wait *wait
     bridge->stats.error_count++;
     pthread_mutex_unlock(&bridge->mutex);
     return rc;
+}
+
+/* What the sink asks for is heard once, before its handle is closed. */
+static int64_t take_pause(struct ldg_pipe *pipe)
+{
+    const int64_t ms = pipe != NULL ? pipe->deliverer.pause_ms : 0;
+    if (pipe != NULL)
+        pipe->deliverer.pause_ms = 0;
+    return ms;
 }
 
 ledger_rc ldg_bridge_check(const ledger_bridge *bridge, const char *call, ledger_error *err)
@@ -510,6 +525,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
         }
         if (rc == LEDGER_OK)
             continue;
+        retry.asked_ms = take_pause(pipe);
         if (pipe != NULL && wants_reopen(rc)) {
             ldg_store_wake_remove(pipe->source, bridge->wake_fd);
             ldg_pipe_close(&pipe);

@@ -367,13 +367,14 @@ static ledger_rc apply_to_sink(ledger_store *sink, const struct ldg_apply *apply
 
 /* Until nothing is left, or something fails that is not the events' fault. REJECTED, where nothing
  * is to be parked: err->done_count is the op. */
-static ledger_rc deliver_rest(struct delivery *run, bool may_park, ledger_error *err)
+static ledger_rc deliver_rest(struct delivery *run, bool may_park, int64_t *ret_pause_ms,
+                              ledger_error *err)
 {
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
     uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
     uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
     uint64_t *turns = take_turns(run);
-    struct ldg_apply apply = { .ops = ops };
+    struct ldg_apply apply = { .ops = ops, .ret_pause_ms = ret_pause_ms };
     ledger_rc rc = LEDGER_OK;
     if (ops == NULL || index == NULL || outcomes == NULL || turns == NULL)
         return ldg_fail_nomem(err);
@@ -446,7 +447,7 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
     if (rc == LEDGER_OK)
         rc = find_waiting(&run, err);
     if (rc == LEDGER_OK)
-        rc = deliver_rest(&run, may_park, err);
+        rc = deliver_rest(&run, may_park, &deliverer->pause_ms, err);
     if (rc == LEDGER_OK)
         rc = ldg_refusals_end(&run.refusals, err);
     if (rc == LEDGER_OK)

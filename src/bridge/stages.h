@@ -191,6 +191,7 @@ struct ldg_deliverer {
     ledger_store *sink, *state;
     struct ldg_delivered *delivered; /* the bridge's, and so is … */
     struct ldg_sending *sending;     /* … this */
+    int64_t pause_ms; /* after a failure: the sink asks to be left alone for so long */
     struct ldg_refusals refusals;
 };
 

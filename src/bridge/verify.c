@@ -820,6 +820,10 @@ ledger_rc ledger_bridge_verify(ledger_store *source, ledger_store *sink,
     err = err != NULL ? err : &local;
     if (source == NULL || sink == NULL || ret_result == NULL)
         return ldg_fail(err, LEDGER_ERR_INVALID, "verify: source, sink or result is NULL");
+    if ((ldg_store_caps(sink) & LDG_CAP_VERIFY) == 0)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "a %s cannot be compared: what it was given cannot be read back",
+                        ledger_store_backend(sink));
     struct verify *v = NULL;
     ledger_rc rc = ldg_options_take(&verify_options, options, &o, err);
     if (rc == LEDGER_OK)

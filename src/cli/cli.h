@@ -36,6 +36,14 @@ enum cli_option_id {
     OPT_SINK_LOG_TABLE,
     OPT_BUSY_TIMEOUT,
     OPT_PASSWORD_FILE,
+    OPT_CA_FILE,
+    OPT_CLIENT_CERT,
+    OPT_CLIENT_KEY,
+    OPT_HEADER_FILE,
+    OPT_SECRET_FILE,
+    OPT_INSECURE,
+    OPT_TIMEOUT,
+    OPT_CONNECT_TIMEOUT,
     OPT_NO_LOG,
     OPT_NEW_IDENTITY,
     OPT_NOTIFY,
@@ -60,6 +68,10 @@ enum cli_option_id {
     OPT_MAX_BATCH_BYTES,
     OPT_INTERVAL,
     OPT_PARALLEL_STREAMS,
+    OPT_MAX_REQUEST_ENTRIES,
+    OPT_MAX_REQUEST_BYTES,
+    OPT_BODY,
+    OPT_SIGNATURE,
     OPT_SKIP,
     OPT_ON_BAD_EVENT,
     OPT_REFUSAL_LIMIT,
@@ -210,6 +222,9 @@ enum cli_end { CLI_STORE, CLI_SOURCE, CLI_SINK, CLI_STATE };
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options);
 /* Who keeps cursor and parked events: CLI_SINK, or CLI_STATE where one is named. */
 enum cli_end cli_keeper(const struct cli *cli);
+/* The sink is a webhook, and nobody is named who keeps the bridge's state? Prints it; exit code
+ * CLI_EXIT_CONFIG. */
+bool cli_state_is_missing(const struct cli *cli);
 /* Opens one end. Prints what went wrong and returns its exit code; 0 = *ret_store is set. */
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
                    ledger_store **ret_store);

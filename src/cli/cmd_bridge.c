@@ -20,6 +20,8 @@ static int pair_open_as(const struct cli *cli, uint32_t source_flags, uint32_t s
                         struct pair *ret_pair)
 {
     *ret_pair = (struct pair){ 0 };
+    if (cli_state_is_missing(cli))
+        return CLI_EXIT_CONFIG;
     int exit_code = cli_store_open(cli, CLI_SOURCE, source_flags, &ret_pair->source);
     if (exit_code == 0)
         exit_code = cli_store_open(cli, cli_keeper(cli), sink_flags, &ret_pair->sink);
@@ -392,6 +394,8 @@ static int walk_parked(const struct cli *cli, struct parked *parked)
 {
     ledger_store *sink = NULL;
     ledger_error err = { 0 };
+    if (cli_state_is_missing(cli))
+        return CLI_EXIT_CONFIG;
     int exit_code = cli_store_open(cli, cli_keeper(cli), LEDGER_STORE_READ_ONLY, &sink);
     if (exit_code != 0)
         return exit_code;
@@ -488,6 +492,8 @@ int cli_parked_retry(const struct cli *cli)
     uint64_t applied = 0, left = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
+    if (cli_state_is_missing(cli))
+        return CLI_EXIT_CONFIG;
     int exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &pair.source);
     if (exit_code == 0)
         exit_code = cli_store_open(cli, CLI_SINK, 0, &pair.sink);
@@ -516,6 +522,8 @@ int cli_parked_drop(const struct cli *cli)
     uint64_t dropped = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
+    if (cli_state_is_missing(cli))
+        return CLI_EXIT_CONFIG;
     int exit_code = cli_store_open(cli, cli_keeper(cli), 0, &sink);
     if (exit_code != 0)
         return exit_code;

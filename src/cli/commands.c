@@ -3,17 +3,23 @@
 #include "cli/cli.h"
 
 #define LIST(...) ((const unsigned char[]){ __VA_ARGS__, OPT_END })
-#define STORE_OPTIONS OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE
+#define HTTP_OPTIONS                                                                               \
+    OPT_CA_FILE, OPT_CLIENT_CERT, OPT_CLIENT_KEY, OPT_HEADER_FILE, OPT_SECRET_FILE, OPT_INSECURE,  \
+        OPT_TIMEOUT, OPT_CONNECT_TIMEOUT
+#define REQUEST_OPTIONS OPT_MAX_REQUEST_ENTRIES, OPT_MAX_REQUEST_BYTES, OPT_BODY, OPT_SIGNATURE
+#define STORE_OPTIONS                                                                              \
+    OPT_STORE, OPT_TABLE, OPT_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE, HTTP_OPTIONS
 #define SINK_OPTIONS                                                                               \
     OPT_SINK, OPT_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT,      \
-        OPT_PASSWORD_FILE
+        OPT_PASSWORD_FILE, HTTP_OPTIONS
 #define PAIR_OPTIONS                                                                               \
     OPT_SOURCE, OPT_SINK, OPT_TABLE, OPT_SOURCE_TABLE, OPT_SINK_TABLE, OPT_LOG_TABLE,              \
-        OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE, OPT_NAME
+        OPT_SOURCE_LOG_TABLE, OPT_SINK_LOG_TABLE, OPT_BUSY_TIMEOUT, OPT_PASSWORD_FILE,             \
+        HTTP_OPTIONS, OPT_NAME
 #define STATE_OPTIONS OPT_STATE, OPT_STATE_TABLE, OPT_CURSOR_FILE
 #define CARRY_OPTIONS                                                                              \
     OPT_BATCH_SIZE, OPT_BACKLOG_BATCH_SIZE, OPT_MAX_BATCH_BYTES, OPT_PARALLEL_STREAMS, OPT_SKIP,   \
-        OPT_ON_BAD_EVENT, OPT_REFUSAL_LIMIT, STATE_OPTIONS
+        OPT_ON_BAD_EVENT, OPT_REFUSAL_LIMIT, STATE_OPTIONS, REQUEST_OPTIONS
 
 const struct cli_command cli_commands[] = {
     { .words = "store init",
@@ -140,7 +146,9 @@ const struct cli_command cli_commands[] = {
       .args = "",
       .summary = "carry every change of the source to the sink, until it is stopped",
       .text =
-          "Both stores must exist (`ledgerctl store init`). SIGTERM, SIGINT and SIGHUP finish the\n"
+          "Both stores must exist (`ledgerctl store init`). A webhook keeps no cursor: "
+          "--cursor-file,\n"
+          "or --state, says where the bridge does. SIGTERM, SIGINT and SIGHUP finish the\n"
           "batch in hand and end it with exit 0; a batch that waits for a database is given up\n"
           "after 4s and carried by the next start. A second SIGTERM or SIGINT ends it at once.\n"
           "Any number of bridges may run on one pair. Events that cannot be applied are parked\n"
@@ -153,6 +161,8 @@ const struct cli_command cli_commands[] = {
                   "postgresql:///?service=copy\n"
                   "ledgerctl bridge run --source sqlite:orders.db --sink "
                   "postgresql://app@b.example/copy --password-file pw\n"
+                  "ledgerctl bridge run --source sqlite:orders.db --sink "
+                  "https://b.example/orders --secret-file secrets --cursor-file cursor.db\n"
                   "ledgerctl bridge run --source sqlite:orders.db --sink sqlite:copy.db "
                   "--until-empty --json\n"
                   "LEDGER_SOURCE=sqlite:orders.db LEDGER_SINK=sqlite:copy.db ledgerctl bridge run "
@@ -168,9 +178,9 @@ const struct cli_command cli_commands[] = {
     { .words = "bridge status",
       .args = "",
       .summary = "print position, backlog and lag; exit 11 over --max-lag, 12 when parked",
-      .text =
-          "A sink that keeps no cursor, a program's own for one, has it in a state store: give\n"
-          "--state in place of --sink, here and for `parked` and `cursor`.",
+      .text = "A sink that keeps no cursor, such as a webhook, has it in a state store: give "
+              "--state or\n"
+              "--cursor-file in place of --sink, here and for `parked` and `cursor`.",
       .examples = "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db\n"
                   "ledgerctl bridge status --source sqlite:orders.db --sink sqlite:copy.db "
                   "--max-lag 5s",
@@ -212,7 +222,7 @@ const struct cli_command cli_commands[] = {
           "An event that waits behind another one of its entry stays until that one is applied.",
       .examples =
           "ledgerctl bridge parked retry --all --source sqlite:orders.db --sink sqlite:copy.db",
-      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_ALL),
+      .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, REQUEST_OPTIONS, OPT_ALL),
       .run = cli_parked_retry },
     { .words = "bridge parked drop",
       .args = "ID | --all",

@@ -78,9 +78,9 @@ static void print_program_help(const struct cli *cli, FILE *to)
           "of one into another.\n\ncommands:\n",
           to);
     print_command_lines(cli, "", to);
-    fputs("\nA store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE. Data goes to "
-          "stdout, words\n"
-          "go to stderr.\n"
+    fputs("\nA store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE,\n"
+          "clickhouse://HOST/DATABASE; a sink may be a webhook as well: https://HOST/PATH.\n"
+          "Data goes to stdout, words go to stderr.\n"
           "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from "
           "the\n"
           "environment as well: --batch-size from LEDGER_BATCH_SIZE.\n\n"
@@ -210,8 +210,8 @@ static bool has_backend(const char *scheme)
 
 int cli_version(const struct cli *cli)
 {
-    static const char *const schemes[] = { "sqlite", "memory", "postgresql", "mongodb",
-                                           "clickhouse" };
+    static const char *const schemes[] = { "sqlite", "memory", "postgresql", "clickhouse",
+                                           "https" };
     size_t count = sizeof schemes / sizeof schemes[0];
     if (!cli_flag(cli, OPT_JSON)) {
         printf("ledgerctl %s (library %s; backends:", LEDGER_VERSION, ledger_version());

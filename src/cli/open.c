@@ -41,6 +41,31 @@ static bool state_url(const struct cli *cli, const char **ret_url)
     return true;
 }
 
+/* What is not given has the library's default. Lives until the next call. */
+static const ledger_http_options *http_options(const struct cli *cli)
+{
+    static ledger_http_options o;
+    ledger_http_options_defaults(&o);
+    o.ca_file = cli_text(cli, OPT_CA_FILE);
+    o.client_cert_file = cli_text(cli, OPT_CLIENT_CERT);
+    o.client_key_file = cli_text(cli, OPT_CLIENT_KEY);
+    o.header_file = cli_text(cli, OPT_HEADER_FILE);
+    o.secret_file = cli_text(cli, OPT_SECRET_FILE);
+    o.insecure = cli_flag(cli, OPT_INSECURE);
+    o.timeout_ms = (int)cli_number(cli, OPT_TIMEOUT, 0);
+    o.connect_timeout_ms = (int)cli_number(cli, OPT_CONNECT_TIMEOUT, 0);
+    o.max_request_entries =
+        (size_t)cli_number(cli, OPT_MAX_REQUEST_ENTRIES, (int64_t)o.max_request_entries);
+    o.max_request_bytes =
+        (size_t)cli_number(cli, OPT_MAX_REQUEST_BYTES, (int64_t)o.max_request_bytes);
+    if (cli_number(cli, OPT_PARALLEL_STREAMS, 0) > 0)
+        o.connections = (size_t)cli_number(cli, OPT_PARALLEL_STREAMS, 0);
+    o.body = (ledger_http_body)cli_number(cli, OPT_BODY, LEDGER_HTTP_BODY_REFERENCE);
+    o.signature =
+        (ledger_http_signature)cli_number(cli, OPT_SIGNATURE, LEDGER_HTTP_SIGNATURE_STANDARD);
+    return &o;
+}
+
 static bool state_options(const struct cli *cli, ledger_store_options *ret_options)
 {
     const char *table = cli_text(cli, OPT_STATE_TABLE);
@@ -132,6 +157,18 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
     if (cli_text(cli, ends[end].log_table) != NULL || (end == CLI_SOURCE && ret_options->log_table))
         ret_options->log = LEDGER_MUTATION_LOG_ON;
     ret_options->busy_timeout_ms = (int)cli_number(cli, OPT_BUSY_TIMEOUT, 5000);
+    ret_options->http = http_options(cli);
+    return true;
+}
+
+bool cli_state_is_missing(const struct cli *cli)
+{
+    const char *url = cli_text(cli, OPT_SINK);
+    if (cli_keeper(cli) == CLI_STATE || url == NULL ||
+        (strncmp(url, "https:", 6) != 0 && strncmp(url, "http:", 5) != 0))
+        return false;
+    cli_error("a webhook keeps no cursor and no parked events: say where the bridge does, with "
+              "--cursor-file PATH or --state URL");
     return true;
 }
 

@@ -81,7 +81,8 @@ void ldg_http_slot_finish(struct ldg_http_slot *slot, CURLcode code)
     exchange->status = status >= 100 && status <= 999 ? (int)status : 0;
     exchange->was_sent = request_bytes > 0;
     exchange->trouble = trouble_of(slot, code);
-    if (exchange->trouble == LDG_HTTP_OK && exchange->status == 0)
+    if (exchange->trouble == LDG_HTTP_OK && exchange->status == 0 &&
+        !exchange->request->connects_only)
         exchange->trouble = LDG_HTTP_PROTOCOL;
     if (exchange->trouble != LDG_HTTP_OK)
         note_detail(slot, code);

@@ -240,6 +240,7 @@ ledger_rc ldg_http_slot_prepare(struct ldg_http_slot *slot, const struct ldg_htt
     slot->exchange.answer.max = request->answer_max;
     slot->mark_bytes = -1;
     SET(CURLOPT_URL, request->url);
+    SET(CURLOPT_CONNECT_ONLY, request->connects_only ? 1L : 0L);
     SET(CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     bad = bad || set_method(easy, slot, request) || !set_headers(slot, request);
     return bad ? ldg_fail_nomem(err) : LEDGER_OK;
@@ -248,6 +249,11 @@ ledger_rc ldg_http_slot_prepare(struct ldg_http_slot *slot, const struct ldg_htt
 void ldg_http_slot_clear(struct ldg_http_slot *slot)
 {
     struct ldg_buf answer = slot->exchange.answer;
+    const struct ldg_http_request *request = slot->exchange.request;
+    if (request != NULL && request->connects_only) { /* else its connection stays with it */
+        curl_easy_cleanup(slot->easy);
+        slot->easy = NULL;
+    }
     if (slot->easy != NULL) {
         (void)curl_easy_setopt(slot->easy, CURLOPT_HTTPHEADER, NULL);
         (void)curl_easy_setopt(slot->easy, CURLOPT_POSTFIELDS, NULL);

@@ -85,10 +85,12 @@ struct ldg_http_request {
     size_t header_count;
     const struct ldg_http_piece *body; /* sent one behind the other, with their length */
     size_t body_count;                 /* 0: none (a POST then has an empty one) */
-    size_t answer_max;                 /* bytes of the answer's body that are kept */
-    bool cut_answer;    /* a longer one ends there, is_cut, and is a success; else TOO_LARGE */
-    int64_t stall_ms;   /* less than a KiB goes in so long, while body or answer's body is on
-                           its way: STALLED; 0: only the whole timeout counts */
+    bool
+        connects_only; /* as far as TLS goes; nothing is sent, and the connection is closed again */
+    size_t answer_max; /* bytes of the answer's body that are kept */
+    bool cut_answer;   /* a longer one ends there, is_cut, and is a success; else TOO_LARGE */
+    int64_t stall_ms;  /* less than a KiB goes in so long, while body or answer's body is on
+                          its way: STALLED; 0: only the whole timeout counts */
     int64_t timeout_ms; /* of this one; 0: the client's */
     void *ctx;          /* the caller's own */
 };

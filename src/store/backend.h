@@ -191,7 +191,9 @@ struct ldg_apply {
     const struct ldg_cursor *next;     /* NULL: check the fence, do not move (parallel worker) */
     const struct ldg_op *ops;
     size_t count;
-    bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
+    int64_t *ret_pause_ms; /* may be NULL. A failure that may be retried sets it: the sink asks to
+                              be left alone for so long */
+    bool park_rejected;    /* an op that the database refuses is parked; else REJECTED */
     /* NULL: no brake. Kept as it is unless the batch is committed. With park_rejected. */
     struct ldg_refusals *refusals;
     /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another

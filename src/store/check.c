@@ -13,6 +13,10 @@
 
 ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledger_error *err)
 {
+    if (store->backend->store == NULL && store->backend->sink != NULL)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "a %s is a sink and no store: it does not support %s", store->backend->name,
+                        what);
     return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store does not support %s",
                     store->backend->name, what);
 }

@@ -22,6 +22,7 @@ uint64_t ldg_store_caps(const ledger_store *store)
         { LDG_CAP_ANNOTATIONS, LDG_HAS(store, store, set_annotations) && changes },
         { LDG_CAP_TRIM, LDG_HAS(store, store, trim) },
         { LDG_CAP_TRANSACTIONS, LDG_HAS(store, store, tx_begin) },
+        { LDG_CAP_VERIFY, LDG_HAS(store, verify, history) },
         { LDG_CAP_PARK, (ldg_store_takes(store) >> LDG_OP_PARK & 1) != 0 },
     };
     uint64_t caps = store->backend->caps;

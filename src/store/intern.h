@@ -15,7 +15,8 @@ enum {
     LDG_CAP_ANNOTATIONS = 1 << 20,
     LDG_CAP_TRIM = 1 << 21,
     LDG_CAP_TRANSACTIONS = 1 << 22,
-    LDG_CAP_PARK = 1 << 23, /* a sink that keeps events aside */
+    LDG_CAP_PARK = 1 << 23,   /* a sink that keeps events aside */
+    LDG_CAP_VERIFY = 1 << 24, /* what it holds can be compared */
 };
 uint64_t ldg_store_caps(const ledger_store *store);
 /* The kinds of op that a bridge may give it, as bits 1 << LDG_OP_…; 0: it is no sink. */

@@ -19,6 +19,9 @@ extern const struct ldg_backend ldg_backend_sqlite;
 #if LDG_WITH_POSTGRES
 extern const struct ldg_backend ldg_backend_postgres;
 #endif
+#if LDG_WITH_WEBHOOK
+extern const struct ldg_backend ldg_backend_webhook;
+#endif
 
 static const struct ldg_backend *const backends[] = {
 #if LDG_WITH_SQLITE
@@ -27,17 +30,20 @@ static const struct ldg_backend *const backends[] = {
 #if LDG_WITH_POSTGRES
     &ldg_backend_postgres,
 #endif
+#if LDG_WITH_WEBHOOK
+    &ldg_backend_webhook,
+#endif
     &ldg_backend_memory,
 };
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))
 
 /* Schemes that exist but may be missing from a build. */
-static const char *const optional_schemes[] = { "sqlite", "postgresql" };
+static const char *const optional_schemes[] = { "sqlite", "postgresql", "https" };
 
-/* libpq takes both. */
+/* libpq takes both; a webhook says by the scheme whether it speaks TLS. */
 static const struct {
     const char *alias, *scheme;
-} aliases[] = { { "postgres", "postgresql" } };
+} aliases[] = { { "postgres", "postgresql" }, { "http", "https" } };
 
 static bool is_scheme(const char *scheme, const char *text, size_t size)
 {

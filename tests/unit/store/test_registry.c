@@ -30,7 +30,7 @@ static void every_backend_is_whole(void **state)
         for (size_t i = 0; i < count; i++)
             assert_string_not_equal(ldg_registry_get(i)->scheme, backend->scheme);
     }
-    assert_int_equal(count, 1 + LDG_WITH_SQLITE + LDG_WITH_POSTGRES);
+    assert_int_equal(count, 1 + LDG_WITH_SQLITE + LDG_WITH_POSTGRES + LDG_WITH_WEBHOOK);
 }
 
 static void finds_by_scheme(void **state)
@@ -59,6 +59,11 @@ static void finds_by_scheme(void **state)
         { "postgres://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgresql" },
 #endif
         { "postgre://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "postgre" },
+#if LDG_WITH_WEBHOOK
+        { "https://u:secret@h/p", LEDGER_OK, "" },
+#else
+        { "https://u:secret@h/p", LEDGER_ERR_UNSUPPORTED, "built without https" },
+#endif
 #if LDG_WITH_SQLITE
         { "sqlite:a.db", LEDGER_OK, "" },
 #else
@@ -72,7 +77,7 @@ static void finds_by_scheme(void **state)
         assert_int_equal(ldg_registry_find(rows[i].url, &backend, &path, &err), rows[i].want);
         if (rows[i].want == LEDGER_OK) {
             assert_ptr_equal(path, strchr(rows[i].url, ':') + 1);
-            assert_int_equal(strncmp(backend->scheme, rows[i].url, 6), 0);
+            assert_int_equal(strncmp(backend->scheme, rows[i].url, 5), 0);
         } else {
             assert_null(backend);
             assert_non_null(strstr(err.message, rows[i].message));
