@@ -100,7 +100,7 @@ class Partner:
 
     def lines(self, name):
         """The objects of a file with one on each line."""
-        return [json.loads(line) for line in self.get(name).splitlines()]
+        return [json.loads(line) for line in self.get(name).split('\n') if line]
 
     def log_tail(self):
         return self.get('log')[-3000:]

@@ -243,45 +243,59 @@ static void check(const struct request *request, const unsigned char digest[32],
 /* --- what is written down ----------------------------------------------------------------------
  */
 
-/* The stream, and the ids of the entries, of a body in any of the three forms. */
-static const char *read_body(const json_t *body, json_t *entries)
+static void add_id(json_t *entries, const json_t *entry)
 {
-    const json_t *first = json_is_array(body) ? json_array_get(body, 0) : body;
-    const char *stream = json_string_value(json_object_get(first, "stream"));
+    const json_t *id = json_object_get(entry, "source_id");
+    if (id == NULL)
+        id = json_object_get(entry, "id");
+    if (id != NULL)
+        json_array_append_new(entries, json_deep_copy(id));
+}
+
+/* Its ids of entries: of an object with entries, an event, or an array of events, in CloudEvents
+ * perhaps. */
+static void read_entries(const json_t *body, json_t *entries)
+{
     const json_t *item;
-    size_t i, k;
-    for (i = 0; i < (json_is_array(body) ? json_array_size(body) : 1); i++) {
+    for (size_t i = 0; i < (json_is_array(body) ? json_array_size(body) : 1); i++) {
         const json_t *event = json_is_array(body) ? json_array_get(body, i) : body;
-        const json_t *data = json_object_get(event, "data");
-        if (data != NULL) { /* CloudEvents */
-            event = data;
-            if (stream == NULL)
-                stream = json_string_value(json_object_get(data, "stream"));
-        }
-        json_array_foreach(json_object_get(event, "entries"), k, item)
-        {
-            const json_t *id = json_object_get(item, "source_id");
-            if (id == NULL)
-                id = json_object_get(item, "id");
-            json_array_append_new(entries, json_deep_copy(id != NULL ? id : json_null()));
-        }
+        size_t k;
+        add_id(entries, json_object_get(event, "data"));
+        json_array_foreach(json_object_get(event, "entries"), k, item) add_id(entries, item);
     }
-    return stream;
+}
+
+/* The first text behind `key`, by looking for it: bodies hold numbers and texts that jansson does
+ * not take. json_decref(); NULL: there is none. */
+static json_t *find_text(const struct request *request, const char *key)
+{
+    const char *end = request->body + request->size, *start, *at;
+    start = request->size > 0 ? memmem(request->body, request->size, key, strlen(key)) : NULL;
+    if (start == NULL)
+        return NULL;
+    start += strlen(key);
+    for (at = start + 1; at < end && *at != '"'; at++)
+        at += *at == '\\';
+    return at < end
+               ? json_loadb(start, (size_t)(at + 1 - start), JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL)
+               : NULL;
 }
 
 static void write_down(struct request *request, const char *method, const char *url, int status)
 {
     unsigned char digest[32];
     char hex[65];
-    json_t *entries = json_array(), *line;
-    json_t *body = json_loadb(request->body, request->size, 0, NULL);
-    const char *stream = read_body(body, entries);
+    json_t *entries = json_array(), *line, *stream = find_text(request, "\"stream\":");
+    json_t *body = json_loadb(request->body, request->size, JSON_ALLOW_NUL, NULL);
     const char *act = json_string_value(json_object_get(request->act, "act"));
+    read_entries(body, entries);
+    if (stream == NULL)
+        stream = find_text(request, "\"subject\":");
     EVP_Digest(request->body, request->size, digest, NULL, EVP_sha256(), NULL);
     for (size_t i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
     (void)pthread_mutex_lock(&self.mutex);
-    check(request, digest, stream);
+    check(request, digest, json_string_value(stream));
     line =
         json_pack("{s:I, s:s, s:s, s:i, s:s, s:s, s:I, s:s*, s:O, s:O}", "n",
                   (json_int_t)++self.number, "method", method, "path", url, "status", status, "act",
@@ -297,6 +311,7 @@ static void write_down(struct request *request, const char *method, const char *
     (void)pthread_mutex_unlock(&self.mutex);
     json_decref(line);
     json_decref(entries);
+    json_decref(stream);
     json_decref(body);
 }
 

@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""test_http_kill.py WRITER LEDGERCTL RECEIVER: kill -9 of bridges into sinks that speak HTTP.
+
+A writer and a bridge (then two) are killed at random moments and started again, while the receiver
+of the webhooks hangs up, answers late or with errors, and ClickHouse is killed and started again.
+Then the rest is carried over. The receiver must have every event of the log; an event that came
+more than once came in a request of the same id and the same bytes; each stream came in its order;
+every signature was right. Of ClickHouse `ledgerctl bridge verify` must say "equal", and so must a
+comparison in SQL. LEDGER_TEST_KILLS=n: how often for each (default 100). Prints TAP."""
+import base64
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                'support'))
+# pylint: disable=wrong-import-position
+import test_kill as base  # noqa: E402
+from partners import Engine, PartnerMissing, Receiver  # noqa: E402
+from test_kill import Failure, Process, ledgerctl  # noqa: E402
+
+RECEIVER = sys.argv[3]
+TABLE = base.TABLE
+SECRETS = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
+# What the receiver does with some requests while bridges are killed.
+ACTS = [{'act': 'hang-up-before'}, {'act': 'hang-up-after'}, {'act': 'cut', 'bytes': 5},
+        {'act': 'answer', 'status': 500}, {'act': 'slow', 'seconds': 0.05},
+        {'act': 'answer', 'status': 429, 'headers': {'Retry-After': '0'}}]
+
+
+class Round:
+    """A source, a writer into it, and bridges out of it, that are killed."""
+
+    def __init__(self, bridge_count, options):
+        self.folder = tempfile.mkdtemp(prefix='ledger-kill-')
+        self.source = os.path.join(self.folder, 'source.db')
+        self.done = 0
+        self.everybody = []
+        ledgerctl('store', 'init', '--store', 'sqlite:' + self.source)
+        self.options = ['--source', 'sqlite:' + self.source, *options(self.folder)]
+        self.writer = Process([base.WRITER, 'random', self.source, str(random.getrandbits(60))],
+                              self.folder, 'writer')
+        self.everybody.append(self.writer)
+        for i in range(bridge_count):
+            size = str([20, 3][i])
+            self.everybody.append(Process(
+                [base.LEDGERCTL, 'bridge', 'run', *self.options, '--quiet', '--interval', '200ms',
+                 '--batch-size', size, '--backlog-batch-size', size], self.folder, f'bridge{i}'))
+
+    def kill_some(self, kills, disturb):
+        while self.done < kills:
+            disturb()
+            time.sleep(random.choice([0.02, 0.1, 0.3, 0.4]) * 2 * random.random()
+                       * min(base.SLOW, 3))
+            # The writer seldom: it is never far ahead then.
+            victim = random.choice(self.everybody if random.random() < 0.2
+                                   else self.everybody[1:])
+            victim.kill()
+            self.done += 1
+            if victim is self.writer:
+                victim.args[3] = str(random.getrandbits(60))
+            victim.start()
+
+    def end(self):
+        for process in self.everybody:
+            process.kill()
+            self.done += 1
+        base.log_agrees(self.source)
+        for _ in range(2):  # the second has nothing left to do
+            ledgerctl('bridge', 'run', *self.options, '--until-empty', '--quiet')
+
+    def clean_up(self):
+        for process in self.everybody:
+            if process.child.poll() is None:
+                process.child.kill()
+                process.child.wait()
+        if os.environ.get('LEDGER_TEST_KEEP'):
+            print(f'# kept {self.folder}')
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+# ---- webhooks ------------------------------------------------------------------------------------
+
+def written(source):
+    """What the log has: ("entry", id) of each appended, ("event", position) of the rest."""
+    result = {}
+    with base.connect(source) as db:
+        for position, event in db.execute(
+                f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
+            event = json.loads(event, parse_float=str)
+            if event['type'] == 'append':
+                for entry in event['entries']:
+                    result['entry', int(entry['id'])] = event['stream']
+            else:
+                result['event', position] = event['stream']
+    return result
+
+
+def received(requests, alone):
+    """The same of what came, and how many requests came more than once. alone: by one bridge at a
+    time, so that an event comes in one request only."""
+    result, requests_by_id, last = {}, {}, {}
+    again = 0
+    for request in requests:
+        if request['status'] != 200:
+            continue
+        ident = request['headers']['webhook-id']
+        if ident in requests_by_id:
+            again += 1
+            if requests_by_id[ident] != request['sha256']:
+                raise Failure(f'{ident} came with other bytes')
+            continue
+        requests_by_id[ident] = request['sha256']
+        body = json.loads(request['body'], parse_float=str)
+        if 'type' in body:
+            items = [('event', int(ident.split(':')[2]))]
+        else:
+            items = [('entry', int(entry['source_id'])) for entry in body['entries']]
+        for item in items:
+            if item in result:
+                if alone:
+                    raise Failure(f'{item} came in two requests, the second is {ident}')
+                again += 1
+                continue
+            result[item] = body['stream']
+            order = (body['stream'], item[0])
+            if last.get(order, 0) >= item[1]:
+                raise Failure(f'{item} of stream {body["stream"]!r} came behind {last[order]}')
+            last[order] = item[1]
+    return result, again
+
+
+def compare_webhooks(source, hook, alone):
+    there, (here, again) = written(source), received(hook.requests(), alone)
+    for item in there.keys() | here.keys():
+        if there.get(item) != here.get(item):
+            raise Failure(f'{item}: stream {there.get(item)!r} in the log,'
+                          f' {here.get(item)!r} received')
+    complaints = [line for line in hook.complaints().splitlines()
+                  if alone or not line.startswith('order:')]
+    if complaints:
+        raise Failure('the receiver complains:\n' + '\n'.join(complaints[:30]))
+    return len(there), again
+
+
+def round_of_webhooks(bridge_count, kills):
+    with Receiver(RECEIVER, '--bodies', secrets=f'whsec_{SECRETS[1]}\n') as hook:
+        def options(folder):
+            secrets = os.path.join(folder, 'secrets')
+            with open(secrets, 'w', encoding='ascii') as file:
+                file.write(''.join(f'whsec_{secret}\n' for secret in SECRETS))
+            return ['--sink', hook.url, '--state', f'sqlite:{folder}/state.db', '--secret-file',
+                    secrets, '--max-request-entries', '7']
+
+        def disturb():
+            if random.random() < 0.3:
+                hook.script(*random.choices(ACTS, k=3))
+
+        run = Round(bridge_count, options)
+        try:
+            run.kill_some(kills, disturb)
+            hook.script()
+            run.end()
+            count, again = compare_webhooks(run.source, hook, bridge_count == 1)
+            print(f'# {run.done} kills, {count} events and entries, {again} requests came again',
+                  flush=True)
+        finally:
+            run.clean_up()
+    return run.done
+
+
+def main():
+    random.seed(base.SEED)
+    print(f'# seed {base.SEED}', flush=True)
+    rounds = [('killed writer and bridge, webhooks',
+               lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
+              ('killed writer and 2 bridges, webhooks',
+               lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3))))]
+    failed = total = 0
+    for number, (name, run) in enumerate(rounds, 1):
+        try:
+            total += run()
+            print(f'ok {number} - {name}', flush=True)
+        except PartnerMissing as why:
+            print(f'ok {number} - {name} # SKIP {why}', flush=True)
+        except Failure as failure:
+            failed += 1
+            for line in str(failure).splitlines():
+                print('# ' + line)
+            print(f'not ok {number} - {name}', flush=True)
+    print(f'# {total} kills in all')
+    print(f'1..{len(rounds)}')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
