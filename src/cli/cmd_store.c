@@ -51,7 +51,8 @@ int cli_store_init(const struct cli *cli)
         options.flags |= LEDGER_STORE_NOTIFY;
     if (cli_flag(cli, OPT_FULL_TEXT))
         options.flags |= LEDGER_STORE_FULL_TEXT;
-    options.log = cli_flag(cli, OPT_NO_LOG) ? LEDGER_MUTATION_LOG_OFF : LEDGER_MUTATION_LOG_ON;
+    /* auto: where a store can have one */
+    options.log = cli_flag(cli, OPT_NO_LOG) ? LEDGER_MUTATION_LOG_OFF : LEDGER_MUTATION_LOG_AUTO;
     ledger_rc rc = ledger_store_open(&options, &store, &err);
     if (rc != LEDGER_OK)
         return cli_fail(rc, &err, "store");

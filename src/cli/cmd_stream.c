@@ -171,7 +171,18 @@ struct query {
     const char *stream; /* NULL: every stream */
     const char *text;   /* NULL: no search */
     ledger_read_options options;
+    char after[LEDGER_ID_TEXT_MAX]; /* options.after's text, of a store with such ids */
 };
+
+static void go_behind(struct query *query, ledger_id id)
+{
+    query->options.has_after = true;
+    query->options.after = id;
+    if (id.text != NULL) {
+        (void)snprintf(query->after, sizeof(query->after), "%s", id.text);
+        query->options.after.text = query->after;
+    }
+}
 
 static ledger_rc query_page(const struct query *query, ledger_batch **ret_batch, ledger_error *err)
 {
@@ -183,15 +194,16 @@ static ledger_rc query_page(const struct query *query, ledger_batch **ret_batch,
 
 static bool query_after(struct query *query, const char *text)
 {
-    int64_t id = 0;
+    ledger_id id = { 0 };
     if (text == NULL)
         return true;
-    if (!cli_parse_number(text, INT64_MIN, INT64_MAX, &id)) {
+    if (!cli_parse_number(text, INT64_MIN, INT64_MAX, &id.number))
+        id.text = text;
+    if (text[0] == '\0' || strlen(text) >= sizeof(query->after)) {
         cli_error("--after: \"%s\" is not an id", cli_shown(text));
         return false;
     }
-    query->options.has_after = true;
-    query->options.after.number = id;
+    go_behind(query, id);
     return true;
 }
 
@@ -221,8 +233,7 @@ static size_t print_page(struct query *query, ledger_batch *batch)
     for (size_t i = 0; i < count; i++) {
         const ledger_entry *entry = ledger_batch_entry(batch, i);
         print_entry(stdout, entry, json, query->stream == NULL);
-        query->options.has_after = true;
-        query->options.after.number = entry->id.number;
+        go_behind(query, entry->id);
     }
     return count;
 }

@@ -22,6 +22,9 @@ extern const struct ldg_backend ldg_backend_postgres;
 #if LDG_WITH_WEBHOOK
 extern const struct ldg_backend ldg_backend_webhook;
 #endif
+#if LDG_WITH_CLICKHOUSE
+extern const struct ldg_backend ldg_backend_clickhouse;
+#endif
 
 static const struct ldg_backend *const backends[] = {
 #if LDG_WITH_SQLITE
@@ -33,17 +36,22 @@ static const struct ldg_backend *const backends[] = {
 #if LDG_WITH_WEBHOOK
     &ldg_backend_webhook,
 #endif
+#if LDG_WITH_CLICKHOUSE
+    &ldg_backend_clickhouse,
+#endif
     &ldg_backend_memory,
 };
 #define BACKEND_COUNT (sizeof(backends) / sizeof(backends[0]))
 
 /* Schemes that exist but may be missing from a build. */
-static const char *const optional_schemes[] = { "sqlite", "postgresql", "https" };
+static const char *const optional_schemes[] = { "sqlite", "postgresql", "https", "clickhouse" };
 
-/* libpq takes both; a webhook says by the scheme whether it speaks TLS. */
+/* libpq takes both; those over HTTP say by the scheme whether they speak TLS. */
 static const struct {
     const char *alias, *scheme;
-} aliases[] = { { "postgres", "postgresql" }, { "http", "https" } };
+} aliases[] = { { "postgres", "postgresql" },
+                { "http", "https" },
+                { "clickhouses", "clickhouse" } };
 
 static bool is_scheme(const char *scheme, const char *text, size_t size)
 {

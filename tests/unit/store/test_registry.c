@@ -30,7 +30,8 @@ static void every_backend_is_whole(void **state)
         for (size_t i = 0; i < count; i++)
             assert_string_not_equal(ldg_registry_get(i)->scheme, backend->scheme);
     }
-    assert_int_equal(count, 1 + LDG_WITH_SQLITE + LDG_WITH_POSTGRES + LDG_WITH_WEBHOOK);
+    assert_int_equal(count, 1 + LDG_WITH_SQLITE + LDG_WITH_POSTGRES + LDG_WITH_WEBHOOK +
+                                LDG_WITH_CLICKHOUSE);
 }
 
 static void finds_by_scheme(void **state)
@@ -51,6 +52,13 @@ static void finds_by_scheme(void **state)
         { "a-scheme-that-is-longer-than-any-that-there-is:x", LEDGER_ERR_UNSUPPORTED,
           "\"a-scheme-that-is-longer-than-any\"" },
         { "memory2:x", LEDGER_ERR_UNSUPPORTED, "memory2" },
+#if LDG_WITH_CLICKHOUSE
+        { "clickhouse://u:secret@h/d", LEDGER_OK, "" },
+        { "clickhouses://u:secret@h/d", LEDGER_OK, "" },
+#else
+        { "clickhouse://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "clickhouse" },
+        { "clickhouses://u:secret@h/d", LEDGER_ERR_UNSUPPORTED, "clickhouse" },
+#endif
 #if LDG_WITH_POSTGRES
         { "postgresql://u:secret@h/d", LEDGER_OK, "" },
         { "postgres://u:secret@h/d", LEDGER_OK, "" },

@@ -1,0 +1,468 @@
+/* The batch: fence, ops, parked events, cursor; each after the one before.
+ *
+ * There is no transaction. A batch that breaks off is done again from its cursor, and what was
+ * written of it is written again as it is: the same row, with the same version. So appends are not
+ * looked for; a change is made of the row that is there. Invariants: the cursor is written last,
+ * and nothing that it passes is not written; a bridge that was overtaken writes what is known
+ * already, and its cursor loses to the one that is further.
+ *
+ * Dedup keys are not looked at. Those of one source are unique there; whether two sources use one
+ * key cannot be found out beside others who write, and shall not depend on how batches are cut. */
+#include "backend/clickhouse/apply.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+
+/* --- callbacks ------------------------------------------------------------------------------- */
+
+static ledger_rc find_parked(void *ctx, const struct ldg_op *ops, size_t count,
+                             struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
+                             size_t *ret_count, ledger_error *err)
+{
+    struct ldg_ch_batch *b = ctx;
+    struct ldg_parked_row *rows;
+    ledger_rc rc = ldg_ch_parked_near_all(b->ch, ops, count, arena, &b->near, &b->near_count, err);
+
+    rows = rc == LEDGER_OK ? ldg_arena_calloc(arena, b->near_count + 1, sizeof(*rows)) : NULL;
+    if (rc == LEDGER_OK && rows == NULL)
+        rc = ldg_fail_nomem(err);
+    if (rc != LEDGER_OK)
+        return rc;
+    for (size_t i = 0; i < b->near_count; i++)
+        rows[i] = b->near[i].row;
+    *ret_rows = rows;
+    *ret_count = b->near_count;
+    return LEDGER_OK;
+}
+
+static const struct ldg_ch_parked *near_of(const struct ldg_ch_batch *b, const struct ldg_op *op)
+{
+    for (size_t i = 0; i < b->near_count; i++) {
+        const struct ldg_parked_row *row = &b->near[i].row;
+
+        if (row->log_position == op->log_position && row->origin == op->origin &&
+            ldg_id_equal(row->key, op->key) && ldg_op_is_of_log(op, row->source_uuid))
+            return &b->near[i];
+    }
+    return NULL;
+}
+
+static ledger_rc park(void *ctx, const struct ldg_op *op, const char *reason, bool *ret_new,
+                      ledger_error *err)
+{
+    struct ldg_ch_batch *b = ctx;
+    struct ldg_ch_park *park;
+
+    b->parks = ldg_arena_grow(b->s.arena, b->parks, sizeof(*b->parks), b->park_count, &b->park_cap);
+    if (b->parks == NULL)
+        return ldg_fail_nomem(err);
+    park = &b->parks[b->park_count++];
+    *park = (struct ldg_ch_park){ op, reason, near_of(b, op) };
+    *ret_new = park->known == NULL;
+    return LEDGER_OK;
+}
+
+static ledger_rc unpark(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    struct ldg_ch_batch *b = ctx;
+
+    for (size_t i = 0; i < s->plan->unparked_count; i++) {
+        for (size_t k = 0; k < b->near_count; k++) {
+            if (b->near[k].row.id != s->plan->unparked[i])
+                continue;
+            b->unparked = ldg_arena_grow(s->arena, b->unparked, sizeof(*b->unparked),
+                                         b->unparked_count, &b->unparked_cap);
+            if (b->unparked == NULL)
+                return ldg_fail_nomem(err);
+            b->unparked[b->unparked_count++] = &b->near[k];
+        }
+    }
+    return LEDGER_OK;
+}
+
+/* Foreign positions stand in the rows. */
+static ledger_rc note(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
+{
+    return LEDGER_OK;
+}
+
+/* What is not written yet is taken back by not writing it. */
+static ledger_rc save(void *ctx, ledger_error *err)
+{
+    struct ldg_ch_batch *b = ctx;
+
+    b->park_saved = b->park_count;
+    b->unparked_saved = b->unparked_count;
+    return LEDGER_OK;
+}
+
+static ledger_rc release(void *ctx, ledger_error *err)
+{
+    return LEDGER_OK;
+}
+
+static ledger_rc undo(void *ctx, bool *ret_lost, ledger_error *err)
+{
+    struct ldg_ch_batch *b = ctx;
+
+    b->park_count = b->park_saved;
+    b->unparked_count = b->unparked_saved;
+    ldg_ch_block_reset(&b->ch->rows);
+    *ret_lost = false;
+    return LEDGER_OK;
+}
+
+static ledger_rc recheck(void *ctx, ledger_error *err)
+{
+    return ldg_ch_schema_verify(((struct ldg_ch_batch *)ctx)->ch, err);
+}
+
+static uint64_t reason(void *ctx, const ledger_error *err)
+{
+    return ldg_refusal_reason(err, "");
+}
+
+/* Trims go by the table's own key. */
+static ledger_rc order_load(void *ctx, struct ldg_sink_batch *s, struct ldg_sink_order *order,
+                            ledger_error *err)
+{
+    order->ordered = false;
+    order->highest = 0;
+    return LEDGER_OK;
+}
+
+static const struct ldg_sink callbacks = {
+    .find_parked = find_parked,
+    .look_up = ldg_ch_look_up,
+    .unpark = unpark,
+    .change = ldg_ch_change,
+    .add = ldg_ch_add,
+    .note = note,
+    .park = park,
+    .save = save,
+    .release = release,
+    .undo = undo,
+    .recheck = recheck,
+    .reason = reason,
+    .order_load = order_load,
+};
+
+/* --- the beginning --------------------------------------------------------------------------- */
+
+static bool has_dedup_key(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
+}
+
+/* The ops for the plan: without dedup keys. */
+static ledger_rc leave_keys_out(struct ldg_ch_batch *b, ledger_error *err)
+{
+    struct ldg_op *ops;
+    ledger_append_entry *entries;
+    size_t keyed = 0, at = 0;
+
+    for (size_t i = 0; i < b->s.count; i++)
+        keyed += has_dedup_key(&b->ops[i]);
+    if (keyed == 0)
+        return LEDGER_OK;
+    ops = ldg_arena_memdup(b->s.arena, b->ops, b->s.count * sizeof(*ops));
+    entries = ldg_arena_alloc(b->s.arena, keyed * sizeof(*entries));
+    if (ops == NULL || entries == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < b->s.count; i++) {
+        if (!has_dedup_key(&ops[i]))
+            continue;
+        entries[at] = *ops[i].entry;
+        entries[at].dedup_key = "";
+        ops[i].entry = &entries[at++];
+    }
+    b->s.ops = ops;
+    return LEDGER_OK;
+}
+
+/* From here on none is looked for in the table. */
+static ledger_rc load_origins(const struct ldg_ch_batch *b, ledger_error *err)
+{
+    const struct ldg_ch_origin *origin;
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < b->s.count; i++) {
+        rc = ldg_ch_origin_find(b->ch, b->ops[i].origin, &origin, err);
+        if (rc == LEDGER_OK && b->ops[i].mutation_origin != b->ops[i].origin)
+            rc = ldg_ch_origin_find(b->ch, b->ops[i].mutation_origin, &origin, err);
+    }
+    return rc;
+}
+
+static ledger_rc batch_init(struct ldg_ch_batch *b, struct ldg_clickhouse *ch,
+                            const struct ldg_op *ops, size_t count, ledger_error *err)
+{
+    int64_t *reserved;
+    ledger_rc rc;
+
+    ldg_arena_reset(&ch->scratch);
+    ldg_ch_block_reset(&ch->rows);
+    *b = (struct ldg_ch_batch){
+        .ch = ch,
+        .ops = ops,
+        .salt = ch->nonce,
+        .s = { .sink = &callbacks,
+               .ctx = b,
+               .arena = &ch->scratch,
+               .ops = ops,
+               .count = count,
+               .lowest_reserved = INT64_MAX,
+               .parked_id = INT64_MAX,
+               .now_us = ldg_clock_now_us() },
+    };
+    ldg_buf_init(&b->text, LEDGER_MAX_PAYLOAD_BYTES);
+    ldg_buf_init(&b->other, LEDGER_MAX_PAYLOAD_BYTES);
+    ldg_arena_init(&b->merging, (size_t)1024 * 1024);
+    b->s.outcomes = ldg_arena_calloc(&ch->scratch, count + 1, sizeof(*b->s.outcomes));
+    b->s.ids = ldg_arena_calloc(&ch->scratch, count + 1, sizeof(*b->s.ids));
+    reserved = ldg_arena_calloc(&ch->scratch, count + 1, sizeof(*reserved));
+    if (b->s.outcomes == NULL || b->s.ids == NULL || reserved == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < count; i++)
+        reserved[i] = 1; /* an id is none of numbers here; this one says that there will be one */
+    b->s.reserved = reserved;
+    rc = leave_keys_out(b, err);
+    if (rc == LEDGER_OK)
+        rc = load_origins(b, err);
+    return rc == LEDGER_OK ? ldg_sink_begin(&b->s, err) : rc;
+}
+
+static void batch_fini(struct ldg_ch_batch *b)
+{
+    ldg_buf_fini(&b->text);
+    ldg_buf_fini(&b->other);
+    ldg_arena_fini(&b->merging);
+    ldg_ch_block_reset(&b->ch->rows);
+}
+
+/* --- its ways -------------------------------------------------------------------------------- */
+
+/* REJECTED is no verdict: the sink has to be asked. */
+static ledger_rc go_optimistic(struct ldg_ch_batch *b, ledger_error *err)
+{
+    bool may_wait;
+    ledger_rc rc = ldg_sink_may_wait(&b->s, &may_wait, err);
+
+    if (rc == LEDGER_OK && may_wait)
+        return ldg_fail(err, LEDGER_ERR_REJECTED, "an operation may have to wait");
+    if (rc == LEDGER_OK)
+        rc = ldg_sink_orders_load(&b->s, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sink_plan(&b->s, err);
+    return rc == LEDGER_OK ? ldg_sink_write(&b->s, false, err) : rc;
+}
+
+static ledger_rc go_informed(struct ldg_ch_batch *b, ledger_error *err)
+{
+    bool again = false; /* never set: nothing is lost with a transaction, and there is no log */
+
+    b->park_count = b->unparked_count = 0;
+    b->s.plan = NULL;
+    ldg_ch_block_reset(&b->ch->rows);
+    return ldg_sink_apply(&b->s, &again, err);
+}
+
+static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
+{
+    struct ldg_clickhouse *ch = b->ch;
+    const bool optimistic = !ch->was_known && ldg_sink_is_plain(b->s.ops, b->s.count);
+    bool informed = !optimistic;
+    ledger_rc rc = LEDGER_OK;
+
+    if (b->s.count == 0)
+        return LEDGER_OK;
+    if (optimistic) {
+        rc = go_optimistic(b, err);
+        informed = rc == LEDGER_ERR_REJECTED;
+    }
+    if (informed)
+        rc = go_informed(b, err);
+    if (rc == LEDGER_OK)
+        ch->was_known = informed && ldg_sink_was_known(&b->s);
+    return rc;
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+/* Numbers that rise, and differ from those that another bridge gives at the same time. */
+static int64_t new_parked_id(size_t index)
+{
+    const int64_t now_ms = ldg_clock_now_us() / 1000;
+
+    return (now_ms << 20 | (int64_t)(ldg_random_u64() & 0xFF) << 12) + (int64_t)(index & 0xFFF);
+}
+
+static ledger_rc put_park(struct ldg_ch_batch *b, size_t index, struct ldg_buf *buf,
+                          ledger_error *err)
+{
+    const struct ldg_ch_park *park = &b->parks[index];
+    const struct ldg_op *op = park->op;
+    const struct ldg_ch_origin *origin;
+    struct ldg_ch_parked parked = {
+        .row = { .id = new_parked_id(index),
+                 .log_position = op->log_position,
+                 .key = op->key,
+                 .stream = ldg_or_empty(op->stream),
+                 .type_name = ldg_or_empty(op->type_name),
+                 .reason = park->reason,
+                 .attempts = 1,
+                 .parked_at_us = b->s.now_us,
+                 .time_us = op->log_time_us },
+    };
+    ledger_rc rc = ldg_ch_origin_find(b->ch, op->origin, &origin, err);
+
+    if (rc == LEDGER_OK)
+        rc = ldg_op_parked_event(op, buf, &parked.row.event, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    parked.origin = op->origin > 0 ? origin->text : "";
+    memcpy(parked.row.source_uuid, ldg_or_empty(op->source_uuid),
+           strlen(ldg_or_empty(op->source_uuid)) + 1);
+    if (park->known != NULL) {
+        parked.row.id = park->known->row.id;
+        parked.row.attempts = park->known->row.attempts + 1;
+        parked.version = park->known->version;
+    }
+    ldg_ch_parked_put(b->ch, &parked, false);
+    return LEDGER_OK;
+}
+
+static ledger_rc write_parked(struct ldg_ch_batch *b, ledger_error *err)
+{
+    struct ldg_buf buf;
+    ledger_rc rc = LEDGER_OK;
+
+    if (b->park_count == 0 && b->unparked_count == 0)
+        return LEDGER_OK;
+    for (size_t i = 0; i < b->unparked_count; i++)
+        ldg_ch_parked_put(b->ch, b->unparked[i], true);
+    for (size_t i = 0; rc == LEDGER_OK && i < b->park_count; i++) {
+        ldg_buf_init(&buf, LEDGER_MAX_PAYLOAD_BYTES * 2);
+        rc = put_park(b, i, &buf, err);
+        ldg_buf_fini(&buf);
+    }
+    return rc == LEDGER_OK ? ldg_ch_parked_insert(b->ch, err) : rc;
+}
+
+static ledger_rc move_cursor(struct ldg_ch_batch *b, const struct ldg_ch_cursor_row *row,
+                             ledger_error *err)
+{
+    const struct ldg_apply *apply = b->apply;
+
+    if (apply->name == NULL || apply->next == NULL)
+        return LEDGER_OK;
+    return ldg_ch_cursor_write(b->ch, apply->name, apply->next, row->version + 1, err);
+}
+
+/* --- a batch --------------------------------------------------------------------------------- */
+
+/* Is the cursor where the batch was read from? Of a sink without one: by salt alone two tries of a
+ * block are told from two blocks. */
+static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row,
+                               ledger_error *err)
+{
+    const struct ldg_apply *apply = b->apply;
+    ledger_rc rc = LEDGER_OK;
+
+    if (apply->name == NULL)
+        return LEDGER_OK;
+    rc = ldg_ch_cursor_look(b->ch, apply->name, row, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_cursor_compare(apply->name, row->is_there ? &row->cursor : NULL, apply->expected,
+                                err);
+    b->s.parked_any = row->parked_count > 0;
+    b->salt = ldg_hash64(apply->name, strlen(apply->name), row->version);
+    return rc;
+}
+
+/* What comes before an op that is refused is done. */
+static void give_done(const struct ldg_ch_batch *b, uint8_t *ret_outcomes, const ledger_error *err)
+{
+    if (b->apply->name == NULL && err->done_count < b->s.count && err->done_count > 0)
+        memcpy(ret_outcomes, b->s.outcomes, err->done_count);
+}
+
+ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_outcomes,
+                       ledger_error *err)
+{
+    struct ldg_ch_cursor_row *row = ldg_calloc(1, sizeof(*row));
+    struct ldg_ch_batch b;
+    struct ldg_refusals brake;
+    ledger_rc rc = batch_init(&b, ctx, apply->ops, apply->count, err);
+
+    if (rc == LEDGER_OK && row == NULL)
+        rc = ldg_fail_nomem(err);
+    b.apply = apply;
+    b.s.can_park = true;
+    b.s.park_rejected = apply->park_rejected;
+    b.s.refusals = apply->refusals;
+    b.s.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
+    if (rc == LEDGER_OK)
+        rc = look_at_fence(&b, row, err);
+    if (rc == LEDGER_OK)
+        rc = run_ops(&b, err);
+    if (rc == LEDGER_OK)
+        rc = write_parked(&b, err);
+    if (rc == LEDGER_OK)
+        rc = move_cursor(&b, row, err);
+    if (rc == LEDGER_OK) {
+        if (b.s.brake != NULL)
+            *apply->refusals = brake;
+        if (apply->count > 0)
+            memcpy(ret_outcomes, b.s.outcomes, apply->count);
+    } else if (rc == LEDGER_ERR_REJECTED) {
+        give_done(&b, ret_outcomes, err);
+    }
+    batch_fini(&b);
+    ldg_free(row);
+    return rc;
+}
+
+/* --- a parked event once more ---------------------------------------------------------------- */
+
+/* What it stands for is written before it goes. */
+static ledger_rc retry(struct ldg_ch_batch *b, const struct ldg_ch_parked *parked,
+                       ledger_error *err)
+{
+    ledger_rc rc = b->s.count > 0 ? go_informed(b, err) : LEDGER_OK;
+
+    if (rc == LEDGER_OK) {
+        ldg_ch_parked_put(b->ch, parked, true);
+        rc = ldg_ch_parked_insert(b->ch, err);
+    }
+    return rc;
+}
+
+ledger_rc ldg_ch_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, size_t count,
+                              bool *ret_applied, ledger_error *err)
+{
+    struct ldg_clickhouse *ch = ctx;
+    struct ldg_ch_parked parked;
+    struct ldg_ch_batch b;
+    ledger_error refused;
+    ledger_rc rc = batch_init(&b, ch, ops, count, err);
+
+    b.s.parked_id = id;
+    b.s.parked_any = true;
+    b.salt = ldg_random_u64() | 1;
+    if (rc == LEDGER_OK)
+        rc = ldg_ch_parked_find(ch, id, &ch->scratch, &parked, err);
+    if (rc == LEDGER_OK)
+        rc = retry(&b, &parked, err);
+    batch_fini(&b);
+    if (rc == LEDGER_OK) {
+        *ret_applied = true;
+    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
+        refused = *err;
+        rc = ldg_ch_parked_note(ch, id, refused.message, err);
+        if (rc == LEDGER_OK)
+            *ret_applied = false;
+    }
+    return rc;
+}

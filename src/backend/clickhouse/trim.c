@@ -1,0 +1,151 @@
+/* Trims: what is here of a stream, up to an entry, is replaced by rows that say that it is gone.
+ *
+ * Hides the statement: one INSERT … SELECT for all trims of a range, made on the server, so that no
+ * entry has to come here to be deleted. Invariants: what the source still has stays; nothing is
+ * mutated, so a trim is as cheap and as repeatable as any insert. */
+#include "backend/clickhouse/apply.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What the trims reach that is here: e, a row; r, the trim. */
+static void put_reached(struct ldg_ch_query *q, struct ldg_ch_batch *b)
+{
+    /* clang-format off */
+    static const char rows[] =
+        "FROM (SELECT stream, origin, entry_key, id, schema_version, source_id, created_at, "
+            "updated_at, version, appended_position, tags_position, annotations_position, "
+            "trimmed_position, foreign_positions FROM `%s` FINAL "
+            "WHERE is_deleted = 0 AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
+    static const char trims[] =
+        "unhex(p[1]) AS stream, unhex(p[2]) AS origin, unhex(p[3]) AS low, unhex(p[4]) AS high, "
+        "toInt64(unhex(p[5])) AS position, toUInt32(unhex(p[6])) AS n";
+    /* clang-format on */
+    const struct ldg_ch_origin *origin;
+    bool any_kept = false;
+
+    ldg_ch_sql(q, rows, b->ch->table);
+    for (int part = 0; part < 2; part++) {
+        size_t count = 0;
+
+        if (part == 1)
+            ldg_ch_sql(q, ")) AS e GLOBAL INNER JOIN ");
+        ldg_ch_list_begin(q, trims);
+        for (size_t i = b->s.first; i < b->s.end; i++) {
+            const struct ldg_op *op = &b->ops[i];
+            char key[LDG_CH_KEY_MAX], number[24];
+
+            if (!ldg_sink_trims(&b->s, i))
+                continue;
+            origin = ldg_ch_origin_of(b->ch, op->origin);
+            ldg_ch_key(op->key, key);
+            ldg_ch_list_item(q, count++);
+            ldg_ch_list_field(q, op->stream);
+            ldg_ch_list_field(q, origin != NULL ? origin->text : "-");
+            ldg_ch_list_field(q, op->key.text != NULL ? ":" : "0");
+            ldg_ch_list_field(q, key[0] != '\0' ? key : "-");
+            (void)snprintf(number, sizeof(number), "%" PRId64, op->position);
+            ldg_ch_list_field(q, number);
+            (void)snprintf(number, sizeof(number), "%zu", i);
+            ldg_ch_list_field(q, number);
+            any_kept = any_kept || op->survivor_count > 0;
+        }
+        ldg_ch_list_end(q);
+    }
+    ldg_ch_sql(q, " AS r ON e.stream = r.stream AND e.origin = r.origin "
+                  "WHERE e.entry_key >= r.low AND e.entry_key <= r.high");
+    if (!any_kept)
+        return;
+    ldg_ch_sql(q, " AND (r.n, e.entry_key) GLOBAL NOT IN ");
+    ldg_ch_list_begin(q, "toUInt32(unhex(p[1])), unhex(p[2])");
+    for (size_t i = b->s.first, count = 0; i < b->s.end; i++) {
+        for (size_t k = 0; ldg_sink_trims(&b->s, i) && k < b->ops[i].survivor_count; k++) {
+            char key[LDG_CH_KEY_MAX], number[24];
+
+            (void)snprintf(number, sizeof(number), "%zu", i);
+            ldg_ch_key(b->ops[i].survivors[k], key);
+            ldg_ch_list_item(q, count++);
+            ldg_ch_list_field(q, number);
+            ldg_ch_list_field(q, key);
+        }
+    }
+    ldg_ch_list_end(q);
+}
+
+/* Who deletes how much; ids[i] of a trim that does is 1. Asked first: a trim that comes again finds
+ * nothing, and then nothing is written. */
+static ledger_rc count_reached(struct ldg_ch_batch *b, bool *ret_any, ledger_error *err)
+{
+    struct ldg_ch_query q;
+
+    *ret_any = false;
+    ldg_ch_begin(&q, b->ch, "looking for what a trim deletes");
+    ldg_ch_sql(&q, "SELECT DISTINCT toUInt8(1), first FROM (SELECT min(r.n) AS first ");
+    put_reached(&q, b);
+    ldg_ch_sql(&q, " GROUP BY e.stream, e.origin, e.entry_key) FORMAT RowBinary");
+    (void)!ldg_ch_run(&q, err);
+    while (ldg_ch_row(&q)) {
+        const size_t i = ldg_ch_read_u32(&q.reader);
+
+        if (q.reader.bad || i < b->s.first || i >= b->s.end)
+            q.reader.bad = true;
+        else
+            ldg_sink_trimmed(&b->s, i, 1, false);
+        *ret_any = true;
+    }
+    return ldg_ch_end(&q, err);
+}
+
+static ledger_rc write_reached(struct ldg_ch_batch *b, ledger_error *err)
+{
+    /* clang-format off */
+    /* Signed sums wrap round, and back. */
+    static const char insert[] =
+        "INSERT INTO `%s` (id, stream, payload, order_key, dedup_key, schema_version, metadata, "
+            "tags, source_id, created_at, annotations, updated_at, origin, entry_key, version, "
+            "is_deleted, appended_position, tags_position, annotations_position, "
+            "trimmed_position, foreign_positions) "
+        "SELECT e.id, e.stream, '', '', '', e.schema_version, '{}', '[]', e.source_id, "
+            "e.created_at, '{}', e.updated_at, e.origin, e.entry_key, "
+            "bitOr(toUInt64(e.version - e.trimmed_position + r.position), "
+                "bitShiftLeft(toUInt64(1), 63)), "
+            "1, e.appended_position, e.tags_position, e.annotations_position, r.position, "
+            "e.foreign_positions ";
+    /* clang-format on */
+    struct ldg_ch_query q;
+
+    ldg_ch_begin(&q, b->ch, "trimming streams");
+    ldg_ch_sql(&q, insert, b->ch->table);
+    put_reached(&q, b);
+    ldg_ch_setting(&q, "insert_distributed_sync", "1");
+    ldg_ch_setting(&q, "insert_deduplicate", "0");
+    (void)!ldg_ch_run(&q, err);
+    return ldg_ch_end(&q, err);
+}
+
+static ledger_rc trim_parked(struct ldg_ch_batch *b, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = b->s.first; rc == LEDGER_OK && i < b->s.end; i++) {
+        bool any = false;
+
+        if (!ldg_sink_trims(&b->s, i) || b->ops[i].origin <= 0)
+            continue;
+        rc = ldg_ch_parked_trim(b->ch, &b->ops[i], &any, err);
+        if (rc == LEDGER_OK)
+            ldg_sink_trimmed(&b->s, i, 0, any);
+    }
+    return rc;
+}
+
+ledger_rc ldg_ch_trim(struct ldg_ch_batch *b, ledger_error *err)
+{
+    bool any = false;
+    ledger_rc rc = count_reached(b, &any, err);
+
+    if (rc == LEDGER_OK && any)
+        rc = write_reached(b, err);
+    return rc == LEDGER_OK && b->s.parked_any ? trim_parked(b, err) : rc;
+}
