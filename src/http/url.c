@@ -108,8 +108,13 @@ static ledger_rc take_parts(CURLU *handle, bool is_tls, int default_port, struct
     return rc;
 }
 
-static ledger_rc check_characters(const char *url, ledger_error *err)
+static ledger_rc check_text(const char *url, ledger_error *err)
 {
+    const char *rest = strchr(url, ':');
+    if (rest == NULL || strncmp(rest, "://", 3) != 0)
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the URL has no \"://\" behind its scheme");
+    if (rest[3] == '/') /* libcurl would skip it */
+        return ldg_fail(err, LEDGER_ERR_INVALID, "the URL names no host");
     for (const char *p = url; *p != '\0'; p++) {
         if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
             return ldg_fail(err, LEDGER_ERR_INVALID,
@@ -128,7 +133,7 @@ ledger_rc ldg_http_url_parse(const char *url, bool is_tls, int default_port,
 {
     struct ldg_http_url parts = { 0 };
     CURLU *handle = NULL;
-    ledger_rc rc = check_characters(url, err);
+    ledger_rc rc = check_text(url, err);
     if (rc == LEDGER_OK && (handle = curl_url()) == NULL)
         rc = ldg_fail_nomem(err);
     if (rc == LEDGER_OK) {
