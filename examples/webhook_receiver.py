@@ -32,7 +32,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             if signed and self.headers['webhook-id'] not in done:
                 print(body.decode(), flush=True)  # the work; then only that it is done
                 done.add(self.headers['webhook-id'])
-        self.send_response(204 if signed else 401)
+        self.send_response(200 if signed else 401)
+        self.send_header('Content-Length', '0')
         self.end_headers()
 
 
