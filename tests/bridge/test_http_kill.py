@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -174,13 +175,34 @@ def round_of_webhooks(bridge_count, kills):
     return run.done
 
 
+def undisturbed():
+    """Nothing goes wrong: each request comes once, of whatever length the batches are."""
+    folder = tempfile.mkdtemp(prefix='ledger-kill-')
+    source = os.path.join(folder, 'source.db')
+    try:
+        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '2000'],
+                       check=True, stdout=subprocess.DEVNULL, timeout=120 * base.SLOW)
+        for size in ('1', '50', '2000'):
+            with Receiver(RECEIVER, '--bodies') as hook:
+                ledgerctl('bridge', 'run', '--source', 'sqlite:' + source, '--sink', hook.url,
+                          '--state', f'sqlite:{folder}/state{size}.db', '--until-empty',
+                          '--quiet', '--batch-size', size, '--backlog-batch-size', size)
+                _, again = compare_webhooks(source, hook, True)
+                if again:
+                    raise Failure(f'batches of {size}: {again} requests came again')
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
 def main():
     random.seed(base.SEED)
     print(f'# seed {base.SEED}', flush=True)
     rounds = [('killed writer and bridge, webhooks',
                lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, webhooks',
-               lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3))))]
+               lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3)))),
+              ('nobody is killed, webhooks', undisturbed)]
     failed = total = 0
     for number, (name, run) in enumerate(rounds, 1):
         try:

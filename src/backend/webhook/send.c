@@ -192,12 +192,21 @@ static ledger_rc start_requests(struct batch *batch, ledger_error *err)
     return rc;
 }
 
+/* Several may have finished at once: their answers are waited for like any other. */
+static bool is_busy(const struct ldg_webhook *webhook)
+{
+    for (size_t i = 0; i < webhook->request_count; i++)
+        if (webhook->requests[i].lane != NULL)
+            return true;
+    return false;
+}
+
 static ledger_rc run(struct batch *batch, ledger_error *err)
 {
     struct ldg_http *http = batch->webhook->http;
     struct ldg_http_exchange *exchange;
     ledger_rc rc = start_requests(batch, err);
-    while (rc == LEDGER_OK && ldg_http_under_way(http) > 0) {
+    while (rc == LEDGER_OK && is_busy(batch->webhook)) {
         rc = ldg_http_wait(http, &exchange, err);
         if (rc == LEDGER_OK)
             rc = take_answer(batch, exchange, err);
