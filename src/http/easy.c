@@ -237,7 +237,8 @@ ledger_rc ldg_http_slot_prepare(struct ldg_http_slot *slot, const struct ldg_htt
         request->timeout_ms > 0 ? request->timeout_ms : slot->http->timeout_ms;
     bool bad = false;
     slot->exchange.request = request;
-    slot->exchange.answer.max = request->answer_max;
+    slot->exchange.answer.max =
+        request->answer_max < SIZE_MAX / 2 ? request->answer_max : SIZE_MAX / 2;
     slot->mark_bytes = -1;
     SET(CURLOPT_URL, request->url);
     SET(CURLOPT_CONNECT_ONLY, request->connects_only ? 1L : 0L);
