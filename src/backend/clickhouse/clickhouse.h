@@ -98,6 +98,8 @@ void ldg_ch_origin_text(const struct ldg_identity *identity, char text[LDG_CH_OR
 
 /* --- request.c: one query -------------------------------------------------------------------- */
 
+/* An answer that may be of any size. */
+#define LDG_CH_ANSWER_ANY ((size_t)1 << 40)
 /* From ldg_ch_begin() to ldg_ch_end(). What fails on the way makes ldg_ch_run() fail. */
 struct ldg_ch_query {
     struct ldg_clickhouse *ch;

@@ -64,7 +64,7 @@ static ledger_rc look_ahead(struct ldg_clickhouse *ch, int origin, ledger_id aft
         return rc;
     ldg_ch_key(from.id, key);
     ldg_ch_begin(&q, ch, reading);
-    q.answer_max = SIZE_MAX;
+    q.answer_max = LDG_CH_ANSWER_ANY;
     ldg_ch_sql(&q,
                "SELECT toUInt8(1), stream, entry_key FROM `%s` FINAL WHERE is_deleted = 0 AND "
                "origin = {o:String} AND entry_key > {k:String} ORDER BY entry_key LIMIT %d "

@@ -51,7 +51,7 @@ ledger_rc ldg_ch_parked_insert(struct ldg_clickhouse *ch, ledger_error *err)
 static void begin_list(struct ldg_ch_query *q, struct ldg_clickhouse *ch, const char *event)
 {
     ldg_ch_begin(q, ch, looking);
-    q->answer_max = SIZE_MAX;
+    q->answer_max = LDG_CH_ANSWER_ANY;
     ldg_ch_sql(q,
                "SELECT toUInt8(1), id, source_uuid, log_position, origin, entry_key, stream, type, "
                "reason, attempts, toUnixTimestamp64Micro(parked_at), "

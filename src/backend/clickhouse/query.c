@@ -167,7 +167,7 @@ void ldg_ch_page_begin(struct ldg_ch_query *q, const char *order, size_t max_byt
             "FROM `%s` FINAL WHERE is_deleted = 0 AND (stream, origin, entry_key) GLOBAL IN ";
     /* clang-format on */
 
-    q->answer_max = max_bytes < SIZE_MAX - ANSWER_MARGIN ? max_bytes + ANSWER_MARGIN : SIZE_MAX;
+    q->answer_max = max_bytes < LDG_CH_ANSWER_ANY ? max_bytes + ANSWER_MARGIN : LDG_CH_ANSWER_ANY;
     ldg_ch_bind_u64(q, "max", max_bytes);
     ldg_ch_sql(q, sql, order, q->ch->table);
 }

@@ -219,6 +219,8 @@ ledger_rc ldg_ch_run(struct ldg_ch_query *q, ledger_error *err)
         q->rc = ldg_http_run(ch->http, &request, &q->exchange, err);
     if (q->rc == LEDGER_OK)
         q->rc = judge(q, err);
+    if (q->exchange != NULL)
+        q->exchange->request = NULL; /* it was ours, and ends here */
     if (q->rc == LEDGER_OK) {
         const struct ldg_buf *answer = &q->exchange->answer;
         const uint8_t *start =
