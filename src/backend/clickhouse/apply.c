@@ -16,23 +16,77 @@
 
 /* --- callbacks ------------------------------------------------------------------------------- */
 
+/* Numbers that rise, and differ from those that another bridge gives at the same time. */
+static int64_t new_parked_id(size_t index)
+{
+    const int64_t now_ms = ldg_clock_now_us() / 1000;
+
+    return (now_ms << 20 | (int64_t)(ldg_random_u64() & 0xFF) << 12) + (int64_t)(index & 0xFFF);
+}
+
+static struct ldg_parked_row row_of_park(const struct ldg_ch_park *park)
+{
+    const struct ldg_op *op = park->op;
+    struct ldg_parked_row row = {
+        .id = park->id,
+        .log_position = op->log_position,
+        .origin = op->origin,
+        .key = op->key,
+        .type_name = ldg_or_empty(op->type_name),
+        .stream = ldg_or_empty(op->stream),
+        .reason = park->reason,
+        .attempts = park->known != NULL ? park->known->row.attempts + 1 : 1,
+        .time_us = op->log_time_us,
+    };
+
+    memcpy(row.source_uuid, ldg_or_empty(op->source_uuid),
+           strlen(ldg_or_empty(op->source_uuid)) + 1);
+    return row;
+}
+
+static bool is_unparked(const struct ldg_ch_batch *b, int64_t id)
+{
+    bool is = false;
+
+    for (size_t i = 0; i < b->unparked_count && !is; i++)
+        is = b->unparked[i]->row.id == id;
+    return is;
+}
+
+static bool is_parked_anew(const struct ldg_ch_batch *b, int64_t id)
+{
+    bool is = false;
+
+    for (size_t i = 0; i < b->park_count && !is; i++)
+        is = b->parks[i].id == id;
+    return is;
+}
+
+/* Those of the table, as they will be when the batch is done so far. */
 static ledger_rc find_parked(void *ctx, const struct ldg_op *ops, size_t count,
                              struct ldg_arena *arena, struct ldg_parked_row **ret_rows,
                              size_t *ret_count, ledger_error *err)
 {
     struct ldg_ch_batch *b = ctx;
     struct ldg_parked_row *rows;
+    size_t row_count = 0;
     ledger_rc rc = ldg_ch_parked_near_all(b->ch, ops, count, arena, &b->near, &b->near_count, err);
 
-    rows = rc == LEDGER_OK ? ldg_arena_calloc(arena, b->near_count + 1, sizeof(*rows)) : NULL;
-    if (rc == LEDGER_OK && rows == NULL)
-        rc = ldg_fail_nomem(err);
     if (rc != LEDGER_OK)
         return rc;
-    for (size_t i = 0; i < b->near_count; i++)
-        rows[i] = b->near[i].row;
+    rows = ldg_arena_calloc(arena, b->near_count + b->park_count + 1, sizeof(*rows));
+    if (rows == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < b->near_count; i++) {
+        if (!is_unparked(b, b->near[i].row.id) && !is_parked_anew(b, b->near[i].row.id))
+            rows[row_count++] = b->near[i].row;
+    }
+    for (size_t i = 0; i < b->park_count; i++) {
+        if (!b->parks[i].is_gone)
+            rows[row_count++] = row_of_park(&b->parks[i]);
+    }
     *ret_rows = rows;
-    *ret_count = b->near_count;
+    *ret_count = row_count;
     return LEDGER_OK;
 }
 
@@ -52,14 +106,19 @@ static ledger_rc park(void *ctx, const struct ldg_op *op, const char *reason, bo
                       ledger_error *err)
 {
     struct ldg_ch_batch *b = ctx;
-    struct ldg_ch_park *park;
+    const struct ldg_ch_parked *known = near_of(b, op);
 
     b->parks = ldg_arena_grow(b->s.arena, b->parks, sizeof(*b->parks), b->park_count, &b->park_cap);
     if (b->parks == NULL)
         return ldg_fail_nomem(err);
-    park = &b->parks[b->park_count++];
-    *park = (struct ldg_ch_park){ op, reason, near_of(b, op) };
-    *ret_new = park->known == NULL;
+    b->parks[b->park_count] = (struct ldg_ch_park){
+        .id = known != NULL ? known->row.id : new_parked_id(b->park_count),
+        .op = op,
+        .reason = reason,
+        .known = known,
+    };
+    b->park_count++;
+    *ret_new = known == NULL;
     return LEDGER_OK;
 }
 
@@ -68,8 +127,12 @@ static ledger_rc unpark(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
     struct ldg_ch_batch *b = ctx;
 
     for (size_t i = 0; i < s->plan->unparked_count; i++) {
+        const int64_t id = s->plan->unparked[i];
+
+        for (size_t k = 0; k < b->park_count; k++)
+            b->parks[k].is_gone = b->parks[k].is_gone || b->parks[k].id == id;
         for (size_t k = 0; k < b->near_count; k++) {
-            if (b->near[k].row.id != s->plan->unparked[i])
+            if (b->near[k].row.id != id)
                 continue;
             b->unparked = ldg_arena_grow(s->arena, b->unparked, sizeof(*b->unparked),
                                          b->unparked_count, &b->unparked_cap);
@@ -290,14 +353,6 @@ static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
 
 /* --- the end --------------------------------------------------------------------------------- */
 
-/* Numbers that rise, and differ from those that another bridge gives at the same time. */
-static int64_t new_parked_id(size_t index)
-{
-    const int64_t now_ms = ldg_clock_now_us() / 1000;
-
-    return (now_ms << 20 | (int64_t)(ldg_random_u64() & 0xFF) << 12) + (int64_t)(index & 0xFFF);
-}
-
 static ledger_rc put_park(struct ldg_ch_batch *b, size_t index, struct ldg_buf *buf,
                           ledger_error *err)
 {
@@ -305,15 +360,8 @@ static ledger_rc put_park(struct ldg_ch_batch *b, size_t index, struct ldg_buf *
     const struct ldg_op *op = park->op;
     const struct ldg_ch_origin *origin;
     struct ldg_ch_parked parked = {
-        .row = { .id = new_parked_id(index),
-                 .log_position = op->log_position,
-                 .key = op->key,
-                 .stream = ldg_or_empty(op->stream),
-                 .type_name = ldg_or_empty(op->type_name),
-                 .reason = park->reason,
-                 .attempts = 1,
-                 .parked_at_us = b->s.now_us,
-                 .time_us = op->log_time_us },
+        .row = row_of_park(park),
+        .version = park->known != NULL ? park->known->version : 0,
     };
     ledger_rc rc = ldg_ch_origin_find(b->ch, op->origin, &origin, err);
 
@@ -322,14 +370,8 @@ static ledger_rc put_park(struct ldg_ch_batch *b, size_t index, struct ldg_buf *
     if (rc != LEDGER_OK)
         return rc;
     parked.origin = op->origin > 0 ? origin->text : "";
-    memcpy(parked.row.source_uuid, ldg_or_empty(op->source_uuid),
-           strlen(ldg_or_empty(op->source_uuid)) + 1);
-    if (park->known != NULL) {
-        parked.row.id = park->known->row.id;
-        parked.row.attempts = park->known->row.attempts + 1;
-        parked.version = park->known->version;
-    }
-    ldg_ch_parked_put(b->ch, &parked, false);
+    parked.row.parked_at_us = b->s.now_us;
+    ldg_ch_parked_put(b->ch, &parked, park->is_gone);
     return LEDGER_OK;
 }
 
@@ -343,11 +385,13 @@ static ledger_rc write_parked(struct ldg_ch_batch *b, ledger_error *err)
     for (size_t i = 0; i < b->unparked_count; i++)
         ldg_ch_parked_put(b->ch, b->unparked[i], true);
     for (size_t i = 0; rc == LEDGER_OK && i < b->park_count; i++) {
+        if (b->parks[i].is_gone && b->parks[i].known == NULL)
+            continue;
         ldg_buf_init(&buf, LEDGER_MAX_PAYLOAD_BYTES * 2);
         rc = put_park(b, i, &buf, err);
         ldg_buf_fini(&buf);
     }
-    return rc == LEDGER_OK ? ldg_ch_parked_insert(b->ch, err) : rc;
+    return rc == LEDGER_OK && b->ch->rows.row_count > 0 ? ldg_ch_parked_insert(b->ch, err) : rc;
 }
 
 static ledger_rc move_cursor(struct ldg_ch_batch *b, const struct ldg_ch_cursor_row *row,

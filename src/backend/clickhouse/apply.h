@@ -10,9 +10,11 @@
 #include "sink/sink.h"
 
 struct ldg_ch_park {
+    int64_t id;
     const struct ldg_op *op;
     const char *reason;
     const struct ldg_ch_parked *known; /* it was parked before; NULL: it was not */
+    bool is_gone;                      /* done after all, or trimmed */
 };
 
 struct ldg_ch_batch {

@@ -231,6 +231,18 @@ static void filters(struct ldg_ch_query *q, const char *stream, const char *sear
     filter_map(q, "annotations", 'a', o->annotations);
 }
 
+/* Is it the entry that is damaged, or an answer that was broken off, in which the words of an error
+ * were read as values? Then it has no end, either. */
+static void doubt_data(struct ldg_ch_query *q)
+{
+    struct ldg_ch_row row;
+
+    q->rc = LEDGER_OK;
+    while (ldg_ch_row(q))
+        ldg_ch_take_row(q, &row);
+    q->rc = q->reader.bad ? LEDGER_OK : LEDGER_ERR_DATA;
+}
+
 ledger_rc ldg_ch_read(void *ctx, const char *stream, const char *search,
                       const ledger_read_options *options, struct ldg_arena *arena,
                       ledger_entry **ret_entries, size_t *ret_count, ledger_error *err)
@@ -257,6 +269,8 @@ ledger_rc ldg_ch_read(void *ctx, const char *stream, const char *search,
         }
         ldg_ch_take_entry(&q, arena, false, &entries[count++], err);
     }
+    if (q.rc == LEDGER_ERR_DATA)
+        doubt_data(&q);
     rc = ldg_ch_end(&q, err);
     if (rc == LEDGER_OK) {
         *ret_entries = entries;

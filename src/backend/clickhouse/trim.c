@@ -134,6 +134,14 @@ static ledger_rc trim_parked(struct ldg_ch_batch *b, ledger_error *err)
         if (!ldg_sink_trims(&b->s, i) || b->ops[i].origin <= 0)
             continue;
         rc = ldg_ch_parked_trim(b->ch, &b->ops[i], &any, err);
+        for (size_t k = 0; k < b->park_count; k++) { /* of ranges before this one */
+            struct ldg_ch_park *park = &b->parks[k];
+
+            if (park->op->origin == b->ops[i].origin && !ldg_id_is_none(park->op->key) &&
+                strcmp(ldg_or_empty(park->op->stream), b->ops[i].stream) == 0 &&
+                ldg_op_trims(&b->ops[i], park->op->key))
+                park->is_gone = any = true;
+        }
         if (rc == LEDGER_OK)
             ldg_sink_trimmed(&b->s, i, 0, any);
     }
