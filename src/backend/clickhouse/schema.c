@@ -127,13 +127,15 @@ bool ldg_ch_shape_is_distributed(const struct ldg_ch_shape *shape)
     return strcmp(shape->engine, "Distributed") == 0;
 }
 
-/* Its arguments name the column. */
-static bool has_argument(const char *full, const char *name)
+/* The engine's arguments name the column. */
+static bool has_argument(const struct ldg_ch_shape *shape, const char *name)
 {
-    const char *end = strchr(full, ')'), *at = strchr(full, '(');
+    const char *at = shape->full + strcspn(shape->full, "( "), *end = strchr(at, ')');
     const size_t size = strlen(name);
 
-    while (at != NULL && end != NULL && (at = strstr(at, name)) != NULL && at < end) {
+    if (*at != '(' || end == NULL)
+        return false;
+    while ((at = strstr(at, name)) != NULL && at < end) {
         if ((at[-1] == '(' || at[-1] == ' ' || at[-1] == '`') &&
             (at[size] == ')' || at[size] == ',' || at[size] == '`'))
             return true;
@@ -161,7 +163,7 @@ void ldg_ch_shape_judge(struct ldg_ch_shape *shape, const char *table, enum ldg_
                        "twice (the Go module makes such tables); take another --table, or make it "
                        "a ReplacingMergeTree as docs/CLICKHOUSE.md shows",
                        table, suffix, shape->engine);
-    else if (!has_argument(shape->full, "version"))
+    else if (!has_argument(shape, "version"))
         (void)snprintf(shape->fault, sizeof(shape->fault),
                        "table \"%s%s\" replaces rows by no version: its engine has to be "
                        "%s(…version…) as in docs/CLICKHOUSE.md",
