@@ -95,7 +95,6 @@ static bool set_manners(CURL *easy)
     SET(CURLOPT_TCP_KEEPALIVE, 1L);
     SET(CURLOPT_BUFFERSIZE, READ_BUFFER_BYTES);
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-    SET(CURLOPT_PIPEWAIT, 1L);
     /* A look-up of a name that nobody answers does not hold up a stop. */
     SET(CURLOPT_QUICK_EXIT, 1L);
     return bad;
@@ -107,6 +106,8 @@ static bool set_trust(const struct ldg_http *http, CURL *easy)
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    /* One connection may carry them all (HTTP/2): a second one waits to hear of it. */
+    SET(CURLOPT_PIPEWAIT, http->is_tls ? 1L : 0L);
     if (http->ca_file != NULL) {
         SET(CURLOPT_CAINFO, http->ca_file);
         SET(CURLOPT_CAPATH, NULL);

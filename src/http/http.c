@@ -103,6 +103,7 @@ static ledger_rc take_options(struct ldg_http *http, const struct ldg_http_confi
     const char *password = has_own ? config->password : config->url->password;
     http->backend = config->backend;
     http->waiting.wait = config->wait;
+    http->is_tls = config->url->is_tls;
     http->is_loopback = config->url->is_loopback;
     http->timeout_ms = options->timeout_ms > 0  ? options->timeout_ms
                        : config->timeout_ms > 0 ? config->timeout_ms
@@ -254,7 +255,7 @@ size_t ldg_http_under_way(const struct ldg_http *http)
 {
     size_t count = 0;
     for (size_t i = 0; i < http->slot_count; i++)
-        count += http->slots[i].state == LDG_HTTP_RUNNING;
+        count += http->slots[i].state != LDG_HTTP_FREE;
     return count;
 }
 
@@ -345,11 +346,16 @@ static ledger_rc perform(struct ldg_http *http, ledger_error *err)
                                               "libcurl: %s", curl_multi_strerror(code));
 }
 
+/* In turns: one that is used again at once does not keep the others from being seen. */
 static struct ldg_http_exchange *find_finished(struct ldg_http *http)
 {
-    for (size_t i = 0; i < http->slot_count; i++)
-        if (http->slots[i].state == LDG_HTTP_FINISHED)
-            return &http->slots[i].exchange;
+    for (size_t i = 0; i < http->slot_count; i++) {
+        const size_t at = (http->turn + i) % http->slot_count;
+        if (http->slots[at].state != LDG_HTTP_FINISHED)
+            continue;
+        http->turn = (at + 1) % http->slot_count;
+        return &http->slots[at].exchange;
+    }
     return NULL;
 }
 

@@ -31,6 +31,7 @@ struct ldg_http {
     CURLM *multi;
     struct ldg_http_slot *slots;
     size_t slot_count;
+    size_t turn;  /* the slot that is looked at first */
     bool started; /* a request that libcurl has not looked at yet */
     struct ldg_waiting waiting;
     const char *backend;
@@ -39,7 +40,7 @@ struct ldg_http {
     char *ca_file, *client_cert_file, *client_key_file;
     char **headers; /* of the header file */
     size_t header_count, header_cap;
-    bool is_loopback;
+    bool is_tls, is_loopback;
     int timeout_ms, connect_timeout_ms;
 };
 

@@ -297,7 +297,7 @@ static void write_down(struct request *request, const char *method, const char *
     (void)pthread_mutex_lock(&self.mutex);
     check(request, digest, json_string_value(stream));
     line =
-        json_pack("{s:I, s:s, s:s, s:i, s:s, s:s, s:I, s:s*, s:O, s:O}", "n",
+        json_pack("{s:I, s:s, s:s, s:i, s:s, s:s, s:I, s:O*, s:O, s:O}", "n",
                   (json_int_t)++self.number, "method", method, "path", url, "status", status, "act",
                   act != NULL ? act : "", "sha256", hex, "size", (json_int_t)request->size,
                   "stream", stream, "entries", entries, "headers", request->headers);
