@@ -18,7 +18,8 @@ const char *const ldg_ch_suffixes[LDG_CH_TABLES] = {
 };
 
 /* clang-format off */
-/* Go's columns come first. An insert is on the disk before its answer: the cursor comes behind. */
+/* Go's columns come first. An insert is on the disk before its answer: the cursor comes behind. An
+ * entry is found among 1,024 others, not among 8,192. */
 static const char create_entries[] =
     "CREATE TABLE IF NOT EXISTS `%s` ("
         "id String, stream String, payload String, order_key String, dedup_key String, "
@@ -29,8 +30,8 @@ static const char create_entries[] =
         "appended_position Int64, tags_position Int64, annotations_position Int64, "
         "trimmed_position Int64, foreign_positions String"
     ") ENGINE = ReplacingMergeTree(version, is_deleted) ORDER BY (stream, origin, entry_key) "
-    "SETTINGS non_replicated_deduplication_window = 1000, fsync_after_insert = 1, "
-        "fsync_part_directory = 1";
+    "SETTINGS index_granularity = 1024, non_replicated_deduplication_window = 1000, "
+        "fsync_after_insert = 1, fsync_part_directory = 1";
 static const char create_cursors[] =
     "CREATE TABLE IF NOT EXISTS `%s_cursors` ("
         "name String, cursor String, state String, moved_at DateTime64(6, 'UTC'), version UInt64"
