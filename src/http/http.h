@@ -76,7 +76,7 @@ struct ldg_http_piece {
     size_t size;
 };
 
-/* Borrowed, with all that it points to, until the request has finished or was dropped. */
+/* Borrowed, with all that it points to, until ldg_http_done(), or until it was dropped. */
 struct ldg_http_request {
     const char *method;         /* "POST", "GET", "HEAD", … */
     const char *url;            /* whole; without credentials */

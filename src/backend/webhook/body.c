@@ -18,22 +18,33 @@
 
 static void put_time(struct ldg_buf *body, const char *key, int64_t time_us)
 {
-    char text[LDG_TIME_TEXT_MAX];
+    char text[LDG_TIME_TEXT_MAX + 1];
     if (time_us == LEDGER_NO_TIME || time_us < TIME_MIN_US || time_us > TIME_MAX_US)
         return;
     ldg_time_format_rfc3339(time_us, text);
+    const size_t size = strlen(text);
+    text[size] = '"';
     ldg_buf_puts(body, key);
-    ldg_buf_putc(body, '"');
-    ldg_buf_puts(body, text);
-    ldg_buf_putc(body, '"');
+    ldg_buf_append(body, text, size + 1);
 }
 
 static void put_id(struct ldg_buf *body, ledger_id id)
 {
-    if (id.text != NULL)
+    if (id.text != NULL) {
         ldg_json_put_string(body, id.text);
-    else
-        ldg_buf_printf(body, "\"%" PRId64 "\"", id.number);
+        return;
+    }
+    /* Digits from the end on; printf is slow. */
+    char text[24], *p = text + sizeof(text);
+    uint64_t left = id.number < 0 ? 0 - (uint64_t)id.number : (uint64_t)id.number;
+    *--p = '"';
+    do
+        *--p = (char)('0' + left % 10);
+    while ((left /= 10) > 0);
+    if (id.number < 0)
+        *--p = '-';
+    *--p = '"';
+    ldg_buf_append(body, p, (size_t)(text + sizeof(text) - p));
 }
 
 static bool is_space(char c)
@@ -54,18 +65,14 @@ static void put_json(struct ldg_buf *body, ledger_bytes json)
     ldg_buf_append(body, p, size);
 }
 
-/* The Go module's fields, all of them; then ours. */
-static void put_entry(struct ldg_buf *body, const struct ldg_op *op)
+static void put_extras(struct ldg_buf *body, const ledger_append_entry *entry)
 {
-    const ledger_append_entry *entry = op->entry;
-    PUT(body, "{\"payload\":");
-    put_json(body, entry->payload);
     PUT(body, ",\"order_key\":");
     ldg_json_put_string(body, ldg_or_empty(entry->order_key));
     PUT(body, ",\"dedup_key\":");
     ldg_json_put_string(body, ldg_or_empty(entry->dedup_key));
     if (entry->schema_version == 1)
-        PUT(body, ",\"schema_version\":1"); /* nearly always; printf is slow */
+        PUT(body, ",\"schema_version\":1");
     else
         ldg_buf_printf(body, ",\"schema_version\":%d", entry->schema_version);
     PUT(body, ",\"metadata\":");
@@ -78,9 +85,30 @@ static void put_entry(struct ldg_buf *body, const struct ldg_op *op)
         ldg_json_put_list(body, entry->tags);
     else
         PUT(body, "[]");
+}
+
+/* Nearly all entries are. */
+static bool is_plain(const ledger_append_entry *entry)
+{
+    return ldg_or_empty(entry->order_key)[0] == '\0' && ldg_or_empty(entry->dedup_key)[0] == '\0' &&
+           entry->schema_version == 1 && entry->metadata.count == 0 && entry->tags.count == 0;
+}
+
+/* The Go module's fields, all of them; then ours. */
+static void put_entry(struct ldg_buf *body, const struct ldg_op *op)
+{
+    const ledger_append_entry *entry = op->entry;
+    PUT(body, "{\"payload\":");
+    put_json(body, entry->payload);
+    if (is_plain(entry)) {
+        PUT(body, ",\"order_key\":\"\",\"dedup_key\":\"\",\"schema_version\":1,\"metadata\":{},"
+                  "\"tags\":[]");
+    } else {
+        put_extras(body, entry);
+    }
     PUT(body, ",\"source_id\":");
     put_id(body, op->key);
-    put_time(body, ",\"created_at\":", op->time_us);
+    put_time(body, ",\"created_at\":\"", op->time_us);
     if (ldg_or_empty(op->origin_text)[0] != '\0') {
         PUT(body, ",\"origin\":");
         ldg_json_put_string(body, op->origin_text);
@@ -123,7 +151,7 @@ static void put_cloud_event(struct ldg_buf *body, const struct ldg_op *op)
         PUT(body, ",\"subject\":");
         ldg_json_put_string(body, op->stream);
     }
-    put_time(body, ",\"time\":", op->time_us != LEDGER_NO_TIME ? op->time_us : op->log_time_us);
+    put_time(body, ",\"time\":\"", op->time_us != LEDGER_NO_TIME ? op->time_us : op->log_time_us);
     PUT(body, ",\"datacontenttype\":\"application/json\",\"data\":");
     if (op->kind == LDG_OP_APPEND)
         put_entry(body, op);
