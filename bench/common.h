@@ -88,7 +88,9 @@ int64_t bench_int(sqlite3 *db, const char *sql);
 /* place, in all that follows: path of a SQLite file, or the URL of another store. */
 #define BENCH_URL_MAX (BENCH_PATH_MAX + 16)
 void bench_url(char url[BENCH_URL_MAX], const char *place);
-/* Opens with CREATE. */
+/* What stores that are reached over HTTP are opened with from now on; borrowed; NULL: defaults. */
+void bench_http(const ledger_http_options *options);
+/* Opens with CREATE, unless it is a webhook. */
 ledger_store *bench_store_open(const char *place, ledger_log_mode log);
 /* Made by the library without a log, and closed again. Bare inserts use such a file too: so its
  * tables, indexes and page size are the same. */
@@ -160,6 +162,7 @@ void bench_bare_insert(const char *path, const struct bench_rows *rows, size_t p
 struct bench_outcome {
     uint64_t applied; /* or their entry is trimmed */
     uint64_t replayed, deduplicated, parked;
+    bool either; /* `applied` of them are applied or found applied before */
 };
 /* Bridges until the source has no more, and ends the process when the outcome is another one;
  * ret_progress may be NULL. Creating and starting the bridge count, its end does not. */

@@ -195,6 +195,76 @@ def undisturbed():
     return 0
 
 
+# ---- ClickHouse ----------------------------------------------------------------------------------
+
+def moment(text):
+    """To the millisecond, which is what SQLite keeps; None: none."""
+    return text.replace(' ', 'T')[:23] if text else None
+
+
+def compare_clickhouse(source, engine):
+    here = {}
+    with base.connect(source) as db:
+        there, _ = base.history(db, 'source')
+    for line in engine.sql(
+            'SELECT toInt64(entry_key), stream, hex(payload), order_key, dedup_key,'
+            ' schema_version, metadata, tags, annotations, toString(created_at),'
+            f' toString(updated_at) FROM {TABLE} FINAL WHERE is_deleted = 0'
+            ' ORDER BY entry_key FORMAT JSONCompactEachRow').split('\n'):
+        ident, stream, payload, order_key, dedup_key, version, *rest = json.loads(line)
+        metadata, tags, notes, made, set_at = rest
+        if int(ident) in here:
+            raise Failure(f'entry {ident} is there twice')
+        here[int(ident)] = (stream, bytes.fromhex(payload), order_key or None, dedup_key or None,
+                            version, json.loads(metadata or '{}'), json.loads(tags or '[]'),
+                            json.loads(notes or '{}'), moment(made), moment(set_at))
+    for ident in sorted(there.keys() | here.keys()):
+        wanted = there.get(ident)
+        if wanted:
+            wanted = (*wanted[:2], wanted[2] or None, wanted[3] or None, *wanted[4:8],
+                      moment(wanted[8]), moment(wanted[9]))
+        if wanted != here.get(ident):
+            raise Failure(f'entry {ident} differs:\n source     {str(wanted)[:1000]}\n'
+                          f' ClickHouse {str(here.get(ident))[:1000]}')
+    parked = engine.sql(f'SELECT count() FROM {TABLE}_parked FINAL')
+    if parked != '0':
+        raise Failure(f'{parked} events are parked')
+    return len(there)
+
+
+def round_of_clickhouse(bridge_count, kills):
+    with Engine() as engine:
+        ledgerctl('store', 'init', '--store', engine.url())
+        restarts = 0
+
+        def disturb():
+            nonlocal restarts
+            if random.random() < 0.1:
+                engine.kill()
+                time.sleep(random.random() * 0.2)
+                engine.run()
+                restarts += 1
+            elif random.random() < 0.2:
+                engine.fault(random.choice([
+                    {'act': 'cut', 'bytes': -1, 'match': 'INSERT'}, {'act': 'cut', 'bytes': 3},
+                    {'act': 'cut', 'when': 'before'}, {'act': 'tagged', 'code': 241},
+                    {'act': 'late', 'code': 241}, {'act': 'error', 'code': 252}]))
+
+        run = Round(bridge_count, lambda _: ['--sink', engine.url()])
+        try:
+            run.kill_some(kills, disturb)
+            engine.fault()
+            run.end()
+            verdict = ledgerctl('bridge', 'verify', *run.options)
+            if 'equal' not in verdict.stdout + verdict.stderr:
+                raise Failure(f'verify does not say "equal": {verdict.stdout}{verdict.stderr}')
+            print(f'# {run.done} kills, {restarts} restarts of ClickHouse,'
+                  f' {compare_clickhouse(run.source, engine)} entries', flush=True)
+        finally:
+            run.clean_up()
+    return run.done
+
+
 def main():
     random.seed(base.SEED)
     print(f'# seed {base.SEED}', flush=True)
@@ -202,7 +272,11 @@ def main():
                lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, webhooks',
                lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3)))),
-              ('nobody is killed, webhooks', undisturbed)]
+              ('nobody is killed, webhooks', undisturbed),
+              ('killed writer and bridge, ClickHouse',
+               lambda: round_of_clickhouse(1, max(1, round(base.KILLS * 0.7)))),
+              ('killed writer and 2 bridges, ClickHouse',
+               lambda: round_of_clickhouse(2, max(1, round(base.KILLS * 0.3))))]
     failed = total = 0
     for number, (name, run) in enumerate(rounds, 1):
         try:

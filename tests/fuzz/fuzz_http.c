@@ -14,7 +14,7 @@
 #include "http/http.h"
 #include "ldg_config.h"
 
-#if defined(LDG_WITH_CLICKHOUSE) && LDG_WITH_CLICKHOUSE
+#if LDG_WITH_CLICKHOUSE
 #include "backend/clickhouse/fail.h"
 #endif
 
@@ -122,7 +122,7 @@ static void check_retry_after(const char *value)
 
 static void check_clickhouse(ledger_bytes body, const char *tag)
 {
-#if defined(LDG_WITH_CLICKHOUSE) && LDG_WITH_CLICKHOUSE
+#if LDG_WITH_CLICKHOUSE
     const char *start = body.data;
     struct ldg_ch_error error;
     ledger_error err = { 0 };

@@ -102,6 +102,7 @@ struct tst_ch *tst_ch_start(enum tst_ch_kind kind, const struct tst_ch_options *
     ch->password = options->password;
     ch->certificate = options->certificate;
     ch->key = options->key;
+    ch->record = options->record;
     ch->partner = tst_partner_make("clickhouse");
     if (kind == TST_CH_OLD)
         configure_old(ch);
@@ -151,6 +152,8 @@ void tst_ch_run(struct tst_ch *ch)
         args[count++] = "--key";
         args[count++] = ch->key;
     }
+    if (ch->record)
+        args[count++] = "--record";
     tst_partner_run(ch->partner, args);
 }
 

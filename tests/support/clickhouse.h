@@ -17,11 +17,13 @@ struct tst_ch {
     enum tst_ch_kind kind;
     const char *user, *password;   /* password NULL: none */
     const char *certificate, *key; /* of TLS; NULL: plain */
+    bool record;
 };
 
 struct tst_ch_options {
     const char *user, *password;   /* NULL: "default", none */
     const char *certificate, *key; /* files for TLS, the engine's front only; NULL: plain */
+    bool record;                   /* requests that bring rows are kept: clickhouse_front.py */
 };
 
 /* Can one be started here? *ret_why (may be NULL) says why not. */

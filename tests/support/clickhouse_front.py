@@ -2,12 +2,13 @@
 """A ClickHouse server for tests: HTTP in front of the embedded engine of PyPI's chdb-core.
 
     clickhouse_front.py FOLDER [--port N] [--user NAME] [--password-file FILE]
-                        [--certificate FILE --key FILE]
+                        [--certificate FILE --key FILE] [--record]
 
 Everything lives in FOLDER and is found again by the next front there, also after kill -9: data/ of
 the engine, `port` (written when connections are taken), `requests` (one line of JSON for each query
-that was answered: its text, settings, status, code), `fault` (below). LEDGER_TEST_CHDB is the
-folder that has chdb/. Listens on 127.0.0.1, ends by SIGTERM.
+that was answered: its text, settings, status, code), `fault` (below), and with --record whatever
+brings rows, as it came: record/N.path and record/N.body, from 1 on. LEDGER_TEST_CHDB is the folder
+that has chdb/. Listens on 127.0.0.1, ends by SIGTERM.
 
 The engine is a current one, and parses, stores and fails as a server does; what a server does
 around it (users, HTTP status of an error, chunks, compression) is played here, as servers do it.
@@ -62,6 +63,8 @@ TOKEN = re.compile(rb"""
     (?P<text> '(?:[^'\\]|\\.|'')*' | "(?:[^"\\]|\\.)*" | `(?:[^`\\]|\\.)*` ) |
     (?P<word> \w+ ) |
     (?P<sign> . )""", re.DOTALL | re.VERBOSE)
+
+LINE_END = re.compile(rb'[ \t\f]*\r?\n?')  # between a format and its data
 
 
 class Failed(Exception):
@@ -169,11 +172,12 @@ def split_insert(text):
         if word == b'SETTINGS' and target_end is None:
             target_end = start
         if word in (b'VALUES', b'FORMAT'):
-            at = target_end or start
-            form, data = b'Values', text[end:]
+            at, form = target_end or start, b'Values'
             if word == b'FORMAT':
                 _, form, end, _ = next(words, ('', b'Values', end, 0))
-                data = re.sub(rb'^[ \t\f]*\r?\n?', b'', text[end:], count=1)
+                data = text[LINE_END.match(text, end).end():]
+            else:
+                data = text[end:]
             return text[:at], text[at:start], form, data
     return None
 
@@ -238,6 +242,7 @@ class Engine:
             self.prepare(connection, query)
             text = query.text
             insert = split_insert(text)
+            query.brings_rows = insert is not None
             if insert:
                 # Inline the engine would take the first empty line for the end of the data.
                 head, settings, form, data = insert
@@ -295,6 +300,7 @@ class Query:
                                                                   'TabSeparated')
         self.id = params.get('query_id') or str(uuid.uuid4())
         self.readonly = method in ('GET', 'HEAD')
+        self.brings_rows = False  # known once it ran
         self.user, self.password = params.get('user'), params.get('password')
         text = params.get('query', '').encode('utf-8', 'surrogateescape')
         self.text = (text + b'\n' if text else b'') + body
@@ -312,6 +318,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
     # -- the request
+
+    raw_body = b''  # as it came
 
     def read_exactly(self, size):
         data = self.rfile.read(size)
@@ -339,6 +347,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if size > BODY_MAX:
                 raise HungUp
             data = self.read_exactly(size)
+        self.raw_body = data
         return unpack(data, self.headers.get('Content-Encoding', ''))
 
     def check_user(self, query):
@@ -467,6 +476,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 status = fault.get('status', 200)
                 return self.plain(status, fault.get('text', ''), fault.get('headers'))
             result = self.server.engine.run(query)
+            if query.brings_rows:
+                self.server.record(self.path, self.raw_body)
             self.play(fault, 'after')
             if fault and fault['act'] == 'answer':
                 status = fault.get('status', 200)
@@ -529,8 +540,22 @@ class Front(http.server.ThreadingHTTPServer):
         self.engine = Engine(options.folder)
         self.faults = Faults(options.folder)
         self.lock = threading.Lock()
+        self.recorded, self.record_folder = 0, ''
+        if options.record:
+            self.record_folder = os.path.join(options.folder, 'record')
+            os.makedirs(self.record_folder)
         # pylint: disable=consider-using-with
         self.requests = open(os.path.join(options.folder, 'requests'), 'a', encoding='utf-8')
+
+    def record(self, path, body):
+        if self.record_folder:
+            with self.lock:
+                self.recorded += 1
+                at = os.path.join(self.record_folder, str(self.recorded))
+                with open(at + '.path', 'w', encoding='ascii') as file:
+                    file.write(path)
+                with open(at + '.body', 'wb') as file:
+                    file.write(body)
 
     def with_version(self, error):
         return f'{error.text} (version {self.engine.version} (official build))\n'
@@ -563,6 +588,7 @@ def main():
     parser.add_argument('--password-file')
     parser.add_argument('--certificate')
     parser.add_argument('--key')
+    parser.add_argument('--record', action='store_true')
     options = parser.parse_args()
     options.folder = os.path.abspath(options.folder)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # what is done is on its way to the disk

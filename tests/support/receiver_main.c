@@ -1,6 +1,6 @@
 /* A receiver of webhooks for tests, a program of its own so that whoever sends to it can be killed:
  *
- *   receiver FOLDER [--port N] [--count] [--times N] [--bodies]
+ *   receiver FOLDER [--port N] [--count [--check]] [--times N] [--bodies]
  *            [--certificate FILE --key FILE [--client-ca FILE]]
  *
  * It listens on 127.0.0.1 and writes FOLDER/port once it does. Each request becomes a line of JSON
@@ -10,9 +10,10 @@
  * FOLDER/secrets, one "whsec_…" a line, is what signatures are checked with; without it they are
  * not. FOLDER/script says how the next requests are answered, in lines of JSON: see receiver.h.
  *
- * --count is for benchmarks: no lines and no checks but counts in FOLDER/counters (struct
- * tst_receiver_counters), and with --times the moment at which the entry with source_id I was read,
- * in nanoseconds of CLOCK_MONOTONIC, at place I of FOLDER/times. */
+ * --count is for benchmarks: one thread, no lines and no checks but counts in FOLDER/counters
+ * (struct tst_receiver_counters), and with --times the moment at which the entry with source_id I
+ * was read, in nanoseconds of CLOCK_MONOTONIC, at place I of FOLDER/times. With --check it reads
+ * the JSON and checks the signature of each, as whoever does something with it would. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <gnutls/gnutls.h>
@@ -43,7 +44,7 @@
 static struct {
     const char *folder, *certificate, *key, *client_ca;
     int port;
-    bool count, bodies;
+    bool count, check, bodies;
     size_t times;
     pthread_mutex_t mutex; /* over all that follows */
     FILE *requests, *complaints;
@@ -315,22 +316,51 @@ static void write_down(struct request *request, const char *method, const char *
     json_decref(body);
 }
 
-static void count(const struct request *request)
+static void note_read(uint64_t id, const struct timespec *now)
+{
+    if (id < self.times)
+        __atomic_store_n(&self.read_ns[id], now->tv_sec * INT64_C(1000000000) + now->tv_nsec,
+                         __ATOMIC_RELEASE);
+}
+
+/* How many entries there are, by looking for their ids alone. */
+static uint64_t count_quickly(const struct request *request, const struct timespec *now)
 {
     static const char mark[] = "\"source_id\":\"";
     const char *at = request->body, *end = request->body + request->size;
     uint64_t entries = 0;
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
     while (at != NULL && (at = memmem(at, (size_t)(end - at), mark, sizeof mark - 1)) != NULL) {
         uint64_t id = 0;
         for (at += sizeof mark - 1; at < end && *at >= '0' && *at <= '9'; at++)
             id = id * 10 + (uint64_t)(*at - '0');
+        note_read(id, now);
         entries++;
-        if (id < self.times)
-            __atomic_store_n(&self.read_ns[id], now.tv_sec * INT64_C(1000000000) + now.tv_nsec,
-                             __ATOMIC_RELEASE);
     }
+    return entries;
+}
+
+/* The same of what is signed, and is JSON. */
+static uint64_t count_checked(const struct request *request, const struct timespec *now)
+{
+    json_t *body = json_loadb(request->body, request->size, 0, NULL), *item;
+    const json_t *entries = json_object_get(body, "entries");
+    size_t count_of = json_array_size(entries), i;
+    check_signature(request);
+    json_array_foreach(entries, i, item)
+    {
+        const char *id = json_string_value(json_object_get(item, "source_id"));
+        note_read(id != NULL ? strtoull(id, NULL, 10) : 0, now);
+    }
+    json_decref(body);
+    return count_of;
+}
+
+static void count(const struct request *request)
+{
+    struct timespec now;
+    uint64_t entries;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    entries = self.check ? count_checked(request, &now) : count_quickly(request, &now);
     __atomic_add_fetch(&self.counters->bytes, request->size, __ATOMIC_RELAXED);
     __atomic_add_fetch(&self.counters->requests, 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&self.counters->entries, entries, __ATOMIC_RELEASE);
@@ -505,10 +535,12 @@ static enum MHD_Result take(void *ctx, struct MHD_Connection *connection, const 
     if (request == NULL) {
         request = must(calloc(1, sizeof *request));
         *con = request;
-        if (self.count)
+        if (self.count && !self.check)
             return MHD_YES;
         request->headers = json_object();
         (void)MHD_get_connection_values(connection, MHD_HEADER_KIND, keep_header, request->headers);
+        if (self.count)
+            return MHD_YES;
         request->act = take_act(request, true);
         return request->act == NULL ? MHD_YES : MHD_NO;
     }
@@ -595,6 +627,8 @@ static void read_arguments(int argc, char **argv)
             takes_value = false;
         if (strcmp(argv[i], "--count") == 0)
             self.count = true;
+        else if (strcmp(argv[i], "--check") == 0)
+            self.check = true;
         else if (strcmp(argv[i], "--bodies") == 0)
             self.bodies = true;
         else if (!takes_value)
