@@ -95,8 +95,8 @@ static bool log_tables_clash(const struct cli *cli)
            sink_log != NULL && strcmp(source_log, sink_log) == 0;
 }
 
-/* The first line of the file becomes what libpq takes for a URL without a password: it stands in no
- * argument, and nothing we print has it. */
+/* The first line of the file becomes what libpq, and the ClickHouse backend, take for a URL without
+ * a password: it stands in no argument, and nothing we print has it. */
 static bool take_password_file(const struct cli *cli)
 {
     const char *path = cli_text(cli, OPT_PASSWORD_FILE), *wrong = NULL;
@@ -116,7 +116,8 @@ static bool take_password_file(const struct cli *cli)
     else if (wrong == NULL && size == sizeof line - 1)
         wrong = "its first line is too long";
     line[size] = '\0';
-    if (wrong == NULL && setenv("PGPASSWORD", line, 1) != 0)
+    if (wrong == NULL &&
+        (setenv("PGPASSWORD", line, 1) != 0 || setenv("CLICKHOUSE_PASSWORD", line, 1) != 0))
         wrong = strerror(errno);
     if (wrong != NULL)
         cli_error("password file %s: %s", cli_shown(path), wrong);
