@@ -1,7 +1,7 @@
 /* Errors of ClickHouse. Pure.
  *
  * Hides where in an answer an error stands, and which number means what. Invariant: the number
- * alone decides; texts differ from server to server, and are shown only. */
+ * alone decides; texts differ from server to server, and are shown only, cleaned. */
 #include "backend/clickhouse/fail.h"
 
 #include <stdio.h>
@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "http/http.h"
 
-#define TEXT_MAX 240
 #define BLOCK "\r\n__exception__\r\n"
 #define BLOCK_SIZE (sizeof(BLOCK) - 1)
 #define TAG_MAX 64
@@ -160,6 +160,7 @@ ledger_rc ldg_ch_fail(const char *doing, const struct ldg_ch_error *error, ledge
     static const char exception[] = "DB::Exception: ";
     const char *text = error->text.data;
     const ledger_rc rc = ldg_ch_code(error->code);
+    char shown[LDG_HTTP_EXCERPT_MAX];
     size_t size = error->text.size;
 
     if (size >= sizeof(exception) - 1 && memcmp(text, exception, sizeof(exception) - 1) == 0) {
@@ -170,11 +171,8 @@ ledger_rc ldg_ch_fail(const char *doing, const struct ldg_ch_error *error, ledge
         if (text[i] == '\n' || text[i] == '\r' || text[i] == '\0')
             size = i;
     }
-    if (size > TEXT_MAX) {
-        size = TEXT_MAX;
-        while (size > 0 && ((unsigned char)text[size] & 0xC0) == 0x80)
-            size--; /* no half character */
-    }
-    return ldg_fail_native(err, rc, "clickhouse", error->code, "%s: ClickHouse says %.*s (%d)%s",
-                           doing, (int)size, text, error->code, advice(rc));
+    ldg_http_excerpt(&(const struct ldg_buf){ .data = (char *)(uintptr_t)text, .size = size },
+                     shown);
+    return ldg_fail_native(err, rc, "clickhouse", error->code, "%s: ClickHouse says %s (%d)%s",
+                           doing, shown, error->code, advice(rc));
 }

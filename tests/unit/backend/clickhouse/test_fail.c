@@ -101,7 +101,11 @@ static void words(void **state)
         memcpy(text + i, "\xc3\xa4", 3);
     error = (struct ldg_ch_error){ 516, bytes(text) };
     assert_int_equal(ldg_ch_fail("writing", &error, &err), LEDGER_ERR_PERMISSION);
-    assert_non_null(strstr(err.message, "\xc3\xa4 (516); docs/CLICKHOUSE.md"));
+    assert_non_null(strstr(err.message, "\xc3\xa4… (516); docs/CLICKHOUSE.md"));
+    /* nor does it hold what is no text, or speaks to a terminal */
+    error = (struct ldg_ch_error){ 241, bytes("a\xc5\xff\x1b[2Jb") };
+    assert_int_equal(ldg_ch_fail("writing", &error, &err), LEDGER_ERR_BUSY);
+    assert_non_null(strstr(err.message, "a?? [2Jb (241)"));
     static const int advised[] = { 164, 243, 1 };
     for (size_t i = 0; i < 3; i++) {
         error = (struct ldg_ch_error){ advised[i], bytes("") };
