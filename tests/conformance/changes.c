@@ -538,8 +538,8 @@ const struct conf_case conf_change_cases[] = {
     { "log holds the appends", log_holds_the_appends, LDG_CAP_MUTATION_LOG, 0 },
     { "log holds the changes", log_holds_the_changes, ALL_CHANGES, 0 },
     { "log off writes none", log_off_writes_none, ALL_CHANGES, 0 },
-    { "cursors by name", cursors_by_name, LDG_CAP_TX_CURSOR, 0 },
-    { "health and check", health_and_check, 0, 0 },
+    { "cursors by name", cursors_by_name, LDG_CAP_TX_CURSOR, 0, .alone = true },
+    { "health and check", health_and_check, 0, 0, .alone = true },
     { "many entries", many_entries, LDG_CAP_TRIM, 0 },
 };
 const size_t conf_change_case_count = sizeof(conf_change_cases) / sizeof(conf_change_cases[0]);

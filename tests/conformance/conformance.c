@@ -16,6 +16,9 @@
 #if LDG_WITH_POSTGRES
 #include "pg_server.h"
 #endif
+#if LDG_WITH_CLICKHOUSE
+#include "clickhouse.h"
+#endif
 
 /* --- memory ---------------------------------------------------------------------------------- */
 
@@ -160,6 +163,30 @@ static void postgres_refuse(const char *url, const char *table, const char *stre
 }
 #endif
 
+/* --- clickhouse ------------------------------------------------------------------------------ */
+
+#if LDG_WITH_CLICKHOUSE
+static void clickhouse_url(const char *dir, const char *database, char *url, size_t url_size)
+{
+    char name[64];
+    const char *end = dir + strlen(dir) - 6;
+    snprintf(name, sizeof(name), "c%02x%02x%02x%02x%02x%02x_%s", end[0], end[1], end[2], end[3],
+             end[4], end[5], database);
+    snprintf(url, url_size, "%s", tst_ch_database(tst_ch_shared(), name));
+}
+
+static void clickhouse_refuse(const char *url, const char *table, const char *stream)
+{
+    const char *database = strrchr(url, '/') + 1;
+    tst_ch_sql(tst_ch_shared(), database, "ALTER TABLE `%s` DROP CONSTRAINT IF EXISTS refuse",
+               table);
+    if (stream)
+        tst_ch_sql(tst_ch_shared(), database,
+                   "ALTER TABLE `%s` ADD CONSTRAINT refuse CHECK stream != '%s' OR is_deleted = 1",
+                   table, stream);
+}
+#endif
+
 /* --- the table ------------------------------------------------------------------------------- */
 
 static const struct conf_backend backends[] = {
@@ -169,6 +196,9 @@ static const struct conf_backend backends[] = {
 #endif
 #if LDG_WITH_POSTGRES
     { "postgres", postgres_url, postgres_put_legacy, postgres_damage_log, postgres_refuse, true },
+#endif
+#if LDG_WITH_CLICKHOUSE
+    { "clickhouse", clickhouse_url, NULL, NULL, clickhouse_refuse, .alone = true },
 #endif
 };
 
@@ -384,8 +414,9 @@ static bool fits(const struct conf_backend *backend, const struct conf_case *c)
     const void *door = NULL;
     if (c->door)
         memcpy(&door, (const char *)backend + c->door, sizeof(door));
-    return (backend_caps(backend->name) & c->caps) == c->caps && (!c->door || door) &&
-           !(c->compares && backend == conf_oracle());
+    if ((c->door && !door) || (c->compares && backend == conf_oracle()))
+        return false;
+    return backend->alone ? c->alone : (backend_caps(backend->name) & c->caps) == c->caps;
 }
 
 /* conformance [PATTERN]: only cases like that, "postgres: *". */

@@ -38,6 +38,9 @@ struct conf_backend {
      * be made to. stream NULL: no more. */
     void (*refuse)(const char *url, const char *table, const char *stream);
     bool overlapping; /* two open transactions may both write */
+    /* A sink that no program writes to, and without transactions: of the cases those that are
+     * `alone`. */
+    bool alone;
 };
 
 struct conf_env {
@@ -56,6 +59,7 @@ struct conf_case {
     uint64_t caps;
     size_t door;   /* offset of a member of conf_backend that must not be NULL; 0: none */
     bool compares; /* with conf_oracle(), so not the oracle itself */
+    bool alone;    /* holds for such a backend, whatever caps say */
 };
 
 extern const struct conf_case conf_user_cases[], conf_change_cases[], conf_source_cases[],

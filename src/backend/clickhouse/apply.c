@@ -17,11 +17,9 @@
 /* --- callbacks ------------------------------------------------------------------------------- */
 
 /* Numbers that rise, and differ from those that another bridge gives at the same time. */
-static int64_t new_parked_id(size_t index)
+static int64_t new_parked_id(const struct ldg_ch_batch *b)
 {
-    const int64_t now_ms = ldg_clock_now_us() / 1000;
-
-    return (now_ms << 20 | (int64_t)(ldg_random_u64() & 0xFF) << 12) + (int64_t)(index & 0xFFF);
+    return ((b->s.now_us / 1000) << 20) + b->parked_salt + (int64_t)b->park_count;
 }
 
 static struct ldg_parked_row row_of_park(const struct ldg_ch_park *park)
@@ -95,8 +93,8 @@ static const struct ldg_ch_parked *near_of(const struct ldg_ch_batch *b, const s
     for (size_t i = 0; i < b->near_count; i++) {
         const struct ldg_parked_row *row = &b->near[i].row;
 
-        if (row->log_position == op->log_position && row->origin == op->origin &&
-            ldg_id_equal(row->key, op->key) && ldg_op_is_of_log(op, row->source_uuid))
+        if (row->log_position == op->log_position && ldg_id_equal(row->key, op->key) &&
+            ldg_op_is_of_log(op, row->source_uuid))
             return &b->near[i];
     }
     return NULL;
@@ -112,7 +110,7 @@ static ledger_rc park(void *ctx, const struct ldg_op *op, const char *reason, bo
     if (b->parks == NULL)
         return ldg_fail_nomem(err);
     b->parks[b->park_count] = (struct ldg_ch_park){
-        .id = known != NULL ? known->row.id : new_parked_id(b->park_count),
+        .id = known != NULL ? known->row.id : new_parked_id(b),
         .op = op,
         .reason = reason,
         .known = known,
@@ -270,6 +268,7 @@ static ledger_rc batch_init(struct ldg_ch_batch *b, struct ldg_clickhouse *ch,
         .ch = ch,
         .ops = ops,
         .salt = ch->nonce,
+        .parked_salt = (int64_t)(ldg_random_u64() & 0xFF) << 12,
         .s = { .sink = &callbacks,
                .ctx = b,
                .arena = &ch->scratch,

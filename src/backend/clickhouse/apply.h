@@ -23,6 +23,7 @@ struct ldg_ch_batch {
     const struct ldg_apply *apply; /* NULL: a parked event is tried again */
     const struct ldg_op *ops;      /* as they came; s.ops have no dedup keys */
     uint64_t salt;                 /* of inserts */
+    int64_t parked_salt;           /* in numbers of parked events */
     struct ldg_buf text;           /* of the row in hand: its tags, … */
     struct ldg_buf other;          /* … annotations, and foreign positions */
     struct ldg_arena merging;      /* of the row in hand */

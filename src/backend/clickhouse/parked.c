@@ -1,7 +1,7 @@
 /* Parked events: kept aside with their reason until somebody retries or drops them.
  *
- * A row stands for one op, by its place: source, log position, origin and entry. It goes by a row
- * that says so. Invariant: what is parked is written before the cursor passes it, and a row goes
+ * A row stands for one op, by its place: source, log position and entry. It goes by a row that says
+ * so. Invariant: what is parked is written before the cursor passes it, and a row goes
  * only after what it stands for was written. */
 #include "backend/clickhouse/apply.h"
 

@@ -43,7 +43,7 @@ static const char create_parked[] =
         "parked_at DateTime64(6, 'UTC'), event_time DateTime64(6, 'UTC'), event String, "
         "version UInt64, is_deleted UInt8"
     ") ENGINE = ReplacingMergeTree(version, is_deleted) "
-    "ORDER BY (source_uuid, log_position, origin, entry_key) "
+    "ORDER BY (source_uuid, log_position, entry_key) "
     "SETTINGS fsync_after_insert = 1, fsync_part_directory = 1";
 static const char create_origins[] =
     "CREATE TABLE IF NOT EXISTS `%s_origins` ("
@@ -150,7 +150,7 @@ void ldg_ch_shape_judge(struct ldg_ch_shape *shape, const char *table, enum ldg_
     static const char *const keys[LDG_CH_TABLES] = {
         [LDG_CH_ENTRIES] = "stream, origin, entry_key",
         [LDG_CH_CURSORS] = "name",
-        [LDG_CH_PARKED] = "source_uuid, log_position, origin, entry_key",
+        [LDG_CH_PARKED] = "source_uuid, log_position, entry_key",
         [LDG_CH_ORIGINS] = "uuid, epoch",
     };
     const bool replaces = strstr(shape->engine, "Replacing") != NULL;

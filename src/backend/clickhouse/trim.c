@@ -143,9 +143,9 @@ ledger_rc ldg_ch_trim(struct ldg_ch_batch *b, ledger_error *err)
     bool any = false;
     ledger_rc rc = write_reached(b, &any, err);
 
-    for (size_t i = b->s.first; rc == LEDGER_OK && any && i < b->s.end; i++) {
+    for (size_t i = b->s.first; rc == LEDGER_OK && i < b->s.end; i++) {
         if (ldg_sink_trims(&b->s, i))
-            ldg_sink_trimmed(&b->s, i, 1, false);
+            ldg_sink_trimmed(&b->s, i, any, false);
     }
     return rc == LEDGER_OK && b->s.parked_any ? trim_parked(b, err) : rc;
 }
