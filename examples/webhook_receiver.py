@@ -8,8 +8,8 @@ import sys
 import threading
 import time
 
-with open(sys.argv[2], encoding='ascii') as secrets:  # one whsec_… a line; two while they change
-    KEYS = [base64.b64decode(s.strip().removeprefix('whsec_')) for s in secrets if s.strip()]
+with open(sys.argv[2], encoding='utf-8') as secrets:  # one whsec_… a line; two while they change
+    KEYS = [base64.b64decode(s.strip()[6:]) for s in secrets if s.strip().startswith('whsec_')]
 done, lock = set(), threading.Lock()  # keep the ids where the work is kept, in one transaction
 
 

@@ -31,6 +31,7 @@ class Example:
         self.secrets = os.path.join(folder, 'secrets')
         self.printed = os.path.join(folder, 'printed')
         with open(self.secrets, 'w', encoding='ascii') as file:
+            file.write('# the old one, then the new one\n\n')
             for key in KEYS:
                 file.write(f'whsec_{base64.b64encode(key).decode()}\n')
         with open(self.printed, 'wb') as out:
