@@ -172,7 +172,8 @@ static ledger_rc load(struct ldg_sending *sending, ledger_store *state, const ch
     if (rc == LEDGER_OK)
         rc = read_items(sending, sending->row.state, from_hash, err);
     if (rc == LEDGER_OK) {
-        qsort(sending->items, sending->count, sizeof(*sending->items), by_position);
+        if (sending->count > 0)
+            qsort(sending->items, sending->count, sizeof(*sending->items), by_position);
         sending->from_hash = from_hash;
         sending->is_loaded = true;
     }
