@@ -270,6 +270,7 @@ size_t ldg_plan_event(struct ldg_batch_event *item, const struct ldg_log_row *ro
         .event_index = index,
         .source_epoch = rules->origins->source_identity.epoch,
         .origin_text = address.text,
+        .mutation_origin_text = event->origin,
     };
     if (item->bad == NULL)
         item->bad = plan_ops(item, &address, &base, rules->origins, arena, ops, &count);

@@ -140,6 +140,7 @@ struct ldg_op {
     uint32_t part, parts;    /* it is this one of the event's, from 0, and so many there are */
     int64_t source_epoch;    /* with source_uuid */
     const char *origin_text; /* "uuid:epoch" of `origin`; "": of the store whose log was read */
+    const char *mutation_origin_text; /* the same of `mutation_origin` */
     uint32_t delivery; /* of a sink without state: ops come in order of it, and what is joined with
                           others of the same number, and of no other, comes again as it was */
 };

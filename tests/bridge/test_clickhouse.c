@@ -586,6 +586,62 @@ static void events_are_parked_and_come_again(void **state)
     tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
 }
 
+/* --- a state store ----------------------------------------------------------------------------
+ */
+
+/* Cursor and parked events stand in another store: numbers of origins are that one's, too. */
+static void another_store_keeps_the_state(void **state)
+{
+    struct tst_env *env = *state;
+    const char *database = new_database();
+    ledger_store *first = tst_open(env, TST_SQLITE, "first");
+    ledger_store *middle = tst_open(env, TST_SQLITE, "middle");
+    ledger_store *sink = open_sink(env, database);
+    ledger_bridge_options o;
+    ledger_bridge_stats stats;
+    char url[300];
+    snprintf(url, sizeof url, "sqlite:%s", tst_path(env, "state.db"));
+    tst_bridge_options(&o);
+    o.state_url = url;
+    o.on_bad_event = LEDGER_BAD_EVENT_PARK;
+    struct tst_workload w;
+    tst_workload_init(&w, tst_seed());
+    w.small = true;
+    for (int round = 0; round < 3; round++) {
+        ledger_batch *batch = NULL;
+        ledger_error err = { 0 };
+        tst_append(middle, "of middle", "{}", NULL, NULL);
+        tst_workload_run(&w, first, tst_scale(60));
+        (void)tst_bridge_once(first, middle, NULL);
+        tst_ok(ledger_store_read(middle, "s0", NULL, &batch, &err), &err);
+        assert_true(ledger_batch_count(batch) > 0);
+        for (size_t i = 0; i < ledger_batch_count(batch); i += 3) /* of entries of the first */
+            tst_annotate(middle, "s0", ledger_batch_entry(batch, i)->id.number, "by", "middle");
+        ledger_batch_destroy(&batch);
+        tst_ch_fault(tst_ch_shared(), "{\"act\":\"cut\",\"bytes\":-1,\"match\":\"" ENTRIES "\"}\n");
+        ledger_bridge *bridge = tst_bridge(middle, sink, &o);
+        (void)drain_through(bridge);
+        ledger_bridge_destroy(&bridge);
+        tst_assert_equal(middle, sink, 0);
+    }
+    assert_int_equal(
+        tst_ch_int(tst_ch_shared(), database, "SELECT count() FROM ledger_entries_cursors"), 0);
+    /* One is refused; the others go on, before it and behind. */
+    tst_ch_sql(tst_ch_shared(), database,
+               "ALTER TABLE ledger_entries ADD CONSTRAINT refuse CHECK stream != 'bad'");
+    for (int i = 0; i < 9; i++)
+        tst_append(middle, i == 4 ? "bad" : "good", "1", NULL, NULL);
+    ledger_bridge *bridge = tst_bridge(middle, sink, &o);
+    (void)drain_through(bridge);
+    ledger_bridge_get_stats(bridge, &stats);
+    assert_int_equal(stats.park_count, 1);
+    ledger_bridge_destroy(&bridge);
+    assert_int_equal(tst_count(sink, "good"), 8);
+    assert_int_equal(tst_count(sink, "bad"), 0);
+    assert_int_equal(
+        tst_ch_int(tst_ch_shared(), database, "SELECT count() FROM ledger_entries_parked"), 0);
+}
+
 /* --- reading and checking ----------------------------------------------------------------------
  */
 
@@ -856,7 +912,7 @@ static void a_server_that_is_too_old(void **state)
     tst_ch_destroy(&ch);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, tst_setup, tst_teardown)
     const struct CMUnitTest tests[] = {
@@ -873,11 +929,14 @@ int main(void)
         TEST(reads_that_are_cut),
         TEST(engine_is_killed),
         TEST(events_are_parked_and_come_again),
+        TEST(another_store_keeps_the_state),
         TEST(a_store_is_read),
         TEST(verify_finds_every_difference),
         TEST(tables_of_another_shape),
         TEST(what_cannot_be_opened),
         TEST(a_server_that_is_too_old),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("clickhouse", tests, NULL, NULL);
 }
