@@ -38,7 +38,8 @@ typedef struct ledger_bridge_options {
     size_t max_batch_bytes;    /* a batch ends at this size, after at least one event; 4 MiB */
     uint32_t skip_types;       /* 1 << ledger_mutation_type: dropped and counted, not applied */
     size_t parallel_streams;   /* sink workers that apply distinct streams side by side, where the
-                                  sink has several writers; 0 and 1: serial */
+                                  sink has several writers; 0 and 1: serial. A webhook has
+                                  ledger_http_options.connections instead */
     ledger_bad_event_policy on_bad_event;
     /* With PARK: when the sink's database refuses so many operations in a row for one reason, or
      * half as many of a kind in one batch and takes none of that kind, it is no fault of the

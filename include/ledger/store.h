@@ -75,7 +75,9 @@ typedef struct ledger_wait {
 typedef struct ledger_store_options {
     size_t size;           /* set by ledger_store_options_defaults() */
     const char *url;       /* "sqlite:PATH", "postgresql://HOST/DATABASE" as libpq takes it,
-                              "memory:NAME" (NAME is shared in the process) */
+                              "clickhouse://HOST/DATABASE", "memory:NAME" (NAME is shared in the
+                              process); for the sink of a bridge alone "https://HOST/PATH", a
+                              webhook (docs/WEBHOOK.md) */
     const char *table;     /* NULL: LEDGER_DEFAULT_TABLE; ^[A-Za-z_][A-Za-z0-9_]*$ */
     const char *log_table; /* NULL: "<table>_mutations" */
     ledger_log_mode log;

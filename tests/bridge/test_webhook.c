@@ -35,8 +35,9 @@ static const char *put_file(struct tst_env *env, const char *name, const char *t
     return path;
 }
 
-/* A source in memory, a receiver that checks signatures, a cursor file. */
-static void rig_up(struct rig *rig, void **state, const struct tst_receiver_options *options)
+/* A source, a receiver that checks signatures, a cursor file. */
+static void rig_up_from(struct rig *rig, enum tst_kind kind, void **state,
+                        const struct tst_receiver_options *options)
 {
     static char cursor_file[300], secrets[300];
     struct tst_receiver_options all = { 0 };
@@ -45,7 +46,7 @@ static void rig_up(struct rig *rig, void **state, const struct tst_receiver_opti
     all.bodies = true; /* and the stream of each */
     *rig = (struct rig){ .env = *state };
     rig->receiver = tst_receiver_start(&all);
-    rig->source = tst_open(rig->env, TST_MEMORY, "source");
+    rig->source = tst_open(rig->env, kind, "source");
     snprintf(cursor_file, sizeof cursor_file, "%s", tst_path(rig->env, "cursor.db"));
     snprintf(secrets, sizeof secrets, "%s", put_file(rig->env, "secrets", SECRET "\n"));
     ledger_http_options_defaults(&rig->http);
@@ -53,6 +54,11 @@ static void rig_up(struct rig *rig, void **state, const struct tst_receiver_opti
     rig->http.timeout_ms = 20000;
     tst_bridge_options(&rig->options);
     rig->options.cursor_file = cursor_file;
+}
+
+static void rig_up(struct rig *rig, void **state, const struct tst_receiver_options *options)
+{
+    rig_up_from(rig, TST_MEMORY, state, options);
 }
 
 static void rig_down(struct rig *rig)
@@ -163,7 +169,7 @@ static void taken_are(struct rig *rig, const char *want)
 
 /* --- whole histories ------------------------------------------------------------------------- */
 
-static void everything_arrives(void **state)
+static void all_forms_from(void **state, enum tst_kind kind)
 {
     static const ledger_http_body forms[] = { LEDGER_HTTP_BODY_REFERENCE, LEDGER_HTTP_BODY_EVENT,
                                               LEDGER_HTTP_BODY_CLOUDEVENTS };
@@ -171,7 +177,8 @@ static void everything_arrives(void **state)
                                          "application/cloudevents-batch+json" };
     for (size_t f = 0; f < 3; f++) {
         struct rig rig;
-        rig_up(&rig, state, &(const struct tst_receiver_options){ .secrets = SECRET "\n" });
+        rig_up_from(&rig, kind, state,
+                    &(const struct tst_receiver_options){ .secrets = SECRET "\n" });
         rig.http.body = forms[f];
         append(&rig, "a", 3);
         append(&rig, "b", 2);
@@ -195,6 +202,15 @@ static void everything_arrives(void **state)
         tst_receiver_check(rig.receiver);
         rig_down(&rig);
         tst_env_reset(rig.env);
+    }
+}
+
+static void everything_arrives(void **state)
+{
+    struct tst_env *env = *state;
+    TST_EACH_SOURCE(env, kind)
+    {
+        all_forms_from(state, (enum tst_kind)kind);
     }
 }
 

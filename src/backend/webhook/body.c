@@ -116,11 +116,27 @@ static void put_entry(struct ldg_buf *body, const struct ldg_op *op)
     ldg_buf_putc(body, '}');
 }
 
+/* Which entries a trim leaves although their ids are not above its own: its event does not say. */
+static void put_survivors(struct ldg_buf *body, const struct ldg_op *op)
+{
+    if (op->kind != LDG_OP_TRIM || op->survivor_count == 0 || body->rc != LEDGER_OK)
+        return;
+    body->size--; /* the event's '}' */
+    PUT(body, ",\"survivors\":[");
+    for (size_t i = 0; i < op->survivor_count; i++) {
+        if (i > 0)
+            ldg_buf_putc(body, ',');
+        put_id(body, op->survivors[i]);
+    }
+    PUT(body, "]}");
+}
+
 /* As it was read; of an append of several entries the part that is this op's. */
 static void put_event(struct ldg_buf *body, const struct ldg_op *op)
 {
     if (op->kind != LDG_OP_APPEND || op->parts <= 1) {
         put_json(body, op->event);
+        put_survivors(body, op);
         return;
     }
     ledger_append_entry entry = *op->entry;

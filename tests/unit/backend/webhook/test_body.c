@@ -116,6 +116,22 @@ static void events(void **state)
     ldg_buf_fini(&body);
 }
 
+static void what_a_trim_leaves(void **state)
+{
+    static const ledger_id survivors[] = { { .number = -7 }, { .number = 12 }, { .text = "t" } };
+    struct test_ops all = { 0 };
+    struct ldg_buf body;
+    ldg_buf_init(&body, LDG_WEBHOOK_BODY_MAX);
+    struct ldg_op *op = test_op(&all, LDG_OP_TRIM, "s");
+    op->survivors = survivors;
+    op->survivor_count = 3;
+    body_of(&body, LEDGER_HTTP_BODY_REFERENCE, all.ops, 1);
+    is(&body, "{\"type\":\"trim\",\"stream\":\"s\",\"n\":1,\"survivors\":[\"-7\",\"12\",\"t\"]}");
+    body_of(&body, LEDGER_HTTP_BODY_EVENT, all.ops, 1);
+    is(&body, "[{\"type\":\"trim\",\"stream\":\"s\",\"n\":1,\"survivors\":[\"-7\",\"12\",\"t\"]}]");
+    ldg_buf_fini(&body);
+}
+
 static void cloud_events(void **state)
 {
     struct test_ops all = { 0 };
@@ -168,7 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_reference), cmocka_unit_test(changes_in_the_reference_s_form),
         cmocka_unit_test(events),        cmocka_unit_test(cloud_events),
-        cmocka_unit_test(ids),
+        cmocka_unit_test(ids),           cmocka_unit_test(what_a_trim_leaves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
