@@ -482,9 +482,12 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
     ledger_rc rc = LEDGER_OK;
     pipe->redo = false;
 
-    /* 1. Where to begin: the sink's word, not ours, after anything went wrong. */
-    if (!pipe->cursor.loaded)
+    /* 1. Where to begin: the sink's word, not ours, after anything went wrong. The source is asked,
+     * too. */
+    if (!pipe->cursor.loaded) {
+        ldg_read_settle(&pipe->reader);
         rc = load_cursor(pipe, err);
+    }
 
     /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. */
     struct ldg_log_limits limits = limits_of(pipe, joined && pipe->backlog);

@@ -212,14 +212,23 @@ static void *reader_main(void *arg)
     return NULL;
 }
 
-/* Waits until the thread no longer uses the source; true: it has read a batch. */
-static bool reader_wait_idle(struct ldg_reader *reader)
+void ldg_read_settle(struct ldg_reader *reader)
 {
     if (!reader->has_thread)
-        return false;
+        return;
     pthread_mutex_lock(&reader->mutex);
     while (reader->state == LDG_READER_ASKED)
         pthread_cond_wait(&reader->cond, &reader->mutex);
+    pthread_mutex_unlock(&reader->mutex);
+}
+
+/* The same, and takes what it has read; true: a batch. */
+static bool reader_wait_idle(struct ldg_reader *reader)
+{
+    ldg_read_settle(reader);
+    if (!reader->has_thread)
+        return false;
+    pthread_mutex_lock(&reader->mutex);
     bool done = reader->state == LDG_READER_DONE;
     reader->state = LDG_READER_IDLE;
     pthread_mutex_unlock(&reader->mutex);

@@ -18,7 +18,7 @@
  *
  * One ldg_pipe is one set of handles with these stages; a bridge has one for its thread and one for
  * poll(). A pipe belongs to one thread; its reader thread borrows the source handle between
- * ldg_read_ahead() and ldg_read_next(). */
+ * ldg_read_ahead() and ldg_read_settle() or ldg_read_next(). */
 #ifndef LDG_BRIDGE_STAGES_H
 #define LDG_BRIDGE_STAGES_H
 
@@ -281,6 +281,9 @@ ledger_rc ldg_read_next(struct ldg_reader *reader, const char *from,
 /* Lets the reader thread read the batch behind `from` while the present one is applied. */
 void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits);
+/* Waits until the reader thread no longer uses the source; what it read stays for
+ * ldg_read_next(). */
+void ldg_read_settle(struct ldg_reader *reader);
 /* Waits for the reader thread and throws away what it read. */
 void ldg_read_discard(struct ldg_reader *reader);
 /* What events do not carry, from the source, into the arena: bytes and times of Go's appends while

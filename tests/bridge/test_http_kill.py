@@ -180,9 +180,9 @@ def undisturbed():
     folder = tempfile.mkdtemp(prefix='ledger-kill-')
     source = os.path.join(folder, 'source.db')
     try:
-        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '2000'],
+        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '800'],
                        check=True, stdout=subprocess.DEVNULL, timeout=120 * base.SLOW)
-        for size in ('1', '50', '2000'):
+        for size in ('1', '20', '2000'):
             with Receiver(RECEIVER, '--bodies') as hook:
                 ledgerctl('bridge', 'run', '--source', 'sqlite:' + source, '--sink', hook.url,
                           '--state', f'sqlite:{folder}/state{size}.db', '--until-empty',
