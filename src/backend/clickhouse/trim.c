@@ -9,60 +9,49 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What the trims reach that is here: e, a row; r, the trim. */
-static void put_reached(struct ldg_ch_query *q, struct ldg_ch_batch *b)
+/* The trims of the range, as a table. */
+static void put_trims(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
 {
     /* clang-format off */
-    static const char rows[] =
-        "FROM (SELECT stream, origin, entry_key, id, schema_version, source_id, created_at, "
-            "updated_at, version, appended_position, tags_position, annotations_position, "
-            "trimmed_position, foreign_positions FROM `%s` FINAL "
-            "WHERE is_deleted = 0 AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
-    static const char trims[] =
+    static const char columns[] =
         "unhex(p[1]) AS stream, unhex(p[2]) AS origin, unhex(p[3]) AS low, unhex(p[4]) AS high, "
         "toInt64(unhex(p[5])) AS position, toUInt32(unhex(p[6])) AS n";
     /* clang-format on */
-    const struct ldg_ch_origin *origin;
-    bool any_kept = false;
+    size_t count = 0;
 
-    ldg_ch_sql(q, rows, b->ch->table);
-    for (int part = 0; part < 2; part++) {
-        size_t count = 0;
+    ldg_ch_list_begin(q, columns);
+    for (size_t i = b->s.first; i < b->s.end; i++) {
+        const struct ldg_op *op = &b->ops[i];
+        const struct ldg_ch_origin *origin = ldg_ch_origin_of(b->ch, op->origin);
+        char key[LDG_CH_KEY_MAX], number[24];
 
-        if (part == 1)
-            ldg_ch_sql(q, ")) AS e GLOBAL INNER JOIN ");
-        ldg_ch_list_begin(q, trims);
-        for (size_t i = b->s.first; i < b->s.end; i++) {
-            const struct ldg_op *op = &b->ops[i];
-            char key[LDG_CH_KEY_MAX], number[24];
-
-            if (!ldg_sink_trims(&b->s, i))
-                continue;
-            origin = ldg_ch_origin_of(b->ch, op->origin);
-            ldg_ch_key(op->key, key);
-            ldg_ch_list_item(q, count++);
-            ldg_ch_list_field(q, op->stream);
-            ldg_ch_list_field(q, origin != NULL ? origin->text : "-");
-            ldg_ch_list_field(q, op->key.text != NULL ? ":" : "0");
-            ldg_ch_list_field(q, key[0] != '\0' ? key : "-");
-            (void)snprintf(number, sizeof(number), "%" PRId64, op->position);
-            ldg_ch_list_field(q, number);
-            (void)snprintf(number, sizeof(number), "%zu", i);
-            ldg_ch_list_field(q, number);
-            any_kept = any_kept || op->survivor_count > 0;
-        }
-        ldg_ch_list_end(q);
+        if (!ldg_sink_trims(&b->s, i))
+            continue;
+        ldg_ch_key(op->key, key);
+        ldg_ch_list_item(q, count++);
+        ldg_ch_list_field(q, op->stream);
+        ldg_ch_list_field(q, origin != NULL ? origin->text : "-");
+        ldg_ch_list_field(q, op->key.text != NULL ? ":" : "0"); /* keys of its kind begin here */
+        ldg_ch_list_field(q, key[0] != '\0' ? key : "-");
+        (void)snprintf(number, sizeof(number), "%" PRId64, op->position);
+        ldg_ch_list_field(q, number);
+        (void)snprintf(number, sizeof(number), "%zu", i);
+        ldg_ch_list_field(q, number);
     }
-    ldg_ch_sql(q, " AS r ON e.stream = r.stream AND e.origin = r.origin "
-                  "WHERE e.entry_key >= r.low AND e.entry_key <= r.high");
-    if (!any_kept)
-        return;
-    ldg_ch_sql(q, " AND (r.n, e.entry_key) GLOBAL NOT IN ");
-    ldg_ch_list_begin(q, "toUInt32(unhex(p[1])), unhex(p[2])");
-    for (size_t i = b->s.first, count = 0; i < b->s.end; i++) {
+    ldg_ch_list_end(q);
+}
+
+/* What the source still has, by trim. false: there is none. */
+static bool put_kept(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
+{
+    size_t count = 0;
+
+    for (size_t i = b->s.first; i < b->s.end; i++) {
         for (size_t k = 0; ldg_sink_trims(&b->s, i) && k < b->ops[i].survivor_count; k++) {
             char key[LDG_CH_KEY_MAX], number[24];
 
+            if (count == 0)
+                ldg_ch_list_begin(q, "toUInt32(unhex(p[1])), unhex(p[2])");
             (void)snprintf(number, sizeof(number), "%zu", i);
             ldg_ch_key(b->ops[i].survivors[k], key);
             ldg_ch_list_item(q, count++);
@@ -70,7 +59,33 @@ static void put_reached(struct ldg_ch_query *q, struct ldg_ch_batch *b)
             ldg_ch_list_field(q, key);
         }
     }
-    ldg_ch_list_end(q);
+    if (count > 0)
+        ldg_ch_list_end(q);
+    return count > 0;
+}
+
+/* What the trims reach that is here: e, a row; r, the trim. */
+static void put_reached(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
+{
+    /* clang-format off */
+    static const char rows[] =
+        "FROM (SELECT stream, origin, entry_key, id, schema_version, source_id, created_at, "
+            "updated_at, version, appended_position, tags_position, annotations_position, "
+            "trimmed_position, foreign_positions FROM `%s` FINAL "
+            "WHERE is_deleted = 0 AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
+    /* clang-format on */
+    size_t bare;
+
+    ldg_ch_sql(q, rows, b->ch->table);
+    put_trims(q, b);
+    ldg_ch_sql(q, ")) AS e GLOBAL INNER JOIN ");
+    put_trims(q, b);
+    ldg_ch_sql(q, " AS r ON e.stream = r.stream AND e.origin = r.origin "
+                  "WHERE e.entry_key >= r.low AND e.entry_key <= r.high");
+    bare = q->sql.size;
+    ldg_ch_sql(q, " AND (r.n, e.entry_key) GLOBAL NOT IN ");
+    if (!put_kept(q, b))
+        q->sql.size = bare;
 }
 
 /* How many rows the server says that it has written; it may be a server that does not. */
