@@ -25,7 +25,7 @@ static const struct ldg_options store_options = {
             .busy_timeout_ms = 5000,
         },
     .size = sizeof(ledger_store_options),
-    .least = LDG_OPTIONS_UP_TO(ledger_store_options, wait),
+    .least = LDG_OPTIONS_UP_TO(ledger_store_options, http),
 };
 
 void ledger_store_options_init(ledger_store_options *options, size_t size)
