@@ -14,29 +14,28 @@ static void parts(void **state)
 {
     static const struct {
         const char *url;
-        bool is_tls;
+        bool is_tls, is_loopback;
         int port;
         const char *origin, *server, *path, *query, *user, *password;
-        bool is_loopback;
     } rows[] = {
-        { "https://h.example/a/b?x=1&y=%20", true, 0, "https://h.example:443", "h.example:443",
-          "/a/b", "x=1&y=%20", NULL, NULL, false },
-        { "http://localhost", false, 0, "http://localhost:80", "localhost:80", "/", "", NULL, NULL,
-          true },
-        { "http://LOCALHOST:8080/", false, 0, "http://LOCALHOST:8080", "LOCALHOST:8080", "/", "",
-          NULL, NULL, true },
-        { "http://127.9.8.7:1/x", false, 0, "http://127.9.8.7:1", "127.9.8.7:1", "/x", "", NULL,
-          NULL, true },
-        { "http://[::1]:65535/", false, 0, "http://[::1]:65535", "[::1]:65535", "/", "", NULL, NULL,
-          true },
-        { "http://[2001:db8::1]/", false, 0, "http://[2001:db8::1]:80", "[2001:db8::1]:80", "/", "",
-          NULL, NULL, false },
-        { "clickhouse://ann@db.example/orders", false, 8123, "http://db.example:8123",
-          "db.example:8123", "/orders", "", "ann", NULL, false },
-        { "clickhouses://ann:p%40%3As@db.example:9/o?table=t", true, 8443, "https://db.example:9",
-          "db.example:9", "/o", "table=t", "ann", "p@:s", false },
-        { "https://127.0.0.1.example/", true, 0, "https://127.0.0.1.example:443",
-          "127.0.0.1.example:443", "/", "", NULL, NULL, false },
+        { "https://h.example/a/b?x=1&y=%20", true, false, 0, "https://h.example:443",
+          "h.example:443", "/a/b", "x=1&y=%20", NULL, NULL },
+        { "http://localhost", false, true, 0, "http://localhost:80", "localhost:80", "/", "", NULL,
+          NULL },
+        { "http://LOCALHOST:8080/", false, true, 0, "http://LOCALHOST:8080", "LOCALHOST:8080", "/",
+          "", NULL, NULL },
+        { "http://127.9.8.7:1/x", false, true, 0, "http://127.9.8.7:1", "127.9.8.7:1", "/x", "",
+          NULL, NULL },
+        { "http://[::1]:65535/", false, true, 0, "http://[::1]:65535", "[::1]:65535", "/", "", NULL,
+          NULL },
+        { "http://[2001:db8::1]/", false, false, 0, "http://[2001:db8::1]:80", "[2001:db8::1]:80",
+          "/", "", NULL, NULL },
+        { "clickhouse://ann@db.example/orders", false, false, 8123, "http://db.example:8123",
+          "db.example:8123", "/orders", "", "ann", NULL },
+        { "clickhouses://ann:p%40%3As@db.example:9/o?table=t", true, false, 8443,
+          "https://db.example:9", "db.example:9", "/o", "table=t", "ann", "p@:s" },
+        { "https://127.0.0.1.example/", true, false, 0, "https://127.0.0.1.example:443",
+          "127.0.0.1.example:443", "/", "", NULL, NULL },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         struct ldg_http_url url;
