@@ -503,7 +503,10 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
         rc = write_parked(&b, err);
     if (rc == LEDGER_OK)
         rc = move_cursor(&b, row, err);
+    if (rc != LEDGER_OK)
+        ldg_ch_trimmed_forget(b.ch);
     if (rc == LEDGER_OK) {
+        ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count);
         if (b.s.brake != NULL)
             *apply->refusals = brake;
         if (apply->count > 0)
@@ -540,6 +543,7 @@ ledger_rc ldg_ch_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
     ledger_error refused;
     ledger_rc rc = batch_init(&b, ch, ops, count, true, err);
 
+    ldg_ch_trimmed_forget(ch);
     b.s.parked_id = id;
     b.s.parked_any = true;
     b.salt = ldg_random_u64() | 1;

@@ -171,6 +171,7 @@ static void clickhouse_close(void *ctx)
     ldg_free(ch->table);
     ldg_free(ch->wake_key);
     ldg_free(ch->origins);
+    ldg_ch_trimmed_forget(ch);
     ldg_ch_block_fini(&ch->rows);
     ldg_arena_fini(&ch->scratch);
     ldg_arena_fini(&ch->ahead.arena);

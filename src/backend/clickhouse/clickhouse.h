@@ -6,7 +6,8 @@
  *   schema.c check.c backend.c     the tables; `store check`; opening, roles
  *   query.c history.c              a program's reads; verification
  *   cursors.c parked.c             who is who, where a bridge stands, what is kept aside
- *   known.c change.c apply.c       a batch: what is here, what becomes of it, its way */
+ *   trimmed.c                      what is known to be gone
+ *   known.c change.c trim.c apply.c  a batch: what is here, what becomes of it, its way */
 #ifndef LDG_BACKEND_CLICKHOUSE_CLICKHOUSE_H
 #define LDG_BACKEND_CLICKHOUSE_CLICKHOUSE_H
 
@@ -56,6 +57,8 @@ struct ldg_clickhouse {
     struct ldg_arena scratch; /* of one call */
     struct ldg_ch_block rows; /* under way */
     struct ldg_ch_ahead ahead;
+    struct ldg_ch_trimmed *trimmed; /* trimmed.c's; NULL: nothing is known */
+    size_t trimmed_count;
     char first_id[LEDGER_ID_TEXT_MAX], last_id[LEDGER_ID_TEXT_MAX]; /* of the last stat */
     uint64_t nonce; /* salt of inserts without a cursor */
     bool was_known; /* the last batch brought what was here */
@@ -228,6 +231,15 @@ ledger_rc ldg_ch_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_
                               ledger_error *err);
 ledger_rc ldg_ch_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);
 ledger_rc ldg_ch_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledger_error *err);
+
+/* --- trimmed.c ------------------------------------------------------------------------------- */
+
+/* Up to this key no entry of the origin is in the stream; NULL: that is not known. */
+const char *ldg_ch_trimmed_to(const struct ldg_clickhouse *ch, int origin, const char *stream);
+/* These were done, in this order. */
+void ldg_ch_trimmed_note(struct ldg_clickhouse *ch, const struct ldg_op *ops,
+                         const uint8_t *outcomes, size_t count);
+void ldg_ch_trimmed_forget(struct ldg_clickhouse *ch);
 
 /* --- query.c, history.c ---------------------------------------------------------------------- */
 

@@ -52,6 +52,7 @@ ledger_rc ldg_ch_origins_load(struct ldg_clickhouse *ch, ledger_error *err)
     struct ldg_ch_query q;
     size_t cap = 0;
 
+    ldg_ch_trimmed_forget(ch); /* it goes by numbers */
     ldg_free(ch->origins);
     ch->origins = NULL;
     ch->origin_count = 0;

@@ -9,6 +9,37 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Where the entries begin that a trim may reach. */
+static const char *low_of(const struct ldg_ch_batch *b, const struct ldg_op *op)
+{
+    const char *low = op->key.text != NULL ? ":" : "0"; /* keys of its kind */
+    const char *known = ldg_ch_trimmed_to(b->ch, op->origin, op->stream);
+
+    return known != NULL && known[0] != '\0' && (known[0] == ':') == (low[0] == ':') ? known : low;
+}
+
+/* Between these two keys lies all that the trims reach. */
+static void bind_range(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
+{
+    char key[LDG_CH_KEY_MAX], highest[LDG_CH_KEY_MAX] = "";
+    const char *lowest = NULL;
+
+    for (size_t i = b->s.first; i < b->s.end; i++) {
+        const char *low;
+
+        if (!ldg_sink_trims(&b->s, i))
+            continue;
+        low = low_of(b, &b->ops[i]);
+        if (lowest == NULL || strcmp(low, lowest) < 0)
+            lowest = low;
+        ldg_ch_key(b->ops[i].key, key);
+        if (strcmp(key, highest) > 0)
+            memcpy(highest, key, sizeof(highest));
+    }
+    ldg_ch_bind(q, "low", lowest != NULL ? lowest : "");
+    ldg_ch_bind(q, "high", highest);
+}
+
 /* The trims of the range, as a table. */
 static void put_trims(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
 {
@@ -31,7 +62,7 @@ static void put_trims(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
         ldg_ch_list_item(q, count++);
         ldg_ch_list_field(q, op->stream);
         ldg_ch_list_field(q, origin != NULL ? origin->text : "-");
-        ldg_ch_list_field(q, op->key.text != NULL ? ":" : "0"); /* keys of its kind begin here */
+        ldg_ch_list_field(q, low_of(b, op));
         ldg_ch_list_field(q, key[0] != '\0' ? key : "-");
         (void)snprintf(number, sizeof(number), "%" PRId64, op->position);
         ldg_ch_list_field(q, number);
@@ -72,10 +103,12 @@ static void put_reached(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
         "FROM (SELECT stream, origin, entry_key, id, schema_version, source_id, created_at, "
             "updated_at, version, appended_position, tags_position, annotations_position, "
             "trimmed_position, foreign_positions FROM `%s` FINAL "
-            "WHERE is_deleted = 0 AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
+            "WHERE is_deleted = 0 AND entry_key >= {low:String} AND entry_key <= {high:String} "
+            "AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
     /* clang-format on */
     size_t bare;
 
+    bind_range(q, b);
     ldg_ch_sql(q, rows, b->ch->table);
     put_trims(q, b);
     ldg_ch_sql(q, ")) AS e GLOBAL INNER JOIN ");
