@@ -311,6 +311,69 @@ static void headers_of_the_user(void **state)
     rig_down(&rig);
 }
 
+/* --- faults of the reference ----------------------------------------------------------------- */
+
+/* It sends the first 500 events for ever. */
+static void w3_each_event_once(void **state)
+{
+    struct rig rig;
+    char stream[8];
+    bool seen[1801] = { false };
+    rig_up(&rig, state, &(const struct tst_receiver_options){ .secrets = SECRET });
+    for (int i = 0; i < 6; i++) {
+        snprintf(stream, sizeof stream, "s%d", i);
+        append(&rig, stream, 250);
+    }
+    assert_int_equal(carry(&rig), 1500);
+    append(&rig, "s0", 300);
+    assert_int_equal(carry(&rig), 300); /* by another bridge */
+    assert_int_equal(carry(&rig), 0);
+    json_t *all = tst_receiver_requests(rig.receiver), *one, *id;
+    size_t i, k, count = 0;
+    json_array_foreach(all, i, one)
+    {
+        json_array_foreach(json_object_get(one, "entries"), k, id)
+        {
+            const long number = strtol(json_string_value(id), NULL, 10);
+            assert_true(number >= 1 && number <= 1800 && !seen[number]);
+            seen[number] = true;
+            count++;
+        }
+    }
+    assert_int_equal(count, 1800);
+    json_decref(all);
+    tst_receiver_check(rig.receiver);
+    rig_down(&rig);
+}
+
+/* It has no timeout, no key, and signs without the time. */
+static void w17_timeout_key_and_time(void **state)
+{
+    struct rig rig;
+    ledger_error err = { 0 };
+    rig_up(&rig, state, &(const struct tst_receiver_options){ .secrets = SECRET });
+    append(&rig, "a", 2);
+    rig.http.timeout_ms = 1100; /* the clock of the header is another second then */
+    ledger_bridge *bridge = bridge_up(&rig);
+    tst_receiver_script(rig.receiver, "{\"act\": \"slow\", \"seconds\": 5}");
+    tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_TIMEOUT, &err);
+    tst_receiver_script(rig.receiver, "");
+    assert_int_equal(tst_drain(bridge), 2);
+    ledger_bridge_destroy(&bridge);
+    json_t *all = tst_receiver_requests(rig.receiver);
+    assert_int_equal(json_array_size(all), 2);
+    const json_t *first = json_array_get(all, 0), *second = json_array_get(all, 1);
+    assert_true(is_same_request(first, second));
+    assert_string_equal(header_of(first, "idempotency-key"), header_of(second, "idempotency-key"));
+    assert_string_not_equal(header_of(first, "webhook-timestamp"),
+                            header_of(second, "webhook-timestamp"));
+    assert_string_not_equal(header_of(first, "webhook-signature"),
+                            header_of(second, "webhook-signature"));
+    json_decref(all);
+    tst_receiver_check(rig.receiver); /* of both signatures and times */
+    rig_down(&rig);
+}
+
 /* --- failures -------------------------------------------------------------------------------- */
 
 /* Each fails the first poll with its code; the next one sends the same, byte for byte. */
@@ -908,6 +971,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(no_answer_is_overlooked, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(secrets_change, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(headers_of_the_user, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(w3_each_event_once, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(w17_timeout_key_and_time, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(what_passes_is_tried_again, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(what_lasts_ends_the_bridge, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(answers_without_end, tst_setup, tst_teardown),
