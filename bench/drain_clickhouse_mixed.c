@@ -6,7 +6,7 @@
 #include "ch.h"
 #include "mixed.h"
 
-#define PER_BATCH 10000
+#define PER_BATCH 20000
 
 struct drain {
     size_t count;
@@ -53,7 +53,7 @@ int main(void)
     ledger_bridge_options_defaults(&drain.options);
     drain.options.batch_size = PER_BATCH;
     drain.options.backlog_batch_size = PER_BATCH;
-    drain.options.max_batch_bytes = (size_t)16 << 20;
+    drain.options.max_batch_bytes = (size_t)32 << 20;
     drain.ch = bench_ch_start(false);
     ratio = bench_pairs_run(&(struct bench_pairs){ .name = "mixed",
                                                    .peer_name = "appends",

@@ -464,7 +464,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def serve_query(self, url, body):
         query, note, status, code = None, None, 200, 0
-        fault = None
+        fault, start = None, time.monotonic()
         try:
             query = Query(url, self.headers, self.command, body)
             self.check_user(query)
@@ -494,7 +494,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if query and query.text.strip():
                 self.server.note({'query': query.text[:2000].decode('latin-1'), 'status': status,
                                   'code': code, 'error': note, 'database': query.database,
-                                  'bytes': len(query.text), 'settings': query.settings,
+                                  'bytes': len(query.text),
+                                  'ms': round(1000 * (time.monotonic() - start), 3),
+                                  'settings': query.settings,
                                   'coding': self.headers.get('Content-Encoding', ''),
                                   'fault': fault and fault['act']})
 
