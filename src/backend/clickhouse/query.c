@@ -155,6 +155,7 @@ void ldg_ch_take_entry(struct ldg_ch_query *q, struct ldg_arena *arena, bool len
 
 void ldg_ch_page_begin(struct ldg_ch_query *q, const char *order, size_t max_bytes)
 {
+    /* All versions of an entry have its key, so rows may be sorted out by that before FINAL. */
     /* clang-format off */
     static const char sql[] =
         "SELECT toUInt8(1), " COLUMNS " FROM (SELECT *, sum(bytes) OVER (ORDER BY %s "
@@ -164,7 +165,7 @@ void ldg_ch_page_begin(struct ldg_ch_query *q, const char *order, size_t max_byt
                 "ifNull(toUnixTimestamp64Micro(updated_at), 0) AS updated_us, "
                 "length(payload) + length(metadata) + length(tags) + length(annotations) + "
                 "length(stream) + 300 AS bytes "
-            "FROM `%s` FINAL WHERE is_deleted = 0 AND (stream, origin, entry_key) GLOBAL IN ";
+            "FROM `%s` FINAL PREWHERE (stream, origin, entry_key) GLOBAL IN ";
     /* clang-format on */
 
     q->answer_max = max_bytes < LDG_CH_ANSWER_ANY ? max_bytes + ANSWER_MARGIN : LDG_CH_ANSWER_ANY;
@@ -174,7 +175,9 @@ void ldg_ch_page_begin(struct ldg_ch_query *q, const char *order, size_t max_byt
 
 void ldg_ch_page_end(struct ldg_ch_query *q, const char *order)
 {
-    ldg_ch_sql(q, ")) WHERE before < {max:UInt64} ORDER BY %s FORMAT RowBinary", order);
+    ldg_ch_sql(q,
+               " WHERE is_deleted = 0)) WHERE before < {max:UInt64} ORDER BY %s FORMAT RowBinary",
+               order);
 }
 
 /* --- filters --------------------------------------------------------------------------------- */

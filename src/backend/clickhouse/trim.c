@@ -103,7 +103,7 @@ static void put_reached(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
         "FROM (SELECT stream, origin, entry_key, id, schema_version, source_id, created_at, "
             "updated_at, version, appended_position, tags_position, annotations_position, "
             "trimmed_position, foreign_positions FROM `%s` FINAL "
-            "WHERE is_deleted = 0 AND entry_key >= {low:String} AND entry_key <= {high:String} "
+            "PREWHERE entry_key >= {low:String} AND entry_key <= {high:String} "
             "AND (stream, origin) GLOBAL IN (SELECT stream, origin FROM ";
     /* clang-format on */
     size_t bare;
@@ -111,7 +111,7 @@ static void put_reached(struct ldg_ch_query *q, const struct ldg_ch_batch *b)
     bind_range(q, b);
     ldg_ch_sql(q, rows, b->ch->table);
     put_trims(q, b);
-    ldg_ch_sql(q, ")) AS e GLOBAL INNER JOIN ");
+    ldg_ch_sql(q, ") WHERE is_deleted = 0) AS e GLOBAL INNER JOIN ");
     put_trims(q, b);
     ldg_ch_sql(q, " AS r ON e.stream = r.stream AND e.origin = r.origin "
                   "WHERE e.entry_key >= r.low AND e.entry_key <= r.high");
