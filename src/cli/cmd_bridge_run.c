@@ -90,6 +90,20 @@ static int open_patiently(const struct cli *cli, enum cli_end end, int64_t give_
     }
 }
 
+/* It opens handles of its own: what could be reached a moment ago may be gone again. */
+static ledger_rc create_patiently(const ledger_store *source, const ledger_store *sink,
+                                  const ledger_bridge_options *options, int64_t give_up_us,
+                                  ledger_bridge **ret_bridge, ledger_error *err)
+{
+    ledger_rc rc = ledger_bridge_create(source, sink, options, ret_bridge, err);
+    while (rc != LEDGER_OK && rc != LEDGER_ERR_NOMEM && (err->flags & LEDGER_ERROR_RETRY) != 0 &&
+           !cli_stop_asked() && cli_mono_us() < give_up_us) {
+        pause_until(cli_mono_us() + 100000);
+        rc = ledger_bridge_create(source, sink, options, ret_bridge, err);
+    }
+    return rc;
+}
+
 /* Opens both ends within start_ms and makes the bridge, which gives up after retry_for_ms; the
  * user's --retry-for wins over both. 0, or the exit code after a message. */
 static int make_bridge(const struct cli *cli, int64_t start_ms, int64_t retry_for_ms,
@@ -108,7 +122,7 @@ static int make_bridge(const struct cli *cli, int64_t start_ms, int64_t retry_fo
     if (exit_code == 0 && !cli_stop_asked())
         exit_code = open_patiently(cli, CLI_SINK, give_up_us, &sink);
     if (exit_code == 0 && !cli_stop_asked()) {
-        ledger_rc rc = ledger_bridge_create(source, sink, &options, ret_bridge, &err);
+        ledger_rc rc = create_patiently(source, sink, &options, give_up_us, ret_bridge, &err);
         if (rc != LEDGER_OK)
             exit_code = cli_stop_asked() ? CLI_EXIT_OK : cli_fail(rc, &err, NULL);
     }
