@@ -382,7 +382,7 @@ static ledger_rc go_informed(struct ldg_ch_batch *b, ledger_error *err)
 static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
 {
     struct ldg_clickhouse *ch = b->ch;
-    const bool optimistic = !ch->was_known && ldg_sink_is_plain(b->s.ops, b->s.count);
+    const bool optimistic = !ch->may_be_known && ldg_sink_is_plain(b->s.ops, b->s.count);
     bool informed = !optimistic;
     ledger_rc rc = LEDGER_OK;
 
@@ -395,7 +395,7 @@ static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
     if (informed)
         rc = go_informed(b, err);
     if (rc == LEDGER_OK)
-        ch->was_known = informed && ldg_sink_was_known(&b->s);
+        ch->may_be_known = informed && ldg_sink_was_known(&b->s);
     return rc;
 }
 
@@ -503,8 +503,10 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
         rc = write_parked(&b, err);
     if (rc == LEDGER_OK)
         rc = move_cursor(&b, row, err);
-    if (rc != LEDGER_OK)
+    if (rc != LEDGER_OK) {
         ldg_ch_trimmed_forget(b.ch);
+        b.ch->may_be_known = true;
+    }
     if (rc == LEDGER_OK) {
         ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count);
         if (b.s.brake != NULL)

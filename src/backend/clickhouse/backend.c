@@ -207,6 +207,7 @@ static ledger_rc clickhouse_open(void *ctx, const struct ldg_open *open, ledger_
     ch->wait = open->wait;
     ch->is_read_only = (open->flags & LEDGER_STORE_READ_ONLY) != 0;
     ch->nonce = ldg_random_u64() | 1;
+    ch->may_be_known = true;
     rc = ldg_http_url_parse(open->url, is_tls, is_tls ? HTTPS_PORT : HTTP_PORT, &url, err);
     if (rc == LEDGER_OK)
         rc = ldg_http_url_check(&url, open->http->insecure, "clickhouses", err);

@@ -60,8 +60,9 @@ struct ldg_clickhouse {
     struct ldg_ch_trimmed *trimmed; /* trimmed.c's; NULL: nothing is known */
     size_t trimmed_count;
     char first_id[LEDGER_ID_TEXT_MAX], last_id[LEDGER_ID_TEXT_MAX]; /* of the last stat */
-    uint64_t nonce; /* salt of inserts without a cursor */
-    bool was_known; /* the last batch brought what was here */
+    uint64_t nonce;    /* salt of inserts without a cursor */
+    bool may_be_known; /* the next batch may bring what is here: the last one did, or failed, or
+                          there was none yet */
 };
 
 /* --- entry.c: keys, ids, versions ------------------------------------------------------------ */
