@@ -490,7 +490,10 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
     }
 
     /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. */
-    struct ldg_log_limits limits = limits_of(pipe, joined && pipe->backlog);
+    /* A delivery that comes again has to hold what it held, so with a state store a batch never is
+     * smaller than it was before a restart. */
+    struct ldg_log_limits limits =
+        limits_of(pipe, joined && (pipe->backlog || pipe->state_store != NULL));
     if (rc == LEDGER_OK)
         rc = ldg_read_next(&pipe->reader, ldg_apply_end(&pipe->applier, &pipe->cursor), &limits,
                            &batch, err);

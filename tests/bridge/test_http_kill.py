@@ -26,6 +26,7 @@ from test_kill import Failure, Process, ledgerctl  # noqa: E402
 
 RECEIVER = sys.argv[3]
 TABLE = base.TABLE
+UNAVAILABLE = (69, 75)
 SECRETS = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
 # What the receiver does with some requests while bridges are killed.
 ACTS = [{'act': 'hang-up-before'}, {'act': 'hang-up-after'}, {'act': 'cut', 'bytes': 5},
@@ -52,6 +53,12 @@ class Round:
                 [base.LEDGERCTL, 'bridge', 'run', *self.options, '--quiet', '--interval', '200ms',
                  '--batch-size', size, '--backlog-batch-size', size], self.folder, f'bridge{i}'))
 
+    def kill(self, process):
+        # A sink that does not answer while it is opened is the end of a program.
+        if process is self.writer or process.child.poll() not in UNAVAILABLE:
+            process.kill()
+        self.done += 1
+
     def kill_some(self, kills, disturb):
         while self.done < kills:
             disturb()
@@ -60,16 +67,14 @@ class Round:
             # The writer seldom: it is never far ahead then.
             victim = random.choice(self.everybody if random.random() < 0.2
                                    else self.everybody[1:])
-            victim.kill()
-            self.done += 1
+            self.kill(victim)
             if victim is self.writer:
                 victim.args[3] = str(random.getrandbits(60))
             victim.start()
 
     def end(self):
         for process in self.everybody:
-            process.kill()
-            self.done += 1
+            self.kill(process)
         base.log_agrees(self.source)
         for _ in range(2):  # the second has nothing left to do
             ledgerctl('bridge', 'run', *self.options, '--until-empty', '--quiet')
@@ -175,6 +180,35 @@ def round_of_webhooks(bridge_count, kills):
     return run.done
 
 
+def round_of_backlog(kills):
+    """A bridge with the sizes that it has by itself is killed in a backlog: it would read little at
+    first, and much later."""
+    folder = tempfile.mkdtemp(prefix='ledger-kill-')
+    source = os.path.join(folder, 'source.db')
+    done = 0
+    try:
+        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '6000'],
+                       check=True, stdout=subprocess.DEVNULL, timeout=120 * base.SLOW)
+        while done < kills:
+            with Receiver(RECEIVER, '--bodies') as hook:
+                options = ['--source', 'sqlite:' + source, '--sink', hook.url, '--state',
+                           f'sqlite:{folder}/state{done}.db', '--quiet', '--until-empty']
+                for _ in range(6):
+                    bridge = subprocess.Popen([base.LEDGERCTL, 'bridge', 'run', *options],
+                                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                    time.sleep(random.uniform(0.02, 0.15) * base.SLOW)
+                    bridge.kill()
+                    bridge.wait()
+                    done += 1
+                ledgerctl('bridge', 'run', *options)
+                count, again = compare_webhooks(source, hook, True)
+                print(f'# 6 kills, {count} events and entries, {again} requests came again',
+                      flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return done
+
+
 def undisturbed():
     """Nothing goes wrong: each request comes once, of whatever length the batches are."""
     folder = tempfile.mkdtemp(prefix='ledger-kill-')
@@ -272,6 +306,8 @@ def main():
                lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, webhooks',
                lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3)))),
+              ('killed in a backlog, webhooks',
+               lambda: round_of_backlog(max(1, round(base.KILLS * 0.2)))),
               ('nobody is killed, webhooks', undisturbed),
               ('killed writer and bridge, ClickHouse',
                lambda: round_of_clickhouse(1, max(1, round(base.KILLS * 0.7)))),
