@@ -307,6 +307,55 @@ static void ids_that_are_texts(void **state)
     assert_int_equal(result.source_count, tst_count(source, NULL));
 }
 
+/* A stream whose name is empty is one like any other. */
+static void a_stream_without_a_name(void **state)
+{
+    static const char *const events[] = {
+        "{\"type\":\"append\",\"stream\":\"\",\"entries\":[{\"id\":\"1\",\"payload\":1},"
+        "{\"id\":\"2\",\"payload\":2},{\"id\":\"3\",\"payload\":3}]}",
+        "{\"type\":\"set_tags\",\"stream\":\"\",\"entry_id\":\"3\",\"tags\":[\"t\"]}",
+        "{\"type\":\"trim\",\"stream\":\"\",\"before_id\":\"2\"}",
+    };
+    struct tst_env *env = *state;
+    const char *database = new_database();
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    ledger_store *sink = open_sink(env, database), *other = tst_open(env, TST_SQLITE, "other");
+    for (size_t i = 0; i < 3; i++) {
+        tst_log_text(source, events[i]);
+        (void)tst_bridge_once(source, sink, NULL);
+        (void)tst_bridge_once(source, other, NULL);
+        tst_assert_equal(other, sink, 0);
+    }
+    char *left = tst_ch_text(tst_ch_shared(), database,
+                             "SELECT payload, tags FROM ledger_entries FINAL WHERE is_deleted = 0");
+    assert_string_equal(left, "3\t[\"t\"]");
+    free(left);
+}
+
+/* Whoever empties the tables by hand gets all of it again, although the server has seen these very
+ * inserts before. */
+static void emptied_tables_are_filled_again(void **state)
+{
+    static const char *const begin[] = { "TRUNCATE TABLE", "DELETE FROM" };
+    static const char *const end[] = { "", "WHERE 1" };
+    struct tst_env *env = *state;
+    for (size_t i = 0; i < 2; i++, tst_env_reset(env)) {
+        const char *database = new_database();
+        ledger_store *source = tst_open(env, TST_SQLITE, "source");
+        ledger_store *sink = open_sink(env, database);
+        ledger_bridge_options o;
+        tst_bridge_options(&o);
+        o.batch_size = o.backlog_batch_size = 5;
+        for (int n = 0; n < 20; n++)
+            tst_append(source, "s", "{}", NULL, NULL);
+        (void)tst_bridge_once(source, sink, &o);
+        tst_ch_sql(tst_ch_shared(), database, "%s ledger_entries %s", begin[i], end[i]);
+        tst_ch_sql(tst_ch_shared(), database, "%s ledger_entries_cursors %s", begin[i], end[i]);
+        (void)tst_bridge_once(source, sink, &o);
+        tst_assert_equal(source, sink, 0);
+    }
+}
+
 /* --- two bridges that know nothing of each other -----------------------------------------------
  */
 
@@ -923,6 +972,8 @@ int main(int argc, char **argv)
         TEST(changes_by_other_stores),
         TEST(many_sources_one_sink),
         TEST(ids_that_are_texts),
+        TEST(a_stream_without_a_name),
+        TEST(emptied_tables_are_filled_again),
         TEST(bridges_side_by_side),
         TEST(one_that_was_overtaken),
         TEST(answers_that_fail),

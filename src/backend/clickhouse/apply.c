@@ -454,8 +454,19 @@ static ledger_rc move_cursor(struct ldg_ch_batch *b, const struct ldg_ch_cursor_
 
 /* --- a batch --------------------------------------------------------------------------------- */
 
-/* Is the cursor where the batch was read from? Of a sink without one: by salt alone two tries of a
- * block are told from two blocks. */
+/* By the salt alone two tries of a block are told from two blocks. A server remembers tokens longer
+ * than rows: after somebody has emptied the tables all comes again, and versions, too; the time of
+ * the last move does not. A cursor that never moved has none, and the salt is this handle's own. */
+static uint64_t salt_of(const struct ldg_ch_batch *b, const struct ldg_ch_cursor_row *row)
+{
+    const char *name = b->apply->name;
+
+    return row->cursor.moved_at_us == LEDGER_NO_TIME
+               ? b->ch->nonce
+               : ldg_hash64(name, strlen(name), row->version ^ (uint64_t)row->cursor.moved_at_us);
+}
+
+/* Is the cursor where the batch was read from? Of a sink without one there is no answer. */
 static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row,
                                ledger_error *err)
 {
@@ -469,7 +480,7 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
         rc = ldg_cursor_compare(apply->name, row->is_there ? &row->cursor : NULL, apply->expected,
                                 err);
     b->s.parked_any = row->parked_count > 0;
-    b->salt = ldg_hash64(apply->name, strlen(apply->name), row->version);
+    b->salt = salt_of(b, row);
     return rc;
 }
 

@@ -108,15 +108,13 @@ void ldg_ch_list_field(struct ldg_ch_query *q, const char *text)
 {
     static const char digits[] = "0123456789abcdef";
 
-    if (q->sql.size > 0 && q->sql.data[q->sql.size - 1] != ',' &&
-        q->sql.data[q->sql.size - 1] != '\'')
-        (void)ldg_buf_putc(&q->sql, ' ');
     for (; *text != '\0'; text++) {
         const unsigned char byte = (unsigned char)*text;
         const char pair[2] = { digits[byte >> 4], digits[byte & 15] };
 
         (void)ldg_buf_append(&q->sql, pair, sizeof(pair));
     }
+    (void)ldg_buf_putc(&q->sql, ' '); /* ends it: of an empty text nothing else is seen */
 }
 
 void ldg_ch_list_end(struct ldg_ch_query *q)
