@@ -513,13 +513,14 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     if (rc == LEDGER_OK)
         rc = write_parked(&b, err);
     if (rc == LEDGER_OK)
+        rc = ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count, err);
+    if (rc == LEDGER_OK)
         rc = move_cursor(&b, row, err);
     if (rc != LEDGER_OK) {
         ldg_ch_trimmed_forget(b.ch);
         b.ch->may_be_known = true;
     }
     if (rc == LEDGER_OK) {
-        ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count);
         if (b.s.brake != NULL)
             *apply->refusals = brake;
         if (apply->count > 0)

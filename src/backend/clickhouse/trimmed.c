@@ -51,7 +51,7 @@ const char *ldg_ch_trimmed_to(const struct ldg_clickhouse *ch, int origin, const
     return slot != NULL && slot->stream != NULL ? slot->key : NULL;
 }
 
-static void note_trim(struct ldg_clickhouse *ch, const struct ldg_op *op)
+static ledger_rc note_trim(struct ldg_clickhouse *ch, const struct ldg_op *op, ledger_error *err)
 {
     struct ldg_ch_trimmed *slot;
     char key[LDG_CH_KEY_MAX], *copy;
@@ -59,21 +59,26 @@ static void note_trim(struct ldg_clickhouse *ch, const struct ldg_op *op)
     if (ch->trimmed == NULL)
         ch->trimmed = ldg_calloc(SLOTS, sizeof(*ch->trimmed));
     if (ch->trimmed == NULL)
-        return; /* it goes without */
+        return ldg_fail_nomem(err);
     slot = slot_of(ch, op->origin, op->stream);
     ldg_ch_key(op->key, key);
     if (slot->stream != NULL && strcmp(slot->key, key) >= 0)
-        return;
+        return LEDGER_OK;
     copy = ldg_strdup(key);
-    if (slot->stream == NULL) {
+    if (copy != NULL && slot->stream == NULL) {
         slot->stream = ldg_strdup(op->stream);
         slot->origin = op->origin;
-        ch->trimmed_count++;
+        ch->trimmed_count += slot->stream != NULL;
+    }
+    if (copy == NULL || slot->stream == NULL) {
+        ldg_free(copy);
+        return ldg_fail_nomem(err);
     }
     ldg_free(slot->key);
     slot->key = copy;
-    if (copy == NULL || slot->stream == NULL || ch->trimmed_count > STREAMS_MAX)
+    if (ch->trimmed_count > STREAMS_MAX)
         ldg_ch_trimmed_forget(ch);
+    return LEDGER_OK;
 }
 
 /* Entries may come late, below a trim. */
@@ -87,16 +92,19 @@ static void note_append(struct ldg_clickhouse *ch, const struct ldg_op *op)
         slot->key[0] = '\0';
 }
 
-void ldg_ch_trimmed_note(struct ldg_clickhouse *ch, const struct ldg_op *ops,
-                         const uint8_t *outcomes, size_t count)
+ledger_rc ldg_ch_trimmed_note(struct ldg_clickhouse *ch, const struct ldg_op *ops,
+                              const uint8_t *outcomes, size_t count, ledger_error *err)
 {
-    for (size_t i = 0; i < count; i++) {
+    ledger_rc rc = LEDGER_OK;
+
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         const struct ldg_op *op = &ops[i];
 
         if (op->kind == LDG_OP_TRIM && op->survivor_count == 0 && op->origin > 0 &&
             outcomes[i] != LDG_OUTCOME_PARKED && !ldg_op_was_made_here(op))
-            note_trim(ch, op);
+            rc = note_trim(ch, op, err);
         else if (op->kind == LDG_OP_APPEND && ch->trimmed != NULL)
             note_append(ch, op);
     }
+    return rc;
 }
