@@ -691,6 +691,40 @@ static void another_store_keeps_the_state(void **state)
         tst_ch_int(tst_ch_shared(), database, "SELECT count() FROM ledger_entries_parked"), 0);
 }
 
+/* An entry that was committed late, below a trim, comes by another bridge of the same name; the
+ * next trim, by the first one again, reaches it all the same. */
+static void an_entry_comes_late_by_another_bridge(void **state)
+{
+    static const char *const log[] = {
+        "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"10\",\"payload\":1}]}",
+        "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"10\"}",
+        "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"5\",\"payload\":1}]}",
+        "{\"type\":\"append\",\"stream\":\"s\",\"entries\":[{\"id\":\"13\",\"payload\":1}]}",
+        "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"12\"}",
+    };
+    struct tst_env *env = *state;
+    for (int kept = 0; kept < 2; kept++, tst_env_reset(env)) {
+        ledger_store *source = tst_open(env, TST_SQLITE, "source");
+        ledger_store *sink = open_sink(env, new_database());
+        ledger_bridge_options o;
+        ledger_bridge *bridges[2];
+        char url[300];
+        tst_bridge_options(&o);
+        snprintf(url, sizeof url, "sqlite:%s", tst_path(env, "state.db"));
+        if (kept == 1)
+            o.state_url = url;
+        for (int i = 0; i < 2; i++)
+            bridges[i] = tst_bridge(source, sink, &o);
+        for (size_t i = 0; i < sizeof log / sizeof log[0]; i++) {
+            tst_log_text(source, log[i]);
+            (void)drain_through(bridges[i == 2 || i == 3]);
+        }
+        for (int i = 0; i < 2; i++)
+            ledger_bridge_destroy(&bridges[i]);
+        assert_int_equal(tst_count(sink, "s"), 1);
+    }
+}
+
 /* --- reading and checking ----------------------------------------------------------------------
  */
 
@@ -981,6 +1015,7 @@ int main(int argc, char **argv)
         TEST(engine_is_killed),
         TEST(events_are_parked_and_come_again),
         TEST(another_store_keeps_the_state),
+        TEST(an_entry_comes_late_by_another_bridge),
         TEST(a_store_is_read),
         TEST(verify_finds_every_difference),
         TEST(tables_of_another_shape),

@@ -512,14 +512,15 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
         rc = run_ops(&b, err);
     if (rc == LEDGER_OK)
         rc = write_parked(&b, err);
-    if (rc == LEDGER_OK)
+    if (rc == LEDGER_OK && apply->name != NULL)
         rc = ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count, err);
     if (rc == LEDGER_OK)
         rc = move_cursor(&b, row, err);
-    if (rc != LEDGER_OK) {
+    /* Without a fence it is not known whether somebody else was here. */
+    if (rc != LEDGER_OK || apply->name == NULL)
         ldg_ch_trimmed_forget(b.ch);
+    if (rc != LEDGER_OK)
         b.ch->may_be_known = true;
-    }
     if (rc == LEDGER_OK) {
         if (b.s.brake != NULL)
             *apply->refusals = brake;

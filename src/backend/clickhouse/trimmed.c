@@ -5,8 +5,9 @@
  * Hides a small hash table, which forgets all when it is full. Invariant: up to the key that it
  * gives, no entry of that stream and origin is here: each was deleted through this handle, with
  * nothing that the source had kept, and none has come since. Of other bridges at the same log none
- * can bring one that counts: what they add late loses to what this one has deleted. Whoever is not
- * sure forgets. */
+ * can bring one that counts: what they add late loses to what this one has deleted; and a bridge
+ * that takes this one's place makes its fence fail. Whoever is not sure forgets: so does a sink
+ * whose state another store keeps, which has no fence. */
 #include "backend/clickhouse/clickhouse.h"
 
 #include <string.h>
