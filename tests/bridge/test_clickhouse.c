@@ -635,6 +635,51 @@ static void events_are_parked_and_come_again(void **state)
     tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
 }
 
+struct retry {
+    pthread_t thread;
+    ledger_store *source, *sink;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+static void *retry_all(void *arg)
+{
+    struct retry *retry = arg;
+    uint64_t applied = 0, left = 0;
+    retry->rc =
+        ledger_bridge_parked_retry(retry->source, retry->sink, 0, &applied, &left, &retry->err);
+    return NULL;
+}
+
+/* A parked entry is tried again while its stream is trimmed: it does not come back. */
+static void a_trim_beside_a_retry(void **state)
+{
+    struct tst_env *env = *state;
+    const char *database = new_database();
+    struct retry retry = { .source = tst_open(env, TST_SQLITE, "source"),
+                           .sink = open_sink(env, database) };
+    ledger_store *sink = open_sink(env, database);
+    tst_ch_sql(tst_ch_shared(), database,
+               "ALTER TABLE ledger_entries ADD CONSTRAINT refuse CHECK payload != '1'");
+    int64_t id = tst_append(retry.source, "s", "1", NULL, NULL);
+    tst_append(retry.source, "s", "2", NULL, NULL);
+    (void)tst_bridge_once(retry.source, sink, NULL);
+    assert_int_equal(tst_count(sink, "s"), 1);
+    tst_ch_sql(tst_ch_shared(), database, "ALTER TABLE ledger_entries DROP CONSTRAINT refuse");
+    tst_ch_fault(tst_ch_shared(),
+                 "{\"act\":\"stall\",\"seconds\":1.5,\"when\":\"before\",\"match\":\"" ENTRIES
+                 "\"}\n");
+    assert_int_equal(pthread_create(&retry.thread, NULL, retry_all, &retry), 0);
+    tst_sleep_us(500000);
+    ledger_store *again = tst_open(env, TST_SQLITE, "source");
+    tst_trim(again, "s", id);
+    (void)tst_bridge_once(again, sink, NULL);
+    assert_int_equal(pthread_join(retry.thread, NULL), 0);
+    tst_ok(retry.rc, &retry.err);
+    tst_assert_equal(again, sink, 0);
+    assert_int_equal(tst_count(sink, "s"), 1);
+}
+
 /* --- a state store ----------------------------------------------------------------------------
  */
 
@@ -1014,6 +1059,7 @@ int main(int argc, char **argv)
         TEST(reads_that_are_cut),
         TEST(engine_is_killed),
         TEST(events_are_parked_and_come_again),
+        TEST(a_trim_beside_a_retry),
         TEST(another_store_keeps_the_state),
         TEST(an_entry_comes_late_by_another_bridge),
         TEST(a_store_is_read),

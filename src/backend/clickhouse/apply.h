@@ -65,10 +65,13 @@ ledger_rc ldg_ch_look_up(void *ctx, struct ldg_sink_batch *s, ledger_error *err)
 
 ledger_rc ldg_ch_change(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 ledger_rc ldg_ch_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
-/* Sends the rows that are collected. */
-ledger_rc ldg_ch_flush(struct ldg_ch_batch *b, ledger_error *err);
+
+/* --- row.c: rows under way ------------------------------------------------------------------- */
+
 /* Adds a row to ch->rows. */
 void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row);
+/* Sends the rows that are collected. */
+ledger_rc ldg_ch_flush(struct ldg_ch_batch *b, ledger_error *err);
 
 /* --- trim.c ---------------------------------------------------------------------------------- */
 
@@ -80,5 +83,9 @@ ledger_rc ldg_ch_trim(struct ldg_ch_batch *b, ledger_error *err);
 ledger_rc ldg_ch_parked_near_all(struct ldg_clickhouse *ch, const struct ldg_op *ops, size_t count,
                                  struct ldg_arena *arena, struct ldg_ch_parked **ret_parked,
                                  size_t *ret_count, ledger_error *err);
+/* Those of a stream and origin up to a key that op does not keep: gone, and their entries with
+ * them. *ret_any: there were. */
+ledger_rc ldg_ch_parked_trim(struct ldg_ch_batch *b, const struct ldg_op *op, bool *ret_any,
+                             ledger_error *err);
 
 #endif

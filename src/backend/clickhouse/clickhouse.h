@@ -225,9 +225,6 @@ ledger_rc ldg_ch_parked_near(void *ctx, const struct ldg_op *ops, size_t count,
 /* One, with its event, in the arena. Errors: NOT_FOUND. */
 ledger_rc ldg_ch_parked_find(struct ldg_clickhouse *ch, int64_t id, struct ldg_arena *arena,
                              struct ldg_ch_parked *ret_parked, ledger_error *err);
-/* Those of a stream and origin up to a key that op does not keep: gone. *ret_any: there were. */
-ledger_rc ldg_ch_parked_trim(struct ldg_clickhouse *ch, const struct ldg_op *op, bool *ret_any,
-                             ledger_error *err);
 ledger_rc ldg_ch_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_count,
                               ledger_error *err);
 ledger_rc ldg_ch_parked_note(void *ctx, int64_t id, const char *reason, ledger_error *err);

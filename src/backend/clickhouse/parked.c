@@ -289,9 +289,48 @@ static ledger_rc drop_rows(struct ldg_clickhouse *ch, const struct ldg_ch_parked
     return rc;
 }
 
-ledger_rc ldg_ch_parked_trim(struct ldg_clickhouse *ch, const struct ldg_op *op, bool *ret_any,
+/* Somebody may be trying one again at this moment: what is added then counts less than a row that
+ * says it was trimmed. */
+static ledger_rc bury_entries(struct ldg_ch_batch *b, const struct ldg_ch_parked *parked,
+                              size_t count, const struct ldg_op *trim, ledger_error *err)
+{
+    const ledger_bytes none = { "", 0 };
+
+    for (size_t i = 0; i < count; i++) {
+        const struct ldg_parked_row *row = &parked[i].row;
+        char id[LEDGER_ID_TEXT_MAX], key[LDG_CH_KEY_MAX], source_id[LEDGER_ID_TEXT_MAX];
+
+        if (strcmp(row->type_name, "append") != 0 || !ldg_op_trims(trim, row->key))
+            continue;
+        ldg_ch_key(row->key, key);
+        ldg_ch_id(key, trim->origin, id);
+        (void)ldg_id_text(row->key, source_id);
+        ldg_ch_put_row(&b->ch->rows, &(struct ldg_ch_row){
+                                         .id = { id, strlen(id) },
+                                         .stream = { row->stream, strlen(row->stream) },
+                                         .payload = none,
+                                         .order_key = none,
+                                         .dedup_key = none,
+                                         .metadata = { "{}", 2 },
+                                         .tags = { "[]", 2 },
+                                         .annotations = { "{}", 2 },
+                                         .source_id = { source_id, strlen(source_id) },
+                                         .created_at_us = ldg_sink_time(&b->s, trim),
+                                         .updated_at_us = LEDGER_NO_TIME,
+                                         .origin = { parked[i].origin, strlen(parked[i].origin) },
+                                         .entry_key = { key, strlen(key) },
+                                         .positions.trimmed = trim->position,
+                                         .foreign = none,
+                                         .is_deleted = true,
+                                     });
+    }
+    return ldg_ch_flush(b, err);
+}
+
+ledger_rc ldg_ch_parked_trim(struct ldg_ch_batch *b, const struct ldg_op *op, bool *ret_any,
                              ledger_error *err)
 {
+    struct ldg_clickhouse *ch = b->ch;
     const struct ldg_ch_origin *origin;
     struct ldg_ch_parked *parked = NULL;
     struct ldg_ch_query q;
@@ -307,6 +346,8 @@ ledger_rc ldg_ch_parked_trim(struct ldg_clickhouse *ch, const struct ldg_op *op,
     ldg_ch_bind(&q, "o", origin->text);
     ldg_ch_bind(&q, "s", ldg_or_empty(op->stream));
     rc = take_rows(&q, &ch->scratch, &parked, &count, err);
+    if (rc == LEDGER_OK)
+        rc = bury_entries(b, parked, count, op, err);
     if (rc == LEDGER_OK)
         rc = drop_rows(ch, parked, count, op, &dropped, err);
     *ret_any = dropped > 0;

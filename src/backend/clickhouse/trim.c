@@ -171,7 +171,7 @@ static ledger_rc trim_parked(struct ldg_ch_batch *b, ledger_error *err)
 
         if (!ldg_sink_trims(&b->s, i) || b->ops[i].origin <= 0)
             continue;
-        rc = ldg_ch_parked_trim(b->ch, &b->ops[i], &any, err);
+        rc = ldg_ch_parked_trim(b, &b->ops[i], &any, err);
         for (size_t k = 0; k < b->park_count; k++) { /* of ranges before this one */
             struct ldg_ch_park *park = &b->parks[k];
 

@@ -1,0 +1,46 @@
+/* Rows of the table of entries, on their way there.
+ *
+ * Hides the order of the columns. Invariant: a row has the version that its positions give it. */
+#include "backend/clickhouse/apply.h"
+
+#define COLUMNS                                                                                    \
+    "(id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, source_id, "      \
+    "created_at, annotations, updated_at, origin, entry_key, version, is_deleted, "                \
+    "appended_position, tags_position, annotations_position, trimmed_position, foreign_positions)"
+
+void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row)
+{
+    ldg_ch_block_bytes(block, row->id);
+    ldg_ch_block_bytes(block, row->stream);
+    ldg_ch_block_bytes(block, row->payload);
+    ldg_ch_block_bytes(block, row->order_key);
+    ldg_ch_block_bytes(block, row->dedup_key);
+    ldg_ch_block_i32(block, row->schema_version);
+    ldg_ch_block_bytes(block, row->metadata);
+    ldg_ch_block_bytes(block, row->tags);
+    ldg_ch_block_bytes(block, row->source_id);
+    ldg_ch_block_i64(block, row->created_at_us);
+    ldg_ch_block_bytes(block, row->annotations);
+    ldg_ch_block_u8(block, row->updated_at_us == LEDGER_NO_TIME);
+    if (row->updated_at_us != LEDGER_NO_TIME)
+        ldg_ch_block_i64(block, row->updated_at_us);
+    ldg_ch_block_bytes(block, row->origin);
+    ldg_ch_block_bytes(block, row->entry_key);
+    ldg_ch_block_u64(block, ldg_ch_version(&row->positions));
+    ldg_ch_block_u8(block, row->is_deleted);
+    ldg_ch_block_i64(block, row->positions.appended);
+    ldg_ch_block_i64(block, row->positions.tags);
+    ldg_ch_block_i64(block, row->positions.annotations);
+    ldg_ch_block_i64(block, row->positions.trimmed);
+    ldg_ch_block_bytes(block, row->foreign);
+    ldg_ch_block_row(block);
+}
+
+ledger_rc ldg_ch_flush(struct ldg_ch_batch *b, ledger_error *err)
+{
+    struct ldg_clickhouse *ch = b->ch;
+
+    if (ch->rows.row_count == 0)
+        return LEDGER_OK;
+    return ldg_ch_insert(ch, "writing entries", "", COLUMNS, b->salt, err);
+}
