@@ -10,7 +10,7 @@
 #define PER_REQUEST 100
 #define STREAMS 100
 #define CONNECTIONS 4
-#define PER_BATCH (STREAMS * PER_REQUEST)
+#define PER_BATCH (3 * STREAMS * PER_REQUEST)
 #define SECRET "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n"
 
 struct drain {
@@ -96,7 +96,7 @@ int main(void)
     drain.options.state_url = drain.state_url;
     drain.options.batch_size = PER_BATCH;
     drain.options.backlog_batch_size = PER_BATCH;
-    drain.options.max_batch_bytes = (size_t)16 << 20;
+    drain.options.max_batch_bytes = (size_t)32 << 20;
     bench_source_build(drain.source, &(struct bench_fill){ .count = drain.count, .per_tx = 10000 });
     record(&drain);
     printf("to a receiver that only looks for ids:\n");
