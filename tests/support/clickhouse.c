@@ -249,6 +249,7 @@ static char *ask(const struct tst_ch *ch, const char *database, const char *quer
     return text.data;
 }
 
+LEDGER_PRINTF(3, 0)
 static char *ask_with(const struct tst_ch *ch, const char *database, const char *fmt, va_list args)
 {
     char *query, *answer;
