@@ -480,6 +480,8 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
         rc = ldg_cursor_compare(apply->name, row->is_there ? &row->cursor : NULL, apply->expected,
                                 err);
     b->s.parked_any = row->parked_count > 0;
+    if (row->version <= 1) /* never moved: what comes again is one that broke off */
+        b->ch->may_be_known = false;
     b->salt = salt_of(b, row);
     return rc;
 }
