@@ -250,6 +250,29 @@ static void changes_by_other_stores(void **state)
     free(after);
 }
 
+/* Entries that came by way of another store, with what that one changed, come from their own, too,
+ * by a bridge that never ran before. */
+static void the_same_entries_by_two_ways(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *first = tst_open(env, TST_SQLITE, "first");
+    ledger_store *middle = tst_open(env, TST_SQLITE, "middle");
+    ledger_store *sink = open_sink(env, new_database());
+    ledger_bridge_options o;
+    int64_t id = tst_append(first, "s", "{}", NULL, NULL);
+    tst_bridge_options(&o);
+    o.name = "of the middle";
+    (void)tst_bridge_once(first, middle, NULL);
+    tst_annotate(middle, "s", 1, "by", "middle");
+    (void)tst_bridge_once(middle, sink, &o);
+    for (int i = 0; i < 5; i++)
+        tst_tag(first, "s", id, i % 2 ? "odd" : "even");
+    (void)tst_bridge_once(first, sink, NULL);
+    (void)tst_bridge_once(first, middle, NULL);
+    (void)tst_bridge_once(middle, sink, &o);
+    tst_assert_equal(middle, sink, 0);
+}
+
 static void many_sources_one_sink(void **state)
 {
     struct tst_env *env = *state;
@@ -1049,6 +1072,7 @@ int main(int argc, char **argv)
         TEST(any_part_comes_again),
         TEST(skipped_kinds_come_after_a_reset),
         TEST(changes_by_other_stores),
+        TEST(the_same_entries_by_two_ways),
         TEST(many_sources_one_sink),
         TEST(ids_that_are_texts),
         TEST(a_stream_without_a_name),

@@ -379,10 +379,23 @@ static ledger_rc go_informed(struct ldg_ch_batch *b, ledger_error *err)
     return ldg_sink_apply(&b->s, &again, err);
 }
 
+/* An entry may have come by way of another store, which changed it. Added once more as it was
+ * appended it counts less than the row that is here; but together with a change it may count more,
+ * and what the other store changed would be gone. */
+static bool may_come_by_two_ways(const struct ldg_ch_batch *b)
+{
+    bool changes = false;
+
+    for (size_t i = 0; i < b->s.count && !changes; i++)
+        changes = ldg_op_is_change(&b->ops[i]);
+    return changes && b->ch->origin_count > 2; /* the table itself, and one source */
+}
+
 static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
 {
     struct ldg_clickhouse *ch = b->ch;
-    const bool optimistic = !ch->may_be_known && ldg_sink_is_plain(b->s.ops, b->s.count);
+    const bool optimistic =
+        !ch->may_be_known && ldg_sink_is_plain(b->s.ops, b->s.count) && !may_come_by_two_ways(b);
     bool informed = !optimistic;
     ledger_rc rc = LEDGER_OK;
 
