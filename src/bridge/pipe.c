@@ -11,7 +11,7 @@
 
 ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store)
 {
-    return state_store != NULL ? state_store : sink;
+    return (ldg_store_caps(sink) & LDG_CAP_ORIGINS) != 0 ? sink : state_store;
 }
 
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,

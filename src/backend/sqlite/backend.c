@@ -136,8 +136,13 @@ static ledger_rc set_up_connection(struct ldg_sqlite *s, const struct ldg_open *
         sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, (int *)NULL);
         sqlite3_wal_autocheckpoint(s->db, 0);
         break;
-    case LDG_ROLE_USER:
     case LDG_ROLE_STATE:
+        /* A batch that falls back is delivered again as it was: what that takes is written before
+         * it (ldg_sqlite_cursor_set), and waits for the disk together with all before that. */
+        if (!s->no_wal)
+            pragmas = "PRAGMA main.cache_size=-4096; PRAGMA main.synchronous=NORMAL";
+        break;
+    case LDG_ROLE_USER:
         break;
     }
     return ldg_sqlite_exec(s, "opening the database", err, "%s", pragmas);

@@ -582,13 +582,19 @@ ledger_rc ldg_sqlite_cursor_fence(struct ldg_sqlite *s, const char *name,
     return rc;
 }
 
+/* Is on the disk when it returns, whatever else this handle leaves to later commits. */
 ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cursor *expected,
                                 const struct ldg_cursor *next, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
+    const bool waits = s->role == LDG_ROLE_STATE && !s->no_wal;
     bool own;
-    ledger_rc rc;
+    ledger_rc rc = LEDGER_OK;
 
+    if (waits)
+        rc = ldg_sqlite_exec(s, "writing the cursor", err, "PRAGMA main.synchronous=FULL");
+    if (rc != LEDGER_OK)
+        return rc;
     rc = ldg_sqlite_write_begin(s, &own, err);
     if (rc != LEDGER_OK)
         goto out;
@@ -602,6 +608,10 @@ ledger_rc ldg_sqlite_cursor_set(void *ctx, const char *name, const struct ldg_cu
         rc = ldg_schema_fail_kept_out(s->table, "cursors", err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
 out:
+    if (waits) {
+        ledger_error second;
+        (void)!ldg_sqlite_exec(s, "writing the cursor", &second, "PRAGMA main.synchronous=NORMAL");
+    }
     return rc;
 }
 
