@@ -22,7 +22,7 @@ struct slot {
 };
 
 struct delivery {
-    const struct ldg_deliverer *deliverer;
+    struct ldg_deliverer *deliverer;
     struct ldg_arena *arena;
     const struct ldg_op *ops;
     size_t count;
@@ -49,7 +49,7 @@ static int compare_slots(const void *a, const void *b)
     return entries != 0 ? entries : (x->index > y->index) - (x->index < y->index);
 }
 
-static ledger_rc begin(struct delivery *run, const struct ldg_deliverer *deliverer,
+static ledger_rc begin(struct delivery *run, struct ldg_deliverer *deliverer,
                        struct ldg_arena *arena, const struct ldg_op *ops, size_t count,
                        uint8_t *outcomes, int64_t own_row, ledger_error *err)
 {
@@ -289,6 +289,69 @@ static ledger_rc find_waiting(struct delivery *run, ledger_error *err)
     return rc;
 }
 
+/* --- numbers of origins ---------------------------------------------------------------------- */
+
+void ldg_deliverer_fini(struct ldg_deliverer *deliverer)
+{
+    ldg_free(deliverer->origins);
+    deliverer->origins = NULL;
+    deliverer->origin_count = deliverer->origin_cap = 0;
+}
+
+/* text: "uuid:epoch" of the origin; "": of the store whose log was read. */
+static ledger_rc add_origin(struct ldg_deliverer *deliverer, const struct ldg_op *op, int number,
+                            const char *text, ledger_error *err)
+{
+    struct ldg_identity identity = { .epoch = op->source_epoch };
+    int at_sink = 0;
+    memcpy(identity.uuid, op->source_uuid, strlen(op->source_uuid) + 1);
+    if (text[0] != '\0' && !ldg_identity_parse(text, &identity))
+        return ldg_fail(err, LEDGER_ERR_INTERNAL, "an op's origin is not uuid:epoch");
+    ledger_rc rc = ldg_store_origin_get(deliverer->sink, &identity, "", &at_sink, err);
+    if (rc == LEDGER_OK && deliverer->origin_count == deliverer->origin_cap) {
+        const size_t cap = deliverer->origin_cap + 8;
+        void *origins = ldg_realloc(deliverer->origins, cap * sizeof(*deliverer->origins));
+        if (origins == NULL)
+            return ldg_fail_nomem(err);
+        deliverer->origins = origins;
+        deliverer->origin_cap = cap;
+    }
+    if (rc == LEDGER_OK)
+        deliverer->origins[deliverer->origin_count++] =
+            (struct ldg_origin_pair){ .number = number, .at_sink = at_sink };
+    return rc;
+}
+
+static ledger_rc number_at_sink(struct ldg_deliverer *deliverer, const struct ldg_op *op,
+                                const char *text, int *number, ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    size_t i = 0;
+    while (i < deliverer->origin_count && deliverer->origins[i].number != *number)
+        i++;
+    if (i == deliverer->origin_count)
+        rc = add_origin(deliverer, op, *number, text, err);
+    if (rc == LEDGER_OK)
+        *number = deliverer->origins[i].at_sink;
+    return rc;
+}
+
+/* A sink that numbers origins itself goes by its own numbers, not by those of the state store. */
+static ledger_rc number_origins(struct ldg_deliverer *deliverer, struct ldg_op *ops, size_t count,
+                                ledger_error *err)
+{
+    ledger_rc rc = LEDGER_OK;
+    if ((ldg_store_caps(deliverer->sink) & LDG_CAP_ORIGINS) == 0)
+        return LEDGER_OK;
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        rc = number_at_sink(deliverer, &ops[i], ops[i].origin_text, &ops[i].origin, err);
+        if (rc == LEDGER_OK)
+            rc = number_at_sink(deliverer, &ops[i], ops[i].mutation_origin_text,
+                                &ops[i].mutation_origin, err);
+    }
+    return rc;
+}
+
 /* --- one batch ------------------------------------------------------------------------------- */
 
 static ledger_rc check_cursor(const struct ldg_cursor_keeper *cursor, ledger_error *err)
@@ -379,7 +442,10 @@ static ledger_rc deliver_rest(struct delivery *run, bool may_park, int64_t *ret_
     if (ops == NULL || index == NULL || outcomes == NULL || turns == NULL)
         return ldg_fail_nomem(err);
     while (rc == LEDGER_OK && (apply.count = collect(run, turns, ops, index)) > 0) {
-        rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, err);
+        memset(outcomes, LDG_OUTCOME_NONE, apply.count);
+        rc = number_origins(run->deliverer, ops, apply.count, err);
+        if (rc == LEDGER_OK)
+            rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, err);
         for (size_t i = 0; i < apply.count; i++) {
             if (outcomes[i] == LDG_OUTCOME_NONE)
                 continue;
@@ -520,6 +586,8 @@ static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_par
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
         if (!was_retried(delivered, row, run->ops[i].part))
             ops[apply.count++] = run->ops[i];
+    if (rc == LEDGER_OK)
+        rc = number_origins(run->deliverer, ops, apply.count, err);
     if (rc != LEDGER_OK || apply.count == 0)
         return rc;
     rc = apply_to_sink(run->deliverer->sink, &apply, run->outcomes, err);

@@ -11,7 +11,7 @@
 
 ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store)
 {
-    return (ldg_store_caps(sink) & LDG_CAP_ORIGINS) != 0 ? sink : state_store;
+    return state_store != NULL ? state_store : sink;
 }
 
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,
@@ -105,6 +105,7 @@ void ldg_pipe_close(struct ldg_pipe **pipe)
     ldg_pipe_drain(*pipe);
     ldg_reader_fini(&(*pipe)->reader);
     ldg_applier_fini(&(*pipe)->applier);
+    ldg_deliverer_fini(&(*pipe)->deliverer);
     ldg_origins_fini(&(*pipe)->origins);
     ledger_store_close(&(*pipe)->state_store);
     ledger_store_close(&(*pipe)->sink);

@@ -60,7 +60,8 @@ struct ldg_batch {
     bool has_bad;
 };
 
-/* Small numbers of the origins that events name, as the sink knows them, or its state store. */
+/* Small numbers of the origins that events name, as the sink knows them; with a state store as that
+ * one does. */
 struct ldg_origin_item {
     struct ldg_identity identity;
     int number;
@@ -187,8 +188,14 @@ struct ldg_sending {
     uint32_t last; /* the highest number */
     bool is_cut;   /* the row had no room for all of them */
 };
+/* What a sink that numbers origins itself calls one of the state store's. */
+struct ldg_origin_pair {
+    int number, at_sink;
+};
 struct ldg_deliverer {
     ledger_store *sink, *state;
+    struct ldg_origin_pair *origins;
+    size_t origin_count, origin_cap;
     struct ldg_delivered *delivered; /* the bridge's, and so is … */
     struct ldg_sending *sending;     /* … this */
     int64_t pause_ms; /* after a failure: the sink asks to be left alone for so long */
@@ -349,6 +356,7 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
                              const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
                              bool *ret_applied, ledger_error *err);
 void ldg_delivered_fini(struct ldg_delivered *delivered);
+void ldg_deliverer_fini(struct ldg_deliverer *deliverer);
 
 /* Sets op->delivery of a batch that begins where the cursor stands, and has it in the state store
  * before it returns. Errors: FENCED (another bridge of this name is at work). */
@@ -471,8 +479,8 @@ void ldg_telemetry_count(const struct ldg_telemetry *t, void *counter, ledger_mu
                          uint64_t n);
 void ldg_telemetry_lag(const struct ldg_telemetry *t, double seconds);
 
-/* Who knows the origins of a sink's entries by numbers, and has an identity: the sink, or the state
- * store of one that only takes ops. */
+/* Who knows the origins of a sink's entries by numbers, and has an identity: the state store, or
+ * the sink where there is none. */
 ledger_store *ldg_origins_store(ledger_store *sink, ledger_store *state_store);
 /* Who both are. Errors: INVALID (they are one and the same). */
 ledger_rc ldg_pair_identities(ledger_store *source, ledger_store *sink,

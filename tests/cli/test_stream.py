@@ -242,7 +242,8 @@ def test_read_filters_and_pages():
     equal(ids('read', '--store', url, '--meta', 'k=v', '--order-key', 'o', '--limit', '1'), ['6'])
     ctl('stream', 'annotate', '--store', url, '--id', '7', '--set', 'a=b')
     equal(ids('read', '--store', url, '--annotation', 'a=b'), ['7'])
-    contains(ctl('stream', 'read', '--store', url, '--after', 'x', code=2).err, '--after')
+    contains(ctl('stream', 'read', '--store', url, '--after', 'x', code=2).err,
+             'after: ids of a sqlite store are numbers')
 
 
 def test_read_says_when_more_follow():

@@ -381,9 +381,11 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 static void run_case(void **state)
 {
     static unsigned serial;
+    static struct conf_env of_case; /* a case that is skipped jumps over all that frees */
     const struct plan *plan = *state;
-    struct conf_env *env = test_calloc(1, sizeof(*env));
+    struct conf_env *env = &of_case;
     const char *tmp = getenv("TMPDIR");
+    memset(env, 0, sizeof(*env));
     env->backend = plan->backend;
     env->serial = ++serial;
     snprintf(env->dir, sizeof(env->dir), "%s/ledger-conf-XXXXXX", tmp ? tmp : "/tmp");
@@ -395,7 +397,6 @@ static void run_case(void **state)
         ledger_store_close(&env->stores[--env->store_count]);
     ldg_arena_fini(&env->arena);
     nftw(env->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    test_free(env);
 }
 
 static uint64_t backend_caps(const char *name)

@@ -50,12 +50,14 @@ out=$(LD_LIBRARY_PATH=$library "$dir/quickstart" "$dir/a.db" "$dir/b.db" 2>&1)
 test "$out" = "source 1, sink 1, differences 0"
 result "and runs" $? "$out"
 
-# With PostgreSQL libpq as well.
-postgres=''
-grep -q -r --include=ldg_config.h 'LDG_WITH_POSTGRES 1' "$build" && postgres=yes
+# With PostgreSQL libpq as well, with what speaks HTTP libcurl, and what each of those two needs.
+has() { grep -q -r --include=ldg_config.h "LDG_WITH_$1 1" "$build" && echo yes; }
+postgres=$(has POSTGRES) webhook=$(has WEBHOOK) clickhouse=$(has CLICKHOUSE)
+http=$webhook$clickhouse
 
 out=$(cc -o "$dir/quickstart-static" -I "$prefix/include" "$source/examples/quickstart.c" \
-    "$library/libledger.a" -lsqlite3 ${postgres:+-lpq} -pthread 2>&1)
+    "$library/libledger.a" -lsqlite3 ${postgres:+-lpq} ${http:+-lcurl} ${webhook:+-lcrypto} \
+    ${clickhouse:+-lzstd} -pthread 2>&1)
 result "an example links with the static library" $? "$out"
 
 "$dir/quickstart-static" "$dir/c.db" "$dir/d.db" >/dev/null 2>&1
@@ -64,8 +66,10 @@ result "and runs without the shared one" $?
 # The loader is named when there are thread-local variables; it is a part of libc.
 got=$(readelf -d "$library/libledger.so" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p' |
     grep -v '^ld-linux' | sort | tr '\n' ' ')
-test "$got" = "libc.so.6 ${postgres:+libpq.so.5 }libsqlite3.so.0 "
-result "the shared library needs the databases' libraries and libc alone" $? "got: $got"
+want="libc.so.6 ${webhook:+libcrypto.so.3 }${http:+libcurl.so.4 }${postgres:+libpq.so.5 }"
+want="${want}libsqlite3.so.0 ${clickhouse:+libzstd.so.1 }"
+test "$got" = "$want"
+result "the shared library needs its backends' libraries and libc alone" $? "want $want, got $got"
 
 out=$(LD_LIBRARY_PATH=$library "$prefix/bin/ledgerctl" version 2>&1)
 result "the installed ledgerctl runs" $? "$out"

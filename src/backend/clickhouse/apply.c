@@ -243,51 +243,6 @@ static ledger_rc leave_keys_out(struct ldg_ch_batch *b, ledger_error *err)
     return LEDGER_OK;
 }
 
-/* The number that this table has for it, made if need be. */
-static ledger_rc number_of(const struct ldg_ch_batch *b, const struct ldg_op *op, const char *text,
-                           int *ret_number, ledger_error *err)
-{
-    const struct ldg_ch_origin *known;
-    char name[LDG_CH_ORIGIN_TEXT_MAX];
-    struct ldg_identity identity = { .epoch = op->source_epoch };
-
-    text = ldg_or_empty(text);
-    (void)snprintf(identity.uuid, sizeof(identity.uuid), "%s", ldg_or_empty(op->source_uuid));
-    if (text[0] != '\0' && !ldg_ch_origin_parse(text, &identity))
-        return ldg_fail(err, LEDGER_ERR_REJECTED, "\"%.60s\" is no origin", text);
-    ldg_ch_origin_text(&identity, name);
-    known = ldg_ch_origin_named(b->ch, name);
-    if (known == NULL || ldg_ch_origin_of(b->ch, known->number) != known)
-        return ldg_ch_origin_get(b->ch, &identity, "", ret_number, err);
-    *ret_number = known->number;
-    return LEDGER_OK;
-}
-
-/* Of a batch whose state another store keeps the numbers of origins are that store's. */
-static ledger_rc number_origins(struct ldg_ch_batch *b, ledger_error *err)
-{
-    struct ldg_op *ops = ldg_arena_memdup(b->s.arena, b->ops, b->s.count * sizeof(*ops));
-    const struct ldg_op *last = NULL;
-    ledger_rc rc = ops != NULL ? LEDGER_OK : ldg_fail_nomem(err);
-
-    for (size_t i = 0; rc == LEDGER_OK && i < b->s.count; i++) {
-        const struct ldg_op *op = &b->ops[i];
-
-        if (last != NULL && op->origin == last->origin &&
-            op->mutation_origin == last->mutation_origin) {
-            ops[i].origin = ops[i - 1].origin;
-            ops[i].mutation_origin = ops[i - 1].mutation_origin;
-        } else {
-            rc = number_of(b, op, op->origin_text, &ops[i].origin, err);
-            if (rc == LEDGER_OK)
-                rc = number_of(b, op, op->mutation_origin_text, &ops[i].mutation_origin, err);
-        }
-        last = op;
-    }
-    b->ops = b->s.ops = ops;
-    return rc;
-}
-
 /* From here on none is looked for in the table. */
 static ledger_rc load_origins(const struct ldg_ch_batch *b, ledger_error *err)
 {
@@ -303,8 +258,7 @@ static ledger_rc load_origins(const struct ldg_ch_batch *b, ledger_error *err)
 }
 
 static ledger_rc batch_init(struct ldg_ch_batch *b, struct ldg_clickhouse *ch,
-                            const struct ldg_op *ops, size_t count, bool keeps_state,
-                            ledger_error *err)
+                            const struct ldg_op *ops, size_t count, ledger_error *err)
 {
     int64_t *reserved;
     ledger_rc rc;
@@ -336,9 +290,7 @@ static ledger_rc batch_init(struct ldg_ch_batch *b, struct ldg_clickhouse *ch,
     for (size_t i = 0; i < count; i++)
         reserved[i] = 1; /* an id is none of numbers here; this one says that there will be one */
     b->s.reserved = reserved;
-    rc = keeps_state || count == 0 ? LEDGER_OK : number_origins(b, err);
-    if (rc == LEDGER_OK)
-        rc = leave_keys_out(b, err);
+    rc = leave_keys_out(b, err);
     if (rc == LEDGER_OK)
         rc = load_origins(b, err);
     return rc == LEDGER_OK ? ldg_sink_begin(&b->s, err) : rc;
@@ -512,7 +464,7 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     struct ldg_ch_cursor_row *row = ldg_calloc(1, sizeof(*row));
     struct ldg_ch_batch b;
     struct ldg_refusals brake;
-    ledger_rc rc = batch_init(&b, ctx, apply->ops, apply->count, apply->name != NULL, err);
+    ledger_rc rc = batch_init(&b, ctx, apply->ops, apply->count, err);
 
     if (rc == LEDGER_OK && row == NULL)
         rc = ldg_fail_nomem(err);
@@ -571,7 +523,7 @@ ledger_rc ldg_ch_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
     struct ldg_ch_parked parked;
     struct ldg_ch_batch b;
     ledger_error refused;
-    ledger_rc rc = batch_init(&b, ch, ops, count, true, err);
+    ledger_rc rc = batch_init(&b, ch, ops, count, err);
 
     ldg_ch_trimmed_forget(ch);
     b.s.parked_id = id;
