@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
                                 'support'))
 # pylint: disable=wrong-import-position
 import test_http_kill as kills  # noqa: E402
-from partners import PartnerMissing, Receiver, missing  # noqa: E402
+from partners import PartnerMissing, Receiver  # noqa: E402
 from test_kill import Failure, WRITER, ledgerctl  # noqa: E402
 
 
@@ -34,7 +34,8 @@ class Nghttpx:
     def __init__(self, folder, receiver_port, *options):
         program = shutil.which('nghttpx', path='/usr/sbin:/usr/bin')
         if not program:
-            raise missing('nghttpx (nghttp2-proxy) is not installed; ./dev deps test installs it')
+            raise PartnerMissing(
+                'nghttpx (nghttp2-proxy) is not installed; ./dev deps test installs it')
         self.port = free_port()
         self.log = os.path.join(folder, f'access{self.port}')
         self.certificate, key = (os.path.join(folder, name) for name in ('cert.pem', 'key.pem'))

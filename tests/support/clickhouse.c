@@ -92,9 +92,9 @@ static void configure_old(struct tst_ch *ch)
 struct tst_ch *tst_ch_start(enum tst_ch_kind kind, const struct tst_ch_options *options)
 {
     static const struct tst_ch_options none = { 0 };
+    tst_ch_require(kind);
     struct tst_ch *ch = calloc(1, sizeof *ch);
     assert_non_null(ch);
-    tst_ch_require(kind);
     if (options == NULL)
         options = &none;
     ch->kind = kind;

@@ -39,7 +39,8 @@ void tst_partner_show_logs(void);
  * names. */
 const char *tst_source_root(void);
 const char *tst_partner_place(const char *variable, const char *name);
-/* Skips the running test for this reason; with CI=true fails it. */
+/* Skips the running test for this reason. Unlike PostgreSQL, what is fetched over the network may
+ * be missing in CI, too. */
 void tst_skip(const char *why);
 
 #endif
