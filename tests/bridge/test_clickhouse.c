@@ -334,8 +334,8 @@ static void ids_that_are_texts(void **state)
 static void a_stream_without_a_name(void **state)
 {
     static const char *const events[] = {
-        "{\"type\":\"append\",\"stream\":\"\",\"entries\":[{\"id\":\"1\",\"payload\":1},"
-        "{\"id\":\"2\",\"payload\":2},{\"id\":\"3\",\"payload\":3}]}",
+        ("{\"type\":\"append\",\"stream\":\"\",\"entries\":[{\"id\":\"1\",\"payload\":1},"
+         "{\"id\":\"2\",\"payload\":2},{\"id\":\"3\",\"payload\":3}]}"),
         "{\"type\":\"set_tags\",\"stream\":\"\",\"entry_id\":\"3\",\"tags\":[\"t\"]}",
         "{\"type\":\"trim\",\"stream\":\"\",\"before_id\":\"2\"}",
     };
