@@ -413,13 +413,17 @@ static size_t collect(const struct delivery *run, const uint64_t *turns, struct 
 }
 
 /* Ops whose outcome is not NONE are done and stay so, whatever is returned. */
-static ledger_rc apply_to_sink(ledger_store *sink, const struct ldg_apply *apply, uint8_t *outcomes,
-                               ledger_error *err)
+static ledger_rc apply_to_sink(struct ldg_deliverer *deliverer, struct ldg_op *ops,
+                               struct ldg_apply *apply, uint8_t *outcomes, ledger_error *err)
 {
-    const bool is_atomic = (ldg_store_caps(sink) & LDG_CAP_ATOMIC_BATCH) != 0;
+    const bool is_atomic = (ldg_store_caps(deliverer->sink) & LDG_CAP_ATOMIC_BATCH) != 0;
     memset(outcomes, LDG_OUTCOME_NONE, apply->count);
+    ledger_rc rc = number_origins(deliverer, ops, apply->count, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    apply->ops = ops;
     err->done_count = 0;
-    ledger_rc rc = ldg_store_apply(sink, apply, outcomes, err);
+    rc = ldg_store_apply(deliverer->sink, apply, outcomes, err);
     if (rc != LEDGER_OK && is_atomic)
         memset(outcomes, LDG_OUTCOME_NONE, apply->count);
     if (rc == LEDGER_ERR_REJECTED &&
@@ -437,15 +441,12 @@ static ledger_rc deliver_rest(struct delivery *run, bool may_park, int64_t *ret_
     uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
     uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
     uint64_t *turns = take_turns(run);
-    struct ldg_apply apply = { .ops = ops, .ret_pause_ms = ret_pause_ms };
+    struct ldg_apply apply = { .ret_pause_ms = ret_pause_ms };
     ledger_rc rc = LEDGER_OK;
     if (ops == NULL || index == NULL || outcomes == NULL || turns == NULL)
         return ldg_fail_nomem(err);
     while (rc == LEDGER_OK && (apply.count = collect(run, turns, ops, index)) > 0) {
-        memset(outcomes, LDG_OUTCOME_NONE, apply.count);
-        rc = number_origins(run->deliverer, ops, apply.count, err);
-        if (rc == LEDGER_OK)
-            rc = apply_to_sink(run->deliverer->sink, &apply, outcomes, err);
+        rc = apply_to_sink(run->deliverer, ops, &apply, outcomes, err);
         for (size_t i = 0; i < apply.count; i++) {
             if (outcomes[i] == LDG_OUTCOME_NONE)
                 continue;
@@ -581,16 +582,14 @@ static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_par
 {
     struct ldg_delivered *delivered = run->deliverer->delivered;
     struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
-    struct ldg_apply apply = { .ops = ops };
+    struct ldg_apply apply = { 0 };
     ledger_rc rc = ops != NULL ? reserve_retried(delivered, run->count, err) : ldg_fail_nomem(err);
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
         if (!was_retried(delivered, row, run->ops[i].part))
             ops[apply.count++] = run->ops[i];
-    if (rc == LEDGER_OK)
-        rc = number_origins(run->deliverer, ops, apply.count, err);
     if (rc != LEDGER_OK || apply.count == 0)
         return rc;
-    rc = apply_to_sink(run->deliverer->sink, &apply, run->outcomes, err);
+    rc = apply_to_sink(run->deliverer, ops, &apply, run->outcomes, err);
     for (size_t i = 0; i < apply.count; i++)
         if (run->outcomes[i] != LDG_OUTCOME_NONE)
             delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){

@@ -490,8 +490,8 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
         rc = load_cursor(pipe, err);
     }
 
-    /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. */
-    /* A delivery that comes again has to hold what it held, so with a state store a batch never is
+    /* 2. Read and decode; while there is a backlog, join batches and read the next one ahead. A
+     * delivery that comes again has to hold what it held, so with a state store a batch is never
      * smaller than it was before a restart. */
     struct ldg_log_limits limits =
         limits_of(pipe, joined && (pipe->backlog || pipe->state_store != NULL));
