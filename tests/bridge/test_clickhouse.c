@@ -330,6 +330,38 @@ static void ids_that_are_texts(void **state)
     assert_int_equal(result.source_count, tst_count(source, NULL));
 }
 
+/* Ids are numbers, also where they stand as texts: up to 9 does not take 10, 11 and 12. */
+static void w8_ids_are_numbers(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    ledger_store *sink = open_sink(env, new_database());
+    for (int i = 0; i < 12; i++)
+        tst_append(source, "s", "{}", NULL, NULL);
+    assert_int_equal(tst_bridge_once(source, sink, NULL), 12);
+    assert_int_equal(tst_trim(source, "s", 9), 9);
+    assert_int_equal(tst_bridge_once(source, sink, NULL), 1);
+    assert_int_equal(tst_count(sink, "s"), 3);
+    assert_int_equal(tst_count(source, "s"), 3);
+}
+
+/* One INSERT for a batch, and a replay adds nothing. */
+static void w12_a_replay_adds_nothing(void **state)
+{
+    struct tst_env *env = *state;
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    ledger_store *sink = open_sink(env, new_database());
+    ledger_error err;
+    const size_t before = tst_ch_requests(tst_ch_shared(), ENTRIES);
+    for (int i = 0; i < 100; i++)
+        tst_append(source, "s", "{}", NULL, NULL);
+    assert_int_equal(tst_bridge_once(source, sink, NULL), 100);
+    assert_int_equal(tst_ch_requests(tst_ch_shared(), ENTRIES) - before, 1);
+    tst_ok(ledger_bridge_cursor_set(source, sink, NULL, "0", false, &err), &err);
+    assert_int_equal(tst_bridge_once(source, sink, NULL), 100);
+    assert_int_equal(tst_count(sink, "s"), 100);
+}
+
 /* A stream whose name is empty is one like any other. */
 static void a_stream_without_a_name(void **state)
 {
@@ -1075,6 +1107,8 @@ int main(int argc, char **argv)
         TEST(the_same_entries_by_two_ways),
         TEST(many_sources_one_sink),
         TEST(ids_that_are_texts),
+        TEST(w8_ids_are_numbers),
+        TEST(w12_a_replay_adds_nothing),
         TEST(a_stream_without_a_name),
         TEST(emptied_tables_are_filled_again),
         TEST(bridges_side_by_side),
