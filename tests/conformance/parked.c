@@ -583,6 +583,39 @@ static void refused_events_come_again(struct conf_env *env)
     sink_holds(sink, "bad", "1");
 }
 
+/* An event of several entries is kept as one for each, with all that the entry has. */
+static void refused_entries_keep_their_keys(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    ledger_mutation_event event = ldg_event_blank(LEDGER_MUTATION_APPEND, "bad", SINK_TIME_US);
+    ledger_append_entry entries[2];
+    struct ldg_parked_row *rows;
+    struct ldg_buf buf;
+    ledger_error err;
+    sink->park_rejected = true;
+    env->backend->refuse(conf_url(env, "sink"), LEDGER_DEFAULT_TABLE, "bad");
+    entries[0] = *sink_append(sink, sink->a, 1, "bad", "1", "first")->entry;
+    entries[1] = *sink_append(sink, sink->a, 2, "bad", "2", "second")->entry;
+    event.entries = entries;
+    event.entry_count = 2;
+    ldg_buf_init(&buf, 65536);
+    ok(ldg_event_encode(&event, &buf, &err));
+    for (size_t i = 0; i < 2; i++) {
+        sink->ops[i].event = (ledger_bytes){ buf.data, buf.size };
+        sink->ops[i].log_position = 1;
+    }
+    sink_run(sink);
+    ldg_buf_fini(&buf);
+    sink_is(sink, "pp");
+    assert_int_equal(list(sink, &rows), 2);
+    for (size_t i = 0; i < 2; i++) {
+        ok(ldg_event_decode(rows[i].event, &env->arena, &event, &err));
+        assert_int_equal(event.entry_count, 1);
+        assert_string_equal(event.entries[0].id, entries[i].id);
+        assert_string_equal(event.entries[0].dedup_key, entries[i].dedup_key);
+    }
+}
+
 /* A trim that the sink refused, as it is kept. */
 static void park_trim(struct sink *sink, int origin, int64_t before, const char *stream)
 {
@@ -776,6 +809,8 @@ const struct conf_case conf_parked_cases[] = {
     { "refused events go in order", refused_events_go_in_order, PARKING,
       offsetof(struct conf_backend, refuse), .alone = true },
     { "refused events come again", refused_events_come_again, PARKING,
+      offsetof(struct conf_backend, refuse), .alone = true },
+    { "refused entries keep their keys", refused_entries_keep_their_keys, PARKING,
       offsetof(struct conf_backend, refuse), .alone = true },
 };
 const size_t conf_parked_case_count = sizeof(conf_parked_cases) / sizeof(conf_parked_cases[0]);

@@ -112,7 +112,7 @@ static ledger_rc park(void *ctx, const struct ldg_op *op, const char *reason, bo
         return ldg_fail_nomem(err);
     b->parks[b->park_count] = (struct ldg_ch_park){
         .id = known != NULL ? known->row.id : new_parked_id(b),
-        .op = op,
+        .op = &b->ops[op - b->s.ops], /* as it came, with its dedup key */
         .reason = reason,
         .known = known,
     };
