@@ -836,6 +836,23 @@ static void apply_in_order_of_the_log(struct conf_env *env)
     sink_holds(sink, "s", want);
 }
 
+/* What was found once is not what is there the next time. */
+static void history_begins_anew(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
+    struct ldg_history_row *rows;
+    size_t count = 99;
+    ledger_error err;
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 3, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
+    assert_int_equal(count, 0);
+    sink_append(sink, sink->a, 1, "s", "1", NULL);
+    sink_run(sink);
+    ok(ldg_store_history(sink->store, sink->a, ldg_id_of(0), 3, SIZE_MAX, &env->arena, &rows,
+                         &count, &err));
+    assert_int_equal(count, 1);
+}
+
 static void history_of_an_origin(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_AUTO);
@@ -1164,6 +1181,7 @@ const struct conf_case conf_sink_cases[] = {
     { "apply trims by source position", apply_trims_by_source_position, SINK | CHANGES, 0 },
     { "apply in order of the log", apply_in_order_of_the_log, SINK, 0 },
     { "history of an origin", history_of_an_origin, SINK, 0 },
+    { "history begins anew", history_begins_anew, SINK, 0, .alone = true },
     { "adopt what Go left", adopt_what_go_left, SINK | CHANGES,
       offsetof(struct conf_backend, put_legacy) },
     { "chain events name their origin", chain_events_name_their_origin,

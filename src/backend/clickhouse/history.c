@@ -153,9 +153,11 @@ static size_t answered(const struct ldg_ch_ahead_key *keys, size_t key_count,
 
 /* --- the callbacks --------------------------------------------------------------------------- */
 
+/* A run from the beginning is a new one: the last may have found nothing where rows are now. */
 static bool is_ahead_of(const struct ldg_ch_ahead *ahead, int origin, ledger_id after)
 {
-    return ahead->is_set && ahead->origin == origin && ldg_id_equal(ahead->from.id, after);
+    return ahead->is_set && ahead->origin == origin && !ldg_id_is_none(after) &&
+           ldg_id_equal(ahead->from.id, after);
 }
 
 ledger_rc ldg_ch_history(void *ctx, int origin, ledger_id after, size_t limit, size_t max_bytes,
