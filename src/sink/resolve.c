@@ -70,6 +70,18 @@ static ledger_rc compare_added(const struct ldg_sink_batch *b, const struct ldg_
     return ldg_op_compare(op, &stored, b->arena, ret_field, err);
 }
 
+/* Came the entry by another way, after this batch had drawn its ids? What comes behind it in its
+ * stream, in this batch or in one that drew its ids after it, would get a lower one. */
+static ledger_rc check_overtaken(struct ldg_sink_batch *b, const struct ldg_sink_item *item,
+                                 uint32_t i, ledger_error *err)
+{
+    if (b->reserved == NULL || b->reserved[i] < b->lowest_reserved || item->id <= b->reserved[i])
+        return LEDGER_OK;
+    b->overtaken = true;
+    return ldg_fail(err, LEDGER_ERR_BUSY,
+                    "another bridge has added an entry of this batch meanwhile");
+}
+
 /* What is here already is looked at first: a replay must not be refused, nor wait. */
 static ledger_rc resolve_replay(struct ldg_sink_batch *b, const struct ldg_sink_item *item,
                                 uint32_t i, ledger_error *err)
@@ -88,6 +100,8 @@ static ledger_rc resolve_replay(struct ldg_sink_batch *b, const struct ldg_sink_
         rc = ldg_op_fail_reused(op, field, err);
         b->culprit = i;
     }
+    if (rc == LEDGER_OK)
+        rc = check_overtaken(b, item, i, err);
     b->outcomes[i] = LDG_OUTCOME_REPLAYED;
     return rc;
 }

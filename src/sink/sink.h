@@ -149,7 +149,7 @@ struct ldg_sink_batch {
     int64_t *ids;      /* per op: id here of the entry added or changed; of a trim the highest that
                           it deleted; 0: none */
     const int64_t *reserved; /* per op: the id for the entry of an append; 0, or NULL: none yet */
-    int64_t lowest_reserved; /* INT64_MAX: none */
+    int64_t lowest_reserved; /* INT64_MAX: none, or nobody adds entries behind the fence but us */
     bool can_park;           /* false: a parked event is tried again, and nothing is parked */
     bool park_rejected;      /* what the database refuses is parked; else REJECTED */
     int64_t parked_id;       /* the row that is tried again; else INT64_MAX */
@@ -176,7 +176,11 @@ struct ldg_sink_batch {
         ledger_error why;
         uint64_t reason;
     } * park_reason; /* per op that is parked without being tried; NULL: none is */
-    size_t width;    /* of a range at most; 0: no limit */
+    /* For the backend: the batch has failed, BUSY, because one of its entries came by another way
+     * with an id behind the one that is reserved for it. Whoever undoes it and draws ids anew, when
+     * no later batch has drawn any, sets it back. */
+    bool overtaken;
+    size_t width; /* of a range at most; 0: no limit */
     bool rechecked;
     bool log_alone; /* which event was refused is not known: a statement for each */
 };

@@ -208,7 +208,9 @@ struct ldg_apply {
      * entries that this batch may add are reserved, and these very ones are used on whatever path
      * it goes, so that ids in the sink follow the order of the log; until they are, watermark()
      * passes none of them. ids_reserved() may be called once, before await_commit_order(), or
-     * never. */
+     * never. A batch whose entry is here already, with an id behind the one that it has reserved
+     * for it (another bridge has added it meanwhile), is BUSY: what follows that entry, in this
+     * batch or in the later one, would get a lower id. */
     ledger_rc (*await_commit_order)(void *overlap_ctx, ledger_error *err);
     void (*ids_reserved)(void *overlap_ctx);
     void *overlap_ctx;
@@ -350,6 +352,8 @@ struct ldg_sink_role {
      * events aside itself, in the rows that `state` lists. */
     uint32_t takes;
     /* Applies one batch: fence, ops, cursor, commit. ret_outcomes: one per op, by the caller.
+     * An entry that is added gets a higher id than those before it in its stream and the batch,
+     * also when one of these was added by others meanwhile.
      * Of each op, first what is here already: it neither waits nor is refused. A change or a trim
      * with mutation_origin 0 was made here: REPLAYED. The entry of an append is compared with the
      * one that is here: the same is REPLAYED, another one POSITION_REUSED. That goes for the sink's

@@ -424,6 +424,10 @@ static ledger_rc append_replayed(struct ldg_memory *m, const struct ldg_op *op, 
         rc = ldg_op_compare(op, &stored, &m->scratch, &field, err);
         if (rc == LEDGER_OK && field)
             rc = ldg_op_fail_reused(op, field, err);
+        /* What follows it, here or in a batch that drew its ids later, would get a lower one. */
+        if (rc == LEDGER_OK && op->origin != 0 && m->reserved_id && row->id > m->reserved_id)
+            rc = ldg_fail_native(err, LEDGER_ERR_BUSY, "memory", 0,
+                                 "another bridge has added an entry of this batch meanwhile");
     }
     if (rc != LEDGER_OK)
         return rc;

@@ -414,6 +414,19 @@ static void prepare_anew(struct run *r, bool begun)
     r->b->has_reserved = r->b->has_reserved && r->b->told_reserved;
 }
 
+/* An entry of the batch came by another way, behind the ids that were drawn. Alone it draws others,
+ * behind that one; each time at least one more entry is here, so there is an end to it. With
+ * another batch under way both have to be done again. */
+static void draw_anew(struct run *r)
+{
+    struct ldg_pg_batch *b = r->b;
+
+    ldg_pg_rollback(b->pg);
+    memset(b->reserved, 0, b->s.count * sizeof(*b->reserved));
+    b->s.lowest_reserved = INT64_MAX;
+    b->has_reserved = b->s.overtaken = false;
+}
+
 static ledger_rc commit(struct run *r, bool *ret_again, ledger_error *err)
 {
     struct ldg_pg_batch *b = r->b;
@@ -449,6 +462,11 @@ static ledger_rc try_own(struct run *r, bool *ret_again, ledger_error *err)
         prepare_anew(r, begun);
         *ret_again = true;
         rc = LEDGER_OK;
+    }
+    if (rc == LEDGER_ERR_BUSY && b->s.overtaken && b->apply->await_commit_order == NULL) {
+        draw_anew(r);
+        *ret_again = true;
+        return LEDGER_OK;
     }
     if (rc == LEDGER_OK && *ret_again && !r->open)
         rc = undo(r, err);

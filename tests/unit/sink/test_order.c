@@ -151,6 +151,37 @@ static void others_came_in_between(void **state)
     assert_false(ldg_sink_is_ordered(&b, B));
 }
 
+/* One of them is the batch's own: what it adds behind that one would get a lower id. */
+static void others_have_overtaken_it(void **state)
+{
+    for (int way = FAKE_OPTIMISTIC; way <= FAKE_INFORMED; way++) {
+        fake_free(f);
+        (void)setup(NULL);
+        f->reserves = true;
+        f->last_id = 100;
+        append(A, 1, "s", "1", "");
+        append(A, 7, "s", "7", "k");
+        run((enum fake_way)way, "aa"); /* 101, 102 */
+        f->last_id = 99;
+        append(A, 1, "s", "1", "");
+        append(A, 1, "s", "1", "");
+        append(A, 2, "s", "2", "");
+        assert_int_equal(try_batch((enum fake_way)way), LEDGER_ERR_BUSY); /* 100 … */
+        holds("s", "1 7");
+        /* Another entry with its key, and one that is only changed, do not count. */
+        f->last_id = 100;
+        append(A, 1, "s", "1", "");
+        tag(A, 7, "s", "t");
+        append(B, 2, "s", "2", "k");
+        run((enum fake_way)way, "rad"); /* 101, 102 */
+        f->last_id = 102;
+        append(A, 1, "s", "1", "");
+        append(B, 3, "s", "3", "");
+        run((enum fake_way)way, "ra");
+        holds("s", "1 7[t] 3");
+    }
+}
+
 static void many_origins(void **state)
 {
     for (int origin = 1; origin < FAKE_ORIGINS_MAX; origin++) {
@@ -194,6 +225,7 @@ int main(void)
         TEST(text_keys_have_no_order),
         TEST(beside_others_no_order_is_sure),
         TEST(others_came_in_between),
+        TEST(others_have_overtaken_it),
         TEST(many_origins),
         TEST(gaps_are_told),
     };

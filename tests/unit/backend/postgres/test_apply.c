@@ -175,40 +175,49 @@ static void test_takeover_waits_for_a_worker(void **state)
     SINK->close(&r.s);
 }
 
-/* The first entry comes by another way meanwhile, with an id behind those that this batch has
- * drawn: the second one's is lower, and trims have to look at the whole stream. */
+/* The first entry comes by another way meanwhile, with an id behind those that the batch has drawn:
+ * it draws others for those that follow. A share does so, too. */
 static void test_order_of_two_ways(void **state)
 {
     static struct rival r;
-    struct ldg_cursor next = k.cursor;
     PGconn *other = tst_pg_connect_url(url);
 
-    rival_open(&r);
-    sink_append(&k, "s", 1, "{}", "");
-    sink_append(&k, "s", 2, "{}", "");
-    snprintf(next.state, sizeof(next.state), "next");
-    r.apply = (struct ldg_apply){
-        .name = "default", .expected = &k.cursor, .next = &next, .ops = k.ops, .count = k.count
-    };
-    tst_pg_sql(
-        other,
-        "BEGIN; INSERT INTO t(id, stream, payload, order_key, created_at, origin, source_pos) "
-        "VALUES (1000, 's', '{}', 'o', to_timestamp(%lld / 1000000.0), %d, 1)",
-        (long long)k.ops[0].time_us, k.origin);
-    rival_start(&r);
-    wait_for_lock();
-    tst_pg_sql(other, "COMMIT");
-    rival_end(&r);
-    tst_ok(r.rc, &r.err);
-    sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY id) FROM t", "2,1");
-    check_ordered(false);
-    k.cursor = next;
+    for (int64_t pos = 1; pos <= 3; pos += 2) {
+        const bool share = pos > 1;
+        struct ldg_cursor next = k.cursor;
+
+        rival_open(&r);
+        sink_begin(&k);
+        sink_append(&k, "s", pos, "{}", "");
+        sink_append(&k, "s", pos + 1, "{}", "");
+        snprintf(next.state, sizeof(next.state), "next");
+        r.apply = (struct ldg_apply){ .name = "default",
+                                      .expected = &k.cursor,
+                                      .next = share ? NULL : &next,
+                                      .ops = k.ops,
+                                      .count = k.count };
+        tst_pg_sql(
+            other,
+            "BEGIN; INSERT INTO t(id, stream, payload, order_key, created_at, origin, source_pos) "
+            "VALUES (%lld, 's', '{}', 'o', to_timestamp(%lld / 1000000.0), %d, %lld)",
+            1000 * (long long)pos, (long long)k.ops[0].time_us, k.origin, (long long)pos);
+        rival_start(&r);
+        wait_for_lock();
+        tst_pg_sql(other, "SELECT setval('t_id_seq', %lld); COMMIT", 1000 * (long long)pos);
+        rival_end(&r);
+        tst_ok(r.rc, &r.err);
+        sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY id) FROM t",
+                share ? "1,2,3,4" : "1,2");
+        check_ordered(!share); /* beside others nobody can tell */
+        if (!share)
+            k.cursor = next;
+        SINK->close(&r.s);
+    }
     sink_begin(&k);
     sink_trim(&k, "s", 1);
     sink_apply(&k);
-    sink_is(&k, "SELECT string_agg(source_pos::text, ',') FROM t", "2");
+    sink_is(&k, "SELECT string_agg(source_pos::text, ',' ORDER BY id) FROM t", "2,3,4");
     PQfinish(other);
-    SINK->close(&r.s);
 }
 
 /* Another transaction has the first key and wants the second, as a second source may. */
