@@ -138,8 +138,9 @@ LEDGER_API void ledger_bridge_request_stop(ledger_bridge *bridge);
 
 /* Waits until the thread has ended (OK: it was stopped; else why it gave up), or, with until_empty,
  * until a look at the source found nothing more to carry. timeout_ms < 0: for ever.
- * Errors: TIMEOUT (it is still running), CANCELLED (stopped before the log was empty), INVALID (it
- * was not started). */
+ * Errors: TIMEOUT (it is still running, and nothing else: a bridge that gave up because a store did
+ * not answer in time ends with BUSY), CANCELLED (stopped before the log was empty), INVALID (it was
+ * not started). */
 LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_wait(ledger_bridge *bridge, bool until_empty,
                                                         int64_t timeout_ms, ledger_error *err);
 

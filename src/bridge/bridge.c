@@ -555,6 +555,9 @@ static void *bridge_main(void *arg)
         ldg_log(&bridge->telemetry, LEDGER_LOG_INFO, "bridge stopped", NULL);
     else
         ldg_log(&bridge->telemetry, LEDGER_LOG_ERROR, "bridge gave up", &err);
+    /* From a wait for the bridge TIMEOUT means that it lives: who waits would wait for ever. */
+    if (rc == LEDGER_ERR_TIMEOUT)
+        rc = err.code = LEDGER_ERR_BUSY;
     pthread_mutex_lock(&bridge->mutex);
     bridge->running = false;
     bridge->end_rc = rc;

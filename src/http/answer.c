@@ -67,7 +67,7 @@ static void note_detail(struct ldg_http_slot *slot, CURLcode code)
     if (exchange->trouble == LDG_HTTP_NOT_CONNECTED && os_error != 0 && code != CURLE_PROXY)
         text = strerror((int)os_error);
     if (exchange->trouble == LDG_HTTP_PROTOCOL && code == CURLE_OK)
-        text = "a status that has not three digits";
+        text = "a status below 200, or not of three digits";
     ldg_mask_url(text, exchange->detail, sizeof(exchange->detail));
 }
 
@@ -77,8 +77,8 @@ void ldg_http_slot_finish(struct ldg_http_slot *slot, CURLcode code)
     long status = 0, request_bytes = 0;
     (void)curl_easy_getinfo(slot->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(slot->easy, CURLINFO_REQUEST_SIZE, &request_bytes);
-    /* libcurl lets any number pass. */
-    exchange->status = status >= 100 && status <= 999 ? (int)status : 0;
+    /* libcurl lets any number pass; behind one below 200 the answer was still to come. */
+    exchange->status = status >= 200 && status <= 999 ? (int)status : 0;
     exchange->was_sent = request_bytes > 0;
     exchange->trouble = trouble_of(slot, code);
     if (exchange->trouble == LDG_HTTP_OK && exchange->status == 0 &&

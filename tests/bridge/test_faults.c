@@ -269,6 +269,16 @@ static void thread_gives_up_after_retry_for(void **state)
     assert_true(stats.lag_seconds > 0);
     ledger_bridge_destroy(&bridge);
 
+    /* A sink that did not answer in time has ended it: no reason to wait once more. */
+    ldg_memory_faults_clear(memory_name(sink));
+    fault.code = LEDGER_ERR_TIMEOUT;
+    assert_int_equal(ldg_memory_fault_add(memory_name(sink), &fault), LEDGER_OK);
+    bridge = tst_bridge(source, sink, &o);
+    tst_ok(ledger_bridge_start(bridge, &err), &err);
+    tst_fails(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), LEDGER_ERR_BUSY, &err);
+    assert_true((err.flags & LEDGER_ERROR_RETRY) != 0);
+    ledger_bridge_destroy(&bridge);
+
     /* And stops at once when it is told so in the middle of its pauses. */
     o.retry_for_ms = -1;
     o.retry_min_ms = o.retry_max_ms = 60000;

@@ -21,6 +21,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers['Content-Length']))
         self.server.got.append((self.path, dict(self.headers), body))
+        if self.server.silence is not None:  # perhaps `100 Continue`, then nothing
+            self.wfile.write(self.server.silence)
+            self.server.end.wait(30)
+            self.close_connection = True
+            return
         status = next((s for text, s in self.server.answers.items() if text in body), 204)
         self.send_response(status)
         self.send_header('Content-Length', '0')
@@ -35,11 +40,13 @@ def receiver():
     server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
     server.daemon_threads = True
     server.got, server.answers = [], {}
+    server.silence, server.end = None, threading.Event()
     server.url = f'http://127.0.0.1:{server.server_port}/hook'
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield server
     finally:
+        server.end.set()
         server.shutdown()
         server.server_close()
 
@@ -123,6 +130,19 @@ def test_exit_codes_of_answers():
         contains(ctl('bridge', 'run', *ends, '--until-empty', '--refusal-limit', '1', code=78).err,
                  '404')
         hook.answers.clear()
+        equal(ctl('bridge', 'run', *ends, '--until-empty', '--json').objects()[0]['applied'], 1)
+
+
+def test_no_answer():
+    with receiver() as hook:
+        ends = ['--source', source({'n': 1}), '--sink', hook.url, '--cursor-file', 'c.db']
+        for silence in (b'', b'HTTP/1.1 100 Continue\r\n\r\n'):
+            hook.silence = silence
+            result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '1ms', '--timeout',
+                         '200ms', code=75)
+            contains(result.err, 'did not answer within 200 ms (--timeout)')
+            equal(result.err.count('moved'), 0)
+        hook.silence = None
         equal(ctl('bridge', 'run', *ends, '--until-empty', '--json').objects()[0]['applied'], 1)
 
 
