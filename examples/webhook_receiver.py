@@ -32,9 +32,11 @@ class Receiver(http.server.BaseHTTPRequestHandler):
             if signed and self.headers['webhook-id'] not in done:
                 print(body.decode(), flush=True)  # the work; then only that it is done
                 done.add(self.headers['webhook-id'])
+        answer = b'' if signed else b'not signed by a secret of mine, or over five minutes ago'
         self.send_response(200 if signed else 401)
-        self.send_header('Content-Length', '0')
+        self.send_header('Content-Length', str(len(answer)))
         self.end_headers()
+        self.wfile.write(answer)  # the bridge shows it
 
 
 http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Receiver).serve_forever()

@@ -71,6 +71,18 @@ static ledger_rc check_identity(const struct ledger_bridge *bridge, ledger_store
     return rc;
 }
 
+/* What is wrong with it shall not be looked for at the source, or the sink. */
+static ledger_rc fail_open(ledger_rc rc, ledger_error *err)
+{
+    if (err != NULL) {
+        const ledger_error why = *err;
+        (void)ldg_fail_native(err, rc, why.backend, why.native_code, "state store: %s",
+                              why.message);
+        err->flags = why.flags;
+    }
+    return rc;
+}
+
 /* In memory, as long as the bridge, unless the caller says where. */
 static ledger_rc open_store(struct ledger_bridge *bridge, ledger_error *err)
 {
@@ -93,7 +105,9 @@ static ledger_rc open_store(struct ledger_bridge *bridge, ledger_error *err)
     options.flags = LEDGER_STORE_CREATE;
     options.label = o->name;
     ledger_rc rc = ledger_store_open(&options, &bridge->state_store, err);
-    if (rc == LEDGER_OK && (ldg_store_caps(bridge->state_store) & needed) != needed)
+    if (rc != LEDGER_OK)
+        return fail_open(rc, err);
+    if ((ldg_store_caps(bridge->state_store) & needed) != needed)
         rc = ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                       "a %s store cannot keep the state of a bridge: it has no transactions",
                       ledger_store_backend(bridge->state_store));

@@ -151,8 +151,9 @@ ledger_rc ledger_bridge_cursor_set(ledger_store *source, ledger_store *sink, con
     if (rc == LEDGER_OK)
         rc = ldg_store_log_stat(source, "", &stat, err);
     if (rc == LEDGER_OK && wanted > stat.head)
-        rc = ldg_fail(err, LEDGER_ERR_INVALID, "position %lld is behind the end of the log (%lld)",
-                      (long long)wanted, (long long)stat.head);
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "position %lld is past the end of the log, which is %lld", (long long)wanted,
+                      (long long)stat.head);
     if (rc == LEDGER_OK && wanted > present && !allow_skip)
         rc = ldg_fail(err, LEDGER_ERR_INVALID,
                       "the cursor stands at %lld; going forward to %lld would skip events for good "

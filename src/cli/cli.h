@@ -222,9 +222,9 @@ enum cli_end { CLI_STORE, CLI_SOURCE, CLI_SINK, CLI_STATE };
 bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_options *ret_options);
 /* Who keeps cursor and parked events: CLI_SINK, or CLI_STATE where one is named. */
 enum cli_end cli_keeper(const struct cli *cli);
-/* The sink is a webhook, and nobody is named who keeps the bridge's state? Prints it; exit code
- * CLI_EXIT_CONFIG. */
-bool cli_state_is_missing(const struct cli *cli);
+/* Looks at what names the keeper of the bridge's state, before anything is opened: 0, or the exit
+ * code of what is wrong, printed (a webhook with none: CLI_EXIT_CONFIG). */
+int cli_state_check(const struct cli *cli);
 /* Opens one end. Prints what went wrong and returns its exit code; 0 = *ret_store is set. */
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
                    ledger_store **ret_store);

@@ -20,9 +20,9 @@ static int pair_open_as(const struct cli *cli, uint32_t source_flags, uint32_t s
                         struct pair *ret_pair)
 {
     *ret_pair = (struct pair){ 0 };
-    if (cli_state_is_missing(cli))
-        return CLI_EXIT_CONFIG;
-    int exit_code = cli_store_open(cli, CLI_SOURCE, source_flags, &ret_pair->source);
+    int exit_code = cli_state_check(cli);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, CLI_SOURCE, source_flags, &ret_pair->source);
     if (exit_code == 0)
         exit_code = cli_store_open(cli, cli_keeper(cli), sink_flags, &ret_pair->sink);
     if (exit_code != 0)
@@ -394,9 +394,9 @@ static int walk_parked(const struct cli *cli, struct parked *parked)
 {
     ledger_store *sink = NULL;
     ledger_error err = { 0 };
-    if (cli_state_is_missing(cli))
-        return CLI_EXIT_CONFIG;
-    int exit_code = cli_store_open(cli, cli_keeper(cli), LEDGER_STORE_READ_ONLY, &sink);
+    int exit_code = cli_state_check(cli);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, cli_keeper(cli), LEDGER_STORE_READ_ONLY, &sink);
     if (exit_code != 0)
         return exit_code;
     cli_output_may_be_cut();
@@ -492,9 +492,9 @@ int cli_parked_retry(const struct cli *cli)
     uint64_t applied = 0, left = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
-    if (cli_state_is_missing(cli))
-        return CLI_EXIT_CONFIG;
-    int exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &pair.source);
+    int exit_code = cli_state_check(cli);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, CLI_SOURCE, LEDGER_STORE_READ_ONLY, &pair.source);
     if (exit_code == 0)
         exit_code = cli_store_open(cli, CLI_SINK, 0, &pair.sink);
     if (exit_code != 0)
@@ -522,9 +522,9 @@ int cli_parked_drop(const struct cli *cli)
     uint64_t dropped = 0;
     if (!id_or_all(cli, &id))
         return CLI_EXIT_USAGE;
-    if (cli_state_is_missing(cli))
-        return CLI_EXIT_CONFIG;
-    int exit_code = cli_store_open(cli, cli_keeper(cli), 0, &sink);
+    int exit_code = cli_state_check(cli);
+    if (exit_code == 0)
+        exit_code = cli_store_open(cli, cli_keeper(cli), 0, &sink);
     if (exit_code != 0)
         return exit_code;
     ledger_rc rc = ledger_bridge_parked_drop(sink, id, &dropped, &err);

@@ -112,13 +112,14 @@ static int make_bridge(const struct cli *cli, int64_t start_ms, int64_t retry_fo
     ledger_bridge_options options;
     ledger_store *source = NULL, *sink = NULL;
     ledger_error err = { 0 };
-    if (cli_state_is_missing(cli))
-        return CLI_EXIT_CONFIG;
+    int exit_code = cli_state_check(cli);
+    if (exit_code != 0)
+        return exit_code;
     bridge_options(cli, retry_for_ms, &options);
     int64_t give_up_us = cli_mono_us() + cli_number(cli, OPT_RETRY_FOR, start_ms) * 1000;
     if (start_ms > 0 || cli_is_set(cli, OPT_RETRY_FOR))
         cli_wait_until(give_up_us);
-    int exit_code = open_patiently(cli, CLI_SOURCE, give_up_us, &source);
+    exit_code = open_patiently(cli, CLI_SOURCE, give_up_us, &source);
     if (exit_code == 0 && !cli_stop_asked())
         exit_code = open_patiently(cli, CLI_SINK, give_up_us, &sink);
     if (exit_code == 0 && !cli_stop_asked()) {

@@ -21,7 +21,7 @@ enum cli_end cli_keeper(const struct cli *cli)
                                                                                       : CLI_SINK;
 }
 
-/* A file alone is a SQLite store. false: both were given (printed), or the name is too long. */
+/* A file alone is a SQLite store. false, printed: both were given, or what is given is no path. */
 static bool state_url(const struct cli *cli, const char **ret_url)
 {
     static char url[4096 + 16];
@@ -32,6 +32,10 @@ static bool state_url(const struct cli *cli, const char **ret_url)
     if (*ret_url != NULL) {
         cli_error("--cursor-file is short for --state sqlite:PATH: give one of the two");
         return false;
+    }
+    if (strncmp(file, "sqlite:", 7) == 0 || strstr(file, "://") != NULL) {
+        cli_error("--cursor-file takes the path of a file; give a URL to --state");
+        return false; /* a file of that name would begin from the start of the log */
     }
     if ((size_t)snprintf(url, sizeof url, "sqlite:%s", file) >= sizeof url) {
         cli_error("the path of --cursor-file is too long");
@@ -162,15 +166,17 @@ bool cli_store_options(const struct cli *cli, enum cli_end end, ledger_store_opt
     return true;
 }
 
-bool cli_state_is_missing(const struct cli *cli)
+int cli_state_check(const struct cli *cli)
 {
-    const char *url = cli_text(cli, OPT_SINK);
-    if (cli_keeper(cli) == CLI_STATE || url == NULL ||
+    const char *url = cli_text(cli, OPT_SINK), *state;
+    if (!state_url(cli, &state))
+        return CLI_EXIT_USAGE;
+    if (state != NULL || url == NULL ||
         (strncmp(url, "https:", 6) != 0 && strncmp(url, "http:", 5) != 0))
-        return false;
+        return CLI_EXIT_OK;
     cli_error("a webhook keeps no cursor and no parked events: say where the bridge does, with "
               "--cursor-file PATH or --state URL");
-    return true;
+    return CLI_EXIT_CONFIG;
 }
 
 int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
@@ -184,5 +190,10 @@ int cli_store_open(const struct cli *cli, enum cli_end end, uint32_t flags,
     ledger_rc rc = ledger_store_open(&options, ret_store, &err);
     if (rc == LEDGER_OK)
         return CLI_EXIT_OK;
-    return cli_fail(rc, &err, ends[end].what);
+    const int exit_code = cli_fail(rc, &err, ends[end].what);
+    if (end == CLI_STATE && rc == LEDGER_ERR_SCHEMA)
+        cli_note(
+            "the table of a bridge's state is made by the first `ledgerctl bridge run`, not by "
+            "`store init`");
+    return exit_code;
 }

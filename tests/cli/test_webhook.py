@@ -117,9 +117,9 @@ def test_parked_and_tried_again():
 def test_exit_codes_of_answers():
     with receiver() as hook:
         ends = ['--source', source({'n': 1}), '--sink', hook.url, '--cursor-file', 'c.db']
-        for status, code, words in [(301, 78, 'redirects are not followed'), (401, 77, '401'),
-                                    (407, 77, '407'), (410, 78, 'gone'), (503, 75, '503 for now'),
-                                    (429, 75, '429 for now')]:
+        for status, code, words in [(301, 78, 'redirects are not followed'),
+                                    (401, 77, '--secret-file'), (407, 77, '407'),
+                                    (410, 78, 'gone'), (503, 75, '503 for now'),
             hook.answers[b''] = status
             result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '50ms', code=code)
             contains(result.err, words)
@@ -138,8 +138,8 @@ def test_no_answer():
         ends = ['--source', source({'n': 1}), '--sink', hook.url, '--cursor-file', 'c.db']
         for silence in (b'', b'HTTP/1.1 100 Continue\r\n\r\n'):
             hook.silence = silence
-            result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '1ms', '--timeout',
-                         '200ms', code=75)
+            result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '1ms',
+                         '--timeout', '200ms', code=75)
             contains(result.err, 'did not answer within 200 ms (--timeout)')
             equal(result.err.count('moved'), 0)
         hook.silence = None
@@ -161,6 +161,27 @@ def test_what_a_webhook_is_not():
         contains(ctl('stream', 'append', '--store', hook.url, '{}', code=78).err, 'no store')
         contains(ctl('store', 'check', '--store', hook.url).out, 'ok', 'warning', 'not signed')
         equal(len(hook.got), 1)
+
+
+def test_where_the_state_is():
+    with receiver() as hook:
+        ends = ['--source', source({'n': 1}), '--sink', hook.url]
+        run = ['bridge', 'run', *ends, '--until-empty']
+        for args, code, words in [
+                # A file of that name would be new, and everything would be posted again.
+                (['--cursor-file', 'sqlite:c.db'], 2, 'give a URL to --state'),
+                (['--cursor-file', 'postgresql:///x'], 2, 'give a URL to --state'),
+                (['--cursor-file', 'c.db', '--state', 'sqlite:c.db'], 2, 'one of the two'),
+                (['--cursor-file', 'no/c.db'], 78, 'state store: no such folder'),
+                (['--state', 'c.db'], 2, "state store: the store's URL has no scheme")]:
+            contains(ctl(*run, *args, code=code).err, words)
+        equal((hook.got, os.path.exists('sqlite:c.db')), ([], False))
+        for words in (['status'], ['cursor', 'show']):
+            contains(ctl('bridge', *words, *ends, '--cursor-file', 'c.db', code=78).err,
+                     'state store: no such file', 'by the first `ledgerctl bridge run`')
+        ctl(*run, '--cursor-file', 'c.db')
+        contains(ctl('bridge', 'cursor', 'set', '7', *ends, '--cursor-file', 'c.db', code=2).err,
+                 'position 7 is past the end of the log, which is 1')
 
 
 def test_nobody_there():
@@ -190,6 +211,7 @@ def test_bad_options():
             (['--sink', hook, '--connect-timeout', 'soon'], '250ms'),
             (['--sink', hook, '--secret-file', put('s1', 'hunter2\n')], 'whsec_'),
             (['--sink', hook, '--secret-file', put('s2', '\n')], 'no secret'),
+            (['--sink', 'clickhouse://localhost/d', '--secret-file', 's2'], 'no password'),
             (['--sink', hook, '--secret-file', 'nowhere'], 'No such file'),
             (['--sink', hook, '--header-file', put('h1', 'hunter2\n')], 'line 1'),
             (['--sink', hook, '--ca-file', 'nowhere'], '--ca-file'),

@@ -74,7 +74,7 @@ class Example:
         for _ in range(2):
             connection.request('POST', '/', b'{}')
             answer = connection.getresponse()
-            answer.read()
+            assert answer.read().startswith(b'not signed')
             statuses.append(answer.status)
         connection.close()
         return statuses

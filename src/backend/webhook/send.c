@@ -68,8 +68,8 @@ static void note_stop(struct batch *batch, int status, const char *excerpt)
     if (status == 401)
         (void)ldg_fail_native(
             &why, LEDGER_ERR_PERMISSION, LDG_WEBHOOK_NAME, status,
-            "%s answers 401: it wants other credentials; give them in a header of "
-            "--header-file, or as user and password in the URL%s%s",
+            "%s answers 401: it wants other credentials; give a secret that it knows "
+            "(--secret-file), a header (--header-file), or user and password in the URL%s%s",
             server, gap, excerpt);
     else if (status == 407)
         (void)ldg_fail_native(&why, LEDGER_ERR_PERMISSION, LDG_WEBHOOK_NAME, status,
