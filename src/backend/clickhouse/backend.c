@@ -73,6 +73,9 @@ static ledger_rc set_user(struct ldg_clickhouse *ch, const struct ldg_http_url *
     if (password == NULL && http->secret_file != NULL)
         rc = ldg_http_read_lines(http->secret_file, "the file of --secret-file", take_line,
                                  &from_file, err);
+    if (rc == LEDGER_OK && password == NULL && http->secret_file != NULL && from_file == NULL)
+        rc = ldg_fail(err, LEDGER_ERR_INVALID,
+                      "the file of --secret-file holds no password; its first line is taken");
     if (password == NULL)
         password = from_file != NULL ? from_file : getenv("CLICKHOUSE_PASSWORD");
     password = password != NULL ? password : "";
@@ -84,7 +87,7 @@ static ledger_rc set_user(struct ldg_clickhouse *ch, const struct ldg_http_url *
     if (rc == LEDGER_OK)
         rc = join(&ch->key, err, "X-ClickHouse-Key: %s", password);
     if (from_file != NULL)
-        memset(from_file, 0, strlen(from_file));
+        explicit_bzero(from_file, strlen(from_file));
     ldg_free(from_file);
     return rc;
 }

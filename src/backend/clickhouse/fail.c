@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "http/http.h"
 
+#define UNKNOWN_DATABASE 81 /* as ClickHouse numbers it */
 #define BLOCK "\r\n__exception__\r\n"
 #define BLOCK_SIZE (sizeof(BLOCK) - 1)
 #define TAG_MAX 64
@@ -73,21 +74,21 @@ static const struct meaning {
     int code;
     ledger_rc rc;
 } meanings[] = {
-    { 8, LEDGER_ERR_SCHEMA },       /* THERE_IS_NO_COLUMN */
-    { 10, LEDGER_ERR_SCHEMA },      /* NOT_FOUND_COLUMN_IN_BLOCK */
-    { 16, LEDGER_ERR_SCHEMA },      /* NO_SUCH_COLUMN_IN_TABLE */
-    { 36, LEDGER_ERR_SCHEMA },      /* BAD_ARGUMENTS */
-    { 44, LEDGER_ERR_SCHEMA },      /* ILLEGAL_COLUMN */
-    { 46, LEDGER_ERR_SCHEMA },      /* UNKNOWN_FUNCTION */
-    { 47, LEDGER_ERR_SCHEMA },      /* UNKNOWN_IDENTIFIER */
-    { 48, LEDGER_ERR_SCHEMA },      /* NOT_IMPLEMENTED */
-    { 50, LEDGER_ERR_SCHEMA },      /* UNKNOWN_TYPE */
-    { 53, LEDGER_ERR_SCHEMA },      /* TYPE_MISMATCH */
-    { 56, LEDGER_ERR_SCHEMA },      /* UNKNOWN_STORAGE */
-    { 57, LEDGER_ERR_SCHEMA },      /* TABLE_ALREADY_EXISTS */
-    { 60, LEDGER_ERR_SCHEMA },      /* UNKNOWN_TABLE */
-    { 62, LEDGER_ERR_SCHEMA },      /* SYNTAX_ERROR: of a server that is too old */
-    { 81, LEDGER_ERR_SCHEMA },      /* UNKNOWN_DATABASE */
+    { 8, LEDGER_ERR_SCHEMA },  /* THERE_IS_NO_COLUMN */
+    { 10, LEDGER_ERR_SCHEMA }, /* NOT_FOUND_COLUMN_IN_BLOCK */
+    { 16, LEDGER_ERR_SCHEMA }, /* NO_SUCH_COLUMN_IN_TABLE */
+    { 36, LEDGER_ERR_SCHEMA }, /* BAD_ARGUMENTS */
+    { 44, LEDGER_ERR_SCHEMA }, /* ILLEGAL_COLUMN */
+    { 46, LEDGER_ERR_SCHEMA }, /* UNKNOWN_FUNCTION */
+    { 47, LEDGER_ERR_SCHEMA }, /* UNKNOWN_IDENTIFIER */
+    { 48, LEDGER_ERR_SCHEMA }, /* NOT_IMPLEMENTED */
+    { 50, LEDGER_ERR_SCHEMA }, /* UNKNOWN_TYPE */
+    { 53, LEDGER_ERR_SCHEMA }, /* TYPE_MISMATCH */
+    { 56, LEDGER_ERR_SCHEMA }, /* UNKNOWN_STORAGE */
+    { 57, LEDGER_ERR_SCHEMA }, /* TABLE_ALREADY_EXISTS */
+    { 60, LEDGER_ERR_SCHEMA }, /* UNKNOWN_TABLE */
+    { 62, LEDGER_ERR_SCHEMA }, /* SYNTAX_ERROR: of a server that is too old */
+    { UNKNOWN_DATABASE, LEDGER_ERR_SCHEMA },
     { 115, LEDGER_ERR_SCHEMA },     /* UNKNOWN_SETTING */
     { 181, LEDGER_ERR_SCHEMA },     /* ILLEGAL_FINAL */
     { 344, LEDGER_ERR_SCHEMA },     /* SUPPORT_IS_DISABLED */
@@ -139,8 +140,10 @@ ledger_rc ldg_ch_code(int code)
 }
 
 /* What to change, where the server's own words do not say it. */
-static const char *advice(ledger_rc rc)
+static const char *advice(ledger_rc rc, int code)
 {
+    if (code == UNKNOWN_DATABASE)
+        return "; correct the name in the URL, or make it: `store init` makes no database";
     switch ((int)rc) {
     case LEDGER_ERR_PERMISSION:
         return "; docs/CLICKHOUSE.md lists the privileges, and where user and password come from";
@@ -174,5 +177,5 @@ ledger_rc ldg_ch_fail(const char *doing, const struct ldg_ch_error *error, ledge
     ldg_http_excerpt(&(const struct ldg_buf){ .data = (char *)(uintptr_t)text, .size = size },
                      shown);
     return ldg_fail_native(err, rc, "clickhouse", error->code, "%s: ClickHouse says %s (%d)%s",
-                           doing, shown, error->code, advice(rc));
+                           doing, shown, error->code, advice(rc, error->code));
 }

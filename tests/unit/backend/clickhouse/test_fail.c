@@ -96,6 +96,9 @@ static void words(void **state)
     assert_non_null(strstr(err.message, "reading entries: ClickHouse says Table t (60)"));
     assert_non_null(strstr(err.message, "store check"));
     assert_null(strstr(err.message, "Stack"));
+    error.code = 81; /* no command of ours makes a database */
+    assert_int_equal(ldg_ch_fail("opening", &error, &err), LEDGER_ERR_SCHEMA);
+    assert_non_null(strstr(err.message, "(81); correct the name in the URL"));
     /* a long text is cut between two characters */
     for (size_t i = strlen(text); i + 3 < sizeof text; i += 2)
         memcpy(text + i, "\xc3\xa4", 3);
