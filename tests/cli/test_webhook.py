@@ -120,6 +120,7 @@ def test_exit_codes_of_answers():
         for status, code, words in [(301, 78, 'redirects are not followed'),
                                     (401, 77, '--secret-file'), (407, 77, '407'),
                                     (410, 78, 'gone'), (503, 75, '503 for now'),
+                                    (429, 75, '429 for now')]:
             hook.answers[b''] = status
             result = ctl('bridge', 'run', *ends, '--until-empty', '--retry-for', '50ms', code=code)
             contains(result.err, words)
