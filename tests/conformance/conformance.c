@@ -185,6 +185,11 @@ static void clickhouse_refuse(const char *url, const char *table, const char *st
                    "ALTER TABLE `%s` ADD CONSTRAINT refuse CHECK stream != '%s' OR is_deleted = 1",
                    table, stream);
 }
+
+static void clickhouse_fault(const char *lines)
+{
+    tst_ch_fault(tst_ch_shared(), lines);
+}
 #endif
 
 /* --- the table ------------------------------------------------------------------------------- */
@@ -198,7 +203,8 @@ static const struct conf_backend backends[] = {
     { "postgres", postgres_url, postgres_put_legacy, postgres_damage_log, postgres_refuse, true },
 #endif
 #if LDG_WITH_CLICKHOUSE
-    { "clickhouse", clickhouse_url, NULL, NULL, clickhouse_refuse, .alone = true },
+    { "clickhouse", clickhouse_url, NULL, NULL, clickhouse_refuse, .alone = true,
+      .fault = clickhouse_fault },
 #endif
 };
 

@@ -41,6 +41,9 @@ struct conf_backend {
     /* A sink that no program writes to, and without transactions: of the cases those that are
      * `alone`. */
     bool alone;
+    /* What goes wrong with one of its next requests, in lines of clickhouse_front.py; "": nothing.
+     * Of those that are `alone`. */
+    void (*fault)(const char *lines);
 };
 
 struct conf_env {

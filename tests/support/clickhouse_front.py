@@ -16,6 +16,7 @@ around it (users, HTTP status of an error, chunks, compression) is played here, 
 FOLDER/fault, written by the test and moved there whole, says what is to go wrong: one JSON object
 per line, each with "act", and
     "times": for so many requests (1)          "match": only where the query has this text
+    "skip": not for so many requests before them (0)
     "when": "before" the query is run, or "after", which is the default
     "act": "cut"    the connection is reset after "bytes" of the answer's body; -1: without answer
            "stall"  for "seconds", then it goes on
@@ -278,6 +279,9 @@ class Faults:
                 os.unlink(self.path)
             for fault in self.pending:
                 if fault.get('match', '').encode() in text:
+                    if fault.get('skip', 0) > 0:
+                        fault['skip'] -= 1
+                        continue
                     fault['times'] = fault.get('times', 1) - 1
                     if fault['times'] <= 0:
                         self.pending.remove(fault)
