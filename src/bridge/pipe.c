@@ -452,11 +452,26 @@ static ledger_rc stop_before_bad(struct ldg_pipe *pipe, const struct ldg_batch *
     return rc;
 }
 
+/* In the words of a sink with transactions; who delivers says only why. */
+static ledger_rc name_refused(const struct ldg_op *op, ledger_error *err)
+{
+    const ledger_error why = *err;
+    (void)ldg_fail_native(err, LEDGER_ERR_REJECTED, why.backend, why.native_code,
+                          "the sink refuses event %lld (%s of stream \"%.60s\"): %s",
+                          (long long)op->log_position, op->type_name != NULL ? op->type_name : "",
+                          op->stream, why.message);
+    err->done_count = why.done_count;
+    return LEDGER_ERR_REJECTED;
+}
+
 static ledger_rc deliver(struct ldg_pipe *pipe, struct ldg_batch *batch, bool park,
                          ledger_error *err)
 {
-    const ledger_rc rc = ldg_deliver(&pipe->deliverer, &pipe->cursor, batch, park, err);
-    return ended(pipe, batch, rc, err);
+    ledger_rc rc = ldg_deliver(&pipe->deliverer, &pipe->cursor, batch, park, err);
+    rc = ended(pipe, batch, rc, err);
+    if (rc == LEDGER_ERR_REJECTED && err->done_count < batch->op_count)
+        rc = name_refused(&batch->ops[err->done_count], err);
+    return rc;
 }
 
 /* ahead: the next batch is being read meanwhile. */

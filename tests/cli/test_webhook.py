@@ -126,7 +126,8 @@ def test_exit_codes_of_answers():
             contains(result.err, words)
         hook.answers[b''] = 400
         contains(ctl('bridge', 'run', *ends, '--until-empty', '--on-bad-event', 'stop',
-                     code=65).err, 'refuses it with 400')
+                     code=65).err,
+                 'the sink refuses event 1 (append of stream "s"): ', 'refuses it with 400')
         hook.answers[b''] = 404
         contains(ctl('bridge', 'run', *ends, '--until-empty', '--refusal-limit', '1', code=78).err,
                  '404')
