@@ -154,8 +154,12 @@ static ledger_rc fail_connection(const struct ldg_http *http,
                                http->server, exchange->detail);
     case LDG_HTTP_RESET:
         return ldg_fail_native(err, LEDGER_ERR_CONNECT, http->backend, 0,
-                               "%s closed the connection without an answer: %s", http->server,
-                               exchange->detail);
+                               "%s closed the connection without an answer: %s%s", http->server,
+                               exchange->detail,
+                               /* TLS 1.3 hears of it behind its handshake */
+                               http->is_tls ? "; does it ask for another client certificate "
+                                              "(--client-cert)?"
+                                            : "");
     case LDG_HTTP_PARTIAL:
         return ldg_fail_native(err, LEDGER_ERR_IO, http->backend, exchange->status,
                                "the answer of %s (status %d) broke off: %s", http->server,

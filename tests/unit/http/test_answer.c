@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "http/http.h"
+#include "http/slot.h"
 
 /* 2026-12-01T00:00:00Z */
 #define NOW_US INT64_C(1796083200000000)
@@ -106,11 +107,27 @@ static void excerpts(void **state)
     ldg_buf_fini(&answer);
 }
 
+/* Only over TLS may a client certificate be what is missing. */
+static void closed_without_an_answer(void **state)
+{
+    char server[] = "h.example:443";
+    struct ldg_http http = { .backend = "webhook", .server = server };
+    struct ldg_http_exchange exchange = { .trouble = LDG_HTTP_RESET, .detail = "reset" };
+    ledger_error err;
+    assert_int_equal(ldg_http_fail(&http, &exchange, &err), LEDGER_ERR_CONNECT);
+    assert_string_equal(err.message,
+                        "h.example:443 closed the connection without an answer: reset");
+    http.is_tls = true;
+    assert_int_equal(ldg_http_fail(&http, &exchange, &err), LEDGER_ERR_CONNECT);
+    assert_non_null(strstr(err.message, "--client-cert"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(retry_after),
         cmocka_unit_test(excerpts),
+        cmocka_unit_test(closed_without_an_answer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
