@@ -12,8 +12,8 @@
 #define KEEP_BYTES ((size_t)8 * 1024 * 1024)
 #define KEEP_PLAN_BYTES ((size_t)2 * 1024 * 1024)
 /* Nothing is read ahead of a batch that takes more memory, at EVENT_BYTES for each event beside its
- * text: then only one batch of that size is held. */
-#define AHEAD_MAX_BYTES ((size_t)9 * 1024 * 1024)
+ * text: then only one batch of that size is held. Whoever lets batches grow has the memory. */
+#define AHEAD_BYTES ((size_t)9 * 1024 * 1024)
 #define EVENT_BYTES ((size_t)560)
 
 void ldg_batch_init(struct ldg_batch *batch)
@@ -258,17 +258,18 @@ void ldg_reader_fini(struct ldg_reader *reader)
 }
 
 /* Batches that overlap need the next one in any case. */
-static bool may_read_ahead(const struct ldg_reader *reader)
+static bool may_read_ahead(const struct ldg_reader *reader, const struct ldg_log_limits *limits)
 {
     const struct ldg_log_batch *log = &reader->batches[reader->current].log;
-    return reader->batch_count > 2 || log->bytes + log->count * EVENT_BYTES <= AHEAD_MAX_BYTES;
+    const size_t most = limits->max_bytes > AHEAD_BYTES ? limits->max_bytes : AHEAD_BYTES;
+    return reader->batch_count > 2 || log->bytes + log->count * EVENT_BYTES <= most;
 }
 
 void ldg_read_ahead(struct ldg_reader *reader, const char *from,
                     const struct ldg_log_limits *limits)
 {
     (void)reader_wait_idle(reader);
-    if (!may_read_ahead(reader))
+    if (!may_read_ahead(reader, limits))
         return;
     if (!reader->has_thread) {
         /* Without the thread everything still works, one stage after the other. */
