@@ -29,8 +29,8 @@ struct delivery {
     uint8_t *outcomes;
     bool *is_done;            /* per op: delivered */
     const char **reasons;     /* per op: why it is parked; NULL: it is not */
-    struct slot *slots;       /* by entry, then in order of the log */
-    struct ldg_place *places; /* per op: among the events that are parked on its entry */
+    struct slot *slots;       /* by entry, then in order of the log; NULL: nobody asked yet */
+    struct ldg_place *places; /* per op: among the events that are parked on its entry; likewise */
     int64_t own_row;          /* of the parked event that is tried again; else NOT_PARKED */
     struct ldg_refusals refusals;
 };
@@ -61,18 +61,11 @@ static ledger_rc begin(struct delivery *run, struct ldg_deliverer *deliverer,
         .outcomes = outcomes,
         .is_done = ldg_arena_calloc(arena, count, sizeof(*run->is_done)),
         .reasons = ldg_arena_calloc(arena, count, sizeof(*run->reasons)),
-        .slots = ldg_arena_calloc(arena, count, sizeof(*run->slots)),
-        .places = ldg_arena_calloc(arena, count, sizeof(*run->places)),
         .own_row = own_row,
         .refusals = deliverer->refusals,
     };
-    if (run->is_done == NULL || run->reasons == NULL || run->slots == NULL || run->places == NULL)
+    if (run->is_done == NULL || run->reasons == NULL)
         return ldg_fail_nomem(err);
-    for (size_t i = 0; i < count; i++) {
-        run->slots[i] = (struct slot){ ops[i].origin, ops[i].key, (uint32_t)i };
-        run->places[i] = ldg_place_of(&ops[i], own_row);
-    }
-    qsort(run->slots, count, sizeof(*run->slots), compare_slots);
     ldg_refusals_begin(&run->refusals);
     return LEDGER_OK;
 }
@@ -177,6 +170,24 @@ static ledger_rc stay_parked(struct delivery *run, size_t index, const struct ld
     return park(run, index, row->reason, err);
 }
 
+/* Most batches have nothing to do with anything that is parked, and need no order of their entries.
+ */
+static ledger_rc sort_entries(struct delivery *run, ledger_error *err)
+{
+    if (run->slots != NULL)
+        return LEDGER_OK;
+    run->slots = ldg_arena_alloc(run->arena, run->count * sizeof(*run->slots));
+    run->places = ldg_arena_alloc(run->arena, run->count * sizeof(*run->places));
+    if (run->slots == NULL || run->places == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < run->count; i++) {
+        run->slots[i] = (struct slot){ run->ops[i].origin, run->ops[i].key, (uint32_t)i };
+        run->places[i] = ldg_place_of(&run->ops[i], run->own_row);
+    }
+    qsort(run->slots, run->count, sizeof(*run->slots), compare_slots);
+    return LEDGER_OK;
+}
+
 static bool is_same_event(const struct ldg_parked_row *row, const struct ldg_op *op)
 {
     return row->log_position == op->log_position && ldg_op_is_of_log(op, row->source_uuid);
@@ -262,7 +273,8 @@ static ledger_rc hold_behind_op(struct delivery *run, size_t index, ledger_error
         .reason = run->reasons[index],
     };
     memcpy(row.source_uuid, op->source_uuid, strlen(op->source_uuid) + 1);
-    return hold_behind(run, &row, err);
+    ledger_rc rc = sort_entries(run, err);
+    return rc == LEDGER_OK ? hold_behind(run, &row, err) : rc;
 }
 
 /* Behind what is parked in the state store, and behind ops that could not be planned. Others may
@@ -273,6 +285,8 @@ static ledger_rc find_waiting(struct delivery *run, ledger_error *err)
     size_t count = 0;
     ledger_rc rc = ldg_store_parked_near(run->deliverer->state, run->ops, run->count, run->arena,
                                          &rows, &count, err);
+    if (rc == LEDGER_OK && count > 0)
+        rc = sort_entries(run, err);
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
         if (!ldg_id_is_none(rows[i].key))
             note_places(run, &rows[i]);
@@ -337,12 +351,15 @@ static ledger_rc number_at_sink(struct ldg_deliverer *deliverer, const struct ld
 }
 
 /* A sink that numbers origins itself goes by its own numbers, not by those of the state store. */
+static bool numbers_origins(const struct ldg_deliverer *deliverer)
+{
+    return (ldg_store_caps(deliverer->sink) & LDG_CAP_ORIGINS) != 0;
+}
+
 static ledger_rc number_origins(struct ldg_deliverer *deliverer, struct ldg_op *ops, size_t count,
                                 ledger_error *err)
 {
     ledger_rc rc = LEDGER_OK;
-    if ((ldg_store_caps(deliverer->sink) & LDG_CAP_ORIGINS) == 0)
-        return LEDGER_OK;
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         rc = number_at_sink(deliverer, &ops[i], ops[i].origin_text, &ops[i].origin, err);
         if (rc == LEDGER_OK)
@@ -397,33 +414,51 @@ static uint64_t *take_turns(const struct delivery *run)
     return turns;
 }
 
-/* What is left, in these turns. */
-static size_t collect(const struct delivery *run, const uint64_t *turns, struct ldg_op *ops,
-                      uint32_t *index)
+/* What the sink is given of a batch. */
+struct rest {
+    const struct ldg_op *ops;
+    struct ldg_op *copies; /* what is left only grows less; NULL: none were needed yet */
+    uint32_t *index;       /* in the batch, of each */
+    uint8_t *outcomes;
+    size_t count;
+};
+
+/* What is left, in these turns; the batch's own ops where that is all of them as they are. */
+static ledger_rc collect(const struct delivery *run, const uint64_t *turns, struct rest *rest,
+                         ledger_error *err)
 {
-    size_t count = 0;
+    bool as_it_is = !numbers_origins(run->deliverer);
+    rest->count = 0;
     for (size_t i = 0; i < run->count; i++) {
         const uint32_t at = (uint32_t)turns[i];
         if (run->is_done[at] || run->reasons[at] != NULL)
             continue;
-        ops[count] = run->ops[at];
-        index[count++] = at;
+        as_it_is = as_it_is && at == rest->count;
+        rest->index[rest->count++] = at;
     }
-    return count;
+    rest->ops = run->ops;
+    if (rest->count == 0 || as_it_is)
+        return LEDGER_OK;
+    if (rest->copies == NULL)
+        rest->copies = ldg_arena_alloc(run->arena, rest->count * sizeof(*rest->copies));
+    if (rest->copies == NULL)
+        return ldg_fail_nomem(err);
+    for (size_t i = 0; i < rest->count; i++)
+        rest->copies[i] = run->ops[rest->index[i]];
+    rest->ops = rest->copies;
+    return numbers_origins(run->deliverer)
+               ? number_origins(run->deliverer, rest->copies, rest->count, err)
+               : LEDGER_OK;
 }
 
 /* Ops whose outcome is not NONE are done and stay so, whatever is returned. */
-static ledger_rc apply_to_sink(struct ldg_deliverer *deliverer, struct ldg_op *ops,
-                               struct ldg_apply *apply, uint8_t *outcomes, ledger_error *err)
+static ledger_rc apply_to_sink(const struct ldg_deliverer *deliverer, const struct ldg_apply *apply,
+                               uint8_t *outcomes, ledger_error *err)
 {
     const bool is_atomic = (ldg_store_caps(deliverer->sink) & LDG_CAP_ATOMIC_BATCH) != 0;
     memset(outcomes, LDG_OUTCOME_NONE, apply->count);
-    ledger_rc rc = number_origins(deliverer, ops, apply->count, err);
-    if (rc != LEDGER_OK)
-        return rc;
-    apply->ops = ops;
     err->done_count = 0;
-    rc = ldg_store_apply(deliverer->sink, apply, outcomes, err);
+    ledger_rc rc = ldg_store_apply(deliverer->sink, apply, outcomes, err);
     if (rc != LEDGER_OK && is_atomic)
         memset(outcomes, LDG_OUTCOME_NONE, apply->count);
     if (rc == LEDGER_ERR_REJECTED &&
@@ -432,42 +467,67 @@ static ledger_rc apply_to_sink(struct ldg_deliverer *deliverer, struct ldg_op *o
     return rc;
 }
 
+static ledger_rc give(struct delivery *run, const struct rest *rest, int64_t *ret_pause_ms,
+                      ledger_error *err)
+{
+    const struct ldg_apply apply = { .ops = rest->ops,
+                                     .count = rest->count,
+                                     .ret_pause_ms = ret_pause_ms };
+    ledger_rc rc = apply_to_sink(run->deliverer, &apply, rest->outcomes, err);
+    for (size_t i = 0; i < rest->count; i++) {
+        if (rest->outcomes[i] == LDG_OUTCOME_NONE)
+            continue;
+        run->outcomes[rest->index[i]] = rest->outcomes[i];
+        remember(run, rest->index[i]);
+        ldg_refusals_applied(&run->refusals, rest->ops[i].kind);
+    }
+    if (rc == LEDGER_ERR_REJECTED)
+        err->done_count = rest->index[err->done_count];
+    return rc;
+}
+
 /* Until nothing is left, or something fails that is not the events' fault. REJECTED, where nothing
  * is to be parked: err->done_count is the op. */
 static ledger_rc deliver_rest(struct delivery *run, bool may_park, int64_t *ret_pause_ms,
                               ledger_error *err)
 {
-    struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
-    uint32_t *index = ldg_arena_calloc(run->arena, run->count, sizeof(*index));
-    uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
-    uint64_t *turns = take_turns(run);
-    struct ldg_apply apply = { .ret_pause_ms = ret_pause_ms };
-    ledger_rc rc = LEDGER_OK;
-    if (ops == NULL || index == NULL || outcomes == NULL || turns == NULL)
+    struct rest rest = {
+        .index = ldg_arena_alloc(run->arena, run->count * sizeof(*rest.index)),
+        .outcomes = ldg_arena_alloc(run->arena, run->count),
+    };
+    const uint64_t *turns = take_turns(run);
+    if (rest.index == NULL || rest.outcomes == NULL || turns == NULL)
         return ldg_fail_nomem(err);
-    while (rc == LEDGER_OK && (apply.count = collect(run, turns, ops, index)) > 0) {
-        rc = apply_to_sink(run->deliverer, ops, &apply, outcomes, err);
-        for (size_t i = 0; i < apply.count; i++) {
-            if (outcomes[i] == LDG_OUTCOME_NONE)
-                continue;
-            run->outcomes[index[i]] = outcomes[i];
-            remember(run, index[i]);
-            ldg_refusals_applied(&run->refusals, ops[i].kind);
-        }
-        if (rc == LEDGER_ERR_REJECTED)
-            err->done_count = index[err->done_count];
+    ledger_rc rc = collect(run, turns, &rest, err);
+    while (rc == LEDGER_OK && rest.count > 0) {
+        rc = give(run, &rest, ret_pause_ms, err);
         if (rc == LEDGER_ERR_REJECTED && may_park)
             rc = park_refused(run, err->done_count, err);
+        if (rc == LEDGER_OK)
+            rc = collect(run, turns, &rest, err);
     }
     return rc;
 }
 
 /* Trims go to the state store as well: it forgets what is parked of entries that are gone. */
-static size_t collect_state(const struct delivery *run, struct ldg_op *ops)
+static bool concerns_state(const struct delivery *run, size_t index)
+{
+    return run->reasons[index] != NULL || run->ops[index].kind == LDG_OP_TRIM;
+}
+
+static size_t count_state(const struct delivery *run)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < run->count; i++)
+        count += concerns_state(run, i);
+    return count;
+}
+
+static void collect_state(const struct delivery *run, struct ldg_op *ops)
 {
     size_t count = 0;
     for (size_t i = 0; i < run->count; i++) {
-        if (run->reasons[i] == NULL && run->ops[i].kind != LDG_OP_TRIM)
+        if (!concerns_state(run, i))
             continue;
         ops[count] = run->ops[i];
         if (run->reasons[i] != NULL) {
@@ -476,22 +536,23 @@ static size_t collect_state(const struct delivery *run, struct ldg_op *ops)
         }
         count++;
     }
-    return count;
 }
 
 static ledger_rc commit(struct delivery *run, const struct ldg_cursor_keeper *cursor,
                         const struct ldg_cursor *next, ledger_error *err)
 {
-    struct ldg_op *ops = ldg_arena_calloc(run->arena, run->count, sizeof(*ops));
-    uint8_t *outcomes = ldg_arena_calloc(run->arena, run->count, 1);
+    const size_t count = count_state(run);
+    struct ldg_op *ops = ldg_arena_alloc(run->arena, count * sizeof(*ops));
+    uint8_t *outcomes = ldg_arena_alloc(run->arena, count);
     if (ops == NULL || outcomes == NULL)
         return ldg_fail_nomem(err);
+    collect_state(run, ops);
     const struct ldg_apply apply = {
         .name = cursor->name,
         .expected = &cursor->row,
         .next = next,
         .ops = ops,
-        .count = collect_state(run, ops),
+        .count = count,
         .park_rejected = true,
     };
     return ldg_store_apply(run->deliverer->state, &apply, outcomes, err);
@@ -587,9 +648,12 @@ static ledger_rc deliver_parked(const struct delivery *run, const struct ldg_par
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++)
         if (!was_retried(delivered, row, run->ops[i].part))
             ops[apply.count++] = run->ops[i];
+    if (rc == LEDGER_OK && numbers_origins(run->deliverer))
+        rc = number_origins(run->deliverer, ops, apply.count, err);
     if (rc != LEDGER_OK || apply.count == 0)
         return rc;
-    rc = apply_to_sink(run->deliverer, ops, &apply, run->outcomes, err);
+    apply.ops = ops;
+    rc = apply_to_sink(run->deliverer, &apply, run->outcomes, err);
     for (size_t i = 0; i < apply.count; i++)
         if (run->outcomes[i] != LDG_OUTCOME_NONE)
             delivered->retried[delivered->retried_count++] = (struct ldg_retried_op){

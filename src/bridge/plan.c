@@ -162,7 +162,8 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
     const ledger_mutation_event *event = &item->event;
     const char *id = address->by_source_id ? event->source_id : event->entry_id, *why;
     *ret_count = 1;
-    ops[0] = *base;
+    if (event->type != LEDGER_MUTATION_APPEND)
+        ops[0] = *base;
     switch (event->type) {
     case LEDGER_MUTATION_APPEND:
         for (size_t i = 0; i < event->entry_count; i++) {
@@ -288,7 +289,7 @@ ledger_rc ldg_plan(struct ldg_batch *batch, const struct ldg_plan_rules *rules, 
     ldg_arena_reset(arena);
     for (size_t i = 0; i < batch->log.count; i++)
         max_ops += ldg_plan_op_count(&batch->events[i]);
-    batch->ops = ldg_arena_calloc(arena, max_ops + 1, sizeof(*batch->ops));
+    batch->ops = ldg_arena_alloc(arena, (max_ops + 1) * sizeof(*batch->ops));
     batch->outcomes = ldg_arena_calloc(arena, max_ops + 1, 1);
     if (batch->ops == NULL || batch->outcomes == NULL)
         return ldg_fail_nomem(err);

@@ -61,6 +61,16 @@ static int by_rank(const void *a, const void *b)
     return (x->rank > y->rank) - (x->rank < y->rank);
 }
 
+/* They come in order, but for what other tries have left between them. */
+static void sort(struct ldg_sending *sending, int (*compare)(const void *a, const void *b))
+{
+    size_t i = 1;
+    while (i < sending->count && compare(&sending->items[i - 1], &sending->items[i]) <= 0)
+        i++;
+    if (i < sending->count)
+        qsort(sending->items, sending->count, sizeof(*sending->items), compare);
+}
+
 /* --- as text ---------------------------------------------------------------------------------- */
 
 /* "1 HASH/100 1x99/200 1x3": the form, what the cursor was, and of each number the positions: each
@@ -172,8 +182,7 @@ static ledger_rc load(struct ldg_sending *sending, ledger_store *state, const ch
     if (rc == LEDGER_OK)
         rc = read_items(sending, sending->row.state, from_hash, err);
     if (rc == LEDGER_OK) {
-        if (sending->count > 0)
-            qsort(sending->items, sending->count, sizeof(*sending->items), by_position);
+        sort(sending, by_position);
         sending->from_hash = from_hash;
         sending->is_loaded = true;
     }
@@ -188,7 +197,7 @@ static ledger_rc keep(struct ldg_sending *sending, ledger_store *state, const ch
     struct ldg_cursor *next = ldg_calloc(1, sizeof(*next));
     if (next == NULL)
         return ldg_fail_nomem(err);
-    qsort(sending->items, sending->count, sizeof(*sending->items), by_rank);
+    sort(sending, by_rank);
     const size_t kept =
         write_items(sending->from_hash, sending->items, sending->count, next->state);
     next->moved_at_us = ldg_clock_now_us();
@@ -199,7 +208,7 @@ static ledger_rc keep(struct ldg_sending *sending, ledger_store *state, const ch
             sending->items[i].number = ++sending->last;
         sending->row = *next;
     }
-    qsort(sending->items, sending->count, sizeof(*sending->items), by_position);
+    sort(sending, by_position);
     ldg_free(next);
     return rc;
 }
@@ -235,6 +244,20 @@ static ledger_rc add_new(struct ldg_sending *sending, const struct ldg_op *ops, 
     return rc;
 }
 
+/* Ops come in the order of the items, so the one behind the last is it, as a rule. */
+static void number_ops(const struct ldg_sending *sending, struct ldg_op *ops, size_t count)
+{
+    const struct ldg_sent *at = sending->items, *end = at + sending->count;
+    for (size_t i = 0; i < count; i++) {
+        const int64_t position = ops[i].log_position;
+        if (at + 1 < end && at->position != position)
+            at++;
+        if (at->position != position)
+            at = find(sending, sending->count, position);
+        ops[i].delivery = at->number;
+    }
+}
+
 ledger_rc ldg_sending_begin(struct ldg_sending *sending, ledger_store *state,
                             const struct ldg_cursor_keeper *cursor, struct ldg_op *ops,
                             size_t count, ledger_error *err)
@@ -258,7 +281,6 @@ ledger_rc ldg_sending_begin(struct ldg_sending *sending, ledger_store *state,
         sending->is_loaded = false;
         return rc;
     }
-    for (size_t i = 0; i < count; i++)
-        ops[i].delivery = find(sending, sending->count, ops[i].log_position)->number;
+    number_ops(sending, ops, count);
     return LEDGER_OK;
 }
