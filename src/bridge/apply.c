@@ -275,10 +275,22 @@ static ledger_rc inflight_await_commit_order(void *ctx, ledger_error *err)
 
 /* --- two batches under way ------------------------------------------------------------------- */
 
+/* Without a transaction all that is sent stands at once: the two then may do only what comes to the
+ * same in whichever order. */
+static bool is_of_any_order(const struct ldg_batch *batch)
+{
+    bool is = true;
+    for (size_t i = 0; is && i < batch->op_count; i++)
+        is = batch->ops[i].kind == LDG_OP_APPEND;
+    return is;
+}
+
 bool ldg_apply_may_overlap(struct ldg_applier *applier, const struct ldg_batch *batch)
 {
+    const uint64_t caps = ldg_store_caps(applier->sink);
     if (applier->workers != NULL || batch->has_bad || batch->op_count == 0 ||
-        (ldg_store_caps(applier->sink) & LDG_CAP_OVERLAP_APPLY) == 0)
+        (caps & LDG_CAP_OVERLAP_APPLY) == 0 ||
+        ((caps & LDG_CAP_ATOMIC_BATCH) == 0 && !is_of_any_order(batch)))
         return false;
     if (applier->serial_left > 0) {
         applier->serial_left--;

@@ -77,7 +77,7 @@ ledger_rc ldg_pipe_open(struct ledger_bridge *bridge, const ledger_wait *waits,
                               bridge->options.refusal_limit, err);
     if (rc == LEDGER_OK) {
         pipe->reader.source = pipe->source;
-        if ((ldg_store_caps(pipe->sink) & LDG_CAP_OVERLAP_APPLY) != 0)
+        if (pipe->state_store == NULL && (ldg_store_caps(pipe->sink) & LDG_CAP_OVERLAP_APPLY) != 0)
             pipe->reader.batch_count = LDG_READER_BATCHES;
         pipe->cursor = (struct ldg_cursor_keeper){
             .store = pipe->state_store != NULL ? pipe->state_store : pipe->sink,

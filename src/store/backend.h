@@ -202,7 +202,8 @@ struct ldg_apply {
      * await_commit_order() waits until the earlier one is committed; anything but OK: give up and
      * return that. It must be called once, before the fence is compared and before anything is done
      * that the earlier batch could change the outcome of. What may be done before it: adding
-     * entries that hit no key. A wait for a lock that the other batch holds must end soon, as BUSY:
+     * entries that hit no key. Where a batch is no transaction, both are of appends alone. A wait
+     * for a lock that the other batch holds must end soon, as BUSY:
      * then both are tried again, one after the other. The later batch begins when this one calls
      * ids_reserved(), at the latest when it calls await_commit_order(): by then the ids of all
      * entries that this batch may add are reserved, and these very ones are used on whatever path

@@ -203,13 +203,12 @@ static const char *verify_problem(const struct ldg_verify_role *r)
 
 static const char *caps_problem(const struct ldg_backend *b)
 {
-    const uint64_t of_sink = LDG_CAP_PARALLEL_APPLY | LDG_CAP_TEXT_KEYS;
-    const uint64_t overlap = LDG_CAP_OVERLAP_APPLY | LDG_CAP_ATOMIC_BATCH;
-    if ((b->caps & (overlap | of_sink)) && !b->sink)
+    const uint64_t of_sink =
+        LDG_CAP_ATOMIC_BATCH | LDG_CAP_PARALLEL_APPLY | LDG_CAP_OVERLAP_APPLY | LDG_CAP_TEXT_KEYS;
+    if ((b->caps & of_sink) && !b->sink)
         return "ATOMIC_BATCH, PARALLEL_APPLY, OVERLAP_APPLY and TEXT_KEYS need the role of a sink";
-    if ((b->caps & LDG_CAP_OVERLAP_APPLY) &&
-        ((b->caps & overlap) != overlap || !b->state || !b->state->cursor_get))
-        return "OVERLAP_APPLY needs ATOMIC_BATCH and the cursor_ callbacks";
+    if ((b->caps & LDG_CAP_OVERLAP_APPLY) && (!b->state || !b->state->cursor_get))
+        return "OVERLAP_APPLY needs the cursor_ callbacks";
     if ((b->caps & LDG_CAP_FULL_TEXT) && !(b->caps & LDG_CAP_SEARCH))
         return "FULL_TEXT needs SEARCH";
     if ((b->caps & LDG_CAP_SEARCH) && !b->store)

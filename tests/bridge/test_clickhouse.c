@@ -568,6 +568,52 @@ static void answers_that_fail(void **state)
     assert_true(failures > sizeof faults / sizeof faults[0]);
 }
 
+/* While one batch of appends is on its way the next one is sent, too; whatever becomes of the
+ * first, the cursor passes neither before both are there. */
+static void two_batches_under_way(void **state)
+{
+    static const char *const faults[] = {
+        "{\"act\":\"stall\",\"seconds\":1.5,\"when\":\"before\"",
+        "{\"act\":\"cut\",\"when\":\"before\"",
+        "{\"act\":\"cut\",\"bytes\":-1",
+        "{\"act\":\"error\",\"code\":241,\"when\":\"before\",\"times\":2",
+    };
+    struct tst_env *env = *state;
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++, tst_env_reset(env)) {
+        const char *database = new_database();
+        ledger_store *source = tst_open(env, TST_SQLITE, "source");
+        ledger_store *sink = open_sink(env, database);
+        ledger_bridge_options o;
+        ledger_error err = { 0 };
+        char line[300];
+        tst_bridge_options(&o);
+        o.batch_size = o.backlog_batch_size = 10;
+        for (int k = 0; k < 200; k++)
+            tst_append(source, k % 2 ? "s" : "t", "{}", NULL, "tag");
+        snprintf(line, sizeof line, "%s,\"skip\":6,\"match\":\"" ENTRIES "\"}\n", faults[i]);
+        tst_ch_fault(tst_ch_shared(), line);
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        const int64_t until = tst_mono_us() + tst_slow(10000000);
+        while (i == 0 && tst_ch_int(tst_ch_shared(), database,
+                                    "SELECT max(appended_position) FROM ledger_entries") < 80)
+            assert_true(tst_mono_us() < until); /* the seventh stands, the eighth is there */
+        if (i == 0) {
+            assert_int_equal(
+                tst_ch_int(tst_ch_shared(), database, "SELECT count() FROM ledger_entries"), 70);
+            assert_int_equal(tst_ch_int(tst_ch_shared(), database,
+                                        "SELECT max(toUInt64OrZero(cursor)) FROM "
+                                        "ledger_entries_cursors"),
+                             60);
+        }
+        tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
+        ledger_bridge_destroy(&bridge);
+        tst_ch_fault(tst_ch_shared(), "");
+        tst_assert_equal(source, sink, 0);
+        assert_int_equal(tst_count(sink, "s"), 100);
+    }
+}
+
 /* An answer that is cut, or ends in an error, is never taken for the end of the rows. */
 static void reads_that_are_cut(void **state)
 {
@@ -1114,6 +1160,7 @@ int main(int argc, char **argv)
         TEST(bridges_side_by_side),
         TEST(one_that_was_overtaken),
         TEST(answers_that_fail),
+        TEST(two_batches_under_way),
         TEST(reads_that_are_cut),
         TEST(engine_is_killed),
         TEST(events_are_parked_and_come_again),

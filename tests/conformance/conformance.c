@@ -438,6 +438,7 @@ int main(int argc, char **argv)
         { conf_interrupt_cases, conf_interrupt_case_count },
         { conf_source_cases, conf_source_case_count },
         { conf_sink_cases, conf_sink_case_count },
+        { conf_handle_cases, conf_handle_case_count },
         { conf_overlap_cases, conf_overlap_case_count },
         { conf_parked_cases, conf_parked_case_count },
         { conf_text_cases, conf_text_case_count },

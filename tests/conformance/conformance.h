@@ -66,11 +66,11 @@ struct conf_case {
 };
 
 extern const struct conf_case conf_user_cases[], conf_change_cases[], conf_source_cases[],
-    conf_sink_cases[], conf_overlap_cases[], conf_parked_cases[], conf_text_cases[],
-    conf_random_cases[], conf_interrupt_cases[];
+    conf_sink_cases[], conf_handle_cases[], conf_overlap_cases[], conf_parked_cases[],
+    conf_text_cases[], conf_random_cases[], conf_interrupt_cases[];
 extern const size_t conf_user_case_count, conf_change_case_count, conf_source_case_count,
-    conf_sink_case_count, conf_overlap_case_count, conf_parked_case_count, conf_text_case_count,
-    conf_random_case_count, conf_interrupt_case_count;
+    conf_sink_case_count, conf_handle_case_count, conf_overlap_case_count, conf_parked_case_count,
+    conf_text_case_count, conf_random_case_count, conf_interrupt_case_count;
 
 /* Fails with the text of err. */
 #define ok(rc) ok_at((rc), &err, #rc, __FILE__, __LINE__)

@@ -1,4 +1,5 @@
-/* The batch: fence, ops, parked events, cursor; each after the one before.
+/* The batch: fence, ops, parked events, cursor; each after the one before. Appends that meet
+ * nothing may be sent while the batch before them is on its way; the fence comes behind them then.
  *
  * There is no transaction. A batch that breaks off is done again from its cursor, and what was
  * written of it is written again as it is: the same row, with the same version. So appends are not
@@ -343,11 +344,11 @@ static bool may_come_by_two_ways(const struct ldg_ch_batch *b)
     return changes && b->ch->origin_count > 2; /* the table itself, and one source */
 }
 
-static ledger_rc run_ops(struct ldg_ch_batch *b, ledger_error *err)
+static ledger_rc run_ops(struct ldg_ch_batch *b, bool may_guess, ledger_error *err)
 {
     struct ldg_clickhouse *ch = b->ch;
-    const bool optimistic =
-        !ch->may_be_known && ldg_sink_is_plain(b->s.ops, b->s.count) && !may_come_by_two_ways(b);
+    const bool optimistic = may_guess && !ch->may_be_known &&
+                            ldg_sink_is_plain(b->s.ops, b->s.count) && !may_come_by_two_ways(b);
     bool informed = !optimistic;
     ledger_rc rc = LEDGER_OK;
 
@@ -411,24 +412,32 @@ static ledger_rc move_cursor(struct ldg_ch_batch *b, const struct ldg_ch_cursor_
                              ledger_error *err)
 {
     const struct ldg_apply *apply = b->apply;
+    ledger_rc rc;
 
     if (apply->name == NULL || apply->next == NULL)
         return LEDGER_OK;
-    return ldg_ch_cursor_write(b->ch, apply->name, apply->next, row->version + 1, err);
+    rc = ldg_ch_cursor_write(b->ch, apply->name, apply->next, row->version + 1, err);
+    if (rc == LEDGER_OK)
+        b->ch->cursor_version = row->version + 1;
+    return rc;
 }
 
 /* --- a batch --------------------------------------------------------------------------------- */
 
 /* By the salt alone two tries of a block are told from two blocks. A server remembers tokens longer
  * than rows: after somebody has emptied the tables all comes again, and versions, too; the time of
- * the last move does not. A cursor that never moved has none, and the salt is this handle's own. */
-static uint64_t salt_of(const struct ldg_ch_batch *b, const struct ldg_ch_cursor_row *row)
+ * the last move does not. A cursor that never moved has none, and the salt is this handle's own.
+ * version: 0 where it is not known yet. */
+static uint64_t salt_of(const struct ldg_ch_batch *b, const struct ldg_cursor *cursor,
+                        uint64_t version)
 {
     const char *name = b->apply->name;
+    const uint64_t moved = version ^ (uint64_t)cursor->moved_at_us;
 
-    return row->cursor.moved_at_us == LEDGER_NO_TIME
+    return cursor->moved_at_us == LEDGER_NO_TIME
                ? b->ch->nonce
-               : ldg_hash64(name, strlen(name), row->version ^ (uint64_t)row->cursor.moved_at_us);
+               : ldg_hash64(cursor->state, strlen(cursor->state),
+                            ldg_hash64(name, strlen(name), moved));
 }
 
 /* Is the cursor where the batch was read from? Of a sink without one there is no answer. */
@@ -444,10 +453,60 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
     if (rc == LEDGER_OK)
         rc = ldg_cursor_compare(apply->name, row->is_there ? &row->cursor : NULL, apply->expected,
                                 err);
-    b->s.parked_any = row->parked_count > 0;
     if (row->version <= 1) /* never moved: what comes again is one that broke off */
         b->ch->may_be_known = false;
-    b->salt = salt_of(b, row);
+    if (row->version != b->ch->cursor_version) /* it was moved by another handle, or bridge */
+        ldg_ch_trimmed_forget(b->ch);
+    b->ch->parked_any = b->s.parked_any = row->parked_count > 0;
+    b->salt = salt_of(b, &row->cursor, row->version);
+    return rc;
+}
+
+/* May its rows be sent while the batch before it, and the look at its own fence, are still to come?
+ * Rows that are added do nothing to others, and once more they are the same; so nothing is wrong
+ * with them if the batch before fails, or the fence is no longer as expected. */
+static bool may_go_ahead(const struct ldg_ch_batch *b)
+{
+    bool may = b->apply->await_commit_order != NULL && !b->ch->may_be_known && !b->ch->parked_any;
+
+    for (size_t i = 0; may && i < b->s.count; i++)
+        may = b->ops[i].kind == LDG_OP_APPEND && b->ops[i].origin > 0;
+    return may;
+}
+
+static ledger_rc send_ahead(struct ldg_ch_batch *b, ledger_error *err)
+{
+    ledger_rc rc;
+
+    b->apply->ids_reserved(b->apply->overlap_ctx);
+    b->salt = salt_of(b, b->apply->expected, 0);
+    rc = ldg_sink_orders_load(&b->s, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_sink_plan(&b->s, err);
+    return rc == LEDGER_OK ? ldg_ch_add(b, &b->s, err) : rc;
+}
+
+static ledger_rc run(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row, ledger_error *err)
+{
+    const struct ldg_apply *apply = b->apply;
+    const bool ahead = may_go_ahead(b);
+    ledger_rc rc = ahead ? send_ahead(b, err) : LEDGER_OK;
+    const bool refused = rc == LEDGER_ERR_REJECTED; /* which op it is has time until then */
+
+    if ((rc == LEDGER_OK || refused) && apply->await_commit_order != NULL)
+        rc = apply->await_commit_order(apply->overlap_ctx, err);
+    if (rc == LEDGER_OK)
+        rc = look_at_fence(b, row, err);
+    if (rc == LEDGER_OK && ahead && !refused && !b->s.parked_any)
+        rc = ldg_sink_write(&b->s, true, err);
+    else if (rc == LEDGER_OK)
+        rc = run_ops(b, !ahead, err);
+    if (rc == LEDGER_OK)
+        rc = write_parked(b, err);
+    if (rc == LEDGER_OK && apply->name != NULL)
+        rc = ldg_ch_trimmed_note(b->ch, b->ops, b->s.outcomes, b->s.count, err);
+    if (rc == LEDGER_OK)
+        rc = move_cursor(b, row, err);
     return rc;
 }
 
@@ -474,15 +533,7 @@ ledger_rc ldg_ch_apply(void *ctx, const struct ldg_apply *apply, uint8_t *ret_ou
     b.s.refusals = apply->refusals;
     b.s.brake = apply->park_rejected && apply->refusals != NULL ? &brake : NULL;
     if (rc == LEDGER_OK)
-        rc = look_at_fence(&b, row, err);
-    if (rc == LEDGER_OK)
-        rc = run_ops(&b, err);
-    if (rc == LEDGER_OK)
-        rc = write_parked(&b, err);
-    if (rc == LEDGER_OK && apply->name != NULL)
-        rc = ldg_ch_trimmed_note(b.ch, b.ops, b.s.outcomes, apply->count, err);
-    if (rc == LEDGER_OK)
-        rc = move_cursor(&b, row, err);
+        rc = run(&b, row, err);
     /* Without a fence it is not known whether somebody else was here. */
     if (rc != LEDGER_OK || apply->name == NULL)
         ldg_ch_trimmed_forget(b.ch);

@@ -210,7 +210,7 @@ static ledger_rc clickhouse_open(void *ctx, const struct ldg_open *open, ledger_
     ch->wait = open->wait;
     ch->is_read_only = (open->flags & LEDGER_STORE_READ_ONLY) != 0;
     ch->nonce = ldg_random_u64() | 1;
-    ch->may_be_known = true;
+    ch->may_be_known = ch->parked_any = true;
     rc = ldg_http_url_parse(open->url, is_tls, is_tls ? HTTPS_PORT : HTTP_PORT, &url, err);
     if (rc == LEDGER_OK)
         rc = ldg_http_url_check(&url, open->http->insecure, "clickhouses", err);
@@ -296,7 +296,7 @@ extern const struct ldg_backend ldg_backend_clickhouse;
 const struct ldg_backend ldg_backend_clickhouse = {
     .name = "clickhouse",
     .scheme = "clickhouse",
-    .caps = LDG_CAP_SEARCH | LDG_CAP_TEXT_KEYS,
+    .caps = LDG_CAP_OVERLAP_APPLY | LDG_CAP_SEARCH | LDG_CAP_TEXT_KEYS,
     .ctx_size = sizeof(struct ldg_clickhouse),
     .open = clickhouse_open,
     .close = clickhouse_close,

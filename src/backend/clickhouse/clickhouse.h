@@ -63,6 +63,8 @@ struct ldg_clickhouse {
     uint64_t nonce;    /* salt of inserts without a cursor */
     bool may_be_known; /* the next batch may bring what is here: the last one did, or failed, or
                           there was none yet */
+    bool parked_any;   /* some event was parked at the last look; true before it */
+    uint64_t cursor_version; /* of the cursor that this handle has written last; 0: none */
 };
 
 /* --- entry.c: keys, ids, versions ------------------------------------------------------------ */

@@ -223,7 +223,6 @@ static void roles_need_each_other(void **state)
         uint64_t caps;
         const char *word;
     } rows[] = {
-        { LDG_CAP_OVERLAP_APPLY, "ATOMIC_BATCH" },
         { LDG_CAP_FULL_TEXT, "SEARCH" },
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -258,7 +257,7 @@ static void a_sink_may_be_small(void **state)
     small.caps = LDG_CAP_SEARCH;
     assert_non_null(ldg_registry_problem(&small));
     small.caps = LDG_CAP_OVERLAP_APPLY | LDG_CAP_ATOMIC_BATCH;
-    assert_non_null(ldg_registry_problem(&small));
+    assert_non_null(strstr(ldg_registry_problem(&small), "cursor_"));
     small.caps = LDG_CAP_ATOMIC_BATCH;
     assert_null(ldg_registry_problem(&small));
     small.sink = NULL;
