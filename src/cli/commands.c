@@ -244,8 +244,9 @@ const struct cli_command cli_commands[] = {
       .max_args = 1,
       .summary = "set the cursor to a position of the source's log",
       .text =
-          "Going back is safe: what the sink has already is left alone. Going forward leaves out\n"
-          "what lies between for good, and needs --allow-skip.",
+          "Going back is safe: what the sink has already is left alone; but a webhook gets it\n"
+          "again, under the same ids. Going forward leaves out what lies between for good, and\n"
+          "needs --allow-skip.",
       .examples =
           "ledgerctl bridge cursor set 1200 --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, STATE_OPTIONS, OPT_ALLOW_SKIP),
@@ -253,7 +254,8 @@ const struct cli_command cli_commands[] = {
     { .words = "bridge cursor reset",
       .args = "",
       .summary = "set the cursor to the beginning of the log",
-      .text = "Safe: what the sink has already is left alone.",
+      .text = "Safe: what the sink has already is left alone. But a webhook gets everything\n"
+              "again, under the same ids.",
       .examples = "ledgerctl bridge cursor reset --source sqlite:orders.db --sink sqlite:copy.db",
       .options = LIST(PAIR_OPTIONS, STATE_OPTIONS),
       .run = cli_cursor_reset },

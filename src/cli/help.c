@@ -4,6 +4,42 @@
 
 #include "cli/cli.h"
 
+#define COLUMNS 80
+
+/* Characters, not bytes. */
+static size_t columns_of(const char *text, size_t size)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < size; i++)
+        count += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return count;
+}
+
+/* Words in lines that no terminal has to break: from column `at` on, further lines from `indent`.
+ * An empty line stays one, any other line end is a blank. */
+static void print_wrapped(const char *text, size_t at, size_t indent, FILE *to)
+{
+    for (const char *gap = ""; *text != '\0';) {
+        const size_t size = strcspn(text, " \n"), width = columns_of(text, size);
+        if (*gap != '\0' && at + 1 + width > COLUMNS) {
+            fprintf(to, "\n%*s", (int)indent, "");
+            at = indent;
+            gap = "";
+        }
+        fprintf(to, "%s%.*s", gap, (int)size, text);
+        at += strlen(gap) + width;
+        text += size;
+        gap = *text != '\0' ? " " : "";
+        if (strncmp(text, "\n\n", 2) == 0) {
+            fputs("\n\n", to);
+            at = 0;
+            gap = "";
+        }
+        text += strspn(text, " \n");
+    }
+    putc('\n', to);
+}
+
 static bool takes_value(const struct cli_option *option)
 {
     return option->type != CLI_FLAG;
@@ -12,18 +48,18 @@ static bool takes_value(const struct cli_option *option)
 /* "  -q, --quiet            no progress, …" */
 static void print_option(const struct cli_option *option, FILE *to)
 {
-    char left[48];
+    char left[48], text[512];
     char letter[8] = "";
     if (option->letter != 0)
         snprintf(letter, sizeof letter, "-%c, ", option->letter);
     snprintf(left, sizeof left, "%s--%s%s%s", letter, option->name, takes_value(option) ? " " : "",
              takes_value(option) ? option->arg : "");
-    fprintf(to, "  %-26s %s", left, option->help);
-    if (option->type == CLI_TYPES || option->type == CLI_CHOICE)
-        fprintf(to, ": %s", option->choices);
-    if (option->fallback != NULL)
-        fprintf(to, " (default %s)", option->fallback);
-    putc('\n', to);
+    const bool chooses = option->type == CLI_TYPES || option->type == CLI_CHOICE;
+    snprintf(text, sizeof text, "%s%s%s%s%s%s", option->help, chooses ? ": " : "",
+             chooses ? option->choices : "", option->fallback != NULL ? " (default " : "",
+             option->fallback != NULL ? option->fallback : "", option->fallback != NULL ? ")" : "");
+    const int size = fprintf(to, "  %-26s ", left);
+    print_wrapped(text, size > 0 ? (size_t)size : 0, 29, to);
 }
 
 static void print_examples(const char *examples, FILE *to)
@@ -39,8 +75,10 @@ static void print_command_help(const struct cli_command *command, FILE *to)
 {
     fprintf(to, "usage: ledgerctl %s%s%s [options]\n\n%s.\n", command->words,
             command->args[0] != '\0' ? " " : "", command->args, command->summary);
-    if (command->text != NULL)
-        fprintf(to, "\n%s\n", command->text);
+    if (command->text != NULL) {
+        putc('\n', to);
+        print_wrapped(command->text, 0, 0, to);
+    }
     fputs("\noptions:\n", to);
     for (size_t id = 0; id < OPT_COUNT; id++) {
         if (cli_command_has_option(command, (enum cli_option_id)id))
@@ -49,12 +87,13 @@ static void print_command_help(const struct cli_command *command, FILE *to)
     fputs("\nexamples:\n", to);
     print_examples(command->examples, to);
     if (command->options[0] != OPT_END) {
-        char name[64];
+        char name[64], text[256];
         cli_option_env(&cli_options[command->options[0]], name, sizeof name);
-        fprintf(to,
-                "\nEach option can come from the environment, --%s from %s; an argument "
-                "wins.\n",
-                cli_options[command->options[0]].name, name);
+        snprintf(text, sizeof text,
+                 "Each option can come from the environment, --%s from %s; an argument wins.",
+                 cli_options[command->options[0]].name, name);
+        putc('\n', to);
+        print_wrapped(text, 0, 0, to);
     }
 }
 
@@ -65,27 +104,29 @@ static void print_command_lines(const struct cli *cli, const char *prefix, FILE 
         const struct cli_command *command = &cli->commands[i];
         bool inside = strncmp(command->words, prefix, length) == 0 &&
                       (length == 0 || command->words[length] == ' ');
-        if (inside && !command->hidden)
-            fprintf(to, "  %-21s %s\n", command->words, command->summary);
+        if (inside && !command->hidden) {
+            fprintf(to, "  %-25s ", command->words);
+            print_wrapped(command->summary, 28, 28, to);
+        }
     }
 }
 
 static void print_program_help(const struct cli *cli, FILE *to)
 {
-    fputs("usage: ledgerctl COMMAND [options]\n\n"
-          "Append-only ledgers in a database you already have, and bridges that carry every "
-          "change\n"
-          "of one into another.\n\ncommands:\n",
-          to);
+    fputs("usage: ledgerctl COMMAND [options]\n\n", to);
+    print_wrapped("Append-only ledgers in a database you already have, and bridges that carry "
+                  "every change of one into another.",
+                  0, 0, to);
+    fputs("\ncommands:\n", to);
     print_command_lines(cli, "", to);
-    fputs("\nA store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE,\n"
-          "clickhouse://HOST/DATABASE; a sink may be a webhook as well: https://HOST/PATH.\n"
-          "Data goes to stdout, words go to stderr.\n"
-          "`ledgerctl COMMAND --help` shows the options of a command. Each option can come from "
-          "the\n"
-          "environment as well: --batch-size from LEDGER_BATCH_SIZE.\n\n"
-          "first steps:\n",
-          to);
+    putc('\n', to);
+    print_wrapped("A store is named by a URL: sqlite:PATH, postgresql://HOST/DATABASE, "
+                  "clickhouse://HOST/DATABASE; a sink may be a webhook as well: https://HOST/PATH. "
+                  "Data goes to stdout, words go to stderr. `ledgerctl COMMAND --help` shows the "
+                  "options of a command. Each option can come from the environment as well: "
+                  "--batch-size from LEDGER_BATCH_SIZE.",
+                  0, 0, to);
+    fputs("\nfirst steps:\n", to);
     print_examples("ledgerctl store init --store sqlite:orders.db\n"
                    "ledgerctl store init --store sqlite:copy.db --no-log\n"
                    "ledgerctl stream append --store sqlite:orders.db '{\"total\": 12}'\n"
@@ -93,12 +134,11 @@ static void print_program_help(const struct cli *cli, FILE *to)
                    "--until-empty\n"
                    "ledgerctl bridge verify --source sqlite:orders.db --sink sqlite:copy.db",
                    to);
-    fputs("\nexit codes: 0 ok, 1 failed, 2 usage, 10 verify found differences, 11 lag above "
-          "--max-lag,\n"
-          "12 something is parked, 65 bad data, 69 backend unavailable, 75 temporary, 77 "
-          "permission,\n"
-          "78 configuration\n",
-          to);
+    putc('\n', to);
+    print_wrapped("exit codes: 0 ok, 1 failed, 2 usage, 10 verify found differences, 11 lag above "
+                  "--max-lag, 12 something is parked, 65 bad data, 69 backend unavailable, 75 "
+                  "temporary, 77 permission, 78 configuration",
+                  0, 0, to);
 }
 
 bool cli_help_print(const struct cli *cli, const char *words, FILE *to)
@@ -313,8 +353,10 @@ static void print_completion_values(FILE *to)
     }
     fputs("    --store|--source|--sink|--state)\n"
           "      if [[ $value == sqlite:* ]]; then files=1; cur=${value#sqlite:}\n"
-          "      else words=\"sqlite: postgresql://\"; nospace=1; fi ;;\n"
-          "    --cursor-file|--password-file) files=1 ;;\n"
+          "      else words=\"sqlite: postgresql://\"; nospace=1; fi\n"
+          "      [[ $option == --store ]] && words+=\" clickhouse:// clickhouses://\"\n"
+          "      [[ $option == --sink ]] && words+=\" clickhouse:// clickhouses:// https://\" ;;\n"
+          "    --*-file|--client-cert|--client-key) files=1 ;;\n"
           "    *) return ;;\n  esac\n",
           to);
 }

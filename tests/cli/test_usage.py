@@ -21,6 +21,18 @@ def test_every_command_has_help_with_an_example():
         equal(ctl('help', *command.split()).out, by_option.out)
 
 
+def test_help_fits_a_terminal():
+    for words in [[], ['bridge'], ['bridge', 'cursor']] + [c.split() for c in COMMANDS]:
+        text = ctl('help', *words).out
+        for line in text.splitlines():
+            # What is to be copied stays in one line.
+            is_example = line.startswith('  ') and 'ledgerctl ' in line
+            assert len(line) <= 80 or is_example, (words, line)
+            equal(line, line.rstrip())
+    run = ctl('help', 'bridge', 'run').out
+    contains(run, 'without progress\n' + 29 * ' ' + '(default 30s')  # below the first line
+
+
 def test_every_example_of_the_help_parses():
     for command in COMMANDS:
         text = ctl('help', *command.split()).out.split('examples:\n')[1]
@@ -194,6 +206,12 @@ COMPLETIONS = [
     (['bridge', 'run', '--on-bad-event', '=', 'p'], 'park'),
     (['bridge', 'run', '--source', 'sq'], 'sqlite:'),
     (['bridge', 'run', '--source', 'sqlite', ':', 'fil'], 'file.db'),
+    (['bridge', 'run', '--sink', 'sqlite', ':', 'fil'], 'file.db'),
+    (['bridge', 'run', '--sink', 'cl'], 'clickhouse:// clickhouses://'),
+    (['bridge', 'run', '--sink', 'h'], 'https://'),
+    (['store', 'init', '--store', 'c'], 'clickhouse:// clickhouses://'),
+    (['bridge', 'run', '--secret-file', 'fil'], 'file.db'),
+    (['bridge', 'run', '--client-key', 'fil'], 'file.db'),
     (['bridge', 'run', '--source', 'sqlite', ':', 'file.db', '--bat'], '--batch-size'),
     (['stream', 'read', '--de'], '--desc'),
     (['--store', 'sqlite', ':', 'x', 'stream', 'ta'], 'tag tail'),
