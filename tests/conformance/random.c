@@ -135,17 +135,19 @@ static bool may_differ(struct world *w, size_t i)
             (got == LDG_OUTCOME_MISSING || got == LDG_OUTCOME_PARKED));
 }
 
-/* One of the next requests fails, before or after it did its work, or its answer is cut; twice, for
- * libcurl sends it once more where a connection was used before. */
+/* One of the next requests, or of those that bring rows, fails, before or after it did its work, or
+ * its answer is cut; twice, for libcurl sends it once more where a connection was used before. */
 static void break_soon(struct world *w)
 {
     static const char *const acts[] = { "\"act\":\"error\",\"code\":241,\"when\":\"before\"",
                                         "\"act\":\"error\",\"code\":241",
                                         "\"act\":\"cut\",\"when\":\"before\"",
                                         "\"act\":\"cut\",\"bytes\":-1", "\"act\":\"cut\"" };
+    const char *act = acts[world_below(w, sizeof acts / sizeof acts[0])];
+    const bool of_rows = world_below(w, 2) == 0;
     char line[160];
-    snprintf(line, sizeof line, "{%s,\"times\":2,\"skip\":%u}\n",
-             acts[world_below(w, sizeof acts / sizeof acts[0])], world_below(w, 8));
+    snprintf(line, sizeof line, "{%s,\"match\":\"%s\",\"times\":2,\"skip\":%u}\n", act,
+             of_rows ? "INSERT INTO" : "", world_below(w, of_rows ? 3 : 8));
     w->env->backend->fault(line);
 }
 
@@ -161,7 +163,7 @@ static ledger_rc apply_until_whole(struct world *w, struct side *side, const str
     struct ldg_cursor cursor;
     ledger_error e;
     for (int tries = 0;; tries++) {
-        const bool breaks = tries < 3 && world_below(w, 4) == 0;
+        const bool breaks = tries < 3 && world_below(w, 3) == 0;
         if (breaks)
             break_soon(w);
         const ledger_rc rc = apply_side(side, how, err);
@@ -268,6 +270,19 @@ static bool draw_altered(struct world *w, int log, size_t from, bool back)
            is_known_append(w, &w->logs[log].events[from]);
 }
 
+/* What is back in memory alone is brought anew here, and may be refused. */
+static bool brings_gone(struct world *w)
+{
+    const struct side *side = &w->sides[MEMORY];
+    bool gone = false;
+    for (size_t i = 0; i < side->op_count && !gone; i++) {
+        const int store = op_event(w, &side->ops[i])->store;
+        gone = side->ops[i].kind == LDG_OP_APPEND &&
+               entry_is_gone(w, store, entry_pos(w, store, side->ops[i].key));
+    }
+    return gone;
+}
+
 /* New events, or, as after `bridge cursor set`, some from before first. */
 static void carry(struct world *w)
 {
@@ -299,6 +314,7 @@ static void carry(struct world *w)
             s->op_count += count;
         }
     }
+    how.park_rejected = how.park_rejected || brings_gone(w);
     bool done = apply(w, &how, false);
     if (!done && w->alone && !how.stale && !altered) { /* what was done of it stays */
         how.park_rejected = true;
