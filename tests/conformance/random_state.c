@@ -134,7 +134,7 @@ static void put_history(struct world *w, const struct side *side, struct ldg_buf
         for (size_t k = 0; k < side->row_counts[i]; k++) {
             const struct ldg_history_row *row = &side->rows[i][k];
             const int64_t pos = entry_pos(w, i, row->key);
-            if (!entry_is_gone(w, i, pos) || (w->sides[TESTED].there[i] & entry_bit(pos)) != 0)
+            if (!entry_is_gone(w, i, pos))
                 put_entry(w, side, row->entry, buf);
         }
 }
@@ -315,6 +315,10 @@ static void look(struct world *w)
     EACH(side)
     read_history(w, &w->sides[side]);
     note_aside(w);
+    for (int i = A; i <= w->last_store; i++)
+        if ((w->sides[TESTED].there[i] & w->gone[i]) != 0)
+            world_differ(w, "entry %d of store %c was trimmed, and is back",
+                         __builtin_ctzll(w->sides[TESTED].there[i] & w->gone[i]), "oabc"[i]);
 }
 
 /* The first line in which the sides differ. */
