@@ -116,11 +116,44 @@ static void a_late_entry_of_the_other_is_trimmed(struct conf_env *env)
     sink_holds(sink, "s", "7");
 }
 
+/* Where a batch is no transaction, what fails may have brought an entry that the next batch finds
+ * here, below what this handle has trimmed before. */
+static void a_late_entry_of_a_batch_that_failed_is_trimmed(struct conf_env *env)
+{
+    struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_OFF);
+    struct watch watch = { .give = LEDGER_ERR_FENCED };
+    ledger_store *first = sink->store, *second = NULL;
+    ledger_error err;
+    ok(ldg_store_reopen(first, LDG_ROLE_SINK, NULL, &second, &err));
+    conf_keep(env, second);
+    sink_append(sink, sink->a, 5, "s", "5", NULL);
+    sink_run(sink);
+    sink->store = second;
+    sink_append(sink, sink->a, 7, "s", "7", NULL);
+    sink_run(sink);
+    sink->store = first;
+    sink_trim(sink, sink->a, 6, "s");
+    sink_run(sink);
+    sink->store = second;
+    sink_append(sink, sink->a, 3, "s", "3", NULL);
+    fails(overlapped(sink, &watch, &err), FENCED);
+    sink->store = first;
+    sink->position--;
+    sink_append(sink, sink->a, 3, "s", "3", NULL);
+    sink_trim(sink, sink->a, 6, "s");
+    sink_park(sink, 9, "t", "so that it looks what is here");
+    sink_run(sink);
+    sink_holds(sink, "s", "7");
+}
+
 #define SINK (LDG_CAP_TX_CURSOR | LDG_CAP_ORIGINS)
 const struct conf_case conf_handle_cases[] = {
     { "a batch waits for the one before", a_batch_waits_for_the_one_before,
       SINK | LDG_CAP_OVERLAP_APPLY, 0, .alone = true },
     { "a late entry of the other is trimmed", a_late_entry_of_the_other_is_trimmed,
       SINK | LDG_CAP_TRIM, 0, .alone = true },
+    { "a late entry of a batch that failed is trimmed",
+      a_late_entry_of_a_batch_that_failed_is_trimmed,
+      SINK | LDG_CAP_TRIM | LDG_CAP_PARK | LDG_CAP_OVERLAP_APPLY, 0, .alone = true },
 };
 const size_t conf_handle_case_count = sizeof(conf_handle_cases) / sizeof(conf_handle_cases[0]);

@@ -457,6 +457,7 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
         b->ch->may_be_known = false;
     if (row->version != b->ch->cursor_version) /* it was moved by another handle, or bridge */
         ldg_ch_trimmed_forget(b->ch);
+    ldg_ch_trimmed_meet(b->ch, b->ops, b->s.count);
     b->ch->parked_any = b->s.parked_any = row->parked_count > 0;
     b->salt = salt_of(b, &row->cursor, row->version);
     return rc;

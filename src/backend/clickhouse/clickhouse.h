@@ -236,6 +236,9 @@ ledger_rc ldg_ch_parked_drop(void *ctx, int64_t id, uint64_t *ret_dropped, ledge
 
 /* Up to this key no entry of the origin is in the stream; NULL: that is not known. */
 const char *ldg_ch_trimmed_to(const struct ldg_clickhouse *ch, int origin, const char *stream);
+/* These are to be done. Entries may come late, below a trim, and may be here before their batch is
+ * done: it was tried before, or another bridge was faster. */
+void ldg_ch_trimmed_meet(struct ldg_clickhouse *ch, const struct ldg_op *ops, size_t count);
 /* These were done, in this order. Errors: NOMEM; then forget. */
 ledger_rc ldg_ch_trimmed_note(struct ldg_clickhouse *ch, const struct ldg_op *ops,
                               const uint8_t *outcomes, size_t count, ledger_error *err);

@@ -4,10 +4,11 @@
  *
  * Hides a small hash table, which forgets all when it is full. Invariant: up to the key that it
  * gives, no entry of that stream and origin is here: each was deleted through this handle, with
- * nothing that the source had kept, and none has come since. Of other bridges at the same log none
- * can bring one that counts: what they add late loses to what this one has deleted; and a bridge
- * that takes this one's place makes its fence fail. Whoever is not sure forgets: so does a sink
- * whose state another store keeps, which has no fence. */
+ * nothing that the source had kept, and none has come since. Of other bridges at the same log, and
+ * of a batch that failed, none can bring one that counts: what they add late loses to what this one
+ * has deleted, or is an entry that this one has yet to meet in the log; and a bridge that takes
+ * this one's place makes its fence fail. Whoever is not sure forgets: so does a sink whose state
+ * another store keeps, which has no fence. */
 #include "backend/clickhouse/clickhouse.h"
 
 #include <string.h>
@@ -91,6 +92,14 @@ static void note_append(struct ldg_clickhouse *ch, const struct ldg_op *op)
     ldg_ch_key(op->key, key);
     if (slot->stream != NULL && strcmp(key, slot->key) <= 0)
         slot->key[0] = '\0';
+}
+
+void ldg_ch_trimmed_meet(struct ldg_clickhouse *ch, const struct ldg_op *ops, size_t count)
+{
+    for (size_t i = 0; ch->trimmed != NULL && i < count; i++) {
+        if (ops[i].kind == LDG_OP_APPEND)
+            note_append(ch, &ops[i]);
+    }
 }
 
 ledger_rc ldg_ch_trimmed_note(struct ldg_clickhouse *ch, const struct ldg_op *ops,
