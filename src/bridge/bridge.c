@@ -349,8 +349,12 @@ static bool back_off(struct ledger_bridge *bridge, struct retry *retry, int64_t 
         retry->failing_since_us = begun_us;
         atomic_store(&bridge->failing_us, begun_us);
     }
-    if (o->retry_for_ms >= 0 && (now - retry->failing_since_us) / 1000 >= o->retry_for_ms)
+    if (o->retry_for_ms >= 0 && (now - retry->failing_since_us) / 1000 >= o->retry_for_ms) {
+        if (o->retry_for_ms > 0)
+            ldg_log(&bridge->telemetry, LEDGER_LOG_WARN,
+                    "gives up: nothing went well for as long as it was to try again", NULL);
         return false;
+    }
     /* Once for each kind of failure: a database may be away for hours. */
     ldg_log(&bridge->telemetry, rc != retry->told ? LEDGER_LOG_WARN : LEDGER_LOG_DEBUG,
             "poll failed, will try again", err);

@@ -206,7 +206,10 @@ static void progress_text(struct progress *p, const ledger_bridge_stats *s, char
         snprintf(eta, sizeof eta, "0s");
     else if (p->rate >= 1)
         cli_span_text((double)s->backlog_count / p->rate, eta);
-    if (failing > 0)
+    if (cli_stop_asked())
+        snprintf(out, out_size, "moved %s  stopping, what is under way has some seconds",
+                 cli_grouped(s->read_count, moved));
+    else if (failing > 0)
         snprintf(out, out_size, "moved %s  failing for %s", cli_grouped(s->read_count, moved),
                  cli_span_text(failing, lag));
     else

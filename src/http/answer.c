@@ -128,9 +128,8 @@ static ledger_rc fail_trust(const struct ldg_http *http, const struct ldg_http_e
                                "cannot be used: %s; both are PEM, the key without a passphrase",
                                exchange->detail);
     return ldg_fail_native(err, LEDGER_ERR_UNTRUSTED, http->backend, 0,
-                           "the certificate of %s is not accepted: %s; name the authority that "
-                           "issued it with --ca-file, or have the server's certificate or name "
-                           "corrected",
+                           "the certificate of %s is not accepted: %s; have it renewed, or its "
+                           "name corrected, or name the authority that issued it with --ca-file",
                            http->server, exchange->detail);
 }
 

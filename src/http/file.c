@@ -50,7 +50,8 @@ ledger_rc ldg_http_read_lines(const char *path, const char *what, ldg_http_line_
     if (text == NULL)
         return ldg_fail_nomem(err);
     ledger_rc rc = read_all(path, what, text, &size, err);
-    char *next = text;
+    /* Editors on Windows put a byte order mark before it. */
+    char *next = size >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? text + 3 : text;
     while (rc == LEDGER_OK && next < text + size) {
         char *line = next, *end = line + strcspn(line, "\n");
         next = end + 1;

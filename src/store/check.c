@@ -17,6 +17,11 @@ ledger_rc ldg_fail_unsupported(const ledger_store *store, const char *what, ledg
         return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
                         "a %s is a sink and no store: it does not support %s", store->backend->name,
                         what);
+    if (store->backend->store != NULL && store->backend->store->append == NULL)
+        return ldg_fail(err, LEDGER_ERR_UNSUPPORTED,
+                        "a %s store is written by bridges, and read by programs: it does not "
+                        "support %s; do that at the source",
+                        store->backend->name, what);
     return ldg_fail(err, LEDGER_ERR_UNSUPPORTED, "a %s store does not support %s",
                     store->backend->name, what);
 }

@@ -964,6 +964,7 @@ static void a_store_is_read(void **state)
     ledger_batch_destroy(&batch);
     ledger_tail_close(&tail);
     tst_fails(ledger_store_append(sink, "s", &input, 1, NULL, &err), LEDGER_ERR_UNSUPPORTED, &err);
+    assert_non_null(strstr(err.message, "is written by bridges"));
 }
 
 static uint64_t differences(ledger_store *source, ledger_store *sink)

@@ -266,8 +266,9 @@ static void note_missing(const struct ldg_clickhouse *ch, struct ldg_ch_shape sh
 
         if (!seen[i] && shape->is_there && shape->fault[0] == '\0')
             (void)snprintf(shape->fault, sizeof(shape->fault),
-                           "table \"%s%s\" has no column %s, or this user may not read it; "
-                           "docs/CLICKHOUSE.md shows what a table of ours looks like",
+                           "table \"%s%s\" has no column %s, or this user may not read it; one "
+                           "that the Go module or somebody else made is left alone: give another "
+                           "--table (docs/CLICKHOUSE.md shows what a table of ours looks like)",
                            ch->table, ldg_ch_suffixes[columns[i].table], columns[i].name);
     }
 }

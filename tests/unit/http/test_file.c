@@ -65,6 +65,10 @@ static void lines(void **state)
     assert_int_equal(read_it(&stopped, &err), LEDGER_ERR_INVALID);
     assert_string_equal(stopped.text, "3[first]");
     assert_string_equal(err.message, "enough");
+    write_file("\xef\xbb\xbfmarked\n", 10); /* as editors on Windows write it */
+    memset(&seen, 0, sizeof(seen));
+    assert_int_equal(read_it(&seen, &err), LEDGER_OK);
+    assert_string_equal(seen.text, "1[marked]");
     write_file("", 0);
     memset(&seen, 0, sizeof(seen));
     assert_int_equal(read_it(&seen, &err), LEDGER_OK);
