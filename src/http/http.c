@@ -251,12 +251,12 @@ void ldg_http_drop(struct ldg_http *http)
             ldg_http_done(http, &http->slots[i].exchange);
 }
 
-size_t ldg_http_under_way(const struct ldg_http *http)
+static bool is_idle(const struct ldg_http *http)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < http->slot_count; i++)
-        count += http->slots[i].state != LDG_HTTP_FREE;
-    return count;
+    bool idle = true;
+    for (size_t i = 0; i < http->slot_count && idle; i++)
+        idle = http->slots[i].state == LDG_HTTP_FREE;
+    return idle;
 }
 
 /* --- waiting --------------------------------------------------------------------------------- */
@@ -368,7 +368,7 @@ ledger_rc ldg_http_wait(struct ldg_http *http, struct ldg_http_exchange **ret_ex
     if (http->started)
         rc = perform(http, err);
     while (rc == LEDGER_OK && (finished = find_finished(http)) == NULL) {
-        if (ldg_http_under_way(http) == 0)
+        if (is_idle(http))
             return ldg_fail(err, LEDGER_ERR_INTERNAL, "no request is under way");
         rc = look_up(http, err);
         if (rc == LEDGER_OK)

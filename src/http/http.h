@@ -140,8 +140,6 @@ ledger_rc ldg_http_wait(struct ldg_http *http, struct ldg_http_exchange **ret_ex
 void ldg_http_done(struct ldg_http *http, struct ldg_http_exchange *exchange);
 /* Drops all that is under way or finished and not done. Connections that were busy are closed. */
 void ldg_http_drop(struct ldg_http *http);
-/* So many are under way, or finished and not done. */
-size_t ldg_http_under_way(const struct ldg_http *http);
 /* Runs one, with nothing else under way: start and wait. On success the caller calls
  * ldg_http_done(). */
 ledger_rc ldg_http_run(struct ldg_http *http, const struct ldg_http_request *request,

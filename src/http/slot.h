@@ -39,7 +39,7 @@ struct ldg_http {
     char *user, *password;
     char *ca_file, *client_cert_file, *client_key_file;
     char **headers; /* of the header file */
-    size_t header_count, header_cap;
+    size_t header_count;
     bool is_tls, is_loopback;
     int timeout_ms, connect_timeout_ms;
 };

@@ -35,7 +35,7 @@ struct tst_receiver *tst_receiver_start(const struct tst_receiver_options *optio
     if (options->bodies)
         receiver->args[count++] = "--bodies";
     if (options->secrets != NULL)
-        tst_receiver_secrets(receiver, options->secrets);
+        tst_partner_put(receiver->partner, "secrets", options->secrets);
     tst_receiver_run(receiver);
     return receiver;
 }
@@ -82,11 +82,6 @@ const char *tst_receiver_url(const struct tst_receiver *receiver, int port)
 void tst_receiver_script(const struct tst_receiver *receiver, const char *lines)
 {
     tst_partner_put(receiver->partner, "script", lines);
-}
-
-void tst_receiver_secrets(const struct tst_receiver *receiver, const char *lines)
-{
-    tst_partner_put(receiver->partner, "secrets", lines);
 }
 
 json_t *tst_receiver_requests(const struct tst_receiver *receiver)

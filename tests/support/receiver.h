@@ -46,7 +46,6 @@ void tst_receiver_destroy(struct tst_receiver **receiver);
 const char *tst_receiver_url(const struct tst_receiver *receiver, int port);
 /* In the place of what is left of the last one. "": all is answered with 200. */
 void tst_receiver_script(const struct tst_receiver *receiver, const char *lines);
-void tst_receiver_secrets(const struct tst_receiver *receiver, const char *lines);
 
 /* All that came, in the order in which it came: an array (of jansson's, json_decref) of objects
  * with "n", "method", "path", "status", "act", "sha256", "size", "stream" (if the body has one),

@@ -207,8 +207,6 @@ static ledger_rc clickhouse_open(void *ctx, const struct ldg_open *open, ledger_
     ldg_arena_init(&ch->scratch, SCRATCH_KEEP_BYTES);
     ldg_arena_init(&ch->ahead.arena, 0);
     ldg_ch_block_init(&ch->rows);
-    ch->wait = open->wait;
-    ch->is_read_only = (open->flags & LEDGER_STORE_READ_ONLY) != 0;
     ch->nonce = ldg_random_u64() | 1;
     ch->may_be_known = ch->parked_any = true;
     rc = ldg_http_url_parse(open->url, is_tls, is_tls ? HTTPS_PORT : HTTP_PORT, &url, err);

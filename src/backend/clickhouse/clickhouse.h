@@ -6,8 +6,8 @@
  *   schema.c check.c backend.c     the tables; `store check`; opening, roles
  *   query.c history.c              a program's reads; verification
  *   cursors.c parked.c             who is who, where a bridge stands, what is kept aside
- *   trimmed.c                      what is known to be gone
- *   known.c change.c trim.c apply.c  a batch: what is here, what becomes of it, its way */
+ *   known.c row.c change.c         a batch: what is here, rows under way, what they are made of
+ *   trim.c trimmed.c apply.c       … what goes, what is known to be gone, the way of all of it */
 #ifndef LDG_BACKEND_CLICKHOUSE_CLICKHOUSE_H
 #define LDG_BACKEND_CLICKHOUSE_CLICKHOUSE_H
 
@@ -50,8 +50,6 @@ struct ldg_clickhouse {
     char *database;   /* for messages */
     char *table;      /* of entries; those beside it have its name and a suffix */
     char *wake_key;
-    const ledger_wait *wait;
-    bool is_read_only;
     struct ldg_ch_origin *origins; /* as they were seen last; the first is the table itself */
     size_t origin_count;
     struct ldg_arena scratch; /* of one call */
@@ -98,8 +96,7 @@ void ldg_ch_foreign_name(enum ldg_op_kind kind, const char *origin,
 bool ldg_ch_foreign_parse(const char *name, enum ldg_op_kind *ret_kind, const char **ret_origin);
 uint64_t ldg_ch_foreign_sum(ledger_map foreign);
 
-/* "uuid:epoch" in its parts; views nothing. false: it is no origin. */
-bool ldg_ch_origin_parse(const char *text, struct ldg_identity *ret_identity);
+/* "uuid:epoch" */
 void ldg_ch_origin_text(const struct ldg_identity *identity, char text[LDG_CH_ORIGIN_TEXT_MAX]);
 
 /* --- request.c: one query -------------------------------------------------------------------- */

@@ -101,20 +101,6 @@ uint64_t ldg_ch_foreign_sum(ledger_map foreign)
     return sum;
 }
 
-bool ldg_ch_origin_parse(const char *text, struct ldg_identity *ret_identity)
-{
-    const char *colon = strrchr(text, ':');
-    const size_t size = colon != NULL ? (size_t)(colon - text) : 0;
-    int64_t epoch;
-
-    if (size == 0 || size >= LDG_UUID_TEXT_MAX || !ldg_int64_parse(colon + 1, false, &epoch))
-        return false;
-    memcpy(ret_identity->uuid, text, size);
-    ret_identity->uuid[size] = '\0';
-    ret_identity->epoch = epoch;
-    return true;
-}
-
 void ldg_ch_origin_text(const struct ldg_identity *identity, char text[LDG_CH_ORIGIN_TEXT_MAX])
 {
     (void)snprintf(text, LDG_CH_ORIGIN_TEXT_MAX, "%s:%" PRId64, identity->uuid, identity->epoch);

@@ -90,7 +90,6 @@ static ledger_rc webhook_open(void *ctx, const struct ldg_open *open, ledger_err
                         "a webhook has no tables that could be made; it is there as soon as its "
                         "receiver is: give its URL to `ledgerctl bridge run --sink`");
     webhook->options = open->http;
-    webhook->wait = open->wait;
     ldg_arena_init(&webhook->arena, ARENA_KEEP_BYTES);
     ledger_rc rc = take_url(webhook, open, err);
     const struct ldg_http_config config = { .url = &webhook->url,

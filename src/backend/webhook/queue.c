@@ -80,7 +80,6 @@ ledger_rc ldg_webhook_queue_init(struct ldg_webhook_queue *queue, const struct l
         size *= 2;
     *queue = (struct ldg_webhook_queue){
         .ops = ops,
-        .count = count,
         .next = ldg_arena_calloc(arena, count, sizeof(*queue->next)),
         .lanes = ldg_arena_calloc(arena, count, sizeof(*queue->lanes)),
         .ring = ldg_arena_calloc(arena, count, sizeof(*queue->ring)),

@@ -88,7 +88,6 @@ bool ldg_webhook_cuts_has(const struct ldg_webhook_cuts *cuts, const struct ldg_
  * stream is under way at a time. */
 struct ldg_webhook_queue {
     const struct ldg_op *ops;
-    size_t count;
     uint32_t *next; /* per op: the one behind it in its stream, or NO_OP */
     struct ldg_webhook_lane {
         uint32_t head; /* its first op that is not done */
@@ -151,7 +150,6 @@ struct ldg_webhook {
     struct ldg_http_url url;
     char *target; /* the whole URL, without credentials */
     const ledger_http_options *options;
-    const ledger_wait *wait;
     struct ldg_webhook_secrets secrets;
     struct ldg_webhook_cuts cuts;
     struct ldg_webhook_request *requests;
