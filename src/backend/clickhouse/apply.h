@@ -68,6 +68,11 @@ ledger_rc ldg_ch_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
 
 /* --- row.c: rows under way ------------------------------------------------------------------- */
 
+/* The table's columns, in the order in which rows are written to it. */
+#define LDG_CH_ROW_COLUMNS                                                                         \
+    "id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, source_id, "       \
+    "created_at, annotations, updated_at, origin, entry_key, version, is_deleted, "                \
+    "appended_position, tags_position, annotations_position, trimmed_position, foreign_positions"
 /* Adds a row to ch->rows. */
 void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row);
 /* Sends the rows that are collected. */

@@ -28,19 +28,25 @@ void ldg_ch_begin(struct ldg_ch_query *q, struct ldg_clickhouse *ch, const char 
 
 /* --- what is asked --------------------------------------------------------------------------- */
 
-void ldg_ch_sql(struct ldg_ch_query *q, const char *fmt, ...)
+LEDGER_PRINTF(2, 0)
+static void put_sql(struct ldg_ch_query *q, const char *fmt, va_list args)
 {
     char room[4096];
-    va_list args;
-    int n;
+    const int n = vsnprintf(room, sizeof(room), fmt, args);
 
-    va_start(args, fmt);
-    n = vsnprintf(room, sizeof(room), fmt, args);
-    va_end(args);
     if (n < 0 || (size_t)n >= sizeof(room))
         q->sql.rc = LEDGER_ERR_TOO_LARGE;
     else
         (void)ldg_buf_append(&q->sql, room, (size_t)n);
+}
+
+void ldg_ch_sql(struct ldg_ch_query *q, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    put_sql(q, fmt, args);
+    va_end(args);
 }
 
 static void put_encoded(struct ldg_buf *out, char c)
@@ -315,18 +321,12 @@ ledger_rc ldg_ch_exec(struct ldg_clickhouse *ch, const char *doing, ledger_error
                       const char *fmt, ...)
 {
     struct ldg_ch_query q;
-    char room[4096];
     va_list args;
-    int n;
 
     ldg_ch_begin(&q, ch, doing);
     va_start(args, fmt);
-    n = vsnprintf(room, sizeof(room), fmt, args);
+    put_sql(&q, fmt, args);
     va_end(args);
-    if (n < 0 || (size_t)n >= sizeof(room))
-        q.sql.rc = LEDGER_ERR_TOO_LARGE;
-    else
-        (void)ldg_buf_append(&q.sql, room, (size_t)n);
     (void)!ldg_ch_run(&q, err);
     return ldg_ch_end(&q, err);
 }

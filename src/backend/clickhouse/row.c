@@ -1,12 +1,8 @@
 /* Rows of the table of entries, on their way there.
  *
- * Hides the order of the columns. Invariant: a row has the version that its positions give it. */
+ * Invariants: values come in the order of LDG_CH_ROW_COLUMNS; a row has the version that its
+ * positions give it. */
 #include "backend/clickhouse/apply.h"
-
-#define COLUMNS                                                                                    \
-    "(id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, source_id, "      \
-    "created_at, annotations, updated_at, origin, entry_key, version, is_deleted, "                \
-    "appended_position, tags_position, annotations_position, trimmed_position, foreign_positions)"
 
 void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row)
 {
@@ -42,5 +38,5 @@ ledger_rc ldg_ch_flush(struct ldg_ch_batch *b, ledger_error *err)
 
     if (ch->rows.row_count == 0)
         return LEDGER_OK;
-    return ldg_ch_insert(ch, "writing entries", "", COLUMNS, b->salt, err);
+    return ldg_ch_insert(ch, "writing entries", "", "(" LDG_CH_ROW_COLUMNS ")", b->salt, err);
 }

@@ -139,10 +139,7 @@ static ledger_rc write_reached(struct ldg_ch_batch *b, bool *ret_any, ledger_err
     /* clang-format off */
     /* Signed sums wrap round, and back. */
     static const char insert[] =
-        "INSERT INTO `%s` (id, stream, payload, order_key, dedup_key, schema_version, metadata, "
-            "tags, source_id, created_at, annotations, updated_at, origin, entry_key, version, "
-            "is_deleted, appended_position, tags_position, annotations_position, "
-            "trimmed_position, foreign_positions) "
+        "INSERT INTO `%s` (" LDG_CH_ROW_COLUMNS ") "
         "SELECT e.id, e.stream, '', '', '', e.schema_version, '{}', '[]', e.source_id, "
             "e.created_at, '{}', e.updated_at, e.origin, e.entry_key, "
             "bitOr(toUInt64(e.version - e.trimmed_position + r.position), "
