@@ -38,6 +38,13 @@ void ldg_free(void *p)
     free(p);
 }
 
+void ldg_free_secret(char *secret)
+{
+    if (secret != NULL)
+        explicit_bzero(secret, strlen(secret));
+    ldg_free(secret);
+}
+
 void ldg_free_cleanup(void *pp)
 {
     void *p;

@@ -9,6 +9,7 @@ void *ldg_calloc(size_t count, size_t size); /* checks the product */
 void *ldg_realloc(void *p, size_t size);
 char *ldg_strdup(const char *s);
 void ldg_free(void *p);
+void ldg_free_secret(char *secret); /* overwritten first; NULL is fine */
 
 /* Frees a heap pointer variable at the end of its scope: LDG_AUTO_FREE char *p = NULL; */
 void ldg_free_cleanup(void *pp);

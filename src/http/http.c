@@ -29,13 +29,6 @@ static void init_global(void)
     global_code = curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-static void wipe(char *secret)
-{
-    if (secret != NULL)
-        explicit_bzero(secret, strlen(secret));
-    ldg_free(secret);
-}
-
 static ledger_rc copy_text(const char *text, char **ret_copy, ledger_error *err)
 {
     if (text == NULL)
@@ -189,9 +182,9 @@ void ldg_http_close(struct ldg_http **http_pointer)
     if (http->multi != NULL)
         curl_multi_cleanup(http->multi);
     for (size_t i = 0; i < http->header_count; i++)
-        wipe(http->headers[i]);
-    wipe(http->user);
-    wipe(http->password);
+        ldg_free_secret(http->headers[i]);
+    ldg_free_secret(http->user);
+    ldg_free_secret(http->password);
     ldg_free(http->headers);
     ldg_free(http->server);
     ldg_free(http->ca_file);

@@ -13,13 +13,6 @@
 #include "base/mem.h"
 #include "http/http.h"
 
-static void wipe(char *secret)
-{
-    if (secret != NULL)
-        explicit_bzero(secret, strlen(secret));
-    ldg_free(secret);
-}
-
 void ldg_http_url_fini(struct ldg_http_url *url)
 {
     ldg_free(url->origin);
@@ -27,7 +20,7 @@ void ldg_http_url_fini(struct ldg_http_url *url)
     ldg_free(url->path);
     ldg_free(url->query);
     ldg_free(url->user);
-    wipe(url->password);
+    ldg_free_secret(url->password);
     *url = (struct ldg_http_url){ 0 };
 }
 

@@ -20,22 +20,22 @@
 static ledger_rc join(char **ret_text, ledger_error *err, const char *fmt, ...) LEDGER_PRINTF(3, 4);
 static ledger_rc join(char **ret_text, ledger_error *err, const char *fmt, ...)
 {
-    struct ldg_buf buf;
-    char room[8192];
+    char room[8192], *text = NULL;
+    ledger_rc rc = LEDGER_OK;
     va_list args;
     int n;
 
-    ldg_buf_init(&buf, SIZE_MAX);
     va_start(args, fmt);
     n = vsnprintf(room, sizeof(room), fmt, args);
     va_end(args);
     if (n < 0 || (size_t)n >= sizeof(room))
-        return ldg_fail(err, LEDGER_ERR_INVALID, "the URL, or its user or password, is too long");
-    if (ldg_buf_append(&buf, room, (size_t)n) != LEDGER_OK)
-        return ldg_fail_nomem(err);
-    memset(room, 0, sizeof(room));
-    *ret_text = ldg_buf_take(&buf);
-    return LEDGER_OK;
+        rc = ldg_fail(err, LEDGER_ERR_INVALID, "the URL, or its user or password, is too long");
+    else if ((text = ldg_strdup(room)) == NULL)
+        rc = ldg_fail_nomem(err);
+    explicit_bzero(room, sizeof(room)); /* it may be a password */
+    if (rc == LEDGER_OK)
+        *ret_text = text;
+    return rc;
 }
 
 static ledger_rc take_line(void *ctx, const char *line, size_t number, ledger_error *err)
@@ -86,9 +86,7 @@ static ledger_rc set_user(struct ldg_clickhouse *ch, const struct ldg_http_url *
         rc = join(&ch->user, err, "X-ClickHouse-User: %s", user);
     if (rc == LEDGER_OK)
         rc = join(&ch->key, err, "X-ClickHouse-Key: %s", password);
-    if (from_file != NULL)
-        explicit_bzero(from_file, strlen(from_file));
-    ldg_free(from_file);
+    ldg_free_secret(from_file);
     return rc;
 }
 
@@ -165,11 +163,9 @@ static void clickhouse_close(void *ctx)
     struct ldg_clickhouse *ch = ctx;
 
     ldg_http_close(&ch->http);
-    if (ch->key != NULL)
-        memset(ch->key, 0, strlen(ch->key));
     ldg_free(ch->base);
     ldg_free(ch->user);
-    ldg_free(ch->key);
+    ldg_free_secret(ch->key);
     ldg_free(ch->database);
     ldg_free(ch->table);
     ldg_free(ch->wake_key);

@@ -23,6 +23,8 @@ static void size_zero_is_a_pointer(void **state)
     ldg_free(c);
     ldg_free(d);
     ldg_free(NULL);
+    ldg_free_secret(NULL);
+    ldg_free_secret(ldg_strdup("secret"));
 }
 
 static void calloc_zeroes_and_checks_the_product(void **state)
