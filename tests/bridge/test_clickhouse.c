@@ -273,6 +273,38 @@ static void the_same_entries_by_two_ways(void **state)
     tst_assert_equal(middle, sink, 0);
 }
 
+/* The same by a bridge that was there before anybody knew of the other store. */
+static void a_second_way_is_opened_later(void **state)
+{
+    struct tst_env *env = *state;
+    char url[300];
+    for (int kept = 0; kept < 2; kept++, tst_env_reset(env)) {
+        ledger_store *first = tst_open(env, TST_SQLITE, "first");
+        ledger_store *middle = tst_open(env, TST_SQLITE, "middle");
+        ledger_store *sink = open_sink(env, new_database());
+        ledger_bridge_options o;
+        tst_bridge_options(&o);
+        snprintf(url, sizeof url, "sqlite:%s", tst_path(env, "state.db"));
+        o.state_url = kept == 1 ? url : NULL;
+        ledger_bridge *direct = tst_bridge(first, sink, &o);
+        tst_append(first, "s", "1", NULL, NULL);
+        assert_int_equal(drain_through(direct), 0);
+        const int64_t id = tst_append(first, "s", "2", NULL, NULL);
+        (void)tst_bridge_once(first, middle, NULL);
+        tst_annotate(middle, "s", 2, "by", "middle");
+        o.name = "of the middle";
+        o.state_url = NULL;
+        (void)tst_bridge_once(middle, sink, &o);
+        for (int i = 0; i < 5; i++)
+            tst_tag(first, "s", id, i % 2 ? "odd" : "even");
+        assert_int_equal(drain_through(direct), 0);
+        ledger_bridge_destroy(&direct);
+        (void)tst_bridge_once(first, middle, NULL);
+        (void)tst_bridge_once(middle, sink, &o);
+        tst_assert_equal(middle, sink, 0);
+    }
+}
+
 static void many_sources_one_sink(void **state)
 {
     struct tst_env *env = *state;
@@ -1152,6 +1184,7 @@ int main(int argc, char **argv)
         TEST(skipped_kinds_come_after_a_reset),
         TEST(changes_by_other_stores),
         TEST(the_same_entries_by_two_ways),
+        TEST(a_second_way_is_opened_later),
         TEST(many_sources_one_sink),
         TEST(ids_that_are_texts),
         TEST(w8_ids_are_numbers),

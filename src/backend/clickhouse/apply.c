@@ -332,16 +332,21 @@ static ledger_rc go_informed(struct ldg_ch_batch *b, ledger_error *err)
     return ldg_sink_apply(&b->s, &again, err);
 }
 
+static bool has_changes(const struct ldg_ch_batch *b)
+{
+    bool has = false;
+
+    for (size_t i = 0; i < b->s.count && !has; i++)
+        has = ldg_op_is_change(&b->ops[i]);
+    return has;
+}
+
 /* An entry may have come by way of another store, which changed it. Added once more as it was
  * appended it counts less than the row that is here; but together with a change it may count more,
  * and what the other store changed would be gone. */
 static bool may_come_by_two_ways(const struct ldg_ch_batch *b)
 {
-    bool changes = false;
-
-    for (size_t i = 0; i < b->s.count && !changes; i++)
-        changes = ldg_op_is_change(&b->ops[i]);
-    return changes && b->ch->origin_count > 2; /* the table itself, and one source */
+    return has_changes(b) && b->ch->origin_count > 2; /* the table itself, and one source */
 }
 
 static ledger_rc run_ops(struct ldg_ch_batch *b, bool may_guess, ledger_error *err)
@@ -440,6 +445,18 @@ static uint64_t salt_of(const struct ldg_ch_batch *b, const struct ldg_cursor *c
                             ldg_hash64(name, strlen(name), moved));
 }
 
+/* Another store may have become known since the origins were loaded, and brought entries of the
+ * batch. */
+static ledger_rc meet_origins(struct ldg_ch_batch *b, const struct ldg_ch_cursor_row *row,
+                              ledger_error *err)
+{
+    const bool looked = b->apply->name != NULL;
+
+    return has_changes(b) && (!looked || row->origin_count != b->ch->origin_count)
+               ? ldg_ch_origins_load(b->ch, err)
+               : LEDGER_OK;
+}
+
 /* Is the cursor where the batch was read from? Of a sink without one there is no answer. */
 static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row,
                                ledger_error *err)
@@ -498,6 +515,8 @@ static ledger_rc run(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row, ledg
         rc = apply->await_commit_order(apply->overlap_ctx, err);
     if (rc == LEDGER_OK)
         rc = look_at_fence(b, row, err);
+    if (rc == LEDGER_OK)
+        rc = meet_origins(b, row, err);
     if (rc == LEDGER_OK && ahead && !refused && !b->s.parked_any)
         rc = ldg_sink_write(&b->s, true, err);
     else if (rc == LEDGER_OK)

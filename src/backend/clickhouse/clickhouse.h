@@ -191,7 +191,7 @@ struct ldg_ch_cursor_row {
     bool is_there;
     struct ldg_cursor cursor;
     uint64_t version;
-    uint64_t parked_count;
+    uint64_t parked_count, origin_count;
 };
 ledger_rc ldg_ch_cursor_look(struct ldg_clickhouse *ch, const char *name,
                              struct ldg_ch_cursor_row *ret_row, ledger_error *err);

@@ -294,7 +294,8 @@ ledger_rc ldg_ch_cursor_look(struct ldg_clickhouse *ch, const char *name,
     static const char look[] =
         "SELECT toUInt8(1), count(), max(version), argMax(state, o), argMax(cursor, o), "
             "argMax(toUnixTimestamp64Micro(moved_at), o), "
-            "(SELECT count() FROM `%s_parked` FINAL WHERE is_deleted = 0) "
+            "(SELECT count() FROM `%s_parked` FINAL WHERE is_deleted = 0), "
+            "(SELECT count() FROM `%s_origins` FINAL) "
         "FROM (SELECT *, (version, moved_at, state) AS o FROM `%s_cursors` "
             "WHERE name = {name:String}) FORMAT RowBinary";
     /* clang-format on */
@@ -302,7 +303,7 @@ ledger_rc ldg_ch_cursor_look(struct ldg_clickhouse *ch, const char *name,
 
     memset(ret_row, 0, sizeof(*ret_row));
     ldg_ch_begin(&q, ch, "reading a cursor");
-    ldg_ch_sql(&q, look, ch->table, ch->table);
+    ldg_ch_sql(&q, look, ch->table, ch->table, ch->table);
     ldg_ch_bind(&q, "name", name);
     (void)!ldg_ch_run(&q, err);
     if (ldg_ch_row(&q)) {
@@ -314,6 +315,7 @@ ledger_rc ldg_ch_cursor_look(struct ldg_clickhouse *ch, const char *name,
         if (ret_row->cursor.moved_at_us == 0)
             ret_row->cursor.moved_at_us = LEDGER_NO_TIME;
         ret_row->parked_count = ldg_ch_read_u64(&q.reader);
+        ret_row->origin_count = ldg_ch_read_u64(&q.reader);
     }
     return ldg_ch_end(&q, err);
 }
