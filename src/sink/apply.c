@@ -439,3 +439,20 @@ ledger_rc ldg_sink_apply(struct ldg_sink_batch *b, bool *ret_again, ledger_error
         rc = ldg_sink_orders_note(b, err);
     return rc;
 }
+
+ledger_rc ldg_sink_retried(ledger_rc rc, void *ctx, int64_t id,
+                           ledger_rc (*parked_note)(void *ctx, int64_t id, const char *reason,
+                                                    ledger_error *err),
+                           bool *ret_applied, ledger_error *err)
+{
+    const bool refused = rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED;
+    ledger_error why;
+
+    if (refused) {
+        why = *err;
+        rc = parked_note(ctx, id, why.message, err);
+    }
+    if (rc == LEDGER_OK)
+        *ret_applied = !refused;
+    return rc;
+}

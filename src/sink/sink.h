@@ -1,5 +1,5 @@
-/* The sink library: what a batch amounts to is decided here, once for every backend that has
- * transactions. The backend looks things up and writes.
+/* The sink library: what a batch amounts to is decided here, once for every backend that keeps
+ * entries in tables. The backend looks things up and writes.
  *
  *   plan.c     the entries, keys and streams that a range is about                (pure)
  *   known.c    what the backend answers                                           (pure)
@@ -7,7 +7,7 @@
  *   parking.c  which op waits behind which parked event                           (pure)
  *   relay.c    the events for the sink's own log
  *   order.c    do the ids of an origin rise here as they do there?
- *   apply.c    the way of a batch: optimistic, informed, halved
+ *   apply.c    the way of a batch: optimistic, informed, halved; the end of a retry
  *
  * What looks at the sink, or writes to it, runs in the backend's transaction, behind its fence and
  * before its cursor; only add() may come before the fence (ldg_sink_may_add_first()). The library
@@ -264,6 +264,14 @@ ledger_rc ldg_sink_write(struct ldg_sink_batch *b, bool added, ledger_error *err
  * transaction of its own: something is parked from the start then. Errors: REJECTED with
  * err->done_count, POSITION_REUSED, REFUSED_ALL, and whatever callbacks give. */
 ledger_rc ldg_sink_apply(struct ldg_sink_batch *b, bool *ret_again, ledger_error *err);
+
+/* The end of parked_retry(): rc, and err, are what the try has come to, which is undone if it
+ * failed. An event that was refused once more is noted, by the backend's parked_note(), and that is
+ * no failure. */
+ledger_rc ldg_sink_retried(ledger_rc rc, void *ctx, int64_t id,
+                           ledger_rc (*parked_note)(void *ctx, int64_t id, const char *reason,
+                                                    ledger_error *err),
+                           bool *ret_applied, ledger_error *err);
 
 /* Did the batch bring entries that were here? Then the next one probably does, too, and is asked
  * about at once. */

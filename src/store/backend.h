@@ -150,6 +150,12 @@ static inline bool ldg_op_is_change(const struct ldg_op *op)
     return op->kind == LDG_OP_SET_TAGS || op->kind == LDG_OP_SET_ANNOTATIONS;
 }
 
+/* Does it bring an entry whose dedup key may be taken? */
+static inline bool ldg_op_has_dedup_key(const struct ldg_op *op)
+{
+    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
+}
+
 /* The texts of ops and of parked events: NULL is as good as "". */
 static inline const char *ldg_or_empty(const char *text)
 {

@@ -950,12 +950,21 @@ static struct fake_parked *parked_of(struct fake *f, int64_t id)
     return NULL;
 }
 
+static ledger_rc note_attempt(void *ctx, int64_t id, const char *reason, ledger_error *err)
+{
+    struct fake *f = ctx;
+    struct fake_parked *row = parked_of(f, id);
+
+    row->attempts++;
+    row->reason = ldg_arena_strdup(&f->arena, reason);
+    return LEDGER_OK;
+}
+
 ledger_rc fake_retry(struct fake *f, size_t index, const struct ldg_op *ops, size_t count,
                      bool *ret_applied, ledger_error *err)
 {
     uint8_t *outcomes = calloc(count + 1, 1);
     struct ldg_sink_batch b;
-    struct fake_parked *row;
     bool again = false;
     ledger_rc rc;
 
@@ -969,15 +978,9 @@ ledger_rc fake_retry(struct fake *f, size_t index, const struct ldg_op *ops, siz
     if (rc == LEDGER_OK && count > 0)
         rc = ldg_sink_apply(&b, &again, err);
     assert_false(again);
-    *ret_applied = rc == LEDGER_OK;
     if (rc != LEDGER_OK)
         state_copy(f->now, f->begun);
-    row = parked_of(f, b.parked_id);
-    if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        row->attempts++;
-        row->reason = ldg_arena_strdup(&f->arena, err->message);
-        rc = LEDGER_OK;
-    }
+    rc = ldg_sink_retried(rc, f, b.parked_id, note_attempt, ret_applied, err);
     free(outcomes);
     check_orders(f);
     return rc;

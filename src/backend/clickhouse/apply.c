@@ -213,11 +213,6 @@ static const struct ldg_sink callbacks = {
 
 /* --- the beginning --------------------------------------------------------------------------- */
 
-static bool has_dedup_key(const struct ldg_op *op)
-{
-    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
-}
-
 /* The ops for the plan: without dedup keys. */
 static ledger_rc leave_keys_out(struct ldg_ch_batch *b, ledger_error *err)
 {
@@ -226,7 +221,7 @@ static ledger_rc leave_keys_out(struct ldg_ch_batch *b, ledger_error *err)
     size_t keyed = 0, at = 0;
 
     for (size_t i = 0; i < b->s.count; i++)
-        keyed += has_dedup_key(&b->ops[i]);
+        keyed += ldg_op_has_dedup_key(&b->ops[i]);
     if (keyed == 0)
         return LEDGER_OK;
     ops = ldg_arena_memdup(b->s.arena, b->ops, b->s.count * sizeof(*ops));
@@ -234,7 +229,7 @@ static ledger_rc leave_keys_out(struct ldg_ch_batch *b, ledger_error *err)
     if (ops == NULL || entries == NULL)
         return ldg_fail_nomem(err);
     for (size_t i = 0; i < b->s.count; i++) {
-        if (!has_dedup_key(&ops[i]))
+        if (!ldg_op_has_dedup_key(&ops[i]))
             continue;
         entries[at] = *ops[i].entry;
         entries[at].dedup_key = "";
@@ -593,7 +588,6 @@ ledger_rc ldg_ch_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
     struct ldg_clickhouse *ch = ctx;
     struct ldg_ch_parked parked;
     struct ldg_ch_batch b;
-    ledger_error refused;
     ledger_rc rc = batch_init(&b, ch, ops, count, err);
 
     ldg_ch_trimmed_forget(ch);
@@ -605,13 +599,5 @@ ledger_rc ldg_ch_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
     if (rc == LEDGER_OK)
         rc = retry(&b, &parked, err);
     batch_fini(&b);
-    if (rc == LEDGER_OK) {
-        *ret_applied = true;
-    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        refused = *err;
-        rc = ldg_ch_parked_note(ch, id, refused.message, err);
-        if (rc == LEDGER_OK)
-            *ret_applied = false;
-    }
-    return rc;
+    return ldg_sink_retried(rc, ch, id, ldg_ch_parked_note, ret_applied, err);
 }

@@ -191,11 +191,6 @@ ledger_rc ldg_ch_parked_find(struct ldg_clickhouse *ch, int64_t id, struct ldg_a
     return rc;
 }
 
-static bool has_dedup_key(const struct ldg_op *op)
-{
-    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
-}
-
 /* Those of the ops' entries, of their log's positions, without entry, and trims. */
 ledger_rc ldg_ch_parked_near_all(struct ldg_clickhouse *ch, const struct ldg_op *ops, size_t count,
                                  struct ldg_arena *arena, struct ldg_ch_parked **ret_parked,
@@ -214,7 +209,7 @@ ledger_rc ldg_ch_parked_near_all(struct ldg_clickhouse *ch, const struct ldg_op 
         lowest = ops[i].log_position < lowest ? ops[i].log_position : lowest;
         highest = ops[i].log_position > highest ? ops[i].log_position : highest;
         changes = changes || ldg_op_is_change(&ops[i]);
-        keyed = keyed || has_dedup_key(&ops[i]);
+        keyed = keyed || ldg_op_has_dedup_key(&ops[i]);
         ldg_ch_key(ops[i].key, key);
         ldg_ch_list_item(&q, i);
         ldg_ch_list_field(&q, key[0] != '\0' ? key : "-");

@@ -624,7 +624,6 @@ ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
                               bool *ret_applied, ledger_error *err)
 {
     struct ldg_pg *pg = ctx;
-    ledger_error refused;
     ledger_rc rc = ldg_pg_enter(pg, err);
 
     if (rc != LEDGER_OK)
@@ -633,15 +632,7 @@ ledger_rc ldg_pg_parked_retry(void *ctx, int64_t id, const struct ldg_op *ops, s
     rc = retry(pg, id, ops, count, err);
     if (alone && ldg_pg_is_outdated(rc, err))
         rc = retry(pg, id, ops, count, err);
-    if (rc == LEDGER_OK) {
-        *ret_applied = true;
-    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        refused = *err;
-        rc = ldg_pg_parked_note(pg, id, refused.message, err);
-        if (rc == LEDGER_OK)
-            *ret_applied = false;
-    }
-    return rc;
+    return ldg_sink_retried(rc, pg, id, ldg_pg_parked_note, ret_applied, err);
 }
 
 /* --- on disk --------------------------------------------------------------------------------- */

@@ -305,7 +305,7 @@ static size_t near_args(const struct ldg_op *ops, size_t count, struct ldg_buf a
             ldg_pg_array_text(&arrays[NEAR_TRIMS], op->stream);
             trims++;
         }
-        if (op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0') {
+        if (ldg_op_has_dedup_key(op)) {
             ldg_pg_array_text(&arrays[NEAR_KEYED], op->stream);
             keyed++;
         }

@@ -513,7 +513,6 @@ ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *op
                                   bool *ret_applied, ledger_error *err)
 {
     struct ldg_sqlite *s = ctx;
-    ledger_error refused;
     uint64_t taken;
     bool own;
     ledger_rc rc = ldg_sqlite_write_begin(s, &own, err);
@@ -526,13 +525,5 @@ ledger_rc ldg_sqlite_parked_retry(void *ctx, int64_t id, const struct ldg_op *op
     if (rc == LEDGER_OK && count > 0)
         rc = retry_ops(s, ops, count, id, err);
     rc = ldg_sqlite_write_end(s, own, rc, err);
-    if (rc == LEDGER_OK) {
-        *ret_applied = true;
-    } else if (rc == LEDGER_ERR_REJECTED || rc == LEDGER_ERR_POSITION_REUSED) {
-        refused = *err;
-        rc = ldg_sqlite_parked_note(s, id, refused.message, err);
-        if (rc == LEDGER_OK)
-            *ret_applied = false;
-    }
-    return rc;
+    return ldg_sink_retried(rc, s, id, ldg_sqlite_parked_note, ret_applied, err);
 }

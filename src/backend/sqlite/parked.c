@@ -290,11 +290,6 @@ static ledger_rc find_of_log(struct near *near, ledger_error *err)
     return ldg_sql_end(&q);
 }
 
-static bool has_dedup_key(const struct ldg_op *op)
-{
-    return op->kind == LDG_OP_APPEND && op->entry->dedup_key[0] != '\0';
-}
-
 /* Is it one behind which an op may have to wait, though it names another entry, or none? */
 static bool may_concern(const struct near *near, struct ldg_sql *q)
 {
@@ -307,7 +302,7 @@ static bool may_concern(const struct near *near, struct ldg_sql *q)
         const struct ldg_op *op = &near->ops[i];
 
         concerns = ((is_unknown && ldg_op_is_change(op)) ||
-                    (has_dedup_key(op) && ldg_op_may_trim(type_name))) &&
+                    (ldg_op_has_dedup_key(op) && ldg_op_may_trim(type_name))) &&
                    (*stream == '\0' || strcmp(stream, op->stream) == 0);
     }
     return concerns;
@@ -320,7 +315,7 @@ static ledger_rc find_others(struct near *near, ledger_error *err)
 
     for (size_t i = 0; i < near->op_count; i++) {
         changes = changes || ldg_op_is_change(&near->ops[i]);
-        keyed = keyed || has_dedup_key(&near->ops[i]);
+        keyed = keyed || ldg_op_has_dedup_key(&near->ops[i]);
     }
     if (!changes && !keyed)
         return LEDGER_OK;
