@@ -131,26 +131,16 @@ static ledger_rc check_flags(const struct ldg_backend *backend, uint32_t flags, 
                 : LEDGER_OK;
 }
 
-ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
-                            enum ldg_role role, ledger_store **ret_store, ledger_error *err)
+/* given: NULL: the URL or the kind of the connection names it. *ret_path: what follows its scheme;
+ * NULL with a connection. */
+static ledger_rc find_backend(ledger_store *store, const struct ldg_backend *given,
+                              const ledger_store_options *options, const char **ret_path,
+                              ledger_error *err)
 {
-    ledger_store *store = NULL;
     const char *path = NULL;
-
-    ledger_rc rc = check_options(options, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    store = ldg_calloc(1, sizeof(*store));
-    if (!store) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
-    ldg_arena_init(&store->scratch, SCRATCH_KEEP_BYTES);
-    rc = copy_options(store, options, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    store->backend = backend;
-    if (backend)
+    ledger_rc rc = LEDGER_OK;
+    store->backend = given;
+    if (given)
         path = store->url ? strchr(store->url, ':') + 1 : NULL;
     else if (store->url)
         rc = ldg_registry_find(store->url, &store->backend, &path, err);
@@ -158,20 +148,22 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         rc = ldg_registry_find_connection(options->connection_kind, &store->backend, err);
     if (rc == LEDGER_OK)
         rc = check_flags(store->backend, options->flags, err);
-    if (rc != LEDGER_OK)
-        goto out;
-    if (path && !*path) {
+    if (rc == LEDGER_OK && path && !*path)
         rc = ldg_fail(err, LEDGER_ERR_INVALID,
-                      "the URL \"%s:\" names no database; write it behind "
-                      "the colon",
+                      "the URL \"%s:\" names no database; write it behind the colon",
                       store->backend->scheme);
-        goto out;
-    }
+    if (rc == LEDGER_OK)
+        *ret_path = path;
+    return rc;
+}
+
+static ledger_rc open_backend(ledger_store *store, const char *path,
+                              const ledger_store_options *options, enum ldg_role role,
+                              ledger_error *err)
+{
     store->ctx = ldg_calloc(1, store->backend->ctx_size);
-    if (!store->ctx) {
-        rc = ldg_fail_nomem(err);
-        goto out;
-    }
+    if (!store->ctx)
+        return ldg_fail_nomem(err);
     set_waits(store, options);
     store->open = (struct ldg_open){
         .backend = store->backend,
@@ -188,8 +180,25 @@ ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_stor
         .http = store->http,
         .role = role,
     };
-    rc = store->backend->open(store->ctx, &store->open, err);
-out:
+    return store->backend->open(store->ctx, &store->open, err);
+}
+
+ledger_rc ldg_store_open_as(const struct ldg_backend *backend, const ledger_store_options *options,
+                            enum ldg_role role, ledger_store **ret_store, ledger_error *err)
+{
+    const char *path = NULL;
+    ledger_rc rc = check_options(options, err);
+    if (rc != LEDGER_OK)
+        return rc;
+    ledger_store *store = ldg_calloc(1, sizeof(*store));
+    if (!store)
+        return ldg_fail_nomem(err);
+    ldg_arena_init(&store->scratch, SCRATCH_KEEP_BYTES);
+    rc = copy_options(store, options, err);
+    if (rc == LEDGER_OK)
+        rc = find_backend(store, backend, options, &path, err);
+    if (rc == LEDGER_OK)
+        rc = open_backend(store, path, options, role, err);
     if (rc == LEDGER_OK)
         *ret_store = store;
     else
