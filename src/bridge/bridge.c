@@ -436,9 +436,8 @@ ledger_rc ledger_bridge_poll(ledger_bridge *bridge, uint64_t *ret_read, ledger_e
 {
     ledger_error local;
     size_t read = 0;
-    ledger_rc rc = LEDGER_ERR_FENCED;
     err = err != NULL ? err : &local;
-    rc = ldg_bridge_check(bridge, "poll", err);
+    ledger_rc rc = ldg_bridge_check(bridge, "poll", err);
     if (rc != LEDGER_OK)
         return rc;
     rc = LEDGER_ERR_FENCED;
@@ -486,6 +485,19 @@ static void note_empty(struct ledger_bridge *bridge, uint64_t look)
     pthread_mutex_unlock(&bridge->mutex);
 }
 
+/* Nothing is left: until somebody commits, or the interval is over. *asked_us: when the sink was
+ * asked last. */
+static ledger_rc wait_for_more(struct ledger_bridge *bridge, struct ldg_pipe *pipe,
+                               int64_t *asked_us, ledger_error *err)
+{
+    /* Now and then the sink is asked as well: somebody may have set it back. */
+    if (ldg_clock_mono_us() - *asked_us >= bridge->options.interval_ms * 1000) {
+        *asked_us = ldg_clock_mono_us();
+        pipe->cursor.loaded = false;
+    }
+    return ldg_store_log_wait(pipe->source, bridge->wake_fd, bridge->options.interval_ms, err);
+}
+
 static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
 {
     struct ldg_pipe *pipe = NULL;
@@ -517,13 +529,7 @@ static ledger_rc run(struct ledger_bridge *bridge, ledger_error *err)
             succeeded(bridge, &retry);
             if (read == 0) {
                 note_empty(bridge, look);
-                /* Now and then the sink is asked as well: somebody may have set it back. */
-                if (ldg_clock_mono_us() - asked_us >= bridge->options.interval_ms * 1000) {
-                    asked_us = ldg_clock_mono_us();
-                    pipe->cursor.loaded = false;
-                }
-                rc = ldg_store_log_wait(pipe->source, bridge->wake_fd, bridge->options.interval_ms,
-                                        err);
+                rc = wait_for_more(bridge, pipe, &asked_us, err);
                 begun_us = ldg_clock_mono_us(); /* it was idle */
             }
         }
