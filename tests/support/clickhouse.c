@@ -3,7 +3,6 @@
 
 #include "fixtures.h"
 
-#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -53,24 +52,11 @@ void tst_ch_require(enum tst_ch_kind kind)
 /* --- from birth to death -----------------------------------------------------------------------
  */
 
-static int free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 static void configure_old(struct tst_ch *ch)
 {
     const char *dir = ch->partner->dir;
     char text[2000];
-    ch->partner->port = free_port();
+    ch->partner->port = tst_free_port();
     snprintf(text, sizeof text,
              "<yandex><logger><level>warning</level><console>1</console></logger>"
              "<http_port>%d</http_port><listen_host>127.0.0.1</listen_host><path>%s/data/</path>"

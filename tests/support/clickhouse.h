@@ -8,6 +8,8 @@
 #ifndef TESTS_SUPPORT_CLICKHOUSE_H
 #define TESTS_SUPPORT_CLICKHOUSE_H
 
+#include "ledger/types.h"
+
 #include "partner.h"
 
 enum tst_ch_kind { TST_CH_ENGINE, TST_CH_OLD };

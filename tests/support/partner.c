@@ -20,42 +20,13 @@
 static struct tst_partner *partners[PARTNERS_MAX];
 static pid_t owner; /* who has to clean up: not a child that we forked */
 
-static void remove_tree(const char *dir)
-{
-    int status;
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("rm", "rm", "-rf", "--", dir, (char *)NULL);
-        _exit(127);
-    }
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-}
-
-/* True when it has ended. */
-static bool reap(struct tst_partner *partner, int64_t wait_us)
-{
-    int64_t end = tst_mono_us() + wait_us;
-    while (partner->pid != 0) {
-        int status;
-        pid_t rc = waitpid(partner->pid, &status, WNOHANG);
-        if (rc == partner->pid || (rc < 0 && errno == ECHILD))
-            partner->pid = 0;
-        else if (tst_mono_us() >= end)
-            return false;
-        else
-            tst_sleep_us(1000);
-    }
-    return true;
-}
-
 static void forget(size_t slot)
 {
     if (partners[slot]->pid != 0) {
         (void)kill(partners[slot]->pid, SIGKILL); /* its data goes with it */
-        (void)reap(partners[slot], START_US);
+        (void)tst_reap(&partners[slot]->pid, START_US);
     }
-    remove_tree(partners[slot]->dir);
+    tst_folder_remove(partners[slot]->dir);
     free(partners[slot]);
     partners[slot] = NULL;
 }
@@ -69,7 +40,6 @@ static void clean_up(void)
 
 struct tst_partner *tst_partner_make(const char *name)
 {
-    const char *tmp = getenv("TMPDIR");
     struct tst_partner *partner = calloc(1, sizeof *partner);
     size_t slot = 0;
     assert_non_null(partner);
@@ -77,10 +47,7 @@ struct tst_partner *tst_partner_make(const char *name)
         owner = getpid();
         assert_int_equal(atexit(clean_up), 0);
     }
-    snprintf(partner->dir, sizeof partner->dir, "%s/ledger-%s-XXXXXX", tmp != NULL ? tmp : "/tmp",
-             name);
-    if (mkdtemp(partner->dir) == NULL)
-        tst_fail("cannot make a folder %s: %s", partner->dir, strerror(errno));
+    tst_folder_make(name, partner->dir);
     while (slot < PARTNERS_MAX && partners[slot] != NULL)
         slot++;
     assert_true(slot < PARTNERS_MAX);
@@ -160,7 +127,7 @@ void tst_partner_stop(struct tst_partner *partner, int signal)
 {
     assert_true(partner->pid > 0);
     (void)kill(partner->pid, signal);
-    if (!reap(partner, tst_slow(START_US)))
+    if (!tst_reap(&partner->pid, tst_slow(START_US)))
         tst_fail("the partner in %s does not stop", partner->dir);
 }
 
@@ -211,14 +178,9 @@ char *tst_partner_get(const struct tst_partner *partner, const char *name)
 
 void tst_partner_show_logs(void)
 {
-    for (size_t i = 0; i < PARTNERS_MAX && owner == getpid(); i++) {
-        char *text = partners[i] != NULL ? tst_partner_get(partners[i], "log") : NULL;
-        size_t size = text != NULL ? strlen(text) : 0;
-        if (size > 0)
-            fprintf(stderr, "the end of the log in %s:\n%s", partners[i]->dir,
-                    text + (size > 2000 ? size - 2000 : 0));
-        free(text);
-    }
+    for (size_t i = 0; i < PARTNERS_MAX && owner == getpid(); i++)
+        if (partners[i] != NULL)
+            tst_show_log(partners[i]->dir);
 }
 
 /* --- what is here -----------------------------------------------------------------------------

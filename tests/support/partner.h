@@ -9,15 +9,15 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "ledger/types.h"
+#include "child.h"
 
 #define TST_PARTNER_ARGS_MAX 16
 
 struct tst_partner {
-    char dir[200]; /* holds what it wants, and log */
-    int port;      /* the same at each run; 0 before the first: it finds one itself and writes it
-                      to <dir>/port */
-    pid_t pid;     /* 0: it does not run */
+    char dir[TST_FOLDER_MAX]; /* holds what it wants, and log */
+    int port;  /* the same at each run; 0 before the first: it finds one itself and writes it
+                  to <dir>/port */
+    pid_t pid; /* 0: it does not run */
 };
 
 /* An empty folder for one, "ledger-<name>-XXXXXX". */

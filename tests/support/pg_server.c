@@ -164,64 +164,15 @@ static void run_program(const struct tst_pg *pg, const char **args)
         tst_fail("%s/%s ended with status %d", bin_dir, args[0], status);
 }
 
-static void remove_tree(const char *dir)
-{
-    int status;
-    pid_t pid = fork();
-    if (pid == 0) {
-        execlp("rm", "rm", "-rf", "--", dir, (char *)NULL);
-        _exit(127);
-    }
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-}
-
-static void show_log(const struct tst_pg *pg, int lines)
-{
-    char path[300], text[8192];
-    size_t size = 0, start;
-    FILE *file;
-    snprintf(path, sizeof path, "%s/log", pg->dir);
-    file = fopen(path, "re");
-    if (file == NULL)
-        return;
-    if (fseek(file, -(long)(sizeof text - 1), SEEK_END) != 0)
-        rewind(file);
-    size = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[size] = '\0';
-    for (start = size; start > 0 && lines >= 0; start--)
-        if (text[start - 1] == '\n' && lines-- == 0)
-            break;
-    fprintf(stderr, "the end of the log of the server on port %d:\n%s", pg->port, text + start);
-}
-
 void tst_pg_show_logs(void)
 {
     for (size_t i = 0; i < SERVERS_MAX && owner == getpid(); i++)
         if (servers[i] != NULL)
-            show_log(servers[i], 12);
+            tst_show_log(servers[i]->dir);
 }
 
 /* --- from birth to death -----------------------------------------------------------------------
  */
-
-/* True when it has ended. */
-static bool reap(struct tst_pg *pg, int64_t wait_us)
-{
-    int64_t end = tst_mono_us() + wait_us;
-    while (pg->pid != 0) {
-        int status;
-        pid_t rc = waitpid(pg->pid, &status, WNOHANG);
-        if (rc == pg->pid || (rc < 0 && errno == ECHILD))
-            pg->pid = 0;
-        else if (tst_mono_us() >= end)
-            return false;
-        else
-            tst_sleep_us(2000);
-    }
-    return true;
-}
 
 static void clean_up(void)
 {
@@ -233,32 +184,18 @@ static void clean_up(void)
     for (size_t i = 0; i < SERVERS_MAX; i++) {
         if (servers[i] == NULL)
             continue;
-        if (!reap(servers[i], 10000000)) {
+        if (!tst_reap(&servers[i]->pid, 10000000)) {
             (void)kill(servers[i]->pid, SIGKILL);
-            (void)reap(servers[i], 10000000);
+            (void)tst_reap(&servers[i]->pid, 10000000);
         }
-        remove_tree(servers[i]->dir);
+        tst_folder_remove(servers[i]->dir);
         free(servers[i]);
         servers[i] = NULL;
     }
 }
 
-int tst_pg_free_port(void)
-{
-    struct sockaddr_in address = { .sin_family = AF_INET };
-    socklen_t size = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    assert_true(fd >= 0);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
-    return ntohs(address.sin_port);
-}
-
 static struct tst_pg *make(void)
 {
-    const char *tmp = getenv("TMPDIR");
     struct tst_pg *pg = calloc(1, sizeof *pg);
     size_t slot = 0;
     assert_non_null(pg);
@@ -266,15 +203,13 @@ static struct tst_pg *make(void)
         owner = getpid();
         assert_int_equal(atexit(clean_up), 0);
     }
-    snprintf(pg->dir, sizeof pg->dir, "%s/ledger-pg-XXXXXX", tmp != NULL ? tmp : "/tmp");
-    if (mkdtemp(pg->dir) == NULL)
-        tst_fail("cannot make a folder %s: %s", pg->dir, strerror(errno));
+    tst_folder_make("pg", pg->dir);
     while (slot < SERVERS_MAX && servers[slot] != NULL)
         slot++;
     assert_true(slot < SERVERS_MAX);
     servers[slot] = pg;
     snprintf(pg->data, sizeof pg->data, "%s/data", pg->dir);
-    pg->port = tst_pg_free_port();
+    pg->port = tst_free_port();
     if (geteuid() == 0)
         assert_int_equal(chown(pg->dir, server_uid, server_gid), 0);
     assert_int_equal(chmod(pg->dir, 0755), 0);
@@ -390,7 +325,7 @@ void tst_pg_stop(struct tst_pg *pg, enum tst_pg_stop how)
     assert_true(pg->pid > 0);
     tst_pg_forget(); /* a smart one waits for every session */
     (void)kill(pg->pid, how == TST_PG_SMART ? SIGTERM : how == TST_PG_FAST ? SIGINT : SIGQUIT);
-    if (!reap(pg, tst_slow(START_US)))
+    if (!tst_reap(&pg->pid, tst_slow(START_US)))
         tst_fail("the server does not stop");
 }
 
@@ -450,7 +385,7 @@ void tst_pg_kill(struct tst_pg *pg)
     for (size_t i = 0; i < count; i++)
         (void)kill(pids[i], SIGKILL);
     (void)kill(pg->pid, SIGKILL);
-    if (!reap(pg, tst_slow(START_US)))
+    if (!tst_reap(&pg->pid, tst_slow(START_US)))
         tst_fail("kill -9 did not end the server");
     for (size_t i = 0; i < count; i++)
         while (!is_gone(pids[i])) {
@@ -472,7 +407,7 @@ void tst_pg_destroy(struct tst_pg **pg)
         return;
     if (gone->pid != 0)
         tst_pg_stop(gone, TST_PG_IMMEDIATE);
-    remove_tree(gone->dir);
+    tst_folder_remove(gone->dir);
     for (size_t i = 0; i < SERVERS_MAX; i++)
         if (servers[i] == gone)
             servers[i] = NULL;

@@ -16,11 +16,13 @@
 
 #include "ledger/types.h"
 
+#include "child.h"
+
 struct tst_pg {
-    char dir[200];  /* the socket's; holds data/ and log */
-    char data[240]; /* PGDATA */
-    int port;       /* on 127.0.0.1 when it listens there; names the socket in any case */
-    pid_t pid;      /* of the postmaster; 0: it does not run */
+    char dir[TST_FOLDER_MAX]; /* the socket's; holds data/ and log */
+    char data[240];           /* PGDATA */
+    int port;                 /* on 127.0.0.1 when it listens there; names the socket in any case */
+    pid_t pid;                /* of the postmaster; 0: it does not run */
 };
 
 struct tst_pg_options {
@@ -62,7 +64,6 @@ const char *tst_pg_url(const struct tst_pg *pg, const char *database, const char
                        const char *more);
 const char *tst_pg_url_tcp(const struct tst_pg *pg, const char *database, const char *role,
                            const char *more);
-int tst_pg_free_port(void);
 
 /* A connection of the test's own; PQfinish. */
 PGconn *tst_pg_connect(const struct tst_pg *pg, const char *database);

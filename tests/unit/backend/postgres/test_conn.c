@@ -1135,7 +1135,7 @@ static void test_refused(void **state)
     assert_string_equal(ldg_pg_sqlstate(&err), "3D000");
     assert_int_equal(try_url(tst_pg_url(server, "latin", NULL, NULL)), LEDGER_ERR_SCHEMA);
     assert_true(says("UTF8"));
-    assert_int_equal(try_url(text_of("postgresql://u:s3cret@127.0.0.1:%d/x", tst_pg_free_port())),
+    assert_int_equal(try_url(text_of("postgresql://u:s3cret@127.0.0.1:%d/x", tst_free_port())),
                      LEDGER_ERR_CONNECT);
     assert_true(says("check host"));
     assert_int_equal(try_url("postgresql://u:s3cret@no-such-host.invalid/x"), LEDGER_ERR_CONNECT);
@@ -1156,7 +1156,7 @@ static void test_refused(void **state)
     assert_int_equal(
         try_url(text_of("postgresql://locked:wrong@127.0.0.1:%d,127.0.0.1:%d/postgres?sslmode="
                         "disable",
-                        tst_pg_free_port(), server->port)),
+                        tst_free_port(), server->port)),
         LEDGER_ERR_PERMISSION);
     assert_string_equal(ldg_pg_sqlstate(&err), "28P01");
 
