@@ -184,7 +184,11 @@ struct bench_apart {
 };
 const struct bench_apart *bench_bridge_apart(const char *source_place, const char *sink_place,
                                              size_t expected, struct rusage *ret_usage);
-int bench_apart_child(char **argv, const ledger_bridge_options *options);
+int bench_apart_child(char **argv, const ledger_bridge_options *options); /* NULL: the defaults */
+/* Its time and its peak, and `name` with the peak and its limit, for a source with a payload of
+ * BENCH_LARGE_BYTES. */
+void bench_apart_print(const char *name, const struct bench_apart *apart, size_t count,
+                       const struct rusage *usage);
 /* A bridge that follows its source from `ready` until `stop`, then drains and ends. */
 void bench_bridge_follow(const char *source_place, const char *sink_place, _Atomic bool *ready,
                          const _Atomic bool *stop);

@@ -1,76 +1,20 @@
-/* See http.h. The partners come from the tests' support, whose few needs of the tests' own frame
- * are met here. */
+/* See http.h. */
 #include "http.h"
 
 #include <curl/curl.h>
 #include <fcntl.h>
 #include <jansson.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fixtures.h"
-
-/* --- what the partners expect of the tests ----------------------------------------------------
- */
-
-void tst_fail_at(const char *file, int line, const char *fmt, ...)
-{
-    char text[600];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    tst_partner_show_logs();
-    bench_die("%s:%d: %s", file, line, text);
-}
-
-int64_t tst_mono_us(void)
-{
-    return bench_now_ns() / 1000;
-}
-
-void tst_sleep_us(int64_t us)
-{
-    bench_pause_ns(us * 1000);
-}
-
-int64_t tst_slow(int64_t us)
-{
-    return us;
-}
-
-/* Stopping partners and removing their folders is more than a signal's handler may do. */
-static void *end_on_signal(void *ctx)
-{
-    const sigset_t *signals = ctx;
-    int number;
-
-    while (sigwait(signals, &number))
-        ;
-    bench_quiet_end();
-    exit(128 + number);
-}
+#include "frame.h"
 
 void bench_http_begin(void)
 {
-    static sigset_t signals;
-    pthread_t thread;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) ||
-        pthread_create(&thread, NULL, end_on_signal, &signals))
-        bench_die("cannot start a thread");
-    pthread_detach(thread);
+    bench_frame_begin(tst_partner_show_logs);
 }
 
 /* --- a receiver --------------------------------------------------------------------------------

@@ -2,18 +2,7 @@
  * of 64 MiB in the middle of it.
  *
  * The bridge runs in a process of its own, started anew: its peak is counted from zero. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "common.h"
-
-static int child(char **argv)
-{
-    ledger_bridge_options options;
-
-    ledger_bridge_options_defaults(&options);
-    return bench_apart_child(argv, &options);
-}
 
 int main(int argc, char **argv)
 {
@@ -23,7 +12,7 @@ int main(int argc, char **argv)
     struct rusage usage;
 
     if (argc == 5)
-        return child(argv);
+        return bench_apart_child(argv, NULL);
     bench_title("memory", "peak memory of a bridge with a large backlog and one large payload");
     bench_path(source, "source.db");
     bench_path(sink, "sink.db");
@@ -31,10 +20,6 @@ int main(int argc, char **argv)
     bench_sink_make(sink);
     apart = bench_bridge_apart(source, sink, count, &usage);
     bench_same_rows(source, sink, true);
-    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,
-           (double)count / apart->progress.end.seconds, bench_cpu_seconds(&usage));
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", apart->peak_mib,
-           2 * BENCH_LARGE_BYTES >> 20);
-    printf("memory %.1fMiB %zuMiB\n", apart->peak_mib, 32 + (2 * BENCH_LARGE_BYTES >> 20));
+    bench_apart_print("memory", apart, count, &usage);
     return 0;
 }

@@ -2,18 +2,7 @@
  * ClickHouse, with one payload of 64 MiB in the middle of it.
  *
  * The bridge runs in a process of its own, started anew: its peak is counted from zero. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "ch.h"
-
-static int child(char **argv)
-{
-    ledger_bridge_options options;
-
-    ledger_bridge_options_defaults(&options);
-    return bench_apart_child(argv, &options);
-}
 
 int main(int argc, char **argv)
 {
@@ -24,7 +13,7 @@ int main(int argc, char **argv)
     struct tst_ch *ch;
 
     if (argc == 5)
-        return child(argv);
+        return bench_apart_child(argv, NULL);
     bench_title("memory-clickhouse", "peak memory of a bridge that carries a large backlog and "
                                      "one large payload into ClickHouse");
     bench_http_begin();
@@ -34,11 +23,6 @@ int main(int argc, char **argv)
     bench_ch_make(ch, sink);
     apart = bench_bridge_apart(source, sink, count, &usage);
     bench_ch_same_rows(ch, source);
-    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,
-           (double)count / apart->progress.end.seconds, bench_cpu_seconds(&usage));
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", apart->peak_mib,
-           2 * BENCH_LARGE_BYTES >> 20);
-    printf("memory-clickhouse %.1fMiB %zuMiB\n", apart->peak_mib,
-           32 + (2 * BENCH_LARGE_BYTES >> 20));
+    bench_apart_print("memory-clickhouse", apart, count, &usage);
     return 0;
 }

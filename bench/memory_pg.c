@@ -2,19 +2,7 @@
  * PostgreSQL servers, with one payload of 64 MiB in the middle of it.
  *
  * The bridge runs in a process of its own, started anew: its peak is counted from zero. */
-#include <stdio.h>
-#include <stdlib.h>
-
 #include "pg.h"
-
-static int child(char **argv)
-{
-    ledger_bridge_options options;
-
-    bench_pg_child();
-    ledger_bridge_options_defaults(&options);
-    return bench_apart_child(argv, &options);
-}
 
 int main(int argc, char **argv)
 {
@@ -23,8 +11,10 @@ int main(int argc, char **argv)
     const struct bench_apart *apart;
     struct rusage usage;
 
-    if (argc == 5)
-        return child(argv);
+    if (argc == 5) {
+        bench_pg_child();
+        return bench_apart_child(argv, NULL);
+    }
     bench_title("memory-pg", "peak memory of a bridge with a large backlog and one large payload, "
                              "PostgreSQL to PostgreSQL");
     bench_pg_start(NULL);
@@ -33,10 +23,6 @@ int main(int argc, char **argv)
     bench_pg_database(sink, BENCH_PG_SINK, "sink", LEDGER_MUTATION_LOG_OFF);
     apart = bench_bridge_apart(source, sink, count, &usage);
     bench_pg_same_rows(source, sink, true);
-    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,
-           (double)count / apart->progress.end.seconds, bench_cpu_seconds(&usage));
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", apart->peak_mib,
-           2 * BENCH_LARGE_BYTES >> 20);
-    printf("memory-pg %.1fMiB %zuMiB\n", apart->peak_mib, 32 + (2 * BENCH_LARGE_BYTES >> 20));
+    bench_apart_print("memory-pg", apart, count, &usage);
     return 0;
 }

@@ -3,8 +3,6 @@
  *
  * The bridge runs in a process of its own, started anew: its peak is counted from zero. */
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "http.h"
 
@@ -37,10 +35,6 @@ int main(int argc, char **argv)
     bench_receiver_start(&receiver, count, BENCH_COUNTS, NULL);
     apart = bench_bridge_apart(source, receiver.url, count, &usage);
     bench_receiver_check(&receiver);
-    printf("bridge: %.1f s, %.0f/s, CPU %.1f s\n", apart->progress.end.seconds,
-           (double)count / apart->progress.end.seconds, bench_cpu_seconds(&usage));
-    printf("peak RSS %.1f MiB, of it %zu MiB allowed for two payloads\n", apart->peak_mib,
-           2 * BENCH_LARGE_BYTES >> 20);
-    printf("memory-webhook %.1fMiB %zuMiB\n", apart->peak_mib, 32 + (2 * BENCH_LARGE_BYTES >> 20));
+    bench_apart_print("memory-webhook", apart, count, &usage);
     return 0;
 }

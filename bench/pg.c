@@ -1,17 +1,14 @@
-/* See pg.h. The servers come from the tests' support, whose few needs of the tests' own frame are
- * met here. */
+/* See pg.h. */
 #include "pg.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include "fixtures.h"
+#include "frame.h"
 #include "pg_server.h"
 
 /* As a fresh installation has it; pg_server.c sets what suits tests. */
@@ -21,65 +18,8 @@ static const char usual_settings[] = "fsync = on\nfull_page_writes = on\nshared_
 
 static struct tst_pg *servers[2];
 
-/* --- what pg_server.c expects of the tests -----------------------------------------------------
- */
-
-void tst_fail_at(const char *file, int line, const char *fmt, ...)
-{
-    char text[600];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    tst_pg_show_logs();
-    bench_die("%s:%d: %s", file, line, text);
-}
-
-int64_t tst_mono_us(void)
-{
-    return bench_now_ns() / 1000;
-}
-
-void tst_sleep_us(int64_t us)
-{
-    bench_pause_ns(us * 1000);
-}
-
-int64_t tst_slow(int64_t us)
-{
-    return us;
-}
-
 /* --- servers -----------------------------------------------------------------------------------
  */
-
-/* Stopping servers and removing their folders is more than a signal's handler may do. */
-static void *end_on_signal(void *ctx)
-{
-    const sigset_t *signals = ctx;
-    int number;
-
-    while (sigwait(signals, &number))
-        ;
-    bench_quiet_end();
-    exit(128 + number);
-}
-
-static void catch_signals(void)
-{
-    static sigset_t signals;
-    pthread_t thread;
-
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    sigaddset(&signals, SIGHUP);
-    if (pthread_sigmask(SIG_BLOCK, &signals, NULL) ||
-        pthread_create(&thread, NULL, end_on_signal, &signals))
-        bench_die("cannot start a thread");
-    pthread_detach(thread);
-}
 
 void bench_pg_start(const char *settings)
 {
@@ -89,7 +29,7 @@ void bench_pg_start(const char *settings)
 
     if (!tst_pg_here(&why))
         bench_die("%s", why);
-    catch_signals();
+    bench_frame_begin(tst_pg_show_logs);
     snprintf(text, sizeof(text), "%s%s", usual_settings, settings ? settings : "");
     for (int i = 0; i < 2; i++)
         servers[i] = tst_pg_start(&options);
