@@ -8,24 +8,17 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
                                 'support'))
 # pylint: disable=wrong-import-position
 import test_http_kill as kills  # noqa: E402
-from partners import PartnerMissing, Receiver  # noqa: E402
-from test_kill import Failure, WRITER, ledgerctl  # noqa: E402
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
+from partners import PartnerMissing, Receiver, free_port, wait_for_port  # noqa: E402
+from tap import Failure, run_cases  # noqa: E402
+from test_kill import WRITER, ledgerctl  # noqa: E402
 
 
 class Nghttpx:
@@ -50,14 +43,7 @@ class Nghttpx:
              '--accesslog-format=$alpn $remote_port $status', '--errorlog-file=/dev/null',
              *options, key, self.certificate],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(('127.0.0.1', self.port), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None and time.monotonic() < end
-                time.sleep(0.01)
+        wait_for_port(self.port, self.process)
 
     def accesses(self):
         """(protocol, port of the client, status) of each request."""
@@ -118,19 +104,7 @@ def main():
     cases = [('streams side by side over one connection', one_connection),
              ('connections that end in between', connection_ends),
              ('a server without HTTP/2', http1_where_it_is_all)]
-    failed = 0
-    for number, (name, run) in enumerate(cases, 1):
-        try:
-            run()
-            print(f'ok {number} - {name}', flush=True)
-        except PartnerMissing as why:
-            print(f'ok {number} - {name} # SKIP {why}', flush=True)
-        except Failure as failure:
-            failed += 1
-            for line in str(failure).splitlines():
-                print('# ' + line)
-            print(f'not ok {number} - {name}', flush=True)
-    print(f'1..{len(cases)}')
+    failed, _ = run_cases(cases, PartnerMissing)
     return 1 if failed else 0
 
 

@@ -8,6 +8,7 @@ leaves no half write. In one round the log is of a store in the middle: what it 
 written, whose ids are texts. LEDGER_TEST_KILLS=n: how often in all (default 100);
 LEDGER_TEST_SEED=n: same choices again (the moments differ, of course). Prints TAP."""
 import collections
+import functools
 import json
 import os
 import random
@@ -19,15 +20,16 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                'support'))
+# pylint: disable=wrong-import-position
+from tap import Failure, run_cases  # noqa: E402
+
 WRITER, LEDGERCTL = sys.argv[1], sys.argv[2]
 KILLS = int(os.environ.get('LEDGER_TEST_KILLS') or 100)
 SEED = int(os.environ.get('LEDGER_TEST_SEED') or time.time())
 SLOW = 8 if os.environ.get('LEDGER_TEST_SANITIZED') else 1
 TABLE = 'ledger_entries'
-
-
-class Failure(Exception):
-    pass
 
 
 class Process:
@@ -363,31 +365,13 @@ def first_runs():
 def main():
     random.seed(SEED)
     print(f'# seed {SEED}', flush=True)
-    rounds = [(1, 0.3), (2, 0.3), (4, 0.4)]
-    failed = total = 0
-    for number, (bridges, share) in enumerate(rounds, 1):
-        name = f'killed writer and {bridges} bridge{"s" if bridges > 1 else ""}'
-        try:
-            total += round_of(bridges, max(1, round(KILLS * share)))
-            print(f'ok {number} - {name}', flush=True)
-        except Failure as failure:
-            failed += 1
-            for line in str(failure).splitlines():
-                print('# ' + line)
-            print(f'not ok {number} - {name}', flush=True)
+    rounds = [(f'killed writer and {bridges} bridge{"s" if bridges > 1 else ""}',
+               functools.partial(round_of, bridges, max(1, round(KILLS * share))))
+              for bridges, share in ((1, 0.3), (2, 0.3), (4, 0.4))]
     others = [('killed bridges that carry texts for ids', lambda: round_of_texts(KILLS // 5)),
               ('four first runs at once', first_runs)]
-    for number, (name, run) in enumerate(others, len(rounds) + 1):
-        try:
-            total += run() or 0
-            print(f'ok {number} - {name}', flush=True)
-        except Failure as failure:
-            failed += 1
-            for line in str(failure).splitlines():
-                print('# ' + line)
-            print(f'not ok {number} - {name}', flush=True)
-    print(f'# {total} kills in all')
-    print(f'1..{len(rounds) + len(others)}')
+    failed, kills = run_cases(rounds + others)
+    print(f'# {kills} kills in all')
     return 1 if failed else 0
 
 

@@ -5,6 +5,7 @@ As test_kill.py, which has the rest: a writer and some bridges are killed and st
 the rest is carried over, `ledgerctl bridge verify` must say "equal", and so must a comparison in
 plain SQL. LEDGER_TEST_KILLS=n: how often in all (default 100). Prints TAP."""
 import collections
+import functools
 import json
 import os
 import random
@@ -19,7 +20,8 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
 # pylint: disable=wrong-import-position
 import test_kill as base  # noqa: E402
 from pg_server import PgMissing, PgServer  # noqa: E402
-from test_kill import Failure, Process, ledgerctl  # noqa: E402
+from tap import Failure, run_cases  # noqa: E402
+from test_kill import Process, ledgerctl  # noqa: E402
 
 TABLE = base.TABLE
 COLUMNS = 'id, stream, {payload}, order_key, dedup_key, schema_version, metadata, tags, annotations'
@@ -212,23 +214,14 @@ def round_of(kinds, bridge_count, kills):
 def main():
     random.seed(base.SEED)
     print(f'# seed {base.SEED}', flush=True)
-    rounds = [((PgStore, PgStore), 1, 0.3), ((PgStore, PgStore), 4, 0.3),
-              ((SqliteStore, PgStore), 2, 0.2), ((PgStore, SqliteStore), 2, 0.2)]
-    failed = 0
-    for number, (kinds, bridges, share) in enumerate(rounds, 1):
-        name = (f'{kinds[0].name} to {kinds[1].name}, killed writer and {bridges}'
-                f' bridge{"s" if bridges > 1 else ""}')
-        try:
-            round_of(kinds, bridges, max(1, round(base.KILLS * share)))
-            print(f'ok {number} - {name}', flush=True)
-        except PgMissing as reason:
-            print(f'ok {number} - {name} # SKIP {reason}', flush=True)
-        except (Failure, AssertionError) as failure:
-            failed += 1
-            for line in str(failure).splitlines():
-                print('# ' + line)
-            print(f'not ok {number} - {name}', flush=True)
-    print(f'1..{len(rounds)}')
+    rounds = [(f'{kinds[0].name} to {kinds[1].name}, killed writer and {bridges}'
+               f' bridge{"s" if bridges > 1 else ""}',
+               functools.partial(round_of, kinds, bridges, max(1, round(base.KILLS * share))))
+              for kinds, bridges, share in (((PgStore, PgStore), 1, 0.3),
+                                            ((PgStore, PgStore), 4, 0.3),
+                                            ((SqliteStore, PgStore), 2, 0.2),
+                                            ((PgStore, SqliteStore), 2, 0.2))]
+    failed, _ = run_cases(rounds, PgMissing, (Failure, AssertionError))
     return 1 if failed else 0
 
 

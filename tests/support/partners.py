@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,24 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class PartnerMissing(Exception):
     """The machine lacks what a partner needs."""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_port(port, process):
+    """Until the process takes connections."""
+    end = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(('127.0.0.1', port), 1).close()
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.01)
 
 
 def _die_with_parent():

@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
                                 'support'))
 # pylint: disable=wrong-import-position
 from pg_server import PgMissing, PgServer  # noqa: E402
+from tap import show_checks  # noqa: E402
 
 
 def outbox(*args):
@@ -31,12 +32,7 @@ def main():
              outbox('host=/nonexistent')[0], 1),
             ('without an argument it is a usage error', outbox()[0], 2),
         ]
-    print(f'1..{len(got)}')
-    for number, (name, is_, wanted) in enumerate(got, 1):
-        print(f'{"ok" if is_ == wanted else "not ok"} {number} - {name}')
-        if is_ != wanted:
-            print(f'# got {is_!r}\n# expected {wanted!r}')
-    return 0 if all(is_ == wanted for _, is_, wanted in got) else 1
+    return show_checks(got)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,11 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                'support'))
+# pylint: disable=wrong-import-position
+from tap import show_checks  # noqa: E402
+
 
 def run(*args):
     done = subprocess.run(args, capture_output=True, text=True, check=False, timeout=60)
@@ -83,12 +88,7 @@ def main():
         check('a sink that keeps its state needs none', (code, 'leave --state' in err), (2, True))
         check('without arguments it is a usage error', run(sys.argv[1])[0], 2)
 
-    print(f'1..{len(checks)}')
-    for number, (name, is_, wanted) in enumerate(checks, 1):
-        print(f'{"ok" if is_ == wanted else "not ok"} {number} - {name}')
-        if is_ != wanted:
-            print(f'# got {is_!r}\n# expected {wanted!r}')
-    return 0 if all(is_ == wanted for _, is_, wanted in checks) else 1
+    return show_checks(checks)
 
 
 if __name__ == '__main__':

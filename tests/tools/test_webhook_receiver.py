@@ -7,7 +7,6 @@ import hmac
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,14 +14,14 @@ import time
 import urllib.error
 import urllib.request
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
+                                'support'))
+# pylint: disable=wrong-import-position
+from partners import free_port, wait_for_port  # noqa: E402
+from tap import show_checks  # noqa: E402
+
 KEYS = [b'0123456789abcdef01234567', b'another key of 32 bytes length..']
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 class Example:
@@ -39,14 +38,7 @@ class Example:
             self.process = subprocess.Popen(
                 [sys.executable, sys.argv[1], str(self.port), self.secrets], stdout=out,
                 stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(('127.0.0.1', self.port), 1).close()
-                return
-            except OSError:
-                assert self.process.poll() is None and time.monotonic() < end
-                time.sleep(0.01)
+        wait_for_port(self.port, self.process)
 
     def lines(self):
         with open(self.printed, encoding='utf-8') as file:
@@ -125,12 +117,7 @@ def main():
             example.process.kill()
             example.process.wait()
 
-    print(f'1..{len(checks)}')
-    for number, (name, is_, wanted) in enumerate(checks, 1):
-        print(f'{"ok" if is_ == wanted else "not ok"} {number} - {name}')
-        if is_ != wanted:
-            print(f'# got {is_!r}\n# expected {wanted!r}')
-    return 0 if all(is_ == wanted for _, is_, wanted in checks) else 1
+    return show_checks(checks)
 
 
 if __name__ == '__main__':
