@@ -612,6 +612,34 @@ static void parts_come_again_as_they_were(void **state)
     rig_down(&rig);
 }
 
+/* What was lost behind an event that was refused comes again as it was, too: that event is tried
+ * again, and is joined with nothing behind it. */
+static void requests_behind_a_refused_event_come_again_as_they_were(void **state)
+{
+    struct rig rig;
+    ledger_error err = { 0 };
+    rig_up(&rig, state, NULL);
+    append(&rig, "a", 1);
+    assert_int_equal(carry(&rig), 1);
+    tst_append(rig.source, "a", "\"bad\"", NULL, NULL);
+    tst_tag(rig.source, "a", 1, "between");
+    tst_append(rig.source, "a", "\"lost\"", NULL, NULL);
+    tst_append(rig.source, "a", "4", NULL, NULL);
+    tst_receiver_script(rig.receiver,
+                        "{\"act\": \"answer\", \"status\": 422, \"times\": 0, \"match\": "
+                        "\"bad\"}\n{\"act\": \"cut\", \"bytes\": 5, \"match\": \"lost\"}\n");
+    ledger_bridge *bridge = bridge_up(&rig);
+    tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_BUSY, &err);
+    assert_int_equal(tst_drain(bridge), 4);
+    ledger_bridge_destroy(&bridge);
+    sizes_are(&rig, NULL, "1 1 0 2 1 2");
+    json_t *all = tst_receiver_requests(rig.receiver);
+    assert_true(is_same_request(json_array_get(all, 3), json_array_get(all, 5)));
+    json_decref(all);
+    tst_receiver_check(rig.receiver);
+    rig_down(&rig);
+}
+
 /* --- pauses and stops ------------------------------------------------------------------------ */
 
 static void a_receiver_asks_for_a_pause(void **state)
@@ -980,6 +1008,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_refused_event_may_stop_it, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(an_endpoint_that_refuses_all, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(parts_come_again_as_they_were, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(requests_behind_a_refused_event_come_again_as_they_were,
+                                        tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(a_receiver_asks_for_a_pause, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(a_stop_ends_a_request, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(cut_anywhere, tst_setup, tst_teardown),

@@ -102,8 +102,10 @@ static void note_later(struct batch *batch, const struct ldg_http_exchange *exch
     note(batch, TRANSIENT, &why);
 }
 
-static void note_refusal(struct batch *batch, const struct ldg_webhook_request *request, int status,
-                         const char *excerpt)
+/* Until the batch is done the event may come first in its stream again, with a gap behind it where
+ * others were taken: what was lost behind that gap shall not be joined with it. */
+static ledger_rc note_refusal(struct batch *batch, const struct ldg_webhook_request *request,
+                              int status, const char *excerpt, ledger_error *err)
 {
     ledger_error why;
     (void)ldg_fail_native(&why, LEDGER_ERR_REJECTED, LDG_WEBHOOK_NAME, status,
@@ -111,6 +113,7 @@ static void note_refusal(struct batch *batch, const struct ldg_webhook_request *
                           *excerpt != '\0' ? ": " : "", excerpt);
     why.done_count = request->ops[0];
     note(batch, REFUSAL, &why);
+    return ldg_webhook_cuts_add(&batch->webhook->cuts, &batch->apply->ops[request->ops[0]], err);
 }
 
 /* One of its events may be at fault, and which one only the receiver knows: each half is sent
@@ -152,7 +155,7 @@ static ledger_rc take_answer(struct batch *batch, struct ldg_http_exchange *exch
     } else if (request->count > 1) {
         rc = halve(batch, request, err);
     } else {
-        note_refusal(batch, request, status, excerpt);
+        rc = note_refusal(batch, request, status, excerpt, err);
     }
     request->lane = NULL;
     ldg_http_done(batch->webhook->http, exchange);
