@@ -32,6 +32,7 @@ struct delivery {
     struct slot *slots;       /* by entry, then in order of the log; NULL: nobody asked yet */
     struct ldg_place *places; /* per op: among the events that are parked on its entry; likewise */
     int64_t own_row;          /* of the parked event that is tried again; else NOT_PARKED */
+    bool own_is_there;        /* it still is on the list */
     struct ldg_refusals refusals;
 };
 
@@ -290,9 +291,12 @@ static ledger_rc find_waiting(struct delivery *run, ledger_error *err)
     for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
         if (!ldg_id_is_none(rows[i].key))
             note_places(run, &rows[i]);
-    for (size_t i = 0; rc == LEDGER_OK && i < count; i++)
-        if (rows[i].id != run->own_row)
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
+        if (rows[i].id == run->own_row)
+            run->own_is_there = true;
+        else
             rc = hold_behind(run, &rows[i], err);
+    }
     for (size_t i = 0; rc == LEDGER_OK && i < run->count; i++) {
         if (run->ops[i].kind != LDG_OP_PARK)
             continue;
@@ -715,6 +719,8 @@ ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_p
     ledger_rc rc = begin(&run, deliverer, arena, own, own_count, outcomes, row->id, err);
     if (rc == LEDGER_OK)
         rc = find_waiting(&run, err);
+    if (rc == LEDGER_OK && own_count > 0 && !run.own_is_there)
+        rc = ldg_fail(err, LEDGER_ERR_NOT_FOUND, "no parked event %lld", (long long)row->id);
     if (rc != LEDGER_OK)
         return rc;
     const char *reason = first_reason(&run);

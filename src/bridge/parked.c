@@ -151,6 +151,8 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
         rc = ldg_deliver_parked(run->deliverer, row, ops, count, &run->arena, &applied, err);
     else
         rc = ldg_store_parked_retry(run->keeper, row->id, ops, count, &applied, err);
+    if (rc == LEDGER_ERR_NOT_FOUND && run->only == 0)
+        return LEDGER_OK; /* gone since the list was read: a trim took it away, or somebody did */
     if (rc != LEDGER_OK)
         return rc;
     if (applied)

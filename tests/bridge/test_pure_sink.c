@@ -574,6 +574,36 @@ static void numbers_stay_as_they_were(void **state)
     }
 }
 
+/* A trim that is tried again takes parked events with it that were on the list when the retry
+ * looked: these are not delivered any more, and do not end it. */
+static void a_retried_trim_takes_others_away(void **state)
+{
+    static const char *const log[] = {
+        "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"3\"}",
+        "{\"type\":\"trim\",\"stream\":\"s\",\"before_id\":\"2\"}",
+        "{\"type\":\"trim\",\"stream\":\"t\",\"before_id\":\"1\"}",
+    };
+    static const char *const retried[] = { "1:3 s trim but 0", "1:1 t trim but 0" };
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source"), *sink = open_pure();
+    ledger_bridge_options o;
+    ledger_error err;
+    uint64_t applied = 0, left = 9;
+    state_options(*state, source, TST_SQLITE, &o);
+    for (size_t i = 0; i < 3; i++)
+        tst_log_text(source, log[i]);
+    ledger_bridge *bridge = tst_bridge(source, sink, &o);
+    got.refuse = "trim";
+    assert_int_equal(tst_drain(bridge), 3);
+    got.refuse = NULL;
+    got.count = 0;
+    tst_ok(ledger_bridge_retry(bridge, 0, &applied, &left, &err), &err);
+    assert_int_equal(applied, 2);
+    assert_int_equal(left, 0);
+    check_lines(retried, 2);
+    ledger_bridge_destroy(&bridge);
+    ledger_store_close(&sink);
+}
+
 /* A sink that refuses what it was not given is broken, and nobody can tell what it means: neither a
  * batch nor a retry goes on. */
 static void refuses_no_more_than_was_given(void **state)
@@ -752,13 +782,21 @@ static void keeps_texts_aside(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(takes_what_comes),          T(comes_again_after_a_failure),
-        T(knows_origins_apart),       T(parks_in_the_state_store),
-        T(trims_what_is_parked),      T(delivers_each_once),
-        T(no_circle_of_two_logs),     T(others_drop_and_retry),
-        T(waits_for_the_state_store), T(keeps_state_apart),
-        T(says_what_it_cannot_do),    T(keeps_texts_aside),
-        T(numbers_stay_as_they_were), T(refuses_no_more_than_was_given),
+        T(takes_what_comes),
+        T(comes_again_after_a_failure),
+        T(knows_origins_apart),
+        T(parks_in_the_state_store),
+        T(trims_what_is_parked),
+        T(delivers_each_once),
+        T(no_circle_of_two_logs),
+        T(others_drop_and_retry),
+        T(waits_for_the_state_store),
+        T(keeps_state_apart),
+        T(says_what_it_cannot_do),
+        T(keeps_texts_aside),
+        T(numbers_stay_as_they_were),
+        T(a_retried_trim_takes_others_away),
+        T(refuses_no_more_than_was_given),
     };
     return cmocka_run_group_tests_name("pure sink", tests, NULL, NULL);
 }
