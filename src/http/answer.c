@@ -270,7 +270,7 @@ void ldg_http_excerpt(const struct ldg_buf *answer, char text[LDG_HTTP_EXCERPT_M
         const size_t size = character_bytes(p + at, answer->size - at);
         const bool is_blank = size == 0 ? false : p[at] == ' ' || is_control(p + at, size);
         const size_t step = size > 0 ? size : 1;
-        if (used + (size > 0 ? size : 1) > room) {
+        if (used + step > room) {
             memcpy(text + used, more, sizeof(more) - 1);
             used += sizeof(more) - 1;
             break;

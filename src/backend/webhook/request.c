@@ -119,8 +119,8 @@ ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
         return ldg_fail_nomem(err);
     if (request->body.rc != LEDGER_OK)
         return ldg_fail(err, LEDGER_ERR_REJECTED,
-                        "the body of a request with this event alone is "
-                        "larger than 1 GiB, or it has no JSON of its own");
+                        "the body of a request with this event alone is larger than 1 GiB, or "
+                        "the event cannot be written as JSON");
     ldg_webhook_id(&queue->ops[request->ops[0]], &queue->ops[request->ops[request->count - 1]],
                    request->count, id);
     request->piece =
