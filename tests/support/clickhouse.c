@@ -42,13 +42,6 @@ bool tst_ch_here(enum tst_ch_kind kind, const char **ret_why)
     return why[0] == '\0';
 }
 
-void tst_ch_require(enum tst_ch_kind kind)
-{
-    const char *why;
-    if (!tst_ch_here(kind, &why))
-        tst_skip(why);
-}
-
 /* --- from birth to death -----------------------------------------------------------------------
  */
 
@@ -78,7 +71,9 @@ static void configure_old(struct tst_ch *ch)
 struct tst_ch *tst_ch_start(enum tst_ch_kind kind, const struct tst_ch_options *options)
 {
     static const struct tst_ch_options none = { 0 };
-    tst_ch_require(kind);
+    const char *why;
+    if (!tst_ch_here(kind, &why))
+        tst_skip(why);
     struct tst_ch *ch = calloc(1, sizeof *ch);
     assert_non_null(ch);
     if (options == NULL)

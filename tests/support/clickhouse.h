@@ -2,7 +2,7 @@
  * (clickhouse_front.py), and Debian's server of 2018, which is too old for the library but is a
  * real one. Each has a folder and a port of its own; gone when the program ends.
  *
- * Where one cannot be had the running test is skipped with the reason, and with CI=true it fails.
+ * Where one cannot be had the running test is skipped with the reason, also with CI=true.
  * LEDGER_TEST_CHDB names the folder of the engine (build-partners/chdb-core),
  * LEDGER_TEST_CLICKHOUSE the old server (/usr/sbin/clickhouse-server). */
 #ifndef TESTS_SUPPORT_CLICKHOUSE_H
@@ -30,7 +30,6 @@ struct tst_ch_options {
 
 /* Can one be started here? *ret_why (may be NULL) says why not. */
 bool tst_ch_here(enum tst_ch_kind kind, const char **ret_why);
-void tst_ch_require(enum tst_ch_kind kind);
 
 /* options NULL: none. Of the strings nothing is copied. */
 struct tst_ch *tst_ch_start(enum tst_ch_kind kind, const struct tst_ch_options *options);
