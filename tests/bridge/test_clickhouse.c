@@ -89,6 +89,16 @@ static char *live_rows_of(const char *database, const char *table)
         table);
 }
 
+/* However a log is cut, and by whom, each entry has the same version in the end: in the table that
+ * was filled so, and in one that was filled at once. */
+static void assert_same_live_rows(const char *database, const char *at_once)
+{
+    char *a = live_rows_of(database, "ledger_entries"), *b = live_rows_of(database, at_once);
+    assert_string_equal(a, b);
+    free(a);
+    free(b);
+}
+
 /* --- equal ------------------------------------------------------------------------------------
  */
 
@@ -146,12 +156,8 @@ static void restart_after_each_batch(void **state)
         ledger_bridge_destroy(&bridge);
     }
     tst_assert_equal(source, sink, 0);
-    /* However a log is cut, each entry has the same version in the end. */
     (void)tst_bridge_once(source, whole, NULL);
-    char *a = live_rows_of(database, "ledger_entries"), *b = live_rows_of(database, "whole");
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
+    assert_same_live_rows(database, "whole");
 }
 
 /* The cursor goes back to any place, again and again; then all is as if it never had. */
@@ -497,10 +503,7 @@ static void bridges_side_by_side(void **state)
         ledger_bridge_destroy(&pollers[i].bridge);
     tst_assert_equal(source, sink, 0);
     (void)tst_bridge_once(source, alone, NULL);
-    char *a = live_rows_of(database, "ledger_entries"), *b = live_rows_of(database, "alone");
-    assert_string_equal(a, b);
-    free(a);
-    free(b);
+    assert_same_live_rows(database, "alone");
 }
 
 /* One stands still between the fence and its rows, while the other goes through the whole log, to
@@ -916,66 +919,45 @@ static size_t page(ledger_store *store, const char *stream, const ledger_read_op
     return count;
 }
 
+static const ledger_append_input special = {
+    .payload = { "{\"a\": 1}", 8 },
+    .order_key = "o'\\\t\n",
+    .metadata = { (const ledger_pair[]){ { "k", "v\\'\"" } }, 1 },
+    .tags = { (const char *const[]){ "x", "y'\\z" }, 2 },
+};
+#define SPECIAL_STREAM "a'b\\c\td"
+
+/* An entry full of what SQL and TabSeparated take for signs, and six in "s" and in "t". */
+static void carry_readable(struct tst_env *env, ledger_store **ret_source, ledger_store **ret_sink)
+{
+    ledger_error err = { 0 };
+    *ret_source = tst_open(env, TST_SQLITE, "source");
+    *ret_sink = open_sink(env, new_database());
+    tst_ok(ledger_store_append(*ret_source, SPECIAL_STREAM, &special, 1, NULL, &err), &err);
+    for (int i = 0; i < 12; i++)
+        tst_append(*ret_source, i % 2 ? "s" : "t", "\"Hello\"", NULL, i < 3 ? "few" : NULL);
+    (void)tst_bridge_once(*ret_source, *ret_sink, NULL);
+}
+
 static void a_store_is_read(void **state)
 {
-    struct tst_env *env = *state;
-    ledger_store *source = tst_open(env, TST_SQLITE, "source");
-    ledger_store *sink = open_sink(env, new_database());
-    ledger_read_options o;
-    ledger_stream_stat stat;
+    ledger_store *source, *sink;
     ledger_names names = { 0 };
     ledger_batch *batch = NULL;
     ledger_tail *tail = NULL;
+    ledger_stream_stat stat;
     ledger_error err = { 0 };
     ledger_id id;
-    const ledger_append_input input = {
-        .payload = { "{\"a\": 1}", 8 },
-        .order_key = "o'\\\t\n",
-        .metadata = { (const ledger_pair[]){ { "k", "v\\'\"" } }, 1 },
-        .tags = { (const char *const[]){ "x", "y'\\z" }, 2 },
-    };
-    tst_ok(ledger_store_append(source, "a'b\\c\td", &input, 1, NULL, &err), &err);
-    for (int i = 0; i < 12; i++)
-        tst_append(source, i % 2 ? "s" : "t", "\"Hello\"", NULL, i < 3 ? "few" : NULL);
-    (void)tst_bridge_once(source, sink, NULL);
+    carry_readable(*state, &source, &sink);
     assert_int_equal(tst_count(sink, NULL), 13);
-    assert_int_equal(tst_count(sink, "a'b\\c\td"), 1);
+    assert_int_equal(tst_count(sink, SPECIAL_STREAM), 1);
     tst_ok(ledger_store_list_streams(sink, NULL, 0, &names, &err), &err);
     assert_int_equal(names.count, 3);
-    assert_string_equal(names.items[0], "a'b\\c\td");
+    assert_string_equal(names.items[0], SPECIAL_STREAM);
     ledger_names_destroy(&names);
-    tst_ok(ledger_store_list_streams(sink, "a'b\\c\td", 1, &names, &err), &err);
+    tst_ok(ledger_store_list_streams(sink, SPECIAL_STREAM, 1, &names, &err), &err);
     assert_string_equal(names.items[0], "s");
     ledger_names_destroy(&names);
-    ledger_read_options_defaults(&o);
-    o.order_key = "o'\\\t\n";
-    assert_int_equal(page(sink, NULL, &o), 1);
-    o.order_key = NULL;
-    o.metadata = input.metadata;
-    o.tag = "y'\\z";
-    assert_int_equal(page(sink, NULL, &o), 1);
-    o.tag = "y";
-    assert_int_equal(page(sink, NULL, &o), 0);
-    ledger_read_options_defaults(&o);
-    o.limit = 4;
-    o.max_bytes = 1;
-    assert_int_equal(page(sink, "s", &o), 1);
-    o.max_bytes = 0;
-    size_t seen = 0;
-    char last[LEDGER_ID_TEXT_MAX] = "";
-    for (size_t count = 1; count > 0; seen += count) { /* in pages, in order */
-        tst_ok(ledger_store_read(sink, NULL, &o, &batch, &err), &err);
-        count = ledger_batch_count(batch);
-        for (size_t i = 0; i < count; i++) {
-            const ledger_entry *e = ledger_batch_entry(batch, i);
-            assert_true(strcmp(e->id.text, last) > 0);
-            snprintf(last, sizeof last, "%s", e->id.text);
-        }
-        o.has_after = true;
-        o.after.text = last;
-        ledger_batch_destroy(&batch);
-    }
-    assert_int_equal(seen, 13);
     tst_ok(ledger_store_search(sink, "s", "hELLO", NULL, &batch, &err), &err);
     assert_int_equal(ledger_batch_count(batch), 6);
     ledger_batch_destroy(&batch);
@@ -995,8 +977,47 @@ static void a_store_is_read(void **state)
     assert_int_equal(ledger_batch_count(batch), 1);
     ledger_batch_destroy(&batch);
     ledger_tail_close(&tail);
-    tst_fails(ledger_store_append(sink, "s", &input, 1, NULL, &err), LEDGER_ERR_UNSUPPORTED, &err);
+    tst_fails(ledger_store_append(sink, "s", &special, 1, NULL, &err), LEDGER_ERR_UNSUPPORTED,
+              &err);
     assert_non_null(strstr(err.message, "is written by bridges"));
+}
+
+static void it_is_read_by_filters_and_in_pages(void **state)
+{
+    ledger_store *source, *sink;
+    ledger_batch *batch = NULL;
+    ledger_read_options o;
+    ledger_error err = { 0 };
+    size_t seen = 0;
+    char last[LEDGER_ID_TEXT_MAX] = "";
+    carry_readable(*state, &source, &sink);
+    ledger_read_options_defaults(&o);
+    o.order_key = special.order_key;
+    assert_int_equal(page(sink, NULL, &o), 1);
+    o.order_key = NULL;
+    o.metadata = special.metadata;
+    o.tag = "y'\\z";
+    assert_int_equal(page(sink, NULL, &o), 1);
+    o.tag = "y";
+    assert_int_equal(page(sink, NULL, &o), 0);
+    ledger_read_options_defaults(&o);
+    o.limit = 4;
+    o.max_bytes = 1;
+    assert_int_equal(page(sink, "s", &o), 1);
+    o.max_bytes = 0;
+    for (size_t count = 1; count > 0; seen += count) { /* in order */
+        tst_ok(ledger_store_read(sink, NULL, &o, &batch, &err), &err);
+        count = ledger_batch_count(batch);
+        for (size_t i = 0; i < count; i++) {
+            const ledger_entry *e = ledger_batch_entry(batch, i);
+            assert_true(strcmp(e->id.text, last) > 0);
+            snprintf(last, sizeof last, "%s", e->id.text);
+        }
+        o.has_after = true;
+        o.after.text = last;
+        ledger_batch_destroy(&batch);
+    }
+    assert_int_equal(seen, 13);
 }
 
 static uint64_t differences(ledger_store *source, ledger_store *sink)
@@ -1202,6 +1223,7 @@ int main(int argc, char **argv)
         TEST(another_store_keeps_the_state),
         TEST(an_entry_comes_late_by_another_bridge),
         TEST(a_store_is_read),
+        TEST(it_is_read_by_filters_and_in_pages),
         TEST(verify_finds_every_difference),
         TEST(tables_of_another_shape),
         TEST(what_cannot_be_opened),
