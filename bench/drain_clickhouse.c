@@ -3,7 +3,6 @@
  *
  * The blocks are those of the bridge, recorded in a run that is not timed. */
 #include <stdio.h>
-#include <string.h>
 
 #include "ch.h"
 

@@ -2,10 +2,8 @@
  *
  * Invariant: a message names the server and nothing else of the URL; what libcurl says goes through
  * the redactor. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/error.h"
 #include "http/slot.h"

@@ -8,7 +8,6 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Rows are sent when so much of them is packed. */
@@ -174,7 +173,7 @@ static ledger_rc change_items(struct ldg_ch_batch *b, ledger_error *err)
 
 /* --- entries that are added ------------------------------------------------------------------ */
 
-/* The op's entry, with nothing done to it. id, key: room for texts. */
+/* The op's entry, with nothing done to it; views id, key and source_id, which it fills. */
 static ledger_rc begin_row(struct ldg_ch_batch *b, const struct ldg_op *op, struct ldg_ch_row *row,
                            char id[LEDGER_ID_TEXT_MAX], char key[LDG_CH_KEY_MAX],
                            char source_id[LEDGER_ID_TEXT_MAX], ledger_error *err)

@@ -123,6 +123,7 @@ void ldg_ch_bind(struct ldg_ch_query *q, const char *name, const char *value);
 void ldg_ch_bind_int(struct ldg_ch_query *q, const char *name, int64_t value);
 /* Of {name:UInt64}. */
 void ldg_ch_bind_u64(struct ldg_ch_query *q, const char *name, uint64_t value);
+/* For this query alone. The name and value are pasted into its URL as they are. */
 void ldg_ch_setting(struct ldg_ch_query *q, const char *name, const char *value);
 /* A list of texts within a statement, which the server takes apart: each as the digits of its
  * bytes, so that nothing in it is ever read as SQL. begin: a SELECT of `columns`, in which field n

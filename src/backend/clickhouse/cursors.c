@@ -7,8 +7,6 @@
 #include "backend/clickhouse/clickhouse.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define ORIGINS_MAX 100000

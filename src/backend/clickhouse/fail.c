@@ -5,7 +5,6 @@
 #include "backend/clickhouse/fail.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"

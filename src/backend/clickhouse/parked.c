@@ -6,8 +6,6 @@
 #include "backend/clickhouse/apply.h"
 
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char looking[] = "looking for parked events";

@@ -4,7 +4,6 @@
  * the front; nothing that a user wrote gets into a header. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "backend/webhook/webhook.h"
 #include "base/error.h"
