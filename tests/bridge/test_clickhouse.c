@@ -506,6 +506,55 @@ static void bridges_side_by_side(void **state)
     assert_same_live_rows(database, "alone");
 }
 
+struct setting {
+    pthread_t thread;
+    ledger_store *source, *sink;
+    ledger_rc rc;
+    ledger_error err;
+};
+
+static void *set_back(void *arg)
+{
+    struct setting *s = arg;
+    s->rc = ledger_bridge_cursor_set(s->source, s->sink, "default", "0", false, &s->err);
+    return NULL;
+}
+
+/* Somebody sets the cursor back while a bridge moves it on, several times between his look and his
+ * word: his word counts. */
+static void a_cursor_is_set_beside_a_bridge(void **state)
+{
+    struct tst_env *env = *state;
+    const char *database = new_database();
+    ledger_store *source = tst_open(env, TST_SQLITE, "source");
+    struct setting setting = { .source = tst_open(env, TST_SQLITE, "source"),
+                               .sink = open_sink(env, database) };
+    ledger_bridge_options o;
+    ledger_error err = { 0 };
+    tst_bridge_options(&o);
+    o.batch_size = o.backlog_batch_size = 1;
+    for (int i = 0; i < 5; i++)
+        tst_append(source, "s", "{}", NULL, NULL);
+    ledger_bridge *bridge = tst_bridge(source, open_sink(env, database), &o);
+    tst_ok(ledger_bridge_poll(bridge, NULL, &err), &err);
+    tst_ch_fault(tst_ch_shared(),
+                 "{\"act\":\"stall\",\"seconds\":1.5,\"when\":\"before\",\"match\":"
+                 "\"INSERT INTO `ledger_entries_cursors`\"}\n");
+    assert_int_equal(pthread_create(&setting.thread, NULL, set_back, &setting), 0);
+    tst_sleep_us(500000);
+    for (int i = 0; i < 3; i++)
+        tst_ok(ledger_bridge_poll(bridge, NULL, &err), &err);
+    assert_int_equal(pthread_join(setting.thread, NULL), 0);
+    tst_ok(setting.rc, &setting.err);
+    assert_int_equal(tst_ch_int(tst_ch_shared(), database,
+                                "SELECT argMax(toUInt64OrZero(cursor), version) FROM "
+                                "ledger_entries_cursors"),
+                     0);
+    (void)drain_through(bridge);
+    ledger_bridge_destroy(&bridge);
+    tst_assert_equal(source, setting.sink, 0);
+}
+
 /* One stands still between the fence and its rows, while the other goes through the whole log, to
  * changes and trims of those very entries. What it writes then is too late, and changes nothing. */
 static void one_that_was_overtaken(void **state)
@@ -1213,6 +1262,7 @@ int main(int argc, char **argv)
         TEST(a_stream_without_a_name),
         TEST(emptied_tables_are_filled_again),
         TEST(bridges_side_by_side),
+        TEST(a_cursor_is_set_beside_a_bridge),
         TEST(one_that_was_overtaken),
         TEST(answers_that_fail),
         TEST(two_batches_under_way),

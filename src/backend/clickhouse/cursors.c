@@ -12,6 +12,9 @@
 #define ORIGINS_MAX 100000
 /* Two that register at the same moment find out, and one of them tries again. */
 #define REGISTER_TRIES 20
+/* A cursor that is set has a version so much higher than the row that was looked at: a bridge may
+ * have moved it meanwhile, by batches that it had read before. */
+#define SET_AHEAD 10000
 
 /* --- origins --------------------------------------------------------------------------------- */
 
@@ -359,7 +362,7 @@ ledger_rc ldg_ch_cursor_set(void *ctx, const char *name, const struct ldg_cursor
     if (rc == LEDGER_OK && expected != NULL)
         rc = ldg_cursor_compare(name, row->is_there ? &row->cursor : NULL, expected, err);
     if (rc == LEDGER_OK)
-        rc = ldg_ch_cursor_write(ch, name, next, row->version + 1, err);
+        rc = ldg_ch_cursor_write(ch, name, next, row->version + SET_AHEAD, err);
     ldg_free(row);
     return rc;
 }
