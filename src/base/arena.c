@@ -45,6 +45,11 @@ void ldg_arena_init(struct ldg_arena *arena, size_t keep_bytes)
     *arena = (struct ldg_arena){ .keep = keep_bytes };
 }
 
+void ldg_arena_keep(struct ldg_arena *arena, size_t keep_bytes)
+{
+    arena->keep = keep_bytes;
+}
+
 static void free_chunk(struct ldg_arena_chunk *chunk)
 {
     UNPOISON(chunk->data, chunk->size);

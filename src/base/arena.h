@@ -13,6 +13,7 @@ struct ldg_arena {
 };
 
 void ldg_arena_init(struct ldg_arena *arena, size_t keep_bytes); /* allocates nothing */
+void ldg_arena_keep(struct ldg_arena *arena, size_t keep_bytes); /* from the next reset on */
 void ldg_arena_reset(struct ldg_arena *arena);                   /* everything handed out is gone */
 void ldg_arena_fini(struct ldg_arena *arena);
 

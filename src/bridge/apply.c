@@ -245,10 +245,21 @@ static void set_state(struct ldg_inflight *inflight, int state)
     pthread_mutex_unlock(&applier->mutex);
 }
 
+static bool was_new(const struct ldg_batch *batch)
+{
+    bool is = true;
+    for (size_t i = 0; is && i < batch->op_count; i++)
+        is =
+            batch->ops[i].kind != LDG_OP_APPEND || (batch->outcomes[i] != LDG_OUTCOME_REPLAYED &&
+                                                    batch->outcomes[i] != LDG_OUTCOME_DEDUPLICATED);
+    return is;
+}
+
 static void *submit_main(void *arg)
 {
     struct ldg_inflight *inflight = arg;
     inflight->rc = submit(inflight, &inflight->err);
+    inflight->was_new = inflight->rc == LEDGER_OK && was_new(inflight->batch);
     set_state(inflight, LDG_INFLIGHT_DONE);
     return NULL;
 }
@@ -267,6 +278,8 @@ static ledger_rc inflight_await_commit_order(void *ctx, ledger_error *err)
     while (inflight->lead != NULL && inflight->lead->state != LDG_INFLIGHT_DONE)
         pthread_cond_wait(&applier->cond, &applier->mutex);
     ledger_rc rc = inflight->lead != NULL ? inflight->lead->rc : inflight->lead_rc;
+    if (inflight->lead != NULL)
+        inflight->after_new = inflight->lead->was_new;
     pthread_mutex_unlock(&applier->mutex);
     return rc == LEDGER_OK
                ? LEDGER_OK
@@ -341,7 +354,9 @@ ledger_rc ldg_apply_start(struct ldg_applier *applier, const struct ldg_cursor_k
         .await_commit_order = ahead ? inflight_await_commit_order : NULL,
         .ids_reserved = ahead ? inflight_ids_reserved : NULL,
         .overlap_ctx = ahead ? inflight : NULL,
+        .after_new = &inflight->after_new,
     };
+    inflight->after_new = lead == NULL && applier->last_new;
     inflight->rc = inflight->lead_rc = LEDGER_OK;
     memset(&inflight->err, 0, sizeof(inflight->err));
     inflight->lead = lead;
@@ -368,6 +383,7 @@ static struct ldg_inflight *complete(struct ldg_applier *applier)
     pthread_mutex_lock(&applier->mutex);
     if (behind != NULL) {
         behind->lead_rc = inflight->rc;
+        behind->after_new = inflight->was_new;
         behind->lead = NULL;
     }
     inflight->state = LDG_INFLIGHT_IDLE;
@@ -393,6 +409,7 @@ ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper
     } else if (err != NULL) {
         *err = inflight->err;
     }
+    applier->last_new = inflight->was_new;
     while (rc != LEDGER_OK && applier->count > 0)
         complete(applier)->batch = NULL;
     /* Each of the two may have held what the other one waited for. */

@@ -513,8 +513,11 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
     if (rc == LEDGER_OK)
         rc = ldg_read_next(&pipe->reader, ldg_apply_end(&pipe->applier, &pipe->cursor), &limits,
                            &batch, err);
+    /* The last batch of a backlog goes as those before it did. */
+    const bool backlog =
+        rc == LEDGER_OK && (batch->log.more || (batch->log.count > 0 && pipe->applier.count > 0));
     if (rc == LEDGER_OK)
-        rc = note_pace(pipe, batch->log.more, err);
+        rc = note_pace(pipe, backlog, err);
     if (rc != LEDGER_OK || pipe->redo)
         return rc;
     note_backlog(pipe, batch);
@@ -524,8 +527,8 @@ static ledger_rc poll_once(struct ldg_pipe *pipe, bool joined, size_t *ret_read,
             *ret_read = 0;
         return rc;
     }
-    bool ahead = joined && batch->log.more && pipe->limit_once == 0;
-    if (ahead) {
+    const bool ahead = joined && backlog && pipe->limit_once == 0;
+    if (ahead && batch->log.more) {
         limits = limits_of(pipe, true);
         ldg_read_ahead(&pipe->reader, batch->log.next_state, &limits);
     }

@@ -12,9 +12,15 @@
 #define KEEP_BYTES ((size_t)8 * 1024 * 1024)
 #define KEEP_PLAN_BYTES ((size_t)2 * 1024 * 1024)
 /* Nothing is read ahead of a batch that takes more memory, at EVENT_BYTES for each event beside its
- * text: then only one batch of that size is held. Whoever lets batches grow has the memory. */
+ * text: then only one batch of that size is held. */
 #define AHEAD_BYTES ((size_t)9 * 1024 * 1024)
 #define EVENT_BYTES ((size_t)560)
+
+/* Whoever lets batches grow has the memory. */
+static size_t at_least(const struct ldg_log_limits *limits, size_t bytes)
+{
+    return limits->max_bytes > bytes ? limits->max_bytes : bytes;
+}
 
 void ldg_batch_init(struct ldg_batch *batch)
 {
@@ -174,6 +180,7 @@ static ledger_rc read_batch(struct ldg_reader *reader, struct ldg_batch *batch, 
     batch->op_count = 0;
     batch->outcomes = NULL;
     batch->has_origins = batch->has_bad = false;
+    ldg_arena_keep(&batch->log.arena, at_least(limits, KEEP_BYTES));
     ledger_rc rc = ldg_store_log_read(reader->source, from, limits, &batch->log, err);
     if (rc == LEDGER_OK)
         rc = ldg_decode(batch, err);
@@ -261,8 +268,8 @@ void ldg_reader_fini(struct ldg_reader *reader)
 static bool may_read_ahead(const struct ldg_reader *reader, const struct ldg_log_limits *limits)
 {
     const struct ldg_log_batch *log = &reader->batches[reader->current].log;
-    const size_t most = limits->max_bytes > AHEAD_BYTES ? limits->max_bytes : AHEAD_BYTES;
-    return reader->batch_count > 2 || log->bytes + log->count * EVENT_BYTES <= most;
+    return reader->batch_count > 2 ||
+           log->bytes + log->count * EVENT_BYTES <= at_least(limits, AHEAD_BYTES);
 }
 
 void ldg_read_ahead(struct ldg_reader *reader, const char *from,

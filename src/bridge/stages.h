@@ -127,6 +127,8 @@ struct ldg_inflight {
     enum { LDG_INFLIGHT_IDLE, LDG_INFLIGHT_BEGUN, LDG_INFLIGHT_RESERVED, LDG_INFLIGHT_DONE } state;
     struct ldg_inflight *lead; /* the batch before it, while that is under way */
     ledger_rc lead_rc;         /* what became of it */
+    bool after_new;            /* it, or the one before, appended what was not here */
+    bool was_new;              /* so did this one */
     ledger_rc rc;
     ledger_error err;
 };
@@ -148,6 +150,7 @@ struct ldg_applier {
     bool collided;          /* what failed last may have been in each other's way: try again */
     bool backlog;           /* as hinted */
     struct ldg_ticket last; /* the last batch that was committed */
+    bool last_new;          /* nothing was here of what it appended */
     struct ldg_refusals refusals; /* of whichever batch has its turn */
     pthread_mutex_t mutex;
     pthread_cond_t cond;

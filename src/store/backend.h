@@ -221,6 +221,10 @@ struct ldg_apply {
     ledger_rc (*await_commit_order)(void *overlap_ctx, ledger_error *err);
     void (*ids_reserved)(void *overlap_ctx);
     void *overlap_ctx;
+    /* Of what the batch before this one appended nothing was here already; it may have gone by
+     * another handle. False: something was, or nobody knows. To be looked at behind
+     * await_commit_order(). A hint: this batch may still bring what is here. NULL: none. */
+    const bool *after_new;
 };
 
 struct ldg_parked_row {

@@ -12,6 +12,7 @@
 #include "workload.h"
 
 #define ENTRIES "INSERT INTO `ledger_entries` "
+#define LOOK_UP "unhex(p[3])" /* entries are looked for by their keys */
 
 static unsigned serial; /* of databases */
 
@@ -679,6 +680,7 @@ static void two_batches_under_way(void **state)
             tst_append(source, k % 2 ? "s" : "t", "{}", NULL, "tag");
         snprintf(line, sizeof line, "%s,\"skip\":6,\"match\":\"" ENTRIES "\"}\n", faults[i]);
         tst_ch_fault(tst_ch_shared(), line);
+        const size_t looked = tst_ch_requests(tst_ch_shared(), LOOK_UP);
         ledger_bridge *bridge = tst_bridge(source, sink, &o);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         const int64_t until = tst_mono_us() + tst_slow(10000000);
@@ -696,6 +698,8 @@ static void two_batches_under_way(void **state)
         tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
         ledger_bridge_destroy(&bridge);
         tst_ch_fault(tst_ch_shared(), "");
+        if (i == 0) /* all is new, and neither handle looks for it */
+            assert_int_equal(tst_ch_requests(tst_ch_shared(), LOOK_UP), looked);
         tst_assert_equal(source, sink, 0);
         assert_int_equal(tst_count(sink, "s"), 100);
     }

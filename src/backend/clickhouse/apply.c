@@ -467,6 +467,8 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
                                 err);
     if (row->version <= 1) /* never moved: what comes again is one that broke off */
         b->ch->may_be_known = false;
+    if (b->ch->cursor_version == 0 && apply->after_new != NULL && *apply->after_new)
+        b->ch->may_be_known = false; /* the first one of this handle, and not of its bridge */
     if (row->version != b->ch->cursor_version) /* it was moved by another handle, or bridge */
         ldg_ch_trimmed_forget(b->ch);
     ldg_ch_trimmed_meet(b->ch, b->ops, b->s.count);

@@ -293,12 +293,12 @@ ledger_rc ldg_ch_cursor_look(struct ldg_clickhouse *ch, const char *name,
 {
     /* clang-format off */
     static const char look[] =
-        "SELECT toUInt8(1), count(), max(version), argMax(state, o), argMax(cursor, o), "
-            "argMax(toUnixTimestamp64Micro(moved_at), o), "
+        "SELECT toUInt8(1), count(), max(version), "
+            "argMax((state, cursor, toUnixTimestamp64Micro(moved_at)), "
+                "(version, moved_at, state)), "
             "(SELECT count() FROM `%s_parked` FINAL WHERE is_deleted = 0), "
             "(SELECT count() FROM `%s_origins` FINAL) "
-        "FROM (SELECT *, (version, moved_at, state) AS o FROM `%s_cursors` "
-            "WHERE name = {name:String}) FORMAT RowBinary";
+        "FROM `%s_cursors` WHERE name = {name:String} FORMAT RowBinary";
     /* clang-format on */
     struct ldg_ch_query q;
 

@@ -50,7 +50,7 @@ static void note_trouble(struct batch *batch, const struct ldg_http_exchange *ex
     ledger_rc rc = ldg_http_fail(batch->webhook->http, exchange, &why);
     if (rc == LEDGER_ERR_TOO_LARGE) /* of its headers: they are nobody's we know */
         rc = ldg_fail_native(&why, LEDGER_ERR_IO, LDG_WEBHOOK_NAME, exchange->status,
-                             "the headers of the answer of %s have no end",
+                             "the headers of the answer of %s are larger than anybody needs",
                              batch->webhook->url.server);
     /* Where a request that was refused is sent in parts, the handle has to live on: it knows them.
      */
