@@ -38,6 +38,7 @@ ledger_rc ldg_applier_init(struct ldg_applier *applier, ledger_store *sink, size
                            uint32_t refusal_limit, ledger_error *err)
 {
     applier->sink = sink;
+    applier->serial_left = 1;
     applier->refusals.limit = refusal_limit;
     applier->inflight[0].sink = sink;
     applier->inflight[0].applier = applier->inflight[1].applier = applier;
@@ -416,6 +417,8 @@ ledger_rc ldg_apply_finish(struct ldg_applier *applier, struct ldg_cursor_keeper
     applier->collided = rc == LEDGER_ERR_BUSY && overlapped;
     if (applier->collided)
         applier->serial_left = SERIAL_AFTER_COLLISION;
+    else if (rc != LEDGER_OK && applier->serial_left == 0)
+        applier->serial_left = 1;
     return rc;
 }
 

@@ -145,8 +145,10 @@ struct ldg_applier {
     size_t worker_count;
     struct ldg_inflight inflight[2]; /* [0] goes by `sink`; [1] has a handle once it is needed */
     int first;
-    size_t count;           /* under way: inflight[first] and the other one */
-    size_t serial_left;     /* after a collision so many batches go alone */
+    size_t count; /* under way: inflight[first] and the other one */
+    /* So many batches go alone: after a collision; and one at the beginning, and after a failure,
+     * so that it shows whether the sink takes anything before more is begun than is ended. */
+    size_t serial_left;
     bool collided;          /* what failed last may have been in each other's way: try again */
     bool backlog;           /* as hinted */
     struct ldg_ticket last; /* the last batch that was committed */

@@ -75,12 +75,13 @@ static void wait_for_calls(const ledger_store *store, const char *callback, uint
     assert_true(ldg_memory_call_count(memory_name(store), callback) >= count);
 }
 
-/* While the first batch has not committed, the second is begun and a third is not. */
+/* While a batch has not committed, the one behind it is begun and no other. The first one of all
+ * goes alone. */
 static void two_are_under_way_and_no_more(void **state)
 {
     struct tst_env *env = *state;
     struct ends ends = ends_open(env);
-    struct ldg_memory_fault hold = { .callback = "apply", .kind = LDG_MEMORY_HOLD };
+    struct ldg_memory_fault hold = { .callback = "apply", .kind = LDG_MEMORY_HOLD, .nth = 2 };
     ledger_bridge_options o;
     ledger_error err = { 0 };
     fill(&ends, tst_seed(), 60, false);
@@ -89,10 +90,10 @@ static void two_are_under_way_and_no_more(void **state)
     ledger_bridge *bridge = tst_bridge(ends.source, ends.sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
     assert_true(ldg_memory_wait_held(memory_name(ends.sink), 5000));
-    wait_for_calls(ends.sink, "apply", 2);
+    wait_for_calls(ends.sink, "apply", 3);
     tst_sleep_us(20000);
-    assert_int_equal(ldg_memory_call_count(memory_name(ends.sink), "apply"), 2);
-    assert_int_equal(tst_count(ends.sink, NULL), 0);
+    assert_int_equal(ldg_memory_call_count(memory_name(ends.sink), "apply"), 3);
+    assert_int_equal(tst_count(ends.sink, NULL), BATCH);
     ldg_memory_release(memory_name(ends.sink));
     tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
     ledger_bridge_stop(bridge);
@@ -157,6 +158,37 @@ static void fails_on_call(struct tst_env *env, enum ldg_memory_fault_kind kind, 
             tst_assert_equal(ends.source, ends.sink, 0);
             tst_env_reset(env);
         }
+    }
+}
+
+/* Batches that are begun are no success: a sink that takes nothing any more is waited for, and
+ * given up in time. */
+static void a_sink_that_takes_no_more(void **state)
+{
+    static const ledger_rc lasting[] = { LEDGER_ERR_FULL, LEDGER_ERR_CONNECT, LEDGER_ERR_BUSY };
+    struct tst_env *env = *state;
+    for (size_t i = 0; i < sizeof lasting / sizeof lasting[0]; i++, tst_env_reset(env)) {
+        struct ends ends = ends_open(env);
+        const struct ldg_memory_fault fault = {
+            .callback = "apply", .nth = 4, .times = UINT64_MAX, .code = lasting[i]
+        };
+        ledger_bridge_options o;
+        ledger_bridge_stats stats;
+        ledger_error err = { 0 };
+        fill(&ends, tst_seed() + i, 300, false);
+        bridge_options(&o);
+        o.retry_for_ms = 300;
+        assert_int_equal(ldg_memory_fault_add(memory_name(ends.sink), &fault), LEDGER_OK);
+        ledger_bridge *bridge = tst_bridge(ends.source, ends.sink, &o);
+        tst_ok(ledger_bridge_start(bridge, &err), &err);
+        tst_fails(ledger_bridge_wait(bridge, true, tst_slow(10000), &err), lasting[i], &err);
+        ledger_bridge_get_stats(bridge, &stats);
+        assert_true(stats.error_count > 3);
+        ledger_bridge_destroy(&bridge);
+        ldg_memory_faults_clear(memory_name(ends.sink));
+        o.retry_for_ms = -1;
+        (void)run_until_empty(&ends, &o);
+        tst_assert_equal(ends.source, ends.sink, 0);
     }
 }
 
@@ -322,6 +354,7 @@ int main(void)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
         T(two_are_under_way_and_no_more),
         T(a_stop_lands_what_is_under_way),
+        T(a_sink_that_takes_no_more),
         T(either_fails),
         T(both_fail),
         T(either_loses_its_acknowledgement),

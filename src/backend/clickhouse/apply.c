@@ -452,6 +452,13 @@ static ledger_rc meet_origins(struct ldg_ch_batch *b, const struct ldg_ch_cursor
                : LEDGER_OK;
 }
 
+/* The first batch of this handle need not be the first of its bridge. */
+static void heed_hint(const struct ldg_ch_batch *b)
+{
+    if (b->ch->cursor_version == 0 && b->apply->after_new != NULL && *b->apply->after_new)
+        b->ch->may_be_known = false;
+}
+
 /* Is the cursor where the batch was read from? Of a sink without one there is no answer. */
 static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row,
                                ledger_error *err)
@@ -467,8 +474,7 @@ static ledger_rc look_at_fence(struct ldg_ch_batch *b, struct ldg_ch_cursor_row 
                                 err);
     if (row->version <= 1) /* never moved: what comes again is one that broke off */
         b->ch->may_be_known = false;
-    if (b->ch->cursor_version == 0 && apply->after_new != NULL && *apply->after_new)
-        b->ch->may_be_known = false; /* the first one of this handle, and not of its bridge */
+    heed_hint(b);
     if (row->version != b->ch->cursor_version) /* it was moved by another handle, or bridge */
         ldg_ch_trimmed_forget(b->ch);
     ldg_ch_trimmed_meet(b->ch, b->ops, b->s.count);
@@ -504,10 +510,14 @@ static ledger_rc send_ahead(struct ldg_ch_batch *b, ledger_error *err)
 static ledger_rc run(struct ldg_ch_batch *b, struct ldg_ch_cursor_row *row, ledger_error *err)
 {
     const struct ldg_apply *apply = b->apply;
-    const bool ahead = may_go_ahead(b);
-    ledger_rc rc = ahead ? send_ahead(b, err) : LEDGER_OK;
-    const bool refused = rc == LEDGER_ERR_REJECTED; /* which op it is has time until then */
+    ledger_rc rc = LEDGER_OK;
+    bool ahead, refused;
 
+    heed_hint(b);
+    ahead = may_go_ahead(b);
+    if (ahead)
+        rc = send_ahead(b, err);
+    refused = rc == LEDGER_ERR_REJECTED; /* which op it is has time until then */
     if ((rc == LEDGER_OK || refused) && apply->await_commit_order != NULL)
         rc = apply->await_commit_order(apply->overlap_ctx, err);
     if (rc == LEDGER_OK)
