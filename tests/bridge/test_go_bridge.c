@@ -553,7 +553,9 @@ static void random_turns(void **state)
             for (int turn = 0; turn < 8; turn++) {
                 tst_workload_run(&w, source, 25);
                 left_out = random_turn(source, sink, &stuck, &random) || left_out;
-                if (turn % 3 != 1)
+                /* While rows of Go's are unclaimed, a second source may take those for its own
+                 * whose numbers it has trimmed itself: docs/GO.md. */
+                if (turn % 3 != 1 || count(sink, "origin = 0") > 0)
                     continue;
                 tst_workload_run(&w2, second, 10);
                 (void)tst_bridge_once(second, sink, &options);
