@@ -79,7 +79,9 @@ static ledger_rc give_up_to_stop(struct ldg_pg *pg, const char *doing, ledger_er
     return give_up(pg, doing, "no answer, and the caller is to stop", err);
 }
 
-/* The program has interrupted the call: the statement is to fail, so that the session goes on. */
+/* The program has interrupted the call: the statement is to fail, so that the session goes on. A
+ * session that has not read the statement yet lets the request pass. A connection of ours is then
+ * given up after a while; a given one is told again, for as long as it does not answer. */
 static ledger_rc interrupt(struct ldg_pg *pg, struct silence *s, const char *doing,
                            ledger_error *err)
 {
@@ -87,10 +89,10 @@ static ledger_rc interrupt(struct ldg_pg *pg, struct silence *s, const char *doi
     enum ldg_pg_signal signal = LDG_PG_NOT_NOW;
     if (now_us < s->next_interrupt_us)
         return LEDGER_OK;
-    if (pg->interrupted_us == 0) {
+    if (pg->interrupted_us == 0 || !pg->own_conn) {
         signal = ldg_pg_interrupt(pg);
         s->next_interrupt_us = ldg_clock_mono_us() + INTERRUPT_PAUSE_US;
-        if (signal == LDG_PG_SIGNALLED)
+        if (signal == LDG_PG_SIGNALLED && pg->interrupted_us == 0)
             pg->interrupted_us = now_us;
     } else if (now_us - pg->interrupted_us >= INTERRUPT_HEEDED_US) {
         signal = LDG_PG_NO_ANSWER;

@@ -852,6 +852,18 @@ static void test_interrupt(void **state)
     assert_int_equal(pg.backend_pid, pid);
 }
 
+static pid_t frozen_pid;
+
+/* Goes on when it has been interrupted for a while. */
+static ledger_wait_answer ask_frozen(void *ctx, int64_t waited_ms)
+{
+    if (ldg_clock_mono_us() >= answer_from_us + 200 * 1000)
+        kill(frozen_pid, SIGCONT);
+    return ask(ctx, waited_ms);
+}
+
+static const ledger_wait asked_of_frozen = { .ask = ask_frozen, .waiting = tell };
+
 static void test_interrupt_given(void **state)
 {
     PGconn *given = tst_pg_connect(tst_pg_shared(), NULL);
@@ -871,6 +883,15 @@ static void test_interrupt_given(void **state)
                      LEDGER_ERR_CANCELLED);
     assert_int_equal(PQtransactionStatus(given), PQTRANS_INERROR);
     tst_pg_sql(given, "ROLLBACK");
+
+    /* A session that has not read the statement yet lets the request pass; so it is told again. */
+    frozen_pid = PQbackendPID(given);
+    kill(frozen_pid, SIGSTOP);
+    pg.wait = &asked_of_frozen;
+    answer_in(0, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                     LEDGER_ERR_CANCELLED);
+    soon(5000);
     ldg_pg_close_conn(&pg);
     PQfinish(given);
 }
