@@ -246,21 +246,13 @@ static void set_state(struct ldg_inflight *inflight, int state)
     pthread_mutex_unlock(&applier->mutex);
 }
 
-static bool was_new(const struct ldg_batch *batch)
-{
-    bool is = true;
-    for (size_t i = 0; is && i < batch->op_count; i++)
-        is =
-            batch->ops[i].kind != LDG_OP_APPEND || (batch->outcomes[i] != LDG_OUTCOME_REPLAYED &&
-                                                    batch->outcomes[i] != LDG_OUTCOME_DEDUPLICATED);
-    return is;
-}
-
 static void *submit_main(void *arg)
 {
     struct ldg_inflight *inflight = arg;
+    const struct ldg_batch *batch = inflight->batch;
     inflight->rc = submit(inflight, &inflight->err);
-    inflight->was_new = inflight->rc == LEDGER_OK && was_new(inflight->batch);
+    inflight->was_new = inflight->rc == LEDGER_OK &&
+                        !ldg_op_any_known(batch->ops, batch->outcomes, batch->op_count);
     set_state(inflight, LDG_INFLIGHT_DONE);
     return NULL;
 }

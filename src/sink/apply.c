@@ -88,16 +88,6 @@ ledger_rc ldg_sink_may_wait(struct ldg_sink_batch *b, bool *ret_may, ledger_erro
     return rc;
 }
 
-bool ldg_sink_was_known(const struct ldg_sink_batch *b)
-{
-    bool known = false;
-
-    for (size_t i = 0; i < b->count && !known; i++)
-        known = b->ops[i].kind == LDG_OP_APPEND && (b->outcomes[i] == LDG_OUTCOME_REPLAYED ||
-                                                    b->outcomes[i] == LDG_OUTCOME_DEDUPLICATED);
-    return known;
-}
-
 static ledger_rc write_plan(struct ldg_sink_batch *b, bool added, ledger_error *err)
 {
     const struct ldg_sink_plan *p = b->plan;

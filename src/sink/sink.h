@@ -273,10 +273,6 @@ ledger_rc ldg_sink_retried(ledger_rc rc, void *ctx, int64_t id,
                                                     ledger_error *err),
                            bool *ret_applied, ledger_error *err);
 
-/* Did the batch bring entries that were here? Then the next one probably does, too, and is asked
- * about at once. */
-bool ldg_sink_was_known(const struct ldg_sink_batch *b);
-
 /* --- answers, in callbacks ------------------------------------------------------------------- */
 
 /* A row of the sink. stored NULL: no append names it. Where the plan has an item of it already it

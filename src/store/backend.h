@@ -577,6 +577,8 @@ void ldg_op_event_ids(const struct ldg_op *op, const char *id, const char *sourc
 void ldg_op_delivery_key(const struct ldg_op *op, char text[LDG_DELIVERY_KEY_MAX]);
 /* A change or a trim that was made in this store: it has it already. */
 bool ldg_op_was_made_here(const struct ldg_op *op);
+/* Did a batch that was applied bring an entry that was here? Then the next one may, too. */
+bool ldg_op_any_known(const struct ldg_op *ops, const uint8_t *outcomes, size_t count);
 /* The entry that a sink has at the place of an append's, as far as it says whether they are one. */
 struct ldg_stored {
     ledger_bytes stream, payload, order_key, dedup_key;

@@ -26,6 +26,16 @@ bool ldg_op_was_made_here(const struct ldg_op *op)
     return op->mutation_origin == 0 && op->kind != LDG_OP_APPEND && op->kind != LDG_OP_PARK;
 }
 
+bool ldg_op_any_known(const struct ldg_op *ops, const uint8_t *outcomes, size_t count)
+{
+    bool known = false;
+
+    for (size_t i = 0; i < count && !known; i++)
+        known = ops[i].kind == LDG_OP_APPEND &&
+                (outcomes[i] == LDG_OUTCOME_REPLAYED || outcomes[i] == LDG_OUTCOME_DEDUPLICATED);
+    return known;
+}
+
 ledger_mutation_event ldg_op_event(const struct ldg_op *op, int64_t now_us)
 {
     const int64_t time_us = op->time_us != LEDGER_NO_TIME ? op->time_us : now_us;

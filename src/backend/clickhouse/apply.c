@@ -361,7 +361,7 @@ static ledger_rc run_ops(struct ldg_ch_batch *b, bool may_guess, ledger_error *e
     if (informed)
         rc = go_informed(b, err);
     if (rc == LEDGER_OK)
-        ch->may_be_known = informed && ldg_sink_was_known(&b->s);
+        ch->may_be_known = informed && ldg_op_any_known(b->s.ops, b->s.outcomes, b->s.count);
     return rc;
 }
 

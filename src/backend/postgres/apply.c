@@ -520,7 +520,7 @@ static ledger_rc run_all(struct ldg_pg_batch *b, ledger_error *err)
         rc = try_own(&r, &again, err);
     } while (rc == LEDGER_OK && again);
     if (rc == LEDGER_OK)
-        b->sink->was_known = !r.optimistic && ldg_sink_was_known(&b->s);
+        b->sink->was_known = !r.optimistic && ldg_op_any_known(b->s.ops, b->s.outcomes, b->s.count);
     return rc;
 }
 

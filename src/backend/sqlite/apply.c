@@ -455,7 +455,7 @@ static ledger_rc run_all(struct ldg_sqlite_batch *b, ledger_error *err)
         rc = try_once(b, &optimistic, &again, err);
     } while (rc == LEDGER_OK && again);
     if (rc == LEDGER_OK)
-        s->was_known = !optimistic && ldg_sink_was_known(&b->s);
+        s->was_known = !optimistic && ldg_op_any_known(b->s.ops, b->s.outcomes, b->s.count);
     return rc == LEDGER_ERR_REJECTED ? blame(s, err) : rc;
 }
 

@@ -312,21 +312,6 @@ static void plain_is_what_can_be_taken_for_granted(void **state)
     assert_false(ldg_sink_is_plain(ops, op_count));
 }
 
-static void replays_are_known(void **state)
-{
-    static const struct ldg_op two[] = { { .kind = LDG_OP_APPEND }, { .kind = LDG_OP_SET_TAGS } };
-    uint8_t became[2] = { LDG_OUTCOME_APPLIED, LDG_OUTCOME_REPLAYED };
-    const struct ldg_sink_batch b = { .ops = two, .count = 2, .outcomes = became };
-
-    assert_false(ldg_sink_was_known(&b));
-    became[0] = LDG_OUTCOME_REPLAYED;
-    assert_true(ldg_sink_was_known(&b));
-    became[0] = LDG_OUTCOME_DEDUPLICATED;
-    assert_true(ldg_sink_was_known(&b));
-    became[0] = LDG_OUTCOME_PARKED;
-    assert_false(ldg_sink_was_known(&b));
-}
-
 static void a_batch_has_a_limit(void **state)
 {
     struct ldg_sink_batch b = { .count = UINT32_MAX / 8 };
@@ -357,7 +342,6 @@ int main(void)
         TEST(a_retry_is_refused),
         TEST(a_park_without_reason),
         TEST(plain_is_what_can_be_taken_for_granted),
-        TEST(replays_are_known),
         TEST(a_batch_has_a_limit),
     };
 

@@ -66,6 +66,21 @@ static void an_op_that_was_made_here(void **state)
     }
 }
 
+static void entries_that_were_here(void **state)
+{
+    static const struct ldg_op ops[] = { { .kind = LDG_OP_APPEND }, { .kind = LDG_OP_SET_TAGS } };
+    uint8_t outcomes[] = { LDG_OUTCOME_APPLIED, LDG_OUTCOME_REPLAYED };
+
+    assert_false(ldg_op_any_known(ops, outcomes, 2)); /* of a change alone nothing is known */
+    outcomes[0] = LDG_OUTCOME_REPLAYED;
+    assert_true(ldg_op_any_known(ops, outcomes, 2));
+    assert_false(ldg_op_any_known(ops, outcomes, 0));
+    outcomes[0] = LDG_OUTCOME_DEDUPLICATED;
+    assert_true(ldg_op_any_known(ops, outcomes, 2));
+    outcomes[0] = LDG_OUTCOME_PARKED;
+    assert_false(ldg_op_any_known(ops, outcomes, 2));
+}
+
 /* A Go bridge behind this store goes by the ids here, ours by those at the origin. */
 static void ids_of_an_event(void **state)
 {
@@ -329,6 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_op_as_an_event),
         cmocka_unit_test(an_op_that_was_made_here),
+        cmocka_unit_test(entries_that_were_here),
         cmocka_unit_test(ids_of_an_event),
         cmocka_unit_test(an_entry_that_go_has_carried),
         cmocka_unit_test(what_makes_an_entry_another_one),
