@@ -371,11 +371,20 @@ static bool is_gone(pid_t pid)
     return end == NULL || end[1] == '\0' || end[2] == 'Z' || end[2] == 'X';
 }
 
+static void await_gone(pid_t pid)
+{
+    int64_t end = tst_mono_us() + tst_slow(START_US);
+    while (!is_gone(pid)) {
+        if (tst_mono_us() > end)
+            tst_fail("process %d of the server does not end", (int)pid);
+        tst_sleep_us(1000);
+    }
+}
+
 void tst_pg_kill(struct tst_pg *pg)
 {
     pid_t pids[512];
     size_t count;
-    int64_t end = tst_mono_us() + tst_slow(START_US);
     assert_true(pg->pid > 0);
     (void)kill(pg->pid, SIGSTOP); /* it starts no one any more */
     count = children(pg->pid, pids, sizeof pids / sizeof pids[0]);
@@ -385,11 +394,7 @@ void tst_pg_kill(struct tst_pg *pg)
     if (!tst_reap(&pg->pid, tst_slow(START_US)))
         tst_fail("kill -9 did not end the server");
     for (size_t i = 0; i < count; i++)
-        while (!is_gone(pids[i])) {
-            if (tst_mono_us() > end)
-                tst_fail("kill -9 did not end a process of the server");
-            tst_sleep_us(1000);
-        }
+        await_gone(pids[i]);
 }
 
 void tst_pg_reload(struct tst_pg *pg)
@@ -581,6 +586,27 @@ char *tst_pg_sql_text(PGconn *conn, const char *fmt, ...)
     assert_non_null(text);
     PQclear(result);
     return text;
+}
+
+void tst_pg_await(PGconn *conn, const char *fmt, ...)
+{
+    int64_t end = tst_mono_us() + tst_slow(START_US), value = 0;
+    while (value == 0) {
+        va_list args;
+        va_start(args, fmt);
+        value = result_int(sql_v(conn, fmt, args));
+        va_end(args);
+        if (tst_mono_us() > end)
+            tst_fail("it does not become true: %s", fmt);
+        if (value == 0)
+            tst_sleep_us(2000);
+    }
+}
+
+void tst_pg_terminate(PGconn *by, int pid)
+{
+    tst_pg_sql(by, "SELECT pg_terminate_backend(%d)", pid);
+    await_gone(pid);
 }
 
 void tst_pg_exec(const struct tst_pg *pg, const char *database, const char *fmt, ...)

@@ -81,6 +81,11 @@ void tst_pg_exec(const struct tst_pg *pg, const char *database, const char *fmt,
     LEDGER_PRINTF(3, 4);
 int64_t tst_pg_int(const struct tst_pg *pg, const char *database, const char *fmt, ...)
     LEDGER_PRINTF(3, 4);
+/* Until the query, which gives one number, gives another than 0. */
+void tst_pg_await(PGconn *conn, const char *fmt, ...) LEDGER_PRINTF(2, 3);
+/* Ends a session and waits until its process is gone: then its client can see it, and its locks are
+ * free. */
+void tst_pg_terminate(PGconn *by, int pid);
 void tst_pg_create_database(const struct tst_pg *pg, const char *name);
 /* URL for a schema of the database postgres, which is made if need be: as good as a database of
  * one's own for tables, and there at once. Eight in turn. */

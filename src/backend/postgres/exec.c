@@ -80,24 +80,24 @@ static ledger_rc give_up_to_stop(struct ldg_pg *pg, const char *doing, ledger_er
 }
 
 /* The program has interrupted the call: the statement is to fail, so that the session goes on. A
- * session that has not read the statement yet lets the request pass. A connection of ours is then
- * given up after a while; a given one is told again, for as long as it does not answer. */
+ * session that has not read the statement yet lets the request pass, so it is told again until it
+ * answers. A connection of ours whose session does not heed it for a while is given up. */
 static ledger_rc interrupt(struct ldg_pg *pg, struct silence *s, const char *doing,
                            ledger_error *err)
 {
     const int64_t now_us = ldg_clock_mono_us();
-    enum ldg_pg_signal signal = LDG_PG_NOT_NOW;
+    const bool told = pg->interrupted_us != 0;
+    bool in_vain = told && now_us - pg->interrupted_us >= INTERRUPT_HEEDED_US;
     if (now_us < s->next_interrupt_us)
         return LEDGER_OK;
-    if (pg->interrupted_us == 0 || !pg->own_conn) {
-        signal = ldg_pg_interrupt(pg);
+    if (!in_vain || !pg->own_conn) {
+        const enum ldg_pg_signal signal = ldg_pg_interrupt(pg);
         s->next_interrupt_us = ldg_clock_mono_us() + INTERRUPT_PAUSE_US;
-        if (signal == LDG_PG_SIGNALLED && pg->interrupted_us == 0)
+        if (signal == LDG_PG_SIGNALLED && !told)
             pg->interrupted_us = now_us;
-    } else if (now_us - pg->interrupted_us >= INTERRUPT_HEEDED_US) {
-        signal = LDG_PG_NO_ANSWER;
+        in_vain = signal == LDG_PG_NO_ANSWER && !told;
     }
-    if (signal != LDG_PG_NO_ANSWER || !pg->own_conn)
+    if (!in_vain || !pg->own_conn)
         return LEDGER_OK;
     ledger_rc rc = ldg_fail(err, LEDGER_ERR_CANCELLED,
                             "%s: while %s: interrupted; the server did not hear of it, so the "

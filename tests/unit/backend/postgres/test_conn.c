@@ -19,7 +19,8 @@
 
 static struct ldg_pg pg;
 static ledger_error err;
-static PGconn *other; /* a superuser's */
+static PGconn *other;    /* a superuser's */
+static PGconn *observer; /* another, outside of any transaction, at the server that pg is at */
 
 /* Four in turn. */
 static const char *text_of(const char *fmt, ...) LEDGER_PRINTF(1, 2);
@@ -75,6 +76,7 @@ static int setup(void **state)
 {
     struct tst_pg *server = tst_pg_shared();
     other = tst_pg_connect(server, NULL);
+    observer = tst_pg_connect(server, NULL);
     tst_pg_sql(other, "DROP TABLE IF EXISTS t, l");
     tst_pg_sql(other, "CREATE TABLE t(id int8 PRIMARY KEY, v text CHECK (v != 'bad'))");
     tst_pg_sql(other, "CREATE TABLE l(id int8)");
@@ -87,6 +89,7 @@ static int teardown(void **state)
 {
     release_handle();
     PQfinish(other);
+    PQfinish(observer);
     return 0;
 }
 
@@ -117,6 +120,17 @@ static bool says(const char *part)
 /* --- statements ------------------------------------------------------------------------------ */
 
 static const char insert_row[] = "INSERT INTO \"{t}\"(id, v) VALUES ($1, $2)";
+
+static int session_count(int pid)
+{
+    return (int)tst_pg_sql_int(observer, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d",
+                               pid);
+}
+
+static void await_end_of(int pid)
+{
+    tst_pg_await(observer, "SELECT (count(*) = 0)::int FROM pg_stat_activity WHERE pid = %d", pid);
+}
 
 static ledger_rc insert(int64_t id, const char *value)
 {
@@ -367,8 +381,7 @@ static void test_pipeline(void **state)
     /* Cut in the middle. */
     must(ldg_pg_pipe_begin(&pg, &err));
     must(pipe_insert(600, "x"));
-    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", pg.backend_pid);
-    usleep(50000);
+    tst_pg_terminate(other, pg.backend_pid);
     assert_int_equal(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err), LEDGER_ERR_CONNECT);
     assert_int_equal(ldg_pg_pipe_receive(&pg, "inserting", NULL, &err), LEDGER_ERR_CONNECT);
     assert_int_equal(ldg_pg_pipe_end(&pg, &err), LEDGER_ERR_CONNECT);
@@ -527,8 +540,7 @@ static void test_terminated(void **state)
     assert_int_equal(pid, PQbackendPID(pg.conn));
     must(ldg_pg_begin_write(&pg, NULL, &own, &err));
     must(insert(1, "x"));
-    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", pid);
-    usleep(50000);
+    tst_pg_terminate(other, pid);
     assert_int_equal(insert(2, "x"), LEDGER_ERR_CONNECT);
     assert_string_equal(ldg_pg_sqlstate(&err), "57P01");
     assert_null(pg.conn);
@@ -605,11 +617,12 @@ static void test_orphan(void **state)
     assert_int_equal(PQflush(pg.conn), 0);
     while (!tst_proxy_hit(proxy))
         usleep(1000);
+    const int pid = pg.backend_pid;
     ldg_pg_drop(&pg);
     assert_int_equal(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err),
                      LEDGER_ERR_BUSY);
     must(ldg_pg_orphans_end(&second, &err));
-    usleep(50000);
+    await_end_of(pid);
     must(ldg_pg_run(&second, LDG_PG_FRESH, "locking", lock, NULL, NULL, &err));
 
     /* A number that was given out again is somebody else's. */
@@ -628,24 +641,55 @@ static void test_orphan(void **state)
     tst_proxy_destroy(&proxy);
 }
 
+static const struct tst_proxy *probed_through;
+static bool was_probed;
+
+/* Once a second connection has asked about the first, that one's work comes to its end. */
+static ledger_wait_answer end_work_when_probed(void *ctx, int64_t waited_ms)
+{
+    if (was_probed || tst_proxy_connections(probed_through) == 1)
+        return LEDGER_WAIT_ON;
+    was_probed = true;
+    pg.reply_timeout_ms = 20000; /* the next time that it asks */
+    tst_pg_sql(other, "INSERT INTO t VALUES (1)");
+    return LEDGER_WAIT_ON;
+}
+
+static void work_outlives_a_probe(const struct tst_proxy *proxy)
+{
+    static const ledger_wait probed = { .ask = end_work_when_probed };
+    tst_pg_sql(other, "CREATE OR REPLACE FUNCTION work() RETURNS int8 LANGUAGE plpgsql AS $$BEGIN "
+                      "WHILE NOT EXISTS (SELECT FROM t WHERE id = 1) LOOP "
+                      "PERFORM pg_sleep(0.01); END LOOP; RETURN 5; END$$");
+    probed_through = proxy;
+    was_probed = false;
+    pg.wait = &probed;
+    pg.reply_timeout_ms = 1000;
+    assert_int_equal(ask_int("SELECT work()"), 5);
+    assert_true(was_probed);
+    pg.wait = NULL;
+}
+
 /* Silence: long work goes on, a connection that does not answer any more is given up. */
 static void test_silence(void **state)
 {
     struct tst_proxy *proxy = through_proxy();
+    char *url = pg.url;
+    work_outlives_a_probe(proxy);
     pg.reply_timeout_ms = 100;
-    assert_int_equal(ask_int("SELECT 5::int8 FROM pg_sleep(0.5)"), 5);
-    ldg_free(pg.url); /* a probe of a stalled network waits as long as connecting may take */
-    pg.url = ldg_strdup(text_of("postgresql://postgres@127.0.0.1:%d/postgres?connect_timeout=2",
-                                tst_proxy_port(proxy)));
+    /* A probe of a stalled network waits as long as connecting may take. */
+    pg.url = ldg_strdup(text_of("%s&connect_timeout=2", url));
     tst_proxy_stall(proxy, TST_TO_CLIENT);
-    int64_t from_us = ldg_clock_mono_us();
     assert_int_equal(ldg_pg_run_text(&pg, "asking", "SELECT 1", NULL, NULL, &err),
                      LEDGER_ERR_CONNECT);
-    assert_in_range(ldg_clock_mono_us() - from_us, 100000, 6000000);
     assert_true(says("no answer"));
     assert_null(pg.conn);
     tst_proxy_stall(proxy, 0);
+    ldg_free(pg.url);
+    pg.url = url;
+    pg.reply_timeout_ms = 20000;
     must(ldg_pg_connect(&pg, &err));
+    pg.reply_timeout_ms = 100;
 
     /* Only this connection is stalled, and the server waits for its next statement. */
     tst_proxy_arm(proxy, TST_TO_SERVER, 1, TST_PROXY_STALL);
@@ -658,13 +702,26 @@ static void test_silence(void **state)
 /* --- whoever waits is asked ------------------------------------------------------------------ */
 
 static ledger_wait_answer answer;
-static int64_t answer_from_us; /* by then it is the answer; before, to go on */
+static const char *answer_event; /* once the session waits for it, that is the answer … */
+static int64_t answer_from_us;   /* … and by then; before, to go on */
 static char told[4][400];
 static int told_count;
 
+static bool session_waits_for(const char *event)
+{
+    return tst_pg_sql_int(observer,
+                          "SELECT count(*) FROM pg_stat_activity WHERE pid = %d AND wait_event = "
+                          "'%s'",
+                          PQbackendPID(pg.conn), event) > 0;
+}
+
 static ledger_wait_answer ask(void *ctx, int64_t waited_ms)
 {
-    return ldg_clock_mono_us() >= answer_from_us ? answer : LEDGER_WAIT_ON;
+    if (answer_event && session_waits_for(answer_event)) {
+        answer_event = NULL;
+        answer_from_us = ldg_clock_mono_us();
+    }
+    return !answer_event && ldg_clock_mono_us() >= answer_from_us ? answer : LEDGER_WAIT_ON;
 }
 
 static void tell(void *ctx, const char *what)
@@ -678,15 +735,24 @@ static const ledger_wait asked = { .ask = ask, .waiting = tell };
 static void answer_in(int64_t ms, ledger_wait_answer is)
 {
     answer = is;
+    answer_event = NULL;
     answer_from_us = ldg_clock_mono_us() + ms * 1000;
     told_count = 0;
     memset(told, 0, sizeof(told));
 }
 
-/* From the answer on. */
-static void soon(int64_t most_ms)
+/* Not before the server is at it. */
+static void answer_at(const char *event, ledger_wait_answer is)
 {
-    assert_in_range(ldg_clock_mono_us(), answer_from_us, answer_from_us + most_ms * 1000);
+    answer_in(0, is);
+    answer_event = event;
+}
+
+/* It was the answer that ended it: by itself it takes 20 seconds and more. */
+static void soon(void)
+{
+    assert_null(answer_event);
+    assert_in_range(ldg_clock_mono_us(), answer_from_us, answer_from_us + 15 * 1000000);
 }
 
 static bool told_of(const char *part)
@@ -699,27 +765,15 @@ static bool told_of(const char *part)
     return false;
 }
 
-static int session_count(int pid)
-{
-    return (int)tst_pg_sql_int(other, "SELECT count(*) FROM pg_stat_activity WHERE pid = %d", pid);
-}
-
-static void await_end_of(int pid)
-{
-    for (int i = 0; i < 500 && session_count(pid) > 0; i++)
-        usleep(10000);
-    assert_int_equal(session_count(pid), 0);
-}
-
 /* A statement, a COPY, a COMMIT: each in the middle of what it waits for. */
 static void test_stop(void **state)
 {
     const int pid = pg.backend_pid;
     pg.wait = &asked;
-    answer_in(300, LEDGER_WAIT_STOP);
+    answer_at("PgSleep", LEDGER_WAIT_STOP);
     assert_int_equal(ldg_pg_run_text(&pg, "asking", "SELECT pg_sleep(60)", NULL, NULL, &err),
                      LEDGER_ERR_CONNECT);
-    soon(5000);
+    soon();
     assert_null(pg.conn);
     await_end_of(pid); /* nobody is held up by what is left of it */
 
@@ -729,9 +783,9 @@ static void test_stop(void **state)
     must(ldg_pg_connect(&pg, &err));
     must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
     tst_pg_sql(other, "BEGIN; LOCK t");
-    answer_in(300, LEDGER_WAIT_STOP);
+    answer_at("relation", LEDGER_WAIT_STOP);
     assert_int_equal(insert(1, "x"), LEDGER_ERR_CONNECT);
-    soon(5000);
+    soon();
     tst_pg_sql(other, "ROLLBACK");
 }
 
@@ -740,19 +794,37 @@ static void test_stop(void **state)
 static void test_enough(void **state)
 {
     pg.wait = &asked;
-    answer_in(200, LEDGER_WAIT_ENOUGH);
+    answer_at("PgSleep", LEDGER_WAIT_ENOUGH);
     assert_int_equal(ask_int("SELECT 5::int8 FROM pg_sleep(1)"), 5);
 
     tst_pg_sql(other, "BEGIN; LOCK t");
     must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
-    answer_in(300, LEDGER_WAIT_ENOUGH);
+    answer_at("relation", LEDGER_WAIT_ENOUGH);
     assert_int_equal(insert(1, "x"), LEDGER_ERR_BUSY);
-    soon(5000);
+    soon();
     assert_true(says(text_of("process %d ", PQbackendPID(other))));
     assert_true(says("pg_terminate_backend"));
     assert_non_null(pg.conn);
     tst_pg_sql(other, "ROLLBACK");
     must(insert(1, "x"));
+}
+
+/* A server of the test's own; from now on it is the observed one. */
+static struct tst_pg *server_with_table(void)
+{
+    struct tst_pg *server = tst_pg_start(NULL);
+    PQfinish(observer);
+    observer = tst_pg_connect(server, NULL);
+    tst_pg_sql(observer, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    return server;
+}
+
+/* Each commit waits from now on. */
+static void take_standby_away(struct tst_pg *server)
+{
+    tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
+    tst_pg_reload(server);
+    tst_pg_await(observer, "SELECT length(current_setting('synchronous_standby_names'))");
 }
 
 /* The COMMIT waits for a standby. Whoever gives it up may neither say that it has failed, nor make
@@ -763,42 +835,33 @@ static void test_standby_away(void **state)
     static const ledger_wait_answer ends[] = { LEDGER_WAIT_STOP, LEDGER_WAIT_ENOUGH,
                                                (ledger_wait_answer)(LEDGER_WAIT_ENOUGH |
                                                                     LDG_WAIT_INTERRUPTED) };
-    static const char standbys[] = "SELECT length(current_setting('synchronous_standby_names'))";
-    struct tst_pg *server = tst_pg_start(NULL);
-    PGconn *watcher = tst_pg_connect(server, NULL);
-    tst_pg_sql(watcher, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
-    tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
-    tst_pg_reload(server);
-    for (int i = 0; i < 200 && tst_pg_sql_int(watcher, standbys) == 0; i++)
-        usleep(10000);
+    struct tst_pg *server = server_with_table();
+    take_standby_away(server);
     for (int i = 0; i < 3; i++) {
         connect_to(tst_pg_url(server, NULL, NULL, NULL));
         pg.wait = &asked;
         answer = LEDGER_WAIT_ON;
         must(ldg_pg_begin(&pg, "BEGIN", NULL, &err));
         must(insert(i, "x"));
-        answer_in(500, ends[i]);
+        answer_at("SyncRep", ends[i]);
         assert_int_equal(ldg_pg_commit(&pg, &err), LEDGER_ERR_UNKNOWN_OUTCOME);
-        soon(6000);
+        soon();
         if (ends[i] != LEDGER_WAIT_STOP)
             assert_true(says("SyncRep"));
         assert_null(pg.conn);
         answer = LEDGER_WAIT_ON;
         must(ldg_pg_connect(&pg, &err));
         must(ldg_pg_orphans_end(&pg, &err));
-        assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t WHERE id = %d", i), 0);
+        assert_int_equal(tst_pg_sql_int(observer, "SELECT count(*) FROM t WHERE id = %d", i), 0);
     }
     assert_int_equal(
-        tst_pg_sql_int(watcher,
+        tst_pg_sql_int(observer,
                        "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
         3);
     tst_pg_configure(server, "synchronous_standby_names = ''");
     tst_pg_reload(server);
-    for (int i = 0; i < 500 && tst_pg_sql_int(watcher, "SELECT count(*) FROM t") != 3; i++)
-        usleep(10000);
-    assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t"), 3);
+    tst_pg_await(observer, "SELECT (count(*) = 3)::int FROM t");
     release_handle();
-    PQfinish(watcher);
     tst_pg_destroy(&server);
 }
 
@@ -814,23 +877,49 @@ static ledger_rc insert_alone(int64_t id)
     return ldg_pg_run_write(&pg, "inserting", insert_row, &args, NULL, &err);
 }
 
+static pid_t frozen_pid;
+
+/* Goes on when it has been interrupted for a while. */
+static ledger_wait_answer ask_frozen(void *ctx, int64_t waited_ms)
+{
+    if (ldg_clock_mono_us() >= answer_from_us + 200 * 1000)
+        kill(frozen_pid, SIGCONT);
+    return ask(ctx, waited_ms);
+}
+
+/* A session that has not read the statement yet lets the request pass; so it is told again. */
+static void interrupt_before_it_is_read(void)
+{
+    static const ledger_wait asked_of_frozen = { .ask = ask_frozen, .waiting = tell };
+    frozen_pid = PQbackendPID(pg.conn);
+    kill(frozen_pid, SIGSTOP);
+    pg.wait = &asked_of_frozen;
+    answer_in(0, LDG_WAIT_INTERRUPTED);
+    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
+                     LEDGER_ERR_CANCELLED);
+    soon();
+    pg.wait = &asked;
+    assert_non_null(pg.conn);
+}
+
 /* A statement fails, whatever it does; the connection goes on. */
 static void test_interrupt(void **state)
 {
     const int pid = pg.backend_pid;
     pg.wait = &asked;
-    answer_in(300, LDG_WAIT_INTERRUPTED);
+    answer_at("PgSleep", LDG_WAIT_INTERRUPTED);
     assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
                      LEDGER_ERR_CANCELLED);
-    soon(5000);
+    soon();
     assert_true(says("interrupted"));
+    interrupt_before_it_is_read();
 
     answer = LEDGER_WAIT_ON;
     must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
     tst_pg_sql(other, "BEGIN; LOCK t");
-    answer_in(300, LDG_WAIT_INTERRUPTED);
+    answer_at("relation", LDG_WAIT_INTERRUPTED);
     assert_int_equal(insert_alone(1), LEDGER_ERR_CANCELLED);
-    soon(5000);
+    soon();
     tst_pg_sql(other, "ROLLBACK");
 
     /* What ends a transaction is not interrupted. */
@@ -852,18 +941,6 @@ static void test_interrupt(void **state)
     assert_int_equal(pg.backend_pid, pid);
 }
 
-static pid_t frozen_pid;
-
-/* Goes on when it has been interrupted for a while. */
-static ledger_wait_answer ask_frozen(void *ctx, int64_t waited_ms)
-{
-    if (ldg_clock_mono_us() >= answer_from_us + 200 * 1000)
-        kill(frozen_pid, SIGCONT);
-    return ask(ctx, waited_ms);
-}
-
-static const ledger_wait asked_of_frozen = { .ask = ask_frozen, .waiting = tell };
-
 static void test_interrupt_given(void **state)
 {
     PGconn *given = tst_pg_connect(tst_pg_shared(), NULL);
@@ -871,10 +948,10 @@ static void test_interrupt_given(void **state)
     prepare_handle(NULL);
     must(ldg_pg_take(&pg, given, &err));
     pg.wait = &asked;
-    answer_in(300, LDG_WAIT_INTERRUPTED);
+    answer_at("PgSleep", LDG_WAIT_INTERRUPTED);
     assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
                      LEDGER_ERR_CANCELLED);
-    soon(5000);
+    soon();
     answer = LEDGER_WAIT_ON;
     must(insert(1, "x"));
     tst_pg_sql(given, "BEGIN");
@@ -883,15 +960,7 @@ static void test_interrupt_given(void **state)
                      LEDGER_ERR_CANCELLED);
     assert_int_equal(PQtransactionStatus(given), PQTRANS_INERROR);
     tst_pg_sql(given, "ROLLBACK");
-
-    /* A session that has not read the statement yet lets the request pass; so it is told again. */
-    frozen_pid = PQbackendPID(given);
-    kill(frozen_pid, SIGSTOP);
-    pg.wait = &asked_of_frozen;
-    answer_in(0, LDG_WAIT_INTERRUPTED);
-    assert_int_equal(ldg_pg_run_text(&pg, "asking", sleep_sql, NULL, NULL, &err),
-                     LEDGER_ERR_CANCELLED);
-    soon(5000);
+    interrupt_before_it_is_read();
     ldg_pg_close_conn(&pg);
     PQfinish(given);
 }
@@ -907,8 +976,7 @@ static void test_interrupt_no_answer(void **state)
         { true, true, LEDGER_ERR_UNKNOWN_OUTCOME },
         { false, false, LEDGER_ERR_CANCELLED },
     };
-    struct tst_pg *server = tst_pg_start(NULL);
-    tst_pg_exec(server, NULL, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    struct tst_pg *server = server_with_table();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         connect_to(tst_pg_url(server, NULL, NULL, NULL));
         must(insert_alone(10 + (int64_t)i)); /* prepared: else nothing would be run yet */
@@ -924,7 +992,7 @@ static void test_interrupt_no_answer(void **state)
         kill(server->pid, SIGCONT);
         kill(pid, SIGCONT);
         assert_int_equal(rc, cases[i].want);
-        soon(15000);
+        soon();
         assert_null(pg.conn);
         answer = LEDGER_WAIT_ON;
         must(ldg_pg_connect(&pg, &err));
@@ -938,7 +1006,7 @@ static struct tst_pg *to_mend; /* NULL: it was mended */
 
 static ledger_wait_answer ask_and_mend(void *ctx, int64_t waited_ms)
 {
-    if (to_mend && ldg_clock_mono_us() >= answer_from_us + 1500000) {
+    if (to_mend && !answer_event && ldg_clock_mono_us() >= answer_from_us + 1500000) {
         tst_pg_configure(to_mend, "synchronous_standby_names = ''");
         tst_pg_reload(to_mend);
         to_mend = NULL;
@@ -951,16 +1019,10 @@ static ledger_wait_answer ask_and_mend(void *ctx, int64_t waited_ms)
 static void test_interrupt_standby_away(void **state)
 {
     static const ledger_wait mends = { .ask = ask_and_mend };
-    struct tst_pg *server = tst_pg_start(NULL);
-    PGconn *watcher = tst_pg_connect(server, NULL), *given = NULL;
-    tst_pg_sql(watcher, "CREATE TABLE t(id int8 PRIMARY KEY, v text)");
+    struct tst_pg *server = server_with_table();
+    PGconn *holder = tst_pg_connect(server, NULL), *given = NULL;
     for (int i = 0; i < 3; i++) {
-        tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
-        tst_pg_reload(server);
-        for (int n = 0; n < 200 && tst_pg_sql_int(watcher, "SELECT length(current_setting("
-                                                           "'synchronous_standby_names'))") == 0;
-             n++)
-            usleep(10000);
+        take_standby_away(server);
         if (i < 2) {
             connect_to(tst_pg_url(server, NULL, NULL, NULL));
         } else {
@@ -972,10 +1034,10 @@ static void test_interrupt_standby_away(void **state)
         pg.wait = &mends;
         if (i == 1) { /* a lock is not yet a commit */
             must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = 0", NULL, NULL, &err));
-            tst_pg_sql(watcher, "BEGIN; LOCK t");
-            answer_in(300, LDG_WAIT_INTERRUPTED);
+            tst_pg_sql(holder, "BEGIN; LOCK t");
+            answer_at("relation", LDG_WAIT_INTERRUPTED);
             assert_int_equal(insert_alone(i), LEDGER_ERR_CANCELLED);
-            tst_pg_sql(watcher, "ROLLBACK");
+            tst_pg_sql(holder, "ROLLBACK");
             answer = LEDGER_WAIT_ON;
         }
         if (i == 0) {
@@ -983,17 +1045,25 @@ static void test_interrupt_standby_away(void **state)
             must(insert(i, "x"));
         }
         to_mend = server;
-        answer_in(300, LDG_WAIT_INTERRUPTED);
+        answer_at("SyncRep", LDG_WAIT_INTERRUPTED);
         must(i == 0 ? ldg_pg_commit(&pg, &err) : insert_alone(i));
         assert_null(to_mend);
-        assert_int_equal(tst_pg_sql_int(watcher, "SELECT count(*) FROM t WHERE id = %d", i), 1);
+        assert_int_equal(tst_pg_sql_int(observer, "SELECT count(*) FROM t WHERE id = %d", i), 1);
         answer = LEDGER_WAIT_ON;
     }
     release_handle();
     PQfinish(given);
-    PQfinish(watcher);
+    PQfinish(holder);
     tst_pg_destroy(&server);
 }
+
+/* Who has the lock was told: that is enough. */
+static ledger_wait_answer ask_until_told(void *ctx, int64_t waited_ms)
+{
+    return told_count > 0 ? LEDGER_WAIT_ENOUGH : LEDGER_WAIT_ON;
+}
+
+static const ledger_wait until_told = { .ask = ask_until_told, .waiting = tell };
 
 /* A lock that was not had before is looked at: a bridge that does not move is ended, in a COPY and
  * between two statements; anybody else is named. */
@@ -1011,8 +1081,8 @@ static void test_frozen(void **state)
     };
     pg.wait = &asked;
     answer = LEDGER_WAIT_ON;
-    pg.busy_timeout_ms = 3000;
-    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = '3s'", NULL, NULL, &err));
+    pg.busy_timeout_ms = 60000;
+    must(ldg_pg_run_text(&pg, "asking", "SET lock_timeout = '60s'", NULL, NULL, &err));
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         PGconn *frozen = tst_pg_connect_url(
             tst_pg_url(tst_pg_shared(), NULL, NULL, text_of("application_name=%s", cases[i].name)));
@@ -1020,9 +1090,9 @@ static void test_frozen(void **state)
         tst_pg_sql(frozen, "BEGIN; INSERT INTO t VALUES (%d, 'theirs')", 100 + (int)i);
         if (cases[i].copies)
             PQclear(PQexec(frozen, "COPY t FROM STDIN"));
-        usleep(150000);
         pg.silent_ms = 100;
         pg.lock_failures = 1;
+        pg.wait = cases[i].ends ? &asked : &until_told;
         answer_in(0, LEDGER_WAIT_ON);
         ledger_rc rc = insert(100 + (int64_t)i, "ours");
         assert_int_equal(rc, cases[i].ends ? LEDGER_OK : LEDGER_ERR_BUSY);
@@ -1042,6 +1112,8 @@ static void test_frozen(void **state)
     tst_pg_sql(busy, "BEGIN; INSERT INTO t VALUES (200, 'theirs')");
     pg.silent_ms = 60000;
     pg.lock_failures = 1;
+    pg.wait = &until_told;
+    answer_in(0, LEDGER_WAIT_ON);
     assert_int_equal(insert(200, "ours"), LEDGER_ERR_BUSY);
     tst_pg_sql(busy, "COMMIT");
     PQfinish(busy);
@@ -1076,10 +1148,10 @@ static void stop_connecting(const char *url, const char *waits_for)
     pg.wait = &asked;
     answer_in(300, LEDGER_WAIT_STOP);
     assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CONNECT);
-    soon(3000);
+    soon();
     answer_in(300, LDG_WAIT_INTERRUPTED);
     assert_int_equal(ldg_pg_connect(&pg, &err), LEDGER_ERR_CANCELLED);
-    soon(3000);
+    soon();
     /* By a clock on which ten seconds are soon over. */
     answer_in(30000, LEDGER_WAIT_ENOUGH);
     hasty_us = ldg_clock_mono_us();
@@ -1222,13 +1294,13 @@ static void test_many_hosts(void **state)
                                  server->dir, tst_proxy_port(proxy), server->port);
     int64_t from_us = ldg_clock_mono_us();
     assert_int_equal(try_url(silent), LEDGER_OK);
-    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 8000000);
+    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 60000000);
     from_us = ldg_clock_mono_us();
     assert_int_equal(
         try_url(text_of("postgresql://127.0.0.1:%d/x?connect_timeout=2", tst_proxy_port(proxy))),
         LEDGER_ERR_CONNECT);
     assert_true(says("no answer"));
-    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 8000000);
+    assert_in_range(ldg_clock_mono_us() - from_us, 1000000, 60000000);
     tst_proxy_destroy(&proxy);
     tst_pg_destroy(&standby);
 }
@@ -1298,8 +1370,7 @@ static void test_given(void **state)
     assert_true(PQenterPipelineMode(given));
     assert_int_equal(ldg_pg_enter(&pg, &err), LEDGER_ERR_INVALID);
     assert_true(PQexitPipelineMode(given));
-    tst_pg_sql(other, "SELECT pg_terminate_backend(%d)", PQbackendPID(given));
-    usleep(50000);
+    tst_pg_terminate(other, PQbackendPID(given));
     assert_int_equal(insert(3, "x"), LEDGER_ERR_CONNECT);
     assert_int_equal(ldg_pg_enter(&pg, &err), LEDGER_ERR_CONNECT);
     PQreset(given);
