@@ -191,10 +191,12 @@ ledger_rc ldg_pg_orphans_end(struct ldg_pg *pg, ledger_error *err)
 
 ledger_rc ldg_pg_enter(struct ldg_pg *pg, ledger_error *err)
 {
+    /* Whoever was told once and goes on in this transaction makes a mistake. */
+    const bool told = pg->lost_in_tx && !pg->in_snapshot;
     if (pg->conn && pg->own_conn && !ldg_pg_is_alive(pg))
         ldg_pg_drop(pg);
     if (pg->lost_in_tx)
-        return ldg_fail(err, pg->in_snapshot ? LEDGER_ERR_CONNECT : LEDGER_ERR_INVALID,
+        return ldg_fail(err, told ? LEDGER_ERR_INVALID : LEDGER_ERR_CONNECT,
                         "%s: the connection was lost in the middle of this transaction, and "
                         "nothing of it was written; roll back and begin again",
                         pg->where ? pg->where : "");
