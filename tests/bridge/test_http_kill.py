@@ -2,8 +2,8 @@
 """test_http_kill.py WRITER LEDGERCTL RECEIVER: kill -9 of bridges into sinks that speak HTTP.
 
 A writer and a bridge (then two) are killed at random moments and started again, while the receiver
-of the webhooks hangs up, answers late or with errors, and ClickHouse is killed and started again.
-Then the rest is carried over. The receiver must have every event of the log; an event that came
+of the webhooks hangs up, answers late or with errors, and ClickHouse is killed and started again;
+so is the PostgreSQL that keeps the state, and the one that is the source. Then the rest is carried over. The receiver must have every event of the log; an event that came
 more than once came in a request of the same id and the same bytes; each stream came in its order;
 every signature was right. Of ClickHouse `ledgerctl bridge verify` must say "equal", and so must a
 comparison in SQL. LEDGER_TEST_KILLS=n: how often for each (default 100). Prints TAP."""
@@ -21,13 +21,16 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(
                                 'support'))
 # pylint: disable=wrong-import-position
 import test_kill as base  # noqa: E402
+import test_pg_kill as stores  # noqa: E402
 from partners import Engine, PartnerMissing, Receiver  # noqa: E402
+from pg_server import PgMissing, PgServer  # noqa: E402
 from tap import Failure, run_cases  # noqa: E402
 from test_kill import Process, ledgerctl  # noqa: E402
 
 RECEIVER = sys.argv[3]
 TABLE = base.TABLE
 UNAVAILABLE = (69, 75)
+GONE = ('LEDGER_ERR_CONNECT', 'LEDGER_ERR_UNKNOWN_OUTCOME')
 SECRETS = [base64.b64encode(os.urandom(32)).decode() for _ in range(2)]
 # What the receiver does with some requests while bridges are killed.
 ACTS = [{'act': 'hang-up-before'}, {'act': 'hang-up-after'}, {'act': 'cut', 'bytes': 5},
@@ -36,18 +39,19 @@ ACTS = [{'act': 'hang-up-before'}, {'act': 'hang-up-after'}, {'act': 'cut', 'byt
 
 
 class Round:
-    """A source, a writer into it, and bridges out of it, that are killed."""
+    """A source, writers into it, and bridges out of it, that are killed."""
 
-    def __init__(self, bridge_count, options):
+    def __init__(self, bridge_count, options, source=stores.SqliteStore, writer_count=1):
         self.folder = tempfile.mkdtemp(prefix='ledger-kill-')
-        self.source = os.path.join(self.folder, 'source.db')
+        self.source = source(self.folder, 'source')
         self.done = 0
         self.everybody = []
-        ledgerctl('store', 'init', '--store', 'sqlite:' + self.source)
-        self.options = ['--source', 'sqlite:' + self.source, *options(self.folder)]
-        self.writer = Process([base.WRITER, 'random', self.source, str(random.getrandbits(60))],
-                              self.folder, 'writer')
-        self.everybody.append(self.writer)
+        ledgerctl('store', 'init', '--store', self.source.url)
+        self.options = ['--source', self.source.url, *options(self.folder)]
+        self.writers = [Process([base.WRITER, 'random', self.source.written_by,
+                                 str(random.getrandbits(60))], self.folder, f'writer{i}')
+                        for i in range(writer_count)]
+        self.everybody.extend(self.writers)
         for i in range(bridge_count):
             size = str([20, 3][i])
             self.everybody.append(Process(
@@ -55,8 +59,13 @@ class Round:
                  '--batch-size', size, '--backlog-batch-size', size], self.folder, f'bridge{i}'))
 
     def kill(self, process):
-        # A sink that does not answer while it is opened is the end of a program.
-        if process is self.writer or process.child.poll() not in UNAVAILABLE:
+        # A store that does not answer while it is opened is the end of a program.
+        status = process.child.poll()
+        if process in self.writers:
+            gone = status is not None and any(name in process.output() for name in GONE)
+        else:
+            gone = status in UNAVAILABLE
+        if not gone:
             process.kill()
         self.done += 1
 
@@ -67,16 +76,17 @@ class Round:
                        * min(base.SLOW, 3))
             # The writer seldom: it is never far ahead then.
             victim = random.choice(self.everybody if random.random() < 0.2
-                                   else self.everybody[1:])
+                                   else self.everybody[len(self.writers):])
             self.kill(victim)
-            if victim is self.writer:
+            if victim in self.writers:
                 victim.args[3] = str(random.getrandbits(60))
             victim.start()
 
     def end(self):
         for process in self.everybody:
             self.kill(process)
-        base.log_agrees(self.source)
+        if len(self.writers) == 1:
+            stores.log_agrees(self.source)
         for _ in range(2):  # the second has nothing left to do
             ledgerctl('bridge', 'run', *self.options, '--until-empty', '--quiet')
 
@@ -85,6 +95,7 @@ class Round:
             if process.child.poll() is None:
                 process.child.kill()
                 process.child.wait()
+        self.source.close()
         if os.environ.get('LEDGER_TEST_KEEP'):
             print(f'# kept {self.folder}')
         else:
@@ -96,21 +107,19 @@ class Round:
 def written(source):
     """What the log has: ("entry", id) of each appended, ("event", position) of the rest."""
     result = {}
-    with base.connect(source) as db:
-        for position, event in db.execute(
-                f'SELECT id, CAST(payload AS TEXT) FROM {TABLE}_mutations ORDER BY id'):
-            event = json.loads(event, parse_float=str)
-            if event['type'] == 'append':
-                for entry in event['entries']:
-                    result['entry', int(entry['id'])] = event['stream']
-            else:
-                result['event', position] = event['stream']
+    for position, event in source.events():
+        event = json.loads(event, parse_float=str)
+        if event['type'] == 'append':
+            for entry in event['entries']:
+                result['entry', int(entry['id'])] = event['stream']
+        else:
+            result['event', position] = event['stream']
     return result
 
 
-def received(requests, alone):
+def received(requests, alone, ordered):
     """The same of what came, and how many requests came more than once. alone: by one bridge at a
-    time, so that an event comes in one request only."""
+    time, so that an event comes in one request only. ordered: ids rise with commits."""
     result, requests_by_id, last = {}, {}, {}
     again = 0
     for request in requests:
@@ -136,33 +145,37 @@ def received(requests, alone):
                 continue
             result[item] = body['stream']
             order = (body['stream'], item[0])
-            if last.get(order, 0) >= item[1]:
+            if ordered and last.get(order, 0) >= item[1]:
                 raise Failure(f'{item} of stream {body["stream"]!r} came behind {last[order]}')
             last[order] = item[1]
     return result, again
 
 
-def compare_webhooks(source, hook, alone):
-    there, (here, again) = written(source), received(hook.requests(), alone)
+def compare_webhooks(source, hook, alone, ordered=True):
+    there, (here, again) = written(source), received(hook.requests(), alone, ordered)
     for item in there.keys() | here.keys():
         if there.get(item) != here.get(item):
             raise Failure(f'{item}: stream {there.get(item)!r} in the log,'
                           f' {here.get(item)!r} received')
     complaints = [line for line in hook.complaints().splitlines()
-                  if alone or not line.startswith('order:')]
+                  if (alone and ordered) or not line.startswith('order:')]
     if complaints:
         raise Failure('the receiver complains:\n' + '\n'.join(complaints[:30]))
     return len(there), again
 
 
+def write_secrets(folder):
+    path = os.path.join(folder, 'secrets')
+    with open(path, 'w', encoding='ascii') as file:
+        file.write(''.join(f'whsec_{secret}\n' for secret in SECRETS))
+    return path
+
+
 def round_of_webhooks(bridge_count, kills):
     with Receiver(RECEIVER, '--bodies', secrets=f'whsec_{SECRETS[1]}\n') as hook:
         def options(folder):
-            secrets = os.path.join(folder, 'secrets')
-            with open(secrets, 'w', encoding='ascii') as file:
-                file.write(''.join(f'whsec_{secret}\n' for secret in SECRETS))
             return ['--sink', hook.url, '--state', f'sqlite:{folder}/state.db', '--secret-file',
-                    secrets, '--max-request-entries', '7']
+                    write_secrets(folder), '--max-request-entries', '7']
 
         def disturb():
             if random.random() < 0.3:
@@ -181,18 +194,55 @@ def round_of_webhooks(bridge_count, kills):
     return run.done
 
 
+def restart_some(server, most):
+    server.kill()
+    time.sleep(most * random.random())
+    server.start()
+
+
+def round_of_servers(writer_count, kills):
+    """The source and the state are in PostgreSQL, and both servers are killed as well."""
+    with Receiver(RECEIVER, '--bodies', secrets=f'whsec_{SECRETS[0]}\n') as hook, \
+            PgServer() as state:
+        restarts = 0
+
+        def options(folder):
+            return ['--sink', hook.url, '--state', state.url(), '--secret-file',
+                    write_secrets(folder), '--max-request-entries', '7']
+
+        def disturb():
+            nonlocal restarts
+            if random.random() < 0.3:
+                hook.script(*random.choices(ACTS, k=3))
+            if random.random() < 0.2:
+                restart_some(random.choice([state, run.source.server]), 0.2)
+                restarts += 1
+
+        run = Round(1, options, stores.PgStore, writer_count)
+        try:
+            run.kill_some(kills, disturb)
+            hook.script()
+            run.end()
+            count, again = compare_webhooks(run.source, hook, True, writer_count == 1)
+            print(f'# {run.done} kills, {restarts} of servers, {count} events and entries,'
+                  f' {again} requests came again', flush=True)
+        finally:
+            run.clean_up()
+    return run.done
+
+
 def round_of_backlog(kills):
     """A bridge with the sizes that it has by itself is killed in a backlog: it would read little at
     first, and much later."""
     folder = tempfile.mkdtemp(prefix='ledger-kill-')
-    source = os.path.join(folder, 'source.db')
+    source = stores.SqliteStore(folder, 'source')
     done = 0
     try:
-        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '6000'],
+        subprocess.run([base.WRITER, 'random', source.path, str(random.getrandbits(60)), '6000'],
                        check=True, stdout=subprocess.DEVNULL, timeout=120 * base.SLOW)
         while done < kills:
             with Receiver(RECEIVER, '--bodies') as hook:
-                options = ['--source', 'sqlite:' + source, '--sink', hook.url, '--state',
+                options = ['--source', source.url, '--sink', hook.url, '--state',
                            f'sqlite:{folder}/state{done}.db', '--quiet', '--until-empty']
                 for _ in range(6):
                     bridge = subprocess.Popen([base.LEDGERCTL, 'bridge', 'run', *options],
@@ -213,13 +263,13 @@ def round_of_backlog(kills):
 def undisturbed():
     """Nothing goes wrong: each request comes once, of whatever length the batches are."""
     folder = tempfile.mkdtemp(prefix='ledger-kill-')
-    source = os.path.join(folder, 'source.db')
+    source = stores.SqliteStore(folder, 'source')
     try:
-        subprocess.run([base.WRITER, 'random', source, str(random.getrandbits(60)), '800'],
+        subprocess.run([base.WRITER, 'random', source.path, str(random.getrandbits(60)), '800'],
                        check=True, stdout=subprocess.DEVNULL, timeout=120 * base.SLOW)
         for size in ('1', '20', '2000'):
             with Receiver(RECEIVER, '--bodies') as hook:
-                ledgerctl('bridge', 'run', '--source', 'sqlite:' + source, '--sink', hook.url,
+                ledgerctl('bridge', 'run', '--source', source.url, '--sink', hook.url,
                           '--state', f'sqlite:{folder}/state{size}.db', '--until-empty',
                           '--quiet', '--batch-size', size, '--backlog-batch-size', size)
                 _, again = compare_webhooks(source, hook, True)
@@ -239,7 +289,7 @@ def moment(text):
 
 def compare_clickhouse(source, engine):
     here = {}
-    with base.connect(source) as db:
+    with base.connect(source.path) as db:
         there, _ = base.history(db, 'source')
     for line in engine.sql(
             'SELECT toInt64(entry_key), stream, hex(payload), order_key, dedup_key,'
@@ -307,6 +357,10 @@ def main():
                lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, webhooks',
                lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3)))),
+              ('killed writer, bridge and servers, PostgreSQL to webhooks',
+               lambda: round_of_servers(1, max(1, round(base.KILLS * 0.3)))),
+              ('killed writers, bridge and servers, PostgreSQL to webhooks',
+               lambda: round_of_servers(3, max(1, round(base.KILLS * 0.3)))),
               ('killed in a backlog, webhooks',
                lambda: round_of_backlog(max(1, round(base.KILLS * 0.2)))),
               ('nobody is killed, webhooks', undisturbed),
@@ -314,7 +368,7 @@ def main():
                lambda: round_of_clickhouse(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, ClickHouse',
                lambda: round_of_clickhouse(2, max(1, round(base.KILLS * 0.3))))]
-    failed, kills = run_cases(rounds, PartnerMissing)
+    failed, kills = run_cases(rounds, (PartnerMissing, PgMissing))
     print(f'# {kills} kills in all')
     return 1 if failed else 0
 

@@ -68,6 +68,9 @@ static int run_random(const char *path, uint64_t seed, uint64_t count)
             failures = 0;
         } else if ((err.flags & LEDGER_ERROR_RETRY) == 0 || ++failures > 20) {
             return complain("step", &err);
+        } else if (w.in_transaction) { /* it may have been lost with its connection */
+            (void)!ledger_store_rollback(store, NULL);
+            w.in_transaction = false;
         }
         if (i % 4 == 3 && !w.in_transaction)
             tst_sleep_us((int64_t)tst_random_below(&w.state, 2000));
