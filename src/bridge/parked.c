@@ -148,7 +148,7 @@ static ledger_rc retry_row(struct retry_run *run, const struct ldg_parked_row *r
     if (item.bad != NULL)
         rc = ldg_store_parked_note(run->keeper, row->id, item.bad, err);
     else if (run->deliverer != NULL)
-        rc = ldg_deliver_parked(run->deliverer, row, ops, count, &run->arena, &applied, err);
+        rc = ldg_redeliver(run->deliverer, row, ops, count, &run->arena, &applied, err);
     else
         rc = ldg_store_parked_retry(run->keeper, row->id, ops, count, &applied, err);
     if (rc == LEDGER_ERR_NOT_FOUND && run->only == 0)

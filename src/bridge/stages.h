@@ -4,7 +4,7 @@
  *   decode.c  rows -> events                                                 (pure)
  *   plan.c    events + the user's choices -> ops, or why there are none      (pure)
  *   apply.c   ops -> sink, in one fenced transaction or by parallel workers  (only writer)
- *   deliver.c the same, into a sink that keeps no state: another store keeps it
+ *   deliver.c the same, into a sink that keeps no state: another store keeps it  (deliver.h)
  *   sending.c what one delivery is made of, so that it is the same when it comes again
  *   cursor.c  where the next batch begins                                    (owns positions)
  *   takeover.c  what the Go bridge left in the sink
@@ -158,7 +158,7 @@ struct ldg_applier {
     pthread_cond_t cond;
 };
 
-/* deliver.c: ops that the sink has and the state store does not know of yet. */
+/* delivered.c: ops that the sink has and the state store does not know of yet. */
 struct ldg_delivered_op {
     int64_t log_position;
     uint32_t part;
@@ -355,11 +355,11 @@ void ldg_apply_hint_backlog(struct ldg_applier *applier, bool backlog);
  * err->done_count is the op. What was delivered stays so, and is left out of the next try. */
 ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper *cursor,
                       struct ldg_batch *batch, bool may_park, ledger_error *err);
-/* The ops of a parked event, and then it is parked no longer. What does not work out (it has to
- * wait, or is refused) is noted as another attempt. */
-ledger_rc ldg_deliver_parked(struct ldg_deliverer *deliverer, const struct ldg_parked_row *row,
-                             const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
-                             bool *ret_applied, ledger_error *err);
+/* redeliver.c: the ops of a parked event, and then it is parked no longer. What does not work out
+ * (it has to wait, or is refused) is noted as another attempt. */
+ledger_rc ldg_redeliver(struct ldg_deliverer *deliverer, const struct ldg_parked_row *row,
+                        const struct ldg_op *ops, size_t count, struct ldg_arena *arena,
+                        bool *ret_applied, ledger_error *err);
 void ldg_delivered_fini(struct ldg_delivered *delivered);
 void ldg_deliverer_fini(struct ldg_deliverer *deliverer);
 
