@@ -59,9 +59,7 @@ static double ours_run(const char *path, const struct text *texts, size_t count,
     double seconds;
     sqlite3 *db;
 
-    bench_remove(path);
-    store = bench_store_open(path, LEDGER_MUTATION_LOG_ON);
-    ledger_store_close(&store);
+    bench_source_make(path);
     db = writer_open(path, mode);
     ledger_store_options_defaults(&options);
     options.connection = db;

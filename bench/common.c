@@ -462,13 +462,23 @@ ledger_store *bench_store_open(const char *place, ledger_log_mode log)
     return store;
 }
 
-void bench_sink_make(const char *path)
+static void make_anew(const char *path, ledger_log_mode log)
 {
     ledger_store *store;
 
     bench_remove(path);
-    store = bench_store_open(path, LEDGER_MUTATION_LOG_OFF);
+    store = bench_store_open(path, log);
     ledger_store_close(&store);
+}
+
+void bench_source_make(const char *path)
+{
+    make_anew(path, LEDGER_MUTATION_LOG_ON);
+}
+
+void bench_sink_make(const char *path)
+{
+    make_anew(path, LEDGER_MUTATION_LOG_OFF);
 }
 
 ledger_store *bench_builder_open(const char *path, sqlite3 **ret_db)

@@ -92,8 +92,10 @@ void bench_url(char url[BENCH_URL_MAX], const char *place);
 void bench_http(const ledger_http_options *options);
 /* Opens with CREATE, unless it is a webhook. */
 ledger_store *bench_store_open(const char *place, ledger_log_mode log);
-/* Made by the library without a log, and closed again. Bare inserts use such a file too: so its
- * tables, indexes and page size are the same. */
+/* Made by the library with a log, empty, and closed again. */
+void bench_source_make(const char *path);
+/* The same without a log. Bare inserts use such a file too: so its tables, indexes and page size
+ * are the same. */
 void bench_sink_make(const char *path);
 
 /* For building sources quickly: a handle on a connection that never waits for the disk and has a

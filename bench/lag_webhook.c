@@ -23,12 +23,14 @@ static void round_run(struct bench_lag *lag, const char *source, int round)
     char requests[32];
 
     bench_receiver_start(&receiver, lag->count, BENCH_COUNTS, NULL);
+    bench_source_make(source);
+    bench_settle();
     bench_lag_begin(lag, source, receiver.url);
     wait_for_all(&receiver, bench_lag_go(lag));
     bench_lag_end(lag);
     bench_receiver_check(&receiver);
     for (size_t i = 1; i <= lag->count; i++)
-        lag->seen_ns[i] = receiver.read_ns[i];
+        bench_lag_see(lag, i, receiver.read_ns[i]);
     snprintf(requests, sizeof(requests), "%9llu", (unsigned long long)receiver.counters->requests);
     bench_lag_print(lag, round, requests);
     bench_receiver_stop(&receiver);
@@ -45,7 +47,7 @@ int main(int argc, char **argv)
                 "from commit in SQLite to read by a receiver of webhooks, 1,000 mutations/s");
     bench_http_begin();
     bench_path(source, "source.db");
-    bench_lag_init(&lag);
+    bench_lag_init(&lag, 1);
     printf("times in ms; CPU in %% of a core\n");
     bench_lag_print_head(" requests");
     for (int i = 0; i < BENCH_LAG_ROUNDS; i++)
