@@ -510,17 +510,35 @@ static void bridges_side_by_side(void **state)
     assert_same_live_rows(database, "alone");
 }
 
-struct setting {
+/* One call on handles of its own, while something else goes on. */
+struct beside {
     pthread_t thread;
     ledger_store *source, *sink;
     ledger_rc rc;
     ledger_error err;
 };
 
+static struct beside open_beside(struct tst_env *env, const char *database)
+{
+    return (struct beside){ .source = tst_open(env, TST_SQLITE, "source"),
+                            .sink = open_sink(env, database) };
+}
+
+static void begin_beside(struct beside *b, void *(*call)(void *arg))
+{
+    assert_int_equal(pthread_create(&b->thread, NULL, call, b), 0);
+}
+
+static void end_beside(struct beside *b)
+{
+    assert_int_equal(pthread_join(b->thread, NULL), 0);
+    tst_ok(b->rc, &b->err);
+}
+
 static void *set_back(void *arg)
 {
-    struct setting *s = arg;
-    s->rc = ledger_bridge_cursor_set(s->source, s->sink, "default", "0", false, &s->err);
+    struct beside *b = arg;
+    b->rc = ledger_bridge_cursor_set(b->source, b->sink, "default", "0", false, &b->err);
     return NULL;
 }
 
@@ -531,8 +549,7 @@ static void a_cursor_is_set_beside_a_bridge(void **state)
     struct tst_env *env = *state;
     const char *database = new_database();
     ledger_store *source = tst_open(env, TST_SQLITE, "source");
-    struct setting setting = { .source = tst_open(env, TST_SQLITE, "source"),
-                               .sink = open_sink(env, database) };
+    struct beside setting = open_beside(env, database);
     ledger_bridge_options o;
     ledger_error err = { 0 };
     tst_bridge_options(&o);
@@ -544,12 +561,11 @@ static void a_cursor_is_set_beside_a_bridge(void **state)
     tst_ch_fault(tst_ch_shared(),
                  "{\"act\":\"stall\",\"seconds\":1.5,\"when\":\"before\",\"match\":"
                  "\"INSERT INTO `ledger_entries_cursors`\"}\n");
-    assert_int_equal(pthread_create(&setting.thread, NULL, set_back, &setting), 0);
+    begin_beside(&setting, set_back);
     tst_sleep_us(500000);
     for (int i = 0; i < 3; i++)
         tst_ok(ledger_bridge_poll(bridge, NULL, &err), &err);
-    assert_int_equal(pthread_join(setting.thread, NULL), 0);
-    tst_ok(setting.rc, &setting.err);
+    end_beside(&setting);
     assert_int_equal(tst_ch_int(tst_ch_shared(), database,
                                 "SELECT argMax(toUInt64OrZero(cursor), version) FROM "
                                 "ledger_entries_cursors"),
@@ -827,19 +843,11 @@ static void events_are_parked_and_come_again(void **state)
     tst_assert_equal(source, sink, TST_CMP_ANY_ORDER);
 }
 
-struct retry {
-    pthread_t thread;
-    ledger_store *source, *sink;
-    ledger_rc rc;
-    ledger_error err;
-};
-
 static void *retry_all(void *arg)
 {
-    struct retry *retry = arg;
+    struct beside *b = arg;
     uint64_t applied = 0, left = 0;
-    retry->rc =
-        ledger_bridge_parked_retry(retry->source, retry->sink, 0, &applied, &left, &retry->err);
+    b->rc = ledger_bridge_parked_retry(b->source, b->sink, 0, &applied, &left, &b->err);
     return NULL;
 }
 
@@ -848,8 +856,7 @@ static void a_trim_beside_a_retry(void **state)
 {
     struct tst_env *env = *state;
     const char *database = new_database();
-    struct retry retry = { .source = tst_open(env, TST_SQLITE, "source"),
-                           .sink = open_sink(env, database) };
+    struct beside retry = open_beside(env, database);
     ledger_store *sink = open_sink(env, database);
     tst_ch_sql(tst_ch_shared(), database,
                "ALTER TABLE ledger_entries ADD CONSTRAINT refuse CHECK payload != '1'");
@@ -861,13 +868,12 @@ static void a_trim_beside_a_retry(void **state)
     tst_ch_fault(tst_ch_shared(),
                  "{\"act\":\"stall\",\"seconds\":1.5,\"when\":\"before\",\"match\":\"" ENTRIES
                  "\"}\n");
-    assert_int_equal(pthread_create(&retry.thread, NULL, retry_all, &retry), 0);
+    begin_beside(&retry, retry_all);
     tst_sleep_us(500000);
     ledger_store *again = tst_open(env, TST_SQLITE, "source");
     tst_trim(again, "s", id);
     (void)tst_bridge_once(again, sink, NULL);
-    assert_int_equal(pthread_join(retry.thread, NULL), 0);
-    tst_ok(retry.rc, &retry.err);
+    end_beside(&retry);
     tst_assert_equal(again, sink, 0);
     assert_int_equal(tst_count(sink, "s"), 1);
 }

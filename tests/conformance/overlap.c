@@ -7,6 +7,8 @@
 
 #include <pthread.h>
 
+#include "stage.h"
+
 enum { BEGUN, RESERVED, DONE };
 
 /* One of two batches. */
@@ -19,39 +21,20 @@ struct half {
     struct ldg_apply apply;
     uint8_t *outcomes;
     pthread_t thread;
-    int state;
+    int stage;
     ledger_rc rc;
     ledger_error err;
 };
-
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
-
-static void reach(struct half *half, int state)
-{
-    pthread_mutex_lock(&mutex);
-    half->state = state;
-    pthread_cond_broadcast(&cond);
-    pthread_mutex_unlock(&mutex);
-}
-
-static void wait_until(const struct half *half, int state)
-{
-    pthread_mutex_lock(&mutex);
-    while (half->state < state)
-        pthread_cond_wait(&cond, &mutex);
-    pthread_mutex_unlock(&mutex);
-}
 
 static void ids_reserved(void *ctx)
 {
     struct half *half = ctx;
 
-    if (half->state != BEGUN)
+    if (half->stage != BEGUN)
         return;
-    reach(half, RESERVED);
+    tst_stage_reach(&half->stage, RESERVED);
     if (half->behind != NULL)
-        wait_until(half->behind, RESERVED);
+        tst_stage_await(&half->behind->stage, RESERVED);
     if (half->meanwhile != NULL)
         half->meanwhile(half->sink);
 }
@@ -63,7 +46,7 @@ static ledger_rc await_commit_order(void *ctx, ledger_error *err)
     ids_reserved(half);
     if (half->lead == NULL)
         return LEDGER_OK;
-    wait_until(half->lead, DONE);
+    tst_stage_await(&half->lead->stage, DONE);
     if (half->lead->rc == LEDGER_OK)
         return LEDGER_OK;
     err->code = LEDGER_ERR_FENCED;
@@ -75,7 +58,7 @@ static void *run(void *ctx)
     struct half *half = ctx;
 
     half->rc = ldg_store_apply(half->store, &half->apply, half->outcomes, &half->err);
-    reach(half, DONE);
+    tst_stage_reach(&half->stage, DONE);
     return NULL;
 }
 
@@ -127,7 +110,7 @@ static void run_in_two(struct sink *sink, size_t first, void (*meanwhile)(struct
     a.meanwhile = meanwhile;
     memset(sink->outcomes, 0xff, sizeof(sink->outcomes));
     assert_int_equal(pthread_create(&a.thread, NULL, run, &a), 0);
-    wait_until(&a, RESERVED);
+    tst_stage_await(&a.stage, RESERVED);
     (void)run(&b);
     assert_int_equal(pthread_join(a.thread, NULL), 0);
     ret_rc[0] = a.rc;

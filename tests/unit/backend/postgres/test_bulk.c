@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "backend/postgres/apply.h"
+#include "stage.h"
 #include "workload.h"
 
 extern const struct ldg_backend ldg_backend_memory;
@@ -46,9 +47,6 @@ static void close_both(void)
 
 /* --- two batches under way ------------------------------------------------------------------- */
 
-static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
-
 enum { BEGUN, RESERVED, AWAITING, DONE };
 struct half {
     struct ldg_pg *pg;
@@ -56,31 +54,16 @@ struct half {
     uint8_t *outcomes;
     struct half *other;
     int until; /* what the other one has to have reached for this one to go on */
-    int state;
+    int stage;
     ledger_rc rc;
     ledger_error err;
 };
 
-static void reach(struct half *half, int state)
-{
-    pthread_mutex_lock(&mutex);
-    if (state > half->state)
-        half->state = state;
-    pthread_cond_broadcast(&cond);
-    pthread_mutex_unlock(&mutex);
-}
-
-static void wait_until(const struct half *half, int state)
-{
-    pthread_mutex_lock(&mutex);
-    while (half->state < state)
-        pthread_cond_wait(&cond, &mutex);
-    pthread_mutex_unlock(&mutex);
-}
-
 static void half_reserved(void *ctx)
 {
-    reach(ctx, RESERVED);
+    struct half *half = ctx;
+
+    tst_stage_reach(&half->stage, RESERVED);
 }
 
 /* The first half goes on only when the second has done whatever it may do before that. */
@@ -88,8 +71,8 @@ static ledger_rc half_await_order(void *ctx, ledger_error *err)
 {
     struct half *half = ctx;
 
-    reach(half, AWAITING);
-    wait_until(half->other, half->until);
+    tst_stage_reach(&half->stage, AWAITING);
+    tst_stage_await(&half->other->stage, half->until);
     if (half->until == AWAITING || half->other->rc == LEDGER_OK)
         return LEDGER_OK;
     err->code = LEDGER_ERR_FENCED;
@@ -101,7 +84,7 @@ static void *half_run(void *ctx)
     struct half *half = ctx;
 
     half->rc = SINK->sink->apply(half->pg, &half->apply, half->outcomes, &half->err);
-    reach(half, DONE);
+    tst_stage_reach(&half->stage, DONE);
     return NULL;
 }
 
@@ -133,7 +116,7 @@ static void apply_in_two(struct sink *k, size_t first_count)
     b.apply.count = k->count - first_count;
     b.apply.overlap_ctx = &b;
     assert_int_equal(pthread_create(&thread, NULL, half_run, &a), 0);
-    wait_until(&a, RESERVED);
+    tst_stage_await(&a.stage, RESERVED);
     half_run(&b);
     pthread_join(thread, NULL);
     for (struct half *half = &a; half != NULL; half = half == &a ? &b : NULL) {
