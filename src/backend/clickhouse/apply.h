@@ -73,6 +73,24 @@ ledger_rc ldg_ch_add(void *ctx, struct ldg_sink_batch *s, ledger_error *err);
     "id, stream, payload, order_key, dedup_key, schema_version, metadata, tags, source_id, "       \
     "created_at, annotations, updated_at, origin, entry_key, version, is_deleted, "                \
     "appended_position, tags_position, annotations_position, trimmed_position, foreign_positions"
+/* The texts that a row is found by. */
+struct ldg_ch_row_texts {
+    char id[LEDGER_ID_TEXT_MAX], key[LDG_CH_KEY_MAX], source_id[LEDGER_ID_TEXT_MAX];
+};
+/* A row of which nothing is known but its entry; views texts, which it fills, origin and stream. */
+void ldg_ch_row_begin(struct ldg_ch_row *row, struct ldg_ch_row_texts *texts,
+                      const struct ldg_ch_origin *origin, ledger_id key, const char *stream);
+/* The row says that its entry is gone: what it carried is left out. position: of the trim. */
+void ldg_ch_row_bury(struct ldg_ch_row *row, int64_t position);
+/* The same in a SELECT, as LDG_CH_ROW_COLUMNS: of e, a row that is here, and r, the trim. Signed
+ * sums wrap round, and back. */
+#define LDG_CH_ROW_BURIED                                                                          \
+    "e.id, e.stream, '', '', '', e.schema_version, '{}', '[]', e.source_id, "                      \
+    "e.created_at, '{}', e.updated_at, e.origin, e.entry_key, "                                    \
+    "bitOr(toUInt64(e.version - e.trimmed_position + r.position), "                                \
+    "bitShiftLeft(toUInt64(1), 63)), 1, "                                                          \
+    "e.appended_position, e.tags_position, e.annotations_position, r.position, "                   \
+    "e.foreign_positions"
 /* Adds a row to ch->rows. */
 void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row);
 /* Sends the rows that are collected. */

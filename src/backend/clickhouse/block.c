@@ -103,11 +103,6 @@ void ldg_ch_block_bytes(struct ldg_ch_block *block, ledger_bytes bytes)
     write_bytes(block, bytes.data, bytes.size);
 }
 
-void ldg_ch_block_text(struct ldg_ch_block *block, const char *text)
-{
-    ldg_ch_block_bytes(block, (ledger_bytes){ text, strlen(text) });
-}
-
 static void write_number(struct ldg_ch_block *block, uint64_t value, size_t size)
 {
     uint8_t bytes[8];

@@ -3,6 +3,8 @@
 #ifndef LDG_BACKEND_CLICKHOUSE_BLOCK_H
 #define LDG_BACKEND_CLICKHOUSE_BLOCK_H
 
+#include <string.h>
+
 #include "ledger/types.h"
 
 #include "base/buf.h"
@@ -24,7 +26,15 @@ void ldg_ch_block_fini(struct ldg_ch_block *block);
 void ldg_ch_block_reset(struct ldg_ch_block *block);
 
 void ldg_ch_block_bytes(struct ldg_ch_block *block, ledger_bytes bytes); /* a String */
-void ldg_ch_block_text(struct ldg_ch_block *block, const char *text);
+/* A text as a String. */
+static inline ledger_bytes ldg_ch_bytes_of(const char *text)
+{
+    return (ledger_bytes){ text, strlen(text) };
+}
+static inline void ldg_ch_block_text(struct ldg_ch_block *block, const char *text)
+{
+    ldg_ch_block_bytes(block, ldg_ch_bytes_of(text));
+}
 void ldg_ch_block_u8(struct ldg_ch_block *block, uint8_t value);
 void ldg_ch_block_i32(struct ldg_ch_block *block, int32_t value);
 void ldg_ch_block_u64(struct ldg_ch_block *block, uint64_t value);

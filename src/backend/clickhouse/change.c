@@ -20,11 +20,6 @@ static ledger_rc flush_much(struct ldg_ch_batch *b, ledger_error *err)
     return b->ch->rows.packed.size > BLOCK_BYTES ? ldg_ch_flush(b, err) : LEDGER_OK;
 }
 
-static ledger_bytes bytes_of(const char *text)
-{
-    return (ledger_bytes){ text, strlen(text) };
-}
-
 static ledger_bytes bytes_at(const struct ldg_buf *buf, size_t from)
 {
     return (ledger_bytes){ buf->data + from, buf->size - from };
@@ -79,7 +74,7 @@ static ledger_rc put_foreign(struct ldg_ch_batch *b, const struct ldg_sink_item 
     ldg_buf_reset(&b->other);
     if (map.count > 0 && ldg_json_put_map(&b->other, map) != LEDGER_OK)
         return fail_text(&b->other, err);
-    row->foreign = map.count > 0 ? bytes_at(&b->other, 0) : bytes_of("");
+    row->foreign = map.count > 0 ? bytes_at(&b->other, 0) : ldg_ch_bytes_of("");
     return LEDGER_OK;
 }
 
@@ -173,10 +168,9 @@ static ledger_rc change_items(struct ldg_ch_batch *b, ledger_error *err)
 
 /* --- entries that are added ------------------------------------------------------------------ */
 
-/* The op's entry, with nothing done to it; views id, key and source_id, which it fills. */
+/* The op's entry, with nothing done to it. */
 static ledger_rc begin_row(struct ldg_ch_batch *b, const struct ldg_op *op, struct ldg_ch_row *row,
-                           char id[LEDGER_ID_TEXT_MAX], char key[LDG_CH_KEY_MAX],
-                           char source_id[LEDGER_ID_TEXT_MAX], ledger_error *err)
+                           struct ldg_ch_row_texts *texts, ledger_error *err)
 {
     const struct ldg_ch_origin *origin;
     const ledger_append_entry *entry = op->entry;
@@ -184,26 +178,13 @@ static ledger_rc begin_row(struct ldg_ch_batch *b, const struct ldg_op *op, stru
 
     if (rc != LEDGER_OK)
         return rc;
-    ldg_ch_key(op->key, key);
-    ldg_ch_id(key, op->origin, id);
-    *row = (struct ldg_ch_row){
-        .id = bytes_of(id),
-        .stream = bytes_of(op->stream),
-        .payload = entry->payload,
-        .order_key = bytes_of(entry->order_key),
-        .dedup_key = bytes_of(entry->dedup_key),
-        .schema_version = entry->schema_version,
-        .metadata = bytes_of("{}"),
-        .tags = bytes_of("[]"),
-        .annotations = bytes_of("{}"),
-        .source_id = bytes_of(ldg_id_text(op->key, source_id)),
-        .created_at_us = ldg_sink_time(&b->s, op),
-        .updated_at_us = LEDGER_NO_TIME,
-        .origin = bytes_of(origin->text),
-        .entry_key = bytes_of(key),
-        .positions.appended = op->position,
-        .foreign = bytes_of(""),
-    };
+    ldg_ch_row_begin(row, texts, origin, op->key, op->stream);
+    row->payload = entry->payload;
+    row->order_key = ldg_ch_bytes_of(entry->order_key);
+    row->dedup_key = ldg_ch_bytes_of(entry->dedup_key);
+    row->schema_version = entry->schema_version;
+    row->created_at_us = ldg_sink_time(&b->s, op);
+    row->positions.appended = op->position;
     return LEDGER_OK;
 }
 
@@ -258,9 +239,9 @@ static ledger_rc add_row(struct ldg_ch_batch *b, const struct ldg_sink_item *ite
                          ledger_error *err)
 {
     const struct ldg_op *op = &b->ops[i];
-    char id[LEDGER_ID_TEXT_MAX], key[LDG_CH_KEY_MAX], source_id[LEDGER_ID_TEXT_MAX];
+    struct ldg_ch_row_texts texts;
     struct ldg_ch_row row;
-    ledger_rc rc = begin_row(b, op, &row, id, key, source_id, err);
+    ledger_rc rc = begin_row(b, op, &row, &texts, err);
 
     if (rc == LEDGER_OK)
         rc = put_texts(b, op->entry, item, &row, err);
@@ -269,7 +250,7 @@ static ledger_rc add_row(struct ldg_ch_batch *b, const struct ldg_sink_item *ite
         row.positions.tags = item->tags_at.last;
         row.positions.annotations = item->annotations_at.last;
         ldg_arena_reset(&b->merging);
-        rc = put_foreign(b, item, bytes_of(""), &row, err);
+        rc = put_foreign(b, item, ldg_ch_bytes_of(""), &row, err);
     }
     if (rc == LEDGER_OK) {
         row.positions.trimmed = trimmed_before(b, i);
@@ -331,18 +312,17 @@ static ledger_rc put_gone(struct ldg_ch_batch *b, ledger_error *err)
 
     for (size_t i = b->s.first; rc == LEDGER_OK && i < b->s.end; i++) {
         const struct ldg_op *op = &b->ops[i], *trim;
-        char id[LEDGER_ID_TEXT_MAX], key[LDG_CH_KEY_MAX], source_id[LEDGER_ID_TEXT_MAX];
+        struct ldg_ch_row_texts texts;
         struct ldg_ch_row row;
 
         if (op->kind != LDG_OP_APPEND || op->origin <= 0 ||
             b->s.outcomes[i] != LDG_OUTCOME_APPLIED || (trim = trim_behind(b, i)) == NULL)
             continue;
-        rc = begin_row(b, op, &row, id, key, source_id, err);
-        row.payload = row.order_key = row.dedup_key = bytes_of("");
-        row.positions.trimmed = trim->position;
-        row.is_deleted = true;
-        if (rc == LEDGER_OK)
-            ldg_ch_put_row(&b->ch->rows, &row);
+        rc = begin_row(b, op, &row, &texts, err);
+        if (rc != LEDGER_OK)
+            break;
+        ldg_ch_row_bury(&row, trim->position);
+        ldg_ch_put_row(&b->ch->rows, &row);
     }
     return rc;
 }

@@ -287,37 +287,22 @@ static ledger_rc drop_rows(struct ldg_clickhouse *ch, const struct ldg_ch_parked
 static ledger_rc bury_entries(struct ldg_ch_batch *b, const struct ldg_ch_parked *parked,
                               size_t count, const struct ldg_op *trim, ledger_error *err)
 {
-    const ledger_bytes none = { "", 0 };
+    const struct ldg_ch_origin *origin;
+    ledger_rc rc = ldg_ch_origin_find(b->ch, trim->origin, &origin, err);
 
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; rc == LEDGER_OK && i < count; i++) {
         const struct ldg_parked_row *row = &parked[i].row;
-        char id[LEDGER_ID_TEXT_MAX], key[LDG_CH_KEY_MAX], source_id[LEDGER_ID_TEXT_MAX];
+        struct ldg_ch_row_texts texts;
+        struct ldg_ch_row buried;
 
         if (strcmp(row->type_name, "append") != 0 || !ldg_op_trims(trim, row->key))
             continue;
-        ldg_ch_key(row->key, key);
-        ldg_ch_id(key, trim->origin, id);
-        (void)ldg_id_text(row->key, source_id);
-        ldg_ch_put_row(&b->ch->rows, &(struct ldg_ch_row){
-                                         .id = { id, strlen(id) },
-                                         .stream = { row->stream, strlen(row->stream) },
-                                         .payload = none,
-                                         .order_key = none,
-                                         .dedup_key = none,
-                                         .metadata = { "{}", 2 },
-                                         .tags = { "[]", 2 },
-                                         .annotations = { "{}", 2 },
-                                         .source_id = { source_id, strlen(source_id) },
-                                         .created_at_us = ldg_sink_time(&b->s, trim),
-                                         .updated_at_us = LEDGER_NO_TIME,
-                                         .origin = { parked[i].origin, strlen(parked[i].origin) },
-                                         .entry_key = { key, strlen(key) },
-                                         .positions.trimmed = trim->position,
-                                         .foreign = none,
-                                         .is_deleted = true,
-                                     });
+        ldg_ch_row_begin(&buried, &texts, origin, row->key, row->stream);
+        buried.created_at_us = ldg_sink_time(&b->s, trim);
+        ldg_ch_row_bury(&buried, trim->position);
+        ldg_ch_put_row(&b->ch->rows, &buried);
     }
-    return ldg_ch_flush(b, err);
+    return rc == LEDGER_OK ? ldg_ch_flush(b, err) : rc;
 }
 
 ledger_rc ldg_ch_parked_trim(struct ldg_ch_batch *b, const struct ldg_op *op, bool *ret_any,

@@ -1,8 +1,40 @@
 /* Rows of the table of entries, on their way there.
  *
  * Invariants: values come in the order of LDG_CH_ROW_COLUMNS; a row has the version that its
- * positions give it. */
+ * positions give it; of an entry that is gone it keeps no more than says so. */
 #include "backend/clickhouse/apply.h"
+
+static void clear(struct ldg_ch_row *row)
+{
+    row->payload = row->order_key = row->dedup_key = ldg_ch_bytes_of("");
+    row->metadata = row->annotations = ldg_ch_bytes_of("{}");
+    row->tags = ldg_ch_bytes_of("[]");
+}
+
+void ldg_ch_row_begin(struct ldg_ch_row *row, struct ldg_ch_row_texts *texts,
+                      const struct ldg_ch_origin *origin, ledger_id key, const char *stream)
+{
+    ldg_ch_key(key, texts->key);
+    ldg_ch_id(texts->key, origin->number, texts->id);
+    *row = (struct ldg_ch_row){
+        .id = ldg_ch_bytes_of(texts->id),
+        .stream = ldg_ch_bytes_of(stream),
+        .source_id = ldg_ch_bytes_of(ldg_id_text(key, texts->source_id)),
+        .created_at_us = LEDGER_NO_TIME,
+        .updated_at_us = LEDGER_NO_TIME,
+        .origin = ldg_ch_bytes_of(origin->text),
+        .entry_key = ldg_ch_bytes_of(texts->key),
+        .foreign = ldg_ch_bytes_of(""),
+    };
+    clear(row);
+}
+
+void ldg_ch_row_bury(struct ldg_ch_row *row, int64_t position)
+{
+    clear(row);
+    row->positions.trimmed = position;
+    row->is_deleted = true;
+}
 
 void ldg_ch_put_row(struct ldg_ch_block *block, const struct ldg_ch_row *row)
 {

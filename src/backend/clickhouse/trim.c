@@ -136,17 +136,8 @@ static bool has_written(const struct ldg_ch_query *q)
  */
 static ledger_rc write_reached(struct ldg_ch_batch *b, bool *ret_any, ledger_error *err)
 {
-    /* clang-format off */
-    /* Signed sums wrap round, and back. */
     static const char insert[] =
-        "INSERT INTO `%s` (" LDG_CH_ROW_COLUMNS ") "
-        "SELECT e.id, e.stream, '', '', '', e.schema_version, '{}', '[]', e.source_id, "
-            "e.created_at, '{}', e.updated_at, e.origin, e.entry_key, "
-            "bitOr(toUInt64(e.version - e.trimmed_position + r.position), "
-                "bitShiftLeft(toUInt64(1), 63)), "
-            "1, e.appended_position, e.tags_position, e.annotations_position, r.position, "
-            "e.foreign_positions ";
-    /* clang-format on */
+        "INSERT INTO `%s` (" LDG_CH_ROW_COLUMNS ") SELECT " LDG_CH_ROW_BURIED " ";
     struct ldg_ch_query q;
 
     ldg_ch_begin(&q, b->ch, "trimming streams");
