@@ -3,10 +3,11 @@
 
 A writer and a bridge (then two) are killed at random moments and started again, while the receiver
 of the webhooks hangs up, answers late or with errors, and ClickHouse is killed and started again;
-so is the PostgreSQL that keeps the state, and the one that is the source. Then the rest is carried over. The receiver must have every event of the log; an event that came
-more than once came in a request of the same id and the same bytes; each stream came in its order;
-every signature was right. Of ClickHouse `ledgerctl bridge verify` must say "equal", and so must a
-comparison in SQL. LEDGER_TEST_KILLS=n: how often for each (default 100). Prints TAP."""
+so is the PostgreSQL that keeps the state, and the one that is the source. Then the rest is carried
+over. The receiver must have every event of the log; an event that came more than once came in a
+request of the same id and the same bytes; each stream came in its order; every signature was right.
+Of ClickHouse `ledgerctl bridge verify` must say "equal", and so must a comparison in SQL.
+LEDGER_TEST_KILLS=n: how often for each (default 100). Prints TAP."""
 import base64
 import json
 import os
