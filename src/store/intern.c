@@ -11,12 +11,13 @@
 uint64_t ldg_store_caps(const ledger_store *store)
 {
     const bool changes = (store->open.flags & LEDGER_STORE_APPEND_ONLY) == 0;
+    const bool has_cursors = LDG_HAS(store, state, cursor_get);
     const struct {
         uint64_t cap;
         bool has;
     } told[] = {
         { LDG_CAP_MUTATION_LOG, store->backend->source != NULL },
-        { LDG_CAP_TX_CURSOR, LDG_HAS(store, sink, apply) && LDG_HAS(store, state, cursor_get) },
+        { LDG_CAP_TX_CURSOR, LDG_HAS(store, sink, apply) && has_cursors },
         { LDG_CAP_ORIGINS, LDG_HAS(store, state, origin_get) },
         { LDG_CAP_TAGS, LDG_HAS(store, store, set_tags) && changes },
         { LDG_CAP_ANNOTATIONS, LDG_HAS(store, store, set_annotations) && changes },

@@ -332,7 +332,7 @@ static ledger_rc check_orphans(const struct findings *f, const struct ldg_pg_sha
         tell(f, LEDGER_FINDING_ERROR, f->pg->table,
              "entries of %lld origins that table \"%s_origins\" does not know: its rows were "
              "deleted, or not restored with the rest",
-             (long long)(n + texts), f->pg->table);
+             (long long)n + texts, f->pg->table);
     return rc;
 }
 

@@ -197,7 +197,7 @@ static const char *const order_texts[] = {
     [BY_STREAM] = "stream, id",
     [BY_STREAM_DOWN] = "stream DESC, id DESC",
     [BY_SOURCE_POS] = "origin, source_pos",
-    [BY_SOURCE_ID] = "origin, " LDG_PG_TEXT_OF(""),
+    [BY_SOURCE_ID] = ("origin, " LDG_PG_TEXT_OF("")),
 };
 
 /* The conditions of the rows are put between these two. */

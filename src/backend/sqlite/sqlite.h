@@ -34,6 +34,7 @@ struct ldg_sqlite_watch;   /* watch.c: inotify */
 
 struct ldg_sqlite {
     sqlite3 *db;
+    int64_t schema_version; /* of the file, when its tables were looked at */
     bool own_db;
     bool in_user_tx; /* between tx_begin and tx_commit */
     bool in_snapshot;
@@ -42,7 +43,6 @@ struct ldg_sqlite {
     bool has_source_id; /* the column; a read-only table of an old Go module may lack it */
     bool parks_texts;   /* <table>_parked has keys that are texts; one of an earlier version that is
                            read-only may not */
-    int64_t schema_version; /* of the file, when its tables were looked at */
     bool has_origins; /* <table>_origins has rows: entries may be bridged ones; trim looks again */
     enum ldg_role role;
     uint32_t flags;
@@ -51,6 +51,7 @@ struct ldg_sqlite {
     dev_t device; /* of the file that is open */
     ino_t inode;
     bool has_wal; /* there was one when it was opened: */
+    bool no_wal;  /* when it was opened its journal was of another mode */
     dev_t wal_device;
     ino_t wal_inode;
     struct ldg_sqlite *next; /* file.c: of the handles that have a WAL */
@@ -67,14 +68,13 @@ struct ldg_sqlite {
     struct ldg_sqlite_watch *watch;
     struct ldg_sqlite_durable *durable;
     uint64_t applied_count; /* committed apply() calls */
-    bool was_known;       /* the last one brought what was here: the next is asked about at once */
-    int64_t seen_version; /* data_version of the last log_read: the witness was right then */
-    bool seen;            /* there was one */
+    int64_t seen_version;   /* data_version of the last log_read: the witness was right then */
+    bool seen;              /* there was one */
+    bool was_known; /* the last one brought what was here: the next is asked about at once */
     const ledger_wait *wait;
     bool has_handlers; /* SQLite asks `wait` by itself; else it is asked between rows */
     bool undisturbed;  /* what is done now is done for good: work does not ask */
     int busy_timeout_ms;
-    bool no_wal;                /* it was found without one when it was opened */
     struct ldg_waiting waiting; /* for a lock */
 };
 
