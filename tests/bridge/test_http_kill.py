@@ -290,10 +290,9 @@ def moment(text):
 
 def compare_clickhouse(source, engine):
     here = {}
-    with base.connect(source.path) as db:
-        there, _ = base.history(db, 'source')
+    there, _ = stores.history(source, 'id')
     for line in engine.sql(
-            'SELECT toInt64(entry_key), stream, hex(payload), order_key, dedup_key,'
+            'SELECT toInt64(entry_key), stream, lower(hex(payload)), order_key, dedup_key,'
             ' schema_version, metadata, tags, annotations, toString(created_at),'
             f' toString(updated_at) FROM {TABLE} FINAL WHERE is_deleted = 0'
             ' ORDER BY entry_key FORMAT JSONCompactEachRow').split('\n'):
@@ -301,7 +300,7 @@ def compare_clickhouse(source, engine):
         metadata, tags, notes, made, set_at = rest
         if int(ident) in here:
             raise Failure(f'entry {ident} is there twice')
-        here[int(ident)] = (stream, bytes.fromhex(payload), order_key or None, dedup_key or None,
+        here[int(ident)] = (stream, payload, order_key or None, dedup_key or None,
                             version, json.loads(metadata or '{}'), json.loads(tags or '[]'),
                             json.loads(notes or '{}'), moment(made), moment(set_at))
     for ident in sorted(there.keys() | here.keys()):
@@ -318,7 +317,7 @@ def compare_clickhouse(source, engine):
     return len(there)
 
 
-def round_of_clickhouse(bridge_count, kills):
+def round_of_clickhouse(bridge_count, kills, source=stores.SqliteStore, writer_count=1):
     with Engine() as engine:
         ledgerctl('store', 'init', '--store', engine.url())
         restarts = 0
@@ -330,13 +329,16 @@ def round_of_clickhouse(bridge_count, kills):
                 time.sleep(random.random() * 0.2)
                 engine.run()
                 restarts += 1
+            elif random.random() < 0.1 and source is stores.PgStore:
+                restart_some(run.source.server, 0.2)
+                restarts += 1
             elif random.random() < 0.2:
                 engine.fault(random.choice([
                     {'act': 'cut', 'bytes': -1, 'match': 'INSERT'}, {'act': 'cut', 'bytes': 3},
                     {'act': 'cut', 'when': 'before'}, {'act': 'tagged', 'code': 241},
                     {'act': 'late', 'code': 241}, {'act': 'error', 'code': 252}]))
 
-        run = Round(bridge_count, lambda _: ['--sink', engine.url()])
+        run = Round(bridge_count, lambda _: ['--sink', engine.url()], source, writer_count)
         try:
             run.kill_some(kills, disturb)
             engine.fault()
@@ -344,7 +346,7 @@ def round_of_clickhouse(bridge_count, kills):
             verdict = ledgerctl('bridge', 'verify', *run.options)
             if 'equal' not in verdict.stdout + verdict.stderr:
                 raise Failure(f'verify does not say "equal": {verdict.stdout}{verdict.stderr}')
-            print(f'# {run.done} kills, {restarts} restarts of ClickHouse,'
+            print(f'# {run.done} kills, {restarts} restarts of servers,'
                   f' {compare_clickhouse(run.source, engine)} entries', flush=True)
         finally:
             run.clean_up()
@@ -368,7 +370,9 @@ def main():
               ('killed writer and bridge, ClickHouse',
                lambda: round_of_clickhouse(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, ClickHouse',
-               lambda: round_of_clickhouse(2, max(1, round(base.KILLS * 0.3))))]
+               lambda: round_of_clickhouse(2, max(1, round(base.KILLS * 0.3)))),
+              ('killed writers, 2 bridges and servers, PostgreSQL to ClickHouse',
+               lambda: round_of_clickhouse(2, max(1, round(base.KILLS * 0.3)), stores.PgStore, 3))]
     failed, kills = run_cases(rounds, (PartnerMissing, PgMissing))
     print(f'# {kills} kills in all')
     return 1 if failed else 0
