@@ -556,6 +556,8 @@ ledger_rc ldg_pg_log_diff_read(struct ldg_pg *pg, const struct ldg_pg_cursor *c,
     const bool ask_next = !all && may_ask_next(pg->source, began_us);
     ledger_rc rc = LEDGER_OK;
 
+    pg->source->unasked = !all && !ask_next;
+
     ldg_buf_init(&text, SIZE_MAX);
     ldg_pg_snapshot_print(seen, &text);
     if (text.rc != LEDGER_OK) {

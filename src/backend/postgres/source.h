@@ -35,8 +35,9 @@ struct ldg_pg_source {
     bool spent;    /* the last read of `state` found nothing */
     bool has_diff; /* for `state`; found by a wait, for the next read */
     struct ldg_pg_log_diff diff;
-    bool unwatched;         /* something has happened since the tables were looked at */
-    int64_t next_from_us;   /* log_diff.c: the row behind the last one is not asked for before */
+    bool unwatched;       /* something has happened since the tables were looked at */
+    int64_t next_from_us; /* log_diff.c: the row behind the last one is not asked for before … */
+    bool unasked;         /* … and was not by the last difference */
     uint64_t checked_count; /* the connection whose cluster was compared with the cursor */
     /* wait.c */
     int64_t pause_us;

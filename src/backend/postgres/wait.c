@@ -84,7 +84,7 @@ static ledger_rc ask_quiet(struct ldg_pg *pg, bool *ret_quiet, ledger_error *err
     PGresult *result = NULL;
 
     *ret_quiet = false;
-    if (pg->pooled || !s->spent || s->restless || s->pause_us < QUIET_PAUSE_US ||
+    if (pg->pooled || !s->spent || s->restless || s->unasked || s->pause_us < QUIET_PAUSE_US ||
         (s->unwatched && ldg_pg_schema_check_due(pg)))
         return LEDGER_OK;
     ldg_arena_reset(&s->work);
