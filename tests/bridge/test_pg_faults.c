@@ -39,7 +39,7 @@ static void sessions_are_terminated(void **state)
             if (i % 4 == 0)
                 tst_rig_await(rig, "after pg_terminate_backend");
         }
-        assert_true(ended >= (int64_t)times / 2);
+        assert_true(ended >= (int64_t)times / 4); /* after each await there is one */
         tst_rig_end(&rig, "pg_terminate_backend of %" PRId64 " sessions at the %s", ended,
                     tst_side_name(side));
     }
@@ -330,6 +330,20 @@ static void fill_disk(const char *path)
     close(fd);
 }
 
+/* What is left in pages that are there already is soon full as well. */
+static uint64_t appends_until_full(struct tst_rig *rig)
+{
+    static char payload[4000];
+    const ledger_append_input input = { .payload = { payload, sizeof payload } };
+    ledger_error err;
+    memset(payload, '1', sizeof payload);
+    while (ledger_store_append(rig->store[TST_SOURCE_SIDE], "large", &input, 1, NULL, &err) ==
+           LEDGER_OK)
+        ;
+    assert_int_equal(err.code, LEDGER_ERR_FULL);
+    return 1;
+}
+
 static void full_tablespace(void **state)
 {
     EACH_SIDE(side)
@@ -337,6 +351,7 @@ static void full_tablespace(void **state)
         char filler[400];
         const char *why;
         size_t times = tst_scale(3);
+        uint64_t refused = 0;
         tst_pg_require();
         if (!mount_small(&why)) {
             print_message("%s\n", why);
@@ -350,15 +365,15 @@ static void full_tablespace(void **state)
             fill_disk(filler);
             if (side == TST_SINK_SIDE)
                 tst_rig_await_error(rig, before, "the disk is full");
+            else
+                refused += appends_until_full(rig);
             tst_sleep_us(300000);
             assert_int_equal(unlink(filler), 0);
             tst_rig_await(rig, "there is room again");
         }
-        uint64_t refused = 0;
         if (side == TST_SOURCE_SIDE) { /* only writers need room there */
             tst_rig_stop_writers(rig);
-            refused = rig->writer_errors[LEDGER_ERR_FULL];
-            assert_true(refused > 0);
+            refused += rig->writer_errors[LEDGER_ERR_FULL];
         }
         tst_rig_end(&rig, "%zu times a full tablespace at the %s (%" PRIu64 " writes refused)",
                     times, tst_side_name(side), refused);
@@ -456,10 +471,7 @@ static void state_store_goes_away(void **state)
             tst_pg_kill(pg);
         tst_workload_run(&w, fed.source, 10);
         (void)tst_append(fed.source, "s", "1", NULL, NULL); /* the others may be rolled back */
-        for (int64_t end = tst_mono_us() + tst_slow(20000000); fed_error_count(&fed) == before;) {
-            assert_true(tst_mono_us() < end);
-            tst_sleep_us(1000);
-        }
+        TST_AWAIT(fed_error_count(&fed) != before);
         tst_pg_run(pg);
         if (i % 4 == 3)
             fed_await(&fed);

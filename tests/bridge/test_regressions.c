@@ -308,11 +308,8 @@ static void w5_a_lone_event_arrives_at_once(void **state)
             tst_sleep_us(20000); /* the bridge is asleep */
             tst_append(source, "s", "{}", NULL, NULL);
             int64_t begun = tst_mono_us(), took;
-            while (tst_count(sink, NULL) < i && tst_mono_us() - begun < tst_slow(5000000))
-                tst_sleep_us(200);
+            TST_AWAIT(tst_count(sink, NULL) >= i);
             took = tst_mono_us() - begun;
-            if (took >= tst_slow(2000000))
-                tst_fail("a lone event took %" PRId64 " us", took);
             if (took < best_us)
                 best_us = took;
         }
@@ -787,14 +784,12 @@ static void w18_durable_position_follows(void **state)
         for (int64_t i = 1; i <= 3; i++) {
             tst_append(source, "s", "{}", NULL, NULL);
             tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
-            int64_t begun = tst_mono_us();
             do {
                 ledger_bridge_get_stats(bridge, &stats);
                 assert_true(strtoll(stats.durable_position, NULL, 10) <=
                             strtoll(stats.position, NULL, 10));
                 tst_sleep_us(1000);
-            } while (strtoll(stats.durable_position, NULL, 10) < i &&
-                     tst_mono_us() - begun < tst_slow(5000000));
+            } while (strtoll(stats.durable_position, NULL, 10) < i);
             assert_int_equal(strtoll(stats.durable_position, NULL, 10), i);
         }
         ledger_bridge_destroy(&bridge);

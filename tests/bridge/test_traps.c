@@ -329,12 +329,8 @@ static void t7_lone_commit_of_another_process(void **state)
                 assert_true(fputs("go\n", writer.in) >= 0 && fflush(writer.in) == 0);
                 tst_child_expect(&writer, "done");
                 begun = tst_mono_us();
-                while (tst_count(sink, NULL) < i && tst_mono_us() - begun < tst_slow(5000000))
-                    tst_sleep_us(200);
+                TST_AWAIT(tst_count(sink, NULL) >= i);
                 took = tst_mono_us() - begun;
-                if (took >= tst_slow(2000000))
-                    tst_fail("journal %s, synchronous %s: commit %" PRIu64 " took %" PRId64 " us",
-                             journals[j], syncs[s], i, took);
                 if (took < best_us)
                     best_us = took;
             }

@@ -11,7 +11,11 @@
 
 extern const struct ldg_backend ldg_backend_postgres;
 
+/* How long a handle waits for a lock: short, where nobody lets go of it; long, where somebody does.
+ */
 #define HANDLE_BUSY_MS 300
+#define HANDLE_PATIENT_MS 60000
+static int handle_busy_ms = HANDLE_BUSY_MS; /* of those that are opened from now on */
 
 static inline ledger_rc handle_try(struct ldg_pg *pg, const char *url, const char *table,
                                    enum ldg_role role, ledger_log_mode log, uint32_t flags,
@@ -25,7 +29,7 @@ static inline ledger_rc handle_try(struct ldg_pg *pg, const char *url, const cha
         .log_table = log_table,
         .log = log,
         .flags = flags,
-        .busy_timeout_ms = HANDLE_BUSY_MS,
+        .busy_timeout_ms = handle_busy_ms,
         .label = "test",
         .role = role,
     };
@@ -41,6 +45,14 @@ static inline void handle_open(struct ldg_pg *pg, const char *url, const char *t
     ledger_error err;
     ledger_rc rc = handle_try(pg, url, table, role, log, flags, &err);
     tst_ok(rc, &err);
+}
+
+static inline void handle_open_patient(struct ldg_pg *pg, const char *url, const char *table,
+                                       enum ldg_role role, ledger_log_mode log, uint32_t flags)
+{
+    handle_busy_ms = HANDLE_PATIENT_MS;
+    handle_open(pg, url, table, role, log, flags);
+    handle_busy_ms = HANDLE_BUSY_MS;
 }
 
 static inline void handle_close(struct ldg_pg *pg)

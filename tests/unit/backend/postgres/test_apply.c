@@ -97,7 +97,7 @@ struct rival {
 static void rival_open(struct rival *r)
 {
     memset(r, 0, sizeof(*r));
-    handle_open(&r->s, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
+    handle_open_patient(&r->s, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
 }
 
 static void *rival_main(void *arg)
@@ -120,13 +120,8 @@ static void rival_end(struct rival *r)
 
 static void wait_for_lock(void)
 {
-    for (int i = 0; i < 2000; i++) {
-        if (tst_pg_sql_int(k.db, "SELECT count(*) FROM pg_stat_activity WHERE datname = "
-                                 "current_database() AND wait_event_type = 'Lock'") > 0)
-            return;
-        usleep(1000);
-    }
-    tst_fail("nobody waits for a lock");
+    tst_pg_await(k.db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+                       "AND wait_event_type = 'Lock'");
 }
 
 /* Two sources count alike: each has its own entries and its own tags. */
@@ -599,10 +594,7 @@ static void test_t5_lost_in_the_commit(void **state)
         .name = "default", .expected = &k.cursor, .next = &next, .ops = k.ops, .count = 1
     };
     rival_start(&r);
-    for (int i = 0; i < 2000 && tst_pg_sql_int(k.db, "SELECT count(*) FROM pg_stat_activity WHERE "
-                                                     "wait_event = 'PgSleep'") == 0;
-         i++)
-        usleep(1000);
+    tst_pg_await(k.db, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
     tst_pg_sql_int(k.db, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
                          "WHERE wait_event = 'PgSleep'");
     rival_end(&r);
@@ -620,10 +612,8 @@ static void test_durable_count(void **state)
         sink_append(&k, "s", pos, "{}", "");
         sink_apply(&k);
     }
-    uint64_t count = 0;
-    for (int i = 0; i < 300 && (count = SINK->sink->durable_count(&k.s)) < 3; i++)
-        usleep(10000);
-    assert_int_equal(count, 3);
+    TST_AWAIT(SINK->sink->durable_count(&k.s) >= 3);
+    assert_int_equal(SINK->sink->durable_count(&k.s), 3);
 }
 
 int main(void)

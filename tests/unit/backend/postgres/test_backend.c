@@ -68,9 +68,11 @@ static struct ldg_pg *inside(ledger_store *of)
 
 static void kill_it(void)
 {
-    tst_pg_sql(other, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                      "WHERE application_name LIKE 'ledger%%' AND pid != pg_backend_pid()");
-    usleep(50000);
+    int64_t pid;
+    while ((pid = tst_pg_sql_int(other, "SELECT max(pid) FROM pg_stat_activity WHERE "
+                                        "application_name LIKE 'ledger%%' AND pid != "
+                                        "pg_backend_pid()")) > 0)
+        tst_pg_terminate(other, (int)pid);
 }
 
 static uint64_t count(ledger_store *of)

@@ -89,7 +89,7 @@ static void test_origins_at_once(void **state)
     pthread_t threads[2];
 
     for (int i = 0; i < 2; i++)
-        handle_open(&races[i].pg, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
+        handle_open_patient(&races[i].pg, url, "t", LDG_ROLE_SINK, LEDGER_MUTATION_LOG_OFF, 0);
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, make_origins, &races[i]), 0);
     for (int i = 0; i < 2; i++)

@@ -83,7 +83,7 @@ static void test_wait(void **state)
         us = lone_row_us(300000);
         best = us < best ? us : best;
     }
-    assert_true(best < 60000);
+    assert_true(best < tst_slow(60000));
     close(fd);
 }
 
@@ -111,44 +111,62 @@ static void test_wait_for_a_notice(void **state)
         us = lone_row_us(100000);
         best = us < best ? us : best;
     }
-    if (best > 10000)
+    if (best > tst_slow(10000))
         fail_msg("seen after %lld us", (long long)best);
     /* the session is cut: an error at once, and it listens again on the next connection */
-    int pid = PQbackendPID(pg.conn);
-    pthread_t thread;
     ledger_error err = { 0 };
-    assert_int_equal(pthread_create(&thread, NULL, cut_late, &pid), 0);
-    tst_fails(SOURCE->source->log_wait(&pg, -1, 5000, &err), LEDGER_ERR_CONNECT, &err);
-    pthread_join(thread, NULL);
+    ledger_rc rc = LEDGER_OK;
+    while (rc == LEDGER_OK) { /* one that was cut before the wait is made anew by it */
+        int pid = PQbackendPID(pg.conn);
+        pthread_t thread;
+        read_next(10);
+        assert_int_equal(pthread_create(&thread, NULL, cut_late, &pid), 0);
+        rc = SOURCE->source->log_wait(&pg, -1, 60000, &err);
+        pthread_join(thread, NULL);
+    }
+    tst_fails(rc, LEDGER_ERR_CONNECT, &err);
     read_next(10);
-    us = lone_row_us(100000);
-    if (us >= 500000)
-        fail_msg("seen after %lld us", (long long)us);
+    best = INT64_MAX;
+    for (int i = 0; i < 5; i++) {
+        us = lone_row_us(100000);
+        best = us < best ? us : best;
+    }
+    if (best > tst_slow(10000))
+        fail_msg("seen after %lld us", (long long)best);
 }
 
-/* Each look is a transaction of the database's own count. */
+/* They are sent once a second at most, and only by what reads a table. */
+static void send_statistics(void)
+{
+    tst_sleep_us(1200000);
+    read_next(10);
+}
+
+/* Each look is a transaction of the database's own count; nothing else is one there. */
 static void test_idle_statements(void **state)
 {
     int64_t before, after;
 
     (void)state;
     handle_close(&pg);
+    tst_pg_sql(db, "ALTER SYSTEM SET autovacuum = off");
+    tst_pg_sql(db, "SELECT pg_reload_conf()");
     tst_pg_create_database(tst_pg_shared(), "idle");
     snprintf(url, sizeof(url), "%s", tst_pg_url(tst_pg_shared(), "idle", NULL, NULL));
     handle_open(&pg, url, LEDGER_DEFAULT_TABLE, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON,
                 LEDGER_STORE_CREATE);
     read_ok("", &wide);
-    wait_for(1000, -1);    /* its pauses grow */
-    tst_sleep_us(1200000); /* statistics are sent at most once a second */
-    wait_for(10, -1);
+    wait_for(1000, -1); /* its pauses grow */
+    send_statistics();
     before = tst_pg_sql_int(db, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'idle'");
     wait_for(3000, -1);
-    tst_sleep_us(1200000);
-    wait_for(10, -1);
+    send_statistics();
     after = tst_pg_sql_int(db, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'idle'");
-    if (after - before > 75) /* 3 s, and what was counted late on either side */
+    if (after - before > 65) /* 3 s, and what sends the statistics */
         fail_msg("%lld statements in three seconds", (long long)(after - before));
-    assert_true(after - before > 20);
+    assert_true(after - before > 2);
+    tst_pg_sql(db, "ALTER SYSTEM RESET autovacuum");
+    tst_pg_sql(db, "SELECT pg_reload_conf()");
 }
 
 /* A difference whose rest was deleted is waited for like any other. */

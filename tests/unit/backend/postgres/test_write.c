@@ -301,12 +301,7 @@ static void *append_waiting(void *arg)
 
 static void wait_for_lock(struct fixture *f)
 {
-    for (int i = 0; i < 2000; i++) {
-        if (count(f, "SELECT count(*) FROM pg_locks WHERE NOT granted"))
-            return;
-        usleep(2000);
-    }
-    tst_fail("nobody waits for a lock");
+    tst_pg_await(f->conn, "SELECT count(*) FROM pg_locks WHERE NOT granted");
 }
 
 /* The same key at once: neither fails, nor is it there twice. */
@@ -318,13 +313,12 @@ static void test_same_key_at_once(void **state)
         struct waiting w = { .entries = round < 2 ? 1 : 2 };
         pthread_t thread;
         ledger_rc rc;
-        handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
+        handle_open_patient(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
         tst_pg_sql(f->conn, "TRUNCATE " T ", " T "_mutations");
         tst_pg_sql(f->conn, "SELECT 1");
         tst_ok(ledger_store_begin(f->store, &f->err), &f->err);
         assert_true(tst_append(f->store, "s", "0", "k", NULL) > 0);
         assert_int_equal(pthread_create(&thread, NULL, append_waiting, &w), 0);
-        usleep(1000);
         wait_for_lock(f);
         rc = commits ? ledger_store_commit(f->store, &f->err)
                      : ledger_store_rollback(f->store, &f->err);
@@ -476,8 +470,7 @@ static void test_order_of_changes(void **state)
     struct fixture *f = *state;
     struct waiting w = { 0 };
     pthread_t thread;
-    handle_open(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
-    w.pg.busy_timeout_ms = 5000;
+    handle_open_patient(&w.pg, f->url, T, LDG_ROLE_USER, LEDGER_MUTATION_LOG_ON, 0);
     int64_t id = tst_append(f->store, "s", "1", NULL, NULL);
     w.entries = (size_t)id;
     tst_ok(ledger_store_begin(f->store, &f->err), &f->err);

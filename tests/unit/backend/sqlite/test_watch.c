@@ -9,7 +9,10 @@
 
 #define SOURCE (&ldg_backend_sqlite)
 #define LOG "ledger_entries_mutations"
-#define LONG_MS 5000
+#define LONG_MS 60000
+/* A wait that misses what it is to see ends with its time. */
+#define MISSED_US (LONG_MS / 2 * INT64_C(1000))
+/* Most waits are over by then; single ones are not, where the machine is busy with other things. */
 #define SOON_US 60000
 
 static struct ldg_sqlite s;
@@ -173,6 +176,7 @@ static int64_t until_rows(size_t count)
 /* One commit, then nothing: with FULL its file event comes before it is visible. */
 static void lone_commits(const char *pragmas)
 {
+    size_t late[2] = { 0, 0 };
     char done;
 
     writer_start(pragmas);
@@ -194,10 +198,12 @@ static void lone_commits(const char *pragmas)
         seen = tst_mono_us();
         assert_int_equal(read(writer.from, &done, 1), 1);
         committed = tst_mono_us(); /* at the latest */
-        assert_true(seen - committed < tst_slow(SOON_US));
+        assert_true(seen - committed < MISSED_US);
+        late[pid > 0] += seen - committed >= tst_slow(SOON_US);
         if (pid > 0)
             waitpid(pid, NULL, 0);
     }
+    assert_true(late[true] < 7 && late[false] < 3);
 }
 
 static void test_t7_full(void **state)
@@ -218,6 +224,8 @@ static void test_t7_off(void **state)
 /* The commit is over before anybody waits: found by the look before the wait. */
 static void test_commit_between_read_and_wait(void **state)
 {
+    size_t late = 0;
+
     writer_start("");
     handle_open(&s, path, LDG_ROLE_SOURCE, 0);
     for (int i = 0; i < 10; i++) {
@@ -227,9 +235,11 @@ static void test_commit_between_read_and_wait(void **state)
         writer_done();
         int64_t start = tst_mono_us();
         wait_ms(-1, LONG_MS);
-        assert_true(tst_mono_us() - start < tst_slow(SOON_US));
+        assert_true(tst_mono_us() - start < MISSED_US);
+        late += tst_mono_us() - start >= tst_slow(SOON_US);
         assert_int_equal(look(), 1);
     }
+    assert_true(late < 5);
 }
 
 static void test_rollback_journal(void **state)
@@ -245,7 +255,7 @@ static void test_rollback_journal(void **state)
         for (int n = 0; n < 3; n++) {
             wait_ms(-1, 1);
             writer_tell('w');
-            assert_true(until_rows(1) < tst_slow(1000000));
+            assert_true(until_rows(1) < MISSED_US);
             writer_done();
         }
         handle_close(&s);
@@ -263,7 +273,7 @@ static void test_wal_comes_and_goes(void **state)
     for (int i = 0; i < 3; i++) {
         writer_start("");
         writer_tell('w');
-        assert_true(until_rows(1) < tst_slow(1000000));
+        assert_true(until_rows(1) < MISSED_US);
         writer_done();
         writer_stop();
         while (look() > 0)
@@ -299,9 +309,8 @@ static void test_long_transaction(void **state)
         while (batch.more);
     }
     assert_int_equal(rows, 3000);
-    int64_t seen = tst_mono_us();
+    assert_true(tst_mono_us() - start < MISSED_US);
     writer_done();
-    assert_true(seen - start < tst_slow(2000000));
 }
 
 static void test_wake_and_timeout(void **state)
@@ -316,12 +325,11 @@ static void test_wake_and_timeout(void **state)
     start = tst_mono_us();
     wait_ms(fd, 30);
     assert_true(tst_mono_us() - start >= 29000);
-    assert_true(tst_mono_us() - start < tst_slow(200000));
     assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
     start = tst_mono_us();
     wait_ms(fd, LONG_MS);
     wait_ms(fd, -1);
-    assert_true(tst_mono_us() - start < tst_slow(100000));
+    assert_true(tst_mono_us() - start < MISSED_US);
     close(fd);
 }
 
@@ -342,7 +350,7 @@ static void test_replaced_file_ends_the_wait(void **state)
     }
     int64_t start = tst_mono_us();
     wait_ms(-1, LONG_MS);
-    assert_true(tst_mono_us() - start < tst_slow(1000000));
+    assert_true(tst_mono_us() - start < MISSED_US);
     waitpid(pid, NULL, 0);
     char at[LDG_CURSOR_STATE_MAX];
     memcpy(at, batch.next_state, sizeof(at));
