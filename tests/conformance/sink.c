@@ -1027,6 +1027,14 @@ static void chain_events_name_their_origin(struct conf_env *env)
     assert_string_equal(events[3].before_id, events[0].entries[0].id); /* for a Go bridge */
 }
 
+static int64_t late_us;
+
+/* Each look at the clock is later than the one before. */
+static int64_t late_clock(void)
+{
+    return late_us += 1500;
+}
+
 static void chain_events_say_when_and_whose(struct conf_env *env)
 {
     struct sink *sink = sink_new(env, LEDGER_MUTATION_LOG_ON);
@@ -1044,7 +1052,10 @@ static void chain_events_say_when_and_whose(struct conf_env *env)
     op->time_us = time_us;
     sink_append(sink, sink->a, 43, "s", "3", NULL)->event_index = op->event_index;
     const int64_t last_us = sink->ops[3].time_us;
+    late_us = ldg_clock_now_us();
+    ldg_clock_set_now(late_clock);
     sink_run(sink);
+    ldg_clock_set_now(NULL);
     sink_is(sink, "aara");
     assert_int_equal(conf_events(env, sink->store, &events, NULL), 3);
     ledger_batch *batch = conf_read(sink->store, "s", NULL);

@@ -225,6 +225,7 @@ struct ldg_memory {
     int64_t first_id; /* 0: given as entries are added */
     struct ldg_memory *next_reserving;
     int64_t reserved_id;        /* of the op in hand; 0: none */
+    int64_t apply_us;           /* the moment of the batch in hand: for ops that have no time */
     struct ldg_refusals *brake; /* of the batch in hand; NULL: none */
     /* gate.c: what a test does to the call in hand */
     bool lose_ack, apply_half, hold;

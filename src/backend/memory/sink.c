@@ -391,9 +391,9 @@ ledger_rc ldg_mem_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *
 
 /* --- ops ------------------------------------------------------------------------------------- */
 
-static int64_t op_time(const struct ldg_op *op)
+static int64_t op_time(const struct ldg_memory *m, const struct ldg_op *op)
 {
-    return op->time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->time_us) : ldg_mem_now_us();
+    return op->time_us != LEDGER_NO_TIME ? ldg_mem_trunc_ms(op->time_us) : m->apply_us;
 }
 
 static ledger_bytes bytes_of(const char *text)
@@ -460,7 +460,7 @@ static ledger_rc apply_append(struct ldg_memory *m, const struct ldg_op *op,
         .schema_version = op->entry->schema_version,
         .metadata = op->entry->metadata,
         .tags = op->entry->tags,
-        .created_at_us = op_time(op),
+        .created_at_us = op_time(m, op),
         .origin = op->origin,
         .key = op->key,
     };
@@ -495,7 +495,7 @@ static ledger_rc apply_set(struct ldg_memory *m, const struct ldg_op *op, struct
                            uint8_t *outcome, int64_t *ret_id, ledger_error *err)
 {
     const struct ldg_mem_version *old = ldg_mem_version_seen(row, &m->tx, LDG_MEM_NOW);
-    const int64_t time_us = ldg_mem_change_time(old, op, op_time(op));
+    const int64_t time_us = ldg_mem_change_time(old, op, op_time(m, op));
     ledger_map merged;
     ledger_rc rc;
     if (op->kind == LDG_OP_SET_TAGS) {
@@ -677,7 +677,7 @@ static const char *own_text(struct ldg_memory *m, int64_t number)
 
 /* Entries of an append event: those of the ops that were applied. */
 static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, size_t count,
-                               const uint8_t *outcomes, const int64_t *ids, int64_t now_us,
+                               const uint8_t *outcomes, const int64_t *ids,
                                ledger_mutation_event *event, ledger_error *err)
 {
     ledger_append_entry *entries = ldg_arena_calloc(&m->scratch, count, sizeof(*entries));
@@ -690,7 +690,8 @@ static ledger_rc chain_entries(struct ldg_memory *m, const struct ldg_op *ops, s
         entries[used] = *ops[i].entry;
         entries[used].id = own_text(m, ids[i]);
         entries[used].source_id = key_text(&m->scratch, ops[i].key);
-        entries[used].created_at_us = ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : now_us;
+        entries[used].created_at_us =
+            ops[i].time_us != LEDGER_NO_TIME ? ops[i].time_us : m->apply_us;
         if (!entries[used].id || !entries[used].source_id)
             return ldg_fail_nomem(err);
         used++;
@@ -714,13 +715,12 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
     ldg_mem_origin_text(m->table, op->mutation_origin, origin);
     if (op->origin != op->mutation_origin)
         ldg_mem_origin_text(m->table, op->origin, entry_origin);
-    const int64_t now_us = ldg_mem_now_us();
-    ledger_mutation_event event = ldg_op_event(op, now_us);
+    ledger_mutation_event event = ldg_op_event(op, m->apply_us);
     event.origin = origin;
     event.entry_origin = entry_origin;
     ledger_rc rc = LEDGER_OK;
     if (op->kind == LDG_OP_APPEND) {
-        rc = chain_entries(m, ops, count, outcomes, ids, now_us, &event, err);
+        rc = chain_entries(m, ops, count, outcomes, ids, &event, err);
     } else {
         const char *id = own_text(m, ids[first]);
         const char *source_id = key_text(&m->scratch, op->key);
@@ -730,7 +730,7 @@ static ledger_rc log_group(struct ldg_memory *m, const struct ldg_op *ops, size_
             rc = ldg_fail_nomem(err);
     }
     if (rc == LEDGER_OK)
-        rc = ldg_mem_log_event(m, &event, now_us, err);
+        rc = ldg_mem_log_event(m, &event, m->apply_us, err);
     return rc;
 }
 
@@ -744,6 +744,7 @@ static ledger_rc apply_ops(struct ldg_memory *m, const struct ldg_op *ops, size_
     int64_t *ids = ldg_arena_calloc(&m->scratch, count, sizeof(*ids));
     if (!ids)
         return ldg_fail_nomem(err);
+    m->apply_us = ldg_mem_now_us();
     for (size_t begin = 0, end = 0; rc == LEDGER_OK && begin < count; begin = end) {
         for (; rc == LEDGER_OK && end < count && ops[end].event_index == ops[begin].event_index;
              end++) {
