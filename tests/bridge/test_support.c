@@ -1,9 +1,14 @@
 /* The tests' own tools: an oracle that sees nothing, or a fault that never comes, would make every
  * other test worthless. */
+#include <arpa/inet.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include "child.h"
 #include "fault_vfs.h"
 #include "fixtures.h"
 #include "ldg_config.h"
@@ -156,6 +161,35 @@ static void faults_come_when_they_are_due(void **state)
     tst_fault_vfs_remove();
 }
 
+static int bound_to(int port, int option)
+{
+    const int one = 1;
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_true(fd >= 0);
+    if (option != 0)
+        assert_int_equal(setsockopt(fd, SOL_SOCKET, option, &one, sizeof one), 0);
+    if (bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 1) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* A server starts a while after its port was chosen, and comes back to it. */
+static void a_free_port_stays_free(void **state)
+{
+    const int port = tst_free_port();
+    static const int options[] = { SO_REUSEADDR, SO_REUSEPORT };
+    assert_int_equal(bound_to(port, 0), -1);
+    for (size_t i = 0; i < 2; i++) {
+        int fd = bound_to(port, options[i]);
+        assert_true(fd >= 0);
+        close(fd);
+        assert_int_equal(bound_to(port, 0), -1);
+    }
+}
+
 #if LDG_WITH_POSTGRES
 static void a_server_is_killed_and_runs_again(void **state)
 {
@@ -253,6 +287,7 @@ int main(void)
         T(log_oracle_agrees_with_a_random_source),
         T(workload_repeats_itself),
         T(faults_come_when_they_are_due),
+        T(a_free_port_stays_free),
 #if LDG_WITH_POSTGRES
         T(a_server_is_killed_and_runs_again),
         T(the_network_fails_at_the_chosen_byte),

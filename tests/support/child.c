@@ -55,17 +55,31 @@ void tst_show_log(const char *dir)
         fprintf(stderr, "the end of the log in %s:\n%s", dir, text + start);
 }
 
-int tst_free_port(void)
+/* The socket stays open, and does not listen: so the kernel gives the port to no one who asks for
+ * any, and to no connection. */
+static int hold_port(int port)
 {
-    struct sockaddr_in address = { .sin_family = AF_INET };
+    const int one = 1;
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
     socklen_t size = sizeof address;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     assert_true(fd >= 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one), 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
     assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &size), 0);
-    close(fd);
     return ntohs(address.sin_port);
+}
+
+int tst_free_port(void)
+{
+    return hold_port(0);
+}
+
+void tst_hold_port(int port)
+{
+    (void)hold_port(port);
 }
 
 bool tst_reap(pid_t *pid, int64_t wait_us)

@@ -129,6 +129,7 @@ void tst_partner_stop(struct tst_partner *partner, int signal)
     (void)kill(partner->pid, signal);
     if (!tst_reap(&partner->pid, tst_slow(START_US)))
         tst_fail("the partner in %s does not stop", partner->dir);
+    tst_hold_port(partner->port); /* it comes back to it */
 }
 
 void tst_partner_destroy(struct tst_partner **partner)

@@ -24,6 +24,8 @@ import time
 import urllib.error
 import urllib.request
 
+from ports import free_port
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 START_S = 120
@@ -32,12 +34,6 @@ DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 class PartnerMissing(Exception):
     """The machine lacks what a partner needs."""
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def wait_for_port(port, process):
@@ -121,11 +117,13 @@ class Partner:
         self.process.terminate()
         self.process.wait(START_S)
         self.process = None
+        free_port(self.port)  # it comes back to it
 
     def kill(self):
         self.process.kill()
         self.process.wait()
         self.process = None
+        free_port(self.port)
 
     def destroy(self):
         if self.process and self.process.poll() is None:

@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 
+from ports import free_port
+
 for _name in [n for n in os.environ if n.startswith('PG')]:
     del os.environ[_name]  # the user's own servers are none of our business
 
@@ -60,12 +62,6 @@ def server_user():
         except KeyError:
             pass
     raise missing('PostgreSQL refuses to run as root, and there is no user postgres')
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]
 
 
 def _signal_all(pids, number):
