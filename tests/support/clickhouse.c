@@ -289,6 +289,23 @@ void tst_ch_fault(const struct tst_ch *ch, const char *lines)
     tst_partner_put(ch->partner, "fault", lines);
 }
 
+static const char *held_path(const struct tst_ch *ch)
+{
+    static char path[300];
+    snprintf(path, sizeof path, "%s/held", ch->partner->dir);
+    return path;
+}
+
+void tst_ch_await_held(const struct tst_ch *ch)
+{
+    TST_AWAIT(access(held_path(ch), F_OK) == 0);
+}
+
+void tst_ch_release(const struct tst_ch *ch)
+{
+    assert_int_equal(unlink(held_path(ch)), 0);
+}
+
 size_t tst_ch_requests(const struct tst_ch *ch, const char *text)
 {
     char *all = tst_partner_get(ch->partner, "requests");

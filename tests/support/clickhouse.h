@@ -58,6 +58,9 @@ char *tst_ch_text(const struct tst_ch *ch, const char *database, const char *fmt
 /* What goes wrong next, in the place of what was to go wrong before: lines of JSON, see
  * clickhouse_front.py. "": nothing. Of the engine only. */
 void tst_ch_fault(const struct tst_ch *ch, const char *lines);
+/* Until a query stands at the fault "hold"; and then it goes on. */
+void tst_ch_await_held(const struct tst_ch *ch);
+void tst_ch_release(const struct tst_ch *ch);
 /* Answered queries with this text so far, the front's own count. */
 size_t tst_ch_requests(const struct tst_ch *ch, const char *text);
 

@@ -20,6 +20,7 @@ per line, each with "act", and
     "when": "before" the query is run, or "after", which is the default
     "act": "cut"    the connection is reset after "bytes" of the answer's body; -1: without answer
            "stall"  for "seconds", then it goes on
+           "hold"   makes FOLDER/held, and goes on when somebody has taken that away
            "error"  "code" and "text" come as an error
            "late"   status 200, after "bytes" of the result an error as old servers send it
            "tagged" the same as new servers send it: a tagged block, and the last chunk is missing
@@ -461,6 +462,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault['act'] == 'stall':
             time.sleep(fault.get('seconds', 3600))
+        if fault['act'] == 'hold':
+            self.server.hold()
         if fault['act'] == 'cut' and when == 'before':
             self.reset()
         if fault['act'] == 'error':
@@ -543,6 +546,7 @@ class Front(http.server.ThreadingHTTPServer):
         if options.certificate:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(options.certificate, options.key)
+        self.held = os.path.join(options.folder, 'held')
         self.engine = Engine(options.folder)
         self.faults = Faults(options.folder)
         self.lock = threading.Lock()
@@ -552,6 +556,12 @@ class Front(http.server.ThreadingHTTPServer):
             os.makedirs(self.record_folder)
         # pylint: disable=consider-using-with
         self.requests = open(os.path.join(options.folder, 'requests'), 'a', encoding='utf-8')
+
+    def hold(self):
+        with open(self.held, 'w', encoding='ascii'):
+            pass
+        while os.path.exists(self.held):
+            time.sleep(0.005)
 
     def record(self, path, body):
         if self.record_folder:
