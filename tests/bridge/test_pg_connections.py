@@ -83,7 +83,7 @@ def sessions(url, server):
     return done.stdout.decode().strip()
 
 
-def wait_equal(source, sink, seconds=20):
+def wait_equal(source, sink, seconds=60):
     end = time.monotonic() + seconds
     while True:
         counts = [ctl('stream', 'count', '--store', url).out for url in (source, sink)]
@@ -148,7 +148,7 @@ def test_promotion_is_followed():
 
 
 def caught_up(primary, standby):
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     position = primary.sql('SELECT pg_current_wal_flush_lsn()')
     while standby.sql(f"SELECT pg_last_wal_replay_lsn() >= '{position}'") != 't':
         assert time.monotonic() < end
@@ -296,7 +296,7 @@ def test_application_name():
     ctl('store', 'init', '--store', url)
     running = spawn('bridge', 'run', '--source', url, '--sink', sink, '--name', 'orders', '--quiet')
     try:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             names = server.sql("SELECT DISTINCT application_name FROM pg_stat_activity WHERE "
                                "datname = 'named'").split('\n')

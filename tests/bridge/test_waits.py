@@ -11,10 +11,11 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), 'cli'))
 # pylint: disable=wrong-import-position
-from harness import (contains, ctl, equal, init, main, PgServer, shared_pg, Skip,  # noqa: E402
-                     spawn)
+from harness import (await_catching, contains, ctl, equal, init, main, PgServer,  # noqa: E402
+                     shared_pg, Skip, spawn)
 
-GONE_S = 10
+# Who does not hear of the stop waits for ten minutes, or for ever.
+GONE_S = 60
 
 
 class Running:
@@ -29,7 +30,7 @@ class Running:
         with open(self.err_path, encoding='utf-8') as file:
             return file.read()
 
-    def await_words(self, part, seconds=20):
+    def await_words(self, part, seconds=GONE_S):
         end = time.monotonic() + seconds
         while part not in self.words():
             assert self.process.poll() is None, self.words()
@@ -47,6 +48,8 @@ class Running:
         return self.words()
 
     def stop(self, number=signal.SIGTERM, code=0):
+        if code >= 0:
+            await_catching(self.process, number)
         self.process.send_signal(number)
         return self.ends(code)
 
@@ -91,7 +94,7 @@ def append(url, count=1):
         stdin='{"stream": "s", "payload": {}}\n' * count)
 
 
-def await_count(url, count, seconds=20):
+def await_count(url, count, seconds=GONE_S):
     end = time.monotonic() + seconds
     while ctl('stream', 'count', '--store', url).out.strip() != str(count):
         assert time.monotonic() < end
@@ -162,7 +165,7 @@ def test_a_second_signal_does_not_wait():
         bridge.process.terminate()
         time.sleep(0.5)
         bridge.process.terminate()
-        bridge.ends(128 + signal.SIGTERM, 3)
+        bridge.ends(128 + signal.SIGTERM)
     carried_once(source, sink)
 
 
@@ -247,7 +250,7 @@ def test_a_lock_in_the_sink():
         pid = int(other.stdout.readline())
         for timeout in ('10m', '500ms'):
             words = run(source, sink, '--until-empty', '--retry-for', '4s', '--busy-timeout',
-                        timeout).ends(75, 15)
+                        timeout).ends(75)
             contains(words, f'process {pid} (', f'pg_terminate_backend({pid})')
         bridge = run(source, sink, '--busy-timeout', '10m')
         time.sleep(2)

