@@ -61,13 +61,13 @@ class Nghttpx:
 def carry(*options):
     """Carries random writes through nghttpx; its accesses, and how many requests came again."""
     folder = tempfile.mkdtemp(prefix='ledger-http2-')
-    source = os.path.join(folder, 'source.db')
+    source = kills.stores.SqliteStore(folder, 'source')
     try:
-        subprocess.run([WRITER, 'random', source, str(random.getrandbits(60)), '1500'], check=True,
-                       stdout=subprocess.DEVNULL, timeout=120)
+        subprocess.run([WRITER, 'random', source.path, str(random.getrandbits(60)), '1500'],
+                       check=True, stdout=subprocess.DEVNULL, timeout=120)
         with Receiver(kills.RECEIVER, '--bodies') as hook, \
                 Nghttpx(folder, hook.port, *options) as proxy:
-            ledgerctl('bridge', 'run', '--source', 'sqlite:' + source, '--sink',
+            ledgerctl('bridge', 'run', '--source', source.url, '--sink',
                       f'https://127.0.0.1:{proxy.port}/hook', '--ca-file', proxy.certificate,
                       '--state', f'sqlite:{folder}/state.db', '--until-empty', '--quiet',
                       '--max-request-entries', '3')
