@@ -231,9 +231,11 @@ ledger_rc ldg_deliver(struct ldg_deliverer *deliverer, struct ldg_cursor_keeper 
     ledger_rc rc = next != NULL ? check_cursor(cursor, err) : ldg_fail_nomem(err);
     if (rc == LEDGER_OK)
         rc = begin(&run, deliverer, batch, cursor->from, err);
+    /* A sink that has the entries must not lose those that came between two tries. */
+    const bool trims = (ldg_store_caps(deliverer->sink) & LDG_CAP_VERIFY) == 0;
     if (rc == LEDGER_OK && batch->op_count > 0)
         rc = ldg_sending_begin(deliverer->sending, deliverer->state, cursor, batch->ops,
-                               batch->op_count, err);
+                               batch->op_count, trims, err);
     if (rc == LEDGER_OK)
         rc = ldg_hold_find(&run.hold, deliverer->state, err);
     if (rc == LEDGER_OK)

@@ -174,6 +174,7 @@ static const char *plan_ops(const struct ldg_batch_event *item, const struct add
             ops[i].part = (uint32_t)i;
             ops[i].parts = (uint32_t)event->entry_count;
             ops[i].entry = entry;
+            ops[i].from_row = item->is_completed && entry->created_at_us != LEDGER_NO_TIME;
             if (entry->created_at_us != LEDGER_NO_TIME)
                 ops[i].time_us = entry->created_at_us;
             else

@@ -87,6 +87,7 @@ static ledger_rc complete_append(const ledger_store *source, struct ldg_batch_ev
             copy[i].payload = row->payload;
         copy[i].created_at_us = row->created_at_us;
     }
+    item->is_completed = copy != NULL;
     if (copy != NULL)
         event->entries = copy;
     return LEDGER_OK;

@@ -46,7 +46,8 @@ struct ldg_batch_event {
     const char *bad;            /* why it cannot be decoded or planned; NULL: it can */
     const ledger_id *survivors; /* trim: entries that the source still has */
     size_t survivor_count;
-    uint8_t fate; /* enum ldg_fate, from plan */
+    bool is_completed; /* append: from rows of the source */
+    uint8_t fate;      /* enum ldg_fate, from plan */
 };
 
 struct ldg_batch {
@@ -184,6 +185,13 @@ struct ldg_sent {
     uint32_t number; /* of its delivery */
     uint32_t rank;   /* among all of them, as they came */
 };
+/* … and what the source's tables told of it when it was read, which another reading need not find:
+ * of an append how much later than its log row the entry is, in us, of a trim its survivors. */
+struct ldg_sent_detail {
+    int64_t position;
+    uint32_t part;
+    size_t first, count; /* of the values */
+};
 struct ldg_sending {
     bool is_loaded;
     struct ldg_cursor row;  /* as it stands in the state store */
@@ -192,6 +200,10 @@ struct ldg_sending {
     size_t count, cap;
     uint32_t last; /* the highest number */
     bool is_cut;   /* the row had no room for all of them */
+    struct ldg_sent_detail *details;
+    ledger_id *values;
+    size_t detail_count, detail_cap, value_count, value_cap;
+    bool details_are_cut; /* the row had no room for all of these */
 };
 /* What a sink that numbers origins itself calls one of the state store's. */
 struct ldg_origin_pair {
@@ -364,10 +376,11 @@ void ldg_delivered_fini(struct ldg_delivered *delivered);
 void ldg_deliverer_fini(struct ldg_deliverer *deliverer);
 
 /* Sets op->delivery of a batch that begins where the cursor stands, and has it in the state store
- * before it returns. Errors: FENCED (another bridge of this name is at work). */
+ * before it returns; the times of appends become those of the first try, and with `trims` their
+ * survivors, which belong to this. Errors: FENCED (another bridge of this name is at work). */
 ledger_rc ldg_sending_begin(struct ldg_sending *sending, ledger_store *state,
                             const struct ldg_cursor_keeper *cursor, struct ldg_op *ops,
-                            size_t count, ledger_error *err);
+                            size_t count, bool trims, ledger_error *err);
 void ldg_sending_fini(struct ldg_sending *sending);
 /* Is this the name of such a row beside a cursor? */
 bool ldg_sending_is_name(const char *name);

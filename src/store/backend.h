@@ -126,7 +126,8 @@ struct ldg_op {
                         store's ids (store/id.h); PARK: none = unknown */
     int64_t time_us; /* APPEND: created_at; SET_*: updated_at; LEDGER_NO_TIME: that of the batch */
     const ledger_append_entry *entry; /* APPEND */
-    bool inexact;                     /* APPEND: the payload is Go's compacted form of the bytes */
+    bool inexact;  /* APPEND: the payload is Go's compacted form of the bytes */
+    bool from_row; /* APPEND: payload and time are those of the source's row, not of the event */
     ledger_list tags;                 /* SET_TAGS */
     ledger_map annotations;           /* SET_ANNOTATIONS; NULL value deletes */
     const ledger_id *survivors;       /* TRIM: ids <= key that the source still has, ascending */

@@ -42,14 +42,16 @@ ACTS = [{'act': 'hang-up-before'}, {'act': 'hang-up-after'}, {'act': 'cut', 'byt
 class Round:
     """A source, writers into it, and bridges out of it, that are killed."""
 
-    def __init__(self, bridge_count, options, source=stores.SqliteStore, writer_count=1):
+    # pylint: disable=too-many-arguments
+    def __init__(self, bridge_count, options, source=stores.SqliteStore, writer_count=1,
+                 writes='random'):
         self.folder = tempfile.mkdtemp(prefix='ledger-kill-')
         self.source = source(self.folder, 'source')
         self.done = 0
         self.everybody = []
         ledgerctl('store', 'init', '--store', self.source.url)
         self.options = ['--source', self.source.url, *options(self.folder)]
-        self.writers = [Process([base.WRITER, 'random', self.source.written_by,
+        self.writers = [Process([base.WRITER, writes, self.source.written_by,
                                  str(random.getrandbits(60))], self.folder, f'writer{i}')
                         for i in range(writer_count)]
         self.everybody.extend(self.writers)
@@ -172,7 +174,7 @@ def write_secrets(folder):
     return path
 
 
-def round_of_webhooks(bridge_count, kills):
+def round_of_webhooks(bridge_count, kills, writes='random'):
     with Receiver(RECEIVER, '--bodies', secrets=f'whsec_{SECRETS[1]}\n') as hook:
         def options(folder):
             return ['--sink', hook.url, '--state', f'sqlite:{folder}/state.db', '--secret-file',
@@ -182,7 +184,7 @@ def round_of_webhooks(bridge_count, kills):
             if random.random() < 0.3:
                 hook.script(*random.choices(ACTS, k=3))
 
-        run = Round(bridge_count, options)
+        run = Round(bridge_count, options, writes=writes)
         try:
             run.kill_some(kills, disturb)
             hook.script()
@@ -360,6 +362,8 @@ def main():
                lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.7)))),
               ('killed writer and 2 bridges, webhooks',
                lambda: round_of_webhooks(2, max(1, round(base.KILLS * 0.3)))),
+              ('killed writer as of the Go module and bridge, webhooks',
+               lambda: round_of_webhooks(1, max(1, round(base.KILLS * 0.3)), 'go')),
               ('killed writer, bridge and servers, PostgreSQL to webhooks',
                lambda: round_of_servers(1, max(1, round(base.KILLS * 0.3)))),
               ('killed writers, bridge and servers, PostgreSQL to webhooks',

@@ -41,7 +41,7 @@ static void begin(struct rig *rig, const int64_t *positions, size_t count, uint3
     assert_non_null(ops);
     for (size_t i = 0; i < count; i++)
         ops[i].log_position = positions[i];
-    tst_ok(ldg_sending_begin(&rig->sending, rig->store, rig->cursor, ops, count, &err), &err);
+    tst_ok(ldg_sending_begin(&rig->sending, rig->store, rig->cursor, ops, count, true, &err), &err);
     for (size_t i = 0; i < count; i++)
         ret_numbers[i] = ops[i].delivery;
     ldg_free(ops);
@@ -144,6 +144,151 @@ static void what_finds_no_room_goes_alone(void **state)
     close_rig(&rig);
 }
 
+#define LOG_US INT64_C(1700000000000000)
+
+static void send(struct rig *rig, struct ldg_op *ops, size_t count)
+{
+    ledger_error err;
+    tst_ok(ldg_sending_begin(&rig->sending, rig->store, rig->cursor, ops, count, true, &err), &err);
+}
+
+static void is_trim_of(const struct ldg_op *op, const int64_t *survivors, size_t count)
+{
+    assert_int_equal(op->survivor_count, count);
+    for (size_t i = 0; i < count; i++)
+        assert_true(ldg_id_equal(op->survivors[i], ldg_id_of(survivors[i])));
+}
+
+/* Rows that are gone when their events are read again, and survivors that are gone, or new. */
+static void what_tables_told_is_known_again(void **state)
+{
+    const ledger_id two[] = { ldg_id_of(3), ldg_id_of(70) }, late[] = { ldg_id_of(4) };
+    const struct ldg_op first[] = {
+        { .kind = LDG_OP_APPEND,
+          .log_position = 10,
+          .from_row = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US + 1000 },
+        { .kind = LDG_OP_APPEND,
+          .log_position = 11,
+          .from_row = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US },
+        { .kind = LDG_OP_APPEND,
+          .log_position = 11,
+          .part = 1,
+          .from_row = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US - 5 },
+        { .kind = LDG_OP_APPEND, .log_position = 12, .log_time_us = LOG_US, .time_us = LOG_US + 9 },
+        { .kind = LDG_OP_TRIM, .log_position = 13, .survivors = two, .survivor_count = 2 },
+        { .kind = LDG_OP_TRIM, .log_position = 14 },
+    };
+    const struct ldg_op again[] = {
+        { .kind = LDG_OP_APPEND,
+          .log_position = 9,
+          .from_row = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US + 2000 },
+        { .kind = LDG_OP_APPEND,
+          .log_position = 10,
+          .inexact = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US },
+        { .kind = LDG_OP_APPEND,
+          .log_position = 11,
+          .inexact = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US },
+        { .kind = LDG_OP_APPEND,
+          .log_position = 11,
+          .part = 1,
+          .from_row = true,
+          .log_time_us = LOG_US,
+          .time_us = LOG_US - 5 },
+        { .kind = LDG_OP_APPEND, .log_position = 12, .log_time_us = LOG_US, .time_us = LOG_US + 9 },
+        { .kind = LDG_OP_TRIM, .log_position = 13 },
+        { .kind = LDG_OP_TRIM, .log_position = 14, .survivors = late, .survivor_count = 1 },
+        { .kind = LDG_OP_TRIM, .log_position = 15, .survivors = late, .survivor_count = 1 },
+    };
+    enum { FIRST = sizeof(first) / sizeof(first[0]), AGAIN = sizeof(again) / sizeof(again[0]) };
+    static const int64_t offsets[] = { 2000, 1000, 0, -5, 9 };
+    struct ldg_op ops[AGAIN];
+    struct rig rig = open_rig(*state, "a");
+    memcpy(ops, first, sizeof(first));
+    send(&rig, ops, FIRST);
+    assert_memory_equal(&ops[0].time_us, &first[0].time_us, sizeof(ops[0].time_us));
+    for (int i = 0; i < 4; i++) {
+        if (i > 1)
+            restart(&rig);
+        memcpy(ops, again, sizeof(again));
+        if (i > 0) /* by now it is an earlier try's, too */
+            ops[0] = (struct ldg_op){ .kind = LDG_OP_APPEND,
+                                      .log_position = 9,
+                                      .inexact = true,
+                                      .log_time_us = LOG_US,
+                                      .time_us = LOG_US };
+        send(&rig, ops, AGAIN);
+        for (size_t k = 0; k < sizeof(offsets) / sizeof(offsets[0]); k++)
+            assert_true(ops[k].time_us == LOG_US + offsets[k]);
+        is_trim_of(&ops[5], (const int64_t[]){ 3, 70 }, 2);
+        is_trim_of(&ops[6], NULL, 0);
+        is_trim_of(&ops[7], (const int64_t[]){ 4 }, 1);
+    }
+    close_rig(&rig);
+}
+
+/* What found no room is as it is read now. */
+static void there_is_room_for_some_details(void **state)
+{
+    enum { COUNT = 3000 };
+    struct rig rig = open_rig(*state, "a");
+    struct ldg_op *ops = ldg_calloc(COUNT, sizeof(*ops));
+    size_t kept = 0;
+    assert_non_null(ops);
+    for (int i = 0; i < 3; i++) {
+        if (i == 2)
+            restart(&rig);
+        for (size_t k = 0; k < COUNT; k++)
+            ops[k] = (struct ldg_op){ .kind = LDG_OP_APPEND,
+                                      .log_position = (int64_t)k + 1,
+                                      .from_row = i == 0,
+                                      .inexact = i > 0,
+                                      .log_time_us = LOG_US,
+                                      .time_us = i == 0 ? LOG_US + 1000 : LOG_US };
+        send(&rig, ops, COUNT);
+        for (size_t k = 0; i < 2 && k < COUNT; k++)
+            assert_true(ops[k].time_us == LOG_US + 1000);
+    }
+    while (kept < COUNT && ops[kept].time_us == LOG_US + 1000)
+        kept++;
+    assert_in_range(kept, 500, COUNT - 500);
+    for (size_t k = kept; k < COUNT; k++)
+        assert_true(ops[k].time_us == LOG_US);
+    for (size_t k = 0; k < COUNT; k++)
+        assert_int_equal(ops[k].delivery, 1);
+    ldg_free(ops);
+    close_rig(&rig);
+}
+
+/* Ids that are texts are not kept; then all is as it is read now. */
+static void survivors_of_texts_are_read_again(void **state)
+{
+    const ledger_id text = { .text = "x" };
+    struct ldg_op op = {
+        .kind = LDG_OP_TRIM, .log_position = 1, .survivors = &text, .survivor_count = 1
+    };
+    struct rig rig = open_rig(*state, "a");
+    for (int i = 0; i < 3; i++) {
+        if (i == 2)
+            restart(&rig);
+        send(&rig, &op, 1);
+        assert_ptr_equal(op.survivors, &text);
+        assert_int_equal(op.survivor_count, 1);
+    }
+    close_rig(&rig);
+}
+
 /* What somebody else has written there is no reason to stop. */
 static void garbage_is_as_nothing(void **state)
 {
@@ -159,6 +304,16 @@ static void garbage_is_as_nothing(void **state)
         "%s/5 1x2097153",
         "%s/1 x3",
         "%s/9999999999999999999999 1x3/",
+        "%s/3@",
+        "%s/3@3",
+        "%s/3@3.",
+        "%s/3@3.-1",
+        "%s/3@3.4294967296",
+        "%s/3@3.0:",
+        "%s/3@3.0:1,",
+        "%s/3@3.0:1 4",
+        "%s/3+x",
+        "%s/3@+x",
     };
     struct rig rig = open_rig(*state, "a");
     struct ldg_cursor *row = ldg_calloc(2, sizeof(*row));
@@ -190,8 +345,8 @@ static void two_of_one_name_are_fenced(void **state)
     ledger_error err;
     check(&a, (const int64_t[]){ 1, 2 }, (const uint32_t[]){ 1, 1 }, 2);
     check(&b, (const int64_t[]){ 1, 2, 3 }, (const uint32_t[]){ 1, 1, 2 }, 3);
-    tst_fails(ldg_sending_begin(&a.sending, a.store, a.cursor, &op, 1, &err), LEDGER_ERR_FENCED,
-              &err);
+    tst_fails(ldg_sending_begin(&a.sending, a.store, a.cursor, &op, 1, true, &err),
+              LEDGER_ERR_FENCED, &err);
     assert_int_equal(op.delivery, 0);
     check(&a, (const int64_t[]){ 1, 2, 3, 4 }, (const uint32_t[]){ 1, 1, 2, 3 }, 4);
     close_rig(&a);
@@ -212,13 +367,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
 #define T(fn) cmocka_unit_test_setup_teardown(fn, tst_setup, tst_teardown)
-        T(later_ones_get_the_next_number),
-        T(another_cursor_begins_anew),
-        T(every_shape_is_known_again),
-        T(what_finds_no_room_goes_alone),
-        T(garbage_is_as_nothing),
-        T(two_of_one_name_are_fenced),
-        T(knows_its_names),
+        T(later_ones_get_the_next_number),    T(another_cursor_begins_anew),
+        T(every_shape_is_known_again),        T(what_finds_no_room_goes_alone),
+        T(what_tables_told_is_known_again),   T(there_is_room_for_some_details),
+        T(survivors_of_texts_are_read_again), T(garbage_is_as_nothing),
+        T(two_of_one_name_are_fenced),        T(knows_its_names),
     };
     return cmocka_run_group_tests_name("sending", tests, NULL, NULL);
 }

@@ -3,8 +3,10 @@
  *
  *   writer random PATH SEED [COUNT]   random writes until killed, or COUNT of them; PATH may be a
  *                                     URL of PostgreSQL
- *   writer lone PATH SYNC JOURNAL     one commit per line of stdin, "done" after each
- *   writer hold PATH MS               holds an exclusive lock for MS, "held" once it has it
+ *   writer go PATH SEED               random writes as the Go module's, in plain SQL: the log has
+ * no times; trims reach what has just come writer lone PATH SYNC JOURNAL     one commit per line of
+ * stdin, "done" after each writer hold PATH MS               holds an exclusive lock for MS, "held"
+ * once it has it
  *
  * Random commits do not wait for the disk: a process that is killed loses nothing by that. */
 #include <inttypes.h>
@@ -12,6 +14,7 @@
 #include <string.h>
 
 #include "fixtures.h"
+#include "go_tables.h"
 #include "workload.h"
 
 static int complain(const char *what, const ledger_error *err)
@@ -80,6 +83,44 @@ static int run_random(const char *path, uint64_t seed, uint64_t count)
     return 0;
 }
 
+static void go_step(sqlite3 *db, uint64_t *random, const char *stream, int64_t *last)
+{
+    const uint64_t kind = tst_random_below(random, 20);
+    const char *tag = "go";
+    char payload[300];
+    if (kind < 14 || *last == 0) {
+        snprintf(payload, sizeof(payload), "{\"n\":%" PRIu64 ",\"fill\":\"%0*d\"}",
+                 tst_random_below(random, 1000), (int)tst_random_below(random, 200) + 1, 0);
+        *last = tst_go_put(db, LEDGER_DEFAULT_TABLE, true, stream, payload);
+    } else if (kind < 17) {
+        tst_go_set_tags(db, LEDGER_DEFAULT_TABLE, true, stream, *last, (ledger_list){ &tag, 1 });
+    } else {
+        const int64_t before = *last - (int64_t)tst_random_below(random, 3) * 5;
+        (void)tst_go_trim(db, LEDGER_DEFAULT_TABLE, true, stream, before);
+        *last = before == *last ? 0 : *last;
+    }
+}
+
+static int run_go(const char *path, uint64_t random)
+{
+    static const char *const streams[] = { "a", "b", "c", "d", "e" };
+    enum { COUNT = sizeof(streams) / sizeof(streams[0]) };
+    int64_t last[COUNT] = { 0 };
+    sqlite3 *db = NULL;
+    if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) != SQLITE_OK ||
+        sqlite3_busy_timeout(db, 30000) != SQLITE_OK ||
+        sqlite3_exec(db, "PRAGMA synchronous=OFF", NULL, NULL, NULL) != SQLITE_OK) {
+        fprintf(stderr, "writer: %s\n", sqlite3_errmsg(db));
+        return 1;
+    }
+    for (uint64_t i = 0;; i++) {
+        const size_t k = (size_t)tst_random_below(&random, COUNT);
+        go_step(db, &random, streams[k], &last[k]);
+        if (i % 4 == 3)
+            tst_sleep_us((int64_t)tst_random_below(&random, 2000));
+    }
+}
+
 static int run_lone(const char *path, const char *sync, const char *journal)
 {
     sqlite3 *db = NULL;
@@ -143,10 +184,12 @@ int main(int argc, char **argv)
     if (argc >= 4 && strcmp(argv[1], "random") == 0)
         return run_random(argv[2], strtoull(argv[3], NULL, 10),
                           argc > 4 ? strtoull(argv[4], NULL, 10) : 0);
+    if (argc == 4 && strcmp(argv[1], "go") == 0)
+        return run_go(argv[2], strtoull(argv[3], NULL, 10));
     if (argc == 5 && strcmp(argv[1], "lone") == 0)
         return run_lone(argv[2], argv[3], argv[4]);
     if (argc == 4 && strcmp(argv[1], "hold") == 0)
         return run_hold(argv[2], strtol(argv[3], NULL, 10));
-    fprintf(stderr, "usage: writer random|lone|hold PATH …\n");
+    fprintf(stderr, "usage: writer random|go|lone|hold PATH …\n");
     return 2;
 }
