@@ -586,7 +586,7 @@ struct ldg_stored {
     int64_t schema_version;
     ledger_map metadata;   /* in any order */
     int64_t created_at_us; /* LEDGER_NO_TIME: none that can be read */
-    bool by_go; /* Go's bridge wrote the row: payload in Go's form, no metadata, own time */
+    bool by_go; /* Go's bridge wrote the row: payload in Go's form, own time, perhaps no metadata */
 };
 /* Is it the same entry, by the fields that verify compares and no later change touches? Else
  * *ret_field names the first that differs (NULL: none does). Times are compared at the precision of
@@ -615,10 +615,8 @@ ledger_rc ldg_schema_fail_kept_out(const char *table, const char *name, ledger_e
     "(`ledgerctl store init --new-identity`)"
 /* SCHEMA: the log holds a row with the id `lowest`, which is not positive and so never read. */
 ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_error *err);
-/* APPEND: is the row with this stream and payload, which the Go bridge left with the op's id as its
- * source_id, the op's entry? Go compacts payloads. */
-bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes payload);
-/* FOREIGN_BRIDGE: it is. */
+/* FOREIGN_BRIDGE: a row that the Go bridge left, with the id of the op's entry as its source_id, is
+ * that entry. */
 ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err);
 /* TRIM: does the source still have the entry with this id? */
 bool ldg_op_survives(const struct ldg_op *op, ledger_id key);

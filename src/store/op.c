@@ -113,7 +113,7 @@ ledger_rc ldg_op_compare(const struct ldg_op *op, const struct ldg_stored *store
         *ret_field = "dedup_key";
     else if (stored->schema_version != entry->schema_version)
         *ret_field = "schema_version";
-    else if (!stored->by_go && !ldg_map_equal(theirs, ours))
+    else if (!(stored->by_go && theirs.count == 0) && !ldg_map_equal(theirs, ours))
         *ret_field = "metadata";
     else if (timed && !time_equal(stored->created_at_us, op->time_us))
         *ret_field = "created_at";
@@ -193,12 +193,6 @@ ledger_rc ldg_log_fail_lowest(const char *log_table, int64_t lowest, ledger_erro
                     ": ids begin at 1, and a "
                     "row below is never carried; write it again without an id, and delete this one",
                     log_table, lowest);
-}
-
-bool ldg_op_is_of_go(const struct ldg_op *op, ledger_bytes stream, ledger_bytes payload)
-{
-    return stream.size == strlen(op->stream) && memcmp(stream.data, op->stream, stream.size) == 0 &&
-           ldg_json_equal_in_go(payload, op->entry->payload);
 }
 
 ledger_rc ldg_op_fail_foreign(const struct ldg_op *op, const char *table, ledger_error *err)

@@ -303,6 +303,31 @@ static bool meets_go(const struct ldg_pg_batch *b, const struct ldg_sink_item *i
            (item->key.text != NULL ? b->go_index[0] != '\0' : item->origin == b->go_origin);
 }
 
+/* A row that nobody has claimed: from its third column on what an entry is compared by. */
+static ledger_rc compare_with_go(struct ldg_pg_batch *b, const PGresult *result, int row,
+                                 const struct ldg_op *op, ledger_error *err)
+{
+    struct ldg_stored stored = {
+        .stream = ldg_pg_get_bytes(result, row, 2),
+        .payload = ldg_pg_get_bytes(result, row, 3),
+        .order_key = ldg_pg_get_bytes(result, row, 4),
+        .dedup_key = ldg_pg_get_bytes(result, row, 5),
+        .schema_version = ldg_pg_get_int64(result, row, 6),
+        .created_at_us = LEDGER_NO_TIME,
+        .by_go = true,
+    };
+    const char *differs = NULL;
+    ledger_rc rc = ldg_pg_get_map(result, row, 7, b->s.arena, &stored.metadata, err);
+
+    if (rc == LEDGER_ERR_DATA) /* what is no map is not what was carried */
+        return LEDGER_OK;
+    if (rc == LEDGER_OK)
+        rc = ldg_op_compare(op, &stored, b->s.arena, &differs, err);
+    if (rc == LEDGER_OK && differs == NULL)
+        rc = ldg_op_fail_foreign(op, b->pg->table, err);
+    return rc;
+}
+
 /* Which entries have a source_id that another row has already, in Go's unique index? If the Go
  * bridge has carried that row, it is this very entry: FOREIGN_BRIDGE. Else its id is this one's
  * by chance: where that is a number the entry goes without, and where it is a text Go's index
@@ -310,7 +335,8 @@ static bool meets_go(const struct ldg_pg_batch *b, const struct ldg_sink_item *i
 static ledger_rc look_for_source_ids(struct ldg_pg_batch *b, ledger_error *err)
 {
     static const char find[] =
-        "SELECT x.n, e.stream, e.payload, e.origin = 0 AND e.source_pos IS NULL "
+        "SELECT x.n, e.origin = 0 AND e.source_pos IS NULL, e.stream, e.payload, e.order_key, "
+        "e.dedup_key, e.schema_version, e.metadata "
         "FROM unnest($1::text[], $2::int4[]) AS x(source_id, n) "
         "JOIN \"{t}\" AS e ON e.source_id = x.source_id AND e.source_id <> ''";
     struct ldg_sink_plan *p = b->s.plan;
@@ -338,10 +364,8 @@ static ledger_rc look_for_source_ids(struct ldg_pg_batch *b, ledger_error *err)
         struct ldg_sink_item *item = &p->items[ldg_pg_get_int64(result, row, 0)];
 
         item->without_source_id = true;
-        if (ldg_pg_get_bool(result, row, 3) &&
-            ldg_op_is_of_go(item->append, ldg_pg_get_bytes(result, row, 1),
-                            ldg_pg_get_bytes(result, row, 2)))
-            rc = ldg_op_fail_foreign(item->append, b->pg->table, err);
+        if (ldg_pg_get_bool(result, row, 1))
+            rc = compare_with_go(b, result, row, item->append, err);
     }
     PQclear(result);
     return rc;

@@ -251,22 +251,26 @@ static ledger_rc has_source_id(struct ldg_sqlite_batch *b, const struct ldg_sink
 static ledger_rc look_for_source_id(struct ldg_sqlite_batch *b, struct ldg_sink_item *item,
                                     ledger_error *err)
 {
+    /* clang-format off */
+    static const char find[] = /* in the columns of ENTRY; the first: has nobody claimed it? */
+        "SELECT origin = 0 AND source_pos IS NULL, NULL, id, stream, dedup_key, NULL, NULL, NULL, "
+            "payload, order_key, schema_version, metadata, created_at, true "
+        "FROM main.\"%T\" WHERE source_id = ?1 AND source_id != ''";
+    /* clang-format on */
     char source_id[LEDGER_ID_TEXT_MAX];
+    const char *differs = NULL;
     struct ldg_sql q;
 
-    ldg_sql_begin(&q, b->store, looking,
-                  "SELECT stream, payload, origin = 0 AND source_pos IS NULL FROM main.\"%T\" "
-                  "WHERE source_id = ?1 AND source_id != ''",
-                  err);
+    ldg_sql_begin(&q, b->store, looking, find, err);
     ldg_sql_text(&q, ldg_id_text(item->key, source_id));
     if (ldg_sql_row(&q)) {
-        const ledger_bytes payload = ldg_sql_bytes(&q, 1);
+        const bool unclaimed = sqlite3_column_int(q.stmt, ENTRY_ORIGIN) != 0;
+        const struct ldg_stored stored = take_stored(b, &q, &differs, err);
 
         item->without_source_id = true;
-        if (q.rc == LEDGER_OK && sqlite3_column_int(q.stmt, 2) != 0 &&
-            ldg_op_is_of_go(
-                item->append, text_bytes(&q, 0),
-                (ledger_bytes){ payload.data != NULL ? payload.data : "", payload.size }))
+        if (q.rc == LEDGER_OK && unclaimed && differs == NULL)
+            q.rc = ldg_op_compare(item->append, &stored, b->s.arena, &differs, err);
+        if (q.rc == LEDGER_OK && unclaimed && differs == NULL)
             q.rc = ldg_op_fail_foreign(item->append, b->store->table, err);
     }
     return ldg_sql_end(&q);

@@ -194,7 +194,8 @@ static void test_text_keys_beside_go(void **state)
     assert_int_equal(k.outcomes[1], LDG_OUTCOME_APPLIED);
     sink_is(&k, "SELECT entry_id FROM t_parked WHERE reason LIKE '%UNIQUE%source_id%'", "012");
     /* a row that Go's bridge has carried */
-    tst_exec(k.db, "INSERT INTO t(stream, payload, source_id) VALUES ('s', '6', 'abc')");
+    tst_exec(k.db, "INSERT INTO t(stream, payload, order_key, source_id) "
+                   "VALUES ('s', '6', 'o', 'abc')");
     sink_begin(&k);
     with_text(sink_append(&k, "s", 0, "6", ""), "abc");
     tst_fails(sink_try(&k, &err), LEDGER_ERR_FOREIGN_BRIDGE, &err);
