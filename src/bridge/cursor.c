@@ -103,6 +103,26 @@ ledger_rc ldg_cursor_load(struct ldg_cursor_keeper *cursor, ledger_store *source
     return rc;
 }
 
+ledger_rc ldg_cursor_restart(struct ldg_cursor_keeper *cursor, ledger_store *source,
+                             ledger_error *err)
+{
+    struct ldg_cursor *next = ldg_malloc(sizeof(*next));
+    ledger_rc rc = next != NULL ? LEDGER_OK : ldg_fail_nomem(err);
+    if (rc == LEDGER_OK) {
+        *next = cursor->row;
+        next->moved_at_us = ldg_clock_now_us();
+        rc = ldg_store_log_cursor_at(source, 0, next->state, err);
+    }
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_unguard(cursor->store, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_cursor_set(cursor->store, cursor->name, &cursor->row, next, err);
+    if (rc == LEDGER_OK)
+        ldg_cursor_moved(cursor, next);
+    ldg_free(next);
+    return rc;
+}
+
 ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source,
                           int64_t *ret_position, ledger_error *err)
 {

@@ -400,6 +400,10 @@ ledger_rc ldg_cursor_look(struct ldg_cursor_keeper *cursor, ledger_store *source
 ledger_rc ldg_cursor_back(ledger_store *source, const char *state, int64_t position,
                           char ret_state[LDG_CURSOR_STATE_MAX], int64_t *ret_position,
                           ledger_error *err);
+/* From the beginning of the log once more, in the row as well; the readable position stays. Errors:
+ * FENCED. */
+ledger_rc ldg_cursor_restart(struct ldg_cursor_keeper *cursor, ledger_store *source,
+                             ledger_error *err);
 /* Another cursor that looks as if the Go bridge had left it; "": there is none. */
 ledger_rc ldg_cursor_of_go(const struct ldg_cursor_keeper *cursor, char name[LDG_CURSOR_NAME_MAX],
                            ledger_error *err);
@@ -460,15 +464,21 @@ struct ldg_takeover {
     size_t gone;  /* with a number that the source has no entry and no event of any more */
     uint64_t adopted;
 };
+/* Who takes over, and from where. */
+struct ldg_taker {
+    const struct ldg_cursor_keeper *cursor; /* its row was read */
+    ledger_store *source, *sink;
+    int origin;    /* the source's number in the sink */
+    int go_origin; /* the one whose rows carry source_id for Go; 0: none is chosen */
+};
 /* Compares those with ids behind `after` with the source's entries, and adopts what is the same;
- * what the source has no more is taken for its own unless something is another's. */
-ledger_rc ldg_takeover_adopt(ledger_store *source, ledger_store *sink, int origin, ledger_id after,
+ * what the source has no more is taken for its own where nothing says that it may be another's. */
+ledger_rc ldg_takeover_adopt(const struct ldg_taker *taker, ledger_id after,
                              struct ldg_takeover *ret, ledger_error *err);
 /* Before the first run under a name. Rows without a cursor are left by a Go bridge that was killed
  * in its first batch; if it has a cursor under another name, that is the one to go on from. Errors:
  * FOREIGN_BRIDGE. */
-ledger_rc ldg_takeover_first(const struct ldg_cursor_keeper *cursor, ledger_store *source,
-                             ledger_store *sink, int origin, struct ldg_takeover *ret,
+ledger_rc ldg_takeover_first(const struct ldg_taker *taker, struct ldg_takeover *ret,
                              ledger_error *err);
 /* Calls fn with entries of the source that such rows stand for, page by page, each ascending. */
 struct ldg_left {
@@ -480,7 +490,8 @@ typedef ledger_rc (*ldg_takeover_fn)(void *ctx, const struct ldg_left *left, siz
 ledger_rc ldg_takeover_each(ledger_store *source, ledger_store *sink, ldg_takeover_fn fn, void *ctx,
                             ledger_error *err);
 /* When a cursor was loaded: takes over what the Go bridge left for it. `before`: the row as this
- * pipe knew it, or NULL. Errors: FOREIGN_BRIDGE. */
+ * pipe knew it, or NULL. Errors: FOREIGN_BRIDGE, CURSOR_MISMATCH (Go has left the cursor, and rows
+ * of another source alone), FENCED. */
 ledger_rc ldg_takeover_run(struct ldg_pipe *pipe, const struct ldg_cursor *before, bool moved,
                            ledger_error *err);
 /* After an apply() that met the Go bridge: so that the next start finds its rows claimed. */

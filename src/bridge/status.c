@@ -111,19 +111,21 @@ static ledger_rc settle_entries(const struct ldg_cursor_keeper *keeper, ledger_s
                                 ledger_error *err)
 {
     const bool first = keeper->row.state[0] == '\0' && keeper->row.readable[0] == '\0';
+    struct ldg_taker taker = { .cursor = keeper, .source = source, .sink = sink };
     struct ldg_identity identity;
     struct ldg_takeover taken;
-    int origin = 0;
     ledger_rc rc = ldg_store_identity(source, &identity, err);
     if (rc != LEDGER_OK || !(first || adopt || rewound))
         return rc;
-    rc = ldg_store_origin_get(sink, &identity, keeper->name, &origin, err);
+    rc = ldg_store_origin_get(sink, &identity, keeper->name, &taker.origin, err);
+    if (rc == LEDGER_OK)
+        rc = ldg_store_origin_carry_ids(sink, &taker.go_origin, err);
     if (rc == LEDGER_OK && first)
-        rc = ldg_takeover_first(keeper, source, sink, origin, &taken, err);
+        rc = ldg_takeover_first(&taker, &taken, err);
     else if (rc == LEDGER_OK && adopt)
-        rc = ldg_takeover_adopt(source, sink, origin, ldg_id_of(0), &taken, err);
+        rc = ldg_takeover_adopt(&taker, ldg_id_of(0), &taken, err);
     if (rc == LEDGER_OK && rewound)
-        rc = ldg_store_origin_rewind(sink, origin, position, err);
+        rc = ldg_store_origin_rewind(sink, taker.origin, position, err);
     return rc;
 }
 
