@@ -436,9 +436,10 @@ struct ldg_state_role {
     /* Optional, each. */
     /* Where the table has Go's unique index on source_id, the rows of one origin carry it, for Go's
      * programs and its bridge: of the first one that took over from the Go bridge, else of the
-     * first. Chooses that one, unless rows are there that nobody has claimed: their numbers may be
-     * another source's; and gives the rows that lack it their source_id, in short transactions.
-     * *ret_origin 0: none is chosen. From then on apply() writes it. NULL: never. */
+     * first. Chooses that one, unless rows are there that nobody has claimed, or, where no origin
+     * took over, a cursor of Go's: the numbers may be another source's; and gives the rows that
+     * lack it their source_id, in short transactions. *ret_origin 0: none is chosen. From then on
+     * apply() writes it. NULL: never. */
     ledger_rc (*origin_carry_ids)(void *ctx, int *ret_origin, ledger_error *err);
     /* A bridge leaves out changes of annotations. They merge, so a later one does not stand for
      * those: from now on origin_unguard() forgets the positions of all. NULL: there are none. */

@@ -240,6 +240,32 @@ static void a_log_that_was_pruned(void **state)
         }
 }
 
+/* Go has a cursor, and all that it has carried is trimmed: its source has not come to us yet, and
+ * the numbers of another one must not stand in Go's way. */
+static void a_go_bridge_that_has_nothing_here(void **state)
+{
+    struct tst_env *env = *state;
+    EACH_DATABASE(env, kind)
+    {
+        struct three s = open_three(env, kind);
+        write_range(s.first, 0, 4);
+        (void)tst_trim(s.first, "a", 4);
+        (void)tst_trim(s.first, "b", 3);
+        assert_int_equal(tst_go_bridge(s.first, s.sink, "default"), 0);
+        assert_int_equal(count(s.sink, "true"), 0);
+        write_range(s.second, 100, 110);
+        carry(s.second, s.sink, "second");
+        write_range(s.first, 4, 14);
+        assert_int_equal(tst_go_bridge(s.first, s.sink, "default"), 0);
+        assert_int_equal(count(s.sink, "true"), 20);
+        carry(s.second, s.sink, "second");
+        carry(s.first, s.sink, "default");
+        assert_int_equal(count(s.sink, "origin = 0"), 0);
+        is_equal(s.first, s.sink, "default");
+        is_equal(s.second, s.sink, "second");
+    }
+}
+
 /* --- cursors -----------------------------------------------------------------------------------
  */
 
@@ -324,6 +350,7 @@ int main(int argc, char **argv)
         T(each_field_tells_entries_apart),
         T(numbers_that_two_sources_gave_out),
         T(a_log_that_was_pruned),
+        T(a_go_bridge_that_has_nothing_here),
         T(a_cursor_that_go_has_left_for_another_source),
         T(an_entry_that_two_sources_have),
         T(a_takeover_that_was_interrupted),

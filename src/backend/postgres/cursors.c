@@ -349,12 +349,14 @@ ledger_rc ldg_pg_go_index(struct ldg_pg *pg, char name[64], ledger_error *err)
     return rc;
 }
 
-/* Rows that nobody has claimed may be those of a source that is to be taken over yet. */
+/* Rows that nobody has claimed may be those of a source that is to be taken over yet; so may a
+ * cursor that Go has left, unless an origin has taken over from Go. */
 static ledger_rc choose(struct ldg_pg *pg, ledger_error *err)
 {
     static const char set[] =
         "UPDATE \"{t}_origins\" SET go_ids = 1 WHERE id = (SELECT id FROM \"{t}_origins\" "
-        "ORDER BY adopted DESC, id LIMIT 1) "
+        "WHERE adopted OR NOT EXISTS (SELECT FROM \"{t}_cursors\" WHERE state = '' "
+        "AND cursor <> '') ORDER BY adopted DESC, id LIMIT 1) "
         "AND NOT EXISTS (SELECT FROM \"{t}_origins\" WHERE go_ids > 0)";
     char index[64] = "";
     bool unclaimed = false;

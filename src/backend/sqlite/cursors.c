@@ -299,13 +299,16 @@ ledger_rc ldg_sqlite_has_go_index(struct ldg_sqlite *s, bool *ret_has, ledger_er
 }
 
 /* Picks the origin whose rows carry their source_id from now on (go_ids 1; 2: all of them do). Rows
- * that nobody has claimed may be those of a source that is to be taken over yet. */
+ * that nobody has claimed may be those of a source that is to be taken over yet; so may a cursor
+ * that Go has left, unless an origin has taken over from Go. */
 static ledger_rc choose(struct ldg_sqlite *s, ledger_error *err)
 {
     /* clang-format off */
     static const char pick[] =
         "UPDATE main.\"%T_origins\" SET go_ids = 1 "
-        "WHERE id = (SELECT id FROM main.\"%T_origins\" ORDER BY adopted DESC, id LIMIT 1) "
+        "WHERE id = (SELECT id FROM main.\"%T_origins\" WHERE adopted OR NOT EXISTS ("
+                "SELECT 1 FROM main.\"%T_cursors\" WHERE state = '' AND cursor != '') "
+            "ORDER BY adopted DESC, id LIMIT 1) "
         "AND NOT EXISTS (SELECT 1 FROM main.\"%T_origins\" WHERE go_ids > 0)";
     /* clang-format on */
     bool index = false, unclaimed = false;
