@@ -139,13 +139,14 @@ ledger_rc ldg_ch_run(struct ldg_ch_query *q, ledger_error *err);
 bool ldg_ch_row(struct ldg_ch_query *q);
 /* Text of the arena; NULL: out of memory, and q->rc says so. */
 char *ldg_ch_copy(struct ldg_ch_query *q, struct ldg_arena *arena);
-/* Adds it to names; *cap: 0 at first. */
-void ldg_ch_take_name(struct ldg_ch_query *q, ledger_names *names, size_t *cap);
 /* Into a buffer; what does not fit is cut. */
 void ldg_ch_take(struct ldg_ch_query *q, char *text, size_t size);
 /* Frees all, and gives the first failure: of the query, of an answer that is not whole, or q->rc as
  * the caller has set it (then err is filled already). */
 ledger_rc ldg_ch_end(struct ldg_ch_query *q, ledger_error *err);
+/* Run and end of a query for names, a row each, or for one number. */
+ledger_rc ldg_ch_end_names(struct ldg_ch_query *q, ledger_names *ret_names, ledger_error *err);
+ledger_rc ldg_ch_end_count(struct ldg_ch_query *q, uint64_t *ret_count, ledger_error *err);
 /* A statement without an answer, run at once. */
 ledger_rc ldg_ch_exec(struct ldg_clickhouse *ch, const char *doing, ledger_error *err,
                       const char *fmt, ...) LEDGER_PRINTF(4, 5);

@@ -272,10 +272,7 @@ ledger_rc ldg_ch_origin_rewind(void *ctx, int origin, int64_t position, ledger_e
                ch->table);
     ldg_ch_bind(&q, "o", known->text);
     ldg_ch_bind_int(&q, "p", position);
-    (void)!ldg_ch_run(&q, err);
-    if (ldg_ch_row(&q))
-        behind = ldg_ch_read_u64(&q.reader);
-    rc = ldg_ch_end(&q, err);
+    rc = ldg_ch_end_count(&q, &behind, err);
     if (rc == LEDGER_OK && behind > 0)
         rc = ldg_fail_native(err, LEDGER_ERR_UNSUPPORTED, "clickhouse", 0,
                              "table \"%s\" holds %" PRIu64 " entries as they were behind that "
@@ -370,23 +367,12 @@ ledger_rc ldg_ch_cursor_set(void *ctx, const char *name, const struct ldg_cursor
 ledger_rc ldg_ch_cursor_list(void *ctx, ledger_names *ret_names, ledger_error *err)
 {
     struct ldg_clickhouse *ch = ctx;
-    ledger_names names = { 0 };
     struct ldg_ch_query q;
-    size_t cap = 0;
-    ledger_rc rc;
 
     ldg_ch_begin(&q, ch, "listing cursors");
     ldg_ch_sql(&q,
                "SELECT toUInt8(1), name FROM `%s_cursors` GROUP BY name ORDER BY name "
                "FORMAT RowBinary",
                ch->table);
-    (void)!ldg_ch_run(&q, err);
-    while (ldg_ch_row(&q))
-        ldg_ch_take_name(&q, &names, &cap);
-    rc = ldg_ch_end(&q, err);
-    if (rc == LEDGER_OK)
-        *ret_names = names;
-    else
-        ledger_names_destroy(&names);
-    return rc;
+    return ldg_ch_end_names(&q, ret_names, err);
 }

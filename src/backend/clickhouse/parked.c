@@ -240,8 +240,6 @@ ledger_rc ldg_ch_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_
 {
     struct ldg_clickhouse *ch = ctx;
     struct ldg_ch_query q;
-    uint64_t count = 0;
-    ledger_rc rc;
 
     ldg_ch_begin(&q, ch, looking);
     ldg_ch_sql(&q, "SELECT toUInt8(1), count() FROM `%s_parked` FINAL WHERE is_deleted = 0",
@@ -251,13 +249,7 @@ ledger_rc ldg_ch_parked_count(void *ctx, const char *source_uuid, uint64_t *ret_
         ldg_ch_bind(&q, "u", source_uuid);
     }
     ldg_ch_sql(&q, " FORMAT RowBinary");
-    (void)!ldg_ch_run(&q, err);
-    if (ldg_ch_row(&q))
-        count = ldg_ch_read_u64(&q.reader);
-    rc = ldg_ch_end(&q, err);
-    if (rc == LEDGER_OK)
-        *ret_count = count;
-    return rc;
+    return ldg_ch_end_count(&q, ret_count, err);
 }
 
 /* --- what goes, and what stays --------------------------------------------------------------- */

@@ -294,20 +294,12 @@ static void of_stream(struct ldg_ch_query *q, const char *stream)
 ledger_rc ldg_ch_count(void *ctx, const char *stream, uint64_t *ret_count, ledger_error *err)
 {
     struct ldg_ch_query q;
-    uint64_t count = 0;
-    ledger_rc rc;
 
     ldg_ch_begin(&q, ctx, "counting entries");
     ldg_ch_sql(&q, "SELECT toUInt8(1), count()");
     of_stream(&q, stream);
     ldg_ch_sql(&q, " FORMAT RowBinary");
-    (void)!ldg_ch_run(&q, err);
-    if (ldg_ch_row(&q))
-        count = ldg_ch_read_u64(&q.reader);
-    rc = ldg_ch_end(&q, err);
-    if (rc == LEDGER_OK)
-        *ret_count = count;
-    return rc;
+    return ldg_ch_end_count(&q, ret_count, err);
 }
 
 ledger_rc ldg_ch_stat(void *ctx, const char *stream, ledger_stream_stat *ret_stat,
@@ -345,10 +337,7 @@ ledger_rc ldg_ch_stat(void *ctx, const char *stream, ledger_stream_stat *ret_sta
 ledger_rc ldg_ch_list_streams(void *ctx, const char *after, size_t limit, ledger_names *ret_names,
                               ledger_error *err)
 {
-    ledger_names names = { 0 };
     struct ldg_ch_query q;
-    size_t cap = 0;
-    ledger_rc rc;
 
     ldg_ch_begin(&q, ctx, "listing streams");
     ldg_ch_sql(&q, "SELECT toUInt8(1), stream");
@@ -356,15 +345,7 @@ ledger_rc ldg_ch_list_streams(void *ctx, const char *after, size_t limit, ledger
     if (after != NULL)
         filter(&q, "stream > {after:String}", "after", after);
     ldg_ch_sql(&q, " GROUP BY stream ORDER BY stream LIMIT %zu FORMAT RowBinary", limit);
-    (void)!ldg_ch_run(&q, err);
-    while (ldg_ch_row(&q))
-        ldg_ch_take_name(&q, &names, &cap);
-    rc = ldg_ch_end(&q, err);
-    if (rc == LEDGER_OK)
-        *ret_names = names;
-    else
-        ledger_names_destroy(&names);
-    return rc;
+    return ldg_ch_end_names(&q, ret_names, err);
 }
 
 ledger_rc ldg_ch_find_by_source_id(void *ctx, const char *stream, const char *source_id,

@@ -250,7 +250,7 @@ char *ldg_ch_copy(struct ldg_ch_query *q, struct ldg_arena *arena)
     return copy;
 }
 
-void ldg_ch_take_name(struct ldg_ch_query *q, ledger_names *names, size_t *cap)
+static void take_name(struct ldg_ch_query *q, ledger_names *names, size_t *cap)
 {
     const ledger_bytes bytes = ldg_ch_read_bytes(&q->reader);
     char *name;
@@ -274,6 +274,37 @@ void ldg_ch_take_name(struct ldg_ch_query *q, ledger_names *names, size_t *cap)
     memcpy(name, bytes.data, bytes.size);
     name[bytes.size] = '\0';
     names->items[names->count++] = name;
+}
+
+ledger_rc ldg_ch_end_names(struct ldg_ch_query *q, ledger_names *ret_names, ledger_error *err)
+{
+    ledger_names names = { 0 };
+    size_t cap = 0;
+    ledger_rc rc;
+
+    (void)!ldg_ch_run(q, err);
+    while (ldg_ch_row(q))
+        take_name(q, &names, &cap);
+    rc = ldg_ch_end(q, err);
+    if (rc == LEDGER_OK)
+        *ret_names = names;
+    else
+        ledger_names_destroy(&names);
+    return rc;
+}
+
+ledger_rc ldg_ch_end_count(struct ldg_ch_query *q, uint64_t *ret_count, ledger_error *err)
+{
+    uint64_t count = 0;
+    ledger_rc rc;
+
+    (void)!ldg_ch_run(q, err);
+    if (ldg_ch_row(q))
+        count = ldg_ch_read_u64(&q->reader);
+    rc = ldg_ch_end(q, err);
+    if (rc == LEDGER_OK)
+        *ret_count = count;
+    return rc;
 }
 
 void ldg_ch_take(struct ldg_ch_query *q, char *text, size_t size)
