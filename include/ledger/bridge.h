@@ -145,7 +145,9 @@ LEDGER_API LEDGER_MUST_USE ledger_rc ledger_bridge_wait(ledger_bridge *bridge, b
                                                         int64_t timeout_ms, ledger_error *err);
 
 /* Counters since the bridge was made. Always:
- * read_count = apply_count + skip_count + park_count + dedup_count. */
+ * read_count = apply_count + skip_count + park_count + dedup_count.
+ * They move with the cursor, batch by batch; but what a sink that keeps no state has been delivered
+ * counts at once, and only once, also when the batch comes again for what is left of it. */
 typedef struct ledger_bridge_stats {
     uint64_t poll_count;         /* polls */
     uint64_t read_count;         /* mutations whose outcome is decided */

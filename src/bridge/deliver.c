@@ -46,6 +46,7 @@ static uint64_t *take_turns(const struct delivery *run)
 
 /* What is left of a batch. */
 struct rest {
+    struct delivery *run;
     const struct ldg_op *ops;
     struct ldg_op *copies; /* what is left only grows less; NULL: none were needed yet */
     uint32_t *index;       /* in the batch, of each */
@@ -79,22 +80,48 @@ static ledger_rc collect(const struct delivery *run, const uint64_t *turns, stru
     return ldg_give_renumber(run->deliverer, rest->copies, rest->count, err);
 }
 
-static ledger_rc give(struct delivery *run, const struct rest *rest, int64_t *ret_pause_ms,
+/* The last op of an event of which none is parked? Ops of one event are on one stream, and come in
+ * order. */
+static bool ends_event(const struct delivery *run, size_t index)
+{
+    const uint32_t event = run->ops[index].event_index;
+    if (index + 1 < run->count && run->ops[index + 1].event_index == event)
+        return false;
+    for (size_t i = index; i > 0 && run->ops[i - 1].event_index == event; i--)
+        if (run->hold.reasons[i - 1] != NULL)
+            return false;
+    return true;
+}
+
+static void note_done(struct delivery *run, size_t index, uint8_t outcome)
+{
+    struct ldg_delivered *delivered = run->deliverer->delivered;
+    run->is_done[index] = true;
+    run->outcomes[index] = outcome;
+    ldg_delivered_add(delivered, &run->ops[index], outcome);
+    ldg_refusals_applied(&run->refusals, run->ops[index].kind);
+    if (outcome == LDG_OUTCOME_APPLIED && ends_event(run, index))
+        atomic_fetch_add_explicit(&delivered->event_count, 1, memory_order_relaxed);
+}
+
+static void op_done(void *done_ctx, size_t index)
+{
+    const struct rest *rest = done_ctx;
+    note_done(rest->run, rest->index[index], LDG_OUTCOME_APPLIED);
+}
+
+static ledger_rc give(struct delivery *run, struct rest *rest, int64_t *ret_pause_ms,
                       ledger_error *err)
 {
     const struct ldg_apply apply = { .ops = rest->ops,
                                      .count = rest->count,
-                                     .ret_pause_ms = ret_pause_ms };
+                                     .ret_pause_ms = ret_pause_ms,
+                                     .op_done = op_done,
+                                     .done_ctx = rest };
     ledger_rc rc = ldg_give(run->deliverer, &apply, rest->outcomes, err);
-    for (size_t i = 0; i < rest->count; i++) {
-        const uint32_t at = rest->index[i];
-        if (rest->outcomes[i] == LDG_OUTCOME_NONE)
-            continue;
-        run->is_done[at] = true;
-        run->outcomes[at] = rest->outcomes[i];
-        ldg_delivered_add(run->deliverer->delivered, &run->ops[at], rest->outcomes[i]);
-        ldg_refusals_applied(&run->refusals, rest->ops[i].kind);
-    }
+    for (size_t i = 0; i < rest->count; i++)
+        if (rest->outcomes[i] != LDG_OUTCOME_NONE && !run->is_done[rest->index[i]])
+            note_done(run, rest->index[i], rest->outcomes[i]);
     if (rc == LEDGER_ERR_REJECTED)
         err->done_count = rest->index[err->done_count];
     return rc;
@@ -115,6 +142,7 @@ static ledger_rc deliver_rest(struct delivery *run, bool may_park, int64_t *ret_
                               ledger_error *err)
 {
     struct rest rest = {
+        .run = run,
         .index = ldg_arena_alloc(run->arena, run->count * sizeof(*rest.index)),
         .outcomes = ldg_arena_alloc(run->arena, run->count),
     };

@@ -189,10 +189,11 @@ static bool is_untouched(const ledger_delivery *result)
 }
 
 /* One call after the other, until it has all. *ret_done: how many it has. */
-static ledger_rc deliver(struct ldg_own_sink *own, const ledger_mutation *const *mutations,
-                         size_t count, ledger_delivery *results, size_t *ret_done,
-                         ledger_error *err)
+static ledger_rc deliver(struct ldg_own_sink *own, const struct ldg_apply *apply,
+                         const ledger_mutation *const *mutations, ledger_delivery *results,
+                         size_t *ret_done, ledger_error *err)
 {
+    const size_t count = apply->count;
     ledger_rc rc = LEDGER_OK;
     while (rc == LEDGER_OK && *ret_done < count) {
         const ledger_mutation *const *rest = mutations + *ret_done;
@@ -212,7 +213,8 @@ static ledger_rc deliver(struct ldg_own_sink *own, const ledger_mutation *const 
             rc = judge(rest[0], memset(&results[0], 0, sizeof(results[0])), err);
         for (size_t i = 0; rc == LEDGER_OK && i < given; i++) {
             rc = judge(rest[i], &results[i], err);
-            *ret_done += rc == LEDGER_OK;
+            if (rc == LEDGER_OK)
+                ldg_apply_op_done(apply, (*ret_done)++);
         }
     }
     return rc;
@@ -257,7 +259,7 @@ static ledger_rc own_apply(void *ctx, const struct ldg_apply *apply, uint8_t *re
             rc = ldg_fail_nomem(err);
     }
     if (rc == LEDGER_OK)
-        rc = deliver(own, list, apply->count, results, &done, err);
+        rc = deliver(own, apply, list, results, &done, err);
     memset(ret_outcomes, LDG_OUTCOME_APPLIED, done);
     if (rc != LEDGER_OK)
         err->done_count = done;

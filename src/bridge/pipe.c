@@ -197,6 +197,7 @@ struct tally {
     uint64_t skipped[LEDGER_MUTATION_TYPE_COUNT];
     uint64_t parked[LEDGER_MUTATION_TYPE_COUNT];
     uint64_t apply, skip_option, skip_origin, skip_missing, skip_replay, dedup, park;
+    uint64_t delivered; /* of apply: stats have shown them already (deliver.c) */
 };
 
 static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
@@ -245,11 +246,15 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     struct tally tally = { 0 };
     size_t op = 0;
     for (size_t i = 0; i < batch->log.count; i++) {
-        uint8_t outcome = LDG_OUTCOME_MISSING;
-        for (; op < batch->op_count && batch->ops[op].event_index == i; op++)
-            if (batch->outcomes[op] > outcome)
-                outcome = batch->outcomes[op];
+        uint8_t outcome = LDG_OUTCOME_MISSING, last = LDG_OUTCOME_MISSING;
+        for (; op < batch->op_count && batch->ops[op].event_index == i; op++) {
+            last = batch->outcomes[op];
+            if (last > outcome)
+                outcome = last;
+        }
         tally_event(&tally, &batch->events[i], outcome);
+        tally.delivered += bridge->state_store != NULL && outcome == LDG_OUTCOME_APPLIED &&
+                           last == LDG_OUTCOME_APPLIED;
     }
     for (int type = 0; type < LEDGER_MUTATION_TYPE_COUNT; type++) {
         const struct ldg_telemetry *t = &bridge->telemetry;
@@ -276,6 +281,7 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
         tally.skip_option + tally.skip_origin + tally.skip_missing + tally.skip_replay;
     stats->dedup_count += tally.dedup;
     stats->park_count += tally.park;
+    bridge->delivered_count += tally.delivered;
     stats->last_progress_us = ldg_clock_now_us();
     ldg_backlog_progress(&bridge->seen, batch->log.more, ldg_clock_mono_us());
     stats->backlog_count = batch->log.more && stats->backlog_count > batch->log.count

@@ -178,6 +178,8 @@ struct ldg_delivered {
     size_t count, cap;
     struct ldg_retried_op *retried;
     size_t retried_count, retried_cap;
+    /* Events that were delivered as a whole, ever; any thread may look. */
+    atomic_ullong event_count;
 };
 /* sending.c: an event of the batch that begins where the cursor stands. */
 struct ldg_sent {
@@ -287,6 +289,7 @@ struct ledger_bridge {
     ledger_rc end_rc;
     ledger_error end_err;
     ledger_bridge_stats stats;
+    uint64_t delivered_count; /* of those in stats: delivered, and counted there when they were */
     struct ldg_backlog seen;
 };
 

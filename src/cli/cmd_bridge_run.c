@@ -167,6 +167,7 @@ static void print_stats_json(const ledger_bridge_stats *s)
 struct progress {
     int64_t start_us, last_us;
     uint64_t last_read;
+    uint64_t backlog, backlog_read; /* at the last look at the source; so much was moved then */
     double rate;                    /* per second, smoothed over about two seconds */
     int64_t success_us, failing_us; /* last poll that went well; since when none does, or 0 */
     uint64_t errors;                /* up to that poll */
@@ -187,6 +188,17 @@ static double failing_seconds(struct progress *p, const ledger_bridge_stats *s)
     return (double)(cli_mono_us() - p->failing_us) / 1e6;
 }
 
+/* Of the backlog: a sink may have taken much of a batch before there is another look. */
+static uint64_t left_of(struct progress *p, const ledger_bridge_stats *s)
+{
+    if (s->backlog_count != p->backlog) {
+        p->backlog = s->backlog_count;
+        p->backlog_read = s->read_count;
+    }
+    uint64_t moved = s->read_count - p->backlog_read;
+    return moved < p->backlog ? p->backlog - moved : 0;
+}
+
 static void progress_text(struct progress *p, const ledger_bridge_stats *s, char *out,
                           size_t out_size)
 {
@@ -205,7 +217,7 @@ static void progress_text(struct progress *p, const ledger_bridge_stats *s, char
     if (s->backlog_count == 0)
         snprintf(eta, sizeof eta, "0s");
     else if (p->rate >= 1)
-        cli_span_text((double)s->backlog_count / p->rate, eta);
+        cli_span_text((double)left_of(p, s) / p->rate, eta);
     if (cli_stop_asked())
         snprintf(out, out_size, "moved %s  stopping, what is under way has some seconds",
                  cli_grouped(s->read_count, moved));

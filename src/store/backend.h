@@ -201,7 +201,11 @@ struct ldg_apply {
     size_t count;
     int64_t *ret_pause_ms; /* may be NULL. A failure that may be retried sets it: the sink asks to
                               be left alone for so long */
-    bool park_rejected;    /* an op that the database refuses is parked; else REJECTED */
+    /* Of a sink without transactions, which calls it once an op is done, while others are not yet:
+     * its outcome is APPLIED, whatever becomes of the batch. NULL: nobody asks. */
+    void (*op_done)(void *done_ctx, size_t index);
+    void *done_ctx;
+    bool park_rejected; /* an op that the database refuses is parked; else REJECTED */
     /* NULL: no brake. Kept as it is unless the batch is committed. With park_rejected. */
     struct ldg_refusals *refusals;
     /* Not NULL (only with OVERLAP_APPLY): an earlier batch may still be under way on another
@@ -227,6 +231,12 @@ struct ldg_apply {
      * await_commit_order(). A hint: this batch may still bring what is here. NULL: none. */
     const bool *after_new;
 };
+
+static inline void ldg_apply_op_done(const struct ldg_apply *apply, size_t index)
+{
+    if (apply->op_done != NULL)
+        apply->op_done(apply->done_ctx, index);
+}
 
 struct ldg_parked_row {
     int64_t id;

@@ -334,6 +334,33 @@ static void call_all(struct own *own)
     assert_ptr_equal(same, own->call_back);
 }
 
+static void look_at_counters(struct own *own)
+{
+    ledger_bridge_stats stats;
+    ledger_bridge_get_stats(own->call_back, &stats);
+    assert_int_equal(stats.read_count, own->count);
+    assert_int_equal(stats.apply_count, own->count);
+}
+
+/* What it has said of one call is counted when the next one begins. */
+static void counts_from_call_to_call(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_bridge_options o;
+    struct own own;
+    tst_bridge_options(&o);
+    for (int i = 0; i < 5; i++)
+        tst_append(source, "s", "1", NULL, NULL);
+    ledger_bridge *bridge = open_bridge(source, &own, &o);
+    own.call_back = bridge;
+    own.call = look_at_counters;
+    own.most = 2;
+    assert_int_equal(tst_drain(bridge), 5);
+    assert_int_equal(own.calls, 3);
+    look_at_counters(&own);
+    ledger_bridge_destroy(&bridge);
+}
+
 static void stop_inside(struct own *own)
 {
     ledger_bridge_stop(own->call_back);
@@ -766,11 +793,21 @@ static void sinks_that_cannot_be(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        T(is_given_each_mutation),   T(answers_are_heeded),     T(a_shorter_batch_forgets_nothing),
-        T(nonsense_ends_the_bridge), T(calls_back_are_refused), T(a_stop_says_what_it_waits_for),
-        T(dies_before_the_commit),   T(never_returns),          T(two_states_of_one_sink),
-        T(one_state_of_two_sinks),   T(a_retry_delivers_once),  T(killed_at_any_moment),
-        T(state_of_another_name),    T(sinks_that_cannot_be),
+        T(is_given_each_mutation),
+        T(answers_are_heeded),
+        T(a_shorter_batch_forgets_nothing),
+        T(counts_from_call_to_call),
+        T(nonsense_ends_the_bridge),
+        T(calls_back_are_refused),
+        T(a_stop_says_what_it_waits_for),
+        T(dies_before_the_commit),
+        T(never_returns),
+        T(two_states_of_one_sink),
+        T(one_state_of_two_sinks),
+        T(a_retry_delivers_once),
+        T(killed_at_any_moment),
+        T(state_of_another_name),
+        T(sinks_that_cannot_be),
     };
     return cmocka_run_group_tests_name("own sink", tests, NULL, NULL);
 }

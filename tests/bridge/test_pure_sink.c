@@ -13,13 +13,16 @@
 static struct {
     char lines[64][128];
     size_t count;
-    int fail_next;        /* so many calls fail first */
-    size_t fail_at;       /* the call that comes to this op fails there, once; 0: none does */
-    const char *refuse;   /* ops whose line has this are refused; NULL: none */
-    const char *stuck;    /* nothing of this stream gets through */
-    uint32_t numbers[64]; /* of the deliveries of `lines` */
-    size_t too_many;      /* what it refuses lies so far behind what it means */
-    bool in_order;        /* within one call positions never fall */
+    int fail_next;             /* so many calls fail first */
+    size_t fail_at;            /* the call that comes to this op fails there, once; 0: none does */
+    const char *refuse;        /* ops whose line has this are refused; NULL: none */
+    const char *stuck;         /* nothing of this stream gets through */
+    uint32_t numbers[64];      /* of the deliveries of `lines` */
+    size_t too_many;           /* what it refuses lies so far behind what it means */
+    bool in_order;             /* within one call positions never fall */
+    bool says_so;              /* of each op at once that it is done */
+    ledger_bridge *bridge;     /* whose counters are looked at then; NULL: none's */
+    ledger_bridge_stats stats; /* at the last look */
 } got;
 
 static ledger_rc pure_open(void *ctx, const struct ldg_open *open, ledger_error *err)
@@ -76,6 +79,28 @@ static ledger_rc fail_at(size_t index, ledger_rc rc, const char *message, ledger
     return rc;
 }
 
+/* Counters never go back. */
+static void look_at_counters(void)
+{
+    ledger_bridge_stats now;
+    if (got.bridge == NULL)
+        return;
+    ledger_bridge_get_stats(got.bridge, &now);
+    tst_check_counters(got.bridge);
+    assert_true(now.read_count >= got.stats.read_count);
+    assert_true(now.apply_count >= got.stats.apply_count);
+    assert_true(now.park_count >= got.stats.park_count);
+    got.stats = now;
+}
+
+static void note_done(const struct ldg_apply *apply, size_t index, uint8_t *ret_outcomes)
+{
+    ret_outcomes[index] = LDG_OUTCOME_APPLIED;
+    if (got.says_so)
+        ldg_apply_op_done(apply, index);
+    look_at_counters();
+}
+
 /* Distinct streams side by side: all but one are done, in whatever order they came. */
 static ledger_rc do_other_streams(const struct ldg_apply *apply, uint8_t *ret_outcomes,
                                   ledger_error *err)
@@ -85,7 +110,7 @@ static ledger_rc do_other_streams(const struct ldg_apply *apply, uint8_t *ret_ou
             continue;
         note_op(&apply->ops[i]);
         got.numbers[got.count++ % 64] = apply->ops[i].delivery;
-        ret_outcomes[i] = LDG_OUTCOME_APPLIED;
+        note_done(apply, i, ret_outcomes);
     }
     return fail_at(0, LEDGER_ERR_CONNECT, "one stream is stuck", err);
 }
@@ -115,7 +140,7 @@ static ledger_rc pure_apply(void *ctx, const struct ldg_apply *apply, uint8_t *r
         if (got.refuse != NULL && strstr(got.lines[got.count % 64], got.refuse) != NULL)
             return fail_at(i, LEDGER_ERR_REJECTED, "no such thing here", err);
         got.count++;
-        ret_outcomes[i] = LDG_OUTCOME_APPLIED;
+        note_done(apply, i, ret_outcomes);
     }
     return LEDGER_OK;
 }
@@ -536,6 +561,84 @@ static void delivers_each_once(void **state)
     ledger_store_close(&sink);
 }
 
+static void append_three(ledger_store *source, const char *stream)
+{
+    const ledger_append_input inputs[] = { { .payload = { "1", 1 } },
+                                           { .payload = { "2", 1 } },
+                                           { .payload = { "3", 1 } } };
+    ledger_error err;
+    tst_ok(ledger_store_append(source, stream, inputs, 3, NULL, &err), &err);
+}
+
+static void counters_are(ledger_bridge *bridge, uint64_t read, uint64_t applied, uint64_t parked)
+{
+    got.bridge = bridge;
+    look_at_counters();
+    assert_int_equal(got.stats.read_count, read);
+    assert_int_equal(got.stats.apply_count, applied);
+    assert_int_equal(got.stats.park_count, parked);
+}
+
+/* What is delivered counts before its batch is done, event by event; and once, whatever fails, is
+ * refused, or is taken over by another bridge. */
+static void counts_what_is_delivered(void **state)
+{
+    TST_EACH_SOURCE(*state, kind)
+    {
+        ledger_store *source = tst_open(*state, (enum tst_kind)kind, "source"), *sink = open_pure();
+        ledger_bridge_options o;
+        ledger_bridge_stats stats;
+        ledger_error err;
+        state_options(*state, source, (enum tst_kind)kind, &o);
+        got.says_so = true;
+        append_three(source, "s");
+        tst_append(source, "s", "4", NULL, NULL);
+        tst_append(source, "s", "5", NULL, NULL);
+        ledger_bridge *bridge = tst_bridge(source, sink, &o);
+        counters_are(bridge, 0, 0, 0);
+        got.fail_at = 3; /* in the middle of the first event */
+        tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_CONNECT, &err);
+        counters_are(bridge, 0, 0, 0);
+        got.fail_at = 5;
+        tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_CONNECT, &err);
+        counters_are(bridge, 2, 2, 0);
+        assert_int_equal(got.stats.last_progress_us, LEDGER_NO_TIME); /* the cursor did not move */
+        assert_int_equal(tst_drain(bridge), 3);
+        counters_are(bridge, 3, 3, 0);
+
+        /* Of one event a part is refused; the rest of it is delivered, and no success. */
+        got.refuse = "append 2";
+        append_three(source, "t");
+        tst_append(source, "s", "6", NULL, NULL);
+        assert_int_equal(tst_drain(bridge), 2);
+        counters_are(bridge, 5, 4, 1);
+        got.refuse = NULL;
+
+        /* Another one of the same name delivers all of it, and moves the cursor. */
+        tst_append(source, "s", "7", NULL, NULL);
+        tst_append(source, "s", "8", NULL, NULL);
+        got.fail_at = got.count + 2;
+        tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_CONNECT, &err);
+        counters_are(bridge, 6, 5, 1);
+        got.bridge = NULL;
+        assert_int_equal(tst_bridge_once(source, sink, &o), 2);
+        tst_append(source, "s", "9", NULL, NULL);
+        assert_int_equal(tst_drain(bridge), 1);
+        counters_are(bridge, 7, 6, 1);
+
+        /* A sink that says nothing before it is done. */
+        got.says_so = false;
+        got.bridge = NULL;
+        tst_append(source, "s", "10", NULL, NULL);
+        assert_int_equal(tst_drain(bridge), 1);
+        ledger_bridge_get_stats(bridge, &stats);
+        assert_int_equal(stats.read_count, 8);
+        got.bridge = NULL;
+        ledger_bridge_destroy(&bridge);
+        ledger_store_close(&sink);
+    }
+}
+
 /* What a try began with keeps its number over failures and a restart; what came meanwhile has the
  * next one, and what other streams have is not given again. */
 static void numbers_stay_as_they_were(void **state)
@@ -788,6 +891,7 @@ int main(void)
         T(parks_in_the_state_store),
         T(trims_what_is_parked),
         T(delivers_each_once),
+        T(counts_what_is_delivered),
         T(no_circle_of_two_logs),
         T(others_drop_and_retry),
         T(waits_for_the_state_store),

@@ -696,6 +696,41 @@ static void a_stop_ends_a_request(void **state)
     rig_down(&rig);
 }
 
+static uint64_t read_count_of(ledger_bridge *bridge)
+{
+    ledger_bridge_stats stats;
+    ledger_bridge_get_stats(bridge, &stats);
+    return stats.read_count;
+}
+
+/* What was answered counts while the batch is still under way, and once. */
+static void what_is_taken_counts_at_once(void **state)
+{
+    struct rig rig;
+    ledger_error err = { 0 };
+    rig_up(&rig, state, NULL);
+    append(&rig, "a", 6);
+    rig.http.timeout_ms = 600000;
+    rig.http.connections = 1;
+    rig.http.max_request_entries = 1;
+    ledger_bridge *bridge = bridge_up(&rig);
+    tst_receiver_script(rig.receiver, "{\"act\": \"answer\", \"times\": 3}\n"
+                                      "{\"act\": \"slow\", \"seconds\": 600}");
+    tst_ok(ledger_bridge_start(bridge, &err), &err);
+    const int64_t begun_us = tst_mono_us();
+    while (read_count_of(bridge) < 3 && tst_mono_us() - begun_us < tst_slow(20000000))
+        tst_sleep_us(5000);
+    assert_int_equal(read_count_of(bridge), 3);
+    tst_receiver_stop(rig.receiver);
+    tst_receiver_script(rig.receiver, "");
+    tst_receiver_run(rig.receiver);
+    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    assert_int_equal(read_count_of(bridge), 6);
+    tst_check_counters(bridge);
+    ledger_bridge_destroy(&bridge);
+    rig_down(&rig);
+}
+
 /* --- networks -------------------------------------------------------------------------------- */
 
 /* Cut at every so many bytes of request and answer: it comes again, the same. */
@@ -1009,6 +1044,7 @@ int main(void)
                                         tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(a_receiver_asks_for_a_pause, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(a_stop_ends_a_request, tst_setup, tst_teardown),
+        cmocka_unit_test_setup_teardown(what_is_taken_counts_at_once, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(cut_anywhere, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(nobody_answers, tst_setup, tst_teardown),
         cmocka_unit_test_setup_teardown(certificates, tst_setup, tst_teardown),

@@ -145,8 +145,10 @@ static ledger_rc take_answer(struct batch *batch, struct ldg_http_exchange *exch
     if (exchange->trouble != LDG_HTTP_OK && (status == 0 || verdict == LDG_WEBHOOK_TAKEN)) {
         note_trouble(batch, exchange);
     } else if (verdict == LDG_WEBHOOK_TAKEN) {
-        for (size_t i = 0; i < request->count; i++)
+        for (size_t i = 0; i < request->count; i++) {
             batch->outcomes[request->ops[i]] = LDG_OUTCOME_APPLIED;
+            ldg_apply_op_done(batch->apply, request->ops[i]);
+        }
         ldg_webhook_queue_put(&batch->queue, request->lane, request->behind);
     } else if (verdict == LDG_WEBHOOK_LATER) {
         note_later(batch, exchange, excerpt);
