@@ -240,21 +240,31 @@ static void tally_event(struct tally *tally, const struct ldg_batch_event *item,
     }
 }
 
+/* What became of an event: of its ops the highest value counts. *op: the first of them, then that
+ * of the next event. *ret_delivered: a sink that keeps no state has it, and it counted then. */
+static uint8_t outcome_of(const struct ldg_pipe *pipe, const struct ldg_batch *batch, size_t event,
+                          size_t *op, bool *ret_delivered)
+{
+    uint8_t outcome = LDG_OUTCOME_MISSING, last = LDG_OUTCOME_MISSING;
+    for (; *op < batch->op_count && batch->ops[*op].event_index == event; (*op)++) {
+        last = batch->outcomes[*op];
+        if (last > outcome)
+            outcome = last;
+    }
+    *ret_delivered =
+        pipe->state_store != NULL && outcome == LDG_OUTCOME_APPLIED && last == LDG_OUTCOME_APPLIED;
+    return outcome;
+}
+
 static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 {
     struct ledger_bridge *bridge = pipe->bridge;
     struct tally tally = { 0 };
     size_t op = 0;
     for (size_t i = 0; i < batch->log.count; i++) {
-        uint8_t outcome = LDG_OUTCOME_MISSING, last = LDG_OUTCOME_MISSING;
-        for (; op < batch->op_count && batch->ops[op].event_index == i; op++) {
-            last = batch->outcomes[op];
-            if (last > outcome)
-                outcome = last;
-        }
-        tally_event(&tally, &batch->events[i], outcome);
-        tally.delivered += bridge->state_store != NULL && outcome == LDG_OUTCOME_APPLIED &&
-                           last == LDG_OUTCOME_APPLIED;
+        bool delivered;
+        tally_event(&tally, &batch->events[i], outcome_of(pipe, batch, i, &op, &delivered));
+        tally.delivered += delivered;
     }
     for (int type = 0; type < LEDGER_MUTATION_TYPE_COUNT; type++) {
         const struct ldg_telemetry *t = &bridge->telemetry;
@@ -293,15 +303,19 @@ static void account(struct ldg_pipe *pipe, const struct ldg_batch *batch)
     pthread_mutex_unlock(&bridge->mutex);
 }
 
-/* A batch that failed: none of its mutations is in the sink. */
+/* A batch that failed: none of its mutations is in the sink, but for those that were delivered. */
 static void account_failure(struct ldg_pipe *pipe, const struct ldg_batch *batch)
 {
     const struct ldg_telemetry *t = &pipe->bridge->telemetry;
     uint64_t failed[LEDGER_MUTATION_TYPE_COUNT] = { 0 };
-    for (size_t i = 0; i < batch->log.count; i++)
-        if (batch->events[i].fate == LDG_FATE_OPS)
+    size_t op = 0;
+    for (size_t i = 0; i < batch->log.count; i++) {
+        bool delivered;
+        (void)outcome_of(pipe, batch, i, &op, &delivered);
+        if (batch->events[i].fate == LDG_FATE_OPS && !delivered)
             failed[batch->events[i].bad == NULL ? batch->events[i].event.type
                                                 : LEDGER_MUTATION_UNKNOWN]++;
+    }
     for (int type = 0; type < LEDGER_MUTATION_TYPE_COUNT; type++)
         ldg_telemetry_count(t, t->errors, (ledger_mutation_type)type, failed[type]);
 }

@@ -209,13 +209,14 @@ const char *ldg_http_header(const struct ldg_http_exchange *exchange, const char
 
 int64_t ldg_http_parse_retry_after(const char *value, int64_t now_us)
 {
+    const int64_t max_seconds = LDG_HTTP_RETRY_AFTER_MAX_MS / 1000;
     int64_t seconds = 0;
     if (value == NULL)
         return -1;
     value += strspn(value, " \t");
     const size_t digits = strspn(value, "0123456789");
     if (digits > 0 && value[digits + strspn(value + digits, " \t")] == '\0') {
-        for (size_t i = 0; i < digits && seconds < LDG_HTTP_RETRY_AFTER_MAX_MS; i++)
+        for (size_t i = 0; i < digits && seconds < max_seconds; i++)
             seconds = seconds * 10 + (value[i] - '0');
     } else {
         const time_t at = curl_getdate(value, NULL);
@@ -225,8 +226,7 @@ int64_t ldg_http_parse_retry_after(const char *value, int64_t now_us)
         seconds = (int64_t)at - now_us / 1000000;
         seconds = seconds > 0 ? seconds : 0;
     }
-    return seconds < LDG_HTTP_RETRY_AFTER_MAX_MS / 1000 ? seconds * 1000
-                                                        : LDG_HTTP_RETRY_AFTER_MAX_MS;
+    return (seconds < max_seconds ? seconds : max_seconds) * 1000;
 }
 
 int64_t ldg_http_retry_after_ms(const struct ldg_http_exchange *exchange)

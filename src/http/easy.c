@@ -83,7 +83,7 @@ static int rewind_body(void *ctx, curl_off_t offset, int origin)
 
 #define SET(option, value) (bad |= curl_easy_setopt(easy, (option), (value)) != CURLE_OK)
 
-static bool set_manners(CURL *easy)
+static bool set_transport(CURL *easy)
 {
     bool bad = false;
     SET(CURLOPT_NOSIGNAL, 1L);
@@ -139,7 +139,7 @@ ledger_rc ldg_http_slot_open(struct ldg_http_slot *slot, ledger_error *err)
         return ldg_fail_nomem(err);
     slot->easy = easy;
     strncat(agent, ledger_version(), sizeof(agent) - sizeof("ledger/"));
-    bad |= set_manners(easy);
+    bad |= set_transport(easy);
     bad |= set_trust(slot->http, easy);
     SET(CURLOPT_USERAGENT, agent);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)slot->http->connect_timeout_ms);

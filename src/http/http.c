@@ -229,7 +229,7 @@ static void take_back(struct ldg_http_slot *slot)
     slot->state = LDG_HTTP_FINISHED;
 }
 
-void ldg_http_done(struct ldg_http *http, struct ldg_http_exchange *exchange)
+void ldg_http_done(struct ldg_http_exchange *exchange)
 {
     struct ldg_http_slot *slot = (struct ldg_http_slot *)exchange;
     if (slot->state == LDG_HTTP_RUNNING)
@@ -241,7 +241,7 @@ void ldg_http_drop(struct ldg_http *http)
 {
     for (size_t i = 0; i < http->slot_count; i++)
         if (http->slots[i].state != LDG_HTTP_FREE)
-            ldg_http_done(http, &http->slots[i].exchange);
+            ldg_http_done(&http->slots[i].exchange);
 }
 
 static bool is_idle(const struct ldg_http *http)

@@ -85,12 +85,11 @@ struct ldg_http_request {
     size_t header_count;
     const struct ldg_http_piece *body; /* sent one behind the other, with their length */
     size_t body_count;                 /* 0: none (a POST then has an empty one) */
-    bool
-        connects_only; /* as far as TLS goes; nothing is sent, and the connection is closed again */
-    size_t answer_max; /* bytes of the answer's body that are kept */
-    bool cut_answer;   /* a longer one ends there, is_cut, and is a success; else TOO_LARGE */
-    int64_t stall_ms;  /* less than a KiB goes in so long, while body or answer's body is on
-                          its way: STALLED; 0: only the whole timeout counts */
+    bool connects_only; /* TLS included; nothing is sent, and the connection is closed again */
+    size_t answer_max;  /* bytes of the answer's body that are kept */
+    bool cut_answer;    /* a longer one ends there, is_cut, and is a success; else TOO_LARGE */
+    int64_t stall_ms;   /* less than a KiB goes in so long, while body or answer's body is on
+                           its way: STALLED; 0: only the whole timeout counts */
     int64_t timeout_ms; /* of this one; 0: the client's */
     void *ctx;          /* the caller's own */
 };
@@ -137,7 +136,7 @@ ledger_rc ldg_http_start(struct ldg_http *http, const struct ldg_http_request *r
 ledger_rc ldg_http_wait(struct ldg_http *http, struct ldg_http_exchange **ret_exchange,
                         ledger_error *err);
 /* Frees the slot; its memory is kept for the next one. */
-void ldg_http_done(struct ldg_http *http, struct ldg_http_exchange *exchange);
+void ldg_http_done(struct ldg_http_exchange *exchange);
 /* Drops all that is under way or finished and not done. Connections that were busy are closed. */
 void ldg_http_drop(struct ldg_http *http);
 /* Runs one, with nothing else under way: start and wait. On success the caller calls

@@ -361,6 +361,45 @@ static void w18_a_failed_poll_is_an_error(void **state)
     seen_free(s);
 }
 
+static size_t take_some(void *ctx, const ledger_mutation *const *mutations, size_t count,
+                        ledger_delivery *results)
+{
+    (void)mutations;
+    size_t *room = ctx, given = count < *room ? count : *room;
+    for (size_t i = 0; i < given; i++)
+        results[i].code = LEDGER_DELIVERY_DONE;
+    *room -= given;
+    return given;
+}
+
+/* A sink that keeps no state has taken a part of a batch: that part is no error. */
+static void what_was_delivered_is_no_error(void **state)
+{
+    ledger_store *source = tst_open(*state, TST_SQLITE, "source");
+    ledger_bridge *bridge = NULL;
+    ledger_bridge_options o;
+    ledger_error err;
+    ledger_sink sink;
+    size_t room = 2;
+    ledger_sink_defaults(&sink);
+    sink.ctx = &room;
+    sink.deliver = take_some;
+    tst_bridge_options(&o);
+    struct seen *s = seen_new(&o);
+    o.metrics_enabled = true;
+    for (int i = 0; i < 5; i++)
+        tst_append(source, "s", "{}", NULL, NULL);
+    tst_ok(ledger_bridge_create_to(source, &sink, &o, &bridge, &err), &err);
+    tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_BUSY, &err);
+    assert_true(sum_of(s, "ledger.bridge.mutations.errors", "") == 3);
+    room = 3;
+    tst_ok(ledger_bridge_poll(bridge, NULL, &err), &err);
+    assert_true(sum_of(s, "ledger.bridge.mutations.errors", "") == 3);
+    assert_true(sum_of(s, "ledger.bridge.mutations.applied", "") == 5);
+    ledger_bridge_destroy(&bridge);
+    seen_free(s);
+}
+
 static void telemetry_is_off_unless_enabled(void **state)
 {
     struct tst_env *env = *state;
@@ -613,6 +652,7 @@ int main(void)
         T(sizes_are_checked),
         T(instruments_keep_names_units_and_attributes),
         T(w18_a_failed_poll_is_an_error),
+        T(what_was_delivered_is_no_error),
         T(telemetry_is_off_unless_enabled),
         T(wrong_options_are_refused),
         T(misconfiguration_is_told_at_create),

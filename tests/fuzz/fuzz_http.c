@@ -191,7 +191,7 @@ static void check_whole(const uint8_t *data, size_t size)
               &http, &err) == LEDGER_OK);
     check(ldg_http_run(http, &request, &exchange, &err) == LEDGER_OK);
     check_answer(http, exchange);
-    ldg_http_done(http, exchange);
+    ldg_http_done(exchange);
     ldg_http_close(&http);
     ldg_http_url_fini(&parts);
     set_answer(NULL, 0); /* a client that has enough leaves before the server */

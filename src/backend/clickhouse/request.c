@@ -338,7 +338,7 @@ ledger_rc ldg_ch_end(struct ldg_ch_query *q, ledger_error *err)
     else if (rc == LEDGER_ERR_NOMEM)
         rc = ldg_fail_nomem(err);
     if (q->exchange != NULL)
-        ldg_http_done(q->ch->http, q->exchange);
+        ldg_http_done(q->exchange);
     q->exchange = NULL;
     ldg_buf_fini(&q->url);
     ldg_buf_fini(&q->sql);

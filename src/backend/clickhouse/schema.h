@@ -32,7 +32,7 @@ ledger_rc ldg_ch_shapes(struct ldg_clickhouse *ch, struct ldg_ch_shape shapes[LD
 bool ldg_ch_shape_is_distributed(const struct ldg_ch_shape *shape);
 /* What is wrong with engine and sorting key of a table whose columns are right; pure. */
 void ldg_ch_shape_judge(struct ldg_ch_shape *shape, const char *table, enum ldg_ch_table which);
-/* Is the version one that has what we need? ret_text: of the first that has. */
+/* Is the version one that has what we need? */
 bool ldg_ch_version_is_new(const char *version);
 
 #endif

@@ -61,7 +61,7 @@ static ledger_rc try_connection(struct ldg_webhook *webhook, ledger_error *err)
         return rc;
     if (exchange->trouble != LDG_HTTP_OK)
         rc = ldg_http_fail(webhook->http, exchange, err);
-    ldg_http_done(webhook->http, exchange);
+    ldg_http_done(exchange);
     return rc;
 }
 

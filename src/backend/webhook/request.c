@@ -36,10 +36,11 @@ static void cut_back(struct ldg_buf *body, size_t size)
 }
 
 /* From the lane's head on, until one does not fit. */
-static void fill_body(struct ldg_webhook_request *request, const struct ldg_webhook_manner *manner,
+static void fill_body(struct ldg_webhook_request *request,
+                      const struct ldg_webhook_settings *settings,
                       const struct ldg_webhook_queue *queue)
 {
-    const ledger_http_options *options = manner->options;
+    const ledger_http_options *options = settings->options;
     const struct ldg_op *first = &queue->ops[request->lane->head];
     struct ldg_buf *body = &request->body;
     uint32_t at = request->lane->head;
@@ -61,7 +62,7 @@ static void fill_body(struct ldg_webhook_request *request, const struct ldg_webh
         }
         request->ops[request->count++] = at;
         ends = body->rc != LEDGER_OK || request->count == options->max_request_entries ||
-               ldg_webhook_cuts_has(manner->cuts, op);
+               ldg_webhook_cuts_has(settings->cuts, op);
         at = queue->next[at];
     }
     request->behind = at;
@@ -69,7 +70,7 @@ static void fill_body(struct ldg_webhook_request *request, const struct ldg_webh
 }
 
 static ledger_rc fill_headers(struct ldg_webhook_request *request,
-                              const struct ldg_webhook_manner *manner, const char *id,
+                              const struct ldg_webhook_settings *settings, const char *id,
                               ledger_error *err)
 {
     char seconds[24], signature[LDG_WEBHOOK_SIGNATURE_MAX], hex[LDG_WEBHOOK_HEX_MAX];
@@ -80,19 +81,19 @@ static ledger_rc fill_headers(struct ldg_webhook_request *request,
     (void)snprintf(request->key_line, sizeof(request->key_line), "Idempotency-Key: %s", id);
     (void)snprintf(request->time_line, sizeof(request->time_line), "webhook-timestamp: %s",
                    seconds);
-    request->headers[count++] = ldg_webhook_content_type(manner->options->body);
+    request->headers[count++] = ldg_webhook_content_type(settings->options->body);
     request->headers[count++] = request->id_line;
     request->headers[count++] = request->key_line;
     request->headers[count++] = request->time_line;
-    if (manner->secrets->count > 0) {
-        rc = ldg_webhook_sign(manner->secrets, id, seconds, &request->body, signature, err);
+    if (settings->secrets->count > 0) {
+        rc = ldg_webhook_sign(settings->secrets, id, seconds, &request->body, signature, err);
         if (rc == LEDGER_OK)
             (void)snprintf(request->signature_line, sizeof(request->signature_line),
                            "webhook-signature: %s", signature);
         request->headers[count++] = request->signature_line;
     }
-    if (rc == LEDGER_OK && manner->options->signature == LEDGER_HTTP_SIGNATURE_LEDGER) {
-        rc = ldg_webhook_sign_body(manner->secrets, &request->body, hex, err);
+    if (rc == LEDGER_OK && settings->options->signature == LEDGER_HTTP_SIGNATURE_LEDGER) {
+        rc = ldg_webhook_sign_body(settings->secrets, &request->body, hex, err);
         if (rc == LEDGER_OK)
             (void)snprintf(request->ledger_line, sizeof(request->ledger_line),
                            "X-Ledger-Signature: %s", hex);
@@ -104,7 +105,7 @@ static ledger_rc fill_headers(struct ldg_webhook_request *request,
 }
 
 ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
-                                   const struct ldg_webhook_manner *manner,
+                                   const struct ldg_webhook_settings *settings,
                                    const struct ldg_webhook_queue *queue,
                                    struct ldg_webhook_lane *lane, ledger_error *err)
 {
@@ -113,7 +114,7 @@ ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
         ldg_buf_fini(&request->body);
     ldg_buf_reset(&request->body);
     request->lane = lane;
-    fill_body(request, manner, queue);
+    fill_body(request, settings, queue);
     if (request->body.rc == LEDGER_ERR_NOMEM)
         return ldg_fail_nomem(err);
     if (request->body.rc != LEDGER_OK)
@@ -126,7 +127,7 @@ ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
         (struct ldg_http_piece){ .data = request->body.data, .size = request->body.size };
     request->http = (struct ldg_http_request){
         .method = "POST",
-        .url = manner->url,
+        .url = settings->url,
         .body = &request->piece,
         .body_count = 1,
         .answer_max = ANSWER_MAX_BYTES,
@@ -134,5 +135,5 @@ ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
         .stall_ms = STALL_MS,
         .ctx = request,
     };
-    return fill_headers(request, manner, id, err);
+    return fill_headers(request, settings, id, err);
 }

@@ -17,7 +17,7 @@ struct batch {
     const struct ldg_apply *apply;
     uint8_t *outcomes;
     struct ldg_webhook_queue queue;
-    struct ldg_webhook_manner manner;
+    struct ldg_webhook_settings settings;
     enum weight weight; /* of `why`; 0: nothing has failed */
     ledger_error why;
     int64_t pause_ms;
@@ -133,34 +133,48 @@ static ledger_rc halve(struct batch *batch, const struct ldg_webhook_request *re
 
 /* --- one answer ------------------------------------------------------------------------------ */
 
+static void take_success(struct batch *batch, const struct ldg_webhook_request *request)
+{
+    for (size_t i = 0; i < request->count; i++) {
+        batch->outcomes[request->ops[i]] = LDG_OUTCOME_APPLIED;
+        ldg_apply_op_done(batch->apply, request->ops[i]);
+    }
+    ldg_webhook_queue_put(&batch->queue, request->lane, request->behind);
+}
+
+static ledger_rc take_failure(struct batch *batch, const struct ldg_http_exchange *exchange,
+                              enum ldg_webhook_verdict verdict, ledger_error *err)
+{
+    const struct ldg_webhook_request *request = exchange->request->ctx;
+    char excerpt[LDG_HTTP_EXCERPT_MAX];
+    ldg_http_excerpt(&exchange->answer, excerpt);
+    if (verdict == LDG_WEBHOOK_LATER)
+        note_later(batch, exchange, excerpt);
+    else if (verdict == LDG_WEBHOOK_STOP)
+        note_stop(batch, exchange->status, excerpt);
+    else if (request->count > 1)
+        return halve(batch, request, err);
+    else
+        return note_refusal(batch, request, exchange->status, excerpt, err);
+    return LEDGER_OK;
+}
+
+/* An answer that broke off behind a status of failure says enough. */
 static ledger_rc take_answer(struct batch *batch, struct ldg_http_exchange *exchange,
                              ledger_error *err)
 {
     struct ldg_webhook_request *request = exchange->request->ctx;
-    const int status = exchange->status;
-    const enum ldg_webhook_verdict verdict = ldg_webhook_judge(status);
-    char excerpt[LDG_HTTP_EXCERPT_MAX];
+    const enum ldg_webhook_verdict verdict = ldg_webhook_judge(exchange->status);
+    const bool is_taken = verdict == LDG_WEBHOOK_TAKEN;
     ledger_rc rc = LEDGER_OK;
-    ldg_http_excerpt(&exchange->answer, excerpt);
-    if (exchange->trouble != LDG_HTTP_OK && (status == 0 || verdict == LDG_WEBHOOK_TAKEN)) {
+    if (exchange->trouble != LDG_HTTP_OK && (exchange->status == 0 || is_taken))
         note_trouble(batch, exchange);
-    } else if (verdict == LDG_WEBHOOK_TAKEN) {
-        for (size_t i = 0; i < request->count; i++) {
-            batch->outcomes[request->ops[i]] = LDG_OUTCOME_APPLIED;
-            ldg_apply_op_done(batch->apply, request->ops[i]);
-        }
-        ldg_webhook_queue_put(&batch->queue, request->lane, request->behind);
-    } else if (verdict == LDG_WEBHOOK_LATER) {
-        note_later(batch, exchange, excerpt);
-    } else if (verdict == LDG_WEBHOOK_STOP) {
-        note_stop(batch, status, excerpt);
-    } else if (request->count > 1) {
-        rc = halve(batch, request, err);
-    } else {
-        rc = note_refusal(batch, request, status, excerpt, err);
-    }
+    else if (is_taken)
+        take_success(batch, request);
+    else
+        rc = take_failure(batch, exchange, verdict, err);
     request->lane = NULL;
-    ldg_http_done(batch->webhook->http, exchange);
+    ldg_http_done(exchange);
     return rc;
 }
 
@@ -184,7 +198,7 @@ static ledger_rc start_requests(struct batch *batch, ledger_error *err)
     ledger_rc rc = LEDGER_OK;
     while (rc == LEDGER_OK && batch->weight == 0 && (request = find_free(webhook)) != NULL &&
            (lane = ldg_webhook_queue_take(&batch->queue)) != NULL) {
-        rc = ldg_webhook_request_fill(request, &batch->manner, &batch->queue, lane, err);
+        rc = ldg_webhook_request_fill(request, &batch->settings, &batch->queue, lane, err);
         if (rc == LEDGER_ERR_REJECTED) {
             err->done_count = request->ops[0];
             note(batch, REFUSAL, err);
@@ -229,10 +243,10 @@ ledger_rc ldg_webhook_apply(void *ctx, const struct ldg_apply *apply, uint8_t *r
         .webhook = webhook,
         .apply = apply,
         .outcomes = ret_outcomes,
-        .manner = { .url = webhook->target,
-                    .options = webhook->options,
-                    .secrets = &webhook->secrets,
-                    .cuts = &webhook->cuts },
+        .settings = { .url = webhook->target,
+                      .options = webhook->options,
+                      .secrets = &webhook->secrets,
+                      .cuts = &webhook->cuts },
     };
     memset(ret_outcomes, LDG_OUTCOME_NONE, apply->count);
     ldg_arena_reset(&webhook->arena);

@@ -14,7 +14,7 @@
 #define LDG_WEBHOOK_SECRETS_MAX 8
 #define LDG_WEBHOOK_KEY_MIN 24 /* what Standard Webhooks asks for … */
 #define LDG_WEBHOOK_KEY_MAX 64
-#define LDG_WEBHOOK_KEY_MIN_LEDGER 1 /* … and who brings a secret of the Go module has */
+#define LDG_WEBHOOK_KEY_MIN_LEDGER 1 /* … and what one of the Go module may have */
 
 struct ldg_webhook_secrets {
     struct ldg_webhook_key {
@@ -126,7 +126,7 @@ struct ldg_webhook_request {
     char ledger_line[LDG_WEBHOOK_HEX_MAX + 24];
 };
 /* What is the same for all of them. */
-struct ldg_webhook_manner {
+struct ldg_webhook_settings {
     const char *url;
     const ledger_http_options *options;
     const struct ldg_webhook_secrets *secrets;
@@ -139,7 +139,7 @@ void ldg_webhook_request_fini(struct ldg_webhook_request *request);
 /* Takes from the head of a lane as much as one request holds: ops of one delivery, as many as
  * entries, bytes and cuts allow; one at least. The same ops give the same request. */
 ledger_rc ldg_webhook_request_fill(struct ldg_webhook_request *request,
-                                   const struct ldg_webhook_manner *manner,
+                                   const struct ldg_webhook_settings *settings,
                                    const struct ldg_webhook_queue *queue,
                                    struct ldg_webhook_lane *lane, ledger_error *err);
 

@@ -16,7 +16,7 @@ struct rig {
     ledger_http_options options;
     struct ldg_webhook_secrets secrets;
     struct ldg_webhook_cuts cuts;
-    struct ldg_webhook_manner manner;
+    struct ldg_webhook_settings settings;
     struct ldg_webhook_request request;
     struct ldg_arena arena;
 };
@@ -34,10 +34,10 @@ static int make_rig(void **state)
     ldg_arena_init(&rig->arena, 0);
     ledger_http_options_defaults(&rig->options);
     rig->secrets.min_size = LDG_WEBHOOK_KEY_MIN;
-    rig->manner = (struct ldg_webhook_manner){ .url = "https://h.example:443/hook",
-                                               .options = &rig->options,
-                                               .secrets = &rig->secrets,
-                                               .cuts = &rig->cuts };
+    rig->settings = (struct ldg_webhook_settings){ .url = "https://h.example:443/hook",
+                                                   .options = &rig->options,
+                                                   .secrets = &rig->secrets,
+                                                   .cuts = &rig->cuts };
     *state = rig;
     return ldg_webhook_request_init(&rig->request, OPS_MAX, &err) == LEDGER_OK ? 0 : -1;
 }
@@ -66,8 +66,8 @@ static void cut_is(struct rig *rig, size_t from, const char *want)
     struct ldg_webhook_lane *lane;
     while ((lane = ldg_webhook_queue_take(&queue)) != NULL) {
         const size_t used = strlen(got);
-        assert_int_equal(ldg_webhook_request_fill(&rig->request, &rig->manner, &queue, lane, &err),
-                         LEDGER_OK);
+        assert_int_equal(
+            ldg_webhook_request_fill(&rig->request, &rig->settings, &queue, lane, &err), LEDGER_OK);
         (void)snprintf(got + used, sizeof(got) - used, "%s%zu", used > 0 ? " " : "",
                        rig->request.count);
         ldg_webhook_queue_put(&queue, lane, rig->request.behind);
@@ -147,7 +147,7 @@ static void headers(void **state)
     test_op(&rig->all, LDG_OP_APPEND, "s\r\nX-Evil: 1");
     assert_int_equal(ldg_webhook_queue_init(&queue, rig->all.ops, 2, &rig->arena, &err), LEDGER_OK);
     struct ldg_webhook_lane *lane = ldg_webhook_queue_take(&queue);
-    assert_int_equal(ldg_webhook_request_fill(request, &rig->manner, &queue, lane, &err),
+    assert_int_equal(ldg_webhook_request_fill(request, &rig->settings, &queue, lane, &err),
                      LEDGER_OK);
     assert_int_equal(request->http.header_count, 4); /* not signed without a secret */
     assert_string_equal(request->http.headers[0], "Content-Type: application/json");
@@ -161,7 +161,7 @@ static void headers(void **state)
         ldg_webhook_secrets_add(&rig->secrets, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", 1, &err),
         LEDGER_OK);
     rig->options.signature = LEDGER_HTTP_SIGNATURE_LEDGER;
-    assert_int_equal(ldg_webhook_request_fill(request, &rig->manner, &queue, lane, &err),
+    assert_int_equal(ldg_webhook_request_fill(request, &rig->settings, &queue, lane, &err),
                      LEDGER_OK);
     assert_int_equal(request->http.header_count, 6);
     char signature[LDG_WEBHOOK_SIGNATURE_MAX], hex[LDG_WEBHOOK_HEX_MAX], line[1024];
@@ -191,7 +191,7 @@ static ledger_rc fill_once(void *ctx)
     struct ldg_webhook_request request = { 0 };
     ledger_rc rc = ldg_webhook_request_init(&request, OPS_MAX, NULL);
     if (rc == LEDGER_OK)
-        rc = ldg_webhook_request_fill(&request, &f->rig->manner, f->queue, f->lane, NULL);
+        rc = ldg_webhook_request_fill(&request, &f->rig->settings, f->queue, f->lane, NULL);
     ldg_webhook_request_fini(&request);
     return rc;
 }
