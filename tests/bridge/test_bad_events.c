@@ -354,7 +354,8 @@ static void w19_refused_event_stops_the_bridge(void **state)
         tst_fails(rc, LEDGER_ERR_REJECTED, &err);
         tst_check_counters(bridge);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_fails(ledger_bridge_wait(bridge, false, 10000, &err), LEDGER_ERR_REJECTED, &err);
+        tst_fails(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), LEDGER_ERR_REJECTED,
+                  &err);
         ledger_bridge_destroy(&bridge);
         tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);
         int64_t position = strtoll(status.position, NULL, 10);

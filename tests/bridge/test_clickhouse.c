@@ -710,7 +710,7 @@ static void two_batches_under_way(void **state)
             free(text);
             tst_ch_release(tst_ch_shared());
         }
-        tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         ledger_bridge_destroy(&bridge);
         tst_ch_fault(tst_ch_shared(), "");
         if (i == 0) /* all is new, and neither handle looks for it */

@@ -192,7 +192,7 @@ static void thread_retries_transient_errors(void **state)
             assert_int_equal(ldg_memory_fault_add(memory_name(source), &fault), LEDGER_OK);
         }
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         ledger_bridge_stop(bridge);
         ledger_bridge_get_stats(bridge, &stats);
         tst_check_counters(bridge);
@@ -237,7 +237,7 @@ static void a_lost_database_is_told_once(void **state)
     assert_int_equal(ldg_memory_fault_add(memory_name(sink), &fault), LEDGER_OK);
     ledger_bridge *bridge = tst_bridge(source, sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_stop(bridge);
     ledger_bridge_get_stats(bridge, &stats);
     assert_true(stats.error_count >= 20);
@@ -262,7 +262,7 @@ static void thread_gives_up_after_retry_for(void **state)
     assert_int_equal(ldg_memory_fault_add(memory_name(sink), &fault), LEDGER_OK);
     ledger_bridge *bridge = tst_bridge(source, sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_fails(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), LEDGER_ERR_CONNECT, &err);
+    tst_fails(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), LEDGER_ERR_CONNECT, &err);
     ledger_bridge_get_stats(bridge, &stats);
     assert_true(stats.error_count >= 2);
     assert_true(stats.backlog_count > 0); /* a dead bridge does not look idle */
@@ -275,7 +275,7 @@ static void thread_gives_up_after_retry_for(void **state)
     assert_int_equal(ldg_memory_fault_add(memory_name(sink), &fault), LEDGER_OK);
     bridge = tst_bridge(source, sink, &o);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_fails(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), LEDGER_ERR_BUSY, &err);
+    tst_fails(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), LEDGER_ERR_BUSY, &err);
     assert_true((err.flags & LEDGER_ERROR_RETRY) != 0);
     ledger_bridge_destroy(&bridge);
 
@@ -458,7 +458,7 @@ static void sqlite_sink_disk_full_for_a_while(void **state)
     TST_AWAIT(tst_fault_hits() >= 3);
     tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_TIMEOUT, &err); /* it lives */
     tst_fault_disarm();
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_get_stats(bridge, &stats);
     assert_true(stats.error_count > 0);
     tst_check_counters(bridge);
@@ -483,7 +483,7 @@ static void sqlite_source_is_never_written(void **state)
     ledger_bridge *bridge = tst_bridge(source, sink, NULL);
     ledger_error err = { 0 };
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, true, 20000, &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_destroy(&bridge);
     ledger_bridge_status status;
     tst_ok(ledger_bridge_status_get(source, sink, "default", &status, &err), &err);

@@ -74,7 +74,7 @@ static uint64_t count_at(const char *path)
 
 static bool wait_count(const char *path, uint64_t count)
 {
-    int64_t until = tst_mono_us() + tst_slow(20000000);
+    int64_t until = tst_mono_us() + 1000 * TST_PATIENCE_MS;
     while (count_at(path) != count && tst_mono_us() < until)
         tst_sleep_us(20000);
     return count_at(path) == count;
@@ -106,7 +106,7 @@ static void follow(struct tst_env *env, enum end end, enum how how)
     ledger_store_close(&source);
     ledger_store_close(&sink);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
 
     copy_store(moved, other);
     if (how == REPOINTED || how == FOLDER_GONE) {
@@ -166,14 +166,14 @@ static void an_old_source_stops_it(void **state)
         o.interval_ms = 50;
         ledger_bridge *bridge = tst_bridge(source, sink, &o);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         /* By another process, as it happens: this one would drop its locks. In the same file, the
          * process has to be started anew; then the witness decides. */
         char command[3600];
         snprintf(command, sizeof command, "%s %s %s && rm %s %s-shm", in_place ? "cp" : "mv", copy,
                  path, wal, path);
         assert_int_equal(system(command), 0);
-        tst_fails(ledger_bridge_wait(bridge, false, tst_slow(20000), &err),
+        tst_fails(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err),
                   in_place ? LEDGER_ERR_CONNECT : LEDGER_ERR_SOURCE_REWOUND, &err);
         if (in_place)
             assert_non_null(strstr(err.message, "start this process anew"));
@@ -209,7 +209,7 @@ static size_t told_of(struct told *told, const size_t *what)
 
 static bool wait_told(struct told *told, const size_t *what)
 {
-    int64_t until = tst_mono_us() + tst_slow(20000000);
+    int64_t until = tst_mono_us() + 1000 * TST_PATIENCE_MS;
     while (told_of(told, what) == 0 && tst_mono_us() < until)
         tst_sleep_us(10000);
     return told_of(told, what) > 0;
@@ -241,7 +241,7 @@ static void a_second_name_is_told_and_waited_for(void **state)
         }
         ledger_bridge *bridge = tst_bridge(source, sink, &o);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         assert_int_equal(link(path, second), 0);
         assert_true(wait_told(&told, &told.second));
         if (end != 0)
@@ -251,7 +251,7 @@ static void a_second_name_is_told_and_waited_for(void **state)
         assert_true(wait_told(&told, &told.again));
         if (end == 0)
             tst_append(source, "s", "2", NULL, NULL);
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         assert_int_equal(told_of(&told, &told.second), 1);
         ledger_bridge_destroy(&bridge);
         assert_int_equal(tst_count(sink, NULL), 2);

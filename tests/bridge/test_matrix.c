@@ -361,7 +361,7 @@ static void cursor_never_goes_back(void **state)
             last = position;
         }
         for (int i = 0; i < 3; i++) {
-            tst_ok(ledger_bridge_wait(bridges[i], true, 60000, &err), &err);
+            tst_ok(ledger_bridge_wait(bridges[i], true, TST_PATIENCE_MS, &err), &err);
             ledger_bridge_destroy(&bridges[i]);
         }
         tst_assert_equal(source, sink, 0);
@@ -484,7 +484,8 @@ static void *follow(void *arg)
     struct tail *t = arg;
     ledger_read_options o = { .size = sizeof(o), .has_after = true, .limit = 50 };
     int64_t begun = tst_mono_us();
-    while (t->rc == LEDGER_OK && t->seen < t->want && tst_mono_us() - begun < tst_slow(20000000)) {
+    while (t->rc == LEDGER_OK && t->seen < t->want &&
+           tst_mono_us() - begun < 1000 * TST_PATIENCE_MS) {
         ledger_batch *batch = NULL;
         t->rc = ledger_store_read(t->store, t->stream, &o, &batch, &t->err);
         for (size_t i = 0; t->rc == LEDGER_OK && i < ledger_batch_count(batch); i++) {
@@ -679,7 +680,7 @@ static void verify_reads_what_differs_by_pages(void **state)
             tst_ok(ledger_bridge_verify(source, sink, &v, &result, &err), &err);
             assert_int_equal(result.difference_count, turned ? 0 : count - 1);
             assert_int_equal(result.pending_count, turned);
-            if (tst_mono_us() - begun > tst_slow(20000000))
+            if (tst_mono_us() - begun > 1000 * TST_PATIENCE_MS)
                 tst_fail("%" PRId64 " differences took too long", count);
             if (!turned) /* behind the cursor */
                 tst_trim(source, "s", count + 1);
@@ -717,10 +718,10 @@ static void verify_while_writers_go_on(void **state)
         for (size_t i = 0; i < tst_pair_scale(30); i++) {
             tst_workload_run(&w, source, 15);
             if (i == 0) /* the cursor's row may be a moment away */
-                tst_ok(ledger_bridge_wait(bridge, true, 10000, &err), &err);
+                tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
             assert_int_equal(differences(looking, sink), 0);
         }
-        tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         ledger_bridge_destroy(&bridge);
         assert_int_equal(differences(looking, sink), 0);
         tst_assert_equal(source, sink, 0);

@@ -203,7 +203,7 @@ static void opposite_bridges_at_the_same_time(void **state)
         }
         for (int round = 0; round < 3; round++)
             for (int i = 0; i < 2; i++)
-                tst_ok(ledger_bridge_wait(bridges[i], true, tst_slow(20000), &err), &err);
+                tst_ok(ledger_bridge_wait(bridges[i], true, TST_PATIENCE_MS, &err), &err);
         for (int i = 0; i < 2; i++) {
             ledger_bridge_stop(bridges[i]);
             tst_check_counters(bridges[i]);

@@ -543,10 +543,10 @@ static void life_cycle(void **state)
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         tst_fails(ledger_bridge_wait(bridge, false, 20, &err), LEDGER_ERR_TIMEOUT, &err);
         tst_append(source, "s", "{}", NULL, NULL);
-        tst_ok(ledger_bridge_wait(bridge, true, 20000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         assert_int_equal(tst_count(sink, NULL), 1);
         ledger_bridge_request_stop(bridge);
-        tst_ok(ledger_bridge_wait(bridge, false, 20000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), &err);
         ledger_bridge_stop(bridge);
         ledger_bridge_destroy(&bridge);
 
@@ -558,7 +558,7 @@ static void life_cycle(void **state)
         tst_close(env, source);
         tst_close(env, sink);
         tst_append(writer, "s", "{}", NULL, NULL);
-        tst_ok(ledger_bridge_wait(bridge, true, 20000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         ledger_bridge_destroy(&bridge); /* stops */
         tst_assert_equal(writer, reader, 0);
     }

@@ -59,7 +59,7 @@ static ledger_bridge_stats run_until_empty(struct ends *ends, const ledger_bridg
     ledger_error err = { 0 };
     ledger_bridge *bridge = tst_bridge(ends->source, ends->sink, options);
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_stop(bridge);
     tst_check_counters(bridge);
     ledger_bridge_get_stats(bridge, &stats);
@@ -87,7 +87,7 @@ static void two_are_under_way_and_no_more(void **state)
     assert_int_equal(ldg_memory_call_count(memory_name(ends.sink), "apply"), 3);
     assert_int_equal(tst_count(ends.sink, NULL), BATCH);
     ldg_memory_release(memory_name(ends.sink));
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_stop(bridge);
     tst_check_counters(bridge);
     ledger_bridge_destroy(&bridge);
@@ -173,7 +173,7 @@ static void a_sink_that_takes_no_more(void **state)
         assert_int_equal(ldg_memory_fault_add(memory_name(ends.sink), &fault), LEDGER_OK);
         ledger_bridge *bridge = tst_bridge(ends.source, ends.sink, &o);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_fails(ledger_bridge_wait(bridge, true, tst_slow(10000), &err), lasting[i], &err);
+        tst_fails(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), lasting[i], &err);
         ledger_bridge_get_stats(bridge, &stats);
         assert_true(stats.error_count > 1); /* and more, where the machine has time for them */
         ledger_bridge_destroy(&bridge);
@@ -304,7 +304,7 @@ static void a_refused_entry(void **state)
             }
             ledger_bridge *bridge = tst_bridge(ends.source, ends.sink, &o);
             tst_ok(ledger_bridge_start(bridge, &err), &err);
-            tst_fails(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), LEDGER_ERR_REJECTED,
+            tst_fails(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), LEDGER_ERR_REJECTED,
                       &err);
             tst_check_counters(bridge);
             ledger_bridge_destroy(&bridge);

@@ -280,7 +280,7 @@ static void nonsense_ends_the_bridge(void **state)
         own.refuse = cases[i].refuse;
         own.reason = "";
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_fails(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), LEDGER_ERR_INVALID,
+        tst_fails(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), LEDGER_ERR_INVALID,
                   &err);
         assert_non_null(strstr(err.message, cases[i].told));
         own.too_many = own.too_far = 0;
@@ -384,7 +384,7 @@ static void calls_back_are_refused(void **state)
     own.call_back = bridge;
     own.call = stop_inside;
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), &err);
     assert_int_equal(own.count, 1);
     ledger_bridge_destroy(&bridge);
 }
@@ -449,7 +449,7 @@ static void never_returns(void **state)
     gate.told = true;
     pthread_cond_broadcast(&gate.cond);
     pthread_mutex_unlock(&gate.mutex);
-    tst_ok(ledger_bridge_wait(bridge, false, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_destroy(&bridge);
     gate.inside = gate.told = false;
 }

@@ -105,7 +105,7 @@ static void t1_server_is_killed_with_asynchronous_commits(void **state)
     uint64_t random = tst_seed();
     for (size_t i = 0; i < times; i++) {
         ledger_error err = { 0 };
-        int64_t until = tst_mono_us() + tst_slow(20000000);
+        int64_t until = tst_mono_us() + 1000 * TST_PATIENCE_MS;
         tst_sleep_us((int64_t)below(&random, 150000));
         tst_pg_kill(rig->pg[TST_SOURCE_SIDE]);
         tst_pg_run(rig->pg[TST_SOURCE_SIDE]);
@@ -437,7 +437,7 @@ static void fed_await(struct fed *fed)
 {
     ledger_error err;
     for (int i = 0; i < 2; i++)
-        tst_ok(ledger_bridge_wait(fed->bridges[i], true, tst_slow(60000), &err), &err);
+        tst_ok(ledger_bridge_wait(fed->bridges[i], true, TST_PATIENCE_MS, &err), &err);
 }
 
 static uint64_t fed_error_count(struct fed *fed)

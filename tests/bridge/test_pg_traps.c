@@ -250,7 +250,7 @@ static void t8_worker_held_in_its_batch(void **state)
         bool hit = true;
         for (uint64_t n = 1; hit; n += 1 + tst_random_below(&random, 2000 / tst_scale(20))) {
             ledger_error err = { 0 };
-            int64_t until = tst_mono_us() + tst_slow(10000000);
+            int64_t until = tst_mono_us() + 1000 * TST_PATIENCE_MS;
             (void)tst_append(w.source, "s", "{\"n\":1}", NULL, NULL);
             (void)tst_append(w.source, "other", "{\"n\":1}", NULL, NULL);
             (void)tst_drain(p.bridge); /* connected, prepared */
@@ -310,7 +310,7 @@ static void t8_worker_adds_behind_a_trim(void **state)
         ledger_store *source = tst_open(env, TST_MEMORY, "source");
         ledger_store *sink = tst_open(env, kinds[k], "sink");
         PGconn *worker = tst_pg_connect_url(ledger_store_url(sink));
-        int64_t until = tst_mono_us() + tst_slow(10000000);
+        int64_t until = tst_mono_us() + 1000 * TST_PATIENCE_MS;
         ledger_bridge_options o;
         tst_bridge_options(&o);
         o.parallel_streams = 3;
@@ -437,7 +437,7 @@ static void t10_standby_is_refused(void **state)
     tst_fails(ledger_bridge_poll(bridge, NULL, &err), LEDGER_ERR_READ_ONLY, &err);
     assert_non_null(strstr(err.message, "standby"));
     tst_ok(ledger_bridge_start(bridge, &err), &err); /* and does not try for ever */
-    tst_fails(ledger_bridge_wait(bridge, true, 20000, &err), LEDGER_ERR_READ_ONLY, &err);
+    tst_fails(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), LEDGER_ERR_READ_ONLY, &err);
     ledger_bridge_destroy(&bridge);
     o.flags = 0;
     ledger_store *none = NULL;
@@ -610,7 +610,7 @@ static void t12_crossed_dedup_keys(void **state)
         for (int i = 0; i < 2; i++)
             tst_ok(ledger_bridge_start(bridges[i], &err), &err);
         for (int i = 0; i < 2; i++)
-            tst_ok(ledger_bridge_wait(bridges[i], true, 60000, &err), &err);
+            tst_ok(ledger_bridge_wait(bridges[i], true, TST_PATIENCE_MS, &err), &err);
         for (int i = 0; i < 2; i++) {
             ledger_bridge_stats stats;
             ledger_bridge_stop(bridges[i]);

@@ -240,7 +240,7 @@ static void comes_again_after_a_failure(void **state)
     assert_int_equal(got.count, 0);
     got.fail_next = 3;
     tst_ok(ledger_bridge_start(bridge, &err), &err);
-    tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+    tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
     ledger_bridge_destroy(&bridge);
     check_lines(lines, 2);
     ledger_store_close(&sink);

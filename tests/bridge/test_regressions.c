@@ -76,12 +76,12 @@ static void w1_overlapping_transactions(void **state)
             assert_int_equal(pthread_join(writers[i].thread, NULL), 0);
             tst_ok(writers[i].rc, &writers[i].err);
         }
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         uint64_t before = tst_count(source, NULL);
         assert_true(before >= tst_scale(50));
         assert_int_equal(tst_count(sink, NULL), before); /* not stalled behind the open one */
         tst_ok(ledger_store_commit(held, &err), &err);
-        tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         assert_int_equal(tst_count(sink, NULL), before + 1);
         ledger_bridge_destroy(&bridge);
         assert_int_equal(low, 1);
@@ -279,7 +279,7 @@ static void w5_drains_without_waiting(void **state)
         ledger_bridge *bridge = tst_bridge(source, sink, &o);
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         tst_ok(ledger_bridge_start(bridge, &err), &err); /* the second does nothing */
-        tst_ok(ledger_bridge_wait(bridge, true, 60000, &err), &err);
+        tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
         assert_int_equal(tst_count(sink, NULL), total);
         ledger_bridge_stop(bridge);
         ledger_bridge_stop(bridge);
@@ -414,7 +414,7 @@ static void several_bridges(struct tst_env *env, size_t bridge_count, uint64_t s
         w.stream_count = 2; /* many changes of the same entries */
         tst_workload_run(&w, source, tst_pair_scale(500));
         for (size_t i = 0; i < bridge_count; i++)
-            tst_ok(ledger_bridge_wait(bridges[i], true, 60000, &err), &err);
+            tst_ok(ledger_bridge_wait(bridges[i], true, TST_PATIENCE_MS, &err), &err);
         for (size_t i = 0; i < bridge_count; i++) {
             ledger_bridge_stats stats;
             ledger_bridge_stop(bridges[i]);
@@ -600,7 +600,8 @@ static void w15_cursor_of_another_source(void **state)
         tst_fails(ledger_bridge_poll(bridge, &read, &err), LEDGER_ERR_CURSOR_MISMATCH, &err);
         /* The thread gives up with the same reason, at once. */
         tst_ok(ledger_bridge_start(bridge, &err), &err);
-        tst_fails(ledger_bridge_wait(bridge, false, 10000, &err), LEDGER_ERR_CURSOR_MISMATCH, &err);
+        tst_fails(ledger_bridge_wait(bridge, false, TST_PATIENCE_MS, &err),
+                  LEDGER_ERR_CURSOR_MISMATCH, &err);
         tst_check_counters(bridge);
         ledger_bridge_destroy(&bridge);
         tst_fails(ledger_bridge_status_get(b, sink, "default", &status, &err),
@@ -783,7 +784,7 @@ static void w18_durable_position_follows(void **state)
         tst_ok(ledger_bridge_start(bridge, &err), &err);
         for (int64_t i = 1; i <= 3; i++) {
             tst_append(source, "s", "{}", NULL, NULL);
-            tst_ok(ledger_bridge_wait(bridge, true, tst_slow(20000), &err), &err);
+            tst_ok(ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &err), &err);
             do {
                 ledger_bridge_get_stats(bridge, &stats);
                 assert_true(strtoll(stats.durable_position, NULL, 10) <=

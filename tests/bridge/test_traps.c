@@ -194,7 +194,7 @@ static void *race(void *arg)
     if (r->rc == LEDGER_OK)
         r->rc = ledger_bridge_start(bridge, &r->err);
     if (r->rc == LEDGER_OK)
-        r->rc = ledger_bridge_wait(bridge, true, 60000, &r->err);
+        r->rc = ledger_bridge_wait(bridge, true, TST_PATIENCE_MS, &r->err);
     if (bridge != NULL) {
         ledger_bridge_stop(bridge);
         ledger_bridge_get_stats(bridge, &stats);

@@ -54,8 +54,8 @@ class Running:
         return self.ends(code)
 
 
-def run(source, sink, *args):
-    return Running('bridge', 'run', '--source', source, '--sink', sink, *args)
+def run(source, sink, *args, **more):
+    return Running('bridge', 'run', '--source', source, '--sink', sink, *args, **more)
 
 
 @contextlib.contextmanager
@@ -106,10 +106,10 @@ def carried_once(source, sink):
     contains(ctl('bridge', 'verify', '--source', source, '--sink', sink).out, 'equal: ')
 
 
-def following(source, sink, *args):
+def following(source, sink, *args, **more):
     """A bridge that has carried an entry and follows."""
     append(source)
-    bridge = run(source, sink, *args)
+    bridge = run(source, sink, *args, **more)
     await_count(sink, 1)
     return bridge
 
@@ -171,10 +171,12 @@ def test_a_second_signal_does_not_wait():
 
 def test_a_terminal_that_is_closed():
     source, sink = init('source', 'sink')
-    contains(following(source, sink).stop(signal.SIGHUP), 'moved 1 mutation')
+    # The tests themselves may run under nohup.
+    bridge = following(source, sink,
+                       preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
+    contains(bridge.stop(signal.SIGHUP), 'moved 1 mutation')
     # Under nohup it stays.
-    bridge = Running('bridge', 'run', '--source', source, '--sink', sink,
-                     preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    bridge = run(source, sink, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     append(source)
     await_count(sink, 2)
     bridge.process.send_signal(signal.SIGHUP)

@@ -74,11 +74,13 @@ def spawn(*args, env=None, **streams):
 
 def await_catching(process, number):
     """Until it hears of the signal; one that has just begun dies of it, as any program."""
+    end = time.monotonic() + 60
     while process.poll() is None:
         with open(f'/proc/{process.pid}/status', encoding='ascii', errors='replace') as file:
             caught = re.search(r'^SigCgt:\s*(\w+)', file.read(), re.M)
         if caught and int(caught.group(1), 16) >> (number - 1) & 1:
             return
+        assert time.monotonic() < end, f'signal {number} is not caught'
         time.sleep(0.005)
 
 

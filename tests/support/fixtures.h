@@ -144,17 +144,18 @@ size_t tst_scale(size_t n);
  * ten times as long for each. */
 size_t tst_pair_scale(size_t n);
 int64_t tst_slow(int64_t us); /* a time limit, larger in a slow run */
-/* Until it is true, which it becomes sooner or later: only what hangs fails. */
+/* For what comes sooner or later: only what hangs takes so long. */
+#define TST_PATIENCE_MS tst_slow(60000)
+/* Until it is true. */
 #define TST_AWAIT(is_true)                                                                         \
     do {                                                                                           \
-        const int64_t end_us_ = tst_mono_us() + tst_slow(TST_PATIENCE_US);                         \
+        const int64_t end_us_ = tst_mono_us() + 1000 * TST_PATIENCE_MS;                            \
         while (!(is_true)) {                                                                       \
             if (tst_mono_us() > end_us_)                                                           \
                 tst_fail("%s:%d: it does not become true: " #is_true, __FILE__, __LINE__);         \
             tst_sleep_us(500);                                                                     \
         }                                                                                          \
     } while (0)
-#define TST_PATIENCE_US INT64_C(60000000)
 /* A seed of the moment, or LEDGER_TEST_SEED; told when a check fails. */
 uint64_t tst_seed(void);
 int64_t tst_mono_us(void);
