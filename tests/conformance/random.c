@@ -367,19 +367,21 @@ static void try_parked(struct world *w)
 {
     const unsigned dice = world_below(w, 12), index = world_below(w, 1000);
     char key[LEDGER_ID_TEXT_MAX];
+    struct ldg_op all[SIDES][EVENT_ENTRIES];
+    size_t op_count = 0;
     bool applied[SIDES] = { false, false };
     ledger_error err;
     EACH(side)
     {
         struct side *s = &w->sides[side];
         struct ldg_parked_row *rows = NULL;
-        struct ldg_op ops[EVENT_ENTRIES];
+        struct ldg_op *ops = all[side];
         uint64_t dropped;
         const size_t count = world_parked(w, s, &rows);
         if (count == 0)
             return;
         const struct ldg_parked_row *row = &rows[index % count];
-        const size_t op_count = dice < 10 ? row_ops(w, s, row, dice > 0, ops) : 0;
+        op_count = dice < 10 ? row_ops(w, s, row, dice > 0, ops) : 0;
         if (dice == 10)
             ok(ldg_store_parked_note(s->store, row->id, "noted", &err));
         else if (dice == 11)
@@ -388,8 +390,6 @@ static void try_parked(struct world *w)
             retry(w, s, row->id, ops, dice == 1 ? 0 : op_count, &applied[side]);
         if (side == MEMORY)
             touch(w, ops, op_count);
-        if (side == MEMORY && applied[side] && w->alone)
-            note_gone(w, ops, NULL, dice == 1 ? 0 : op_count);
         if (side == TESTED && applied[MEMORY] != applied[TESTED])
             world_differ(w,
                          "parked event %" PRId64
@@ -397,6 +397,8 @@ static void try_parked(struct world *w)
                          row->log_position, row->type_name, row->stream, ldg_id_text(row->key, key),
                          applied[TESTED], applied[MEMORY]);
     }
+    if (w->alone && applied[MEMORY]) /* once both have chosen among what is not gone */
+        note_gone(w, all[MEMORY], NULL, dice == 1 ? 0 : op_count);
 }
 
 /* --- a program's writes ---------------------------------------------------------------------- */
