@@ -122,11 +122,22 @@ static void sort(struct ldg_sending *sending, int (*compare)(const void *a, cons
 #define DETAILS_TEXT_MAX 6144
 #define DETAILS_CUT "@+"
 
+/* Whatever stands in the row: they wrap round, and back. */
+static int64_t distance_of(int64_t position, int64_t before)
+{
+    return (int64_t)((uint64_t)position - (uint64_t)before);
+}
+
+static int64_t moved(int64_t position, int64_t distance)
+{
+    return (int64_t)((uint64_t)position + (uint64_t)distance);
+}
+
 static size_t run_of(const struct ldg_sent *items, size_t count, int64_t distance)
 {
     size_t run = 1;
     while (run < count && items[run].number == items[0].number &&
-           items[run].position - items[run - 1].position == distance)
+           distance_of(items[run].position, items[run - 1].position) == distance)
         run++;
     return run;
 }
@@ -139,7 +150,8 @@ static size_t write_items(uint64_t from_hash, const struct ldg_sent *items, size
     size_t done = 0;
     while (done < count) {
         const bool is_first = done == 0 || items[done - 1].number != items[done].number;
-        const int64_t distance = items[done].position - (is_first ? 0 : items[done - 1].position);
+        const int64_t distance =
+            distance_of(items[done].position, is_first ? 0 : items[done - 1].position);
         const size_t run = is_first ? 1 : run_of(items + done, count - done, distance);
         const size_t room = ITEMS_TEXT_MAX - 1 - (size_t)used; /* the "+" has its own */
         const int n =
@@ -175,8 +187,8 @@ static bool put_detail(const struct ldg_sending *sending, size_t i, char *text, 
 {
     const struct ldg_sent_detail *detail = &sending->details[i];
     const int64_t before = i > 0 ? detail[-1].position : 0;
-    bool fits =
-        put_text(text, at, end, "@%" PRId64 ".%" PRIu32, detail->position - before, detail->part);
+    bool fits = put_text(text, at, end, "@%" PRId64 ".%" PRIu32,
+                         distance_of(detail->position, before), detail->part);
     for (size_t k = 0; fits && k < detail->count; k++)
         fits = put_text(text, at, end, "%c%" PRId64, k == 0 ? ':' : ',',
                         sending->values[detail->first + k].number);
@@ -237,11 +249,12 @@ static ledger_rc read_details(struct ldg_sending *sending, const char *at, bool 
     bool ours = true;
     while (rc == LEDGER_OK && ours && *at == '@' && strcmp(at, DETAILS_CUT) != 0) {
         at++;
-        ours = read_number(&at, &number) && *at++ == '.' && read_number(&at, &part) && part >= 0 &&
-               part <= UINT32_MAX;
+        ours = read_number(&at, &number) && *at == '.';
+        at += ours;
+        ours = ours && read_number(&at, &part) && part >= 0 && part <= UINT32_MAX;
         if (!ours)
             break;
-        position = (int64_t)((uint64_t)position + (uint64_t)number);
+        position = moved(position, number);
         rc = add_detail(sending, position, (uint32_t)part, err);
         while (rc == LEDGER_OK && ours && (*at == ':' || *at == ',')) {
             at++;
@@ -288,7 +301,7 @@ static ledger_rc read_row(struct ldg_sending *sending, const char *text, uint64_
         if (is_first)
             position = 0;
         for (size_t i = 0; i < run; i++) {
-            position = (int64_t)((uint64_t)position + (uint64_t)distance);
+            position = moved(position, distance);
             sending->items[sending->count] = (struct ldg_sent){ .position = position,
                                                                 .number = sending->last,
                                                                 .rank = (uint32_t)sending->count };
@@ -418,7 +431,7 @@ static void recall_op(const struct ldg_sending *sending, struct ldg_op *op)
     } else {
         op->time_us = op->log_time_us;
         if (detail != NULL && detail->count == 1)
-            op->time_us += sending->values[detail->first].number;
+            op->time_us = moved(op->log_time_us, sending->values[detail->first].number);
     }
 }
 
