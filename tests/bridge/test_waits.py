@@ -207,10 +207,7 @@ def test_the_sinks_standby_is_away():
     source, sink = init('source'), server.url()
     ctl('store', 'init', '--store', sink)
     bridge = following(source, sink)
-    server.configure("synchronous_standby_names = 'nobody'")
-    server.reload()
-    while server.sql("SHOW synchronous_standby_names") != 'nobody':
-        time.sleep(0.05)
+    server.hold_commits()
     append(source, 3)
     bridge.await_words('SyncRep')
     words = bridge.stop()

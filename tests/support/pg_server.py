@@ -239,6 +239,25 @@ class PgServer:
         self.stop(how)
         self.start()
 
+    def hold_commits(self):
+        """Each commit waits from now on, for a standby that is not there. It is the checkpointer
+        that makes them wait, at a moment of its own, so commits are tried until one does."""
+        held = "FROM pg_stat_activity WHERE application_name = 'trial' AND wait_event = 'SyncRep'"
+        waits, end = False, time.monotonic() + 120
+        self.sql('CREATE TABLE trial(n int8)')
+        self.configure("synchronous_standby_names = 'nobody'")
+        self.reload()
+        while not waits:
+            assert time.monotonic() < end, 'no commit waits:\n' + self.log_tail()
+            with subprocess.Popen([os.path.join(self.bin, 'psql'), '-Xq', '-c',
+                                   'INSERT INTO trial VALUES (1)',
+                                   self.url(more='application_name=trial')],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as trial:
+                while not waits and trial.poll() is None:
+                    waits = self.sql(f'SELECT count(*) {held}') != '0'
+                if waits:
+                    self.sql(f'SELECT pg_terminate_backend(pid) {held}')
+
     def standby(self):
         return PgServer(base=self)
 

@@ -819,12 +819,35 @@ static struct tst_pg *server_with_table(void)
     return server;
 }
 
-/* Each commit waits from now on. */
+static bool waits_for_standby(int pid)
+{
+    return tst_pg_sql_int(observer,
+                          "SELECT count(*) FROM pg_stat_activity WHERE pid = %d AND "
+                          "wait_event = 'SyncRep'",
+                          pid) > 0;
+}
+
+/* Each commit waits from now on. It is the checkpointer that makes them wait, at a moment of its
+ * own, so commits are tried until one does. */
 static void take_standby_away(struct tst_pg *server)
 {
+    PGconn *trial = tst_pg_connect(server, NULL);
+    const int pid = PQbackendPID(trial);
+    bool waits = false;
+    tst_pg_sql(observer, "CREATE TABLE IF NOT EXISTS trial(n int8)");
     tst_pg_configure(server, "synchronous_standby_names = 'nobody'");
     tst_pg_reload(server);
-    tst_pg_await(observer, "SELECT length(current_setting('synchronous_standby_names'))");
+    while (!waits) {
+        assert_int_equal(PQsendQuery(trial, "INSERT INTO trial VALUES (1)"), 1);
+        while (!waits && PQisBusy(trial)) {
+            waits = waits_for_standby(pid);
+            assert_int_equal(PQconsumeInput(trial), 1);
+        }
+        for (PGresult *result; !waits && (result = PQgetResult(trial)) != NULL;)
+            PQclear(result);
+    }
+    tst_pg_terminate(observer, pid);
+    PQfinish(trial);
 }
 
 /* The COMMIT waits for a standby. Whoever gives it up may neither say that it has failed, nor make
