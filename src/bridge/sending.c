@@ -55,17 +55,26 @@ static ledger_rc reserve(struct ldg_sending *sending, size_t count, ledger_error
     return LEDGER_OK;
 }
 
+/* Has room for one more than `count`. NULL: no memory; what is there stays. */
+static void *grow(void *items, size_t item_size, size_t count, size_t *cap)
+{
+    const size_t more = 2 * *cap + 16;
+    if (count < *cap)
+        return items;
+    void *grown = ldg_realloc(items, more * item_size);
+    if (grown != NULL)
+        *cap = more;
+    return grown;
+}
+
 static ledger_rc add_detail(struct ldg_sending *sending, int64_t position, uint32_t part,
                             ledger_error *err)
 {
-    if (sending->detail_count == sending->detail_cap) {
-        const size_t cap = 2 * sending->detail_cap + 16;
-        void *details = ldg_realloc(sending->details, cap * sizeof(*sending->details));
-        if (details == NULL)
-            return ldg_fail_nomem(err);
-        sending->details = details;
-        sending->detail_cap = cap;
-    }
+    void *details = grow(sending->details, sizeof(*sending->details), sending->detail_count,
+                         &sending->detail_cap);
+    if (details == NULL)
+        return ldg_fail_nomem(err);
+    sending->details = details;
     sending->details[sending->detail_count++] = (struct ldg_sent_detail){
         .position = position, .part = part, .first = sending->value_count
     };
@@ -75,14 +84,11 @@ static ledger_rc add_detail(struct ldg_sending *sending, int64_t position, uint3
 /* Of the last detail. */
 static ledger_rc add_value(struct ldg_sending *sending, int64_t value, ledger_error *err)
 {
-    if (sending->value_count == sending->value_cap) {
-        const size_t cap = 2 * sending->value_cap + 16;
-        void *values = ldg_realloc(sending->values, cap * sizeof(*sending->values));
-        if (values == NULL)
-            return ldg_fail_nomem(err);
-        sending->values = values;
-        sending->value_cap = cap;
-    }
+    void *values =
+        grow(sending->values, sizeof(*sending->values), sending->value_count, &sending->value_cap);
+    if (values == NULL)
+        return ldg_fail_nomem(err);
+    sending->values = values;
     sending->values[sending->value_count++] = ldg_id_of(value);
     sending->details[sending->detail_count - 1].count++;
     return LEDGER_OK;
